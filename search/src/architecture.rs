@@ -1,0 +1,181 @@
+//! The architecture: a flat list of layers, each a token mixer and a feed-forward network.
+//!
+//! An [`Architecture`] that exists is valid: the only ways to make one are [`Architecture::new`], [`str::parse`] and
+//! serde, and all three check. Its canonical text form ([`std::fmt::Display`]) parses back to itself and hashes to its
+//! identity ([`Architecture::id`]):
+//!
+//! ```text
+//! d=256,vocab=256,tied | 2*gdn(h=3,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128)+ffn(768)
+//! ```
+
+mod mixer;
+mod text;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use mixer::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer, MixerKind};
+
+/// Why a description is not an architecture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchitectureError {
+    /// A number is outside what the mixer's definition allows.
+    #[error("layer {layer}: {mixer}: {what}")]
+    Layer {
+        /// Index of the layer, from 0.
+        layer: usize,
+        /// The short name of the mixer, or `ffn`.
+        mixer: &'static str,
+        /// Expected and got.
+        what: String,
+    },
+    /// A number of the whole model is impossible.
+    #[error("{0}")]
+    Model(String),
+    /// The text form does not parse.
+    #[error("at character {at} of the architecture text: {what}")]
+    Text {
+        /// Byte offset into the text.
+        at: usize,
+        /// Expected and got.
+        what: String,
+    },
+}
+
+/// One layer: `x += mixer(norm(x))`, then `x += ffn(norm(x))`; either may be absent, not both.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// The token mixer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixer: Option<Mixer>,
+    /// Hidden width of the SwiGLU feed-forward network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ffn_width: Option<u32>,
+}
+
+/// A stack of layers between an embedding and a head, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked", into = "Unchecked")]
+pub struct Architecture {
+    d_model: u32,
+    vocab: u32,
+    tied_embeddings: bool,
+    layers: Vec<Layer>,
+}
+
+/// The serialised shape of an [`Architecture`], before its check.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename = "Architecture")]
+pub struct Unchecked {
+    /// Width of the residual stream.
+    pub d_model: u32,
+    /// Number of tokens in the vocabulary.
+    pub vocab: u32,
+    /// Whether the head shares the embedding's matrix.
+    pub tied_embeddings: bool,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
+}
+
+impl TryFrom<Unchecked> for Architecture {
+    type Error = ArchitectureError;
+    fn try_from(u: Unchecked) -> Result<Self, Self::Error> {
+        Self::new(u.d_model, u.vocab, u.tied_embeddings, u.layers)
+    }
+}
+
+impl From<Architecture> for Unchecked {
+    fn from(a: Architecture) -> Self {
+        Self { d_model: a.d_model, vocab: a.vocab, tied_embeddings: a.tied_embeddings, layers: a.layers }
+    }
+}
+
+/// The identity of an architecture: the first 16 hexadecimal digits of the BLAKE3 hash of its canonical text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct ArchitectureId(String);
+
+impl ArchitectureId {
+    /// The 16 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ArchitectureId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The widest and longest thing that is accepted: keeps every product of two or three of these inside `u64`.
+const MAX_WIDTH: u32 = 1 << 20;
+const MAX_LAYERS: usize = 4096;
+
+impl Architecture {
+    /// Checks and builds.
+    ///
+    /// # Errors
+    /// When a width is zero or above 2²⁰, heads do not divide, or a layer is empty; the message names the layer.
+    pub fn new(d_model: u32, vocab: u32, tied_embeddings: bool, layers: Vec<Layer>) -> Result<Self, ArchitectureError> {
+        for (name, n) in [("d_model", d_model), ("vocab", vocab)] {
+            if n == 0 || n > MAX_WIDTH {
+                return Err(ArchitectureError::Model(format!("{name} must be 1 to {MAX_WIDTH}, got {n}")));
+            }
+        }
+        if layers.is_empty() || layers.len() > MAX_LAYERS {
+            return Err(ArchitectureError::Model(format!(
+                "an architecture has 1 to {MAX_LAYERS} layers, got {}",
+                layers.len()
+            )));
+        }
+        for (index, layer) in layers.iter().enumerate() {
+            layer.check().map_err(|(mixer, what)| ArchitectureError::Layer { layer: index, mixer, what })?;
+        }
+        Ok(Self { d_model, vocab, tied_embeddings, layers })
+    }
+
+    /// Width of the residual stream.
+    pub fn d_model(&self) -> u32 {
+        self.d_model
+    }
+
+    /// Number of tokens in the vocabulary.
+    pub fn vocab(&self) -> u32 {
+        self.vocab
+    }
+
+    /// Whether the head shares the embedding's matrix.
+    pub fn tied_embeddings(&self) -> bool {
+        self.tied_embeddings
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The identity: equal architectures, and only they, have equal ids.
+    pub fn id(&self) -> ArchitectureId {
+        ArchitectureId(blake3::hash(self.to_string().as_bytes()).to_hex()[..16].to_owned())
+    }
+}
+
+impl Layer {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.mixer.is_none() && self.ffn_width.is_none() {
+            return Err(("empty", "a layer needs a mixer, a feed-forward network, or both".to_owned()));
+        }
+        if let Some(mixer) = &self.mixer {
+            mixer.check().map_err(|what| (mixer.kind().name(), what))?;
+        }
+        if let Some(width) = self.ffn_width
+            && !(1..=MAX_WIDTH).contains(&width)
+        {
+            return Err(("ffn", format!("width must be 1 to {MAX_WIDTH}, got {width}")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! The canonical text form of an architecture: what people read in tables, and what is hashed.
+//!
+//! ```text
+//! architecture = "d=" INT ",vocab=" INT [ ",tied" ] { " | " [ INT "*" ] layer }
+//! layer        = mixer [ "+ffn(" INT ")" ] | "ffn(" INT ")"
+//! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" INT ] } ")"
+//! ```
+//! Equal neighbours are always folded into a run (`3*…`), so one architecture has one text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Architecture, ArchitectureError, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer, MixerKind};
+
+impl fmt::Display for Mixer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.kind().name();
+        match self {
+            Self::Attention(a) => {
+                write!(f, "{name}(h={},kv={},k={}", a.heads, a.kv_heads, a.head_width)?;
+                if let Some(window) = a.window {
+                    write!(f, ",w={window}")?;
+                }
+                f.write_str(if a.qk_norm { ",qknorm)" } else { ")" })
+            }
+            Self::DeltaNet(DeltaNet { heads, key_width, value_width })
+            | Self::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
+                write!(f, "{name}(h={heads},k={key_width},v={value_width})")
+            }
+            Self::Mamba2(m) => write!(f, "{name}(h={},p={},n={})", m.heads, m.head_width, m.state_width),
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.mixer, self.ffn_width) {
+            (Some(mixer), Some(width)) => write!(f, "{mixer}+ffn({width})"),
+            (Some(mixer), None) => mixer.fmt(f),
+            (None, Some(width)) => write!(f, "ffn({width})"),
+            (None, None) => f.write_str("empty"),
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d={},vocab={}", self.d_model, self.vocab)?;
+        if self.tied_embeddings {
+            f.write_str(",tied")?;
+        }
+        for run in self.layers.chunk_by(|a, b| a == b) {
+            f.write_str(" | ")?;
+            if run.len() > 1 {
+                write!(f, "{}*", run.len())?;
+            }
+            run[0].fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = ArchitectureError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut cursor = Cursor { text, at: 0 };
+        cursor.expect("d=")?;
+        let d_model = cursor.number()?;
+        cursor.expect(",vocab=")?;
+        let vocab = cursor.number()?;
+        let tied = cursor.take(",tied");
+        let mut layers = Vec::new();
+        while !cursor.rest().is_empty() {
+            cursor.expect(" | ")?;
+            let count_at = cursor.at;
+            let count = if cursor.rest().starts_with(|c: char| c.is_ascii_digit()) {
+                let count = cursor.number()?;
+                cursor.expect("*")?;
+                count as usize
+            } else {
+                1
+            };
+            if count == 0 || count > super::MAX_LAYERS {
+                return Err(ArchitectureError::Text {
+                    at: count_at,
+                    what: format!("a run has 1 to {} layers, got {count}", super::MAX_LAYERS),
+                });
+            }
+            let layer = cursor.layer()?;
+            layers.extend(std::iter::repeat_n(layer, count));
+        }
+        Self::new(d_model, vocab, tied, layers)
+    }
+}
+
+impl FromStr for Layer {
+    type Err = ArchitectureError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut cursor = Cursor { text, at: 0 };
+        let layer = cursor.layer()?;
+        cursor.end()?;
+        layer.check().map_err(|(mixer, what)| ArchitectureError::Layer { layer: 0, mixer, what })?;
+        Ok(layer)
+    }
+}
+
+/// A position in the text; every error names it.
+struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn error<T>(&self, expected: &str) -> Result<T, ArchitectureError> {
+        let got: String = self.rest().chars().take(16).collect();
+        let got = if got.is_empty() { "the end".to_owned() } else { format!("`{got}`") };
+        Err(ArchitectureError::Text { at: self.at, what: format!("expected {expected}, got {got}") })
+    }
+
+    fn take(&mut self, token: &str) -> bool {
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    fn expect(&mut self, token: &str) -> Result<(), ArchitectureError> {
+        if self.take(token) { Ok(()) } else { self.error(&format!("`{token}`")) }
+    }
+
+    fn end(&self) -> Result<(), ArchitectureError> {
+        if self.rest().is_empty() { Ok(()) } else { self.error("the end") }
+    }
+
+    fn number(&mut self) -> Result<u32, ArchitectureError> {
+        let digits = self.rest().bytes().take_while(u8::is_ascii_digit).count();
+        match self.rest()[..digits].parse() {
+            Ok(n) => {
+                self.at += digits;
+                Ok(n)
+            }
+            Err(_) => self.error("a number"),
+        }
+    }
+
+    /// `key=NUMBER`, followed by `,` or `)` which is left alone.
+    fn field(&mut self, key: &str) -> Result<u32, ArchitectureError> {
+        self.expect(key)?;
+        self.expect("=")?;
+        self.number()
+    }
+
+    fn layer(&mut self) -> Result<Layer, ArchitectureError> {
+        if self.take("ffn(") {
+            let width = self.number()?;
+            self.expect(")")?;
+            return Ok(Layer { mixer: None, ffn_width: Some(width) });
+        }
+        let mixer = self.mixer()?;
+        let ffn_width = if self.take("+ffn(") {
+            let width = self.number()?;
+            self.expect(")")?;
+            Some(width)
+        } else {
+            None
+        };
+        Ok(Layer { mixer: Some(mixer), ffn_width })
+    }
+
+    fn mixer(&mut self) -> Result<Mixer, ArchitectureError> {
+        let Some(kind) = MixerKind::ALL.into_iter().find(|kind| {
+            self.rest().strip_prefix(kind.name()).is_some_and(|rest| rest.starts_with('('))
+        }) else {
+            let names: Vec<&str> = MixerKind::ALL.iter().map(|kind| kind.name()).collect();
+            return self.error(&format!("a layer (one of {}, ffn)", names.join(", ")));
+        };
+        self.at += kind.name().len();
+        self.expect("(")?;
+        let mixer = match kind {
+            MixerKind::FullAttention | MixerKind::SlidingWindow => {
+                let heads = self.field("h")?;
+                let kv_heads = self.field(",kv")?;
+                let head_width = self.field(",k")?;
+                let window = if kind == MixerKind::SlidingWindow { Some(self.field(",w")?) } else { None };
+                Mixer::Attention(Attention { heads, kv_heads, head_width, window, qk_norm: self.take(",qknorm") })
+            }
+            MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet {
+                heads: self.field("h")?,
+                key_width: self.field(",k")?,
+                value_width: self.field(",v")?,
+            }),
+            MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(GatedDeltaNet {
+                heads: self.field("h")?,
+                key_width: self.field(",k")?,
+                value_width: self.field(",v")?,
+            }),
+            MixerKind::Mamba2 => Mixer::Mamba2(Mamba2 {
+                heads: self.field("h")?,
+                head_width: self.field(",p")?,
+                state_width: self.field(",n")?,
+            }),
+        };
+        self.expect(")")?;
+        Ok(mixer)
+    }
+}

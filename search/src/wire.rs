@@ -1,0 +1,192 @@
+//! The wire protocol between the driver and every worker: one JSON object a line, requests on the worker's stdin,
+//! replies on its stdout. The worker's stderr is its log.
+//!
+//! A worker says [`Reply::Hello`] first. The driver may say [`Request::Configure`] once, then any number of requests.
+//! Every request that carries an `id` is answered by exactly one final reply with that `id`
+//! (`result`, `timing`, `infeasible` or `failed`), with any number of `progress` lines before it.
+//! End of input means: finish nothing, exit. A line that does not parse, a value that is not finite, silence beyond the
+//! timeout, or an exit counts as a failed attempt.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::Architecture;
+use crate::config::{DataConfig, LatencyConfig, TrainingConfig};
+use crate::latency::{Conditions, Part, Timing};
+
+/// The version of this protocol. A worker of another version is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// From the driver to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// The parts of the campaign file that the worker needs. Paths are absolute.
+    Configure(Configure),
+    /// Train a proxy and report its values.
+    Evaluate(Evaluate),
+    /// Time one part of a model.
+    Measure(Measure),
+    /// Time a whole model, beside the sum of its parts.
+    MeasureWhole(MeasureWhole),
+    /// Give up the evaluation of this id; answered by `infeasible` with reason "stopped".
+    Stop {
+        /// The request to give up.
+        id: u64,
+    },
+}
+
+/// The settings of a worker's life.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Configure {
+    /// For trainers.
+    pub data: Option<DataConfig>,
+    /// For trainers.
+    pub training: Option<TrainingConfig>,
+    /// For profilers.
+    pub latency: Option<LatencyConfig>,
+    /// Folder for checkpoints, which exists.
+    pub checkpoints: Option<PathBuf>,
+}
+
+/// Train `architecture` up to `tokens` and validate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// Echoed in every reply.
+    pub id: u64,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// What to train, at target scale.
+    pub architecture: Architecture,
+    /// Fidelity: tokens seen in training at the end of this evaluation, those of earlier rungs included.
+    pub tokens: u64,
+    /// Seed of initialisation and data order.
+    pub seed: u64,
+    /// The checkpoint of an earlier rung to go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_from: Option<PathBuf>,
+}
+
+/// Time one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Echoed in the reply.
+    pub id: u64,
+    /// What to time.
+    #[serde(flatten)]
+    pub part: Part,
+    /// Under which conditions.
+    pub conditions: Conditions,
+}
+
+/// Time a whole model with random weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasureWhole {
+    /// Echoed in the reply.
+    pub id: u64,
+    /// The model.
+    pub architecture: Architecture,
+    /// Under which conditions.
+    pub conditions: Conditions,
+}
+
+/// From a worker to the driver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Reply {
+    /// The first line.
+    Hello(Hello),
+    /// How an evaluation goes; at most a few a second.
+    Progress(Progress),
+    /// The end of an evaluation that worked.
+    Result(Evaluation),
+    /// The end of a measurement that worked.
+    Timing(Measured),
+    /// The request cannot be done, and trying again would not help.
+    Infeasible(Refusal),
+    /// The request failed.
+    Failed(Refusal),
+}
+
+/// Who the worker is and what it can do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Must equal [`PROTOCOL`].
+    pub protocol: u32,
+    /// Name and version.
+    pub worker: String,
+    /// Requests it answers: `evaluate`, `measure`, `measure_whole`.
+    pub can: Vec<String>,
+    /// Device by name, as it stands in [`Conditions::device`].
+    pub device: String,
+}
+
+/// How an evaluation goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The evaluation.
+    pub id: u64,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Tokens at the end.
+    pub tokens_total: u64,
+    /// Training loss of the last step, nats per token.
+    pub loss: f64,
+    /// Training speed since the last progress.
+    pub tokens_per_second: f64,
+}
+
+/// A value with its standard deviation, if it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Value {
+    /// The mean; finite.
+    pub mean: f64,
+    /// Standard error of the mean, where the worker knows it; finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+}
+
+/// The end of an evaluation that worked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The evaluation.
+    pub id: u64,
+    /// Values by name: `bits_per_byte`, `validation_loss`, …
+    pub values: BTreeMap<String, Value>,
+    /// Trainable parameters of what was trained.
+    pub parameters: u64,
+    /// Tokens seen in training, earlier rungs included.
+    pub tokens: u64,
+    /// Seconds of this evaluation.
+    pub seconds: f64,
+    /// Where the next rung can go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// Training loss against tokens, (tokens, nats per token).
+    #[serde(default)]
+    pub curve: Vec<(u64, f64)>,
+}
+
+/// The end of a measurement that worked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The measurement.
+    pub id: u64,
+    /// What came out.
+    #[serde(flatten)]
+    pub timing: Timing,
+}
+
+/// Why a request did not work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The request.
+    pub id: u64,
+    /// One sentence.
+    pub reason: String,
+}

@@ -1,0 +1,2 @@
+//! TODO-DOC tui
+fn main() {}
