@@ -1,1 +1,3 @@
-//! TODO-DOC db
+//! The SQLite store of campaigns.
+
+pub mod snapshot;
