@@ -89,12 +89,19 @@ impl TryFrom<Unchecked> for Architecture {
 
 impl From<Architecture> for Unchecked {
     fn from(a: Architecture) -> Self {
-        Self { d_model: a.d_model, vocab: a.vocab, tied_embeddings: a.tied_embeddings, layers: a.layers }
+        Self {
+            d_model: a.d_model,
+            vocab: a.vocab,
+            tied_embeddings: a.tied_embeddings,
+            layers: a.layers,
+        }
     }
 }
 
 /// The identity of an architecture: the first 16 hexadecimal digits of the BLAKE3 hash of its canonical text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct ArchitectureId(String);
 
 impl ArchitectureId {
@@ -119,10 +126,17 @@ impl Architecture {
     ///
     /// # Errors
     /// When a width is zero or above 2²⁰, heads do not divide, or a layer is empty; the message names the layer.
-    pub fn new(d_model: u32, vocab: u32, tied_embeddings: bool, layers: Vec<Layer>) -> Result<Self, ArchitectureError> {
+    pub fn new(
+        d_model: u32,
+        vocab: u32,
+        tied_embeddings: bool,
+        layers: Vec<Layer>,
+    ) -> Result<Self, ArchitectureError> {
         for (name, n) in [("d_model", d_model), ("vocab", vocab)] {
             if n == 0 || n > MAX_WIDTH {
-                return Err(ArchitectureError::Model(format!("{name} must be 1 to {MAX_WIDTH}, got {n}")));
+                return Err(ArchitectureError::Model(format!(
+                    "{name} must be 1 to {MAX_WIDTH}, got {n}"
+                )));
             }
         }
         if layers.is_empty() || layers.len() > MAX_LAYERS {
@@ -132,7 +146,11 @@ impl Architecture {
             )));
         }
         for (index, layer) in layers.iter().enumerate() {
-            layer.check().map_err(|(mixer, what)| ArchitectureError::Layer { layer: index, mixer, what })?;
+            layer.check().map_err(|(mixer, what)| ArchitectureError::Layer {
+                layer: index,
+                mixer,
+                what,
+            })?;
         }
         Ok(Self { d_model, vocab, tied_embeddings, layers })
     }
@@ -166,7 +184,10 @@ impl Architecture {
 impl Layer {
     fn check(&self) -> Result<(), (&'static str, String)> {
         if self.mixer.is_none() && self.ffn_width.is_none() {
-            return Err(("empty", "a layer needs a mixer, a feed-forward network, or both".to_owned()));
+            return Err((
+                "empty",
+                "a layer needs a mixer, a feed-forward network, or both".to_owned(),
+            ));
         }
         if let Some(mixer) = &self.mixer {
             mixer.check().map_err(|what| (mixer.kind().name(), what))?;

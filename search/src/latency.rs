@@ -116,7 +116,11 @@ impl fmt::Display for Conditions {
             Phase::Decode { context } => write!(f, "decode at {context}")?,
             Phase::Prefill { tokens } => write!(f, "prefill of {tokens}")?,
         }
-        write!(f, ", batch {}, {}, {} threads, {}", self.batch, self.dtype, self.threads, self.device)
+        write!(
+            f,
+            ", batch {}, {}, {} threads, {}",
+            self.batch, self.dtype, self.threads, self.device
+        )
     }
 }
 

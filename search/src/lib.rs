@@ -7,6 +7,7 @@
 pub mod architecture;
 pub mod config;
 pub mod latency;
+pub mod tensors;
 pub mod wire;
 
 pub use architecture::Architecture;

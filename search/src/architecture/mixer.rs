@@ -83,7 +83,9 @@ pub struct Mamba2 {
 }
 
 /// The name of a mixer without its shape. Sliding-window attention has a name of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum MixerKind {
     /// Full attention.
     #[serde(rename = "attn")]
@@ -104,8 +106,13 @@ pub enum MixerKind {
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 5] =
-        [Self::FullAttention, Self::SlidingWindow, Self::DeltaNet, Self::GatedDeltaNet, Self::Mamba2];
+    pub const ALL: [Self; 5] = [
+        Self::FullAttention,
+        Self::SlidingWindow,
+        Self::DeltaNet,
+        Self::GatedDeltaNet,
+        Self::Mamba2,
+    ];
 
     /// The short name that stands in the text form and in campaign files.
     pub fn name(self) -> &'static str {
@@ -160,10 +167,16 @@ impl Mixer {
                     width("window", window)?;
                 }
                 if !a.heads.is_multiple_of(a.kv_heads) {
-                    return Err(format!("kv_heads must divide heads, got {} heads and {} kv_heads", a.heads, a.kv_heads));
+                    return Err(format!(
+                        "kv_heads must divide heads, got {} heads and {} kv_heads",
+                        a.heads, a.kv_heads
+                    ));
                 }
                 if !a.head_width.is_multiple_of(2) {
-                    return Err(format!("head_width must be even for rotary positions, got {}", a.head_width));
+                    return Err(format!(
+                        "head_width must be even for rotary positions, got {}",
+                        a.head_width
+                    ));
                 }
             }
             Self::DeltaNet(DeltaNet { heads, key_width, value_width })

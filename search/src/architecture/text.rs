@@ -10,7 +10,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Architecture, ArchitectureError, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer, MixerKind};
+use super::{
+    Architecture, ArchitectureError, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer,
+    MixerKind,
+};
 
 impl fmt::Display for Mixer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +30,9 @@ impl fmt::Display for Mixer {
             | Self::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
                 write!(f, "{name}(h={heads},k={key_width},v={value_width})")
             }
-            Self::Mamba2(m) => write!(f, "{name}(h={},p={},n={})", m.heads, m.head_width, m.state_width),
+            Self::Mamba2(m) => {
+                write!(f, "{name}(h={},p={},n={})", m.heads, m.head_width, m.state_width)
+            }
         }
     }
 }
@@ -99,7 +104,11 @@ impl FromStr for Layer {
         let mut cursor = Cursor { text, at: 0 };
         let layer = cursor.layer()?;
         cursor.end()?;
-        layer.check().map_err(|(mixer, what)| ArchitectureError::Layer { layer: 0, mixer, what })?;
+        layer.check().map_err(|(mixer, what)| ArchitectureError::Layer {
+            layer: 0,
+            mixer,
+            what,
+        })?;
         Ok(layer)
     }
 }
@@ -118,7 +127,10 @@ impl Cursor<'_> {
     fn error<T>(&self, expected: &str) -> Result<T, ArchitectureError> {
         let got: String = self.rest().chars().take(16).collect();
         let got = if got.is_empty() { "the end".to_owned() } else { format!("`{got}`") };
-        Err(ArchitectureError::Text { at: self.at, what: format!("expected {expected}, got {got}") })
+        Err(ArchitectureError::Text {
+            at: self.at,
+            what: format!("expected {expected}, got {got}"),
+        })
     }
 
     fn take(&mut self, token: &str) -> bool {
@@ -186,8 +198,15 @@ impl Cursor<'_> {
                 let heads = self.field("h")?;
                 let kv_heads = self.field(",kv")?;
                 let head_width = self.field(",k")?;
-                let window = if kind == MixerKind::SlidingWindow { Some(self.field(",w")?) } else { None };
-                Mixer::Attention(Attention { heads, kv_heads, head_width, window, qk_norm: self.take(",qknorm") })
+                let window =
+                    if kind == MixerKind::SlidingWindow { Some(self.field(",w")?) } else { None };
+                Mixer::Attention(Attention {
+                    heads,
+                    kv_heads,
+                    head_width,
+                    window,
+                    qk_norm: self.take(",qknorm"),
+                })
             }
             MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet {
                 heads: self.field("h")?,

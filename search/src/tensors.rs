@@ -1,0 +1,213 @@
+//! The tensors of a model: one list for everybody who builds, saves or loads one, and the formula for its parameters.
+//!
+//! `operators` builds exactly these, checkpoints hold exactly these names, and the inference engine loads exactly
+//! these. All matrices are `[out, in]`. Heads are contiguous blocks of rows: head h owns rows h·K..(h+1)·K.
+//! The initial value and the optimiser's group of a tensor follow from its [`Role`].
+
+use crate::architecture::{Architecture, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+
+/// Taps of every short convolution; the last one multiplies the current position.
+pub const CONV_WIDTH: u64 = 4;
+
+/// What a tensor does, on which its initial value, weight decay and normalisation depend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Rows of the tokens; tied models use it as their head too.
+    Embedding,
+    /// Logits from the hidden state.
+    Head,
+    /// A matrix that reads the hidden state: each output row has its own scale.
+    Reader,
+    /// A matrix that writes to the hidden state: each input column has its own scale.
+    Writer,
+    /// Taps of a depthwise convolution, `[channels, 4]`.
+    ConvWeight,
+    /// Bias of a depthwise convolution.
+    ConvBias,
+    /// Weight of an RMSNorm; 1 at the start, no decay.
+    NormWeight,
+    /// `A = −exp(A_log)` per head; no decay.
+    ALog,
+    /// Bias inside the softplus of a step size or gate, per head; no decay.
+    DtBias,
+    /// Mamba2's skip `D·x` per head; 1 at the start, no decay.
+    SkipD,
+}
+
+impl Role {
+    /// Whether the tensor is a matrix, to which decoupled weight decay may apply.
+    ///
+    /// Convolution taps do not count: they are few, and small ones would only switch their channel off.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Self::Embedding | Self::Head | Self::Reader | Self::Writer)
+    }
+}
+
+/// One tensor of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Unique in the model, e.g. `layers.0.mixer.q.weight`.
+    pub name: String,
+    /// Sizes, outermost first.
+    pub shape: Vec<u64>,
+    /// What it does.
+    pub role: Role,
+}
+
+impl TensorSpec {
+    /// Number of its elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// Every trainable tensor of `architecture`, in the order of computation.
+pub fn tensors(architecture: &Architecture) -> Vec<TensorSpec> {
+    let d = u64::from(architecture.d_model());
+    let vocab = u64::from(architecture.vocab());
+    let mut list = List { tensors: Vec::new(), prefix: String::new() };
+    list.add("embedding.weight", &[vocab, d], Role::Embedding);
+    for (index, layer) in architecture.layers().iter().enumerate() {
+        list.prefix = format!("layers.{index}.");
+        if let Some(mixer) = &layer.mixer {
+            list.add("mixer_norm.weight", &[d], Role::NormWeight);
+            list.prefix = format!("layers.{index}.mixer.");
+            list.mixer(d, mixer);
+            list.prefix = format!("layers.{index}.");
+        }
+        if let Some(width) = layer.ffn_width {
+            let f = u64::from(width);
+            list.add("ffn_norm.weight", &[d], Role::NormWeight);
+            list.add("ffn.gate.weight", &[f, d], Role::Reader);
+            list.add("ffn.up.weight", &[f, d], Role::Reader);
+            list.add("ffn.down.weight", &[d, f], Role::Writer);
+        }
+    }
+    list.prefix.clear();
+    list.add("final_norm.weight", &[d], Role::NormWeight);
+    if !architecture.tied_embeddings() {
+        list.add("head.weight", &[vocab, d], Role::Head);
+    }
+    list.tensors
+}
+
+struct List {
+    tensors: Vec<TensorSpec>,
+    prefix: String,
+}
+
+impl List {
+    fn add(&mut self, name: &str, shape: &[u64], role: Role) {
+        self.tensors.push(TensorSpec {
+            name: format!("{}{name}", self.prefix),
+            shape: shape.to_vec(),
+            role,
+        });
+    }
+
+    fn mixer(&mut self, d: u64, mixer: &Mixer) {
+        match *mixer {
+            Mixer::Attention(Attention { heads, kv_heads, head_width, window: _, qk_norm }) => {
+                let k = u64::from(head_width);
+                let (q_rows, kv_rows) = (u64::from(heads) * k, u64::from(kv_heads) * k);
+                self.add("q.weight", &[q_rows, d], Role::Reader);
+                self.add("k.weight", &[kv_rows, d], Role::Reader);
+                self.add("v.weight", &[kv_rows, d], Role::Reader);
+                if qk_norm {
+                    self.add("q_norm.weight", &[k], Role::NormWeight);
+                    self.add("k_norm.weight", &[k], Role::NormWeight);
+                }
+                self.add("o.weight", &[d, q_rows], Role::Writer);
+            }
+            Mixer::DeltaNet(DeltaNet { heads, key_width, value_width }) => {
+                self.delta(d, heads.into(), key_width.into(), value_width.into(), false);
+            }
+            Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
+                self.delta(d, heads.into(), key_width.into(), value_width.into(), true);
+            }
+            Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
+                let (h, n) = (u64::from(heads), u64::from(state_width));
+                let inner = h * u64::from(head_width);
+                // rows in the order z, x, B, C, dt
+                self.add("in.weight", &[2 * inner + 2 * n + h, d], Role::Reader);
+                self.add("conv.weight", &[inner + 2 * n, CONV_WIDTH], Role::ConvWeight);
+                self.add("conv.bias", &[inner + 2 * n], Role::ConvBias);
+                self.add("A_log", &[h], Role::ALog);
+                self.add("dt_bias", &[h], Role::DtBias);
+                self.add("D", &[h], Role::SkipD);
+                self.add("norm.weight", &[inner], Role::NormWeight);
+                self.add("out.weight", &[d, inner], Role::Writer);
+            }
+        }
+    }
+
+    fn delta(&mut self, d: u64, heads: u64, key_width: u64, value_width: u64, gated: bool) {
+        let (k_rows, v_rows) = (heads * key_width, heads * value_width);
+        self.add("q.weight", &[k_rows, d], Role::Reader);
+        self.add("k.weight", &[k_rows, d], Role::Reader);
+        self.add("v.weight", &[v_rows, d], Role::Reader);
+        self.add("b.weight", &[heads, d], Role::Reader);
+        if gated {
+            self.add("a.weight", &[heads, d], Role::Reader);
+            self.add("g.weight", &[v_rows, d], Role::Reader);
+            self.add("A_log", &[heads], Role::ALog);
+            self.add("dt_bias", &[heads], Role::DtBias);
+        }
+        self.add("q_conv.weight", &[k_rows, CONV_WIDTH], Role::ConvWeight);
+        self.add("k_conv.weight", &[k_rows, CONV_WIDTH], Role::ConvWeight);
+        self.add("v_conv.weight", &[v_rows, CONV_WIDTH], Role::ConvWeight);
+        self.add("norm.weight", &[value_width], Role::NormWeight);
+        self.add("o.weight", &[d, v_rows], Role::Writer);
+    }
+}
+
+/// Trainable parameters of `architecture`: the closed form of the sum over [`tensors`].
+pub fn parameters(architecture: &Architecture) -> u64 {
+    let d = u64::from(architecture.d_model());
+    let table = u64::from(architecture.vocab()) * d;
+    let head = if architecture.tied_embeddings() { 0 } else { table };
+    let layers: u64 = architecture.layers().iter().map(|layer| layer_parameters(d, layer)).sum();
+    table + layers + d + head
+}
+
+fn layer_parameters(d: u64, layer: &Layer) -> u64 {
+    let mixer = layer.mixer.map_or(0, |mixer| d + mixer_parameters(d, &mixer));
+    let ffn = layer.ffn_width.map_or(0, |width| d + ffn_parameters(d, width.into()));
+    mixer + ffn
+}
+
+/// Parameters of a SwiGLU of hidden width `f`, its pre-norm not included: 3·f·d.
+pub fn ffn_parameters(d: u64, f: u64) -> u64 {
+    3 * f * d
+}
+
+/// Parameters of a mixer at width `d`, its pre-norm not included.
+pub fn mixer_parameters(d: u64, mixer: &Mixer) -> u64 {
+    match *mixer {
+        // q, o: h·k·d; k, v: h_kv·k·d; the two norms: k
+        Mixer::Attention(Attention { heads, kv_heads, head_width, window: _, qk_norm }) => {
+            let k = u64::from(head_width);
+            2 * d * k * (u64::from(heads) + u64::from(kv_heads)) + if qk_norm { 2 * k } else { 0 }
+        }
+        // q, k: h·K·(d + 4); v: h·V·(d + 4); o: h·V·d; b: h·d; norm: V
+        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width }) => {
+            let (h, k, v) = (u64::from(heads), u64::from(key_width), u64::from(value_width));
+            h * (2 * k * (d + CONV_WIDTH) + v * (2 * d + CONV_WIDTH) + d) + v
+        }
+        // DeltaNet's, and a: h·d; g: h·V·d; A_log, dt_bias: h
+        Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
+            let (h, k, v) = (u64::from(heads), u64::from(key_width), u64::from(value_width));
+            h * (2 * k * (d + CONV_WIDTH) + v * (3 * d + CONV_WIDTH) + 2 * d + 2) + v
+        }
+        // I = h·P. in: (2I + 2N + h)·d; conv: (I + 2N)·5; A_log, dt_bias, D: h; norm: I; out: d·I
+        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
+            let (h, n) = (u64::from(heads), u64::from(state_width));
+            let inner = h * u64::from(head_width);
+            (2 * inner + 2 * n + h) * d
+                + (inner + 2 * n) * (CONV_WIDTH + 1)
+                + 3 * h
+                + inner
+                + d * inner
+        }
+    }
+}

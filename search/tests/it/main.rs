@@ -1,0 +1,4 @@
+//! The integration tests of `search`, in one binary.
+
+mod strategies;
+mod tensors;
