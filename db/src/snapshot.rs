@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::Architecture;
 use search::architecture::ArchitectureId;
+use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::wire::Value;
 
@@ -31,8 +32,8 @@ pub struct Campaign {
     pub seed: u64,
     /// The objectives, all minimised: names of values, e.g. `bits_per_byte`, `decode_us`.
     pub objectives: Vec<String>,
-    /// Decode budget in µs, if there is one.
-    pub decode_budget_us: Option<f64>,
+    /// What is timed, where, and the decode budget.
+    pub latency: LatencyConfig,
     /// Tokens of a full evaluation.
     pub tokens: u64,
     /// Unix time of creation, s.

@@ -1,0 +1,1 @@
+//! `deltafront browse`: the screens.

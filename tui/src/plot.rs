@@ -1,0 +1,1 @@
+//! The Pareto front as a scatter plot.
