@@ -1,0 +1,20 @@
+# The two commands of the README, and what they need. Everything else is plain cargo.
+
+.PHONY: demo test setup help
+
+help:
+	@echo 'make demo    set up, build, and search real English text for ten minutes (CORPUS=path: your own text)'
+	@echo 'make test    set up, build, and run every test'
+	@echo 'make setup   only the set-up: libtorch into your cache folder; then plain cargo works'
+
+setup:
+	@python3 tools/setup.py libtorch
+
+demo: setup
+	@corpus="$(CORPUS)"; [ -n "$$corpus" ] || corpus=$$(python3 tools/setup.py corpus) || exit 1; \
+	cargo build --release --workspace --bins || exit 1; \
+	[ -f demo/campaign.toml ] || target/release/deltafront init demo/campaign.toml --corpus "$$corpus" || exit 1; \
+	exec target/release/deltafront run demo/campaign.toml --db demo/deltafront.db
+
+test: setup
+	cargo test --workspace
