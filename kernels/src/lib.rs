@@ -1,1 +1,24 @@
-//! TODO-DOC kernels
+//! What every token mixer computes, and how to compute it fast.
+//!
+//! One folder per family. Each begins with its *definition*: plain f64 loops over one head or one sequence, with the
+//! paper and the equation, against which every other form is tested. Beside it stand the CPU kernels in f32 and the
+//! CUDA kernels. Around the families: facts about this device ([`device`]) and the primitives of an honest timing
+//! ([`timing`]).
+//!
+//! This crate knows slices and pointers, not tensors, models or architectures: `operators` makes differentiable torch
+//! operators of it, `profiles` an inference engine and a latency table.
+//!
+//! All arrays are row-major; shapes stand in the signatures as `[T, K]`: T positions, K key width, V value width,
+//! C channels, d model width.
+
+pub mod activation;
+pub mod attention;
+pub mod delta_rule;
+pub mod linear_attention;
+pub mod norm;
+pub mod rope;
+pub mod short_conv;
+pub mod swiglu;
+
+/// The version of the kernels, which stands beside every latency: timings of different versions are not compared.
+pub const VERSION: &str = concat!("kernels ", env!("CARGO_PKG_VERSION"));

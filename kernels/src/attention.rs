@@ -1,0 +1,46 @@
+//! Causal softmax attention, over the whole past or over a sliding window.
+
+/// Causal softmax attention of one head (arXiv 1706.03762, eq. 1), over the last `window` positions, the current one
+/// included (arXiv 2004.05150), or over all of them:
+///
+/// o_t = Σ_s softmax_s(scale · q_t·k_s) v_s,  s in [max(0, t − window + 1), t].
+///
+/// * `q`, `k`: `[T, K]`, `v`: `[T, V]`, T = `tokens`
+///
+/// Returns o, `[T, V]`.
+pub fn definition(
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    tokens: usize,
+    window: Option<usize>,
+    scale: f64,
+) -> Vec<f64> {
+    if tokens == 0 {
+        return Vec::new();
+    }
+    let (key_width, value_width) = (k.len() / tokens, v.len() / tokens);
+    assert_eq!(q.len(), tokens * key_width, "attention: q must be [T, K] as k is");
+    assert_ne!(window, Some(0), "attention: a window holds the current position at least");
+    let mut o = vec![0.0; tokens * value_width];
+    for t in 0..tokens {
+        let first = window.map_or(0, |w| (t + 1).saturating_sub(w));
+        let scores: Vec<f64> = (first..=t)
+            .map(|s| {
+                scale
+                    * (0..key_width)
+                        .map(|i| q[t * key_width + i] * k[s * key_width + i])
+                        .sum::<f64>()
+            })
+            .collect();
+        let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+        for (s, score) in (first..=t).zip(&scores) {
+            let weight = (score - largest).exp() / sum;
+            for j in 0..value_width {
+                o[t * value_width + j] += weight * v[s * value_width + j];
+            }
+        }
+    }
+    o
+}

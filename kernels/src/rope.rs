@@ -1,0 +1,18 @@
+//! Rotary positions.
+
+/// Rotates the pairs (i, i + K/2) of every row by position · θ^(−2i/K) (RoFormer, arXiv 2104.09864, eq. 34, with the
+/// halves paired as GPT-NeoX and the Llama checkpoints do).
+///
+/// * `x`: `[T, K]`, rotated in place; its first row is at `first_position`
+pub fn definition(x: &mut [f64], head_width: usize, first_position: usize, theta: f64) {
+    let half = head_width / 2;
+    for (t, row) in x.chunks_exact_mut(head_width).enumerate() {
+        for i in 0..half {
+            let angle =
+                (first_position + t) as f64 * theta.powf(-2.0 * i as f64 / head_width as f64);
+            let (a, b) = (row[i], row[i + half]);
+            row[i] = a * angle.cos() - b * angle.sin();
+            row[i + half] = b * angle.cos() + a * angle.sin();
+        }
+    }
+}
