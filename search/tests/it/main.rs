@@ -1,4 +1,5 @@
 //! The integration tests of `search`, in one binary.
 
+mod edges;
 mod strategies;
 mod tensors;
