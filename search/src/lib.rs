@@ -5,8 +5,11 @@
 //! proposals. `tui` drives it, `db` stores what it says, `operators` and `profiles` build what it describes.
 
 pub mod architecture;
+pub mod campaign;
 pub mod config;
 pub mod latency;
+pub mod pareto;
+pub mod proposals;
 pub mod tensors;
 pub mod wire;
 

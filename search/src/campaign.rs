@@ -1,0 +1,126 @@
+//! A campaign as a state machine without clock or I/O: events in, commands out.
+//!
+//! The driver in `tui` owns the processes and the store. It builds a [`Campaign`] from what the store holds, tells it
+//! which workers exist ([`Event::Workers`]), hands it every reply, and does what the [`Command`]s say, in their order:
+//! a [`Command::Save`] is written before the request behind it is sent, so that a kill at any moment leaves a history
+//! that goes on where it stood.
+//!
+//! The life of a candidate: proposed → its parts timed (known ones are not timed again) → over a limit? dropped before
+//! a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. When all evaluations are
+//! over, the members of the front are timed as whole models.
+//!
+//! Proposals depend on the campaign's seed, the candidate's number and the earlier candidates' outcomes, never on the
+//! order in which these arrived. With one trainer, a campaign that was killed and resumed proposes what it would have
+//! proposed anyway.
+
+mod candidate;
+mod machine;
+mod table;
+
+use std::collections::BTreeMap;
+
+use crate::latency::{Conditions, LatencyEntry};
+use crate::wire::{self, Request};
+
+pub use candidate::{Candidate, CandidateState, Progress};
+pub use machine::Campaign;
+pub use table::LatencyTable;
+
+/// What a campaign is asked to do. Everything that a resumed campaign must share with the one that began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Seed of the proposals and of every training.
+    pub seed: u64,
+    /// Candidates to train, successfully or not. Those dropped before training do not count.
+    pub evaluations: u32,
+    /// Names of the values that span the front, all minimised, e.g. `bits_per_byte`, `decode_us`.
+    pub objectives: Vec<String>,
+    /// Tokens of a full evaluation.
+    pub tokens: u64,
+    /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
+    pub latencies: Vec<(String, Conditions)>,
+    /// Largest value by name, for values known before training: `decode_us`, `parameters`, …
+    pub limits: BTreeMap<String, f64>,
+    /// Tries of a request before its candidate fails; at least 1.
+    pub attempts: u32,
+    /// Failed candidates in a row after which the campaign gives up: the fault is not the candidates'.
+    pub give_up_after: u32,
+    /// Nothing is timed while something trains: right where both use the same device.
+    pub quiet_timing: bool,
+    /// Whether front members and references are timed as whole models at the end.
+    pub time_whole_models: bool,
+}
+
+/// What the store holds of a campaign; empty for a new one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// All candidates ever saved, in any order.
+    pub candidates: Vec<Candidate>,
+    /// The latency table; other campaigns' rows are welcome.
+    pub latencies: Vec<LatencyEntry>,
+}
+
+/// What happened. Replies to requests that the campaign does not wait for, repeats among them, change nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// How many workers stand ready, busy ones included. Nothing is sent before the first of these.
+    Workers {
+        /// Trainings at once.
+        trainers: u32,
+        /// Timings at once.
+        profilers: u32,
+    },
+    /// A training goes on.
+    Progress(wire::Progress),
+    /// A training ended well.
+    Result(wire::Evaluation),
+    /// A timing of a part or of a whole model ended well.
+    Timing(wire::Measured),
+    /// The request cannot be done, and trying again would not help.
+    Infeasible(wire::Refusal),
+    /// The request failed: the worker said so, said something that does not parse, was silent, or died.
+    Failed {
+        /// The request and the reason.
+        refusal: wire::Refusal,
+        /// The last lines of the worker's stderr.
+        log: String,
+    },
+    /// The user wants to stop. A second one does not wait for the workers.
+    StopRequested,
+}
+
+/// What to do. Commands are done in their order.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "commands are few and short-lived")]
+pub enum Command {
+    /// Write this row, new or changed, before doing anything behind it.
+    Save(Candidate),
+    /// Add a point to the curve of a row; may be lost.
+    SaveProgress(Progress),
+    /// Add this row to the latency table.
+    SaveLatency(LatencyEntry),
+    /// Send this to a worker that can do it and is idle; there is one by [`Event::Workers`]. `Stop` goes to the worker
+    /// at the named request.
+    Send(Request),
+    /// Nothing is left to do; no command follows.
+    Finish(Finish),
+}
+
+/// Why a campaign came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// All evaluations are done.
+    Complete,
+    /// The space holds no further architecture within the limits.
+    Exhausted {
+        /// One sentence.
+        reason: String,
+    },
+    /// The user stopped it; it can be resumed.
+    Stopped,
+    /// Too many candidates failed in a row; it can be resumed when the cause is gone.
+    GaveUp {
+        /// The last failure.
+        reason: String,
+    },
+}

@@ -1,0 +1,592 @@
+//! The campaign itself: what it waits for, and what it does about an event.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings};
+use crate::architecture::{Architecture, ArchitectureId};
+use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
+use crate::pareto::{Objectives, front};
+use crate::proposals::{Domain, Outcome, Proposer, Trial};
+use crate::wire::{self, Request, Value};
+
+/// Proposals in a row that are over a limit before the campaign says that there is nothing within it.
+const INFEASIBLE_IN_A_ROW: usize = 500;
+
+/// A request on its way.
+#[derive(Debug, Clone, PartialEq)]
+enum Task {
+    Part(LatencyKey),
+    Whole { number: u32, name: String },
+    Train { number: u32 },
+}
+
+/// A campaign between two events.
+#[derive(Debug, Clone)]
+pub struct Campaign<D> {
+    settings: Settings,
+    domain: D,
+    proposer: Proposer<Architecture>,
+    rows: BTreeMap<u32, Candidate>,
+    table: LatencyTable,
+    trainers: u32,
+    profilers: u32,
+    /// What was sent and is not answered, by request id.
+    tasks: BTreeMap<u64, Task>,
+    next_request: u64,
+    /// Failed tries of a timing in this run, with the last reason.
+    failed_parts: HashMap<LatencyKey, u32>,
+    failed_wholes: HashMap<(u32, String), u32>,
+    /// Parts that cannot be timed: tried often enough (a failure), or the profiler says so (infeasible).
+    hopeless: HashMap<LatencyKey, CandidateState>,
+    failures_in_a_row: u32,
+    /// Set when nothing new shall begin; what runs is waited for.
+    ending: Option<Finish>,
+    finished: bool,
+}
+
+impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
+    /// A campaign that stands where `history` ends. Trainings that history shows as running begin again, with their
+    /// number and seed.
+    pub fn new(settings: Settings, domain: D, proposer: Proposer<Architecture>, history: History) -> Self {
+        let mut table = LatencyTable::default();
+        for entry in history.latencies {
+            table.insert(entry);
+        }
+        let mut rows: BTreeMap<u32, Candidate> = history.candidates.into_iter().map(|c| (c.number, c)).collect();
+        for row in rows.values_mut() {
+            if row.state == CandidateState::Training {
+                row.curve.clear();
+                row.tokens = 0;
+            }
+        }
+        Self {
+            settings,
+            domain,
+            proposer,
+            rows,
+            table,
+            trainers: 0,
+            profilers: 0,
+            tasks: BTreeMap::new(),
+            next_request: 1,
+            failed_parts: HashMap::new(),
+            failed_wholes: HashMap::new(),
+            hopeless: HashMap::new(),
+            failures_in_a_row: 0,
+            ending: None,
+            finished: false,
+        }
+    }
+
+    /// What to do about an event.
+    pub fn handle(&mut self, event: Event) -> Vec<Command> {
+        let mut commands = Vec::new();
+        if self.finished {
+            return commands;
+        }
+        match event {
+            Event::Workers { trainers, profilers } => {
+                self.trainers = trainers;
+                self.profilers = profilers;
+            }
+            Event::Progress(progress) => self.progress(&progress, &mut commands),
+            Event::Result(evaluation) => self.result(evaluation, &mut commands),
+            Event::Timing(measured) => self.timing(measured, &mut commands),
+            Event::Infeasible(refusal) => self.infeasible(refusal, &mut commands),
+            Event::Failed { refusal, log } => self.failed(refusal.id, refusal.reason, log, &mut commands),
+            Event::StopRequested => self.stop(&mut commands),
+        }
+        if !self.finished {
+            self.advance(&mut commands);
+        }
+        commands
+    }
+
+    /// All candidates in the order of their numbers.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.rows.values()
+    }
+
+    /// The numbers of the candidates that no other dominates, ascending.
+    pub fn front(&self) -> Vec<u32> {
+        let (numbers, points): (Vec<u32>, Vec<Objectives>) =
+            self.rows.values().filter_map(|row| Some((row.number, self.objectives(row)?))).unzip();
+        front(&points).into_iter().map(|index| numbers[index]).collect()
+    }
+
+    /// The latency table as far as it is known.
+    pub fn latencies(&self) -> &LatencyTable {
+        &self.table
+    }
+
+    /// Candidates whose training counts or will count as an evaluation: all but the infeasible.
+    fn spent(&self) -> usize {
+        self.rows.values().filter(|row| !matches!(row.state, CandidateState::Infeasible { .. })).count()
+    }
+
+    fn objectives(&self, row: &Candidate) -> Option<Objectives> {
+        if row.state != CandidateState::Done {
+            return None;
+        }
+        let values: Option<Vec<f64>> =
+            self.settings.objectives.iter().map(|name| Some(row.values.get(name)?.mean)).collect();
+        Objectives::new(values?).ok()
+    }
+
+    // Events.
+
+    fn progress(&mut self, progress: &wire::Progress, commands: &mut Vec<Command>) {
+        let Some(Task::Train { number }) = self.tasks.get(&progress.id) else { return };
+        if !progress.loss.is_finite() || !progress.tokens_per_second.is_finite() {
+            return;
+        }
+        let row = self.rows.get_mut(number).expect("a task is of a row");
+        row.tokens = progress.tokens;
+        row.curve.push((progress.tokens, progress.loss));
+        commands.push(Command::SaveProgress(Progress {
+            number: *number,
+            step: progress.step,
+            tokens: progress.tokens,
+            tokens_total: progress.tokens_total,
+            loss: progress.loss,
+            tokens_per_second: progress.tokens_per_second,
+        }));
+    }
+
+    fn result(&mut self, evaluation: wire::Evaluation, commands: &mut Vec<Command>) {
+        let id = evaluation.id;
+        let Some(Task::Train { number }) = self.tasks.get(&id) else { return };
+        let number = *number;
+        if let Err(reason) = self.check(&evaluation, number) {
+            self.failed(id, reason, String::new(), commands);
+            return;
+        }
+        self.tasks.remove(&id);
+        self.failures_in_a_row = 0;
+        let row = self.rows.get_mut(&number).expect("a task is of a row");
+        for (name, value) in evaluation.values {
+            // What was measured or computed here outweighs what a trainer says.
+            row.values.entry(name).or_insert(value);
+        }
+        row.state = CandidateState::Done;
+        row.tokens = evaluation.tokens;
+        row.train_seconds += evaluation.seconds;
+        row.checkpoint = evaluation.checkpoint;
+        if !evaluation.curve.is_empty() {
+            row.curve = evaluation.curve;
+        }
+        commands.push(Command::Save(row.clone()));
+    }
+
+    /// Whether a result has everything that a front needs.
+    fn check(&self, evaluation: &wire::Evaluation, number: u32) -> Result<(), String> {
+        for (name, value) in &evaluation.values {
+            if !value.mean.is_finite() || value.standard_error.is_some_and(|e| !e.is_finite()) {
+                return Err(format!("the result's `{name}` must be finite, got {}", value.mean));
+            }
+        }
+        if !evaluation.seconds.is_finite() || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite()) {
+            return Err("the result's seconds and curve must be finite".to_owned());
+        }
+        let known = &self.rows[&number].values;
+        match self
+            .settings
+            .objectives
+            .iter()
+            .find(|&name| !known.contains_key(name) && !evaluation.values.contains_key(name))
+        {
+            Some(name) => Err(format!("the result lacks the objective `{name}`")),
+            None => Ok(()),
+        }
+    }
+
+    fn timing(&mut self, measured: wire::Measured, commands: &mut Vec<Command>) {
+        let timing = measured.timing;
+        if matches!(self.tasks.get(&measured.id), None | Some(Task::Train { .. })) {
+            return;
+        }
+        if let Err(reason) = check_timing(&timing) {
+            self.failed(measured.id, reason, String::new(), commands);
+            return;
+        }
+        match self.tasks.remove(&measured.id) {
+            Some(Task::Part(key)) => {
+                let entry = LatencyEntry { key, timing };
+                self.table.insert(entry.clone());
+                commands.push(Command::SaveLatency(entry));
+            }
+            Some(Task::Whole { number, name }) => {
+                let row = self.rows.get_mut(&number).expect("a task is of a row");
+                row.whole.insert(name, timing);
+                commands.push(Command::Save(row.clone()));
+            }
+            Some(Task::Train { .. }) | None => {}
+        }
+    }
+
+    fn infeasible(&mut self, refusal: wire::Refusal, commands: &mut Vec<Command>) {
+        match self.tasks.remove(&refusal.id) {
+            Some(Task::Train { number }) => {
+                // A training that was told to stop goes on another day.
+                if self.ending != Some(Finish::Stopped) {
+                    self.save(number, CandidateState::Infeasible { reason: refusal.reason }, commands);
+                }
+            }
+            Some(Task::Part(key)) => {
+                let reason = format!("{}: {}", key.part, refusal.reason);
+                self.hopeless.insert(key, CandidateState::Infeasible { reason });
+            }
+            Some(Task::Whole { number, name }) => {
+                self.failed_wholes.insert((number, name), self.settings.attempts);
+            }
+            None => {}
+        }
+    }
+
+    fn failed(&mut self, id: u64, reason: String, log: String, commands: &mut Vec<Command>) {
+        let attempts = self.settings.attempts;
+        match self.tasks.remove(&id) {
+            // The same signal that stops the campaign may end its workers.
+            Some(_) if self.ending == Some(Finish::Stopped) => {}
+            Some(Task::Train { number }) => {
+                let row = self.rows.get_mut(&number).expect("a task is of a row");
+                row.failed_attempts += 1;
+                row.tokens = 0;
+                row.curve.clear();
+                if row.failed_attempts < attempts {
+                    commands.push(Command::Save(row.clone()));
+                } else {
+                    self.fail(number, reason, log, commands);
+                }
+            }
+            Some(Task::Part(key)) => {
+                let tries = self.failed_parts.entry(key.clone()).or_default();
+                *tries += 1;
+                if *tries >= attempts {
+                    let reason = format!("timing of {} failed: {reason}", key.part);
+                    self.hopeless.insert(key, CandidateState::Failed { reason, log });
+                }
+            }
+            Some(Task::Whole { number, name }) => *self.failed_wholes.entry((number, name)).or_default() += 1,
+            None => {}
+        }
+    }
+
+    fn stop(&mut self, commands: &mut Vec<Command>) {
+        if self.ending == Some(Finish::Stopped) {
+            self.finish(Finish::Stopped, commands);
+            return;
+        }
+        self.ending = Some(Finish::Stopped);
+        for (&id, task) in &self.tasks {
+            if matches!(task, Task::Train { .. }) {
+                commands.push(Command::Send(Request::Stop { id }));
+            }
+        }
+    }
+
+    fn fail(&mut self, number: u32, reason: String, log: String, commands: &mut Vec<Command>) {
+        self.failures_in_a_row += 1;
+        if self.failures_in_a_row >= self.settings.give_up_after && self.ending.is_none() {
+            self.ending = Some(Finish::GaveUp { reason: reason.clone() });
+        }
+        self.save(number, CandidateState::Failed { reason, log }, commands);
+    }
+
+    fn save(&mut self, number: u32, state: CandidateState, commands: &mut Vec<Command>) {
+        let row = self.rows.get_mut(&number).expect("only rows change their state");
+        row.state = state;
+        commands.push(Command::Save(row.clone()));
+    }
+
+    // What follows from the state alone.
+
+    fn advance(&mut self, commands: &mut Vec<Command>) {
+        if self.ending.is_none() {
+            self.settle(commands);
+            while self.ending.is_none() && self.propose(commands) {
+                self.settle(commands);
+            }
+        }
+        if self.ending.is_none() || matches!(self.ending, Some(Finish::Exhausted { .. })) {
+            self.send(commands);
+        }
+        if !self.tasks.is_empty() {
+            return;
+        }
+        match self.ending.clone() {
+            Some(Finish::Exhausted { .. }) if self.is_at_work() => {}
+            Some(finish) => self.finish(finish, commands),
+            None if self.spent() >= self.settings.evaluations as usize && !self.is_at_work() => {
+                self.finish(Finish::Complete, commands);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a candidate waits for something, or a whole model for its timing.
+    fn is_at_work(&self) -> bool {
+        self.rows.values().any(|row| !row.state.is_final()) || !self.wanted_wholes().is_empty()
+    }
+
+    fn finish(&mut self, finish: Finish, commands: &mut Vec<Command>) {
+        self.finished = true;
+        self.tasks.clear();
+        commands.push(Command::Finish(finish));
+    }
+
+    /// Moves on each proposed candidate whose latency is known, or known to be unknowable.
+    fn settle(&mut self, commands: &mut Vec<Command>) {
+        let waiting: Vec<u32> =
+            self.rows.values().filter(|row| row.state == CandidateState::Proposed).map(|row| row.number).collect();
+        for number in waiting {
+            match self.verdict(number) {
+                Some(CandidateState::Failed { reason, log }) => self.fail(number, reason, log, commands),
+                Some(state) => self.save(number, state, commands),
+                None => {}
+            }
+        }
+    }
+
+    /// The state after `Proposed`, none while timings are missing. Adds the latencies to the candidate's values.
+    fn verdict(&mut self, number: u32) -> Option<CandidateState> {
+        let row = self.rows.get_mut(&number).expect("the number of a row");
+        // Costs that need no timing come first: they may spare it.
+        if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
+            return Some(CandidateState::Infeasible { reason });
+        }
+        let mut is_complete = true;
+        for (name, conditions) in &self.settings.latencies {
+            let missing = self.table.missing(&row.architecture, conditions);
+            if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
+                return Some(state.clone());
+            }
+            match self.table.compose(&row.architecture, conditions) {
+                Some(value) => {
+                    row.values.insert(name.clone(), value);
+                }
+                None => is_complete = false,
+            }
+        }
+        if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
+            return Some(CandidateState::Infeasible { reason });
+        }
+        is_complete.then_some(CandidateState::Training)
+    }
+
+    /// Proposes as many candidates as there is room for; false when there was none.
+    ///
+    /// The start does not depend on outcomes, so it is proposed as a whole and its parts are timed before anything
+    /// trains. A later batch waits until the one before is within its limits: what is proposed is then the same
+    /// however fast timings come in.
+    fn propose(&mut self, commands: &mut Vec<Command>) -> bool {
+        if self.trainers == 0 || self.rows.values().any(|row| row.state == CandidateState::Proposed) {
+            return false;
+        }
+        let spent = self.spent();
+        let start = (self.proposer.start as usize).max(self.proposer.references.len());
+        let training = self.rows.values().filter(|row| row.state == CandidateState::Training).count();
+        let room =
+            if spent < start { start - spent } else { (self.trainers as usize).saturating_sub(training) };
+        let room = room.min((self.settings.evaluations as usize).saturating_sub(spent));
+        if room == 0 {
+            return false;
+        }
+        let in_a_row =
+            self.rows.values().rev().take_while(|row| matches!(row.state, CandidateState::Infeasible { .. })).count();
+        if in_a_row >= INFEASIBLE_IN_A_ROW {
+            self.ending = Some(Finish::Exhausted {
+                reason: format!("the last {in_a_row} proposals were outside the limits: widen these, or the space"),
+            });
+            return false;
+        }
+        let mut trials: Vec<Trial<Architecture>> = self.rows.values().map(|row| self.trial(row)).collect();
+        for _ in 0..room {
+            let number = self.rows.last_key_value().map_or(1, |(number, _)| number + 1);
+            let proposal = match self.proposer.propose(&self.domain, number, &trials) {
+                Ok(proposal) => proposal,
+                Err(exhausted) => {
+                    self.ending = Some(Finish::Exhausted { reason: exhausted.to_string() });
+                    break;
+                }
+            };
+            let reference = match &proposal.origin {
+                crate::proposals::Origin::Reference(name) => Some(name.clone()),
+                _ => None,
+            };
+            let row = Candidate {
+                number,
+                values: costs(&proposal.point),
+                architecture: proposal.point,
+                reference,
+                origin: proposal.origin.to_string(),
+                state: CandidateState::Proposed,
+                failed_attempts: 0,
+                whole: BTreeMap::new(),
+                curve: Vec::new(),
+                seed: self.settings.seed,
+                tokens: 0,
+                train_seconds: 0.0,
+                checkpoint: None,
+            };
+            trials.push(self.trial(&row));
+            commands.push(Command::Save(row.clone()));
+            self.rows.insert(number, row);
+        }
+        true
+    }
+
+    fn trial(&self, row: &Candidate) -> Trial<Architecture> {
+        let outcome = match row.state {
+            CandidateState::Proposed | CandidateState::Training => Outcome::Pending,
+            CandidateState::Done => self.objectives(row).map_or(Outcome::Failed, Outcome::Known),
+            CandidateState::Infeasible { .. } => Outcome::Infeasible,
+            CandidateState::Failed { .. } => Outcome::Failed,
+        };
+        Trial { number: row.number, point: row.architecture.clone(), outcome }
+    }
+
+    /// Gives idle workers what is wanted: timings of parts first, then trainings, whole models when all else is done.
+    fn send(&mut self, commands: &mut Vec<Command>) {
+        let parts = self.wanted_parts();
+        let is_training = self.tasks.values().any(|task| matches!(task, Task::Train { .. }));
+        let may_time = !(self.settings.quiet_timing && is_training);
+        if may_time {
+            for key in &parts {
+                if self.idle_profilers() == 0 {
+                    break;
+                }
+                let id = self.begin(Task::Part(key.clone()));
+                let request = wire::Measure { id, part: key.part, conditions: key.conditions.clone() };
+                commands.push(Command::Send(Request::Measure(request)));
+            }
+        }
+        let is_timing = self.tasks.values().any(|task| !matches!(task, Task::Train { .. }));
+        if !(self.settings.quiet_timing && (is_timing || !parts.is_empty())) {
+            self.send_trainings(commands);
+        }
+        let all_final = self.rows.values().all(|row| row.state.is_final());
+        if all_final && (self.spent() >= self.settings.evaluations as usize || self.ending.is_some()) {
+            for (number, name, conditions) in self.wanted_wholes() {
+                if self.idle_profilers() == 0 {
+                    break;
+                }
+                let id = self.begin(Task::Whole { number, name });
+                let architecture = self.rows[&number].architecture.clone();
+                let request = wire::MeasureWhole { id, architecture, conditions };
+                commands.push(Command::Send(Request::MeasureWhole(request)));
+            }
+        }
+    }
+
+    fn send_trainings(&mut self, commands: &mut Vec<Command>) {
+        let running: HashSet<u32> = self
+            .tasks
+            .values()
+            .filter_map(|task| if let Task::Train { number } = task { Some(*number) } else { None })
+            .collect();
+        let idle = (self.trainers as usize).saturating_sub(running.len());
+        let next: Vec<u32> = self
+            .rows
+            .values()
+            .filter(|row| row.state == CandidateState::Training && !running.contains(&row.number))
+            .map(|row| row.number)
+            .take(idle)
+            .collect();
+        for number in next {
+            let id = self.begin(Task::Train { number });
+            let row = &self.rows[&number];
+            commands.push(Command::Send(Request::Evaluate(wire::Evaluate {
+                id,
+                attempt: row.failed_attempts + 1,
+                architecture: row.architecture.clone(),
+                tokens: self.settings.tokens,
+                seed: row.seed,
+                resume_from: None,
+            })));
+        }
+    }
+
+    fn begin(&mut self, task: Task) -> u64 {
+        let id = self.next_request;
+        self.next_request += 1;
+        self.tasks.insert(id, task);
+        id
+    }
+
+    fn idle_profilers(&self) -> usize {
+        let busy = self.tasks.values().filter(|task| !matches!(task, Task::Train { .. })).count();
+        (self.profilers as usize).saturating_sub(busy)
+    }
+
+    /// Parts that proposed candidates wait for and that are not on their way, in the order of the candidates.
+    fn wanted_parts(&self) -> Vec<LatencyKey> {
+        let under_way: HashSet<&LatencyKey> =
+            self.tasks.values().filter_map(|task| if let Task::Part(key) = task { Some(key) } else { None }).collect();
+        let mut listed: HashSet<LatencyKey> = HashSet::new();
+        let mut wanted = Vec::new();
+        for row in self.rows.values().filter(|row| row.state == CandidateState::Proposed) {
+            for (_, conditions) in &self.settings.latencies {
+                for key in self.table.missing(&row.architecture, conditions) {
+                    if !under_way.contains(&key) && listed.insert(key.clone()) {
+                        wanted.push(key);
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Whole models to time that are not on their way: of the front and of the references.
+    fn wanted_wholes(&self) -> Vec<(u32, String, Conditions)> {
+        if !self.settings.time_whole_models {
+            return Vec::new();
+        }
+        let front = self.front();
+        let mut wanted = Vec::new();
+        for row in self.rows.values().filter(|row| row.state == CandidateState::Done) {
+            if !front.contains(&row.number) && row.reference.is_none() {
+                continue;
+            }
+            for (name, conditions) in &self.settings.latencies {
+                let tries = self.failed_wholes.get(&(row.number, name.clone())).copied().unwrap_or(0);
+                let task = Task::Whole { number: row.number, name: name.clone() };
+                if !row.whole.contains_key(name)
+                    && tries < self.settings.attempts
+                    && !self.tasks.values().any(|t| *t == task)
+                {
+                    wanted.push((row.number, name.clone(), conditions.clone()));
+                }
+            }
+        }
+        wanted
+    }
+}
+
+/// What is known of an architecture before anything is measured.
+fn costs(architecture: &Architecture) -> BTreeMap<String, Value> {
+    let exact = |n: u64| Value { mean: n as f64, standard_error: None };
+    BTreeMap::from([("parameters".to_owned(), exact(crate::tensors::parameters(architecture)))])
+}
+
+/// The sentence about the first value that is over its limit.
+fn over_limit(limits: &BTreeMap<String, f64>, values: &BTreeMap<String, Value>) -> Option<String> {
+    limits.iter().find_map(|(name, &limit)| {
+        let value = values.get(name)?.mean;
+        (value > limit).then(|| format!("{name} {} is over the limit of {}", short(value), short(limit)))
+    })
+}
+
+/// A number for people: no decimals where they say nothing.
+fn short(value: f64) -> String {
+    if value.abs() >= 1000.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+fn check_timing(timing: &Timing) -> Result<(), String> {
+    let Timing { median_us, spread_us, other_load, .. } = timing;
+    if median_us.is_finite() && spread_us.is_finite() && other_load.is_finite() && *median_us >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!("a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"))
+    }
+}

@@ -1,0 +1,58 @@
+//! Pareto mathematics on finite, minimised objectives: dominance, non-dominated sorting, crowding, hypervolume.
+//!
+//! A value that is not finite cannot become [`Objectives`], so it cannot enter a front.
+
+mod hypervolume;
+mod sorting;
+
+pub use hypervolume::hypervolume;
+pub use sorting::{crowding_distances, front, ranks};
+
+/// The values of one candidate, all finite, all minimised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objectives(Vec<f64>);
+
+/// A value that has no place in a front.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("objective {index} must be finite, got {value}")]
+pub struct NotFinite {
+    /// Index of the objective, from 0.
+    pub index: usize,
+    /// What it was.
+    pub value: f64,
+}
+
+impl Objectives {
+    /// Checks that all values are finite. Negative zero becomes zero, so that equal values have equal bits.
+    ///
+    /// # Errors
+    /// Names the first value that is NaN or infinite.
+    pub fn new(values: impl Into<Vec<f64>>) -> Result<Self, NotFinite> {
+        let mut values = values.into();
+        for (index, value) in values.iter_mut().enumerate() {
+            if !value.is_finite() {
+                return Err(NotFinite { index, value: *value });
+            }
+            *value += 0.0;
+        }
+        Ok(Self(values))
+    }
+
+    /// The values.
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// Whether this is nowhere worse than `other` and somewhere better. Equal values do not dominate each other.
+    pub fn dominates(&self, other: &Self) -> bool {
+        debug_assert_eq!(self.0.len(), other.0.len());
+        let mut better = false;
+        for (a, b) in self.0.iter().zip(&other.0) {
+            if a > b {
+                return false;
+            }
+            better |= a < b;
+        }
+        better
+    }
+}
