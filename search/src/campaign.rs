@@ -91,7 +91,6 @@ pub enum Event {
 
 /// What to do. Commands are done in their order.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "commands are few and short-lived")]
 pub enum Command {
     /// Write this row, new or changed, before doing anything behind it.
     Save(Candidate),

@@ -44,7 +44,12 @@ pub trait Domain {
     fn mutate(&self, point: &Self::Point, rng: &mut SearchRng) -> Option<(Self::Point, String)>;
 
     /// An element made of parts of two.
-    fn recombine(&self, a: &Self::Point, b: &Self::Point, rng: &mut SearchRng) -> Option<Self::Point>;
+    fn recombine(
+        &self,
+        a: &Self::Point,
+        b: &Self::Point,
+        rng: &mut SearchRng,
+    ) -> Option<Self::Point>;
 
     /// All elements, if they can be listed and are at most `limit`.
     fn enumerate(&self, _limit: usize) -> Option<Vec<Self::Point>> {
@@ -114,7 +119,9 @@ impl fmt::Display for Origin {
             Self::Reference(name) => write!(f, "reference {name}"),
             Self::Random => f.write_str("random"),
             Self::Mutation { of, change } => write!(f, "mutation of {of}: {change}"),
-            Self::Recombination { of: (a, b), change: None } => write!(f, "recombination of {a} and {b}"),
+            Self::Recombination { of: (a, b), change: None } => {
+                write!(f, "recombination of {a} and {b}")
+            }
             Self::Recombination { of: (a, b), change: Some(change) } => {
                 write!(f, "recombination of {a} and {b}, then {change}")
             }
@@ -154,7 +161,9 @@ impl Algorithm {
 
 /// Nothing is left to propose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the space holds nothing that was not proposed already ({seen} proposals): widen its choices or its limits")]
+#[error(
+    "the space holds nothing that was not proposed already ({seen} proposals): widen its choices or its limits"
+)]
 pub struct Exhausted {
     /// Number of proposals so far.
     pub seen: usize,
@@ -193,7 +202,10 @@ impl<P: Clone> Proposer<P> {
         let seen = Seen::new(domain, trials);
         for (name, point) in &self.references {
             if seen.is_new(point) {
-                return Ok(Proposal { point: point.clone(), origin: Origin::Reference(name.clone()) });
+                return Ok(Proposal {
+                    point: point.clone(),
+                    origin: Origin::Reference(name.clone()),
+                });
             }
         }
         let spent = trials.iter().filter(|t| t.outcome != Outcome::Infeasible).count();
@@ -208,7 +220,9 @@ impl<P: Clone> Proposer<P> {
                 Algorithm::LocalSearch => local::propose(domain, &known, &seen, &mut rng),
             }
         };
-        varied.or_else(|| random::propose(domain, trials, &seen, &mut rng)).ok_or(Exhausted { seen: trials.len() })
+        varied
+            .or_else(|| random::propose(domain, trials, &seen, &mut rng))
+            .ok_or(Exhausted { seen: trials.len() })
     }
 }
 
@@ -222,7 +236,9 @@ struct Known<'a, P> {
 impl<'a, P> Known<'a, P> {
     fn of(trial: &'a Trial<P>) -> Option<Self> {
         match &trial.outcome {
-            Outcome::Known(objectives) => Some(Self { number: trial.number, point: &trial.point, objectives }),
+            Outcome::Known(objectives) => {
+                Some(Self { number: trial.number, point: &trial.point, objectives })
+            }
             Outcome::Pending | Outcome::Infeasible | Outcome::Failed => None,
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings};
+use super::{
+    Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings,
+};
 use crate::architecture::{Architecture, ArchitectureId};
 use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
 use crate::pareto::{Objectives, front};
@@ -47,12 +49,18 @@ pub struct Campaign<D> {
 impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
     /// A campaign that stands where `history` ends. Trainings that history shows as running begin again, with their
     /// number and seed.
-    pub fn new(settings: Settings, domain: D, proposer: Proposer<Architecture>, history: History) -> Self {
+    pub fn new(
+        settings: Settings,
+        domain: D,
+        proposer: Proposer<Architecture>,
+        history: History,
+    ) -> Self {
         let mut table = LatencyTable::default();
         for entry in history.latencies {
             table.insert(entry);
         }
-        let mut rows: BTreeMap<u32, Candidate> = history.candidates.into_iter().map(|c| (c.number, c)).collect();
+        let mut rows: BTreeMap<u32, Candidate> =
+            history.candidates.into_iter().map(|c| (c.number, c)).collect();
         for row in rows.values_mut() {
             if row.state == CandidateState::Training {
                 row.curve.clear();
@@ -93,7 +101,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             Event::Result(evaluation) => self.result(evaluation, &mut commands),
             Event::Timing(measured) => self.timing(measured, &mut commands),
             Event::Infeasible(refusal) => self.infeasible(refusal, &mut commands),
-            Event::Failed { refusal, log } => self.failed(refusal.id, refusal.reason, log, &mut commands),
+            Event::Failed { refusal, log } => {
+                self.failed(refusal.id, refusal.reason, log, &mut commands);
+            }
             Event::StopRequested => self.stop(&mut commands),
         }
         if !self.finished {
@@ -121,7 +131,10 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
 
     /// Candidates whose training counts or will count as an evaluation: all but the infeasible.
     fn spent(&self) -> usize {
-        self.rows.values().filter(|row| !matches!(row.state, CandidateState::Infeasible { .. })).count()
+        self.rows
+            .values()
+            .filter(|row| !matches!(row.state, CandidateState::Infeasible { .. }))
+            .count()
     }
 
     fn objectives(&self, row: &Candidate) -> Option<Objectives> {
@@ -185,7 +198,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 return Err(format!("the result's `{name}` must be finite, got {}", value.mean));
             }
         }
-        if !evaluation.seconds.is_finite() || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite()) {
+        if !evaluation.seconds.is_finite()
+            || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite())
+        {
             return Err("the result's seconds and curve must be finite".to_owned());
         }
         let known = &self.rows[&number].values;
@@ -226,11 +241,11 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
 
     fn infeasible(&mut self, refusal: wire::Refusal, commands: &mut Vec<Command>) {
         match self.tasks.remove(&refusal.id) {
+            // A training that was told to stop goes on another day.
+            Some(Task::Train { .. }) if self.ending == Some(Finish::Stopped) => {}
             Some(Task::Train { number }) => {
-                // A training that was told to stop goes on another day.
-                if self.ending != Some(Finish::Stopped) {
-                    self.save(number, CandidateState::Infeasible { reason: refusal.reason }, commands);
-                }
+                let state = CandidateState::Infeasible { reason: refusal.reason };
+                self.save(number, state, commands);
             }
             Some(Task::Part(key)) => {
                 let reason = format!("{}: {}", key.part, refusal.reason);
@@ -267,7 +282,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                     self.hopeless.insert(key, CandidateState::Failed { reason, log });
                 }
             }
-            Some(Task::Whole { number, name }) => *self.failed_wholes.entry((number, name)).or_default() += 1,
+            Some(Task::Whole { number, name }) => {
+                *self.failed_wholes.entry((number, name)).or_default() += 1;
+            }
             None => {}
         }
     }
@@ -337,11 +354,17 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
 
     /// Moves on each proposed candidate whose latency is known, or known to be unknowable.
     fn settle(&mut self, commands: &mut Vec<Command>) {
-        let waiting: Vec<u32> =
-            self.rows.values().filter(|row| row.state == CandidateState::Proposed).map(|row| row.number).collect();
+        let waiting: Vec<u32> = self
+            .rows
+            .values()
+            .filter(|row| row.state == CandidateState::Proposed)
+            .map(|row| row.number)
+            .collect();
         for number in waiting {
             match self.verdict(number) {
-                Some(CandidateState::Failed { reason, log }) => self.fail(number, reason, log, commands),
+                Some(CandidateState::Failed { reason, log }) => {
+                    self.fail(number, reason, log, commands);
+                }
                 Some(state) => self.save(number, state, commands),
                 None => {}
             }
@@ -380,27 +403,39 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
     /// trains. A later batch waits until the one before is within its limits: what is proposed is then the same
     /// however fast timings come in.
     fn propose(&mut self, commands: &mut Vec<Command>) -> bool {
-        if self.trainers == 0 || self.rows.values().any(|row| row.state == CandidateState::Proposed) {
+        if self.trainers == 0 || self.rows.values().any(|row| row.state == CandidateState::Proposed)
+        {
             return false;
         }
         let spent = self.spent();
         let start = (self.proposer.start as usize).max(self.proposer.references.len());
-        let training = self.rows.values().filter(|row| row.state == CandidateState::Training).count();
-        let room =
-            if spent < start { start - spent } else { (self.trainers as usize).saturating_sub(training) };
+        let training =
+            self.rows.values().filter(|row| row.state == CandidateState::Training).count();
+        let room = if spent < start {
+            start - spent
+        } else {
+            (self.trainers as usize).saturating_sub(training)
+        };
         let room = room.min((self.settings.evaluations as usize).saturating_sub(spent));
         if room == 0 {
             return false;
         }
-        let in_a_row =
-            self.rows.values().rev().take_while(|row| matches!(row.state, CandidateState::Infeasible { .. })).count();
+        let in_a_row = self
+            .rows
+            .values()
+            .rev()
+            .take_while(|row| matches!(row.state, CandidateState::Infeasible { .. }))
+            .count();
         if in_a_row >= INFEASIBLE_IN_A_ROW {
             self.ending = Some(Finish::Exhausted {
-                reason: format!("the last {in_a_row} proposals were outside the limits: widen these, or the space"),
+                reason: format!(
+                    "the last {in_a_row} proposals were outside the limits: widen these, or the space"
+                ),
             });
             return false;
         }
-        let mut trials: Vec<Trial<Architecture>> = self.rows.values().map(|row| self.trial(row)).collect();
+        let mut trials: Vec<Trial<Architecture>> =
+            self.rows.values().map(|row| self.trial(row)).collect();
         for _ in 0..room {
             let number = self.rows.last_key_value().map_or(1, |(number, _)| number + 1);
             let proposal = match self.proposer.propose(&self.domain, number, &trials) {
@@ -457,7 +492,8 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                     break;
                 }
                 let id = self.begin(Task::Part(key.clone()));
-                let request = wire::Measure { id, part: key.part, conditions: key.conditions.clone() };
+                let request =
+                    wire::Measure { id, part: key.part, conditions: key.conditions.clone() };
                 commands.push(Command::Send(Request::Measure(request)));
             }
         }
@@ -466,7 +502,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             self.send_trainings(commands);
         }
         let all_final = self.rows.values().all(|row| row.state.is_final());
-        if all_final && (self.spent() >= self.settings.evaluations as usize || self.ending.is_some()) {
+        if all_final
+            && (self.spent() >= self.settings.evaluations as usize || self.ending.is_some())
+        {
             for (number, name, conditions) in self.wanted_wholes() {
                 if self.idle_profilers() == 0 {
                     break;
@@ -521,8 +559,11 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
 
     /// Parts that proposed candidates wait for and that are not on their way, in the order of the candidates.
     fn wanted_parts(&self) -> Vec<LatencyKey> {
-        let under_way: HashSet<&LatencyKey> =
-            self.tasks.values().filter_map(|task| if let Task::Part(key) = task { Some(key) } else { None }).collect();
+        let under_way: HashSet<&LatencyKey> = self
+            .tasks
+            .values()
+            .filter_map(|task| if let Task::Part(key) = task { Some(key) } else { None })
+            .collect();
         let mut listed: HashSet<LatencyKey> = HashSet::new();
         let mut wanted = Vec::new();
         for row in self.rows.values().filter(|row| row.state == CandidateState::Proposed) {
@@ -549,7 +590,8 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 continue;
             }
             for (name, conditions) in &self.settings.latencies {
-                let tries = self.failed_wholes.get(&(row.number, name.clone())).copied().unwrap_or(0);
+                let tries =
+                    self.failed_wholes.get(&(row.number, name.clone())).copied().unwrap_or(0);
                 let task = Task::Whole { number: row.number, name: name.clone() };
                 if !row.whole.contains_key(name)
                     && tries < self.settings.attempts
@@ -573,20 +615,28 @@ fn costs(architecture: &Architecture) -> BTreeMap<String, Value> {
 fn over_limit(limits: &BTreeMap<String, f64>, values: &BTreeMap<String, Value>) -> Option<String> {
     limits.iter().find_map(|(name, &limit)| {
         let value = values.get(name)?.mean;
-        (value > limit).then(|| format!("{name} {} is over the limit of {}", short(value), short(limit)))
+        (value > limit)
+            .then(|| format!("{name} {} is over the limit of {}", short(value), short(limit)))
     })
 }
 
 /// A number for people: no decimals where they say nothing.
 fn short(value: f64) -> String {
-    if value.abs() >= 1000.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+    if value.abs() >= 1000.0 || value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}")
+    }
 }
 
 fn check_timing(timing: &Timing) -> Result<(), String> {
     let Timing { median_us, spread_us, other_load, .. } = timing;
-    if median_us.is_finite() && spread_us.is_finite() && other_load.is_finite() && *median_us >= 0.0 {
+    if median_us.is_finite() && spread_us.is_finite() && other_load.is_finite() && *median_us >= 0.0
+    {
         Ok(())
     } else {
-        Err(format!("a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"))
+        Err(format!(
+            "a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"
+        ))
     }
 }

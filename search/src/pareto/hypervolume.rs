@@ -17,7 +17,8 @@ pub fn hypervolume(points: &[Objectives], reference: &[f64]) -> f64 {
         })
         .cloned()
         .collect();
-    let members: Vec<&[f64]> = front(&inside).into_iter().map(|index| inside[index].values()).collect();
+    let members: Vec<&[f64]> =
+        front(&inside).into_iter().map(|index| inside[index].values()).collect();
     volume(members, reference)
 }
 

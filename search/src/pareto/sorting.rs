@@ -16,7 +16,9 @@ pub fn ranks(points: &[Objectives]) -> Vec<u32> {
     let mut ranks = vec![0; points.len()];
     for index in order {
         // The latest members of a front are the nearest, hence the likeliest to dominate.
-        let free = |members: &Vec<usize>| !members.iter().rev().any(|&other| points[other].dominates(&points[index]));
+        let free = |members: &Vec<usize>| {
+            !members.iter().rev().any(|&other| points[other].dominates(&points[index]))
+        };
         let rank = fronts.iter().position(free).unwrap_or(fronts.len());
         if rank == fronts.len() {
             fronts.push(Vec::new());

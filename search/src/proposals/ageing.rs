@@ -24,7 +24,9 @@ pub(super) fn propose<D: Domain>(
 ) -> Option<Proposal<D::Point>> {
     let population: Vec<&Known<'_, D::Point>> = known.iter().rev().take(POPULATION).collect();
     let best_first = preference(&population);
-    (0..TRIES).find_map(|_| child(domain, &population, &best_first, TOURNAMENT, rng).filter(|c| seen.is_new(&c.point)))
+    (0..TRIES).find_map(|_| {
+        child(domain, &population, &best_first, TOURNAMENT, rng).filter(|c| seen.is_new(&c.point))
+    })
 }
 
 /// A child of tournament winners.
@@ -43,7 +45,10 @@ pub(super) fn child<D: Domain>(
         // Half of them are mutated too: parents that are alike have few children without it.
         if rng.random_bool(0.5) {
             let (point, change) = domain.mutate(&point, rng)?;
-            return Some(Proposal { point, origin: Origin::Recombination { of, change: Some(change) } });
+            return Some(Proposal {
+                point,
+                origin: Origin::Recombination { of, change: Some(change) },
+            });
         }
         return Some(Proposal { point, origin: Origin::Recombination { of, change: None } });
     }

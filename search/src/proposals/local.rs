@@ -22,7 +22,10 @@ pub(super) fn propose<D: Domain>(
         if let Some((point, change)) = domain.mutate(parent.point, rng)
             && seen.is_new(&point)
         {
-            return Some(Proposal { point, origin: Origin::Mutation { of: parent.number, change } });
+            return Some(Proposal {
+                point,
+                origin: Origin::Mutation { of: parent.number, change },
+            });
         }
     }
     None

@@ -19,7 +19,9 @@ pub(super) fn propose<D: Domain>(
 ) -> Option<Proposal<D::Point>> {
     let parents = survivors(known);
     let best_first: Vec<usize> = (0..parents.len()).collect();
-    (0..TRIES).find_map(|_| child(domain, &parents, &best_first, TOURNAMENT, rng).filter(|c| seen.is_new(&c.point)))
+    (0..TRIES).find_map(|_| {
+        child(domain, &parents, &best_first, TOURNAMENT, rng).filter(|c| seen.is_new(&c.point))
+    })
 }
 
 /// The parents of the generation that is being made, best first: generations are the trials in their order, and one
@@ -30,7 +32,8 @@ fn survivors<'a, 'k, P>(known: &'a [Known<'k, P>]) -> Vec<&'a Known<'k, P>> {
     let settled = if complete == 0 { known } else { &known[..complete] };
     for generation in settled.chunks(POPULATION) {
         let together: Vec<&Known<'_, P>> = survivors.into_iter().chain(generation).collect();
-        survivors = preference(&together).into_iter().take(POPULATION).map(|i| together[i]).collect();
+        survivors =
+            preference(&together).into_iter().take(POPULATION).map(|i| together[i]).collect();
     }
     survivors
 }

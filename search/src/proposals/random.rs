@@ -28,7 +28,9 @@ pub(super) fn propose<D: Domain>(
     }
     if let Some(all) = domain.enumerate(LISTED) {
         let unseen: Vec<D::Point> = all.into_iter().filter(|point| seen.is_new(point)).collect();
-        return unseen.choose(rng).map(|point| Proposal { point: point.clone(), origin: Origin::Random });
+        return unseen
+            .choose(rng)
+            .map(|point| Proposal { point: point.clone(), origin: Origin::Random });
     }
     for _ in 0..DRAWS * 16 {
         if trials.is_empty() {
@@ -38,7 +40,10 @@ pub(super) fn propose<D: Domain>(
         if let Some((point, change)) = domain.mutate(&parent.point, rng)
             && seen.is_new(&point)
         {
-            return Some(Proposal { point, origin: Origin::Mutation { of: parent.number, change } });
+            return Some(Proposal {
+                point,
+                origin: Origin::Mutation { of: parent.number, change },
+            });
         }
     }
     None
