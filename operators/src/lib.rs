@@ -1,1 +1,21 @@
-//! TODO-DOC operators
+//! Architectures as trainable torch models: the mixers, the blocks, the model.
+//!
+//! [`Model::new`] builds what a [`search::Architecture`] describes, with exactly the tensors of
+//! [`search::tensors::tensors`]. Each mixer has two forms that agree: a chunked one, parallel over time, for training
+//! and prefill, and a recurrent one that takes one token and a state. Both are composed of torch operators, so that
+//! autograd gives the gradients; what they compute is defined, in plain f64 loops, in the `kernels` crate.
+//!
+//! This crate does not train (that is `evaluator`, its caller), reads no files, and is not the inference engine whose
+//! latency is measured (that is `profiles`, which needs no libtorch).
+
+mod block;
+mod error;
+mod ffn;
+pub mod mixer;
+mod model;
+pub mod ops;
+mod weights;
+
+pub use error::OperatorError;
+pub use mixer::MixerState;
+pub use model::{Model, State, Variable};

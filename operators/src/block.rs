@@ -1,0 +1,61 @@
+//! A layer of the stack, pre-norm: x += mixer(norm x), then x += ffn(norm x); either may be absent.
+
+use search::architecture::Layer;
+use tch::Tensor;
+
+use crate::OperatorError;
+use crate::ffn::Ffn;
+use crate::mixer::{self, Mixer, MixerState};
+use crate::ops::norm::rms_norm;
+use crate::weights::Weights;
+
+/// A built layer.
+#[derive(Debug)]
+pub(crate) struct Block {
+    mixer: Option<(Tensor, Box<dyn Mixer>)>,
+    ffn: Option<(Tensor, Ffn)>,
+}
+
+impl Block {
+    pub(crate) fn new(layer: &Layer, weights: &mut Weights) -> Result<Self, OperatorError> {
+        let mixer = match &layer.mixer {
+            Some(gene) => {
+                let norm = weights.take("mixer_norm.weight")?;
+                Some((norm, mixer::build(gene, &mut weights.below("mixer"))?))
+            }
+            None => None,
+        };
+        let ffn = match layer.ffn_width {
+            Some(width) => Some((
+                weights.take("ffn_norm.weight")?,
+                Ffn::new(width, &mut weights.below("ffn"))?,
+            )),
+            None => None,
+        };
+        Ok(Self { mixer, ffn })
+    }
+
+    /// x `[B, T, d]` → `[B, T, d]`.
+    pub(crate) fn forward(&self, x: Tensor, state: Option<&mut MixerState>) -> Tensor {
+        self.apply(x, |mixer, x| mixer.forward(x, state))
+    }
+
+    /// x `[B, d]` → `[B, d]`; `state` is there when the layer has a mixer.
+    pub(crate) fn step(&self, x: Tensor, state: Option<&mut MixerState>) -> Tensor {
+        self.apply(x, |mixer, x| mixer.step(x, state.expect("a layer with a mixer has a state")))
+    }
+
+    fn apply(&self, mut x: Tensor, mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor) -> Tensor {
+        if let Some((norm, mixer)) = &self.mixer {
+            x = &x + mix(mixer.as_ref(), &rms_norm(&x, norm));
+        }
+        if let Some((norm, ffn)) = &self.ffn {
+            x = &x + ffn.forward(&rms_norm(&x, norm));
+        }
+        x
+    }
+
+    pub(crate) fn state(&self, batch: i64) -> Option<MixerState> {
+        self.mixer.as_ref().map(|(_, mixer)| mixer.state(batch))
+    }
+}

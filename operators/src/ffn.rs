@@ -1,0 +1,34 @@
+//! The feed-forward network: SwiGLU (arXiv 2002.05202), `down(silu(gate x) · up x)`.
+
+use tch::Tensor;
+
+use crate::OperatorError;
+use crate::weights::Weights;
+
+/// SwiGLU of hidden width f.
+#[derive(Debug)]
+pub(crate) struct Ffn {
+    width: i64,
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+}
+
+impl Ffn {
+    pub(crate) fn new(width: u32, weights: &mut Weights) -> Result<Self, OperatorError> {
+        Ok(Self {
+            width: width.into(),
+            gate: weights.take("gate.weight")?,
+            up: weights.take("up.weight")?,
+            down: weights.take("down.weight")?,
+        })
+    }
+
+    /// x `[…, d]` → `[…, d]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let both = x.linear(&Tensor::cat(&[&self.gate, &self.up], 0), None::<&Tensor>);
+        let hidden =
+            both.narrow(-1, 0, self.width).silu() * both.narrow(-1, self.width, self.width);
+        hidden.linear(&self.down, None::<&Tensor>)
+    }
+}

@@ -1,0 +1,109 @@
+//! Token mixers as modules: one file each, one trait, and the one `match` from gene to module.
+
+mod attention;
+mod delta;
+mod delta_net;
+mod gated_delta_net;
+mod mamba2;
+mod sliding_window;
+
+use std::fmt::Debug;
+
+use search::architecture::{Attention, Mixer as Gene};
+use tch::{Device, Kind, Tensor};
+
+use crate::OperatorError;
+use crate::weights::Weights;
+
+/// A built token mixer. It reads the normed hidden state and returns what is added to the residual stream.
+pub trait Mixer: Debug + Send {
+    /// All positions in parallel: x `[B, T, d]` → `[B, T, d]`. With a state, x follows what the state has seen, and
+    /// the state is moved past x; without one, x is the beginning.
+    fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor;
+
+    /// One position: x `[B, d]` → `[B, d]`.
+    fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor;
+
+    /// The state before the first position.
+    fn state(&self, batch: i64) -> MixerState;
+}
+
+/// What a mixer remembers between positions.
+#[derive(Debug)]
+pub enum MixerState {
+    /// Attention's keys (rotated) and values.
+    Cache(Cache),
+    /// The matrix of a linear mixer and the window of its convolution.
+    Recurrent(Recurrent),
+}
+
+/// Keys and values of the past, or of what a window still needs of it.
+#[derive(Debug)]
+pub struct Cache {
+    /// `[B, H_kv, positions, K]`
+    pub k: Tensor,
+    /// `[B, H_kv, positions, K]`
+    pub v: Tensor,
+    /// Number of positions seen, those forgotten included.
+    pub position: i64,
+}
+
+/// The state of a linear mixer, in f32 or f64.
+#[derive(Debug)]
+pub struct Recurrent {
+    /// `[B, H, K, V]`
+    pub memory: Tensor,
+    /// The last three inputs of the short convolution, oldest first: `[B, 3, C]`
+    pub conv: Tensor,
+}
+
+impl MixerState {
+    fn cache(&mut self) -> &mut Cache {
+        match self {
+            Self::Cache(cache) => cache,
+            Self::Recurrent(_) => {
+                panic!("attention got the state of a linear mixer; use the layer's own state()")
+            }
+        }
+    }
+
+    fn recurrent(&mut self) -> &mut Recurrent {
+        match self {
+            Self::Recurrent(state) => state,
+            Self::Cache(_) => {
+                panic!("a linear mixer got attention's cache; use the layer's own state()")
+            }
+        }
+    }
+}
+
+impl Cache {
+    fn new(batch: i64, heads: i64, width: i64, options: (Kind, Device)) -> Self {
+        let empty = || Tensor::zeros([batch, heads, 0, width], options);
+        Self { k: empty(), v: empty(), position: 0 }
+    }
+}
+
+impl Recurrent {
+    fn new(memory: [i64; 4], channels: i64, options: (Kind, Device)) -> Self {
+        Self {
+            memory: Tensor::zeros(memory, options),
+            conv: Tensor::zeros([memory[0], 3, channels], options),
+        }
+    }
+}
+
+/// Builds the module of a gene from its weights.
+pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>, OperatorError> {
+    Ok(match gene {
+        Gene::Attention(gene @ Attention { window: None, .. }) => {
+            Box::new(attention::FullAttention::new(gene, weights)?)
+        }
+        Gene::Attention(gene @ Attention { window: Some(window), .. }) => {
+            Box::new(sliding_window::SlidingWindow::new(gene, *window, weights)?)
+        }
+        Gene::DeltaNet(gene) => Box::new(delta_net::build(gene, weights)?),
+        Gene::GatedDeltaNet(gene) => Box::new(gated_delta_net::build(gene, weights)?),
+        Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
+    })
+}

@@ -1,0 +1,112 @@
+//! Full attention: grouped key and value heads, rotary positions, optional RMSNorm of each head's q and k.
+
+use search::architecture::Attention;
+use tch::Tensor;
+
+use super::{Cache, Mixer, MixerState};
+use crate::OperatorError;
+use crate::ops::{attention, norm, rope};
+use crate::weights::Weights;
+
+/// What full and sliding-window attention share: everything but the window.
+#[derive(Debug)]
+pub(super) struct Projections {
+    heads: i64,
+    kv_heads: i64,
+    width: i64,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    norms: Option<(Tensor, Tensor)>,
+}
+
+impl Projections {
+    pub(super) fn new(gene: &Attention, weights: &mut Weights) -> Result<Self, OperatorError> {
+        Ok(Self {
+            heads: gene.heads.into(),
+            kv_heads: gene.kv_heads.into(),
+            width: gene.head_width.into(),
+            q: weights.take("q.weight")?,
+            k: weights.take("k.weight")?,
+            v: weights.take("v.weight")?,
+            o: weights.take("o.weight")?,
+            norms: if gene.qk_norm {
+                Some((weights.take("q_norm.weight")?, weights.take("k_norm.weight")?))
+            } else {
+                None
+            },
+        })
+    }
+
+    /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`; each `[B, H, T, K]`.
+    fn heads(&self, x: &Tensor, first: i64) -> (Tensor, Tensor, Tensor) {
+        let (b, t, _) = x.size3().expect("x is [B, T, d]");
+        let (q_rows, kv_rows) = (self.heads * self.width, self.kv_heads * self.width);
+        let all = x.linear(&Tensor::cat(&[&self.q, &self.k, &self.v], 0), None::<&Tensor>);
+        let part = |from: i64, rows: i64| {
+            all.narrow(-1, from, rows).reshape([b, t, rows / self.width, self.width])
+        };
+        let (mut q, mut k, v) =
+            (part(0, q_rows), part(q_rows, kv_rows), part(q_rows + kv_rows, kv_rows));
+        if let Some((q_norm, k_norm)) = &self.norms {
+            (q, k) = (norm::rms_norm(&q, q_norm), norm::rms_norm(&k, k_norm));
+        }
+        let (q, k) = (rope::rotate(&q, first), rope::rotate(&k, first));
+        (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    }
+
+    /// The whole mixer on x `[B, T, d]`. `attend` gets q, k and v, the past included; of the past, `keep` positions
+    /// stay in the cache (none: all).
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        cache: Option<&mut Cache>,
+        keep: Option<i64>,
+        attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let (b, t, _) = x.size3().expect("x is [B, T, d]");
+        let (q, mut k, mut v) = self.heads(x, cache.as_ref().map_or(0, |cache| cache.position));
+        if let Some(cache) = cache {
+            if cache.position > 0 {
+                k = Tensor::cat(&[&cache.k, &k], 2);
+                v = Tensor::cat(&[&cache.v, &v], 2);
+            }
+            let positions = k.size()[2];
+            let kept = keep.map_or(positions, |keep| keep.min(positions));
+            cache.k = k.narrow(2, positions - kept, kept);
+            cache.v = v.narrow(2, positions - kept, kept);
+            cache.position += t;
+        }
+        let o = attend(&q, &k, &v); // [B, H, T, K]
+        o.transpose(1, 2).reshape([b, t, self.heads * self.width]).linear(&self.o, None::<&Tensor>)
+    }
+
+    pub(super) fn cache(&self, batch: i64) -> Cache {
+        Cache::new(batch, self.kv_heads, self.width, (self.k.kind(), self.k.device()))
+    }
+}
+
+/// Softmax attention over the whole past.
+#[derive(Debug)]
+pub(super) struct FullAttention(Projections);
+
+impl FullAttention {
+    pub(super) fn new(gene: &Attention, weights: &mut Weights) -> Result<Self, OperatorError> {
+        Ok(Self(Projections::new(gene, weights)?))
+    }
+}
+
+impl Mixer for FullAttention {
+    fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor {
+        self.0.forward(x, state.map(MixerState::cache), None, attention::full)
+    }
+
+    fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
+        self.forward(&x.unsqueeze(1), Some(state)).squeeze_dim(1)
+    }
+
+    fn state(&self, batch: i64) -> MixerState {
+        MixerState::Cache(self.0.cache(batch))
+    }
+}

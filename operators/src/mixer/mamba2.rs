@@ -1,0 +1,115 @@
+//! Mamba2 (arXiv 2405.21060): one input projection, one convolution over x, B and C, the state-space duality layer
+//! with a skip D·x, and an output that is gated first and normed after.
+
+use search::architecture::Mamba2 as Gene;
+use tch::Tensor;
+
+use super::{Mixer, MixerState, Recurrent};
+use crate::OperatorError;
+use crate::ops::linear_attention::LinearAttention;
+use crate::ops::{norm, short_conv, wide};
+use crate::weights::Weights;
+
+/// The layer; I = heads · head width is its inner width.
+#[derive(Debug)]
+pub(super) struct Mamba2 {
+    heads: i64,
+    head_width: i64,
+    state_width: i64,
+    input: Tensor,
+    conv: Tensor,
+    conv_bias: Tensor,
+    a_log: Tensor,
+    dt_bias: Tensor,
+    skip: Tensor,
+    norm: Tensor,
+    output: Tensor,
+}
+
+/// What the recurrence does not see: x `[B, T, H, P]` for the skip, z `[B, T, I]` for the gate.
+struct Rest {
+    x: Tensor,
+    z: Tensor,
+}
+
+impl Mamba2 {
+    pub(super) fn new(gene: &Gene, weights: &mut Weights) -> Result<Self, OperatorError> {
+        Ok(Self {
+            heads: gene.heads.into(),
+            head_width: gene.head_width.into(),
+            state_width: gene.state_width.into(),
+            input: weights.take("in.weight")?,
+            conv: weights.take("conv.weight")?,
+            conv_bias: weights.take("conv.bias")?,
+            a_log: weights.take("A_log")?,
+            dt_bias: weights.take("dt_bias")?,
+            skip: weights.take("D")?,
+            norm: weights.take("norm.weight")?,
+            output: weights.take("out.weight")?,
+        })
+    }
+
+    fn inner(&self) -> i64 {
+        self.heads * self.head_width
+    }
+
+    /// The recurrence's inputs from u `[B, T, d]`; `conv` moves the convolution's state.
+    fn inputs(&self, u: &Tensor, conv: impl FnOnce(&Tensor) -> Tensor) -> (LinearAttention, Rest) {
+        let (b, t, _) = u.size3().expect("u is [B, T, d]");
+        let (inner, n) = (self.inner(), self.state_width);
+        let all = u.linear(&self.input, None::<&Tensor>);
+        let z = all.narrow(-1, 0, inner);
+        let xbc = conv(&all.narrow(-1, inner, inner + 2 * n));
+        let x = xbc.narrow(-1, 0, inner).reshape([b, t, self.heads, self.head_width]);
+        let kind = wide(u.kind());
+        let dt = (all.narrow(-1, 2 * inner + 2 * n, self.heads).to_kind(kind) + &self.dt_bias)
+            .softplus();
+        let log_decay = -self.a_log.to_kind(kind).exp() * &dt;
+        let k = xbc.narrow(-1, inner, n);
+        let q = xbc.narrow(-1, inner + n, n);
+        let v = &x * dt.unsqueeze(-1);
+        (LinearAttention { q, k, v, log_decay }, Rest { x, z })
+    }
+
+    /// From what the recurrence reads, `[B, T, H, P]`, to the residual stream, `[B, T, d]`: gate before norm.
+    fn output(&self, y: &Tensor, rest: &Rest) -> Tensor {
+        let (b, t, ..) = y.size4().expect("y is [B, T, H, P]");
+        let y = y + &rest.x * self.skip.unsqueeze(-1);
+        let y = y.reshape([b, t, self.inner()]).to_kind(rest.z.kind()) * rest.z.silu();
+        norm::rms_norm(&y, &self.norm).linear(&self.output, None::<&Tensor>)
+    }
+}
+
+impl Mixer for Mamba2 {
+    fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor {
+        let (mut conv, mut memory) = (None, None);
+        if let Some(state) = state {
+            let state = state.recurrent();
+            (conv, memory) = (Some(&mut state.conv), Some(&mut state.memory));
+        }
+        let (rule, rest) =
+            self.inputs(x, |x| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), conv));
+        let (y, after) = rule.chunked(memory.as_deref());
+        if let Some(memory) = memory {
+            *memory = after;
+        }
+        self.output(&y, &rest)
+    }
+
+    fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
+        let Recurrent { memory, conv } = state.recurrent();
+        let (rule, rest) = self.inputs(&x.unsqueeze(1), |x| {
+            short_conv::conv_silu_step(&x.squeeze_dim(1), &self.conv, Some(&self.conv_bias), conv)
+                .unsqueeze(1)
+        });
+        let (y, after) = rule.recurrent(Some(memory));
+        *memory = after;
+        self.output(&y, &rest).squeeze_dim(1)
+    }
+
+    fn state(&self, batch: i64) -> MixerState {
+        let memory = [batch, self.heads, self.state_width, self.head_width];
+        let options = (wide(self.input.kind()), self.input.device());
+        MixerState::Recurrent(Recurrent::new(memory, self.inner() + 2 * self.state_width, options))
+    }
+}

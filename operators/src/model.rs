@@ -1,0 +1,142 @@
+//! The model: embedding, blocks, final norm, head.
+
+use std::collections::HashMap;
+
+use search::Architecture;
+use search::tensors::{Role, TensorSpec, tensors};
+use tch::{Tensor, nn};
+
+use crate::OperatorError;
+use crate::block::Block;
+use crate::mixer::MixerState;
+use crate::ops::norm::rms_norm;
+use crate::weights::{Weights, create};
+
+/// A trainable tensor of a model.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name, shape and role.
+    pub spec: TensorSpec,
+    /// The tensor itself, shared with the model and the variable store.
+    pub tensor: Tensor,
+}
+
+/// A language model: tokens in, logits of the next token out.
+#[derive(Debug)]
+pub struct Model {
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    final_norm: Tensor,
+    head: Tensor,
+    variables: Vec<Variable>,
+}
+
+/// What a model remembers of the tokens so far.
+#[derive(Debug)]
+pub struct State {
+    /// One per layer; none where a layer has no mixer.
+    pub layers: Vec<Option<MixerState>>,
+}
+
+impl Model {
+    /// Builds `architecture` with variables below `path`, in f32 on the path's device. The weights depend on the
+    /// architecture and `seed` only.
+    ///
+    /// # Errors
+    /// When libtorch refuses a tensor, or the list of tensors and the modules disagree.
+    pub fn new(
+        path: &nn::Path,
+        architecture: &Architecture,
+        seed: u64,
+    ) -> Result<Self, OperatorError> {
+        let mut variables = Vec::new();
+        let mut untaken = HashMap::new();
+        for spec in tensors(architecture) {
+            let layer = spec
+                .name
+                .strip_prefix("layers.")
+                .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            let mixer = layer.and_then(|layer| architecture.layers()[layer].mixer.as_ref());
+            let tensor = create(path, &spec, mixer, seed)?;
+            untaken.insert(spec.name.clone(), tensor.shallow_clone());
+            variables.push(Variable { spec, tensor });
+        }
+        let mut weights = Weights::root(&mut untaken);
+        let embedding = weights.take("embedding.weight")?;
+        let head = weights.take_if(!architecture.tied_embeddings(), "head.weight")?;
+        let head = head.unwrap_or_else(|| embedding.shallow_clone());
+        let final_norm = weights.take("final_norm.weight")?;
+        let mut blocks = Vec::new();
+        for (index, layer) in architecture.layers().iter().enumerate() {
+            blocks.push(Block::new(layer, &mut weights.below(&format!("layers.{index}")))?);
+        }
+        if let Some(name) = untaken.keys().next() {
+            let what = format!("expected every tensor to be used, `{name}` is not");
+            return Err(OperatorError::Tensor { module: "the model".to_owned(), what });
+        }
+        Ok(Self { embedding, blocks, final_norm, head, variables })
+    }
+
+    /// Logits `[B, T, vocab]` of the token after each of `tokens` `[B, T]` (int64), all positions in parallel.
+    pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        self.logits(self.hidden(tokens, None))
+    }
+
+    /// Like [`Self::forward`] for tokens `[B, T]` that follow what `state` has seen; the state is moved past them.
+    pub fn extend(&self, tokens: &Tensor, state: &mut State) -> Tensor {
+        self.logits(self.hidden(tokens, Some(state)))
+    }
+
+    /// Logits `[B, vocab]` of the token after `tokens` `[B]` (int64), which follow what `state` has seen.
+    pub fn step(&self, tokens: &Tensor, state: &mut State) -> Tensor {
+        let mut x = self.embed(tokens);
+        for (block, state) in self.blocks.iter().zip(&mut state.layers) {
+            x = block.step(x, state.as_mut());
+        }
+        self.logits(x)
+    }
+
+    /// The state before the first token, on the device and in the precision of the weights.
+    pub fn state(&self, batch: i64) -> State {
+        State { layers: self.blocks.iter().map(|block| block.state(batch)).collect() }
+    }
+
+    /// Every trainable tensor, in the order of [`tensors`].
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// The trainable tensors whose role is `chosen`, for the groups of an optimiser.
+    pub fn variables_where(&self, chosen: impl Fn(Role) -> bool) -> Vec<Tensor> {
+        self.variables
+            .iter()
+            .filter(|v| chosen(v.spec.role))
+            .map(|v| v.tensor.shallow_clone())
+            .collect()
+    }
+
+    fn embed(&self, tokens: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embedding, tokens, -1, false, false)
+    }
+
+    fn hidden(&self, tokens: &Tensor, state: Option<&mut State>) -> Tensor {
+        let mut x = self.embed(tokens);
+        match state {
+            Some(state) => {
+                for (block, state) in self.blocks.iter().zip(&mut state.layers) {
+                    x = block.forward(x, state.as_mut());
+                }
+            }
+            None => {
+                for block in &self.blocks {
+                    x = block.forward(x, None);
+                }
+            }
+        }
+        x
+    }
+
+    fn logits(&self, x: Tensor) -> Tensor {
+        rms_norm(&x, &self.final_norm).linear(&self.head, None::<&Tensor>)
+    }
+}

@@ -1,0 +1,143 @@
+//! The gated delta rule: S ← e^g S; S += β k (v − Sᵀk)ᵀ; o = scale · Sᵀq (arXiv 2412.06464, eq. 10). Without a decay
+//! it is DeltaNet (arXiv 2406.06484).
+//!
+//! Chunked form (2412.06464, section 3.3), per chunk of C positions with γ_r the product of its decays up to r and
+//! Γ_ij = γ_i/γ_j for i ≥ j, else 0:
+//! ```text
+//! [U, W] = (I + strictLower(diag(β) (Γ ⊙ K Kᵀ)))⁻¹ diag(β) [V, γ ⊙ K]
+//! D  = U − W S
+//! O  = (γ ⊙ Q) S + (Q Kᵀ ⊙ Γ) D
+//! S' = γ_C S + (γ_C/γ ⊙ K)ᵀ D
+//! ```
+//! The mask of the output is Γ; one printed form of the paper has the plain causal mask there, which is wrong.
+
+use tch::Tensor;
+
+use super::{CHUNK, from_chunks, future, into_chunks, wide};
+
+/// The inputs of the rule, for T positions.
+#[derive(Debug)]
+pub struct DeltaRule {
+    /// Queries, `[B, T, H, K]`.
+    pub q: Tensor,
+    /// Keys, of L2 norm at most 1, `[B, T, H, K]`.
+    pub k: Tensor,
+    /// Values, `[B, T, H, V]`.
+    pub v: Tensor,
+    /// g, the logarithm of the decay, at most 0, `[B, T, H]`; none: no decay.
+    pub log_decay: Option<Tensor>,
+    /// Step size, `[B, T, H]`.
+    pub beta: Tensor,
+    /// Multiplies the output.
+    pub scale: f64,
+}
+
+impl DeltaRule {
+    /// Parallel within chunks. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
+    /// kind of v, and the state after it.
+    pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let kind = wide(self.v.kind());
+        let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
+        let value_width = self.v.size()[3];
+        let c = CHUNK.min(t);
+        let chunks = |x: &Tensor| into_chunks(&x.to_kind(kind), c); // [N, BH, C, ·]
+        let (q, k, v) = (chunks(&self.q) * self.scale, chunks(&self.k), chunks(&self.v));
+        let beta = chunks(&self.beta.unsqueeze(-1)); // [N, BH, C, 1]
+        let decay = self.log_decay.as_ref().map(|g| Decay::new(&chunks(&g.unsqueeze(-1)), c));
+
+        let k_beta = &k * &beta;
+        let mut lower = k_beta.matmul(&k.transpose(-1, -2)); // [N, BH, C, C]
+        let mut scores = q.matmul(&k.transpose(-1, -2));
+        // the solve reads below the diagonal only, so what stands above it may stay
+        if let Some(decay) = &decay {
+            lower = lower * &decay.between;
+            scores = scores * &decay.between;
+        } else {
+            scores = scores.tril(0);
+        }
+        let since_start = |x: Tensor| match &decay {
+            Some(decay) => x * &decay.since_start,
+            None => x,
+        };
+        let right = Tensor::cat(&[&v * &beta, since_start(k_beta)], -1);
+        let solved = lower.linalg_solve_triangular(&right, false, true, true);
+        let u = solved.narrow(-1, 0, value_width).unbind(0); // N × [BH, C, V]
+        let w = solved.narrow(-1, value_width, key_width).unbind(0); // N × [BH, C, K]
+        let to_end = match &decay {
+            Some(decay) => &k * &decay.to_end,
+            None => k,
+        };
+        let to_end = to_end.transpose(-1, -2).unbind(0); // N × [BH, K, C]
+        let whole = decay.as_ref().map(|decay| decay.whole.unbind(0)); // N × [BH, 1, 1]
+
+        let mut s = match state {
+            Some(state) => state.to_kind(kind).reshape([b * h, key_width, value_width]),
+            None => Tensor::zeros([b * h, key_width, value_width], (kind, q.device())),
+        };
+        let (mut starts, mut differences) =
+            (Vec::with_capacity(u.len()), Vec::with_capacity(u.len()));
+        for (n, u) in u.iter().enumerate() {
+            let difference = u.baddbmm(&w[n], &s, 1.0, -1.0); // U − W S
+            let decayed = match &whole {
+                Some(whole) => &s * &whole[n],
+                None => s.shallow_clone(),
+            };
+            let next = decayed.baddbmm(&to_end[n], &difference, 1.0, 1.0);
+            starts.push(std::mem::replace(&mut s, next));
+            differences.push(difference);
+        }
+        let o = since_start(q).matmul(&Tensor::stack(&starts, 0))
+            + scores.matmul(&Tensor::stack(&differences, 0));
+        (from_chunks(&o, b, t).to_kind(self.v.kind()), s.reshape([b, h, key_width, value_width]))
+    }
+
+    /// Position after position: the definition on tensors, with which the chunked form is compared and a single token
+    /// is decoded. `state` as in [`Self::chunked`].
+    pub fn recurrent(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let kind = wide(self.v.kind());
+        let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
+        let value_width = self.v.size()[3];
+        let mut s = match state {
+            Some(state) => state.to_kind(kind),
+            None => Tensor::zeros([b, h, key_width, value_width], (kind, self.q.device())),
+        };
+        let at = |x: &Tensor, t: i64| x.select(1, t).to_kind(kind).unsqueeze(-1); // [B, H, ·, 1]
+        let mut outputs = Vec::with_capacity(t as usize);
+        for t in 0..t {
+            if let Some(g) = &self.log_decay {
+                s = s * at(g, t).unsqueeze(-1).exp();
+            }
+            let (q, k, v, beta) =
+                (at(&self.q, t), at(&self.k, t), at(&self.v, t), at(&self.beta, t).unsqueeze(-1));
+            let difference = (v - s.transpose(-1, -2).matmul(&k)) * beta; // [B, H, V, 1]
+            s = s + k * difference.transpose(-1, -2);
+            outputs.push(s.transpose(-1, -2).matmul(&q).squeeze_dim(-1) * self.scale);
+        }
+        (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
+    }
+}
+
+/// The products of decays inside a chunk, computed as exponentials of sums.
+struct Decay {
+    /// γ_i/γ_j for i ≥ j, else 0: `[N, BH, C, C]`.
+    between: Tensor,
+    /// γ_i: `[N, BH, C, 1]`.
+    since_start: Tensor,
+    /// γ_C/γ_i: `[N, BH, C, 1]`.
+    to_end: Tensor,
+    /// γ_C: `[N, BH, 1, 1]`.
+    whole: Tensor,
+}
+
+impl Decay {
+    /// g `[N, BH, C, 1]`.
+    fn new(g: &Tensor, c: i64) -> Self {
+        let sum = g.cumsum(2, g.kind());
+        let last = sum.narrow(2, c - 1, 1);
+        // masked before exp: above the diagonal the exponent is positive and may overflow
+        let between = (&sum - sum.transpose(-1, -2))
+            .masked_fill(&future(c, g.device()), f64::NEG_INFINITY)
+            .exp();
+        Self { between, since_start: sum.exp(), to_end: (&last - &sum).exp(), whole: last.exp() }
+    }
+}

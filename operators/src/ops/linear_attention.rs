@@ -1,0 +1,92 @@
+//! Linear attention with a scalar gate per head: S ← e^g S + k vᵀ; o = Sᵀq, with q and k shared by the heads.
+//!
+//! Mamba2 is this rule with q = C, k = B, v = dt·x, g = dt·A (arXiv 2405.21060). Chunked form as in its section 6:
+//! inside a chunk a masked quadratic form, between chunks the state. Sharing makes the scores one matrix for all
+//! heads, and the products with the state one product for all heads.
+
+use tch::Tensor;
+
+use super::{CHUNK, future, pad_end, wide};
+
+/// The inputs of the rule, for T positions.
+#[derive(Debug)]
+pub struct LinearAttention {
+    /// Queries, `[B, T, K]`.
+    pub q: Tensor,
+    /// Keys, `[B, T, K]`.
+    pub k: Tensor,
+    /// Values, `[B, T, H, V]`.
+    pub v: Tensor,
+    /// g, the logarithm of the decay, at most 0, `[B, T, H]`.
+    pub log_decay: Tensor,
+}
+
+impl LinearAttention {
+    /// Parallel within chunks. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
+    /// kind of v, and the state after it.
+    pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let kind = wide(self.v.kind());
+        let (b, t, h, value_width) = self.v.size4().expect("v is [B, T, H, V]");
+        let key_width = self.q.size()[2];
+        let c = CHUNK.min(t);
+        let n = (t + c - 1) / c;
+        let padded = |x: &Tensor| pad_end(&x.to_kind(kind), 1, n * c - t);
+        let (q, k) = (
+            padded(&self.q).reshape([b, n, c, key_width]),
+            padded(&self.k).reshape([b, n, c, key_width]),
+        );
+        let v = padded(&self.v).reshape([b, n, c, h, value_width]);
+        let sum = padded(&self.log_decay).reshape([b, n, c, h]).cumsum(2, kind); // ln γ
+        let last = sum.narrow(2, c - 1, 1); // [B, N, 1, H]
+
+        // inside the chunk: (Q Kᵀ ⊙ Γ) V, Γ_ij = γ_i/γ_j for i ≥ j; masked before exp, which could overflow above
+        let by_head = sum.permute([0, 1, 3, 2]).unsqueeze(-1); // [B, N, H, C, 1]
+        let between = (&by_head - by_head.transpose(-1, -2))
+            .masked_fill(&future(c, q.device()), f64::NEG_INFINITY)
+            .exp(); // [B, N, H, C, C]
+        let scores = q.matmul(&k.transpose(-1, -2)).unsqueeze(2) * between;
+        let inside = scores.matmul(&v.permute([0, 1, 3, 2, 4])); // [B, N, H, C, V]
+
+        // what each chunk adds to the state: Kᵀ (γ_C/γ ⊙ V), [B, N, K, H·V]
+        let weighted = &v * (&last - &sum).exp().unsqueeze(-1);
+        let added = k.transpose(-1, -2).matmul(&weighted.reshape([b, n, c, h * value_width]));
+        let added = added.reshape([b, n, key_width, h, value_width]).unbind(1);
+        let whole = last.exp().unsqueeze(-1).unbind(1); // N × [B, 1, H, 1]
+        let mut s = match state {
+            Some(state) => state.to_kind(kind).transpose(1, 2),
+            None => Tensor::zeros([b, key_width, h, value_width], (kind, q.device())),
+        }; // [B, K, H, V]
+        let mut starts = Vec::with_capacity(added.len());
+        for (added, whole) in added.iter().zip(&whole) {
+            let next = &s * whole + added;
+            starts.push(std::mem::replace(&mut s, next));
+        }
+        let starts = Tensor::stack(&starts, 1).reshape([b, n, key_width, h * value_width]);
+        let before = q.matmul(&starts).reshape([b, n, c, h, value_width]) * sum.exp().unsqueeze(-1);
+        let o = (inside.permute([0, 1, 3, 2, 4]) + before)
+            .reshape([b, n * c, h, value_width])
+            .narrow(1, 0, t);
+        (o.to_kind(self.v.kind()), s.transpose(1, 2))
+    }
+
+    /// Position after position: the definition on tensors. `state` as in [`Self::chunked`].
+    pub fn recurrent(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let kind = wide(self.v.kind());
+        let (b, t, h, value_width) = self.v.size4().expect("v is [B, T, H, V]");
+        let key_width = self.q.size()[2];
+        let mut s = match state {
+            Some(state) => state.to_kind(kind),
+            None => Tensor::zeros([b, h, key_width, value_width], (kind, self.q.device())),
+        };
+        let mut outputs = Vec::with_capacity(t as usize);
+        for t in 0..t {
+            let at = |x: &Tensor| x.select(1, t).to_kind(kind);
+            let decay = at(&self.log_decay).exp().reshape([b, h, 1, 1]);
+            let k = at(&self.k).reshape([b, 1, key_width, 1]);
+            s = s * decay + k * at(&self.v).unsqueeze(2);
+            let q = at(&self.q).reshape([b, 1, 1, key_width]);
+            outputs.push(q.matmul(&s).squeeze_dim(2));
+        }
+        (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
+    }
+}

@@ -1,0 +1,43 @@
+//! The short convolution: depthwise, causal, four taps, then SiLU.
+
+use tch::Tensor;
+
+/// Taps; the last one multiplies the current position.
+pub const WIDTH: i64 = 4;
+
+/// `silu(conv(x) + bias)`. x `[B, T, C]`, weight `[C, 4]`, bias `[C]`; `state` `[B, 3, C]` holds the inputs before x,
+/// oldest first, and is moved on; none stands for zeros.
+pub fn conv_silu(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    state: Option<&mut Tensor>,
+) -> Tensor {
+    let (_, t, c) = x.size3().expect("[B, T, C]");
+    let padded = match &state {
+        Some(state) => Tensor::cat(&[&state.to_kind(x.kind()), x], 1),
+        None => x.constant_pad_nd([0, 0, WIDTH - 1, 0]),
+    };
+    if let Some(state) = state {
+        *state = padded.narrow(1, t, WIDTH - 1).contiguous();
+    }
+    let y = padded.transpose(1, 2).conv1d(&weight.unsqueeze(1), bias, 1, 0, 1, c);
+    y.silu().transpose(1, 2)
+}
+
+/// The same for one position, x `[B, C]`.
+pub fn conv_silu_step(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    state: &mut Tensor,
+) -> Tensor {
+    // [B, 4, C]
+    let window = Tensor::cat(&[&state.to_kind(x.kind()), &x.unsqueeze(1)], 1);
+    *state = window.narrow(1, 1, WIDTH - 1).contiguous();
+    let y = (window * weight.transpose(0, 1)).sum_dim_intlist(1, false, x.kind());
+    match bias {
+        Some(bias) => (y + bias).silu(),
+        None => y.silu(),
+    }
+}
