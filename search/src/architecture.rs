@@ -118,8 +118,8 @@ impl fmt::Display for ArchitectureId {
 }
 
 /// The widest and longest thing that is accepted: keeps every product of two or three of these inside `u64`.
-const MAX_WIDTH: u32 = 1 << 20;
-const MAX_LAYERS: usize = 4096;
+pub(crate) const MAX_WIDTH: u32 = 1 << 20;
+pub(crate) const MAX_LAYERS: usize = 4096;
 
 impl Architecture {
     /// Checks and builds.

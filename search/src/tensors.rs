@@ -166,8 +166,13 @@ pub fn parameters(architecture: &Architecture) -> u64 {
     let d = u64::from(architecture.d_model());
     let table = u64::from(architecture.vocab()) * d;
     let head = if architecture.tied_embeddings() { 0 } else { table };
-    let layers: u64 = architecture.layers().iter().map(|layer| layer_parameters(d, layer)).sum();
-    table + layers + d + head
+    // One layer stays inside u64 by the limits on widths; thousands of the widest would not.
+    let layers = architecture
+        .layers()
+        .iter()
+        .map(|layer| layer_parameters(d, layer))
+        .fold(0, u64::saturating_add);
+    (table + d + head).saturating_add(layers)
 }
 
 fn layer_parameters(d: u64, layer: &Layer) -> u64 {

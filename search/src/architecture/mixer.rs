@@ -150,7 +150,7 @@ impl Mixer {
     }
 
     /// Expected and got, when the shape is impossible.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let width = |name: &str, n: u32| {
             if (1..=MAX_WIDTH).contains(&n) {
                 Ok(())

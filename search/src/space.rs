@@ -1,0 +1,398 @@
+//! The space of a campaign: which architectures may be proposed, and the moves between them.
+//!
+//! A [`Space`] that exists is possible: [`Space::new`] checks the choices of the campaign file and finds at least one
+//! architecture within the limits. Every move returns a member of the space that differs from where it came from.
+//! Proposals, and nothing else, decide which move to make; see [`crate::campaign`].
+//!
+//! Two forms share the moves: in the *flat* form every layer chooses for itself; in the *staged* form the genes are
+//! those of a template of repeated blocks (arXiv 2511.18890). Both express plain [`Architecture`]s, and both read their
+//! genes back from one, so that nothing but the architecture need be stored.
+
+mod config;
+mod flat;
+mod tables;
+
+use rand::{Rng, RngExt, SeedableRng};
+
+pub use config::{
+    AttentionChoices, Counts, DeltaChoices, FfnChoice, Mamba2Choices, MixerChoices, Range, Ratio,
+    SpaceConfig, StageChoices, WindowChoices,
+};
+
+use crate::architecture::Architecture;
+use crate::tensors::parameters;
+use flat::Flat;
+use tables::Tables;
+
+/// Why a space is impossible, and where the campaign file says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct SpaceError {
+    /// The path of the key in the campaign file, e.g. `space.mixers.swa.heads`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Why an architecture is not a member of a space.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpaceViolation {
+    /// A number of the whole model is not among the choices.
+    #[error("{what} is not a choice of this space")]
+    Model {
+        /// E.g. `d_model = 96`.
+        what: String,
+    },
+    /// A layer is not among the choices.
+    #[error("layer {layer}: {what} is not a choice of this space")]
+    Layer {
+        /// Index of the layer, from 0.
+        layer: usize,
+        /// The mixer or the FFN.
+        what: String,
+    },
+    /// Too many or too few parameters.
+    #[error("{parameters} parameters are outside the limits of this space ({min} to {max})")]
+    Parameters {
+        /// Its own.
+        parameters: u64,
+        /// The fewest allowed.
+        min: u64,
+        /// The most allowed.
+        max: u64,
+    },
+}
+
+fn invalid<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, SpaceError> {
+    Err(SpaceError { key: key.into(), message: message.into() })
+}
+
+/// A form of genome: how architectures are made from the tables, and read back.
+trait Form {
+    type Genome: Clone;
+
+    fn random<R: Rng + ?Sized>(&self, tables: &Tables, rng: &mut R) -> Self::Genome;
+
+    fn express(&self, tables: &Tables, genome: &Self::Genome) -> Architecture;
+
+    /// The genes of a member.
+    fn read(
+        &self,
+        tables: &Tables,
+        architecture: &Architecture,
+    ) -> Result<Self::Genome, SpaceViolation>;
+
+    /// The genes nearest to an architecture that need not be a member.
+    fn project(&self, tables: &Tables, architecture: &Architecture) -> Self::Genome;
+
+    /// One random change of one gene, and what it was; none if the drawn gene has no other choice.
+    fn mutate<R: Rng + ?Sized>(
+        &self,
+        tables: &Tables,
+        genome: &Self::Genome,
+        rng: &mut R,
+    ) -> Option<(Self::Genome, String)>;
+
+    fn recombine<R: Rng + ?Sized>(
+        &self,
+        tables: &Tables,
+        a: &Self::Genome,
+        b: &Self::Genome,
+        rng: &mut R,
+    ) -> Self::Genome;
+
+    /// Every change of one gene, and what it was.
+    fn neighbours(&self, tables: &Tables, genome: &Self::Genome) -> Vec<(Self::Genome, String)>;
+
+    /// How many genomes there are.
+    fn size(&self, tables: &Tables) -> f64;
+}
+
+/// A checked space.
+#[derive(Debug, Clone)]
+pub struct Space {
+    choices: Choices,
+    /// A member, found when the space was checked.
+    witness: Architecture,
+}
+
+/// What may be chosen, and within which limits.
+#[derive(Debug, Clone)]
+struct Choices {
+    tables: Tables,
+    form: AnyForm,
+    min_parameters: u64,
+    max_parameters: u64,
+}
+
+#[derive(Debug, Clone)]
+enum AnyForm {
+    Flat(Flat),
+}
+
+/// Runs `$body` with `$form` bound to the form that the choices have.
+macro_rules! with_form {
+    ($choices:expr, $form:ident => $body:expr) => {
+        match &$choices.form {
+            AnyForm::Flat($form) => $body,
+        }
+    };
+}
+
+/// Draws of a move before it is taken from the list of all neighbours, or given up.
+const DRAWS: usize = 64;
+/// Steps towards the parameter limits when random draws miss them.
+const CLIMB_STEPS: usize = 2000;
+
+impl Space {
+    /// Checks the choices and the limits.
+    ///
+    /// # Errors
+    /// When nothing can be chosen, a choice fits nowhere, or no architecture is within the limits; names the key.
+    pub fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
+        let tables = Tables::new(config)?;
+        let min_parameters = config.min_parameters.unwrap_or(0);
+        let max_parameters = config.max_parameters.unwrap_or(u64::MAX);
+        if min_parameters > max_parameters {
+            return invalid(
+                "space.min_parameters",
+                format!("{min_parameters} is more than max_parameters = {max_parameters}"),
+            );
+        }
+        let form = AnyForm::Flat(Flat::new(config)?);
+        let choices = Choices { tables, form, min_parameters, max_parameters };
+        let witness = choices.find_witness()?;
+        Ok(Self { choices, witness })
+    }
+
+    /// A random member: d_model, depth and each gene drawn evenly, as far as the parameter limits allow.
+    pub fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Architecture {
+        for _ in 0..DRAWS {
+            let architecture = self.choices.draw(rng);
+            if self.choices.within_limits(&architecture) {
+                return architecture;
+            }
+        }
+        let start = self.choices.draw(rng);
+        self.choices.climb(start, rng).unwrap_or_else(|_| self.witness.clone())
+    }
+
+    /// A member that differs from `architecture` in one gene, and what was changed, e.g. `layer 3 mixer gdn → swa`.
+    ///
+    /// From an architecture outside the space (a reference stack) the nearest member is changed. In a space of one
+    /// architecture that one comes back.
+    pub fn mutate<R: Rng + ?Sized>(
+        &self,
+        architecture: &Architecture,
+        rng: &mut R,
+    ) -> (Architecture, String) {
+        with_form!(self.choices, form => {
+            let genome = form
+                .read(&self.choices.tables, architecture)
+                .unwrap_or_else(|_| form.project(&self.choices.tables, architecture));
+            for _ in 0..DRAWS {
+                if let Some((child, what)) = form.mutate(&self.choices.tables, &genome, rng) {
+                    let child = form.express(&self.choices.tables, &child);
+                    if child != *architecture && self.choices.within_limits(&child) {
+                        return (child, what);
+                    }
+                }
+            }
+        });
+        // Near the limits most draws miss; the list of all neighbours knows whether any is left.
+        let mut neighbours = self.described_neighbours(architecture);
+        if neighbours.is_empty() {
+            return (self.sample(rng), "drawn anew".to_owned());
+        }
+        let choice = rng.random_range(0..neighbours.len());
+        neighbours.swap_remove(choice)
+    }
+
+    /// A member that takes its genes from both parents, which need not be members.
+    pub fn recombine<R: Rng + ?Sized>(
+        &self,
+        a: &Architecture,
+        b: &Architecture,
+        rng: &mut R,
+    ) -> Architecture {
+        with_form!(self.choices, form => {
+            let read = |parent| {
+                form.read(&self.choices.tables, parent).unwrap_or_else(|_| form.project(&self.choices.tables, parent))
+            };
+            let parents = (read(a), read(b));
+            for _ in 0..DRAWS {
+                let child = form.express(&self.choices.tables, &form.recombine(&self.choices.tables, &parents.0, &parents.1, rng));
+                if child != *a && child != *b && self.choices.within_limits(&child) {
+                    return child;
+                }
+            }
+        });
+        self.mutate(a, rng).0
+    }
+
+    /// Every member that differs from `architecture` in one gene, without repeats, in a fixed order.
+    ///
+    /// An inserted layer is like its neighbour but for the kind of its mixer, else there would be thousands.
+    pub fn neighbours(&self, architecture: &Architecture) -> Vec<Architecture> {
+        self.described_neighbours(architecture)
+            .into_iter()
+            .map(|(neighbour, _)| neighbour)
+            .collect()
+    }
+
+    fn described_neighbours(&self, architecture: &Architecture) -> Vec<(Architecture, String)> {
+        with_form!(self.choices, form => {
+            let genome = form
+                .read(&self.choices.tables, architecture)
+                .unwrap_or_else(|_| form.project(&self.choices.tables, architecture));
+            let mut seen = std::collections::HashSet::from([architecture.clone()]);
+            form.neighbours(&self.choices.tables, &genome)
+                .into_iter()
+                .map(|(genome, what)| (form.express(&self.choices.tables, &genome), what))
+                .filter(|(neighbour, _)| self.choices.within_limits(neighbour) && seen.insert(neighbour.clone()))
+                .collect()
+        })
+    }
+
+    /// Whether `architecture` is a member.
+    ///
+    /// # Errors
+    /// The first thing that is not a choice of this space, or the limit that is passed.
+    pub fn contains(&self, architecture: &Architecture) -> Result<(), SpaceViolation> {
+        let tables = &self.choices.tables;
+        if architecture.vocab() != tables.vocab {
+            return Err(SpaceViolation::Model {
+                what: format!("vocab = {}", architecture.vocab()),
+            });
+        }
+        if architecture.tied_embeddings() != tables.tied_embeddings {
+            return Err(SpaceViolation::Model {
+                what: format!("tied_embeddings = {}", architecture.tied_embeddings()),
+            });
+        }
+        with_form!(self.choices, form => form.read(tables, architecture).map(|_| ())?);
+        let parameters = parameters(architecture);
+        if (self.choices.min_parameters..=self.choices.max_parameters).contains(&parameters) {
+            Ok(())
+        } else {
+            Err(SpaceViolation::Parameters {
+                parameters,
+                min: self.choices.min_parameters,
+                max: self.choices.max_parameters,
+            })
+        }
+    }
+
+    /// Number of combinations of genes, the parameter limits not counted.
+    pub fn size(&self) -> f64 {
+        with_form!(self.choices, form => form.size(&self.choices.tables))
+    }
+
+    /// Number of tokens in the vocabulary.
+    pub fn vocab(&self) -> u32 {
+        self.choices.tables.vocab
+    }
+
+    /// Whether the head shares the embedding's matrix.
+    pub fn tied_embeddings(&self) -> bool {
+        self.choices.tables.tied_embeddings
+    }
+
+    /// Choices for the width of the residual stream.
+    pub fn d_model(&self) -> &[u32] {
+        &self.choices.tables.d_model
+    }
+}
+
+impl Choices {
+    fn within_limits(&self, architecture: &Architecture) -> bool {
+        (self.min_parameters..=self.max_parameters).contains(&parameters(architecture))
+    }
+
+    fn draw<R: Rng + ?Sized>(&self, rng: &mut R) -> Architecture {
+        with_form!(self, form => form.express(&self.tables, &form.random(&self.tables, rng)))
+    }
+
+    /// Walks by single genes towards the parameter limits; gives the nearest it came to when it does not arrive.
+    fn climb<R: Rng + ?Sized>(
+        &self,
+        start: Architecture,
+        rng: &mut R,
+    ) -> Result<Architecture, Architecture> {
+        let miss = |architecture: &Architecture| {
+            let parameters = parameters(architecture);
+            self.min_parameters.saturating_sub(parameters)
+                + parameters.saturating_sub(self.max_parameters)
+        };
+        with_form!(self, form => {
+            let mut genome = form.project(&self.tables, &start);
+            let mut best = (miss(&start), start);
+            for _ in 0..CLIMB_STEPS {
+                if best.0 == 0 {
+                    return Ok(best.1);
+                }
+                if let Some((next, _)) = form.mutate(&self.tables, &genome, rng) {
+                    let architecture = form.express(&self.tables, &next);
+                    let miss = miss(&architecture);
+                    if miss <= best.0 {
+                        best = (miss, architecture);
+                        genome = next;
+                    }
+                }
+            }
+            Err(best.1)
+        })
+    }
+
+    fn find_witness(&self) -> Result<Architecture, SpaceError> {
+        let mut rng = witness_rng();
+        let mut nearest = None;
+        for _ in 0..8 {
+            let start = self.draw(&mut rng);
+            match self.climb(start, &mut rng) {
+                Ok(witness) => return Ok(witness),
+                Err(missed) => nearest = Some(missed),
+            }
+        }
+        let nearest = nearest.expect("eight climbs were made and none arrived");
+        let parameters = parameters(&nearest);
+        if parameters > self.max_parameters {
+            let limit = self.max_parameters;
+            invalid(
+                "space.max_parameters",
+                format!(
+                    "no architecture of this space has so few parameters: the limit is {limit}, \
+                     the smallest found has {parameters} ({nearest})"
+                ),
+            )
+        } else {
+            let limit = self.min_parameters;
+            invalid(
+                "space.min_parameters",
+                format!(
+                    "no architecture of this space has so many parameters: the limit is {limit}, \
+                     the largest found has {parameters} ({nearest})"
+                ),
+            )
+        }
+    }
+}
+
+/// The check of a space is the same each time, whatever the seed of the campaign.
+fn witness_rng() -> rand::rngs::ChaCha8Rng {
+    rand::rngs::ChaCha8Rng::seed_from_u64(0)
+}
+
+/// A random index below `n`.
+fn pick<R: Rng + ?Sized>(rng: &mut R, n: usize) -> usize {
+    rng.random_range(0..n)
+}
+
+/// A random index below `n` that is not `but`; none if there is no other.
+fn pick_other<R: Rng + ?Sized>(rng: &mut R, n: usize, but: usize) -> Option<usize> {
+    if n < 2 {
+        return None;
+    }
+    let index = rng.random_range(0..n - 1);
+    Some(if index < but { index } else { index + 1 })
+}

@@ -1,0 +1,388 @@
+//! `[space]` of the campaign file, as it is written there; [`Space::new`](super::Space::new) checks it.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::architecture::MixerKind;
+
+/// `[space]`: which architectures may be proposed.
+///
+/// Without `stages` the space is flat: every layer chooses its mixer, the mixer's shape and its FFN by itself. With
+/// `stages` the space is a template: each stage repeats one block (arXiv 2511.18890).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceConfig {
+    /// Number of tokens in the vocabulary; 256 for bytes, else at least that of the tokenizer.
+    #[serde(default = "defaults::vocab")]
+    pub vocab: u32,
+    /// Whether the head shares the embedding's matrix.
+    #[serde(default = "defaults::tied_embeddings")]
+    pub tied_embeddings: bool,
+    /// Choices for the width of the residual stream.
+    pub d_model: Vec<u32>,
+    /// Number of layers. Needed in a flat space; in a staged one it is an optional further limit.
+    #[serde(default)]
+    pub depth: Option<Range>,
+    /// Choices for the FFN after a mixer: a width (`384`), a multiple of d_model (`"3x"`), or `"none"`.
+    #[serde(default = "defaults::ffn")]
+    pub ffn: Vec<FfnChoice>,
+    /// One table for each mixer that may be used, by its short name.
+    pub mixers: MixerChoices,
+    /// The staged template, stage by stage; empty: a flat space.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageChoices>,
+    /// Architectures with more parameters are not proposed; none: no limit.
+    #[serde(default)]
+    pub max_parameters: Option<u64>,
+    /// Architectures with fewer parameters are not proposed; none: no limit.
+    #[serde(default)]
+    pub min_parameters: Option<u64>,
+}
+
+/// A range of whole numbers, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// The smallest.
+    pub min: u32,
+    /// The largest.
+    pub max: u32,
+}
+
+/// `[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixerChoices {
+    /// Full attention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attn: Option<AttentionChoices>,
+    /// Sliding-window attention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swa: Option<WindowChoices>,
+    /// DeltaNet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dn: Option<DeltaChoices>,
+    /// Gated DeltaNet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gdn: Option<DeltaChoices>,
+    /// Mamba2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub m2: Option<Mamba2Choices>,
+}
+
+/// Choices for full attention.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttentionChoices {
+    /// Query heads; `"auto"`: d_model / head_width, where that divides.
+    pub heads: Counts,
+    /// Key and value heads, which divide the heads; `"auto"`: as many as heads.
+    pub kv_heads: Counts,
+    /// Channels of a head, even; `"auto"`: d_model / heads, where that divides.
+    pub head_width: Counts,
+    /// RMSNorm on each head's q and k.
+    pub qk_norm: Vec<bool>,
+}
+
+impl Default for AttentionChoices {
+    fn default() -> Self {
+        Self {
+            heads: Counts::Auto,
+            kv_heads: Counts::Auto,
+            head_width: Counts::List(vec![32, 64]),
+            qk_norm: vec![false],
+        }
+    }
+}
+
+/// Choices for sliding-window attention.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowChoices {
+    /// Query heads; `"auto"`: d_model / head_width, where that divides.
+    pub heads: Counts,
+    /// Key and value heads, which divide the heads; `"auto"`: as many as heads.
+    pub kv_heads: Counts,
+    /// Channels of a head, even; `"auto"`: d_model / heads, where that divides.
+    pub head_width: Counts,
+    /// The last positions attended to, the current one included.
+    pub window: Vec<u32>,
+    /// RMSNorm on each head's q and k.
+    pub qk_norm: Vec<bool>,
+}
+
+impl Default for WindowChoices {
+    fn default() -> Self {
+        let AttentionChoices { heads, kv_heads, head_width, qk_norm } = AttentionChoices::default();
+        Self { heads, kv_heads, head_width, window: vec![64, 128], qk_norm }
+    }
+}
+
+/// Choices for DeltaNet and Gated DeltaNet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeltaChoices {
+    /// Heads; `"auto"`: d_model / key_width where that divides; for Gated DeltaNet ¾ of it, rounded, at least 1.
+    pub heads: Counts,
+    /// K, rows of the state.
+    pub key_width: Vec<u32>,
+    /// V, columns of the state; `"auto"`: K, for Gated DeltaNet 2 K.
+    pub value_width: Counts,
+}
+
+impl Default for DeltaChoices {
+    fn default() -> Self {
+        Self { heads: Counts::Auto, key_width: vec![32, 64], value_width: Counts::Auto }
+    }
+}
+
+/// Choices for Mamba2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mamba2Choices {
+    /// Heads; `"auto"`: 2 d_model / head_width, where that divides.
+    pub heads: Counts,
+    /// P, channels of a head.
+    pub head_width: Vec<u32>,
+    /// N, width of the state.
+    pub state_width: Vec<u32>,
+}
+
+impl Default for Mamba2Choices {
+    fn default() -> Self {
+        Self { heads: Counts::Auto, head_width: vec![32, 64], state_width: vec![64, 128] }
+    }
+}
+
+/// One stage of the staged template: a block of at most two mixers in a ratio, each followed by FFNs, repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StageChoices {
+    /// The mixers that a block may be made of; empty: all of `[space.mixers]`.
+    #[serde(default)]
+    pub mixers: Vec<MixerKind>,
+    /// How many of the first mixer to how many of the second; `"0:1"` is a block of one mixer.
+    #[serde(default = "defaults::ratios")]
+    pub ratios: Vec<Ratio>,
+    /// FFNs after each mixer, 0 to 2.
+    #[serde(default = "defaults::ffns_per_mixer")]
+    pub ffns_per_mixer: Vec<u32>,
+    /// How often the block is repeated.
+    pub repeat: Range,
+}
+
+/// Whole numbers to choose from, or `"auto"`: derived from the rest of the shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Counts {
+    /// Derived.
+    Auto,
+    /// Listed.
+    List(Vec<u32>),
+}
+
+/// A choice for the FFN: `"none"`, an absolute width, or a multiple of d_model in hundredths (`"2.5x"` is 250).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FfnChoice {
+    /// No FFN.
+    None,
+    /// Hidden width.
+    Width(u32),
+    /// Hidden width over d_model, in hundredths; the width is rounded to a multiple of 8.
+    Multiple(u32),
+}
+
+impl FfnChoice {
+    /// The hidden width at `d_model`; none: no FFN.
+    pub fn width(self, d_model: u32) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Width(width) => Some(width),
+            Self::Multiple(hundredths) => {
+                let eighths = (u64::from(hundredths) * u64::from(d_model) + 400) / 800;
+                Some(u32::try_from(eighths.max(1) * 8).unwrap_or(u32::MAX))
+            }
+        }
+    }
+}
+
+/// How many of a block's first mixer to how many of its second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio {
+    /// Of the first mixer; may be 0.
+    pub first: u32,
+    /// Of the second mixer; at least 1.
+    pub second: u32,
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.first, self.second)
+    }
+}
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::List(list) => list.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountsVisitor;
+        impl<'de> Visitor<'de> for CountsVisitor {
+            type Value = Counts;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of whole numbers, or \"auto\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Counts, E> {
+                if text == "auto" {
+                    Ok(Counts::Auto)
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Counts, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Counts::List)
+            }
+        }
+        deserializer.deserialize_any(CountsVisitor)
+    }
+}
+
+impl JsonSchema for Counts {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Counts".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Whole numbers to choose from, or \"auto\": derived from the rest of the shape.",
+            "anyOf": [
+                { "const": "auto" },
+                { "type": "array", "items": { "type": "integer", "minimum": 1 }, "minItems": 1 }
+            ]
+        })
+    }
+}
+
+impl Serialize for FfnChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Width(width) => serializer.serialize_u32(width),
+            Self::Multiple(hundredths) => {
+                serializer.collect_str(&format_args!("{}x", f64::from(hundredths) / 100.0))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FfnChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FfnVisitor;
+        impl Visitor<'_> for FfnVisitor {
+            type Value = FfnChoice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a width like 384, a multiple of d_model like \"3x\", or \"none\"")
+            }
+            fn visit_u64<E: de::Error>(self, width: u64) -> Result<FfnChoice, E> {
+                match u32::try_from(width) {
+                    Ok(width) if width > 0 => Ok(FfnChoice::Width(width)),
+                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(width), &self)),
+                }
+            }
+            fn visit_i64<E: de::Error>(self, width: i64) -> Result<FfnChoice, E> {
+                match u64::try_from(width) {
+                    Ok(width) => self.visit_u64(width),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(width), &self)),
+                }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FfnChoice, E> {
+                if text == "none" {
+                    return Ok(FfnChoice::None);
+                }
+                let multiple = text.strip_suffix('x').and_then(|number| number.parse::<f64>().ok());
+                match multiple {
+                    Some(multiple) if (0.01..=1000.0).contains(&multiple) => {
+                        Ok(FfnChoice::Multiple((multiple * 100.0).round() as u32))
+                    }
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(FfnVisitor)
+    }
+}
+
+impl JsonSchema for FfnChoice {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "FfnChoice".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A width like 384, a multiple of d_model like \"3x\", or \"none\".",
+            "anyOf": [
+                { "const": "none" },
+                { "type": "integer", "minimum": 1 },
+                { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?x$" }
+            ]
+        })
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = text.split_once(':').and_then(|(first, second)| {
+            let ratio = Self { first: first.parse().ok()?, second: second.parse().ok()? };
+            (ratio.first <= 64 && (1..=64).contains(&ratio.second)).then_some(ratio)
+        });
+        parsed.ok_or_else(|| {
+            de::Error::custom(format!("expected a ratio like \"1:2\" or \"0:1\", got {text:?}"))
+        })
+    }
+}
+
+impl JsonSchema for Ratio {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ratio".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How many of a block's first mixer to how many of its second, like \"1:2\".",
+            "type": "string",
+            "pattern": "^[0-9]+:[1-9][0-9]*$"
+        })
+    }
+}
+
+mod defaults {
+    use super::{FfnChoice, Ratio};
+
+    pub(super) fn vocab() -> u32 {
+        256
+    }
+    pub(super) fn tied_embeddings() -> bool {
+        true
+    }
+    pub(super) fn ffn() -> Vec<FfnChoice> {
+        vec![FfnChoice::Multiple(300)]
+    }
+    pub(super) fn ratios() -> Vec<Ratio> {
+        [(0, 1), (1, 1), (1, 2), (1, 3)].map(|(first, second)| Ratio { first, second }).to_vec()
+    }
+    pub(super) fn ffns_per_mixer() -> Vec<u32> {
+        vec![0, 1, 2]
+    }
+}

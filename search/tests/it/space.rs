@@ -1,0 +1,246 @@
+//! Spaces: every move stays inside, impossible ones name their key.
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use search::Architecture;
+use search::space::{Space, SpaceConfig, SpaceError};
+use search::tensors::parameters;
+
+const FLAT: &str = r#"
+d_model = [64, 96, 128]
+depth = { min = 2, max = 5 }
+ffn = ["none", "2x", "3x", 200]
+max_parameters = 900_000
+min_parameters = 100_000
+
+[mixers.attn]
+head_width = [32]
+[mixers.swa]
+heads = [2, 4]
+kv_heads = [1, 2]
+head_width = "auto"
+window = [32, 64, 128]
+qk_norm = [false, true]
+[mixers.dn]
+[mixers.gdn]
+key_width = [16, 32]
+[mixers.m2]
+head_width = [32]
+state_width = [16, 64]
+"#;
+
+fn config(text: &str) -> SpaceConfig {
+    toml::from_str(text).expect("the TOML of this test is a space section")
+}
+
+fn space(text: &str) -> Space {
+    Space::new(&config(text)).expect("the space of this test is possible")
+}
+
+fn error(text: &str) -> SpaceError {
+    Space::new(&config(text)).expect_err("the space of this test is impossible")
+}
+
+/// Number of single edits (a changed, inserted or removed layer) from one list of layers to another.
+fn edits(a: &Architecture, b: &Architecture) -> usize {
+    let (a, b) = (a.layers(), b.layers());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut diagonal = std::mem::replace(&mut row[0], i);
+        for j in 1..=b.len() {
+            let substituted = diagonal + usize::from(a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = substituted.min(row[j] + 1).min(row[j - 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+proptest! {
+    #[test]
+    fn moves_stay_inside_and_move(seed in any::<u64>()) {
+        for space in [space(FLAT)] {
+            let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+            let a = space.sample(rng);
+            prop_assert_eq!(space.contains(&a), Ok(()));
+            let (b, what) = space.mutate(&a, rng);
+            prop_assert_eq!(space.contains(&b), Ok(()));
+            prop_assert_ne!(&a, &b);
+            prop_assert!(!what.is_empty());
+            let child = space.recombine(&a, &b, rng);
+            prop_assert_eq!(space.contains(&child), Ok(()));
+            for neighbour in space.neighbours(&a) {
+                prop_assert_eq!(space.contains(&neighbour), Ok(()));
+                prop_assert_ne!(&a, &neighbour);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flat_mutation_changes_one_thing(seed in any::<u64>()) {
+        let space = space(FLAT);
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let a = space.sample(rng);
+        let (b, what) = space.mutate(&a, rng);
+        if a.d_model() == b.d_model() {
+            // A swap is two edits, everything else one.
+            prop_assert!(edits(&a, &b) <= if what.contains("swapped") { 2 } else { 1 }, "{} from {} to {}", what, a, b);
+        } else {
+            prop_assert!(what.starts_with("d_model"));
+            prop_assert_eq!(a.layers().len(), b.layers().len());
+        }
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_moves(seed in any::<u64>()) {
+        let space = space(FLAT);
+        let play = || {
+            let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+            let a = space.sample(rng);
+            let (b, what) = space.mutate(&a, rng);
+            let c = space.recombine(&a, &b, rng);
+            (a, b, what, c)
+        };
+        prop_assert_eq!(play(), play());
+    }
+}
+
+#[test]
+fn parents_outside_the_space_give_members() {
+    let space = space(FLAT);
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    let foreign: Architecture = "d=100,vocab=300 | 9*attn(h=5,kv=5,k=20)+ffn(333) | ffn(20)"
+        .parse()
+        .expect("an architecture");
+    assert!(space.contains(&foreign).is_err());
+    for _ in 0..50 {
+        let (child, _) = space.mutate(&foreign, rng);
+        assert_eq!(space.contains(&child), Ok(()));
+        let sample = space.sample(rng);
+        assert_eq!(space.contains(&space.recombine(&sample, &foreign, rng)), Ok(()));
+    }
+}
+
+#[test]
+fn tight_limits_are_met() {
+    let text = FLAT.replace("900_000", "101_000");
+    let space = space(&text);
+    let rng = &mut ChaCha8Rng::seed_from_u64(2);
+    for _ in 0..50 {
+        assert!((100_000..=101_000).contains(&parameters(&space.sample(rng))));
+    }
+}
+
+#[test]
+fn a_space_of_one_architecture_gives_that_one() {
+    let space =
+        space("d_model = [64]\ndepth = { min = 2, max = 2 }\n[mixers.attn]\nhead_width = [32]\n");
+    assert!((space.size() - 1.0).abs() < 1e-9);
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    let only = space.sample(rng);
+    assert_eq!(only.to_string(), "d=64,vocab=256,tied | 2*attn(h=2,kv=2,k=32)+ffn(192)");
+    assert_eq!(space.mutate(&only, rng).0, only);
+    assert_eq!(space.recombine(&only, &only, rng), only);
+    assert_eq!(space.neighbours(&only), []);
+}
+
+#[test]
+fn neighbours_of_a_small_space_are_all_one_gene_changes() {
+    let space = space(
+        "d_model = [64]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", 100]\n\
+         [mixers.attn]\nhead_width = [32]\n[mixers.swa]\nhead_width = [32]\nwindow = [8, 16]\n",
+    );
+    let from = "d=64,vocab=256,tied | swa(h=2,kv=2,k=32,w=8)".parse().expect("an architecture");
+    let mut got: Vec<String> = space
+        .neighbours(&from)
+        .iter()
+        .map(|n| n.to_string().replace("d=64,vocab=256,tied | ", ""))
+        .collect();
+    got.sort();
+    let expected = [
+        "2*swa(h=2,kv=2,k=32,w=8)",
+        "attn(h=2,kv=2,k=32)",
+        "attn(h=2,kv=2,k=32) | swa(h=2,kv=2,k=32,w=8)",
+        "swa(h=2,kv=2,k=32,w=16)",
+        "swa(h=2,kv=2,k=32,w=8) | attn(h=2,kv=2,k=32)",
+        "swa(h=2,kv=2,k=32,w=8)+ffn(100)",
+    ];
+    assert_eq!(got, expected);
+    // 3 shapes × 2 FFNs, at depth 1 and 2
+    assert!((space.size() - 42.0).abs() < 1e-9);
+}
+
+#[test]
+fn violations_say_what_is_not_a_choice() {
+    let space = space(FLAT);
+    let message = |text: &str| {
+        let architecture = text.parse().expect("an architecture");
+        space.contains(&architecture).expect_err("not a member").to_string()
+    };
+    assert_eq!(
+        message("d=64,vocab=300,tied | ffn(8)"),
+        "vocab = 300 is not a choice of this space"
+    );
+    assert_eq!(
+        message("d=80,vocab=256,tied | ffn(8)"),
+        "d_model = 80 is not a choice of this space"
+    );
+    assert_eq!(
+        message("d=64,vocab=256,tied | ffn(8)"),
+        "a depth of 1 is not a choice of this space"
+    );
+    assert_eq!(
+        message("d=64,vocab=256,tied | 2*attn(h=2,kv=2,k=32)+ffn(201)"),
+        "layer 0: an FFN of 201 is not a choice of this space"
+    );
+    assert_eq!(
+        message("d=64,vocab=256,tied | 2*attn(h=2,kv=2,k=32)"),
+        "49344 parameters are outside the limits of this space (100000 to 900000)"
+    );
+}
+
+#[test]
+fn impossible_spaces_name_their_key() {
+    let cases = [
+        ("[64, 96, 128]", "[]", "space.d_model"),
+        ("[64, 96, 128]", "[64, 96, 64]", "space.d_model"),
+        ("[64, 96, 128]", "[0]", "space.d_model"),
+        ("min = 2, max = 5", "min = 5, max = 2", "space.depth"),
+        ("min = 2, max = 5", "min = 0, max = 2", "space.depth"),
+        ("depth = { min = 2, max = 5 }", "", "space.depth"),
+        ("\"none\", \"2x\", \"3x\", 200", "", "space.ffn"),
+        ("heads = [2, 4]", "heads = [2, 5]", "space.mixers.swa.heads"),
+        ("heads = [2, 4]", "heads = [3]", "space.mixers.swa.heads"),
+        ("heads = [2, 4]", "heads = []", "space.mixers.swa.heads"),
+        ("heads = [2, 4]", "heads = \"auto\"", "space.mixers.swa.heads"),
+        ("kv_heads = [1, 2]", "kv_heads = [3]", "space.mixers.swa.kv_heads"),
+        (
+            "[mixers.attn]\nhead_width = [32]",
+            "[mixers.attn]\nhead_width = [31]",
+            "space.mixers.attn.head_width",
+        ),
+        ("window = [32, 64, 128]", "window = []", "space.mixers.swa.window"),
+        ("state_width = [16, 64]", "state_width = [0]", "space.mixers.m2.state_width"),
+        ("900_000", "10_000", "space.min_parameters"),
+        (
+            "min_parameters = 100_000",
+            "min_parameters = 100_000\nvocab = 20_000",
+            "space.max_parameters",
+        ),
+        (
+            "max_parameters = 900_000\nmin_parameters = 100_000",
+            "min_parameters = 900_000_000",
+            "space.min_parameters",
+        ),
+    ];
+    for (good, bad, key) in cases {
+        assert!(FLAT.contains(good), "{good}");
+        let error = error(&FLAT.replacen(good, bad, 1));
+        assert_eq!(error.key, key, "{good} → {bad}: {error}");
+        assert!(error.message.len() > 15, "{error}");
+    }
+    let none =
+        FLAT.split("[mixers.attn]").next().expect("the first part").to_owned() + "[mixers]\n";
+    assert_eq!(error(&none).key, "space.mixers");
+}
