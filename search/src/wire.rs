@@ -4,6 +4,7 @@
 //! A worker says [`Reply::Hello`] first. The driver may say [`Request::Configure`] once, then any number of requests.
 //! Every request that carries an `id` is answered by exactly one final reply with that `id`
 //! (`result`, `timing`, `infeasible` or `failed`), with any number of `progress` lines before it.
+//! A `configure` is answered only if it cannot be used: by `failed` with [`CONFIGURE_ID`].
 //! End of input means: finish nothing, exit. A line that does not parse, a value that is not finite, silence beyond the
 //! timeout, or an exit counts as a failed attempt.
 
@@ -19,6 +20,10 @@ use crate::latency::{Conditions, Part, Timing};
 
 /// The version of this protocol. A worker of another version is refused.
 pub const PROTOCOL: u32 = 1;
+
+/// The id of the `failed` that answers a [`Request::Configure`] which cannot be used (a missing corpus, say): nothing the
+/// driver could evaluate would succeed, so it should end the campaign with that reason. Evaluations have other ids.
+pub const CONFIGURE_ID: u64 = 0;
 
 /// From the driver to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +53,7 @@ pub struct Configure {
     pub training: Option<TrainingConfig>,
     /// For profilers.
     pub latency: Option<LatencyConfig>,
-    /// Folder for checkpoints, which exists.
+    /// Folder for checkpoints, which exists. A trainer keeps the tokens of the corpus in its subfolder `tokens`.
     pub checkpoints: Option<PathBuf>,
 }
 
