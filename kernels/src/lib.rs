@@ -11,8 +11,14 @@
 //! All arrays are row-major; shapes stand in the signatures as `[T, K]`: T positions, K key width, V value width,
 //! C channels, d model width.
 
+#![expect(
+    clippy::inline_always,
+    reason = "kernel bodies must be inlined into the function that enables their instructions"
+)]
+
 pub mod activation;
 pub mod attention;
+pub mod cpu;
 pub mod delta_rule;
 pub mod linear_attention;
 pub mod norm;

@@ -1,5 +1,7 @@
 //! Normalisations, with and without gates.
 
+pub mod cpu;
+
 use crate::activation::silu;
 
 /// Added under the root of [`l2_norm_definition`].

@@ -1,5 +1,7 @@
 //! The gated feed-forward network.
 
+pub mod cpu;
+
 use crate::activation::silu;
 
 /// SwiGLU between its projections (arXiv 2002.05202, eq. 5): SiLU(gate) · up, element by element.

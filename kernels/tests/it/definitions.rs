@@ -115,7 +115,7 @@ fn the_gated_delta_rule_without_decay_is_deltanet() {
     }
 }
 
-/// With orthonormal keys and β = 1, from an empty state and without what decays, the delta rule never meets what it wrote: it is linear attention.
+/// With orthonormal keys, β = 1 and an empty state the delta rule
 #[test]
 fn the_delta_rule_on_orthogonal_keys_is_linear_attention() {
     let mut head = Head::new(4, K);

@@ -1,4 +1,11 @@
 //! The kernels against their definitions, and the definitions against each other.
 
+#![expect(
+    clippy::inline_always,
+    reason = "kernel bodies must be inlined into the function that enables instructions"
+)]
+
+mod cpu_families;
+mod cpu_products;
 mod definitions;
 mod random;

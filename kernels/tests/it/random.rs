@@ -30,3 +30,24 @@ pub(crate) fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
 }
+
+pub(crate) fn f32s(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|x| *x as f32).collect()
+}
+
+pub(crate) fn f64s(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// An output that no kernel may leave as it is.
+pub(crate) fn poisoned(n: usize) -> Vec<f32> {
+    vec![f32::NAN; n]
+}
+
+/// Fails when an f32 result is further from the f64 one than `tolerance` of the largest value.
+#[track_caller]
+pub(crate) fn assert_close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    let size = expected.iter().fold(1e-3_f64, |m, x| m.max(x.abs()));
+    let error = largest_difference(&f64s(got), expected) / size;
+    assert!(error <= tolerance, "{what}: relative error {error:.2e}, tolerance {tolerance:.0e}");
+}

@@ -1,0 +1,103 @@
+//! What all CPU kernels share: the instruction set chosen at run time, vectors, matrix products, threads.
+//!
+//! A kernel is a struct of its inputs and outputs that implements [`Kernel`]: its body is written once, generic over
+//! [`Simd`], and compiled for every [`Level`]. [`run`] takes the best level of this machine; tests take each of
+//! [`Level::available`] through [`run_at`].
+
+pub(crate) mod chunk;
+pub mod gemm;
+pub mod matrix;
+pub mod pool;
+mod portable;
+mod simd;
+pub mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+pub use matrix::Matrix;
+pub use pool::Pool;
+pub use simd::Simd;
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Whatever the compiler's target has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F.
+    Avx512,
+}
+
+impl Level {
+    /// The levels that this machine can run, lowest first.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if x86::Avx2::detect().is_some() {
+                levels.push(Self::Avx2);
+            }
+            if x86::Avx512::detect().is_some() {
+                levels.push(Self::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// The highest level that this machine can run, asked once.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            *Self::available().last().expect("every machine runs the portable level")
+        })
+    }
+
+    /// The name that stands in facts and provenance.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Work that is compiled once for every [`Level`].
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// The body. Implementations are `#[inline(always)]`, so that it is compiled with the instructions of `simd`.
+    fn body<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel at the best level of this machine.
+pub fn run<K: Kernel>(kernel: K) -> K::Output {
+    run_at(Level::best(), kernel)
+}
+
+/// Runs a kernel at a given level, or at the portable one if this machine lacks it.
+pub fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    match level {
+        Level::Avx512 => {
+            if let Some(simd) = x86::Avx512::detect() {
+                // SAFETY: `detect` found the features that the callee is compiled with.
+                return unsafe { x86::with_avx512(simd, kernel) };
+            }
+        }
+        Level::Avx2 => {
+            if let Some(simd) = x86::Avx2::detect() {
+                // SAFETY: `detect` found the features that the callee is compiled with.
+                return unsafe { x86::with_avx2(simd, kernel) };
+            }
+        }
+        Level::Portable => {}
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = level;
+    kernel.body(portable::Portable)
+}

@@ -1,0 +1,250 @@
+//! C ← A·B or C += A·B on row-major f32, for the small products of chunked forms and for packed weights.
+//!
+//! A strip of [`Simd::TILE_ROWS`] rows of A is packed; a register tile of that many rows and [`PANEL`] columns runs
+//! over the whole inner dimension (the loops of BLIS, ACM TOMS 41(3), without the blocks that only large products need).
+
+use super::matrix::PANEL;
+use super::simd::Simd;
+use super::{Kernel, run, run_at};
+
+/// A matrix to be read: element (i, j) is `data[i · rows + j · columns]`.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Distance between the rows.
+    pub rows: usize,
+    /// Distance between the columns.
+    pub columns: usize,
+}
+
+impl<'a> View<'a> {
+    /// Rows `stride` apart.
+    pub fn new(data: &'a [f32], stride: usize) -> Self {
+        Self { data, rows: stride, columns: 1 }
+    }
+
+    /// The matrix from row `i` on.
+    #[must_use]
+    pub fn from_row(self, i: usize) -> Self {
+        Self { data: &self.data[i * self.rows..], ..self }
+    }
+
+    /// The first `width` values of row `i`, where columns are 1 apart.
+    pub fn row(&self, i: usize, width: usize) -> &'a [f32] {
+        debug_assert_eq!(self.columns, 1);
+        &self.data[i * self.rows..][..width]
+    }
+
+    /// The transposed matrix.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, ..self }
+    }
+}
+
+/// C `[m, n]` ← A `[m, k]` · B `[k, n]`, or += with `accumulate`.
+#[derive(Debug)]
+pub struct Gemm<'a> {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// A, any strides.
+    pub a: View<'a>,
+    /// B, whose columns must be 1 apart.
+    pub b: View<'a>,
+    /// C, rows `c_stride` apart.
+    pub c: &'a mut [f32],
+    /// Distance between the rows of C.
+    pub c_stride: usize,
+    /// Whether C is added to, or overwritten.
+    pub accumulate: bool,
+}
+
+impl Gemm<'_> {
+    /// Computes it at the best level.
+    pub fn run(self) {
+        run(self);
+    }
+
+    /// Computes it at a given level.
+    pub fn run_at(self, level: super::Level) {
+        run_at(level, self);
+    }
+}
+
+impl Kernel for Gemm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let Self { m, n, k, a, b, c, c_stride, accumulate } = self;
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert_eq!(b.columns, 1, "gemm: columns of B must be 1 apart");
+        assert!(k == 0 || b.data.len() >= (k - 1) * b.rows + n, "gemm: B must hold [{k}, {n}]");
+        assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "gemm: C must hold [{m}, {n}]");
+        let mut strip = vec![0.0; S::TILE_ROWS * k];
+        let mut row = 0;
+        while row < m {
+            let height = (m - row).min(S::TILE_ROWS);
+            pack(&mut strip, a, row, height, k, S::TILE_ROWS);
+            let mut column = 0;
+            while column < n {
+                let width = (n - column).min(PANEL);
+                // SAFETY: the strip holds [k, TILE_ROWS]; B holds k rows whose columns up to column + width ≤ n are
+                // inside (checked above); C holds height rows from `row` with columns up to column + width.
+                unsafe {
+                    let b = b.data.as_ptr().add(column);
+                    let c = c.as_mut_ptr().add(row * c_stride + column);
+                    let out = Tile { c, stride: c_stride, height, width, accumulate };
+                    tile_of_height(s, k, strip.as_ptr(), b, self.b.rows, width, &out);
+                }
+                column += width;
+            }
+            row += height;
+        }
+    }
+}
+
+/// Copies rows `row..row + height` of A into `strip` as `[k, tile_rows]`; rows beyond the height repeat the last.
+#[inline(always)]
+pub(super) fn pack(
+    strip: &mut [f32],
+    a: View<'_>,
+    row: usize,
+    height: usize,
+    k: usize,
+    tile_rows: usize,
+) {
+    for i in 0..tile_rows {
+        let from = (row + i.min(height - 1)) * a.rows;
+        for j in 0..k {
+            strip[j * tile_rows + i] = a.data[from + j * a.columns];
+        }
+    }
+}
+
+/// Where a register tile is written.
+pub(super) struct Tile {
+    pub(super) c: *mut f32,
+    pub(super) stride: usize,
+    /// Rows that are written.
+    pub(super) height: usize,
+    /// Columns that are written, at most [`PANEL`].
+    pub(super) width: usize,
+    pub(super) accumulate: bool,
+}
+
+/// One register tile, with no more rows than `out` needs.
+///
+/// # Safety
+/// `strip` holds `[k, TILE_ROWS]`; k rows of B, `b_stride` apart, hold `b_width` ≤ PANEL readable columns;
+/// `out.width` ≤ `b_width`, and `out` describes writable memory.
+#[inline(always)]
+pub(super) unsafe fn tile_of_height<S: Simd>(
+    s: S,
+    k: usize,
+    strip: *const f32,
+    b: *const f32,
+    b_stride: usize,
+    b_width: usize,
+    out: &Tile,
+) {
+    // SAFETY: the caller's promise, passed on; a tile of fewer rows reads less of the strip.
+    unsafe {
+        match (S::TILE_ROWS, S::LANES, out.height) {
+            (12, 16, 9..) => tile::<S, 12, 2, 12>(s, k, strip, b, b_stride, b_width, out),
+            (12, 16, 5..) => tile::<S, 8, 2, 12>(s, k, strip, b, b_stride, b_width, out),
+            (12, 16, 2..) => tile::<S, 4, 2, 12>(s, k, strip, b, b_stride, b_width, out),
+            (12, 16, _) => tile::<S, 1, 2, 12>(s, k, strip, b, b_stride, b_width, out),
+            (3, 8, 2..) => tile::<S, 3, 4, 3>(s, k, strip, b, b_stride, b_width, out),
+            (3, 8, _) => tile::<S, 1, 4, 3>(s, k, strip, b, b_stride, b_width, out),
+            _ => unreachable!("the tile shapes of all instruction sets are listed"),
+        }
+    }
+}
+
+/// A register tile of `ROWS` rows and `VECTORS` vectors; the strip has `STRIP` rows.
+///
+/// # Safety
+/// As [`tile_of_height`].
+#[inline(always)]
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const STRIP: usize>(
+    s: S,
+    k: usize,
+    strip: *const f32,
+    b: *const f32,
+    b_stride: usize,
+    b_width: usize,
+    out: &Tile,
+) {
+    debug_assert_eq!(VECTORS * S::LANES, PANEL);
+    let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+    // SAFETY: row j of B is read below its b_width columns, row j of the strip below ROWS ≤ STRIP.
+    unsafe {
+        if b_width == PANEL {
+            for j in 0..k {
+                let (a, b) = (strip.add(j * STRIP), b.add(j * b_stride));
+                let b: [S::V; VECTORS] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let a = s.splat(*a.add(i));
+                    for (sum, b) in row.iter_mut().zip(b) {
+                        *sum = s.fma(a, b, *sum);
+                    }
+                }
+            }
+        } else {
+            for j in 0..k {
+                let (a, b) = (strip.add(j * STRIP), b.add(j * b_stride));
+                let b: [S::V; VECTORS] =
+                    std::array::from_fn(|v| load_below(s, b, v * S::LANES, b_width));
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let a = s.splat(*a.add(i));
+                    for (sum, b) in row.iter_mut().zip(b) {
+                        *sum = s.fma(a, b, *sum);
+                    }
+                }
+            }
+        }
+    }
+    for (i, row) in sums.iter().enumerate().take(out.height) {
+        for (v, sum) in row.iter().enumerate() {
+            let (at, rest) = (v * S::LANES, out.width.saturating_sub(v * S::LANES));
+            // SAFETY: row i < height and columns below the width are writable.
+            unsafe {
+                let c = out.c.add(i * out.stride + at.min(out.width));
+                if rest >= S::LANES {
+                    let sum = if out.accumulate { s.add(s.load(c), *sum) } else { *sum };
+                    s.store(c, sum);
+                } else if rest > 0 {
+                    let sum = if out.accumulate { s.add(s.load_part(c, rest), *sum) } else { *sum };
+                    s.store_part(c, rest, sum);
+                }
+            }
+        }
+    }
+}
+
+/// The vector at `at` of a row that ends at `width`, zeros beyond.
+///
+/// # Safety
+/// `width` values are readable at `row`.
+#[inline(always)]
+unsafe fn load_below<S: Simd>(s: S, row: *const f32, at: usize, width: usize) -> S::V {
+    let rest = width.saturating_sub(at);
+    // SAFETY: reads stay below the width.
+    unsafe {
+        if rest >= S::LANES {
+            s.load(row.add(at))
+        } else if rest > 0 {
+            s.load_part(row.add(at), rest)
+        } else {
+            s.splat(0.0)
+        }
+    }
+}

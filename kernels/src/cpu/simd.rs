@@ -1,0 +1,80 @@
+//! A vector of f32 lanes, implemented once for each instruction set.
+
+/// The operations of one instruction set on vectors of [`Simd::LANES`] f32.
+///
+/// A value of an implementing type is the proof that this machine has the instructions. All methods are inlined into
+/// the kernel body, which is compiled with the instructions enabled.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// The level that this is.
+    const LEVEL: super::Level;
+    /// Lanes of a vector; divides [`crate::cpu::matrix::PANEL`].
+    const LANES: usize;
+    /// Rows of a register tile of [`crate::cpu::gemm`].
+    const TILE_ROWS: usize;
+    /// A vector.
+    type V: Copy;
+
+    /// All lanes x.
+    fn splat(self, x: f32) -> Self::V;
+    /// Reads `LANES` values.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// Reads `n` < `LANES` values, the other lanes are 0.
+    ///
+    /// # Safety
+    /// `n` values are readable at `p`.
+    unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V;
+    /// Writes `LANES` values.
+    ///
+    /// # Safety
+    /// `LANES` values are writable at `p`.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes the first `n` < `LANES` values.
+    ///
+    /// # Safety
+    /// `n` values are writable at `p`.
+    unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V);
+    /// a + b
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a − b
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a · b
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a / b
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger of a and b.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a · b + c
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Σ over the lanes.
+    fn sum(self, v: Self::V) -> f32;
+    /// The largest lane.
+    fn largest(self, v: Self::V) -> f32;
+    /// eˣ, relative error below 3·10⁻⁷ for |x| ≤ 87; 0 below, and never a NaN from a number.
+    fn exp(self, v: Self::V) -> Self::V;
+
+    /// σ(x) = 1 / (1 + e⁻ˣ)
+    #[inline(always)]
+    fn sigmoid(self, v: Self::V) -> Self::V {
+        let one = self.splat(1.0);
+        self.div(one, self.add(one, self.exp(self.sub(self.splat(0.0), v))))
+    }
+
+    /// x · σ(x)
+    #[inline(always)]
+    fn silu(self, v: Self::V) -> Self::V {
+        self.div(v, self.add(self.splat(1.0), self.exp(self.sub(self.splat(0.0), v))))
+    }
+}
+
+/// The range in which eˣ is neither 0 nor infinite in f32.
+pub(super) const EXP_RANGE: (f32, f32) = (-87.3, 88.3);
+
+/// eˣ = 2ⁿ e^r with n = round(x / ln 2): the coefficients of a minimax polynomial for e^r on |r| ≤ ln 2 / 2, highest
+/// first (those of Cephes' expf, S. L. Moshier 1984: e^r ≈ 1 + r + r² p(r)).
+pub(super) const EXP_POLYNOMIAL: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+/// ln 2 in two parts, so that r = x − n ln 2 is exact enough.
+pub(super) const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);

@@ -1,0 +1,265 @@
+//! AVX2 and AVX-512.
+//!
+//! The safety argument of every block here is the same: a value of [`Avx2`] or [`Avx512`] is made by `detect` only,
+//! after the processor was asked for the features, so the intrinsics may run; loads and stores pass on the promise of
+//! their caller about the pointer.
+
+use std::arch::x86_64::{
+    __m256, __m256i, __m512, __mmask16, _CMP_NLT_UQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+    _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_cmp_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps,
+    _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::Kernel;
+use super::simd::{EXP_POLYNOMIAL, EXP_RANGE, LN_2, Simd};
+
+/// Proof that the processor has AVX2 and FMA.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// Proof that the processor has AVX-512 F.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx2 {
+    pub(super) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+}
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f") && Avx2::detect().is_some()).then_some(Self(()))
+    }
+}
+
+/// The kernel compiled with AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn with_avx2<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+    kernel.body(simd)
+}
+
+/// The kernel compiled with AVX-512 F.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) fn with_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+    kernel.body(simd)
+}
+
+impl Simd for Avx2 {
+    const LEVEL: super::Level = super::Level::Avx2;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 3;
+    type V = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm256_maskload_ps(p, mask256(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm256_maskstore_ps(p, mask256(n), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
+        }
+    }
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
+        }
+    }
+    #[inline(always)]
+    fn exp(self, v: Self::V) -> Self::V {
+        let (low, high) = (self.splat(EXP_RANGE.0), self.splat(EXP_RANGE.1));
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let x = _mm256_min_ps(high, _mm256_max_ps(low, v));
+            let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
+                self.mul(x, self.splat(std::f32::consts::LOG2_E)),
+            );
+            let r =
+                _mm256_fnmadd_ps(n, self.splat(LN_2.1), _mm256_fnmadd_ps(n, self.splat(LN_2.0), x));
+            let mut p = self.splat(EXP_POLYNOMIAL[0]);
+            for c in &EXP_POLYNOMIAL[1..] {
+                p = self.fma(p, r, self.splat(*c));
+            }
+            let e = self.fma(p, self.mul(r, r), self.add(r, self.splat(1.0)));
+            let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(
+                _mm256_cvtps_epi32(n),
+                _mm256_set1_epi32(127),
+            ));
+            let e = _mm256_mul_ps(e, _mm256_castsi256_ps(power));
+            _mm256_and_ps(e, _mm256_cmp_ps::<_CMP_NLT_UQ>(v, low))
+        }
+    }
+}
+
+/// All bits set in the first n lanes.
+#[inline(always)]
+fn mask256(n: usize) -> __m256i {
+    const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    debug_assert!(n <= 8);
+    // SAFETY: n ≤ 8, so eight lanes from 8 − n lie inside the table; only called with AVX2 proven.
+    unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n).cast()) }
+}
+
+impl Simd for Avx512 {
+    const LEVEL: super::Level = super::Level::Avx512;
+    const LANES: usize = 16;
+    const TILE_ROWS: usize = 12;
+    type V = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm512_maskz_loadu_ps(mask512(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        // SAFETY: `self` proves the features, the caller the pointer.
+        unsafe { _mm512_mask_storeu_ps(p, mask512(n), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
+    fn exp(self, v: Self::V) -> Self::V {
+        let (low, high) = (self.splat(EXP_RANGE.0), self.splat(EXP_RANGE.1));
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let x = _mm512_min_ps(high, _mm512_max_ps(low, v));
+            let n = _mm512_roundscale_ps::<0>(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
+            let r =
+                _mm512_fnmadd_ps(n, self.splat(LN_2.1), _mm512_fnmadd_ps(n, self.splat(LN_2.0), x));
+            let mut p = self.splat(EXP_POLYNOMIAL[0]);
+            for c in &EXP_POLYNOMIAL[1..] {
+                p = self.fma(p, r, self.splat(*c));
+            }
+            let e = self.fma(p, self.mul(r, r), self.add(r, self.splat(1.0)));
+            let e = _mm512_scalef_ps(e, n);
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(v, low), e)
+        }
+    }
+}
+
+/// The first n bits set.
+#[inline(always)]
+fn mask512(n: usize) -> __mmask16 {
+    ((1_u32 << n) - 1) as __mmask16
+}

@@ -1,0 +1,184 @@
+//! Products, vectors and threads on the CPU, at every level of this machine.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kernels::cpu::gemm::{Gemm, View};
+use kernels::cpu::{Kernel, Level, Matrix, Pool, Simd, run_at};
+
+use crate::random::{Random, assert_close, f32s, f64s, poisoned};
+
+fn product(
+    a: impl Fn(usize, usize) -> f64,
+    b: impl Fn(usize, usize) -> f64,
+    [m, n, k]: [usize; 3],
+) -> Vec<f64> {
+    (0..m * n).map(|at| (0..k).map(|l| a(at / n, l) * b(l, at % n)).sum()).collect()
+}
+
+#[test]
+fn gemm_is_the_product_at_odd_sizes_and_strides() {
+    let mut random = Random::new(1);
+    for level in Level::available() {
+        for [m, n, k] in [
+            [1, 1, 1],
+            [3, 31, 5],
+            [12, 32, 64],
+            [13, 33, 1],
+            [25, 100, 63],
+            [64, 7, 100],
+            [2, 65, 0],
+        ] {
+            let (a_stride, b_stride, c_stride) = (k + 3, n + 5, n + 2);
+            let (a, b) = (f32s(&random.signed(m * a_stride)), f32s(&random.signed(k * b_stride)));
+            let expected = product(
+                |i, l| f64::from(a[i * a_stride + l]),
+                |l, j| f64::from(b[l * b_stride + j]),
+                [m, n, k],
+            );
+            let (a_view, b_view) = (View::new(&a, a_stride), View::new(&b, b_stride));
+            let mut c = poisoned(m * c_stride);
+            for accumulate in [false, true] {
+                Gemm { m, n, k, a: a_view, b: b_view, c: &mut c, c_stride, accumulate }
+                    .run_at(level);
+            }
+            let (mut got, mut twice) = (Vec::new(), Vec::new());
+            for (i, row) in c.chunks_exact(c_stride).enumerate() {
+                got.extend_from_slice(&row[..n]);
+                twice.extend(expected[i * n..][..n].iter().map(|x| 2.0 * x));
+                assert!(
+                    row[n..].iter().all(|x| x.is_nan()),
+                    "nothing is written beyond the columns"
+                );
+            }
+            assert_close(&got, &twice, 1e-6, &format!("gemm {m}×{n}×{k} {}", level.name()));
+        }
+    }
+}
+
+#[test]
+fn gemm_reads_a_transposed() {
+    let mut random = Random::new(2);
+    let (m, n, k) = (17, 40, 33);
+    let (a, b) = (f32s(&random.signed(k * m)), f32s(&random.signed(k * n)));
+    let expected =
+        product(|i, l| f64::from(a[l * m + i]), |l, j| f64::from(b[l * n + j]), [m, n, k]);
+    for level in Level::available() {
+        let mut c = poisoned(m * n);
+        let (a, b) = (View::new(&a, m).transposed(), View::new(&b, n));
+        Gemm { m, n, k, a, b, c: &mut c, c_stride: n, accumulate: false }.run_at(level);
+        assert_close(&c, &expected, 1e-6, level.name());
+    }
+}
+
+#[test]
+fn a_matrix_applies_to_one_token_and_to_many_on_any_threads() {
+    let mut random = Random::new(3);
+    for threads in [1, 2, 3] {
+        let pool = Pool::new(threads);
+        for [outputs, inputs] in [[1, 1], [31, 7], [32, 64], [33, 63], [100, 130], [257, 33]] {
+            let rows = f32s(&random.signed(outputs * inputs));
+            let matrix = Matrix::from_rows(&rows, outputs, inputs);
+            let mut row = poisoned(inputs);
+            matrix.read_row(outputs - 1, &mut row);
+            assert_eq!(row, rows[(outputs - 1) * inputs..], "rows can be read back");
+            for tokens in [1, 2, 13, 100] {
+                let x = f32s(&random.signed(tokens * inputs));
+                let expected = product(
+                    |t, i| f64::from(x[t * inputs + i]),
+                    |i, o| f64::from(rows[o * inputs + i]),
+                    [tokens, outputs, inputs],
+                );
+                for level in Level::available() {
+                    let mut y = poisoned(tokens * outputs);
+                    matrix.apply_at(level, &pool, &x, &mut y);
+                    assert_close(
+                        &y,
+                        &expected,
+                        1e-6,
+                        &format!("{outputs}×{inputs}, {tokens}, {}", level.name()),
+                    );
+                }
+            }
+        }
+    }
+}
+
+struct Exp<'a>(&'a mut [f32]);
+
+impl Kernel for Exp<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        kernels::cpu::vector::map(s, self.0, |x| s.exp(x));
+    }
+}
+
+#[test]
+fn exp_is_exact_to_a_few_ulp_and_keeps_infinities_and_nan() {
+    let x: Vec<f32> = (-8700..8800).map(|i| i as f32 * 0.01).collect();
+    for level in Level::available() {
+        let mut y = x.clone();
+        run_at(level, Exp(&mut y));
+        for (x, y) in x.iter().zip(&y) {
+            let expected = f64::from(*x).exp();
+            assert!(
+                (f64::from(*y) / expected - 1.0).abs() < 3e-7,
+                "exp({x}) = {y}, not {expected} ({})",
+                level.name()
+            );
+        }
+        let mut edges = [f32::NEG_INFINITY, -200.0, 0.0, f32::NAN];
+        run_at(level, Exp(&mut edges));
+        assert_eq!(edges[..3], [0.0, 0.0, 1.0]);
+        assert!(edges[3].is_nan(), "a NaN must not be hidden ({})", level.name());
+    }
+}
+
+#[test]
+fn a_pool_runs_every_piece_once_and_reports_panics() {
+    for threads in [1, 2, 4] {
+        let pool = Pool::new(threads);
+        for n in [0, 1, 2, 7, 100] {
+            let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            for _ in 0..50 {
+                pool.for_each(n, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50));
+        }
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.for_each(8, |i| assert_ne!(i, 5));
+        }));
+        assert!(caught.is_err(), "a panic in a piece reaches the caller");
+        let sum = AtomicUsize::new(0);
+        pool.for_each(8, |i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 28, "the pool works on after a panic");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        pool.for_each(3, |_| ());
+    }
+}
+
+#[test]
+fn dot_products_are_exact_at_every_length() {
+    let mut random = Random::new(4);
+    for n in [0, 1, 7, 16, 63, 64, 65, 200] {
+        let (a, b) = (f32s(&random.uniform(n, 0.0, 1.0)), f32s(&random.uniform(n, 0.0, 1.0)));
+        let expected: f64 = f64s(&a).iter().zip(f64s(&b)).map(|(a, b)| a * b).sum();
+        for level in Level::available() {
+            assert_close(&[run_at(level, Dot(&a, &b))], &[expected], 1e-6, level.name());
+        }
+    }
+}
+
+struct Dot<'a>(&'a [f32], &'a [f32]);
+
+impl Kernel for Dot<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) -> f32 {
+        kernels::cpu::vector::dot(s, self.0, self.1)
+    }
+}
