@@ -1,0 +1,233 @@
+//! Candidates between rows and [`search::campaign::Candidate`].
+
+use std::collections::BTreeMap;
+
+use search::campaign::{Candidate, History, Progress};
+use search::latency::Timing;
+use search::wire::Value;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
+
+use crate::error::DbError;
+use crate::open::Store;
+use crate::row;
+
+impl Store {
+    /// What the campaign's state machine goes on from: all its candidates, and the whole latency table.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn history(&self, name: &str) -> Result<History, DbError> {
+        let sql = |source| self.sql("reading the campaign", source);
+        let campaign_id = self.campaign_id(name).await?;
+        let candidates = {
+            let mut connection = self.pool.acquire().await.map_err(sql)?;
+            let mut transaction = connection.begin().await.map_err(sql)?;
+            self.candidates(&mut transaction, campaign_id).await?
+        };
+        Ok(History { candidates, latencies: self.latencies().await? })
+    }
+
+    /// All candidates of a campaign, by number.
+    pub(crate) async fn candidates(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<Vec<Candidate>, DbError> {
+        let sql = |source| self.sql("reading the candidates", source);
+        let rows = sqlx::query("SELECT * FROM candidates WHERE campaign_id = ? ORDER BY number")
+            .bind(campaign_id)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(sql)?;
+        let value_rows: Vec<(i64, String, f64, Option<f64>)> = sqlx::query_as(
+            "SELECT candidate_id, name, mean, standard_error FROM candidate_values \
+             JOIN candidates ON candidates.id = candidate_id WHERE campaign_id = ?",
+        )
+        .bind(campaign_id)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let mut values: BTreeMap<i64, BTreeMap<String, Value>> = BTreeMap::new();
+        for (id, name, mean, standard_error) in value_rows {
+            values.entry(id).or_default().insert(name, Value { mean, standard_error });
+        }
+        let points: Vec<(i64, i64, f64)> = sqlx::query_as(
+            "SELECT candidate_id, p.tokens, loss FROM curve_points p JOIN candidates ON candidates.id = candidate_id \
+             WHERE campaign_id = ? ORDER BY candidate_id, p.tokens",
+        )
+        .bind(campaign_id)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let mut curves: BTreeMap<i64, Vec<(u64, f64)>> = BTreeMap::new();
+        for (id, tokens, loss) in points {
+            curves.entry(id).or_default().push((tokens.cast_unsigned(), loss));
+        }
+        let timing_rows = sqlx::query(
+            "SELECT w.* FROM whole_timings w JOIN candidates ON candidates.id = candidate_id WHERE campaign_id = ?",
+        )
+        .bind(campaign_id)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let mut wholes: BTreeMap<i64, BTreeMap<String, Timing>> = BTreeMap::new();
+        for timing in &timing_rows {
+            wholes
+                .entry(timing.try_get("candidate_id").map_err(sql)?)
+                .or_default()
+                .insert(timing.try_get("name").map_err(sql)?, row::timing(timing).map_err(sql)?);
+        }
+        rows.iter()
+            .map(|row| {
+                let id: i64 = row.try_get("id").map_err(sql)?;
+                Ok(Candidate {
+                    values: values.remove(&id).unwrap_or_default(),
+                    whole: wholes.remove(&id).unwrap_or_default(),
+                    curve: curves.remove(&id).unwrap_or_default(),
+                    ..self.candidate_row(row)?
+                })
+            })
+            .collect()
+    }
+
+    /// The columns of one row; its values, timings and curve are left empty.
+    fn candidate_row(&self, row: &SqliteRow) -> Result<Candidate, DbError> {
+        let sql = |source| self.sql("reading the candidates", source);
+        let number: u32 = row.try_get("number").map_err(sql)?;
+        let text: String = row.try_get("architecture").map_err(sql)?;
+        let architecture = text.parse().map_err(|error| {
+            self.corrupt(format!("the architecture of candidate {number}"), error)
+        })?;
+        let word: String = row.try_get("state").map_err(sql)?;
+        let reason = row.try_get("reason").map_err(sql)?;
+        let log = row.try_get("log").map_err(sql)?;
+        let state = row::state(&word, reason, log).ok_or_else(|| {
+            self.corrupt(
+                format!("the state of candidate {number}"),
+                format!("unknown word `{word}`"),
+            )
+        })?;
+        Ok(Candidate {
+            number,
+            architecture,
+            reference: row.try_get("reference").map_err(sql)?,
+            origin: row.try_get("origin").map_err(sql)?,
+            state,
+            failed_attempts: row.try_get("failed_attempts").map_err(sql)?,
+            values: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            curve: Vec::new(),
+            seed: row.try_get::<i64, _>("seed").map_err(sql)?.cast_unsigned(),
+            tokens: row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned(),
+            train_seconds: row.try_get("train_seconds").map_err(sql)?,
+            checkpoint: row
+                .try_get::<Option<String>, _>("checkpoint")
+                .map_err(sql)?
+                .map(Into::into),
+        })
+    }
+}
+
+/// Writes the whole candidate, new or changed.
+pub(crate) async fn write(
+    connection: &mut SqliteConnection,
+    campaign_id: i64,
+    candidate: &Candidate,
+) -> Result<u64, sqlx::Error> {
+    let (state, reason, log) = row::state_columns(&candidate.state);
+    // Number, architecture, reference, origin and seed never change.
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
+         failed_attempts, tokens, train_seconds, checkpoint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (campaign_id, number) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
+         log = excluded.log, failed_attempts = excluded.failed_attempts, tokens = excluded.tokens, \
+         train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint RETURNING id",
+    )
+    .bind(campaign_id)
+    .bind(candidate.number)
+    .bind(candidate.architecture.to_string())
+    .bind(candidate.architecture.id().as_str())
+    .bind(&candidate.reference)
+    .bind(&candidate.origin)
+    .bind(candidate.seed.cast_signed())
+    .bind(state)
+    .bind(reason)
+    .bind(log)
+    .bind(candidate.failed_attempts)
+    .bind(candidate.tokens.cast_signed())
+    .bind(candidate.train_seconds)
+    .bind(candidate.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()))
+    .fetch_one(&mut *connection)
+    .await?;
+    for table in [
+        "DELETE FROM candidate_values WHERE candidate_id = ?",
+        "DELETE FROM whole_timings WHERE candidate_id = ?",
+        "DELETE FROM curve_points WHERE candidate_id = ?",
+    ] {
+        sqlx::query(table).bind(id).execute(&mut *connection).await?;
+    }
+    for (name, value) in &candidate.values {
+        sqlx::query("INSERT INTO candidate_values (candidate_id, name, mean, standard_error) VALUES (?, ?, ?, ?)")
+            .bind(id)
+            .bind(name)
+            .bind(value.mean)
+            .bind(value.standard_error)
+            .execute(&mut *connection)
+            .await?;
+    }
+    for (name, timing) in &candidate.whole {
+        sqlx::query(
+            "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(id)
+        .bind(name)
+        .bind(timing.median_us)
+        .bind(timing.spread_us)
+        .bind(timing.samples)
+        .bind(timing.other_load)
+        .bind(&timing.kernels)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for (tokens, loss) in &candidate.curve {
+        sqlx::query(
+            "INSERT OR REPLACE INTO curve_points (candidate_id, tokens, loss) VALUES (?, ?, ?)",
+        )
+        .bind(id)
+        .bind(tokens.cast_signed())
+        .bind(loss)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(1)
+}
+
+/// Adds a point to the curve of a candidate.
+pub(crate) async fn write_progress(
+    connection: &mut SqliteConnection,
+    campaign_id: i64,
+    progress: &Progress,
+    seconds: f64,
+) -> Result<u64, sqlx::Error> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "UPDATE candidates SET tokens = ?, train_seconds = ? WHERE campaign_id = ? AND number = ? RETURNING id",
+    )
+    .bind(progress.tokens.cast_signed())
+    .bind(seconds)
+    .bind(campaign_id)
+    .bind(progress.number)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(id) = id else { return Ok(0) };
+    sqlx::query(
+        "INSERT OR REPLACE INTO curve_points (candidate_id, tokens, loss) VALUES (?, ?, ?)",
+    )
+    .bind(id)
+    .bind(progress.tokens.cast_signed())
+    .bind(progress.loss)
+    .execute(connection)
+    .await?;
+    Ok(1)
+}

@@ -1,0 +1,198 @@
+//! Writing: what one event changes, in one transaction.
+
+use search::campaign::{Candidate, Progress};
+use search::latency::{LatencyEntry, Timing};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::candidates;
+use crate::error::{DbError, finite};
+use crate::open::Store;
+use crate::process::now_unix_s;
+use crate::row;
+use crate::runs::Run;
+
+/// One thing that changes in a campaign.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A candidate, new or changed: the whole row with its values, timings and curve.
+    Candidate(Candidate),
+    /// One more point of a training curve.
+    Progress {
+        /// Where the training stands.
+        progress: Progress,
+        /// Seconds of training so far.
+        seconds: f64,
+    },
+    /// A row of the latency table.
+    Latency(LatencyEntry),
+    /// A worker said hello.
+    Worker {
+        /// `trainer` or `profiler`.
+        role: String,
+        /// Name and version.
+        worker: String,
+        /// Device by name.
+        device: String,
+    },
+    /// The campaign file changed in something that keeps earlier results comparable.
+    Config {
+        /// The new file.
+        config_toml: String,
+        /// Candidates to evaluate now.
+        evaluations: u32,
+    },
+    /// Something to remember for people, in order.
+    Event {
+        /// A short word for it.
+        kind: String,
+        /// One sentence.
+        body: String,
+    },
+}
+
+impl Store {
+    /// Writes what one event changes: all of it or nothing. Gives the new revision.
+    ///
+    /// # Errors
+    /// When a number is not finite, the run was taken over, or SQLite cannot write (a full disk).
+    pub async fn apply(&self, run: &Run, changes: &[Change]) -> Result<i64, DbError> {
+        changes.iter().try_for_each(check)?;
+        let sql = |source| self.sql("writing to the campaign", source);
+        let now = now_unix_s();
+        let mut connection = self.pool.acquire().await.map_err(sql)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(sql)?;
+        let held = sqlx::query(
+            "UPDATE runs SET heartbeat_unix_s = ? WHERE id = ? AND ended_unix_s IS NULL",
+        )
+        .bind(now)
+        .bind(run.id)
+        .execute(&mut *transaction)
+        .await
+        .map_err(sql)?;
+        if held.rows_affected() != 1 {
+            return Err(DbError::RunLost);
+        }
+        for change in changes {
+            let touched = write(&mut transaction, run, now, change).await.map_err(sql)?;
+            if let (0, Change::Progress { progress, .. }) = (touched, change) {
+                return Err(DbError::NoCandidate { number: progress.number });
+            }
+        }
+        let revision: i64 = sqlx::query_scalar(
+            "UPDATE campaigns SET revision = revision + 1 WHERE id = ? RETURNING revision",
+        )
+        .bind(run.campaign_id)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(sql)?;
+        transaction.commit().await.map_err(sql)?;
+        Ok(revision)
+    }
+}
+
+/// Refuses what is not finite: NaN would become NULL, and infinity would enter a front.
+fn check(change: &Change) -> Result<(), DbError> {
+    match change {
+        Change::Candidate(candidate) => {
+            let number = candidate.number;
+            for (name, value) in &candidate.values {
+                finite(|| format!("{name} of candidate {number}"), value.mean)?;
+                finite(
+                    || format!("the standard error of {name} of candidate {number}"),
+                    value.standard_error.unwrap_or(0.0),
+                )?;
+            }
+            for (name, timing) in &candidate.whole {
+                check_timing(timing, || {
+                    format!("{name} of the whole model of candidate {number}")
+                })?;
+            }
+            finite(|| format!("the training time of candidate {number}"), candidate.train_seconds)?;
+            for (tokens, loss) in &candidate.curve {
+                finite(|| format!("the loss of candidate {number} at {tokens} tokens"), *loss)?;
+            }
+        }
+        Change::Progress { progress, seconds } => {
+            finite(|| format!("the training time of candidate {}", progress.number), *seconds)?;
+            let Progress { number, tokens, loss, .. } = *progress;
+            finite(|| format!("the loss of candidate {number} at {tokens} tokens"), loss)?;
+        }
+        Change::Latency(LatencyEntry { key, timing }) => check_timing(timing, || key.to_string())?,
+        Change::Worker { .. } | Change::Config { .. } | Change::Event { .. } => {}
+    }
+    Ok(())
+}
+
+fn check_timing(timing: &Timing, what: impl Fn() -> String) -> Result<(), DbError> {
+    let Timing { median_us, spread_us, other_load, .. } = *timing;
+    for (part, value) in
+        [("median", median_us), ("spread", spread_us), ("load from other processes", other_load)]
+    {
+        finite(|| format!("the {part} of the timing of {}", what()), value)?;
+    }
+    Ok(())
+}
+
+/// Writes one change; gives the number of rows it touched.
+async fn write(
+    connection: &mut SqliteConnection,
+    run: &Run,
+    now: i64,
+    change: &Change,
+) -> Result<u64, sqlx::Error> {
+    let campaign = run.campaign_id;
+    let done = match change {
+        Change::Candidate(candidate) => return candidates::write(connection, campaign, candidate).await,
+        Change::Progress { progress, seconds } => {
+            return candidates::write_progress(connection, campaign, progress, *seconds).await;
+        }
+        Change::Latency(LatencyEntry { key, timing }) => {
+            sqlx::query(
+                "INSERT OR REPLACE INTO latencies (key, kernels, key_json, median_us, spread_us, samples, \
+                 other_load, measured_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(key.to_string())
+            .bind(&timing.kernels)
+            .bind(row::json(key))
+            .bind(timing.median_us)
+            .bind(timing.spread_us)
+            .bind(timing.samples)
+            .bind(timing.other_load)
+            .bind(now)
+            .execute(connection)
+            .await?
+        }
+        Change::Worker { role, worker, device } => {
+            sqlx::query("INSERT OR IGNORE INTO workers (run_id, role, worker, device) VALUES (?, ?, ?, ?)")
+                .bind(run.id)
+                .bind(role)
+                .bind(worker)
+                .bind(device)
+                .execute(connection)
+                .await?
+        }
+        Change::Config { config_toml, evaluations } => {
+            sqlx::query("UPDATE campaigns SET config_toml = ?, evaluations = ?, finished = 0 WHERE id = ?")
+                .bind(config_toml)
+                .bind(evaluations)
+                .bind(campaign)
+                .execute(connection)
+                .await?
+        }
+        Change::Event { kind, body } => {
+            sqlx::query(
+                "INSERT INTO events (campaign_id, seq, run_id, at_unix_s, kind, body) \
+                 SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM events WHERE campaign_id = ?1",
+            )
+            .bind(campaign)
+            .bind(run.id)
+            .bind(now)
+            .bind(kind)
+            .bind(body)
+            .execute(connection)
+            .await?
+        }
+    };
+    Ok(done.rows_affected())
+}

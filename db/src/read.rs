@@ -1,0 +1,206 @@
+//! Reading what viewers show.
+
+use search::pareto::{Objectives, ranks};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row};
+
+use crate::error::DbError;
+use crate::open::Store;
+use crate::process::{Owner, now_unix_s};
+use crate::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot};
+
+/// A campaign with the run that is open on it, if there is one.
+const CAMPAIGNS: &str = "SELECT c.*, \
+    (SELECT coalesce(sum(max(0, r.heartbeat_unix_s - r.started_unix_s)), 0) FROM runs r WHERE r.campaign_id = c.id) \
+        AS active_seconds, \
+    o.host AS open_host, o.pid AS open_pid, o.process_start AS open_start, o.heartbeat_unix_s AS open_heartbeat \
+    FROM campaigns c LEFT JOIN runs o ON o.campaign_id = c.id AND o.ended_unix_s IS NULL \
+    WHERE ?1 IS NULL OR c.id = ?1 ORDER BY c.id";
+
+impl Store {
+    /// All campaigns, the oldest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn campaigns(&self) -> Result<Vec<Campaign>, DbError> {
+        let rows = sqlx::query(CAMPAIGNS)
+            .bind(None::<i64>)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| self.sql("listing the campaigns", source))?;
+        rows.iter().map(|row| Ok(self.campaign_row(row)?.0)).collect()
+    }
+
+    /// One campaign.
+    ///
+    /// # Errors
+    /// [`DbError::NoCampaign`] names those that exist.
+    pub async fn campaign(&self, name: &str) -> Result<Campaign, DbError> {
+        Ok(self.head(name).await?.0)
+    }
+
+    /// Everything a viewer shows of a campaign, at one moment.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn snapshot(&self, name: &str) -> Result<Snapshot, DbError> {
+        let sql = |source| self.sql("reading the campaign", source);
+        let campaign_id = self.campaign_id(name).await?;
+        let mut connection = self.pool.acquire().await.map_err(sql)?;
+        // A read transaction: all parts are of the same moment while a driver writes.
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        let row = sqlx::query(CAMPAIGNS)
+            .bind(campaign_id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(sql)?;
+        let (campaign, revision) = self.campaign_row(&row)?;
+        let mut candidates: Vec<Candidate> = self
+            .candidates(&mut transaction, campaign_id)
+            .await?
+            .into_iter()
+            .map(Candidate::from)
+            .collect();
+        transaction.commit().await.map_err(sql)?;
+        rank(&campaign.objectives, &mut candidates);
+        Ok(Snapshot { campaign, candidates, revision })
+    }
+
+    /// Changes whenever [`Store::snapshot`] would show something else; cheap enough to ask ten times a second.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn revision(&self, name: &str) -> Result<i64, DbError> {
+        Ok(self.head(name).await?.1)
+    }
+
+    /// The folder in which the campaign file lay.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn config_folder(&self, name: &str) -> Result<String, DbError> {
+        let campaign_id = self.campaign_id(name).await?;
+        sqlx::query_scalar("SELECT config_folder FROM campaigns WHERE id = ?")
+            .bind(campaign_id)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|source| self.sql("reading the campaign", source))
+    }
+
+    pub(crate) async fn campaign_id(&self, name: &str) -> Result<i64, DbError> {
+        let sql = |source| self.sql("looking for the campaign", source);
+        let found: Option<i64> = sqlx::query_scalar("SELECT id FROM campaigns WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(sql)?;
+        if let Some(id) = found {
+            return Ok(id);
+        }
+        let known = sqlx::query_scalar("SELECT name FROM campaigns ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(sql)?;
+        Err(DbError::NoCampaign { name: name.to_owned(), path: self.path.clone(), known })
+    }
+
+    async fn head(&self, name: &str) -> Result<(Campaign, i64), DbError> {
+        let campaign_id = self.campaign_id(name).await?;
+        let row = sqlx::query(CAMPAIGNS)
+            .bind(campaign_id)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|source| self.sql("reading the campaign", source))?;
+        self.campaign_row(&row)
+    }
+
+    /// A campaign and its revision.
+    fn campaign_row(&self, row: &SqliteRow) -> Result<(Campaign, i64), DbError> {
+        let sql = |source| self.sql("reading the campaign", source);
+        let name: String = row.try_get("name").map_err(sql)?;
+        let objectives: String = row.try_get("objectives").map_err(sql)?;
+        let objectives = serde_json::from_str(&objectives).map_err(|error| {
+            self.corrupt(format!("the list of objectives of campaign `{name}`"), error)
+        })?;
+        let latency: String = row.try_get("latency").map_err(sql)?;
+        let latency = serde_json::from_str(&latency).map_err(|error| {
+            self.corrupt(format!("the latency settings of campaign `{name}`"), error)
+        })?;
+        let open = match row.try_get::<Option<String>, _>("open_host").map_err(sql)? {
+            None => false,
+            Some(host) => {
+                let pid = row.try_get("open_pid").map_err(sql)?;
+                let process_start = row.try_get("open_start").map_err(sql)?;
+                let heartbeat = row.try_get("open_heartbeat").map_err(sql)?;
+                Owner { host, pid, process_start }.is_alive(heartbeat, now_unix_s())
+            }
+        };
+        let state = match (open, row.try_get("finished").map_err(sql)?) {
+            (true, _) => CampaignState::Running,
+            (false, true) => CampaignState::Finished,
+            (false, false) => CampaignState::Paused,
+        };
+        // A driver that dies writes nothing, but the shown state changes from running to paused: that counts as half a
+        // step, so the revision still only grows.
+        let revision = 2 * row.try_get::<i64, _>("revision").map_err(sql)? + i64::from(!open);
+        let campaign = Campaign {
+            name,
+            state,
+            evaluations: row.try_get("evaluations").map_err(sql)?,
+            seed: row.try_get::<i64, _>("seed").map_err(sql)?.cast_unsigned(),
+            objectives,
+            latency,
+            tokens: row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned(),
+            created_unix_s: row.try_get("created_unix_s").map_err(sql)?,
+            active_seconds: row.try_get::<i64, _>("active_seconds").map_err(sql)? as f64,
+            config_toml: row.try_get("config_toml").map_err(sql)?,
+        };
+        Ok((campaign, revision))
+    }
+}
+
+impl From<search::campaign::Candidate> for Candidate {
+    fn from(row: search::campaign::Candidate) -> Self {
+        use search::campaign::CandidateState as State;
+        Self {
+            number: row.number,
+            id: row.architecture.id(),
+            architecture: row.architecture,
+            reference: row.reference,
+            origin: row.origin,
+            state: match row.state {
+                State::Proposed => CandidateState::Proposed,
+                State::Training => CandidateState::Training,
+                State::Done => CandidateState::Done,
+                State::Infeasible { reason } => CandidateState::Infeasible { reason },
+                State::Failed { reason, log } => CandidateState::Failed { reason, log },
+            },
+            values: row.values,
+            decode_whole: row.whole.get("decode_us").cloned(),
+            prefill_whole: row.whole.get("prefill_us").cloned(),
+            curve: row.curve,
+            seed: row.seed,
+            tokens: row.tokens,
+            train_seconds: row.train_seconds,
+            rank: None,
+        }
+    }
+}
+
+/// Ranks of non-domination among the done candidates that have every objective.
+fn rank(objectives: &[String], candidates: &mut [Candidate]) {
+    let (places, points): (Vec<usize>, Vec<Objectives>) = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| candidate.state == CandidateState::Done)
+        .filter_map(|(place, candidate)| {
+            let point =
+                objectives.iter().map(|name| candidate.values.get(name).map(|value| value.mean));
+            let point = Objectives::new(point.collect::<Option<Vec<f64>>>()?).ok()?;
+            Some((place, point))
+        })
+        .unzip();
+    for (place, rank) in places.into_iter().zip(ranks(&points)) {
+        candidates[place].rank = Some(rank);
+    }
+}

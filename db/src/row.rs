@@ -1,0 +1,51 @@
+//! Between columns and types.
+
+use search::latency::Timing;
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use search::campaign::CandidateState;
+
+/// The columns `state`, `reason`, `log`.
+pub(crate) fn state_columns(state: &CandidateState) -> (&'static str, Option<&str>, Option<&str>) {
+    match state {
+        CandidateState::Proposed => ("proposed", None, None),
+        CandidateState::Training => ("training", None, None),
+        CandidateState::Done => ("done", None, None),
+        CandidateState::Infeasible { reason } => ("infeasible", Some(reason), None),
+        CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
+    }
+}
+
+/// The inverse of [`state_columns`]; none when the word is unknown.
+pub(crate) fn state(
+    word: &str,
+    reason: Option<String>,
+    log: Option<String>,
+) -> Option<CandidateState> {
+    let reason = reason.unwrap_or_default();
+    Some(match word {
+        "proposed" => CandidateState::Proposed,
+        "training" => CandidateState::Training,
+        "done" => CandidateState::Done,
+        "infeasible" => CandidateState::Infeasible { reason },
+        "failed" => CandidateState::Failed { reason, log: log.unwrap_or_default() },
+        _ => return None,
+    })
+}
+
+/// The timing in columns of these names.
+pub(crate) fn timing(row: &SqliteRow) -> Result<Timing, sqlx::Error> {
+    Ok(Timing {
+        median_us: row.try_get("median_us")?,
+        spread_us: row.try_get("spread_us")?,
+        samples: row.try_get("samples")?,
+        other_load: row.try_get("other_load")?,
+        kernels: row.try_get("kernels")?,
+    })
+}
+
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs of numbers and strings serialise")
+}
