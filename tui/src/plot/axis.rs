@@ -1,0 +1,156 @@
+//! An axis: its range, whether it is logarithmic, where a value falls, and ticks at round numbers.
+
+/// A range of values along one side of a plot.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Axis {
+    lo: f64,
+    hi: f64,
+    log: bool,
+}
+
+/// A labelled position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tick {
+    /// The value.
+    pub value: f64,
+    /// What is written beside it.
+    pub label: String,
+}
+
+/// Part of the range left free beyond the first and the last value.
+const MARGIN: f64 = 0.05;
+
+impl Axis {
+    /// An axis on which `lo` and `hi` both lie, with a small margin; logarithmic when they are positive and more than
+    /// a decade apart. Values that are not finite give the axis from 0 to 1.
+    pub fn spanning(lo: f64, hi: f64) -> Self {
+        if !lo.is_finite() || !hi.is_finite() {
+            return Self { lo: 0.0, hi: 1.0, log: false };
+        }
+        let (lo, hi) = (lo.min(hi).clamp(-1e200, 1e200), hi.max(lo).clamp(-1e200, 1e200));
+        if lo > 0.0 && hi / lo > 10.0 {
+            let margin = (hi / lo).powf(MARGIN);
+            return Self { lo: lo / margin, hi: hi * margin, log: true };
+        }
+        // A range that doubles cannot resolve, or none at all, is widened around the values.
+        let least = (lo.abs().max(hi.abs()) * 1e-6).max(1e-200);
+        let margin = if hi - lo > least {
+            (hi - lo) * MARGIN
+        } else if hi == 0.0 && lo == 0.0 {
+            1.0
+        } else {
+            lo.abs().max(hi.abs()) * MARGIN
+        };
+        Self { lo: lo - margin, hi: hi + margin, log: false }
+    }
+
+    /// Whether equal distances are equal ratios.
+    pub fn is_log(&self) -> bool {
+        self.log
+    }
+
+    /// First and last value.
+    pub fn range(&self) -> (f64, f64) {
+        (self.lo, self.hi)
+    }
+
+    /// Where a value falls: 0 at the start, 1 at the end, outside that beyond them; `None` when it has no place.
+    pub fn position(&self, value: f64) -> Option<f64> {
+        let at = if self.log {
+            (value.ln() - self.lo.ln()) / (self.hi.ln() - self.lo.ln())
+        } else {
+            (value - self.lo) / (self.hi - self.lo)
+        };
+        at.is_finite().then_some(at)
+    }
+
+    /// At most `most` ticks at round values within the range, ascending, all labels different.
+    pub fn ticks(&self, most: usize) -> Vec<Tick> {
+        if most == 0 {
+            return Vec::new();
+        }
+        if self.log { self.log_ticks(most) } else { self.linear_ticks(most) }
+    }
+
+    fn linear_ticks(&self, most: usize) -> Vec<Tick> {
+        let range = self.hi - self.lo;
+        let mut exponent = (range / most as f64).log10().floor() as i32 - 1;
+        loop {
+            for digit in [1.0, 2.0, 5.0] {
+                let step = digit * 10f64.powi(exponent);
+                let (first, last) = ((self.lo / step).ceil(), (self.hi / step).floor());
+                if last - first + 1.0 <= most as f64 {
+                    return (0..=(last - first).max(-1.0) as i64)
+                        .filter(|_| last >= first)
+                        .map(|i| {
+                            let value = (first + i as f64) * step;
+                            Tick {
+                                value,
+                                label: linear_label(
+                                    value,
+                                    exponent,
+                                    self.lo.abs().max(self.hi.abs()),
+                                ),
+                            }
+                        })
+                        .collect();
+                }
+            }
+            exponent += 1;
+        }
+    }
+
+    fn log_ticks(&self, most: usize) -> Vec<Tick> {
+        let (first, last) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
+        let digits: [&[f64]; 4] = [&[1.0, 2.0, 3.0, 5.0], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
+        let at = |digits: &[f64], every: i32| -> Vec<f64> {
+            (first..=last)
+                .filter(|exponent| exponent.rem_euclid(every) == 0)
+                .flat_map(|exponent| digits.iter().map(move |digit| digit * 10f64.powi(exponent)))
+                .filter(|value| (self.lo..=self.hi).contains(value))
+                .collect()
+        };
+        let decades = last - first + 1;
+        let values = digits
+            .iter()
+            .map(|digits| at(digits, 1))
+            .chain((2..=decades.max(2)).map(|every| at(&[1.0], every)))
+            .find(|values| values.len() <= most)
+            .unwrap_or_default();
+        values.into_iter().map(|value| Tick { value, label: log_label(value) }).collect()
+    }
+}
+
+/// As many decimals as the step has; a common prefix when every step is a multiple of it.
+fn linear_label(value: f64, exponent: i32, largest: f64) -> String {
+    // Rounding may leave −0.
+    let value = if value == 0.0 { 0.0 } else { value };
+    if largest >= 1e12 || exponent < -6 {
+        let digits = (largest.log10().floor() as i32 - exponent).clamp(0, 16) as usize;
+        return if value == 0.0 { "0".to_owned() } else { format!("{value:.digits$e}") };
+    }
+    for (prefix, power) in [("G", 9), ("M", 6), ("k", 3)] {
+        if largest >= 10f64.powi(power + 1) && exponent >= power {
+            return format!(
+                "{:.0}{}",
+                value / 10f64.powi(power),
+                if value == 0.0 { "" } else { prefix }
+            );
+        }
+    }
+    let decimals = (-exponent).max(0) as usize;
+    format!("{value:.decimals$}")
+}
+
+fn log_label(value: f64) -> String {
+    if !(1e-4..1e12).contains(&value) {
+        return format!("{value:.0e}");
+    }
+    for (prefix, power) in [("G", 9), ("M", 6), ("k", 3)] {
+        if value >= 0.999_999 * 10f64.powi(power) {
+            return format!("{:.0}{prefix}", value / 10f64.powi(power));
+        }
+    }
+    let decimals = (-(value.log10() + 1e-9).floor()).max(0.0) as usize;
+    format!("{value:.decimals$}")
+}
