@@ -10,6 +10,7 @@
 
 mod config;
 mod flat;
+mod staged;
 mod tables;
 
 use rand::{Rng, RngExt, SeedableRng};
@@ -21,7 +22,8 @@ pub use config::{
 
 use crate::architecture::Architecture;
 use crate::tensors::parameters;
-use flat::Flat;
+use flat::{Flat, check_depth};
+use staged::Staged;
 use tables::Tables;
 
 /// Why a space is impossible, and where the campaign file says so.
@@ -106,6 +108,9 @@ trait Form {
 
     /// How many genomes there are.
     fn size(&self, tables: &Tables) -> f64;
+
+    /// All of them; ask for the size first.
+    fn all(&self, tables: &Tables) -> Vec<Self::Genome>;
 }
 
 /// A checked space.
@@ -121,6 +126,7 @@ pub struct Space {
 struct Choices {
     tables: Tables,
     form: AnyForm,
+    depth: Option<Range>,
     min_parameters: u64,
     max_parameters: u64,
 }
@@ -128,6 +134,7 @@ struct Choices {
 #[derive(Debug, Clone)]
 enum AnyForm {
     Flat(Flat),
+    Staged(Staged),
 }
 
 /// Runs `$body` with `$form` bound to the form that the choices have.
@@ -135,6 +142,7 @@ macro_rules! with_form {
     ($choices:expr, $form:ident => $body:expr) => {
         match &$choices.form {
             AnyForm::Flat($form) => $body,
+            AnyForm::Staged($form) => $body,
         }
     };
 }
@@ -159,8 +167,16 @@ impl Space {
                 format!("{min_parameters} is more than max_parameters = {max_parameters}"),
             );
         }
-        let form = AnyForm::Flat(Flat::new(config)?);
-        let choices = Choices { tables, form, min_parameters, max_parameters };
+        let depth = config.depth;
+        if let Some(depth) = depth {
+            check_depth(depth)?;
+        }
+        let form = if config.stages.is_empty() {
+            AnyForm::Flat(Flat::new(config)?)
+        } else {
+            AnyForm::Staged(Staged::new(config, &tables)?)
+        };
+        let choices = Choices { tables, form, depth, min_parameters, max_parameters };
         let witness = choices.find_witness()?;
         Ok(Self { choices, witness })
     }
@@ -271,6 +287,11 @@ impl Space {
             });
         }
         with_form!(self.choices, form => form.read(tables, architecture).map(|_| ())?);
+        if self.choices.depth_missed(architecture) > 0 {
+            return Err(SpaceViolation::Model {
+                what: format!("a depth of {}", architecture.layers().len()),
+            });
+        }
         let parameters = parameters(architecture);
         if (self.choices.min_parameters..=self.choices.max_parameters).contains(&parameters) {
             Ok(())
@@ -283,7 +304,21 @@ impl Space {
         }
     }
 
-    /// Number of combinations of genes, the parameter limits not counted.
+    /// Every member, without repeats, in a fixed order; none if there could be more than `limit`.
+    pub fn enumerate(&self, limit: usize) -> Option<Vec<Architecture>> {
+        let choices = &self.choices;
+        if self.size() > limit as f64 {
+            return None;
+        }
+        with_form!(choices, form => {
+            let mut seen = std::collections::HashSet::new();
+            let all = form.all(&choices.tables).into_iter().map(|genome| form.express(&choices.tables, &genome));
+            Some(all.filter(|member| choices.within_limits(member) && seen.insert(member.clone())).collect())
+        })
+    }
+
+    /// Number of combinations of genes: an upper bound of the number of members, because limits are not counted and
+    /// some genes may be without effect (the shape of a mixer that no stage uses).
     pub fn size(&self) -> f64 {
         with_form!(self.choices, form => form.size(&self.choices.tables))
     }
@@ -306,7 +341,15 @@ impl Space {
 
 impl Choices {
     fn within_limits(&self, architecture: &Architecture) -> bool {
-        (self.min_parameters..=self.max_parameters).contains(&parameters(architecture))
+        self.depth_missed(architecture) == 0
+            && (self.min_parameters..=self.max_parameters).contains(&parameters(architecture))
+    }
+
+    /// By how many layers the depth is outside its range.
+    fn depth_missed(&self, architecture: &Architecture) -> u32 {
+        let depth = architecture.layers().len() as u32;
+        self.depth
+            .map_or(0, |Range { min, max }| min.saturating_sub(depth) + depth.saturating_sub(max))
     }
 
     fn draw<R: Rng + ?Sized>(&self, rng: &mut R) -> Architecture {
@@ -321,14 +364,15 @@ impl Choices {
     ) -> Result<Architecture, Architecture> {
         let miss = |architecture: &Architecture| {
             let parameters = parameters(architecture);
-            self.min_parameters.saturating_sub(parameters)
-                + parameters.saturating_sub(self.max_parameters)
+            let missed = self.min_parameters.saturating_sub(parameters)
+                + parameters.saturating_sub(self.max_parameters);
+            (self.depth_missed(architecture), missed)
         };
         with_form!(self, form => {
             let mut genome = form.project(&self.tables, &start);
             let mut best = (miss(&start), start);
             for _ in 0..CLIMB_STEPS {
-                if best.0 == 0 {
+                if best.0 == (0, 0) {
                     return Ok(best.1);
                 }
                 if let Some((next, _)) = form.mutate(&self.tables, &genome, rng) {
@@ -355,6 +399,13 @@ impl Choices {
             }
         }
         let nearest = nearest.expect("eight climbs were made and none arrived");
+        if self.depth_missed(&nearest) > 0 {
+            let depth = nearest.layers().len();
+            return invalid(
+                "space.depth",
+                format!("the stages cannot make it; the nearest found has {depth} layers"),
+            );
+        }
         let parameters = parameters(&nearest);
         if parameters > self.max_parameters {
             let limit = self.max_parameters;

@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 
 use super::config::{Range, SpaceConfig};
-use super::tables::Tables;
+use super::tables::{Tables, combinations};
 use super::{Form, SpaceError, SpaceViolation, invalid, pick, pick_other};
 use crate::architecture::{Architecture, Layer, MAX_LAYERS};
 
@@ -294,12 +294,35 @@ impl Form for Flat {
 
     fn size(&self, tables: &Tables) -> f64 {
         let at_width = |d: usize| {
-            let shapes: usize = tables.mixers.iter().map(|table| table.shapes(d).len()).sum();
-            let layer = (shapes * tables.ffn.len()) as f64;
+            let layer = all_layers(tables, d).len() as f64;
             (self.depth.min..=self.depth.max).map(|depth| layer.powf(f64::from(depth))).sum::<f64>()
         };
         (0..tables.d_model.len()).map(at_width).sum()
     }
+
+    fn all(&self, tables: &Tables) -> Vec<Genome> {
+        let mut all = Vec::new();
+        for d in 0..tables.d_model.len() {
+            let layers = all_layers(tables, d);
+            for depth in self.depth.min..=self.depth.max {
+                all.extend(combinations(&vec![layers.len(); depth as usize]).map(|choice| {
+                    Genome { d, layers: choice.into_iter().map(|index| layers[index]).collect() }
+                }));
+            }
+        }
+        all
+    }
+}
+
+/// Every layer that exists at one d_model.
+fn all_layers(tables: &Tables, d: usize) -> Vec<LayerGenes> {
+    let mut layers = Vec::new();
+    for (table, mixer) in tables.mixers.iter().enumerate() {
+        for shape in 0..mixer.shapes(d).len() {
+            layers.extend((0..tables.ffn.len()).map(|ffn| LayerGenes { table, shape, ffn }));
+        }
+    }
+    layers
 }
 
 impl Genome {

@@ -118,8 +118,8 @@ impl Tables {
 impl MixerTable {
     fn new(kind: MixerKind, genes: Vec<Gene>, d_model: &[u32]) -> Result<Self, SpaceError> {
         let key = |gene: &str| format!("space.mixers.{}.{gene}", kind.name());
-        let product =
-            genes.iter().fold(1_usize, |product, gene| product.saturating_mul(gene.values.len()));
+        let sizes: Vec<usize> = genes.iter().map(|gene| gene.values.len()).collect();
+        let product = sizes.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
         if product > MAX_SHAPES {
             let key = format!("space.mixers.{}", kind.name());
             return invalid(
@@ -134,8 +134,7 @@ impl MixerTable {
         for &d in d_model {
             let mut at_d: Vec<Shape> = Vec::new();
             let mut last = None;
-            for number in 0..product {
-                let indices = digits(number, &genes);
+            for indices in combinations(&sizes) {
                 let settings: Vec<Setting> =
                     genes.iter().zip(&indices).map(|(gene, &index)| gene.values[index]).collect();
                 match resolve(kind, d, &settings) {
@@ -421,14 +420,17 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
     Ok(mixer)
 }
 
-/// The indices of combination `number`, the last gene varying fastest.
-fn digits(mut number: usize, genes: &[Gene]) -> Vec<usize> {
-    let mut indices = vec![0; genes.len()];
-    for (index, gene) in indices.iter_mut().zip(genes).rev() {
-        *index = number % gene.values.len();
-        number /= gene.values.len();
-    }
-    indices
+/// Every choice of one index below each of `sizes`, the last varying fastest.
+pub(super) fn combinations(sizes: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let number_of_them: usize = sizes.iter().product();
+    (0..number_of_them).map(move |mut number| {
+        let mut indices = vec![0; sizes.len()];
+        for (index, &size) in indices.iter_mut().zip(sizes).rev() {
+            *index = number % size;
+            number /= size;
+        }
+        indices
+    })
 }
 
 /// Heads, width of what is stored by, width of what is stored: comparable between kinds.

@@ -30,6 +30,37 @@ head_width = [32]
 state_width = [16, 64]
 "#;
 
+/// Three stages over four mixers, with a depth that not every template reaches.
+const STAGED: &str = r#"
+d_model = [64, 128]
+depth = { min = 3, max = 14 }
+ffn = ["2x", 200]
+max_parameters = 2_000_000
+
+[mixers.attn]
+head_width = [32]
+[mixers.swa]
+head_width = [32]
+window = [32, 64]
+[mixers.dn]
+[mixers.m2]
+head_width = [32]
+state_width = [16, 64]
+
+[[stages]]
+mixers = ["dn", "m2", "attn"]
+repeat = { min = 1, max = 3 }
+[[stages]]
+ratios = ["0:1", "1:1"]
+ffns_per_mixer = [1]
+repeat = { min = 1, max = 2 }
+[[stages]]
+mixers = ["swa"]
+ratios = ["0:1"]
+ffns_per_mixer = [0, 2]
+repeat = { min = 1, max = 1 }
+"#;
+
 fn config(text: &str) -> SpaceConfig {
     toml::from_str(text).expect("the TOML of this test is a space section")
 }
@@ -60,7 +91,7 @@ fn edits(a: &Architecture, b: &Architecture) -> usize {
 proptest! {
     #[test]
     fn moves_stay_inside_and_move(seed in any::<u64>()) {
-        for space in [space(FLAT)] {
+        for space in [space(FLAT), space(STAGED)] {
             let rng = &mut ChaCha8Rng::seed_from_u64(seed);
             let a = space.sample(rng);
             prop_assert_eq!(space.contains(&a), Ok(()));
@@ -93,8 +124,8 @@ proptest! {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_moves(seed in any::<u64>()) {
-        let space = space(FLAT);
+    fn the_same_seed_makes_the_same_moves(seed in any::<u64>(), staged in any::<bool>()) {
+        let space = space(if staged { STAGED } else { FLAT });
         let play = || {
             let rng = &mut ChaCha8Rng::seed_from_u64(seed);
             let a = space.sample(rng);
@@ -108,17 +139,53 @@ proptest! {
 
 #[test]
 fn parents_outside_the_space_give_members() {
-    let space = space(FLAT);
-    let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let foreign: Architecture = "d=100,vocab=300 | 9*attn(h=5,kv=5,k=20)+ffn(333) | ffn(20)"
-        .parse()
-        .expect("an architecture");
-    assert!(space.contains(&foreign).is_err());
-    for _ in 0..50 {
-        let (child, _) = space.mutate(&foreign, rng);
-        assert_eq!(space.contains(&child), Ok(()));
-        let sample = space.sample(rng);
-        assert_eq!(space.contains(&space.recombine(&sample, &foreign, rng)), Ok(()));
+    for space in [space(FLAT), space(STAGED)] {
+        let rng = &mut ChaCha8Rng::seed_from_u64(1);
+        let foreign: Architecture = "d=100,vocab=300 | 9*attn(h=5,kv=5,k=20)+ffn(333) | ffn(20)"
+            .parse()
+            .expect("an architecture");
+        assert!(space.contains(&foreign).is_err());
+        for _ in 0..50 {
+            let (child, _) = space.mutate(&foreign, rng);
+            assert_eq!(space.contains(&child), Ok(()));
+            let sample = space.sample(rng);
+            assert_eq!(space.contains(&space.recombine(&sample, &foreign, rng)), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_template_expands_to_a_list_of_layers() {
+    let space = space(
+        "d_model = [64]\nffn = [100]\n[mixers.dn]\nkey_width = [32]\n[mixers.m2]\nhead_width = [32]\nstate_width = [16]\n\
+         [[stages]]\nratios = [\"1:2\"]\nffns_per_mixer = [2]\nrepeat = { min = 2, max = 2 }\n\
+         [[stages]]\nmixers = [\"m2\"]\nratios = [\"0:1\"]\nffns_per_mixer = [0]\nrepeat = { min = 1, max = 3 }\n",
+    );
+    // first stage dn:m2 or m2:dn; second stage 1, 2 or 3 repeats
+    let members = space.enumerate(6).expect("six members");
+    assert_eq!(members.len(), 6);
+    let block = "dn(h=2,k=32,v=32)+ffn(100) | ffn(100) | m2(h=4,p=32,n=16)+ffn(100) | ffn(100) | m2(h=4,p=32,n=16)+ffn(100) | ffn(100)";
+    let expected = format!("d=64,vocab=256,tied | {block} | {block} | 2*m2(h=4,p=32,n=16)");
+    assert!(members.iter().any(|member| member.to_string() == expected), "{members:#?}");
+    assert_eq!(space.enumerate(5), None);
+}
+
+#[test]
+fn every_member_of_a_small_space_is_reached_by_single_genes() {
+    let flat = "d_model = [64, 96]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", \"2x\"]\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\nstate_width = [16]\n";
+    let staged = "d_model = [64]\ndepth = { min = 3, max = 9 }\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\n[mixers.attn]\nhead_width = [32]\n\
+         [[stages]]\nmixers = [\"dn\", \"m2\"]\nrepeat = { min = 1, max = 2 }\n\
+         [[stages]]\nratios = [\"0:1\", \"1:1\"]\nffns_per_mixer = [0, 2]\nrepeat = { min = 1, max = 1 }\n";
+    for space in [space(flat), space(staged)] {
+        let members = space.enumerate(1 << 20).expect("a small space");
+        let mut reached = std::collections::HashSet::from([members[0].clone()]);
+        let mut new = vec![members[0].clone()];
+        while let Some(member) = new.pop() {
+            assert_eq!(space.contains(&member), Ok(()));
+            new.extend(space.neighbours(&member).into_iter().filter(|n| reached.insert(n.clone())));
+        }
+        assert_eq!(reached.len(), members.len());
+        assert!(members.len() as f64 <= space.size());
     }
 }
 

@@ -1,0 +1,543 @@
+//! The staged form: a template of stages, each of which repeats one block of at most two mixers (arXiv 2511.18890).
+//!
+//! A block is `a` times the first mixer and `b` times the second, each followed by the same number of FFNs. The shape
+//! of each mixer and the width of the FFN are genes of the whole model. An FFN beyond the first after a mixer is a layer
+//! without a mixer.
+
+use rand::{Rng, RngExt};
+
+use super::config::{FfnChoice, Range, Ratio, SpaceConfig, StageChoices};
+use super::tables::{Tables, combinations, listed};
+use super::{Form, SpaceError, SpaceViolation, invalid, pick, pick_other};
+use crate::architecture::{Architecture, Layer, MAX_LAYERS};
+
+/// More FFNs in a row than this are no use to anyone.
+const MAX_FFNS: u32 = 4;
+
+#[derive(Debug, Clone)]
+pub(super) struct Staged {
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Clone)]
+struct Stage {
+    /// Indices into the mixers of the tables.
+    mixers: Vec<usize>,
+    ratios: Vec<Ratio>,
+    ffns: Vec<u32>,
+    repeat: Range,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Genome {
+    /// Index into the choices of d_model.
+    d: usize,
+    ffn: usize,
+    /// For each mixer of the tables, used or not, the index of its shape at this d_model.
+    shapes: Vec<usize>,
+    stages: Vec<StageGenes>,
+}
+
+/// Indices into the stage's choices; `repeat` is the number itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StageGenes {
+    first: usize,
+    second: usize,
+    ratio: usize,
+    ffns: usize,
+    repeat: u32,
+}
+
+/// A mixer (index into the tables) with the number of FFNs after it.
+type Group = (usize, u32);
+
+impl Staged {
+    pub(super) fn new(config: &SpaceConfig, tables: &Tables) -> Result<Self, SpaceError> {
+        if config.ffn.contains(&FfnChoice::None) {
+            return invalid(
+                "space.ffn",
+                "\"none\" has no place beside stages; write ffns_per_mixer = [0, …] instead",
+            );
+        }
+        let stages: Result<Vec<_>, _> = config
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| Stage::new(index, stage, tables))
+            .collect();
+        let stages = stages?;
+        let longest: u64 = stages.iter().map(Stage::most_layers).sum();
+        if longest > MAX_LAYERS as u64 {
+            return invalid(
+                "space.stages",
+                format!("up to {longest} layers; at most {MAX_LAYERS} are possible"),
+            );
+        }
+        Ok(Self { stages })
+    }
+}
+
+impl Stage {
+    fn new(index: usize, choices: &StageChoices, tables: &Tables) -> Result<Self, SpaceError> {
+        let key = |name: &str| format!("space.stages.{index}.{name}");
+        let StageChoices { mixers, ratios, ffns_per_mixer, repeat } = choices;
+        let mixers = if mixers.is_empty() {
+            (0..tables.mixers.len()).collect()
+        } else {
+            listed(&key("mixers"), mixers)?;
+            let find = |&kind| {
+                tables.table(kind).ok_or_else(|| SpaceError {
+                    key: key("mixers"),
+                    message: format!(
+                        "{} has no table; add [space.mixers.{}]",
+                        kind.name(),
+                        kind.name()
+                    ),
+                })
+            };
+            mixers.iter().map(find).collect::<Result<_, _>>()?
+        };
+        listed(&key("ratios"), ratios)?;
+        listed(&key("ffns_per_mixer"), ffns_per_mixer)?;
+        if let Some(ffns) = ffns_per_mixer.iter().find(|&&ffns| ffns > MAX_FFNS) {
+            return invalid(key("ffns_per_mixer"), format!("must be 0 to {MAX_FFNS}, got {ffns}"));
+        }
+        if repeat.min == 0 || repeat.min > repeat.max || repeat.max as usize > MAX_LAYERS {
+            let Range { min, max } = repeat;
+            return invalid(
+                key("repeat"),
+                format!("must be a range within 1 to {MAX_LAYERS}, got min = {min}, max = {max}"),
+            );
+        }
+        Ok(Self { mixers, ratios: ratios.clone(), ffns: ffns_per_mixer.clone(), repeat: *repeat })
+    }
+
+    fn most_layers(&self) -> u64 {
+        let mixers = self.ratios.iter().map(|ratio| ratio.first + ratio.second).max().unwrap_or(0);
+        let layers = self.ffns.iter().copied().max().unwrap_or(0).max(1);
+        u64::from(mixers) * u64::from(layers) * u64::from(self.repeat.max)
+    }
+
+    /// The pairs that mean different blocks under `ratio`.
+    fn pairs(&self, ratio: Ratio) -> Vec<(usize, usize)> {
+        let n = self.mixers.len();
+        if ratio.first == 0 || n == 1 {
+            return (0..n)
+                .map(|second| (if n == 1 { 0 } else { (second + 1) % n }, second))
+                .collect();
+        }
+        (0..n)
+            .flat_map(|first| (0..n).map(move |second| (first, second)))
+            .filter(|(a, b)| a != b)
+            .collect()
+    }
+
+    /// Every gene of the stage but the number of repeats, which is 0 here.
+    fn blocks(&self) -> impl Iterator<Item = StageGenes> + '_ {
+        (0..self.ratios.len()).flat_map(move |ratio| {
+            self.pairs(self.ratios[ratio]).into_iter().flat_map(move |(first, second)| {
+                (0..self.ffns.len()).map(move |ffns| StageGenes {
+                    first,
+                    second,
+                    ratio,
+                    ffns,
+                    repeat: 0,
+                })
+            })
+        })
+    }
+
+    fn block(&self, genes: &StageGenes) -> Vec<Group> {
+        let ratio = self.ratios[genes.ratio];
+        let ffns = self.ffns[genes.ffns];
+        let mut block = vec![(self.mixers[genes.first], ffns); ratio.first as usize];
+        block.extend(vec![(self.mixers[genes.second], ffns); ratio.second as usize]);
+        block
+    }
+
+    fn repeats(&self) -> u32 {
+        self.repeat.max - self.repeat.min + 1
+    }
+
+    fn random<R: Rng + ?Sized>(&self, rng: &mut R) -> StageGenes {
+        let ratio = pick(rng, self.ratios.len());
+        let pairs = self.pairs(self.ratios[ratio]);
+        let (first, second) = pairs[pick(rng, pairs.len())];
+        StageGenes {
+            first,
+            second,
+            ratio,
+            ffns: pick(rng, self.ffns.len()),
+            repeat: rng.random_range(self.repeat.min..=self.repeat.max),
+        }
+    }
+
+    /// Every change of one gene. A mixer that would meet itself changes places with the other.
+    fn changes(
+        &self,
+        tables: &Tables,
+        index: usize,
+        genes: StageGenes,
+    ) -> Vec<(StageGenes, String)> {
+        let name = |mixer: usize| tables.mixers[self.mixers[mixer]].kind.name();
+        let mut all = Vec::new();
+        for other in (0..self.mixers.len()).filter(|&other| other != genes.first) {
+            let second = if other == genes.second { genes.first } else { genes.second };
+            let what = format!("stage {index} first mixer {} → {}", name(genes.first), name(other));
+            all.push((StageGenes { first: other, second, ..genes }, what));
+        }
+        for other in (0..self.mixers.len()).filter(|&other| other != genes.second) {
+            let first = if other == genes.first { genes.second } else { genes.first };
+            let what =
+                format!("stage {index} second mixer {} → {}", name(genes.second), name(other));
+            all.push((StageGenes { first, second: other, ..genes }, what));
+        }
+        for ratio in (0..self.ratios.len()).filter(|&ratio| ratio != genes.ratio) {
+            let what = format!(
+                "stage {index} ratio {} → {}",
+                self.ratios[genes.ratio], self.ratios[ratio]
+            );
+            all.push((StageGenes { ratio, ..genes }, what));
+        }
+        for ffns in (0..self.ffns.len()).filter(|&ffns| ffns != genes.ffns) {
+            let what = format!(
+                "stage {index} FFNs per mixer {} → {}",
+                self.ffns[genes.ffns], self.ffns[ffns]
+            );
+            all.push((StageGenes { ffns, ..genes }, what));
+        }
+        for repeat in (self.repeat.min..=self.repeat.max).filter(|&repeat| repeat != genes.repeat) {
+            all.push((
+                StageGenes { repeat, ..genes },
+                format!("stage {index} repeat {} → {repeat}", genes.repeat),
+            ));
+        }
+        all
+    }
+}
+
+impl Form for Staged {
+    type Genome = Genome;
+
+    fn random<R: Rng + ?Sized>(&self, tables: &Tables, rng: &mut R) -> Genome {
+        let d = pick(rng, tables.d_model.len());
+        Genome {
+            d,
+            ffn: pick(rng, tables.ffn.len()),
+            shapes: tables.mixers.iter().map(|table| pick(rng, table.shapes(d).len())).collect(),
+            stages: self.stages.iter().map(|stage| stage.random(rng)).collect(),
+        }
+    }
+
+    fn express(&self, tables: &Tables, genome: &Genome) -> Architecture {
+        let d_model = tables.d_model[genome.d];
+        let width = tables.ffn[genome.ffn].width(d_model);
+        let mut layers = Vec::new();
+        for (stage, genes) in self.stages.iter().zip(&genome.stages) {
+            let block = stage.block(genes);
+            for (table, ffns) in std::iter::repeat_n(block, genes.repeat as usize).flatten() {
+                let mixer = tables.mixers[table].shapes(genome.d)[genome.shapes[table]].mixer;
+                layers.push(Layer {
+                    mixer: Some(mixer),
+                    ffn_width: if ffns > 0 { width } else { None },
+                });
+                for _ in 1..ffns {
+                    layers.push(Layer { mixer: None, ffn_width: width });
+                }
+            }
+        }
+        Architecture::new(d_model, tables.vocab, tables.tied_embeddings, layers)
+            .expect("the tables hold checked choices only")
+    }
+
+    fn read(&self, tables: &Tables, architecture: &Architecture) -> Result<Genome, SpaceViolation> {
+        let d_model = architecture.d_model();
+        let d = tables
+            .d_model
+            .iter()
+            .position(|&choice| choice == d_model)
+            .ok_or_else(|| SpaceViolation::Model { what: format!("d_model = {d_model}") })?;
+        let mut shapes = vec![None; tables.mixers.len()];
+        let mut ffn = None;
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, layer) in architecture.layers().iter().enumerate() {
+            let refuse = |what: String| SpaceViolation::Layer { layer: index, what };
+            if let Some(mixer) = layer.mixer {
+                let table = tables.table(mixer.kind()).ok_or_else(|| refuse(mixer.to_string()))?;
+                let shape = tables.mixers[table]
+                    .index_of(d, &mixer)
+                    .ok_or_else(|| refuse(mixer.to_string()))?;
+                if *shapes[table].get_or_insert(shape) != shape {
+                    return Err(refuse(format!("a second shape, {mixer},")));
+                }
+                groups.push((table, 0));
+            }
+            if let Some(width) = layer.ffn_width {
+                let own = tables
+                    .ffn_index(d, Some(width))
+                    .ok_or_else(|| refuse(format!("an FFN of {width}")))?;
+                if *ffn.get_or_insert(own) != own {
+                    return Err(refuse(format!("a second FFN width, {width},")));
+                }
+                groups
+                    .last_mut()
+                    .ok_or_else(|| refuse("an FFN before the first mixer".to_owned()))?
+                    .1 += 1;
+            }
+        }
+        let mut stages = Vec::new();
+        let mut dead = vec![false; self.stages.len() * (groups.len() + 1)];
+        if !self.parse(&groups, 0, &mut stages, &mut dead) {
+            return Err(SpaceViolation::Model { what: "this order of mixers and FFNs".to_owned() });
+        }
+        let shapes = shapes.into_iter().map(|shape| shape.unwrap_or(0)).collect();
+        Ok(Genome { d, ffn: ffn.unwrap_or(0), shapes, stages })
+    }
+
+    /// The layers are cut into as many equal runs as there are stages; each takes the block that is most like its run.
+    fn project(&self, tables: &Tables, architecture: &Architecture) -> Genome {
+        let d = tables.nearest_d_model(architecture.d_model());
+        let layers = architecture.layers();
+        let shapes = tables.mixers.iter().map(|table| {
+            let own = layers
+                .iter()
+                .filter_map(|layer| layer.mixer)
+                .find(|mixer| mixer.kind() == table.kind);
+            own.map_or(0, |mixer| table.nearest_shape(d, &mixer))
+        });
+        let ffn = layers
+            .iter()
+            .find_map(|layer| layer.ffn_width)
+            .map_or(0, |width| tables.nearest_ffn(d, Some(width)));
+        let mut groups: Vec<(Option<usize>, u32)> = Vec::new();
+        for layer in layers {
+            if let Some(mixer) = layer.mixer {
+                groups.push((tables.table(mixer.kind()), 0));
+            }
+            if let (Some(_), Some(group)) = (layer.ffn_width, groups.last_mut()) {
+                group.1 += 1;
+            }
+        }
+        let count = self.stages.len();
+        let stages = self.stages.iter().enumerate().map(|(index, stage)| {
+            let run = &groups[index * groups.len() / count..(index + 1) * groups.len() / count];
+            let unlike = |genes: &StageGenes| {
+                let block = stage.block(genes);
+                let differing = run.iter().zip(block.iter().cycle()).map(|(got, wanted)| {
+                    2 * u64::from(got.0 != Some(wanted.0)) + u64::from(got.1.abs_diff(wanted.1))
+                });
+                differing.sum::<u64>()
+            };
+            let mut genes = stage.blocks().min_by_key(unlike).expect("no list of choices is empty");
+            let repeat = (run.len() / stage.block(&genes).len().max(1)) as u32;
+            genes.repeat = repeat.clamp(stage.repeat.min, stage.repeat.max);
+            genes
+        });
+        Genome { d, ffn, shapes: shapes.collect(), stages: stages.collect() }
+    }
+
+    fn mutate<R: Rng + ?Sized>(
+        &self,
+        tables: &Tables,
+        genome: &Genome,
+        rng: &mut R,
+    ) -> Option<(Genome, String)> {
+        // A stage has as much to say as all that the stages share.
+        let place = pick(rng, self.stages.len() + 1);
+        if place < self.stages.len() {
+            let changes = self.stages[place].changes(tables, place, genome.stages[place]);
+            if changes.is_empty() {
+                return None;
+            }
+            let (genes, what) = changes[pick(rng, changes.len())].clone();
+            return Some((genome.with_stage(place, genes), what));
+        }
+        match pick(rng, 3) {
+            0 => {
+                Some(genome.change_width(tables, pick_other(rng, tables.d_model.len(), genome.d)?))
+            }
+            1 => Some(genome.change_ffn(tables, pick_other(rng, tables.ffn.len(), genome.ffn)?)),
+            _ => {
+                let table = pick(rng, tables.mixers.len());
+                let mixer = &tables.mixers[table];
+                let genes = &mixer.shapes(genome.d)[genome.shapes[table]].genes;
+                let gene = pick(rng, genes.len());
+                let value = pick_other(rng, mixer.values(gene), genes[gene])?;
+                Some(genome.change_shape(
+                    tables,
+                    table,
+                    mixer.with_gene(genome.d, genes, gene, value)?,
+                ))
+            }
+        }
+    }
+
+    /// Stage by stage, and each shared gene, from either parent.
+    fn recombine<R: Rng + ?Sized>(
+        &self,
+        tables: &Tables,
+        a: &Genome,
+        b: &Genome,
+        rng: &mut R,
+    ) -> Genome {
+        let (a, b) = if rng.random_bool(0.5) { (a, b) } else { (b, a) };
+        let b = if a.d == b.d { b.clone() } else { b.change_width(tables, a.d).0 };
+        let mut child = a.clone();
+        for (own, other) in child.stages.iter_mut().zip(&b.stages) {
+            if rng.random_bool(0.5) {
+                *own = *other;
+            }
+        }
+        for (own, other) in child.shapes.iter_mut().zip(&b.shapes) {
+            if rng.random_bool(0.5) {
+                *own = *other;
+            }
+        }
+        if rng.random_bool(0.5) {
+            child.ffn = b.ffn;
+        }
+        child
+    }
+
+    fn neighbours(&self, tables: &Tables, genome: &Genome) -> Vec<(Genome, String)> {
+        let mut all = Vec::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            for (genes, what) in stage.changes(tables, index, genome.stages[index]) {
+                all.push((genome.with_stage(index, genes), what));
+            }
+        }
+        for (index, table) in tables.mixers.iter().enumerate() {
+            let genes = &table.shapes(genome.d)[genome.shapes[index]].genes;
+            for gene in 0..genes.len() {
+                for value in (0..table.values(gene)).filter(|&value| value != genes[gene]) {
+                    if let Some(shape) = table.with_gene(genome.d, genes, gene, value) {
+                        all.push(genome.change_shape(tables, index, shape));
+                    }
+                }
+            }
+        }
+        for ffn in (0..tables.ffn.len()).filter(|&ffn| ffn != genome.ffn) {
+            all.push(genome.change_ffn(tables, ffn));
+        }
+        for d in (0..tables.d_model.len()).filter(|&d| d != genome.d) {
+            all.push(genome.change_width(tables, d));
+        }
+        all
+    }
+
+    fn size(&self, tables: &Tables) -> f64 {
+        let stages: f64 = self
+            .stages
+            .iter()
+            .map(|stage| stage.blocks().count() as f64 * f64::from(stage.repeats()))
+            .product();
+        let shapes = |d: usize| {
+            tables.mixers.iter().map(|table| table.shapes(d).len() as f64).product::<f64>()
+        };
+        (0..tables.d_model.len()).map(shapes).sum::<f64>() * tables.ffn.len() as f64 * stages
+    }
+
+    fn all(&self, tables: &Tables) -> Vec<Genome> {
+        let blocks: Vec<Vec<StageGenes>> =
+            self.stages.iter().map(|stage| stage.blocks().collect()).collect();
+        let mut all = Vec::new();
+        for d in 0..tables.d_model.len() {
+            let mut sizes = vec![tables.ffn.len()];
+            sizes.extend(tables.mixers.iter().map(|table| table.shapes(d).len()));
+            for (stage, blocks) in self.stages.iter().zip(&blocks) {
+                sizes.extend([blocks.len(), stage.repeats() as usize]);
+            }
+            for choice in combinations(&sizes) {
+                let (shapes, stages) = choice[1..].split_at(tables.mixers.len());
+                let stages = stages.chunks_exact(2).zip(&self.stages).zip(&blocks).map(
+                    |((genes, stage), blocks)| StageGenes {
+                        repeat: stage.repeat.min + genes[1] as u32,
+                        ..blocks[genes[0]]
+                    },
+                );
+                all.push(Genome {
+                    d,
+                    ffn: choice[0],
+                    shapes: shapes.to_vec(),
+                    stages: stages.collect(),
+                });
+            }
+        }
+        all
+    }
+}
+
+impl Staged {
+    /// Finds genes for the stages after `found` that make exactly the groups from `at` on. `dead` remembers, for each
+    /// stage and position, that there are none.
+    fn parse(
+        &self,
+        groups: &[Group],
+        at: usize,
+        found: &mut Vec<StageGenes>,
+        dead: &mut [bool],
+    ) -> bool {
+        let Some(stage) = self.stages.get(found.len()) else {
+            return at == groups.len();
+        };
+        let memory = found.len() * (groups.len() + 1) + at;
+        if dead[memory] {
+            return false;
+        }
+        for genes in stage.blocks() {
+            let block = stage.block(&genes);
+            let mut end = at;
+            for repeat in 1..=stage.repeat.max {
+                if !groups[end..].starts_with(&block) {
+                    break;
+                }
+                end += block.len();
+                if repeat >= stage.repeat.min {
+                    found.push(StageGenes { repeat, ..genes });
+                    if self.parse(groups, end, found, dead) {
+                        return true;
+                    }
+                    found.pop();
+                }
+            }
+        }
+        dead[memory] = true;
+        false
+    }
+}
+
+impl Genome {
+    fn with_stage(&self, index: usize, genes: StageGenes) -> Self {
+        let mut child = self.clone();
+        child.stages[index] = genes;
+        child
+    }
+
+    fn change_shape(&self, tables: &Tables, table: usize, shape: usize) -> (Self, String) {
+        let mixer = &tables.mixers[table];
+        let shapes = mixer.shapes(self.d);
+        let what = format!(
+            "{} {}",
+            mixer.kind.name(),
+            mixer.difference(&shapes[self.shapes[table]], &shapes[shape])
+        );
+        let mut child = self.clone();
+        child.shapes[table] = shape;
+        (child, what)
+    }
+
+    fn change_ffn(&self, tables: &Tables, ffn: usize) -> (Self, String) {
+        let show = |ffn: usize| tables.ffn[ffn].width(tables.d_model[self.d]).unwrap_or(0);
+        (Self { ffn, ..self.clone() }, format!("ffn {} → {}", show(self.ffn), show(ffn)))
+    }
+
+    /// The same genes at another width; a shape that does not exist there becomes the one most like it.
+    fn change_width(&self, tables: &Tables, d: usize) -> (Self, String) {
+        let shapes = tables.mixers.iter().zip(&self.shapes);
+        let shapes = shapes
+            .map(|(table, &shape)| table.most_like(d, &table.shapes(self.d)[shape].genes))
+            .collect();
+        let what = format!("d_model {} → {}", tables.d_model[self.d], tables.d_model[d]);
+        (Self { d, shapes, ..self.clone() }, what)
+    }
+}
