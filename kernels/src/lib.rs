@@ -20,11 +20,13 @@ pub mod activation;
 pub mod attention;
 pub mod cpu;
 pub mod delta_rule;
+pub mod device;
 pub mod linear_attention;
 pub mod norm;
 pub mod rope;
 pub mod short_conv;
 pub mod swiglu;
+pub mod timing;
 
 /// The version of the kernels, which stands beside every latency: timings of different versions are not compared.
 pub const VERSION: &str = concat!("kernels ", env!("CARGO_PKG_VERSION"));

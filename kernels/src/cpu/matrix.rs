@@ -71,11 +71,16 @@ impl Matrix {
 
     /// Y `[T, out]` ← X `[T, in]` · Wᵀ on the threads of the pool.
     pub fn apply(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
-        self.apply_at(Level::best(), pool, x, y);
+        self.apply_at(Level::best(), pool, x, y, false);
     }
 
-    /// [`Matrix::apply`] at a given level.
-    pub fn apply_at(&self, level: Level, pool: &Pool, x: &[f32], y: &mut [f32]) {
+    /// Y `[T, out]` += X `[T, in]` · Wᵀ on the threads of the pool.
+    pub fn apply_add(&self, pool: &Pool, x: &[f32], y: &mut [f32]) {
+        self.apply_at(Level::best(), pool, x, y, true);
+    }
+
+    /// [`Matrix::apply`], or [`Matrix::apply_add`] with `accumulate`, at a given level.
+    pub fn apply_at(&self, level: Level, pool: &Pool, x: &[f32], y: &mut [f32], accumulate: bool) {
         let tokens = x.len() / self.inputs;
         assert_eq!(x.len(), tokens * self.inputs, "matrix: x must be [T, {}]", self.inputs);
         assert_eq!(
@@ -89,7 +94,7 @@ impl Matrix {
         pool.run(|thread| {
             let range = (panels * thread / pool.threads(), panels * (thread + 1) / pool.threads());
             // Each thread writes the columns of its own panels only.
-            run_at(level, Apply { matrix: self, tokens, x, y: &y, panels: range });
+            run_at(level, Apply { matrix: self, tokens, x, y: &y, panels: range, accumulate });
         });
     }
 }
@@ -101,6 +106,7 @@ struct Apply<'a> {
     x: &'a [f32],
     y: &'a SharedMut<'a>,
     panels: (usize, usize),
+    accumulate: bool,
 }
 
 impl Kernel for Apply<'_> {
@@ -122,10 +128,11 @@ impl Apply<'_> {
             // other thread writes.
             unsafe {
                 let weights = panels.as_ptr().add(panel * PANEL * inputs);
-                let y = self.y.as_ptr().add(panel * PANEL);
+                let c = self.y.as_ptr().add(panel * PANEL);
+                let out = Tile { c, stride: 0, height: 1, width, accumulate: self.accumulate };
                 match S::LANES {
-                    16 => panel_of_one::<S, 2>(s, weights, self.x.as_ptr(), *inputs, y, width),
-                    8 => panel_of_one::<S, 4>(s, weights, self.x.as_ptr(), *inputs, y, width),
+                    16 => panel_of_one::<S, 2>(s, weights, self.x.as_ptr(), *inputs, &out),
+                    8 => panel_of_one::<S, 4>(s, weights, self.x.as_ptr(), *inputs, &out),
                     _ => unreachable!("the lanes of all instruction sets are listed"),
                 }
             }
@@ -157,7 +164,13 @@ impl Apply<'_> {
                     unsafe {
                         let weights = panels.as_ptr().add(panel * PANEL * inputs);
                         let c = self.y.as_ptr().add((block + row) * outputs + panel * PANEL);
-                        let out = Tile { c, stride: *outputs, height, width, accumulate: false };
+                        let out = Tile {
+                            c,
+                            stride: *outputs,
+                            height,
+                            width,
+                            accumulate: self.accumulate,
+                        };
                         gemm::tile_of_height(
                             s,
                             *inputs,
@@ -177,15 +190,14 @@ impl Apply<'_> {
 /// The outputs of one panel for one token.
 ///
 /// # Safety
-/// `weights` holds `[inputs, PANEL]`, `x` `[inputs]`; `width` ≤ PANEL values are writable at `y`.
+/// `weights` holds `[inputs, PANEL]`, `x` `[inputs]`; `out` describes one writable row.
 #[inline(always)]
 unsafe fn panel_of_one<S: Simd, const VECTORS: usize>(
     s: S,
     weights: *const f32,
     x: *const f32,
     inputs: usize,
-    y: *mut f32,
-    width: usize,
+    out: &Tile,
 ) {
     let mut sums = [[s.splat(0.0); VECTORS]; STRANDS];
     let whole = inputs / STRANDS * STRANDS;
@@ -212,11 +224,13 @@ unsafe fn panel_of_one<S: Simd, const VECTORS: usize>(
         let [first, second, third, fourth] = sums;
         for (v, sum) in first.into_iter().enumerate() {
             let sum = s.add(s.add(sum, second[v]), s.add(third[v], fourth[v]));
-            let rest = width.saturating_sub(v * S::LANES);
+            let rest = out.width.saturating_sub(v * S::LANES);
+            let y = out.c.add((v * S::LANES).min(out.width));
             if rest >= S::LANES {
-                s.store(y.add(v * S::LANES), sum);
+                s.store(y, if out.accumulate { s.add(s.load(y), sum) } else { sum });
             } else if rest > 0 {
-                s.store_part(y.add(v * S::LANES), rest, sum);
+                let sum = if out.accumulate { s.add(s.load_part(y, rest), sum) } else { sum };
+                s.store_part(y, rest, sum);
             }
         }
     }

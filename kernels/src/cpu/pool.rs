@@ -104,6 +104,40 @@ impl Pool {
             }
         });
     }
+
+    /// Calls `f(i, chunk)` for every chunk of `length` elements, the last one possibly shorter.
+    pub fn chunks_mut(
+        &self,
+        slice: &mut [f32],
+        length: usize,
+        f: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let total = slice.len();
+        let shared = SharedMut::new(slice);
+        self.for_each(total.div_ceil(length.max(1)), |i| {
+            let from = i * length;
+            // SAFETY: each i is handed out once, and the chunks of different i do not overlap.
+            f(i, unsafe { shared.part(from, length.min(total - from)) });
+        });
+    }
+
+    /// Calls `f(i, a_chunk, b_chunk)` for i below `n`: `a` and `b` cut into `n` equal chunks each.
+    pub fn pairs_mut(
+        &self,
+        n: usize,
+        a: &mut [f32],
+        b: &mut [f32],
+        f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let (a_length, b_length) = (a.len() / n.max(1), b.len() / n.max(1));
+        let (a, b) = (SharedMut::new(a), SharedMut::new(b));
+        self.for_each(n, |i| {
+            // SAFETY: each i is handed out once, and the chunks of different i do not overlap.
+            let (a, b) =
+                unsafe { (a.part(i * a_length, a_length), b.part(i * b_length, b_length)) };
+            f(i, a, b);
+        });
+    }
 }
 
 impl Drop for Pool {

@@ -65,6 +65,32 @@ pub fn update<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V, S::V) ->
     );
 }
 
+/// out_i ← f(x_i, y_i)
+#[inline(always)]
+pub fn combine<S: Simd>(
+    s: S,
+    x: &[f32],
+    y: &[f32],
+    out: &mut [f32],
+    f: impl Fn(S::V, S::V) -> S::V,
+) {
+    assert_eq!((x.len(), y.len()), (out.len(), out.len()));
+    let (n, x, y, out) = (x.len(), x.as_ptr(), y.as_ptr(), out.as_mut_ptr());
+    vectors::<S>(
+        n,
+        // SAFETY: i + LANES ≤ n, the length of all.
+        |i| unsafe { s.store(out.add(i), f(s.load(x.add(i)), s.load(y.add(i)))) },
+        // SAFETY: i + rest = n, the length of all.
+        |i, rest| unsafe {
+            s.store_part(
+                out.add(i),
+                rest,
+                f(s.load_part(x.add(i), rest), s.load_part(y.add(i), rest)),
+            );
+        },
+    );
+}
+
 /// x_i ← f(x_i)
 #[inline(always)]
 pub fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::V) -> S::V) {

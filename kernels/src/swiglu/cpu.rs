@@ -2,13 +2,15 @@
 
 use crate::cpu::{Kernel, Simd, vector};
 
-/// up ← SiLU(gate) · up.
+/// out ← SiLU(gate) · up.
 #[derive(Debug)]
 pub struct SwiGlu<'a> {
     /// `[f]`
     pub gate: &'a [f32],
+    /// `[f]`
+    pub up: &'a [f32],
     /// `[f]`, overwritten.
-    pub up: &'a mut [f32],
+    pub out: &'a mut [f32],
 }
 
 impl Kernel for SwiGlu<'_> {
@@ -16,6 +18,6 @@ impl Kernel for SwiGlu<'_> {
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        vector::update(s, self.gate, self.up, |gate, up| s.mul(s.silu(gate), up));
+        vector::combine(s, self.gate, self.up, self.out, |gate, up| s.mul(s.silu(gate), up));
     }
 }

@@ -90,13 +90,12 @@ fn a_matrix_applies_to_one_token_and_to_many_on_any_threads() {
                 );
                 for level in Level::available() {
                     let mut y = poisoned(tokens * outputs);
-                    matrix.apply_at(level, &pool, &x, &mut y);
-                    assert_close(
-                        &y,
-                        &expected,
-                        1e-6,
-                        &format!("{outputs}×{inputs}, {tokens}, {}", level.name()),
-                    );
+                    let what = format!("{outputs}×{inputs}, {tokens}, {}", level.name());
+                    matrix.apply_at(level, &pool, &x, &mut y, false);
+                    assert_close(&y, &expected, 1e-6, &what);
+                    matrix.apply_at(level, &pool, &x, &mut y, true);
+                    let twice: Vec<f64> = expected.iter().map(|x| 2.0 * x).collect();
+                    assert_close(&y, &twice, 1e-6, &what);
                 }
             }
         }

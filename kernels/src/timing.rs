@@ -1,0 +1,205 @@
+//! An honest timing: warm-up, enough samples, the median with its spread, and the load of other processes beside it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long and how often a piece of work is timed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// Time that the work runs before it is timed.
+    pub warm_up: Duration,
+    /// Samples taken at least.
+    pub samples_min: usize,
+    /// Samples taken at most.
+    pub samples_max: usize,
+    /// Time over which samples are taken: long enough to see the load of other processes.
+    pub time: Duration,
+    /// Load of other processes above which the samples are taken again.
+    pub quiet_load: f64,
+    /// Time after which a disturbed timing is taken as it is.
+    pub patience: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            warm_up: Duration::from_millis(30),
+            samples_min: 5,
+            samples_max: 20_000,
+            time: Duration::from_millis(300),
+            quiet_load: 0.05,
+            patience: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measurement {
+    /// Median of the samples.
+    pub median_us: f64,
+    /// Half the interquartile range of the samples.
+    pub spread_us: f64,
+    /// Number of samples.
+    pub samples: usize,
+    /// Share of the machine that other processes used meanwhile, 0 to 1; none where the system does not tell.
+    pub other_load: Option<f64>,
+}
+
+/// Times `work` as the plan says. While other processes load the machine the samples are taken again, until patience
+/// ends; the quietest series counts.
+///
+/// The patience and the warm-up bound the time only between calls of `work`.
+pub fn measure(plan: &Plan, mut work: impl FnMut()) -> Measurement {
+    let begin = Instant::now();
+    loop {
+        work();
+        if begin.elapsed() >= plan.warm_up {
+            break;
+        }
+    }
+    let mut quietest: Option<Measurement> = None;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let series = series(plan, &mut work);
+        let load = |m: &Measurement| m.other_load.unwrap_or(0.0);
+        if quietest.as_ref().is_none_or(|best| load(&series) < load(best)) {
+            quietest = Some(series);
+        }
+        let best = quietest.as_ref().expect("a series was just stored");
+        if load(best) <= plan.quiet_load || begin.elapsed() + pause >= plan.patience {
+            return *best;
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+        work();
+    }
+}
+
+fn series(plan: &Plan, work: &mut impl FnMut()) -> Measurement {
+    let load = LoadWatch::start();
+    let begin = Instant::now();
+    let mut samples_us = Vec::new();
+    while samples_us.len() < plan.samples_min.max(1)
+        || (samples_us.len() < plan.samples_max && begin.elapsed() < plan.time)
+    {
+        let start = Instant::now();
+        work();
+        samples_us.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    let samples = samples_us.len();
+    let (median_us, spread_us) = median_and_spread(&mut samples_us);
+    Measurement { median_us, spread_us, samples, other_load: load.and_then(|load| load.end()) }
+}
+
+/// The median and half the interquartile range, by linear interpolation; sorts the values. Zeros for no values.
+pub fn median_and_spread(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let quantile = |q: f64| {
+        let at = q * (values.len().saturating_sub(1)) as f64;
+        let low = values.get(at.floor() as usize).copied().unwrap_or(0.0);
+        let high = values.get(at.ceil() as usize).copied().unwrap_or(0.0);
+        low + (high - low) * at.fract()
+    };
+    (quantile(0.5), (quantile(0.75) - quantile(0.25)) / 2.0)
+}
+
+/// Watches what other processes use of the machine, from one moment to another.
+#[derive(Debug)]
+pub struct LoadWatch {
+    begin: Instant,
+    used: Used,
+}
+
+/// Processor time in ticks since the machine or this process started.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    machine: u64,
+    own: u64,
+    cores: usize,
+}
+
+/// Ticks of /proc per second: USER_HZ, 100 on every Linux that Rust runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl LoadWatch {
+    /// Starts now; none where the system has no /proc.
+    pub fn start() -> Option<Self> {
+        Some(Self { begin: Instant::now(), used: Used::read()? })
+    }
+
+    /// The share of all cores that other processes used since the start, 0 to 1.
+    pub fn end(&self) -> Option<f64> {
+        let now = Used::read()?;
+        let machine = now.machine.saturating_sub(self.used.machine);
+        let own = now.own.saturating_sub(self.used.own);
+        let other = machine.saturating_sub(own) as f64 / TICKS_PER_SECOND;
+        let available = self.begin.elapsed().as_secs_f64() * now.cores as f64;
+        (available > 0.0).then(|| (other / available).min(1.0))
+    }
+}
+
+impl Used {
+    fn read() -> Option<Self> {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        let own = fs::read_to_string("/proc/self/stat").ok()?;
+        Some(Self {
+            machine: machine_ticks(stat.lines().next()?)?,
+            own: own_ticks(&own)?,
+            cores: stat.lines().skip(1).take_while(|line| line.starts_with("cpu")).count().max(1),
+        })
+    }
+}
+
+/// Busy ticks of the line `cpu user nice system idle iowait irq softirq steal …`: what a hypervisor took away counts as
+/// used by others.
+fn machine_ticks(line: &str) -> Option<u64> {
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).map_while(|t| t.parse().ok()).collect();
+    let (programs, interrupts) = (ticks.get(..3)?, ticks.get(5..ticks.len().min(8))?);
+    Some(programs.iter().chain(interrupts).sum())
+}
+
+/// Fields 14 and 15 of /proc/self/stat, utime and stime. The name in field 2 may hold spaces and brackets.
+fn own_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read_as_linux_writes_it() {
+        assert_eq!(machine_ticks("cpu  100 20 3 5000 700 4 5 6 0 0"), Some(138));
+        assert_eq!(machine_ticks("cpu"), None);
+        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 70 8 0 0 20";
+        assert_eq!(own_ticks(stat), Some(78));
+    }
+
+    #[test]
+    fn median_and_spread_interpolate() {
+        assert_eq!(median_and_spread(&mut [3.0, 1.0, 2.0]), (2.0, 0.5));
+        assert_eq!(median_and_spread(&mut [4.0, 1.0]), (2.5, 0.75));
+        assert_eq!(median_and_spread(&mut [7.0]), (7.0, 0.0));
+        assert_eq!(median_and_spread(&mut []), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_sleep_takes_as_long_as_it_says_and_patience_ends() {
+        let plan = Plan {
+            warm_up: Duration::ZERO,
+            samples_min: 3,
+            samples_max: 4,
+            time: Duration::from_millis(5),
+            quiet_load: -1.0,
+            patience: Duration::from_millis(150),
+        };
+        let begin = Instant::now();
+        let measurement = measure(&plan, || std::thread::sleep(Duration::from_millis(2)));
+        assert!(measurement.median_us >= 2000.0);
+        assert!((3..=4).contains(&measurement.samples));
+        assert!(begin.elapsed() >= Duration::from_millis(2), "the work ran");
+        assert!(measurement.other_load.is_none_or(|load| (0.0..=1.0).contains(&load)));
+    }
+}
