@@ -127,6 +127,10 @@ pub struct Hello {
     pub can: Vec<String>,
     /// Device by name, as it stands in [`Conditions::device`].
     pub device: String,
+    /// Version of the kernels, as it stands in [`Timing::kernels`]: older rows of the latency table are not used.
+    /// Profilers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<String>,
 }
 
 /// How an evaluation goes.
