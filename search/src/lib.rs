@@ -10,6 +10,7 @@ pub mod config;
 pub mod latency;
 pub mod pareto;
 pub mod proposals;
+pub mod references;
 pub mod space;
 pub mod tensors;
 pub mod wire;

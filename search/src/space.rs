@@ -20,7 +20,7 @@ pub use config::{
     SpaceConfig, StageChoices, WindowChoices,
 };
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Mixer, MixerKind};
 use crate::tensors::parameters;
 use flat::{Flat, check_depth};
 use staged::Staged;
@@ -331,6 +331,31 @@ impl Space {
     /// Whether the head shares the embedding's matrix.
     pub fn tied_embeddings(&self) -> bool {
         self.choices.tables.tied_embeddings
+    }
+
+    /// The number of layers in the middle of the range, for stacks that are set beside this space.
+    pub fn middle_depth(&self) -> u32 {
+        match (self.choices.depth, &self.choices.form) {
+            (Some(Range { min, max }), _) => min.midpoint(max),
+            (None, AnyForm::Staged(form)) => form.middle_mixers(),
+            (None, AnyForm::Flat(_)) => unreachable!("a flat space has a range of layers"),
+        }
+    }
+
+    /// The FFN width in the middle of the choices; none: the space has no FFN.
+    pub fn middle_ffn(&self, d_model: u32) -> Option<u32> {
+        let mut widths: Vec<u32> =
+            self.choices.tables.ffn.iter().filter_map(|choice| choice.width(d_model)).collect();
+        widths.sort_unstable();
+        widths.get(widths.len() / 2).copied()
+    }
+
+    /// The shape of a mixer in the middle of its choices; none: the space does not have this mixer or this d_model.
+    pub fn middle_shape(&self, kind: MixerKind, d_model: u32) -> Option<Mixer> {
+        let tables = &self.choices.tables;
+        let d = tables.d_model.iter().position(|&choice| choice == d_model)?;
+        let shapes = tables.mixers[tables.table(kind)?].shapes(d);
+        Some(shapes[shapes.len() / 2].mixer)
     }
 
     /// Choices for the width of the residual stream.

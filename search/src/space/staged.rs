@@ -75,6 +75,15 @@ impl Staged {
         }
         Ok(Self { stages })
     }
+
+    /// Mixers of a template in the middle of all its choices.
+    pub(super) fn middle_mixers(&self) -> u32 {
+        let mixers = self.stages.iter().map(|stage| {
+            let ratio = stage.ratios[stage.ratios.len() / 2];
+            (ratio.first + ratio.second) * stage.repeat.min.midpoint(stage.repeat.max)
+        });
+        mixers.sum()
+    }
 }
 
 impl Stage {

@@ -1,0 +1,101 @@
+//! The reference stacks, against the lists of their sources.
+
+use search::references::{Reference, ReferenceShape};
+use search::space::{Space, SpaceConfig};
+use search::{Architecture, architecture::Mixer};
+
+/// The operators of a stack as Nemotron-Flash writes them: d DeltaNet, g Gated DeltaNet, m Mamba2, a attention,
+/// s sliding-window attention, f FFN.
+fn operators(architecture: &Architecture) -> String {
+    let mut text = String::new();
+    for layer in architecture.layers() {
+        match layer.mixer {
+            Some(Mixer::Attention(attention)) => {
+                text.push(if attention.window.is_some() { 's' } else { 'a' });
+            }
+            Some(Mixer::DeltaNet(_)) => text.push('d'),
+            Some(Mixer::GatedDeltaNet(_)) => text.push('g'),
+            Some(Mixer::Mamba2(_)) => text.push('m'),
+            None => {}
+        }
+        if layer.ffn_width.is_some() {
+            text.push('f');
+        }
+    }
+    text
+}
+
+fn stack(reference: Reference, layers: u32) -> String {
+    operators(
+        &reference.build(&ReferenceShape::usual(128, layers, 256, true)).expect("a usual shape"),
+    )
+}
+
+#[test]
+fn nemotron_flash_is_exact_at_the_sizes_of_the_paper() {
+    let large = ["dfmfafmf"; 2].concat() + &["dfmf"; 2].concat();
+    assert_eq!(large.len(), 24);
+    assert_eq!(stack(Reference::NemotronFlash, 12), large);
+    assert_eq!(stack(Reference::NemotronFlashSmall, 15), ["mfafafd"; 3].concat() + "mfafdff");
+}
+
+#[test]
+fn stacks_follow_their_rule() {
+    let cases = [
+        (Reference::FullAttention, 3, "afafaf"),
+        (Reference::SwaFull, 4, "sfafsfaf"),
+        (Reference::DeltaNet, 2, "dfdf"),
+        (Reference::DeltaNetSwa, 4, "dfsfdfsf"),
+        (Reference::DeltaNetGlobal, 6, "dfafdfafdfdf"),
+        (Reference::GatedDeltaNet, 3, "gfgfgf"),
+        (Reference::GdnH1, 3, "gfsfgf"),
+        (Reference::GdnH2, 4, "mfgfsfmf"),
+        (Reference::GdnFull, 8, "gfgfgfafgfgfgfaf"),
+        (Reference::Mamba2, 1, "mf"),
+        (Reference::Mamba2Full, 8, "mfmfmfmfafmfmfmf"),
+        (Reference::Mamba2Full, 4, "mfmfafmf"),
+        (Reference::Samba, 4, "mfsfmfsf"),
+        (Reference::NemotronFlash, 4, "dfmfafmf"),
+        (Reference::NemotronFlash, 6, "dfmfafmfdfmf"),
+    ];
+    for (reference, layers, expected) in cases {
+        assert_eq!(stack(reference, layers), expected, "{reference}");
+    }
+}
+
+#[test]
+fn every_stack_exists_at_every_size_and_parses_by_name() {
+    for reference in Reference::ALL {
+        assert_eq!(reference.name().parse(), Ok(reference));
+        for d_model in [1, 63, 64, 96, 100, 1000, 2048] {
+            for layers in 1..20 {
+                let built = reference.build(&ReferenceShape::usual(d_model, layers, 256, false));
+                assert!(
+                    built.is_ok(),
+                    "{reference} at d_model {d_model}, {layers} layers: {built:?}"
+                );
+            }
+        }
+    }
+    let message = "llama".parse::<Reference>().expect_err("no such name").to_string();
+    assert!(message.contains("`llama`") && message.contains("full-attention"), "{message}");
+}
+
+#[test]
+fn references_of_a_space_are_members_where_it_has_their_mixers() {
+    let config: SpaceConfig = toml::from_str(
+        "d_model = [64, 128]\ndepth = { min = 2, max = 6 }\nffn = [\"none\", \"2x\"]\n\
+         [mixers.attn]\nhead_width = [32]\n[mixers.swa]\nhead_width = [32]\nwindow = [64]\n[mixers.gdn]\nkey_width = [16]\n",
+    )
+    .expect("a space section");
+    let space = Space::new(&config).expect("a possible space");
+    let shape = ReferenceShape::of(&space);
+    for reference in
+        [Reference::FullAttention, Reference::SwaFull, Reference::GatedDeltaNet, Reference::GdnFull]
+    {
+        let stack = reference.build(&shape).expect("a shape of the space");
+        assert_eq!(space.contains(&stack), Ok(()), "{stack}");
+    }
+    let foreign = Reference::Mamba2.build(&shape).expect("the usual shape");
+    assert!(space.contains(&foreign).is_err());
+}
