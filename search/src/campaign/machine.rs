@@ -319,13 +319,14 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
     // What follows from the state alone.
 
     fn advance(&mut self, commands: &mut Vec<Command>) {
-        if self.ending.is_none() {
+        // An exhausted space ends the proposals only; what was proposed still runs.
+        if matches!(self.ending, None | Some(Finish::Exhausted { .. })) {
             self.settle(commands);
             while self.ending.is_none() && self.propose(commands) {
                 self.settle(commands);
             }
         }
-        if self.ending.is_none() || matches!(self.ending, Some(Finish::Exhausted { .. })) {
+        if matches!(self.ending, None | Some(Finish::Exhausted { .. })) {
             self.send(commands);
         }
         if !self.tasks.is_empty() {
@@ -378,23 +379,20 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
             return Some(CandidateState::Infeasible { reason });
         }
-        let mut is_complete = true;
+        // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
+        // depend on which timing came in first.
         for (name, conditions) in &self.settings.latencies {
             let missing = self.table.missing(&row.architecture, conditions);
             if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
                 return Some(state.clone());
             }
-            match self.table.compose(&row.architecture, conditions) {
-                Some(value) => {
-                    row.values.insert(name.clone(), value);
-                }
-                None => is_complete = false,
+            let value = self.table.compose(&row.architecture, conditions)?;
+            row.values.insert(name.clone(), value);
+            if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
+                return Some(CandidateState::Infeasible { reason });
             }
         }
-        if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
-            return Some(CandidateState::Infeasible { reason });
-        }
-        is_complete.then_some(CandidateState::Training)
+        Some(CandidateState::Training)
     }
 
     /// Proposes as many candidates as there is room for; false when there was none.
@@ -567,11 +565,13 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         let mut listed: HashSet<LatencyKey> = HashSet::new();
         let mut wanted = Vec::new();
         for row in self.rows.values().filter(|row| row.state == CandidateState::Proposed) {
-            for (_, conditions) in &self.settings.latencies {
-                for key in self.table.missing(&row.architecture, conditions) {
-                    if !under_way.contains(&key) && listed.insert(key.clone()) {
-                        wanted.push(key);
-                    }
+            let missing = |(_, conditions): &(String, Conditions)| {
+                self.table.missing(&row.architecture, conditions)
+            };
+            let first = self.settings.latencies.iter().map(missing).find(|keys| !keys.is_empty());
+            for key in first.unwrap_or_default() {
+                if !under_way.contains(&key) && listed.insert(key.clone()) {
+                    wanted.push(key);
                 }
             }
         }

@@ -1,7 +1,12 @@
 //! The integration tests of `search`, in one binary.
 
+mod campaign;
 mod edges;
+mod pareto;
+mod proposals;
 mod references;
+mod simulation;
 mod space;
+mod stacks;
 mod strategies;
 mod tensors;

@@ -1,0 +1,259 @@
+//! The campaign's answers to single events, told by hand.
+
+use std::collections::BTreeMap;
+
+use search::campaign::{
+    Campaign, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
+};
+use search::latency::{LatencyEntry, LatencyKey, Timing, parts};
+use search::proposals::{Algorithm, Proposer};
+use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
+
+use crate::stacks::{Stacks, conditions, uniform};
+
+fn settings() -> Settings {
+    Settings {
+        seed: 1,
+        evaluations: 4,
+        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        tokens: 1000,
+        latencies: conditions(),
+        limits: BTreeMap::new(),
+        attempts: 2,
+        give_up_after: 3,
+        quiet_timing: true,
+        time_whole_models: false,
+    }
+}
+
+fn proposer() -> Proposer<search::Architecture> {
+    Proposer { algorithm: Algorithm::Random, seed: 1, start: 2, references: Vec::new() }
+}
+
+fn timing() -> Timing {
+    Timing {
+        median_us: 10.0,
+        spread_us: 0.6745,
+        samples: 100,
+        other_load: 0.0,
+        kernels: "test".to_owned(),
+    }
+}
+
+/// Starts a campaign and answers all its timings; the campaign, and the commands since the last answer.
+fn start(
+    settings: Settings,
+    proposer: Proposer<search::Architecture>,
+) -> (Campaign<Stacks>, Vec<Command>) {
+    let mut campaign = Campaign::new(settings, Stacks { depth: 2 }, proposer, History::default());
+    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    while let Some(Request::Measure(measure)) = requests(&commands).first() {
+        commands = campaign.handle(Event::Timing(Measured { id: measure.id, timing: timing() }));
+    }
+    (campaign, commands)
+}
+
+fn requests(commands: &[Command]) -> Vec<Request> {
+    commands
+        .iter()
+        .filter_map(|c| if let Command::Send(request) = c { Some(request.clone()) } else { None })
+        .collect()
+}
+
+fn training(commands: &[Command]) -> Evaluate {
+    match requests(commands).as_slice() {
+        [Request::Evaluate(evaluate)] => evaluate.clone(),
+        other => panic!("expected one training, got {other:?}"),
+    }
+}
+
+fn state(campaign: &Campaign<Stacks>, number: u32) -> CandidateState {
+    campaign.candidates().find(|row| row.number == number).expect("it exists").state.clone()
+}
+
+fn refusal(id: u64, reason: &str) -> Refusal {
+    Refusal { id, reason: reason.to_owned() }
+}
+
+fn failure(id: u64) -> Event {
+    Event::Failed { refusal: refusal(id, "exit status 134"), log: "bad_alloc".to_owned() }
+}
+
+fn result(id: u64, bits_per_byte: f64) -> Event {
+    let value = Value { mean: bits_per_byte, standard_error: None };
+    Event::Result(Evaluation {
+        id,
+        values: BTreeMap::from([("bits_per_byte".to_owned(), value)]),
+        parameters: 1,
+        tokens: 1000,
+        seconds: 1.0,
+        checkpoint: None,
+        curve: Vec::new(),
+    })
+}
+
+#[test]
+fn a_failed_training_is_tried_again_and_then_a_row_with_a_reason() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let first = training(&commands);
+    assert_eq!(first.attempt, 1);
+    let second = training(&campaign.handle(failure(first.id)));
+    assert_eq!((second.attempt, &second.architecture), (2, &first.architecture));
+    // The first attempt's worker speaks again: nobody listens.
+    assert_eq!(campaign.handle(result(first.id, 1.0)), []);
+    let next = training(&campaign.handle(failure(second.id)));
+    assert_ne!(next.architecture, first.architecture);
+    let expected = CandidateState::Failed {
+        reason: "exit status 134".to_owned(),
+        log: "bad_alloc".to_owned(),
+    };
+    assert_eq!(state(&campaign, 1), expected);
+}
+
+#[test]
+fn a_result_that_is_not_finite_is_a_failure() {
+    let (mut campaign, mut commands) = start(settings(), proposer());
+    for _ in 0..settings().attempts {
+        let id = training(&commands).id;
+        commands = campaign.handle(result(id, f64::NAN));
+    }
+    let CandidateState::Failed { reason, .. } = state(&campaign, 1) else { panic!("it failed") };
+    assert_eq!(reason, "the result's `bits_per_byte` must be finite, got NaN");
+    assert!(campaign.front().is_empty());
+}
+
+#[test]
+fn what_is_over_a_limit_is_dropped_before_it_is_timed_or_trained() {
+    let mut limited = settings();
+    limited.limits = BTreeMap::from([("parameters".to_owned(), 20_000.0)]);
+    let mut with_reference = proposer();
+    with_reference.references = vec![("attention".to_owned(), uniform(3, 4))];
+    let (campaign, commands) = start(limited, with_reference);
+    let CandidateState::Infeasible { reason } = state(&campaign, 1) else { panic!("too large") };
+    assert_eq!(reason, "parameters 45344 is over the limit of 20000");
+    assert_eq!(campaign.candidates().next().expect("it").reference.as_deref(), Some("attention"));
+    assert!(training(&commands).architecture != uniform(3, 4));
+
+    let mut limited = settings();
+    limited.limits = BTreeMap::from([("decode_us".to_owned(), 25.0)]);
+    let (campaign, commands) = start(limited, proposer());
+    let parts_trained = parts(&training(&commands).architecture).count();
+    assert_eq!(parts_trained, 2, "10 µs a part: a head and one more");
+    assert!(campaign.candidates().any(|row| row.state
+        == CandidateState::Infeasible {
+            reason: "decode_us 30 is over the limit of 25".to_owned()
+        }));
+}
+
+#[test]
+fn an_impossible_limit_ends_the_campaign_with_advice() {
+    let mut limited = settings();
+    limited.limits = BTreeMap::from([("parameters".to_owned(), 1.0)]);
+    let proposer = proposer();
+    let mut campaign = Campaign::new(limited, Stacks { depth: 9 }, proposer, History::default());
+    let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let Some(Command::Finish(Finish::Exhausted { reason })) = commands.last() else {
+        panic!("expected the end, got {:?}", commands.last())
+    };
+    assert!(reason.contains("outside the limits"), "{reason}");
+}
+
+#[test]
+fn an_exhausted_space_ends_after_all_of_it_is_evaluated() {
+    let mut many = settings();
+    many.evaluations = 1000;
+    let mut campaign = Campaign::new(many, Stacks { depth: 1 }, proposer(), History::default());
+    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let mut finish = None;
+    for _ in 0..200 {
+        let Some(request) = requests(&commands).first().cloned() else { break };
+        commands = campaign.handle(match request {
+            Request::Measure(m) => Event::Timing(Measured { id: m.id, timing: timing() }),
+            Request::Evaluate(e) => result(e.id, 1.0),
+            other => panic!("unexpected {other:?}"),
+        });
+        if let Some(Command::Finish(end)) = commands.last() {
+            finish = Some(end.clone());
+        }
+    }
+    assert!(matches!(finish, Some(Finish::Exhausted { .. })), "{finish:?}");
+    let done = campaign.candidates().filter(|row| row.state == CandidateState::Done).count();
+    assert_eq!(done, 4 * 3, "four mixers, three widths");
+}
+
+#[test]
+fn failures_in_a_row_end_the_campaign() {
+    let (mut campaign, mut commands) = start(settings(), proposer());
+    while !matches!(commands.last(), Some(Command::Finish(_))) {
+        let id = training(&commands).id;
+        commands = campaign.handle(failure(id));
+    }
+    let gave_up = Finish::GaveUp { reason: "exit status 134".to_owned() };
+    assert_eq!(commands.last(), Some(&Command::Finish(gave_up)));
+    let failed =
+        campaign.candidates().filter(|row| matches!(row.state, CandidateState::Failed { .. }));
+    assert_eq!(failed.count(), 3);
+}
+
+#[test]
+fn a_stop_waits_for_the_worker_and_leaves_the_training_for_later() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let id = training(&commands).id;
+    let commands = campaign.handle(Event::StopRequested);
+    assert_eq!(commands, [Command::Send(Request::Stop { id })]);
+    let commands = campaign.handle(Event::Infeasible(refusal(id, "stopped")));
+    assert_eq!(commands, [Command::Finish(Finish::Stopped)]);
+    assert_eq!(state(&campaign, 1), CandidateState::Training);
+    assert_eq!(campaign.handle(result(id, 1.0)), [], "nothing follows the end");
+
+    // Resumed: the same candidate, number, seed and attempt.
+    let rows = campaign.candidates().cloned().collect();
+    let history = History { candidates: rows, latencies: Vec::new() };
+    let mut resumed = Campaign::new(settings(), Stacks { depth: 2 }, proposer(), history);
+    let again = training(&resumed.handle(Event::Workers { trainers: 1, profilers: 1 }));
+    let row = resumed.candidates().next().expect("it");
+    assert_eq!((again.architecture, again.attempt), (row.architecture.clone(), 1));
+}
+
+#[test]
+fn a_second_stop_waits_for_nobody() {
+    let (mut campaign, _) = start(settings(), proposer());
+    campaign.handle(Event::StopRequested);
+    assert_eq!(campaign.handle(Event::StopRequested), [Command::Finish(Finish::Stopped)]);
+}
+
+#[test]
+fn progress_grows_the_curve() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let id = training(&commands).id;
+    let progress = |loss| Progress {
+        id,
+        step: 3,
+        tokens: 300,
+        tokens_total: 1000,
+        loss,
+        tokens_per_second: 1e4,
+    };
+    assert_eq!(campaign.handle(Event::Progress(progress(f64::NAN))), []);
+    let commands = campaign.handle(Event::Progress(progress(5.5)));
+    assert!(matches!(commands.as_slice(), [Command::SaveProgress(p)] if p.number == 1));
+    assert_eq!(campaign.candidates().next().expect("it").curve, [(300, 5.5)]);
+}
+
+#[test]
+fn the_composed_error_counts_a_repeated_part_as_often_as_it_occurs() {
+    let mut table = LatencyTable::default();
+    let (_, conditions) = conditions().swap_remove(0);
+    let stack = uniform(0, 4);
+    assert_eq!(table.compose(&stack, &conditions), None);
+    assert_eq!(table.missing(&stack, &conditions).len(), 3, "mixer, FFN, head");
+    for part in parts(&stack) {
+        let key = LatencyKey { part, conditions: conditions.clone() };
+        table.insert(LatencyEntry { key, timing: timing() });
+    }
+    let value = table.compose(&stack, &conditions).expect("all timed");
+    assert!((value.mean - 90.0).abs() < 1e-9);
+    // σ = 1 µs over 100 samples: 0.12533 µs each, four times for mixer and FFN.
+    let expected = 0.12533 * (16.0_f64 + 16.0 + 1.0).sqrt();
+    assert!((value.standard_error.expect("known") - expected).abs() < 1e-9);
+}

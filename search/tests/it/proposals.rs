@@ -1,0 +1,138 @@
+//! Proposals on a small grid: never twice, the same for the same trials, and better than chance.
+
+use std::collections::HashSet;
+
+use rand::RngExt;
+use search::pareto::{Objectives, hypervolume};
+use search::proposals::{Algorithm, Domain, Origin, Outcome, Proposer, SearchRng, Trial};
+
+/// Points with `genes` genes of `choices` choices each.
+struct Grid {
+    genes: usize,
+    choices: u8,
+}
+
+impl Domain for Grid {
+    type Point = Vec<u8>;
+    type Id = Vec<u8>;
+
+    fn id(&self, point: &Vec<u8>) -> Vec<u8> {
+        point.clone()
+    }
+
+    fn sample(&self, rng: &mut SearchRng) -> Option<Vec<u8>> {
+        Some((0..self.genes).map(|_| rng.random_range(0..self.choices)).collect())
+    }
+
+    fn mutate(&self, point: &Vec<u8>, rng: &mut SearchRng) -> Option<(Vec<u8>, String)> {
+        let gene = rng.random_range(0..self.genes);
+        let mut child = point.clone();
+        child[gene] = (child[gene] + rng.random_range(1..self.choices)) % self.choices;
+        let change = format!("gene {gene} {} → {}", point[gene], child[gene]);
+        Some((child, change))
+    }
+
+    fn recombine(&self, a: &Vec<u8>, b: &Vec<u8>, rng: &mut SearchRng) -> Option<Vec<u8>> {
+        Some(a.iter().zip(b).map(|(x, y)| if rng.random_bool(0.5) { *x } else { *y }).collect())
+    }
+}
+
+/// Two objectives in conflict: the sum of the genes, and the squared distance from all-highest.
+fn evaluate(grid: &Grid, point: &[u8]) -> Objectives {
+    let sum: f64 = point.iter().map(|&g| f64::from(g)).sum();
+    let missing = |g: u8| f64::from(grid.choices - 1 - g).powi(2);
+    let distance: f64 = point.iter().enumerate().map(|(i, &g)| missing(g) * (1.0 + i as f64)).sum();
+    Objectives::new(vec![sum, distance]).expect("finite")
+}
+
+fn proposer(algorithm: Algorithm, seed: u64) -> Proposer<Vec<u8>> {
+    Proposer { algorithm, seed, start: 10, references: Vec::new() }
+}
+
+/// Runs `count` proposals with one in five left pending for a while, failing or infeasible.
+fn run(grid: &Grid, proposer: &Proposer<Vec<u8>>, count: u32) -> Vec<Trial<Vec<u8>>> {
+    let mut trials: Vec<Trial<Vec<u8>>> = Vec::new();
+    for number in 1..=count {
+        let point = proposer.propose(grid, number, &trials).expect("the grid is large").point;
+        let outcome = match number % 15 {
+            3 => Outcome::Failed,
+            6 => Outcome::Infeasible,
+            9 => Outcome::Pending,
+            _ => Outcome::Known(evaluate(grid, &point)),
+        };
+        trials.push(Trial { number, point, outcome });
+    }
+    trials
+}
+
+fn volume(trials: &[Trial<Vec<u8>>]) -> f64 {
+    let known: Vec<Objectives> = trials
+        .iter()
+        .filter_map(|t| if let Outcome::Known(o) = &t.outcome { Some(o.clone()) } else { None })
+        .collect();
+    hypervolume(&known, &[24.0, 200.0])
+}
+
+#[test]
+fn nothing_is_proposed_twice_and_equal_trials_give_equal_proposals() {
+    let grid = Grid { genes: 6, choices: 5 };
+    for algorithm in Algorithm::ALL {
+        let trials = run(&grid, &proposer(algorithm, 7), 150);
+        let distinct: HashSet<&Vec<u8>> = trials.iter().map(|t| &t.point).collect();
+        assert_eq!(distinct.len(), trials.len(), "{}", algorithm.name());
+        assert_eq!(trials, run(&grid, &proposer(algorithm, 7), 150), "{}", algorithm.name());
+        assert_ne!(trials, run(&grid, &proposer(algorithm, 8), 150), "{}", algorithm.name());
+        // No memory: the last proposal again, from the trials alone.
+        let again =
+            proposer(algorithm, 7).propose(&grid, 150, &trials[..149]).expect("not exhausted");
+        assert_eq!(again.point, trials[149].point, "{}", algorithm.name());
+    }
+}
+
+#[test]
+fn every_point_of_a_small_domain_is_proposed_before_it_is_exhausted() {
+    let grid = Grid { genes: 3, choices: 3 };
+    for algorithm in Algorithm::ALL {
+        let trials = run(&grid, &proposer(algorithm, 1), 27);
+        assert_eq!(trials.len(), 27);
+        let exhausted = proposer(algorithm, 1).propose(&grid, 28, &trials).expect_err("27 points");
+        assert_eq!(exhausted.seen, 27);
+    }
+}
+
+#[test]
+fn references_come_first_and_once() {
+    let grid = Grid { genes: 3, choices: 3 };
+    let mut proposer = proposer(Algorithm::Evolution, 1);
+    proposer.references = vec![
+        ("low".to_owned(), vec![0, 0, 0]),
+        ("the same".to_owned(), vec![0, 0, 0]),
+        ("high".to_owned(), vec![2, 2, 2]),
+    ];
+    let mut trials = Vec::new();
+    let mut origins = Vec::new();
+    for number in 1..=4 {
+        let proposal = proposer.propose(&grid, number, &trials).expect("not exhausted");
+        origins.push(proposal.origin);
+        trials.push(Trial { number, point: proposal.point, outcome: Outcome::Pending });
+    }
+    let reference = |name: &str| Origin::Reference(name.to_owned());
+    assert_eq!(origins, [reference("low"), reference("high"), Origin::Random, Origin::Random]);
+}
+
+#[test]
+fn each_algorithm_finds_a_larger_volume_than_chance() {
+    let grid = Grid { genes: 8, choices: 5 };
+    let mean = |algorithm| {
+        (0..6).map(|seed| volume(&run(&grid, &proposer(algorithm, seed), 120))).sum::<f64>() / 6.0
+    };
+    let random = mean(Algorithm::Random);
+    for algorithm in Algorithm::ALL.into_iter().filter(|&a| a != Algorithm::Random) {
+        let volume = mean(algorithm);
+        assert!(
+            volume > 1.05 * random,
+            "{}: {volume} against {random} by chance",
+            algorithm.name()
+        );
+    }
+}

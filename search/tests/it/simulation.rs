@@ -1,0 +1,387 @@
+//! Campaigns in a simulated world: workers answer late, in any order, twice, wrongly or not at all, and the driver is
+//! killed between any two commands and goes on from the store. What must hold in every world is asserted on the way
+//! and at the end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rand::{RngExt, SeedableRng};
+use search::campaign::{
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
+};
+use search::latency::{LatencyEntry, Part, Timing};
+use search::proposals::{Algorithm, Proposer, SearchRng};
+use search::wire::{Evaluate, Evaluation, Measured, Refusal, Request, Value};
+
+use crate::stacks::{Stacks, chance, conditions, uniform};
+
+/// What a world does to its campaign.
+#[derive(Debug, Clone, Copy)]
+struct World {
+    /// Of delays, repeats and kills.
+    scheduler_seed: u64,
+    trainers: u32,
+    /// Chance of a kill after each executed command.
+    kills: f64,
+    /// Chance that an answer comes a second time.
+    repeats: f64,
+    /// Share of trainings and parts that fail, in one way or another.
+    trouble: f64,
+    quiet_timing: bool,
+}
+
+const CALM: World = World {
+    scheduler_seed: 0,
+    trainers: 1,
+    kills: 0.0,
+    repeats: 0.0,
+    trouble: 0.0,
+    quiet_timing: true,
+};
+
+fn settings(world: &World) -> Settings {
+    Settings {
+        seed: 5,
+        evaluations: 30,
+        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        tokens: 1000,
+        latencies: conditions(),
+        limits: BTreeMap::from([
+            ("decode_us".to_owned(), BUDGET_US),
+            ("parameters".to_owned(), 100_000.0),
+        ]),
+        attempts: 2,
+        give_up_after: 1000,
+        quiet_timing: world.quiet_timing,
+        time_whole_models: true,
+    }
+}
+
+const BUDGET_US: f64 = 300.0;
+
+fn proposer() -> Proposer<search::Architecture> {
+    let reference = |name: &str, index| (name.to_owned(), uniform(index, 2));
+    Proposer {
+        algorithm: Algorithm::Evolution,
+        seed: 5,
+        start: 8,
+        references: vec![reference("delta", 0), reference("attention", 3)],
+    }
+}
+
+/// What survives a kill.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Store {
+    rows: BTreeMap<u32, Candidate>,
+    latencies: Vec<LatencyEntry>,
+}
+
+impl Store {
+    fn history(&self) -> History {
+        History {
+            candidates: self.rows.values().cloned().collect(),
+            latencies: self.latencies.clone(),
+        }
+    }
+
+    fn campaign(&self, world: &World) -> Campaign<Stacks> {
+        Campaign::new(settings(world), Stacks { depth: 4 }, proposer(), self.history())
+    }
+
+    /// Writes a row, which must not undo what was final.
+    fn save(&mut self, row: Candidate) {
+        if let Some(old) = self.rows.get(&row.number) {
+            assert_eq!(old.architecture, row.architecture, "a number keeps its architecture");
+            if old.state.is_final() {
+                assert_eq!(old.state, row.state, "what is final stays");
+                assert_eq!(old.values, row.values, "what is final stays");
+            }
+        } else {
+            let id = row.architecture.id();
+            assert!(
+                self.rows.values().all(|r| r.architecture.id() != id),
+                "{} was proposed twice",
+                row.architecture
+            );
+        }
+        self.rows.insert(row.number, row);
+    }
+}
+
+/// What is on its way between the driver and its workers.
+struct Driver<'a> {
+    world: &'a World,
+    rng: SearchRng,
+    store: Store,
+    campaign: Campaign<Stacks>,
+    /// Answers on their way, each after a number of further steps.
+    answers: Vec<(u32, Event)>,
+    training: HashSet<u64>,
+    timing: HashSet<u64>,
+    finish: Option<Finish>,
+    kills: u32,
+}
+
+impl Driver<'_> {
+    /// Executes commands; a kill may fall behind each of them.
+    fn execute(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Save(row) => self.store.save(row),
+                Command::SaveProgress(_) => {}
+                Command::SaveLatency(entry) => {
+                    assert!(
+                        self.store.latencies.iter().all(|e| e.key != entry.key),
+                        "{} was timed twice",
+                        entry.key
+                    );
+                    self.store.latencies.push(entry);
+                }
+                Command::Send(request) => self.send(request),
+                Command::Finish(finish) => self.finish = Some(finish),
+            }
+            if self.finish.is_none() && self.rng.random_bool(self.world.kills) {
+                self.kills += 1;
+                self.restart();
+                return;
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.answers.clear();
+        self.training.clear();
+        self.timing.clear();
+        self.campaign = self.store.campaign(self.world);
+        let commands =
+            self.campaign.handle(Event::Workers { trainers: self.world.trainers, profilers: 1 });
+        self.execute(commands);
+    }
+
+    fn send(&mut self, request: Request) {
+        match request {
+            Request::Evaluate(evaluate) => {
+                assert!(self.training.insert(evaluate.id));
+                assert!(self.training.len() <= self.world.trainers as usize);
+                self.check_may_train(&evaluate);
+                let answer = trained(&evaluate, self.world.trouble);
+                self.answer(answer);
+            }
+            Request::Measure(measure) => {
+                assert!(self.timing.insert(measure.id) && self.timing.len() == 1);
+                assert!(self.store.latencies.iter().all(|e| {
+                    e.key.part != measure.part || e.key.conditions != measure.conditions
+                }));
+                let name = format!("{} {}", measure.part, measure.conditions);
+                // Every stack has the head: a campaign without it has nothing.
+                let is_head = matches!(measure.part, Part::Head { .. });
+                let trouble = if is_head { 0.0 } else { self.world.trouble };
+                let answer = timed(measure.id, &name, 100.0, trouble);
+                self.answer(answer);
+            }
+            Request::MeasureWhole(whole) => {
+                assert!(self.timing.insert(whole.id) && self.timing.len() == 1);
+                let name = format!("{} {}", whole.architecture, whole.conditions);
+                let answer = timed(whole.id, &name, 250.0, 0.0);
+                self.answer(answer);
+            }
+            Request::Stop { id } => {
+                for (_, event) in &mut self.answers {
+                    if id_of(event) == Some(id) {
+                        *event = Event::Infeasible(Refusal { id, reason: "stopped".to_owned() });
+                    }
+                }
+            }
+            Request::Configure(_) => panic!("the driver configures workers, not the campaign"),
+        }
+        if self.world.quiet_timing {
+            assert!(self.training.is_empty() || self.timing.is_empty(), "timed while training");
+        }
+    }
+
+    /// The row as stored says that this may be trained.
+    fn check_may_train(&self, evaluate: &Evaluate) {
+        let row = self
+            .store
+            .rows
+            .values()
+            .find(|row| row.architecture == evaluate.architecture)
+            .expect("saved before it was sent");
+        assert_eq!(row.state, CandidateState::Training);
+        for (name, limit) in settings(self.world).limits {
+            assert!(row.values[&name].mean <= limit, "trained over {name}");
+        }
+        assert_eq!(evaluate.attempt, row.failed_attempts + 1);
+        assert_eq!(evaluate.seed, row.seed);
+    }
+
+    fn answer(&mut self, event: Event) {
+        let delay = self.rng.random_range(0..6);
+        if self.rng.random_bool(self.world.repeats) {
+            self.answers.push((delay + self.rng.random_range(0..6), event.clone()));
+        }
+        self.answers.push((delay, event));
+    }
+
+    /// Delivers one of the answers that are due.
+    fn step(&mut self) {
+        for (delay, _) in &mut self.answers {
+            *delay = delay.saturating_sub(1);
+        }
+        let due: Vec<usize> = (0..self.answers.len()).filter(|&i| self.answers[i].0 == 0).collect();
+        if due.is_empty() {
+            assert!(!self.answers.is_empty(), "the campaign waits for nothing");
+            return;
+        }
+        let (_, event) = self.answers.swap_remove(due[self.rng.random_range(0..due.len())]);
+        if let Some(id) = id_of(&event) {
+            self.training.remove(&id);
+            self.timing.remove(&id);
+        }
+        let commands = self.campaign.handle(event);
+        self.execute(commands);
+    }
+}
+
+fn id_of(event: &Event) -> Option<u64> {
+    match event {
+        Event::Result(evaluation) => Some(evaluation.id),
+        Event::Timing(measured) => Some(measured.id),
+        Event::Infeasible(refusal) | Event::Failed { refusal, .. } => Some(refusal.id),
+        Event::Workers { .. } | Event::Progress(_) | Event::StopRequested => None,
+    }
+}
+
+/// The answer to a training: a function of the architecture and the attempt.
+fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
+    let id = evaluate.id;
+    let name = evaluate.architecture.to_string();
+    let loss = 1.0 + chance(&name);
+    let exact = |mean| Value { mean, standard_error: None };
+    let refusal = |reason: &str| Refusal { id, reason: reason.to_owned() };
+    let result = |values: &[(&str, f64)]| {
+        Event::Result(Evaluation {
+            id,
+            values: values.iter().map(|(name, v)| ((*name).to_owned(), exact(*v))).collect(),
+            parameters: 1,
+            tokens: evaluate.tokens,
+            seconds: 1.0,
+            checkpoint: None,
+            curve: vec![(evaluate.tokens, loss)],
+        })
+    };
+    let luck = chance(&format!("{name} attempt {}", evaluate.attempt));
+    if luck >= trouble {
+        return result(&[("bits_per_byte", loss)]);
+    }
+    match (luck / trouble * 5.0) as u32 {
+        0 => result(&[("bits_per_byte", f64::NAN)]),
+        1 => result(&[("another_value", loss)]),
+        2 => Event::Infeasible(refusal("out of memory")),
+        _ => Event::Failed { refusal: refusal("exit status 1"), log: "last words".to_owned() },
+    }
+}
+
+fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
+    let luck = chance(&format!("{name} luck"));
+    if luck < trouble * 0.1 {
+        let refusal = Refusal { id, reason: "exit status 1".to_owned() };
+        return Event::Failed { refusal, log: "last words".to_owned() };
+    }
+    let timing = Timing {
+        median_us: scale_us * chance(name),
+        spread_us: 1.0,
+        samples: 9,
+        other_load: 0.0,
+        kernels: "simulated".to_owned(),
+    };
+    Event::Timing(Measured { id, timing })
+}
+
+/// Runs a campaign in a world to its end; its store and the number of kills.
+fn run(world: &World) -> (Store, u32) {
+    let store = Store::default();
+    let mut driver = Driver {
+        world,
+        rng: SearchRng::seed_from_u64(world.scheduler_seed),
+        campaign: store.campaign(world),
+        store,
+        answers: Vec::new(),
+        training: HashSet::new(),
+        timing: HashSet::new(),
+        finish: None,
+        kills: 0,
+    };
+    driver.restart();
+    for _ in 0..100_000 {
+        if driver.finish.is_some() {
+            break;
+        }
+        driver.step();
+    }
+    assert_eq!(driver.finish, Some(Finish::Complete), "{world:?}");
+    check_end(&driver, world);
+    (driver.store, driver.kills)
+}
+
+fn check_end(driver: &Driver<'_>, world: &World) {
+    let rows = &driver.store.rows;
+    let settings = settings(world);
+    let numbers: Vec<u32> = rows.keys().copied().collect();
+    assert_eq!(numbers, (1..=rows.len() as u32).collect::<Vec<_>>(), "numbers without gaps");
+    assert!(rows.values().all(|row| row.state.is_final()));
+    let evaluated =
+        rows.values().filter(|r| !matches!(r.state, CandidateState::Infeasible { .. })).count();
+    assert_eq!(evaluated, settings.evaluations as usize);
+    assert!(rows.values().all(|row| row.values.values().all(|v| v.mean.is_finite())));
+    let front = driver.campaign.front();
+    assert!(!front.is_empty());
+    for number in &front {
+        assert_eq!(rows[number].state, CandidateState::Done);
+        assert_eq!(rows[number].whole.len(), settings.latencies.len(), "timed as a whole");
+    }
+    let stored: HashMap<u32, Candidate> = rows.clone().into_iter().collect();
+    let in_memory: HashMap<u32, Candidate> =
+        driver.campaign.candidates().map(|row| (row.number, row.clone())).collect();
+    assert_eq!(stored, in_memory, "what is in memory is what was saved");
+}
+
+#[test]
+fn campaigns_reach_their_end_in_every_world() {
+    let mut kills = 0;
+    for seed in 0..20 {
+        for quiet_timing in [true, false] {
+            let world = World {
+                scheduler_seed: seed,
+                trainers: 1 + seed as u32 % 4,
+                kills: [0.0, 0.02, 0.1][seed as usize % 3],
+                repeats: 0.2,
+                trouble: 0.3,
+                quiet_timing,
+            };
+            let (store, killed) = run(&world);
+            kills += killed;
+            assert_eq!(store, run(&world).0, "the same world gives the same campaign");
+        }
+    }
+    assert!(kills > 100, "only {kills} kills tried anything");
+}
+
+#[test]
+fn kills_and_delays_change_nothing_with_one_trainer() {
+    for trouble in [0.0, 0.3] {
+        let calm = World { trouble, ..CALM };
+        let (expected, _) = run(&calm);
+        for seed in 0..12 {
+            for quiet_timing in [true, false] {
+                let world =
+                    World { scheduler_seed: seed, kills: 0.05, repeats: 0.2, quiet_timing, ..calm };
+                let (store, kills) = run(&world);
+                assert!(kills > 0, "seed {seed} kills nothing");
+                for (number, row) in &expected.rows {
+                    assert_eq!(store.rows.get(number), Some(row), "seed {seed}");
+                }
+                assert_eq!(store.rows.len(), expected.rows.len(), "seed {seed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A small domain of real architectures, and what the simulated workers answer about them.
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use search::Architecture;
+use search::architecture::{ArchitectureId, Attention, DeltaNet, GatedDeltaNet, Layer, Mixer};
+use search::latency::{Conditions, Dtype, Phase};
+use search::proposals::{Domain, SearchRng};
+
+/// Stacks of up to `depth` layers; three mixers, three FFN widths.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stacks {
+    pub(crate) depth: usize,
+}
+
+fn mixers() -> [Option<Mixer>; 4] {
+    let delta = |heads| DeltaNet { heads, key_width: 16, value_width: 16 };
+    let gated = |heads| GatedDeltaNet { heads, key_width: 16, value_width: 32 };
+    let attention =
+        Attention { heads: 2, kv_heads: 1, head_width: 16, window: None, qk_norm: false };
+    [
+        Some(Mixer::DeltaNet(delta(2))),
+        Some(Mixer::GatedDeltaNet(gated(2))),
+        Some(Mixer::GatedDeltaNet(gated(4))),
+        Some(Mixer::Attention(attention)),
+    ]
+}
+
+fn layer(rng: &mut SearchRng) -> Layer {
+    let mixer = *mixers().choose(rng).expect("there are mixers");
+    Layer { mixer, ffn_width: *[None, Some(64), Some(128)].choose(rng).expect("there are widths") }
+}
+
+pub(crate) fn stack(layers: Vec<Layer>) -> Architecture {
+    Architecture::new(32, 256, true, layers).expect("valid by construction")
+}
+
+/// The stack of one mixer, `index` into the list of mixers.
+pub(crate) fn uniform(index: usize, depth: usize) -> Architecture {
+    stack(vec![Layer { mixer: mixers()[index], ffn_width: Some(64) }; depth])
+}
+
+impl Domain for Stacks {
+    type Point = Architecture;
+    type Id = ArchitectureId;
+
+    fn id(&self, point: &Architecture) -> ArchitectureId {
+        point.id()
+    }
+
+    fn sample(&self, rng: &mut SearchRng) -> Option<Architecture> {
+        let depth = rng.random_range(1..=self.depth);
+        Some(stack((0..depth).map(|_| layer(rng)).collect()))
+    }
+
+    fn mutate(&self, point: &Architecture, rng: &mut SearchRng) -> Option<(Architecture, String)> {
+        let mut layers = point.layers().to_vec();
+        let index = rng.random_range(0..layers.len());
+        layers[index] = layer(rng);
+        Some((stack(layers), format!("layer {index}")))
+    }
+
+    fn recombine(
+        &self,
+        a: &Architecture,
+        b: &Architecture,
+        rng: &mut SearchRng,
+    ) -> Option<Architecture> {
+        let cut = rng.random_range(1..=a.layers().len());
+        let tail = b.layers().iter().skip(cut);
+        Some(stack(a.layers()[..cut].iter().chain(tail).cloned().collect()))
+    }
+}
+
+/// The conditions of decode and prefill timings.
+pub(crate) fn conditions() -> Vec<(String, Conditions)> {
+    let conditions = |phase| Conditions {
+        device: "simulated".to_owned(),
+        dtype: Dtype::F32,
+        batch: 1,
+        threads: 1,
+        phase,
+    };
+    vec![
+        ("decode_us".to_owned(), conditions(Phase::Decode { context: 512 })),
+        ("prefill_us".to_owned(), conditions(Phase::Prefill { tokens: 64 })),
+    ]
+}
+
+/// A number in 0..1 that is a function of the text alone.
+pub(crate) fn chance(text: &str) -> f64 {
+    // FNV-1a, then a finaliser, because near texts must give far numbers.
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
