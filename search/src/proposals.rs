@@ -7,6 +7,7 @@
 //! One file per algorithm; all of them work on any [`Domain`], architectures and black boxes alike.
 
 mod ageing;
+mod architectures;
 mod local;
 mod nsga2;
 mod random;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rand::RngExt;
 use search::pareto::{Objectives, hypervolume};
 use search::proposals::{Algorithm, Domain, Origin, Outcome, Proposer, SearchRng, Trial};
+use search::space::{Space, SpaceConfig};
 
 /// Points with `genes` genes of `choices` choices each.
 struct Grid {
@@ -134,5 +135,35 @@ fn each_algorithm_finds_a_larger_volume_than_chance() {
             "{}: {volume} against {random} by chance",
             algorithm.name()
         );
+    }
+}
+
+#[test]
+fn a_space_of_architectures_is_a_domain() {
+    let config: SpaceConfig = toml::from_str(
+        r"
+        d_model = [64, 128]
+        depth = { min = 2, max = 6 }
+        [mixers.attn]
+        head_width = [32]
+        [mixers.gdn]
+        key_width = [16, 32]
+        ",
+    )
+    .expect("valid TOML");
+    let space = Space::new(&config).expect("a possible space");
+    for algorithm in Algorithm::ALL {
+        let proposer = Proposer { algorithm, seed: 3, start: 8, references: Vec::new() };
+        let mut trials: Vec<Trial<search::Architecture>> = Vec::new();
+        for number in 1..=40 {
+            let point = proposer.propose(&space, number, &trials).expect("a large space").point;
+            assert!(space.contains(&point).is_ok(), "{point}");
+            let parameters = search::tensors::parameters(&point) as f64;
+            let values = vec![parameters, -(point.layers().len() as f64)];
+            let outcome = Outcome::Known(Objectives::new(values).expect("finite"));
+            trials.push(Trial { number, point, outcome });
+        }
+        let ids: HashSet<_> = trials.iter().map(|t| t.point.id()).collect();
+        assert_eq!(ids.len(), 40, "{}", algorithm.name());
     }
 }

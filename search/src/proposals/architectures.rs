@@ -1,0 +1,35 @@
+//! Spaces of architectures as a domain of proposals.
+
+use super::{Domain, SearchRng};
+use crate::architecture::{Architecture, ArchitectureId};
+use crate::space::Space;
+
+impl Domain for Space {
+    type Point = Architecture;
+    type Id = ArchitectureId;
+
+    fn id(&self, point: &Architecture) -> ArchitectureId {
+        point.id()
+    }
+
+    fn sample(&self, rng: &mut SearchRng) -> Option<Architecture> {
+        Some(Self::sample(self, rng))
+    }
+
+    fn mutate(&self, point: &Architecture, rng: &mut SearchRng) -> Option<(Architecture, String)> {
+        Some(Self::mutate(self, point, rng))
+    }
+
+    fn recombine(
+        &self,
+        a: &Architecture,
+        b: &Architecture,
+        rng: &mut SearchRng,
+    ) -> Option<Architecture> {
+        Some(Self::recombine(self, a, b, rng))
+    }
+
+    fn enumerate(&self, limit: usize) -> Option<Vec<Architecture>> {
+        Self::enumerate(self, limit)
+    }
+}
