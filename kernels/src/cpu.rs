@@ -10,6 +10,7 @@ pub mod matrix;
 pub mod pool;
 mod portable;
 mod simd;
+pub mod transpose;
 pub mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,6 +1,7 @@
 //! The gated delta rule, which carries DeltaNet (g = 0), Gated DeltaNet and DeltaProduct.
 
 pub mod cpu;
+pub mod train;
 
 /// The gated delta rule of one head, position by position (Gated DeltaNet, arXiv 2412.06464, eq. 10; with g = 0
 /// DeltaNet, arXiv 2406.06484, eq. 2):

@@ -25,15 +25,6 @@ impl Product<'_> {
     }
 }
 
-/// Writes the transposed `[width, rows]` of the first `rows` rows of x, `[rows, width]`.
-pub(crate) fn transpose(x: View<'_>, rows: usize, width: usize, out: &mut [f32]) {
-    for i in 0..rows {
-        for (j, value) in x.row(i, width).iter().enumerate() {
-            out[j * rows + i] = *value;
-        }
-    }
-}
-
 /// Σ_{r ≤ i} g_r for each i.
 pub(crate) fn cumulate(g: &[f32], sums: &mut [f32]) {
     let mut sum = 0.0;

@@ -87,26 +87,51 @@ impl Kernel for Gemm<'_> {
         }
         assert_eq!(b.columns, 1, "gemm: columns of B must be 1 apart");
         assert!(k == 0 || b.data.len() >= (k - 1) * b.rows + n, "gemm: B must hold [{k}, {n}]");
+        assert!(
+            k == 0 || a.data.len() > (m - 1) * a.rows + (k - 1) * a.columns,
+            "gemm: A must hold [{m}, {k}]"
+        );
         assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "gemm: C must hold [{m}, {n}]");
-        let mut strip = vec![0.0; S::TILE_ROWS * k];
-        let mut row = 0;
-        while row < m {
-            let height = (m - row).min(S::TILE_ROWS);
-            pack(&mut strip, a, row, height, k, S::TILE_ROWS);
-            let mut column = 0;
-            while column < n {
-                let width = (n - column).min(PANEL);
-                // SAFETY: the strip holds [k, TILE_ROWS]; B holds k rows whose columns up to column + width ≤ n are
-                // inside (checked above); C holds height rows from `row` with columns up to column + width.
-                unsafe {
-                    let b = b.data.as_ptr().add(column);
-                    let c = c.as_mut_ptr().add(row * c_stride + column);
-                    let out = Tile { c, stride: c_stride, height, width, accumulate };
-                    tile_of_height(s, k, strip.as_ptr(), b, self.b.rows, width, &out);
-                }
-                column += width;
+        let panel = Panel {
+            a: a.data.as_ptr(),
+            a_row: a.rows,
+            a_column: a.columns,
+            b_row: b.rows,
+            c_row: c_stride,
+            k,
+            accumulate,
+        };
+        let full = n / S::LANES;
+        let mut vector = 0;
+        // SAFETY: the asserts above bound every access: rows below m, columns below n, sums below k.
+        unsafe {
+            while vector < full {
+                let at = vector * S::LANES;
+                let (b, c) = (b.data.as_ptr().add(at), c.as_mut_ptr().add(at));
+                vector += match full - vector {
+                    4.. if S::TILE_ROWS == 12 => {
+                        panel.strips::<S, 6, 4>(s, m, b, c);
+                        4
+                    }
+                    2.. if S::TILE_ROWS == 12 => {
+                        panel.strips::<S, 12, 2>(s, m, b, c);
+                        2
+                    }
+                    2.. => {
+                        panel.strips::<S, 6, 2>(s, m, b, c);
+                        2
+                    }
+                    _ => {
+                        panel.strips::<S, 12, 1>(s, m, b, c);
+                        1
+                    }
+                };
             }
-            row += height;
+            let rest = n % S::LANES;
+            if rest > 0 {
+                let at = full * S::LANES;
+                panel.ragged(s, m, b.data.as_ptr().add(at), c.as_mut_ptr().add(at), rest);
+            }
         }
     }
 }
@@ -245,6 +270,121 @@ unsafe fn load_below<S: Simd>(s: S, row: *const f32, at: usize, width: usize) ->
             s.load_part(row.add(at), rest)
         } else {
             s.splat(0.0)
+        }
+    }
+}
+
+/// What all tiles of a product share.
+#[derive(Clone, Copy)]
+struct Panel {
+    a: *const f32,
+    a_row: usize,
+    a_column: usize,
+    b_row: usize,
+    c_row: usize,
+    k: usize,
+    accumulate: bool,
+}
+
+impl Panel {
+    /// All rows of a panel of `N` whole vectors, `M` rows at a time, the rest one by one in fours.
+    ///
+    /// # Safety
+    /// The panel's pointers are valid for the product's shape, and the machine has `S`.
+    #[inline(always)]
+    unsafe fn strips<S: Simd, const M: usize, const N: usize>(
+        &self,
+        s: S,
+        m: usize,
+        b: *const f32,
+        c: *mut f32,
+    ) {
+        let mut i = 0;
+        // SAFETY: i + the rows of the tile ≤ m.
+        unsafe {
+            while i + M <= m {
+                self.tile::<S, M, N>(s, i, b, c);
+                i += M;
+            }
+            while i + 4 <= m {
+                self.tile::<S, 4, N>(s, i, b, c);
+                i += 4;
+            }
+            while i < m {
+                self.tile::<S, 1, N>(s, i, b, c);
+                i += 1;
+            }
+        }
+    }
+
+    /// Rows i..i+M of a panel of N whole vectors, in registers.
+    ///
+    /// # Safety
+    /// As [`Panel::strips`], with i + M ≤ m.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize, const N: usize>(
+        &self,
+        s: S,
+        i: usize,
+        b: *const f32,
+        c: *mut f32,
+    ) {
+        // SAFETY: the caller's promise covers rows i..i+M, N vectors of columns, and k steps.
+        unsafe {
+            let mut sums = [[s.splat(0.0); N]; M];
+            let mut a = self.a.add(i * self.a_row);
+            let mut b = b;
+            for _ in 0..self.k {
+                let mut row = [s.splat(0.0); N];
+                for (j, v) in row.iter_mut().enumerate() {
+                    *v = s.load(b.add(j * S::LANES));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = s.splat(*a.add(r * self.a_row));
+                    for (sum, v) in sums.iter_mut().zip(row) {
+                        *sum = s.fma(x, v, *sum);
+                    }
+                }
+                a = a.wrapping_add(self.a_column);
+                b = b.wrapping_add(self.b_row);
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    let c = c.add((i + r) * self.c_row + j * S::LANES);
+                    let value = if self.accumulate { s.add(s.load(c), sum) } else { sum };
+                    s.store(c, value);
+                }
+            }
+        }
+    }
+
+    /// The last `rest` < LANES columns, four rows at a time.
+    ///
+    /// # Safety
+    /// As [`Panel::strips`], with `rest` columns.
+    #[inline(always)]
+    unsafe fn ragged<S: Simd>(&self, s: S, m: usize, b: *const f32, c: *mut f32, rest: usize) {
+        let mut i = 0;
+        // SAFETY: rows below m; partial loads and stores touch `rest` columns only.
+        unsafe {
+            while i < m {
+                let rows = (m - i).min(4);
+                let mut sums = [s.splat(0.0); 4];
+                for p in 0..self.k {
+                    let v = s.load_part(b.add(p * self.b_row), rest);
+                    for (r, sum) in sums.iter_mut().enumerate().take(rows) {
+                        let x = s.splat(*self.a.add((i + r) * self.a_row + p * self.a_column));
+                        *sum = s.fma(x, v, *sum);
+                    }
+                }
+                for (r, sum) in sums.into_iter().enumerate().take(rows) {
+                    let c = c.add((i + r) * self.c_row);
+                    let value =
+                        if self.accumulate { s.add(s.load_part(c, rest), sum) } else { sum };
+                    s.store_part(c, rest, value);
+                }
+                i += rows;
+            }
         }
     }
 }

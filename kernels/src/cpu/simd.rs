@@ -55,6 +55,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// eˣ, relative error below 3·10⁻⁷ for |x| ≤ 87; 0 below, and never a NaN from a number.
     fn exp(self, v: Self::V) -> Self::V;
 
+    /// Writes the transpose of a tile of `LANES` × `LANES`, rows `from_row` and `to_row` apart.
+    ///
+    /// # Safety
+    /// All `LANES` rows of `LANES` values are readable at `from` and writable at `to`.
+    #[inline(always)]
+    unsafe fn transpose_tile(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
+            }
+        }
+    }
+
     /// σ(x) = 1 / (1 + e⁻ˣ)
     #[inline(always)]
     fn sigmoid(self, v: Self::V) -> Self::V {

@@ -12,10 +12,12 @@ use std::arch::x86_64::{
     _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps,
     _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
     _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps,
-    _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::Kernel;
@@ -172,6 +174,46 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
     type V = __m512;
+
+    /// Pairs, quadruples, then quarters of registers change places: 4 × 16 shuffles for 256 elements.
+    #[inline(always)]
+    unsafe fn transpose_tile(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: `self` proves the features; the caller promises both tiles.
+        unsafe {
+            let r: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_row)));
+            let pairs: [__m512; 16] = std::array::from_fn(|i| {
+                let (a, b) = (r[i & !1], r[i | 1]);
+                if i % 2 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
+            });
+            // quads[4g + c], quarter l: column 4l + c of rows 4g..4g+4.
+            let quads: [__m512; 16] = std::array::from_fn(|i| {
+                let (g, c) = (i & !3, i & 3);
+                let (a, b) =
+                    (_mm512_castps_pd(pairs[g + c / 2]), _mm512_castps_pd(pairs[g + 2 + c / 2]));
+                _mm512_castpd_ps(if c % 2 == 0 {
+                    _mm512_unpacklo_pd(a, b)
+                } else {
+                    _mm512_unpackhi_pd(a, b)
+                })
+            });
+            for c in 0..4 {
+                let [q0, q1, q2, q3] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+                let low01 = _mm512_shuffle_f32x4::<0b10_00_10_00>(q0, q1); // quarters 0, 2
+                let low23 = _mm512_shuffle_f32x4::<0b10_00_10_00>(q2, q3);
+                let high01 = _mm512_shuffle_f32x4::<0b11_01_11_01>(q0, q1); // quarters 1, 3
+                let high23 = _mm512_shuffle_f32x4::<0b11_01_11_01>(q2, q3);
+                let columns = [
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(low01, low23),
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(high01, high23),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(low01, low23),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(high01, high23),
+                ];
+                for (l, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((4 * l + c) * to_row), column);
+                }
+            }
+        }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

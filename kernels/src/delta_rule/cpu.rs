@@ -1,7 +1,8 @@
 //! The gated delta rule on the CPU: one token, and the chunked form.
 
-use crate::cpu::chunk::{CHUNK, Product, cumulate, decay_scores, transpose};
+use crate::cpu::chunk::{CHUNK, Product, cumulate, decay_scores};
 use crate::cpu::gemm::View;
+use crate::cpu::transpose::transpose;
 use crate::cpu::{Kernel, Simd, vector};
 
 /// One position of one head (see [`super::definition`]).
@@ -187,7 +188,7 @@ impl Kernel for Chunked<'_> {
                 (&mut erase[..c * c], &mut read[..c * c], &mut u[..c * value_width]);
             cumulate(&g[start..][..c], &mut sums);
             let sums = &sums[..c];
-            transpose(k, c, key_width, &mut keys[..key_width * c]);
+            transpose(c, key_width, k, &mut keys[..key_width * c], c);
             let keys = View::new(&keys[..key_width * c], c);
 
             Product { size: [c, c, key_width], a: k, b: keys, c: erase, accumulate: false }.run(s);

@@ -1,7 +1,8 @@
 //! Scalar-gated linear attention on the CPU: one token, and the chunked form.
 
-use crate::cpu::chunk::{CHUNK, Product, cumulate, decay_scores, transpose};
+use crate::cpu::chunk::{CHUNK, Product, cumulate, decay_scores};
 use crate::cpu::gemm::View;
+use crate::cpu::transpose::transpose;
 use crate::cpu::{Kernel, Simd, vector};
 
 /// One position of one head (see [`super::definition`]).
@@ -167,7 +168,7 @@ impl Kernel for Chunked<'_> {
             let (read, values) = (&mut read[..c * c], &mut values[..c * value_width]);
             cumulate(&g[start..][..c], &mut sums);
             let sums = &sums[..c];
-            transpose(k, c, key_width, &mut keys[..key_width * c]);
+            transpose(c, key_width, k, &mut keys[..key_width * c], c);
             for (i, row) in values.chunks_exact_mut(value_width).enumerate() {
                 row.copy_from_slice(v.row(i, value_width));
                 vector::scale(s, v_scale[i], row);

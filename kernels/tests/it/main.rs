@@ -8,4 +8,5 @@
 mod cpu_families;
 mod cpu_products;
 mod definitions;
+mod delta_rule_training;
 mod random;

@@ -1,0 +1,107 @@
+//! Triangular systems with the unit lower matrix I + A of a chunk, in place, for all columns of V at once.
+//!
+//! Blocks of [`BLOCK`] rows: what earlier blocks contribute is a matrix product, the block itself is solved with its
+//! rows in registers.
+
+use super::CHUNK;
+use super::chunk::multiply;
+use crate::cpu::gemm::View;
+use crate::cpu::{Kernel, Simd, run};
+
+/// Rows that are solved in registers.
+const BLOCK: usize = 8;
+
+/// X with (I + A) X = R: `x` holds R `[rows, v]` and then X; `minus_a` is −A, `[rows, CHUNK]`, strictly lower.
+pub(super) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
+    for start in (0..rows).step_by(BLOCK) {
+        let height = BLOCK.min(rows - start);
+        let (solved, rest) = x.split_at_mut(start * v);
+        let block = &mut rest[..height * v];
+        if start > 0 {
+            multiply(
+                (height, v, start),
+                View::new(&minus_a[start * CHUNK..], CHUNK),
+                (solved, v),
+                (block, v),
+                true,
+            );
+        }
+        run(Block::<false> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
+    }
+}
+
+/// X with (I + A)ᵀ X = R, arguments as of [`forward`].
+pub(super) fn transposed(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
+    for start in (0..rows).step_by(BLOCK).rev() {
+        let height = BLOCK.min(rows - start);
+        let end = start + height;
+        let (head, solved) = x.split_at_mut(end * v);
+        let block = &mut head[start * v..];
+        if end < rows {
+            let below = View::new(&minus_a[end * CHUNK + start..], CHUNK).transposed();
+            multiply((height, v, rows - end), below, (solved, v), (block, v), true);
+        }
+        run(Block::<true> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
+    }
+}
+
+/// The diagonal block: forward from the first row, or with the transpose from the last.
+struct Block<'a, const TRANSPOSED: bool> {
+    /// −A from the block's corner on.
+    minus_a: &'a [f32],
+    /// `[height, v]`.
+    x: &'a mut [f32],
+    height: usize,
+    v: usize,
+}
+
+impl<const TRANSPOSED: bool> Kernel for Block<'_, TRANSPOSED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let Self { minus_a, x, height, v } = self;
+        assert!(height <= BLOCK && x.len() == height * v);
+        // −A of the block, zero outside, so that short blocks run the same code.
+        let mut a = [[0.0; BLOCK]; BLOCK];
+        for i in 0..height {
+            for j in 0..i {
+                let value = minus_a[i * CHUNK + j];
+                if TRANSPOSED { a[j][i] = value } else { a[i][j] = value }
+            }
+        }
+        let mut column = 0;
+        while column < v {
+            let width = S::LANES.min(v - column);
+            let mut r = [s.splat(0.0); BLOCK];
+            for (i, r) in r.iter_mut().enumerate().take(height) {
+                // SAFETY: row i < height of x, `width` columns from `column`, all inside by the assert above.
+                *r = unsafe {
+                    let p = x.as_ptr().add(i * v + column);
+                    if width == S::LANES { s.load(p) } else { s.load_part(p, width) }
+                };
+            }
+            if TRANSPOSED {
+                for i in (0..BLOCK).rev() {
+                    for j in i + 1..BLOCK {
+                        r[i] = s.fma(s.splat(a[i][j]), r[j], r[i]);
+                    }
+                }
+            } else {
+                for i in 0..BLOCK {
+                    for j in 0..i {
+                        r[i] = s.fma(s.splat(a[i][j]), r[j], r[i]);
+                    }
+                }
+            }
+            for (i, r) in r.into_iter().enumerate().take(height) {
+                // SAFETY: as for the loads.
+                unsafe {
+                    let p = x.as_mut_ptr().add(i * v + column);
+                    if width == S::LANES { s.store(p, r) } else { s.store_part(p, width, r) }
+                }
+            }
+            column += width;
+        }
+    }
+}
