@@ -13,6 +13,9 @@ pub enum OperatorError {
         /// Expected and got.
         what: String,
     },
+    /// A gene is impossible.
+    #[error(transparent)]
+    Architecture(#[from] search::architecture::ArchitectureError),
     /// libtorch refused, usually for want of memory.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),

@@ -18,4 +18,5 @@ mod weights;
 
 pub use error::OperatorError;
 pub use mixer::MixerState;
-pub use model::{Model, State, Variable};
+pub use model::{Model, State};
+pub use weights::Variable;

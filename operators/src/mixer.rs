@@ -7,13 +7,16 @@ mod gated_delta_net;
 mod mamba2;
 mod sliding_window;
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 
-use search::architecture::{Attention, Mixer as Gene};
-use tch::{Device, Kind, Tensor};
+use search::Architecture;
+use search::architecture::{Attention, Layer, Mixer as Gene};
+use search::tensors::{TensorSpec, tensors};
+use tch::{Device, Kind, Tensor, nn};
 
 use crate::OperatorError;
-use crate::weights::Weights;
+use crate::weights::{Variable, Weights, all_taken, create};
 
 /// A built token mixer. It reads the normed hidden state and returns what is added to the residual stream.
 pub trait Mixer: Debug + Send {
@@ -106,4 +109,32 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         Gene::GatedDeltaNet(gene) => Box::new(gated_delta_net::build(gene, weights)?),
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
     })
+}
+
+/// A mixer outside any model, for tests, timings and comparisons with other code. Its variables stand below `path` with
+/// the names they have after `layers.0.mixer.` in a model.
+///
+/// # Errors
+/// When the gene is impossible, or as [`crate::Model::new`].
+pub fn alone(
+    path: &nn::Path,
+    d_model: u32,
+    gene: Gene,
+    seed: u64,
+) -> Result<(Box<dyn Mixer>, Vec<Variable>), OperatorError> {
+    let layer = Layer { mixer: Some(gene), ffn_width: None };
+    let architecture = Architecture::new(d_model, 1, true, vec![layer])?;
+    let mut variables = Vec::new();
+    let mut untaken = HashMap::new();
+    for spec in tensors(&architecture) {
+        if let Some(name) = spec.name.strip_prefix("layers.0.mixer.") {
+            let spec = TensorSpec { name: name.to_owned(), ..spec };
+            let tensor = create(path, &spec, Some(&gene), seed)?;
+            untaken.insert(spec.name.clone(), tensor.shallow_clone());
+            variables.push(Variable { spec, tensor });
+        }
+    }
+    let mixer = build(&gene, &mut Weights::root(&mut untaken))?;
+    all_taken(&untaken)?;
+    Ok((mixer, variables))
 }

@@ -3,23 +3,14 @@
 use std::collections::HashMap;
 
 use search::Architecture;
-use search::tensors::{Role, TensorSpec, tensors};
+use search::tensors::{Role, tensors};
 use tch::{Tensor, nn};
 
 use crate::OperatorError;
 use crate::block::Block;
 use crate::mixer::MixerState;
 use crate::ops::norm::rms_norm;
-use crate::weights::{Weights, create};
-
-/// A trainable tensor of a model.
-#[derive(Debug)]
-pub struct Variable {
-    /// Its name, shape and role.
-    pub spec: TensorSpec,
-    /// The tensor itself, shared with the model and the variable store.
-    pub tensor: Tensor,
-}
+use crate::weights::{Variable, Weights, all_taken, create};
 
 /// A language model: tokens in, logits of the next token out.
 #[derive(Debug)]
@@ -70,21 +61,18 @@ impl Model {
         for (index, layer) in architecture.layers().iter().enumerate() {
             blocks.push(Block::new(layer, &mut weights.below(&format!("layers.{index}")))?);
         }
-        if let Some(name) = untaken.keys().next() {
-            let what = format!("expected every tensor to be used, `{name}` is not");
-            return Err(OperatorError::Tensor { module: "the model".to_owned(), what });
-        }
+        all_taken(&untaken)?;
         Ok(Self { embedding, blocks, final_norm, head, variables })
     }
 
     /// Logits `[B, T, vocab]` of the token after each of `tokens` `[B, T]` (int64), all positions in parallel.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        self.logits(self.hidden(tokens, None))
+        self.logits(&self.hidden(tokens, None))
     }
 
     /// Like [`Self::forward`] for tokens `[B, T]` that follow what `state` has seen; the state is moved past them.
     pub fn extend(&self, tokens: &Tensor, state: &mut State) -> Tensor {
-        self.logits(self.hidden(tokens, Some(state)))
+        self.logits(&self.hidden(tokens, Some(state)))
     }
 
     /// Logits `[B, vocab]` of the token after `tokens` `[B]` (int64), which follow what `state` has seen.
@@ -93,7 +81,7 @@ impl Model {
         for (block, state) in self.blocks.iter().zip(&mut state.layers) {
             x = block.step(x, state.as_mut());
         }
-        self.logits(x)
+        self.logits(&x)
     }
 
     /// The state before the first token, on the device and in the precision of the weights.
@@ -136,7 +124,7 @@ impl Model {
         x
     }
 
-    fn logits(&self, x: Tensor) -> Tensor {
-        rms_norm(&x, &self.final_norm).linear(&self.head, None::<&Tensor>)
+    fn logits(&self, x: &Tensor) -> Tensor {
+        rms_norm(x, &self.final_norm).linear(&self.head, None::<&Tensor>)
     }
 }

@@ -19,6 +19,15 @@ const DT_FLOOR: f64 = 1e-4;
 /// The least A of a head: ln 0 must not be drawn.
 const A_FLOOR: f64 = 1.0 / 64.0;
 
+/// A trainable tensor of a model.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name, shape and role.
+    pub spec: TensorSpec,
+    /// The tensor itself, shared with the model and the variable store.
+    pub tensor: Tensor,
+}
+
 /// Tensors not yet taken by a module, below a name prefix.
 pub(crate) struct Weights<'a> {
     all: &'a mut HashMap<String, Tensor>,
@@ -53,6 +62,17 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// Holds the modules to using every tensor of the list.
+pub(crate) fn all_taken(untaken: &HashMap<String, Tensor>) -> Result<(), OperatorError> {
+    match untaken.keys().next() {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("expected every tensor to be used, `{name}` is not");
+            Err(OperatorError::Tensor { module: "the model".to_owned(), what })
+        }
+    }
+}
+
 /// Creates the variable of `spec` below `path`; `mixer` is that of its layer.
 pub(crate) fn create(
     path: &nn::Path,
@@ -83,7 +103,7 @@ pub(crate) fn create(
             })
             .collect(),
     };
-    let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
+    let shape: Vec<i64> = spec.shape.iter().map(|n| n.cast_signed()).collect();
     let mut parts: Vec<&str> = spec.name.split('.').collect();
     let last = parts.pop().unwrap_or_default();
     let path = parts.into_iter().fold(path.clone(), |path, part| path / part);

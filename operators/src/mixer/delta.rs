@@ -114,7 +114,7 @@ impl Delta {
         let (b, t, heads, value_width) = o.size4().expect("o is [B, T, H, V]");
         let mut o = norm::rms_norm(o, &self.norm);
         if let Some(gate) = gate {
-            o = o * gate.silu();
+            o = &o * gate.silu();
         }
         o.reshape([b, t, heads * value_width]).linear(&self.o, None::<&Tensor>)
     }

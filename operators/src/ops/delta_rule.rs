@@ -50,8 +50,8 @@ impl DeltaRule {
         let mut scores = q.matmul(&k.transpose(-1, -2));
         // the solve reads below the diagonal only, so what stands above it may stay
         if let Some(decay) = &decay {
-            lower = lower * &decay.between;
-            scores = scores * &decay.between;
+            lower = &lower * &decay.between;
+            scores = &scores * &decay.between;
         } else {
             scores = scores.tril(0);
         }
@@ -105,12 +105,12 @@ impl DeltaRule {
         let mut outputs = Vec::with_capacity(t as usize);
         for t in 0..t {
             if let Some(g) = &self.log_decay {
-                s = s * at(g, t).unsqueeze(-1).exp();
+                s = &s * at(g, t).unsqueeze(-1).exp();
             }
             let (q, k, v, beta) =
                 (at(&self.q, t), at(&self.k, t), at(&self.v, t), at(&self.beta, t).unsqueeze(-1));
             let difference = (v - s.transpose(-1, -2).matmul(&k)) * beta; // [B, H, V, 1]
-            s = s + k * difference.transpose(-1, -2);
+            s = &s + k * difference.transpose(-1, -2);
             outputs.push(s.transpose(-1, -2).matmul(&q).squeeze_dim(-1) * self.scale);
         }
         (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)

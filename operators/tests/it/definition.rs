@@ -1,0 +1,177 @@
+//! Whole layers composed of the f64 definitions, head by head, against the modules in f64.
+
+use std::collections::HashMap;
+
+use kernels::activation::{sigmoid, softplus};
+use kernels::{attention, delta_rule, linear_attention, norm, rope, short_conv};
+use search::architecture::Mixer as Gene;
+use tch::Tensor;
+
+use crate::support::{Built, D, Random, assert_close, genes, numbers};
+
+type Weights<'a> = HashMap<&'a str, Vec<f64>>;
+
+/// x `[T, in]` times weight `[out, in]`, transposed.
+fn linear(x: &[f64], weight: &[f64], inputs: usize) -> Vec<f64> {
+    let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+    x.chunks_exact(inputs)
+        .flat_map(|x| weight.chunks_exact(inputs).map(move |w| dot(x, w)))
+        .collect()
+}
+
+/// Columns `from..from + count` of x `[T, width]`.
+fn columns(x: &[f64], width: usize, from: usize, count: usize) -> Vec<f64> {
+    x.chunks_exact(width).flat_map(|row| row[from..from + count].iter().copied()).collect()
+}
+
+/// Heads `[T, W]` side by side, `[T, H·W]`.
+fn join(heads: &[Vec<f64>], width: usize) -> Vec<f64> {
+    let tokens = heads[0].len() / width;
+    (0..tokens)
+        .flat_map(|t| heads.iter().flat_map(move |head| head[t * width..][..width].to_vec()))
+        .collect()
+}
+
+fn conv_silu(x: &[f64], weight: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
+    let mut state = vec![0.0; 3 * weight.len() / 4];
+    short_conv::definition(x, weight, bias, &mut state)
+        .into_iter()
+        .map(|y| y * sigmoid(y))
+        .collect()
+}
+
+/// The whole mixer on x `[T, d]`.
+fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
+    let d = D as usize;
+    match gene {
+        Gene::Attention(gene) => {
+            let (h, kv, width) =
+                (gene.heads as usize, gene.kv_heads as usize, gene.head_width as usize);
+            let (q, k, v) = (
+                linear(x, &w["q.weight"], d),
+                linear(x, &w["k.weight"], d),
+                linear(x, &w["v.weight"], d),
+            );
+            let rotated = |x: &[f64], norm: &str| {
+                let mut x = match w.get(norm) {
+                    Some(weight) => norm::rms_norm_definition(x, weight, norm::RMS_EPS),
+                    None => x.to_vec(),
+                };
+                rope::definition(&mut x, width, 0, 1e4);
+                x
+            };
+            let heads: Vec<Vec<f64>> = (0..h)
+                .map(|i| {
+                    let j = i / (h / kv);
+                    let q = rotated(&columns(&q, h * width, i * width, width), "q_norm.weight");
+                    let k = rotated(&columns(&k, kv * width, j * width, width), "k_norm.weight");
+                    let v = columns(&v, kv * width, j * width, width);
+                    let window = gene.window.map(|w| w as usize);
+                    attention::definition(
+                        &q,
+                        &k,
+                        &v,
+                        x.len() / d,
+                        window,
+                        (width as f64).powf(-0.5),
+                    )
+                })
+                .collect();
+            linear(&join(&heads, width), &w["o.weight"], h * width)
+        }
+        Gene::DeltaNet(gene) => delta(w, x, gene.heads, gene.key_width, gene.value_width),
+        Gene::GatedDeltaNet(gene) => delta(w, x, gene.heads, gene.key_width, gene.value_width),
+        Gene::Mamba2(gene) => {
+            let (h, p, n) =
+                (gene.heads as usize, gene.head_width as usize, gene.state_width as usize);
+            let inner = h * p;
+            let all = linear(x, &w["in.weight"], d);
+            let rows = 2 * inner + 2 * n + h;
+            let z = columns(&all, rows, 0, inner);
+            let channels = inner + 2 * n;
+            let xbc = conv_silu(
+                &columns(&all, rows, inner, channels),
+                &w["conv.weight"],
+                Some(&w["conv.bias"]),
+            );
+            let (b, c) = (columns(&xbc, channels, inner, n), columns(&xbc, channels, inner + n, n));
+            let heads: Vec<Vec<f64>> = (0..h)
+                .map(|i| {
+                    let x = columns(&xbc, channels, i * p, p);
+                    let dt: Vec<f64> = columns(&all, rows, 2 * inner + 2 * n + i, 1)
+                        .iter()
+                        .map(|raw| softplus(raw + w["dt_bias"][i]))
+                        .collect();
+                    let g: Vec<f64> = dt.iter().map(|dt| -w["A_log"][i].exp() * dt).collect();
+                    let v: Vec<f64> = x.iter().enumerate().map(|(at, x)| x * dt[at / p]).collect();
+                    let y =
+                        linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p]);
+                    y.iter().zip(&x).map(|(y, x)| y + w["D"][i] * x).collect()
+                })
+                .collect();
+            let y = norm::gate_then_norm_definition(
+                &join(&heads, p),
+                &z,
+                &w["norm.weight"],
+                norm::RMS_EPS,
+            );
+            linear(&y, &w["out.weight"], inner)
+        }
+    }
+}
+
+/// DeltaNet, or Gated DeltaNet where its weights are there.
+fn delta(w: &Weights, x: &[f64], h: u32, k_width: u32, v_width: u32) -> Vec<f64> {
+    let (d, h, k_width, v_width) = (D as usize, h as usize, k_width as usize, v_width as usize);
+    let tokens = x.len() / d;
+    let project = |name: &str| {
+        let raw = linear(x, &w[format!("{name}.weight").as_str()], d);
+        conv_silu(&raw, &w[format!("{name}_conv.weight").as_str()], None)
+    };
+    let (q, k, v) = (project("q"), project("k"), project("v"));
+    let b = linear(x, &w["b.weight"], d);
+    let heads: Vec<Vec<f64>> = (0..h)
+        .map(|i| {
+            let unit = |x: &[f64]| -> Vec<f64> {
+                let x = columns(x, h * k_width, i * k_width, k_width);
+                x.chunks_exact(k_width).flat_map(norm::l2_norm_definition).collect()
+            };
+            let v = columns(&v, h * v_width, i * v_width, v_width);
+            let beta: Vec<f64> = columns(&b, h, i, 1).iter().map(|b| sigmoid(*b)).collect();
+            let g: Vec<f64> = match w.get("a.weight") {
+                Some(a) => columns(&linear(x, a, d), h, i, 1)
+                    .iter()
+                    .map(|a| -w["A_log"][i].exp() * softplus(a + w["dt_bias"][i]))
+                    .collect(),
+                None => vec![0.0; tokens],
+            };
+            let scale = (k_width as f64).powf(-0.5);
+            let mut state = vec![0.0; k_width * v_width];
+            let o = delta_rule::definition(&unit(&q), &unit(&k), &v, &g, &beta, scale, &mut state);
+            match w.get("g.weight") {
+                Some(gate) => {
+                    let gate = columns(&linear(x, gate, d), h * v_width, i * v_width, v_width);
+                    norm::norm_then_gate_definition(&o, &gate, &w["norm.weight"], norm::RMS_EPS)
+                }
+                None => norm::rms_norm_definition(&o, &w["norm.weight"], norm::RMS_EPS),
+            }
+        })
+        .collect();
+    linear(&join(&heads, v_width), &w["o.weight"], h * v_width)
+}
+
+#[test]
+fn every_mixer_is_its_definition() {
+    for gene in genes() {
+        let built = Built::new(gene, 1);
+        for tokens in [1, 2, 63, 64, 65, 100, 130] {
+            let x = Random::new(tokens as u64).tensor(&[2, tokens, D.into()], 1.0);
+            let got = built.mixer.forward(&x, None);
+            let rows: Vec<f64> =
+                (0..2).flat_map(|b| mixer(gene, &built.weights(), &numbers(&x.get(b)))).collect();
+            let expected = Tensor::from_slice(&rows).reshape([2, tokens, D.into()]);
+            assert_close(&format!("{gene} over {tokens} positions"), &got, &expected);
+        }
+        assert_eq!(built.gene, gene);
+    }
+}

@@ -1,0 +1,214 @@
+//! What must hold of every mixer, whatever it computes.
+
+use operators::mixer::MixerState;
+use operators::ops::attention;
+use operators::ops::delta_rule::DeltaRule;
+use operators::ops::linear_attention::LinearAttention;
+use search::architecture::Mixer as Gene;
+use tch::{Kind, Tensor};
+
+use crate::support::{Built, D, Random, assert_close, error, genes};
+
+const TOKENS: [i64; 7] = [1, 2, 63, 64, 65, 100, 130];
+
+fn input(tokens: i64) -> Tensor {
+    Random::new(tokens as u64).tensor(&[2, tokens, D.into()], 1.0)
+}
+
+/// The tensors of a state that two forms must leave alike.
+fn parts(state: &MixerState) -> [&Tensor; 2] {
+    match state {
+        MixerState::Cache(cache) => [&cache.k, &cache.v],
+        MixerState::Recurrent(state) => [&state.memory, &state.conv],
+    }
+}
+
+fn assert_same_state(what: &str, got: &MixerState, expected: &MixerState) {
+    for (got, expected) in parts(got).into_iter().zip(parts(expected)) {
+        if expected.numel() > 0 && expected.abs().max().double_value(&[]) > 0.0 {
+            assert_close(what, got, expected);
+        } else {
+            assert_eq!(got.size(), expected.size());
+        }
+    }
+}
+
+#[test]
+fn chunked_is_recurrent() {
+    for gene in genes() {
+        let built = Built::new(gene, 2);
+        for tokens in TOKENS {
+            let x = input(tokens);
+            let mut chunked_state = built.mixer.state(2);
+            let chunked = built.mixer.forward(&x, Some(&mut chunked_state));
+            let mut state = built.mixer.state(2);
+            let steps: Vec<Tensor> =
+                x.unbind(1).iter().map(|x| built.mixer.step(x, &mut state)).collect();
+            let what = format!("{gene} over {tokens} positions");
+            assert_close(&what, &chunked, &Tensor::stack(&steps, 1));
+            assert_same_state(&format!("the state of {what}"), &chunked_state, &state);
+        }
+    }
+}
+
+#[test]
+fn split_anywhere_and_carried_is_unsplit() {
+    let tokens = 130;
+    let x = input(tokens);
+    for gene in genes() {
+        let built = Built::new(gene, 3);
+        let whole = built.mixer.forward(&x, None);
+        for at in [1, 2, 7, 63, 64, 65, 100, 129] {
+            let mut state = built.mixer.state(2);
+            let first = built.mixer.forward(&x.narrow(1, 0, at), Some(&mut state));
+            let second = built.mixer.forward(&x.narrow(1, at, tokens - at), Some(&mut state));
+            assert_close(
+                &format!("{gene} split at {at}"),
+                &Tensor::cat(&[first, second], 1),
+                &whole,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_change_moves_nothing_before_it_and_something_after() {
+    let x = input(100);
+    for gene in genes() {
+        let built = Built::new(gene, 4);
+        let before = built.mixer.forward(&x, None);
+        for at in [0, 1, 50, 64, 99] {
+            let changed = x.copy();
+            let _ = changed.select(1, at).fill_(3.0);
+            let after = built.mixer.forward(&changed, None);
+            let earlier = (&after - &before).narrow(1, 0, at).abs();
+            assert!(
+                at == 0 || earlier.max().double_value(&[]) < 1e-12,
+                "{gene}: a change at {at} moved the past"
+            );
+            let here = (after - &before).select(1, at).abs().max().double_value(&[]);
+            assert!(here > 1e-6, "{gene}: a change at {at} did not move its own position");
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_batch_are_independent() {
+    let x = input(65);
+    for gene in genes() {
+        let built = Built::new(gene, 5);
+        let both = built.mixer.forward(&x, None);
+        for row in 0..2 {
+            let alone = built.mixer.forward(&x.narrow(0, row, 1), None);
+            assert_close(&format!("{gene}, row {row}"), &both.narrow(0, row, 1), &alone);
+        }
+    }
+}
+
+#[test]
+fn f32_stays_near_f64() {
+    let x = input(130);
+    for gene in genes() {
+        let built = Built::new(gene, 6);
+        let double = built.mixer.forward(&x, None);
+        for variable in &built.variables {
+            variable.tensor.shallow_clone().set_data(&variable.tensor.to_kind(Kind::Float));
+        }
+        let single = built.mixer.forward(&x.to_kind(Kind::Float), None);
+        assert_eq!(single.kind(), Kind::Float);
+        let error = error(&single, &double);
+        assert!(error < 2e-5, "{gene}: {error:e}");
+    }
+}
+
+#[test]
+fn a_window_as_long_as_the_text_is_full_attention() {
+    let mut random = Random::new(7);
+    for (tokens, past) in [(1, 0), (2, 0), (63, 0), (100, 0), (65, 20)] {
+        let q = random.tensor(&[2, 4, tokens, 6], 1.0);
+        let k = random.tensor(&[2, 2, past + tokens, 6], 1.0);
+        let v = random.tensor(&[2, 2, past + tokens, 6], 1.0);
+        let full = attention::full(&q, &k, &v);
+        for window in [past + tokens, past + tokens + 1, 1000] {
+            assert_close("swa", &attention::windowed(&q, &k, &v, window), &full);
+        }
+        if tokens > 2 {
+            let shorter = attention::windowed(&q, &k, &v, past + tokens - 1);
+            assert!(error(&shorter, &full) > 1e-6, "a shorter window must not be full attention");
+        }
+    }
+}
+
+fn delta_rule(tokens: i64, decay: f64) -> DeltaRule {
+    let mut random = Random::new(8);
+    let mut tensor = |width: i64| random.tensor(&[2, tokens, 3, width], 1.0);
+    let k = tensor(5);
+    let k = &k / k.square().sum_dim_intlist(-1, true, Kind::Double).sqrt();
+    DeltaRule {
+        q: tensor(5),
+        k,
+        v: tensor(4),
+        log_decay: Some(tensor(1).squeeze_dim(-1).abs() * -decay),
+        beta: tensor(1).squeeze_dim(-1).sigmoid(),
+        scale: 0.5,
+    }
+}
+
+#[test]
+fn gated_deltanet_without_decay_is_deltanet() {
+    for tokens in TOKENS {
+        let mut rule = delta_rule(tokens, 0.0);
+        let (gated, gated_state) = rule.chunked(None);
+        rule.log_decay = None;
+        let (plain, plain_state) = rule.chunked(None);
+        assert_close("output", &gated, &plain);
+        assert_close("state", &gated_state, &plain_state);
+    }
+}
+
+/// Decays as far apart as e^−100 per position, at which a quotient of products would overflow.
+#[test]
+fn strong_decays_do_not_overflow() {
+    for tokens in [65, 130] {
+        let rule = delta_rule(tokens, 100.0);
+        for tensor in [&rule.q, &rule.k, &rule.v, rule.log_decay.as_ref().expect("a decay")] {
+            let _ = tensor.set_requires_grad(true);
+        }
+        let (o, s) = rule.chunked(None);
+        let (expected, expected_state) = rule.recurrent(None);
+        assert_close("output", &o, &expected);
+        assert_close("state", &s, &expected_state);
+        (o.sum(Kind::Double) + s.sum(Kind::Double)).backward();
+        for tensor in [&rule.q, &rule.k, &rule.v, rule.log_decay.as_ref().expect("a decay")] {
+            assert!(bool::try_from(tensor.grad().isfinite().all()).expect("one value"));
+        }
+    }
+}
+
+#[test]
+fn an_initial_state_is_read_and_carried() {
+    let state = Random::new(9).tensor(&[2, 3, 5, 4], 1.0);
+    for tokens in TOKENS {
+        let rule = delta_rule(tokens, 0.3);
+        let (o, s) = rule.chunked(Some(&state));
+        let (expected, expected_state) = rule.recurrent(Some(&state));
+        assert_close("delta rule", &o, &expected);
+        assert_close("delta rule's state", &s, &expected_state);
+        let linear = LinearAttention {
+            q: rule.q.select(2, 0),
+            k: rule.k.select(2, 0),
+            v: rule.v.shallow_clone(),
+            log_decay: rule.log_decay.expect("a decay"),
+        };
+        let (o, s) = linear.chunked(Some(&state));
+        let (expected, expected_state) = linear.recurrent(Some(&state));
+        assert_close("linear attention", &o, &expected);
+        assert_close("linear attention's state", &s, &expected_state);
+    }
+}
+
+#[test]
+fn every_gene_is_among_the_cases() {
+    let kinds: std::collections::HashSet<_> = genes().iter().map(Gene::kind).collect();
+    assert_eq!(kinds.len(), search::architecture::MixerKind::ALL.len());
+}

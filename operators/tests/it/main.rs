@@ -1,0 +1,8 @@
+//! The modules against the f64 definitions of `kernels`, against the list of `search::tensors`, and against each other.
+
+mod definition;
+mod gradients;
+mod identities;
+mod model;
+mod names;
+mod support;

@@ -1,0 +1,71 @@
+//! The model's variables against the one list of tensors.
+
+use operators::Model;
+use search::Architecture;
+use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::tensors::{parameters, tensors};
+use tch::{Device, nn};
+
+use crate::support::Random;
+
+fn random_mixer(random: &mut Random) -> Mixer {
+    let mut upto = |n: u64| 1 + random.below(n) as u32;
+    match upto(5) {
+        1 | 2 => {
+            let kv_heads = upto(3);
+            Mixer::Attention(Attention {
+                heads: kv_heads * upto(3),
+                kv_heads,
+                head_width: 2 * upto(8),
+                window: (upto(2) == 1).then(|| upto(100)),
+                qk_norm: upto(2) == 1,
+            })
+        }
+        3 => {
+            Mixer::DeltaNet(DeltaNet { heads: upto(4), key_width: upto(20), value_width: upto(20) })
+        }
+        4 => Mixer::GatedDeltaNet(GatedDeltaNet {
+            heads: upto(4),
+            key_width: upto(20),
+            value_width: upto(20),
+        }),
+        _ => Mixer::Mamba2(Mamba2 { heads: upto(4), head_width: upto(20), state_width: upto(20) }),
+    }
+}
+
+fn random_architecture(random: &mut Random) -> Architecture {
+    let layers = (0..=random.below(5))
+        .map(|_| {
+            let mixer = (random.below(5) > 0).then(|| random_mixer(random));
+            let ffn_width =
+                (mixer.is_none() || random.below(2) == 0).then(|| 1 + random.below(50) as u32);
+            Layer { mixer, ffn_width }
+        })
+        .collect();
+    let (d, vocab) = (1 + random.below(30) as u32, 1 + random.below(40) as u32);
+    Architecture::new(d, vocab, random.below(2) == 0, layers)
+        .expect("every drawn architecture is valid")
+}
+
+#[test]
+fn every_variable_is_on_the_list_and_every_tensor_of_it_is_built() {
+    let mut random = Random::new(21);
+    for _ in 0..200 {
+        let architecture = random_architecture(&mut random);
+        let store = nn::VarStore::new(Device::Cpu);
+        let model = Model::new(&store.root(), &architecture, 0).expect("it builds");
+        let mut built: Vec<(String, Vec<u64>)> = store
+            .variables()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.size().iter().map(|&n| n as u64).collect()))
+            .collect();
+        let mut listed: Vec<(String, Vec<u64>)> =
+            tensors(&architecture).into_iter().map(|spec| (spec.name, spec.shape)).collect();
+        built.sort();
+        listed.sort();
+        assert_eq!(built, listed, "{architecture}");
+        let elements: usize = store.variables().values().map(tch::Tensor::numel).sum();
+        assert_eq!(elements as u64, parameters(&architecture), "{architecture}");
+        assert_eq!(model.variables().len(), listed.len());
+    }
+}

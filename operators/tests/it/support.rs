@@ -1,0 +1,119 @@
+//! Seeded numbers, genes, and mixers in f64 with weights of a size at which everything matters.
+
+use std::collections::HashMap;
+
+use operators::Variable;
+use operators::mixer::{Mixer, alone};
+use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer as Gene};
+use search::tensors::Role;
+use tch::{Device, Kind, Tensor, nn};
+
+/// SplitMix64.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to n − 1.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// Of standard deviation `scale`, uniform.
+    pub(crate) fn numbers(&mut self, n: usize, scale: f64) -> Vec<f64> {
+        let mut unit = || (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        (0..n).map(|_| (2.0 * unit() - 1.0) * scale * 3.0_f64.sqrt()).collect()
+    }
+
+    pub(crate) fn tensor(&mut self, shape: &[i64], scale: f64) -> Tensor {
+        let n: i64 = shape.iter().product();
+        Tensor::from_slice(&self.numbers(n as usize, scale)).reshape(shape)
+    }
+}
+
+/// Width of the residual stream in these tests.
+pub(crate) const D: u32 = 12;
+
+/// One gene of every kind, with every option, small and lopsided.
+pub(crate) fn genes() -> Vec<Gene> {
+    let attention = |kv_heads, window, qk_norm| {
+        Gene::Attention(Attention { heads: 4, kv_heads, head_width: 6, window, qk_norm })
+    };
+    vec![
+        attention(4, None, false),
+        attention(2, None, true),
+        attention(1, Some(1), false),
+        attention(2, Some(7), false),
+        attention(4, Some(40), true),
+        Gene::DeltaNet(DeltaNet { heads: 2, key_width: 5, value_width: 7 }),
+        Gene::GatedDeltaNet(GatedDeltaNet { heads: 3, key_width: 4, value_width: 9 }),
+        Gene::Mamba2(Mamba2 { heads: 3, head_width: 5, state_width: 7 }),
+    ]
+}
+
+/// A mixer in f64 and its variables.
+pub(crate) struct Built {
+    pub(crate) gene: Gene,
+    pub(crate) mixer: Box<dyn Mixer>,
+    pub(crate) variables: Vec<Variable>,
+    _store: nn::VarStore,
+}
+
+impl Built {
+    pub(crate) fn new(gene: Gene, seed: u64) -> Self {
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let (mixer, variables) = alone(&store.root(), D, gene, seed).expect("the gene is possible");
+        store.double();
+        randomise(&variables, seed);
+        Self { gene, mixer, variables, _store: store }
+    }
+
+    /// The value of every variable.
+    pub(crate) fn weights(&self) -> HashMap<&str, Vec<f64>> {
+        self.variables.iter().map(|v| (v.spec.name.as_str(), numbers(&v.tensor))).collect()
+    }
+}
+
+/// Values at which no part of a mixer is negligible.
+pub(crate) fn randomise(variables: &[Variable], seed: u64) {
+    let mut random = Random::new(seed);
+    for Variable { spec, tensor } in variables {
+        let shape: Vec<i64> = spec.shape.iter().map(|n| n.cast_signed()).collect();
+        let value = match spec.role {
+            Role::NormWeight | Role::SkipD => random.tensor(&shape, 0.3) + 1.0,
+            Role::ALog | Role::DtBias => random.tensor(&shape, 0.5) - 1.0,
+            _ => random
+                .tensor(&shape, if shape.len() == 1 { 0.5 } else { (shape[1] as f64).powf(-0.5) }),
+        };
+        tch::no_grad(|| tensor.shallow_clone().copy_(&value));
+    }
+}
+
+pub(crate) fn numbers(x: &Tensor) -> Vec<f64> {
+    Vec::try_from(x.detach().to_kind(Kind::Double).reshape([-1])).expect("a tensor of numbers")
+}
+
+/// The largest difference over the largest value.
+pub(crate) fn error(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.size(), expected.size());
+    let (got, expected) = (got.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    assert!(bool::try_from(got.isfinite().all()).expect("one value"), "not finite");
+    let largest = expected.abs().max().double_value(&[]);
+    assert!(largest > 0.0, "nothing to compare with");
+    (got - expected).abs().max().double_value(&[]) / largest
+}
+
+#[track_caller]
+pub(crate) fn assert_close(what: &str, got: &Tensor, expected: &Tensor) {
+    let error = error(got, expected);
+    assert!(error < 1e-9, "{what}: relative error {error:e}");
+}
