@@ -1,1 +1,24 @@
-//! TODO-DOC evaluator
+//! Proxies: the data they are trained on, the training, the validation, the checkpoints, and the worker that does all
+//! this for a campaign (`deltafront-train`, over [`search::wire`]).
+//!
+//! This crate builds no models (that is `operators`, which it calls) and decides nothing about a campaign (that is
+//! `search`). `tui` starts its program as a child process; nothing else calls it.
+//!
+//! A reader's path: [`worker`] hears a request, [`evaluation`] is one request, [`training`] the loop inside it.
+
+pub mod checkpoint;
+pub mod corpus;
+mod error;
+pub mod evaluation;
+mod files;
+pub mod optimizer;
+pub mod sampler;
+pub mod scale;
+pub mod schedule;
+pub mod training;
+pub mod validation;
+pub mod worker;
+
+pub use corpus::Corpus;
+pub use error::{Error, Result};
+pub use training::Training;

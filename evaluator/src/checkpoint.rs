@@ -1,0 +1,143 @@
+//! Checkpoints: `NAME.safetensors` has the weights in fp32 under the names of [`search::tensors`] and nothing else, so
+//! that any program that knows these names can use it; `NAME.optimizer.safetensors` beside it has what a resumed
+//! training needs. Both say which training they are of. The optimiser's file is written first: where the weights are,
+//! their state is too.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::optimizer::AdamW;
+
+/// The key of [`Origin`] in a file's metadata.
+const ORIGIN: &str = "deltafront";
+
+/// The loss of every step, in the optimiser's file.
+const LOSSES: &str = "losses";
+
+/// Which training a checkpoint is of. All of it must match for the training to go on from there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Canonical text of what was trained, at the scale it was trained at.
+    pub architecture: String,
+    /// Seed of initialisation and data order.
+    pub seed: u64,
+    /// The training settings that shape the curve, as JSON.
+    pub settings: String,
+    /// Tokens in the training part of the corpus.
+    pub corpus_tokens: u64,
+    /// Optimiser steps done.
+    pub step: u64,
+}
+
+/// Where the optimiser's state of these weights lies.
+pub fn optimizer_path(weights: &Path) -> PathBuf {
+    weights.with_extension("optimizer.safetensors")
+}
+
+/// Writes both files; a reader never sees half of one.
+pub(crate) fn save(path: &Path, origin: &Origin, optimizer: &AdamW, losses: &[f32]) -> Result<()> {
+    let mut state = optimizer.moments();
+    state.push((LOSSES.to_owned(), Tensor::from_slice(losses)));
+    write(&optimizer_path(path), origin, &state)?;
+    write(path, origin, &optimizer.weights())
+}
+
+/// Puts weights and state into `optimizer`, whose views the model computes with. Returns the step and the losses so far.
+pub(crate) fn load(path: &Path, origin: &Origin, optimizer: &mut AdamW) -> Result<(u64, Vec<f32>)> {
+    let step = read(path, origin, &optimizer.weights(), &mut [])?;
+    let mut extra = [(LOSSES, Vec::new())];
+    let state_path = optimizer_path(path);
+    let state_step = read(&state_path, origin, &optimizer.moments(), &mut extra)?;
+    if step != state_step {
+        let problem =
+            format!("its weights are of step {step}, its optimiser's state of step {state_step}");
+        return Err(Error::Checkpoint { path: path.to_owned(), problem });
+    }
+    let [(_, losses)] = extra;
+    optimizer.set_updates(step);
+    Ok((step, losses))
+}
+
+fn write(path: &Path, origin: &Origin, tensors: &[(String, Tensor)]) -> Result<()> {
+    let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
+    let data: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|&n| n as usize).collect();
+            (name.as_str(), shape, float_bytes(tensor))
+        })
+        .collect();
+    let views = data
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|problem| error(problem.to_string()))?;
+    let origin = serde_json::to_string(origin).map_err(|problem| error(problem.to_string()))?;
+    let metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|problem| error(problem.to_string()))?;
+    files::write_atomically(path, &bytes)
+}
+
+/// Copies a file's tensors into `targets` and `extra`, after checking that the file is of the same training.
+/// Returns its step.
+fn read(
+    path: &Path,
+    origin: &Origin,
+    targets: &[(String, Tensor)],
+    extra: &mut [(&str, Vec<f32>)],
+) -> Result<u64> {
+    let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
+    let bytes =
+        std::fs::read(path).map_err(|source| error(format!("it cannot be read ({source})")))?;
+    let damaged =
+        |problem: safetensors::SafeTensorError| error(format!("it is damaged ({problem})"));
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let found: Origin = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(ORIGIN))
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
+    let expected = Origin { step: found.step, ..origin.clone() };
+    if found != expected {
+        return Err(error(format!(
+            "it is of another training: expected {expected:?}, found {found:?}"
+        )));
+    }
+    for (name, target) in targets {
+        let view = file.tensor(name).map_err(damaged)?;
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        if view.dtype() != Dtype::F32 || shape != target.size() {
+            return Err(error(format!(
+                "{name} is {:?} {shape:?}, expected F32 {:?}",
+                view.dtype(),
+                target.size()
+            )));
+        }
+        let values = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
+        target.shallow_clone().f_copy_(&values)?;
+    }
+    for (name, values) in extra {
+        let view = file.tensor(name).map_err(damaged)?;
+        *values = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+    }
+    Ok(found.step)
+}
+
+fn float_bytes(tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.numel() * 4];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    bytes
+}

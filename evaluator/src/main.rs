@@ -1,0 +1,62 @@
+//! The program `deltafront-train`: the built-in worker that trains and validates proxies.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+
+const HELP: &str = "\
+deltafront-train: trains and validates proxies of architectures for `deltafront run`, which starts it by itself.
+
+Usage: deltafront-train [--help | --version]
+
+It speaks JSON lines. Requests come on stdin:
+  {\"type\":\"configure\", \"data\":{…}, \"training\":{…}, \"checkpoints\":\"FOLDER\"}
+  {\"type\":\"evaluate\", \"id\":1, \"attempt\":1, \"architecture\":{…}, \"tokens\":262144, \"seed\":0}
+  {\"type\":\"stop\", \"id\":1}
+`data` and `training` are as in the campaign file. Replies go to stdout: one `hello`, then for each evaluation any
+number of `progress` and one `result`, `infeasible` or `failed`; the log goes to stderr. A configuration that cannot be
+used is answered by `failed` with id 0. At the end of stdin it leaves what it is doing and exits; Ctrl-C it leaves to
+`deltafront`.
+
+Environment: LIBTORCH is needed to build this program, not to run it.
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("deltafront-train: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    let mut stdout = std::io::stdout();
+    match arguments.next().as_deref() {
+        None => {}
+        Some("-h" | "--help") => {
+            write!(stdout, "{HELP}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("-V" | "--version") => {
+            writeln!(stdout, concat!("deltafront-train ", env!("CARGO_PKG_VERSION")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(other) => {
+            eprintln!("deltafront-train: unknown argument `{other}`; see deltafront-train --help");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    // Ctrl-C in the driver's terminal reaches this process too; the driver decides what becomes of it.
+    let ignored = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, ignored)
+        .context("cannot take over SIGINT")?;
+    evaluator::worker::serve(std::io::BufReader::new(std::io::stdin()), &mut stdout)
+        .context("cannot write to stdout")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,167 @@
+//! AdamW (arXiv 1711.05101) over one flat buffer.
+//!
+//! Parameters, gradients and both moments are four vectors; the model's tensors and their gradients are views into the
+//! first two. A step is then a dozen operations whatever the number of tensors, and the norm of the whole gradient is
+//! one reduction. Decaying tensors come first, so that decay is one operation on a prefix.
+
+use operators::Model;
+use search::config::TrainingConfig;
+use search::tensors::{Role, TensorSpec};
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// Views begin at multiples of this many elements: one cache line, as libtorch's own allocations.
+const ALIGNMENT: i64 = 16;
+
+const EPSILON: f64 = 1e-8;
+
+/// The optimiser with its state.
+#[derive(Debug)]
+pub struct AdamW {
+    spans: Vec<Span>,
+    /// `[n]`, the four of them.
+    parameters: Tensor,
+    gradients: Tensor,
+    first_moments: Tensor,
+    second_moments: Tensor,
+    /// Elements at the beginning that decay.
+    decayed: i64,
+    betas: (f64, f64),
+    weight_decay: f64,
+    clip: f64,
+    /// Updates made, for the correction of the moments' bias.
+    updates: u64,
+}
+
+/// Where a tensor lies in the flat vectors.
+#[derive(Debug)]
+struct Span {
+    spec: TensorSpec,
+    start: i64,
+}
+
+impl Span {
+    fn shape(&self) -> Vec<i64> {
+        self.spec.shape.iter().map(|&n| n as i64).collect()
+    }
+
+    fn view(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.start, self.spec.elements() as i64).view(self.shape().as_slice())
+    }
+}
+
+impl AdamW {
+    /// Moves the variables of a model into one buffer.
+    ///
+    /// # Errors
+    /// When libtorch refuses, usually for want of memory.
+    pub fn new(model: &Model, config: &TrainingConfig) -> Result<Self> {
+        let decays =
+            |role: Role| role.is_matrix() && (config.decay_embeddings || role != Role::Embedding);
+        let (decaying, others): (Vec<_>, Vec<_>) =
+            model.variables().iter().partition(|v| decays(v.spec.role));
+        let mut spans = Vec::new();
+        let (mut end, mut decayed) = (0, 0);
+        for (index, variable) in decaying.iter().chain(&others).enumerate() {
+            spans.push(Span { spec: variable.spec.clone(), start: end });
+            end += (variable.spec.elements() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+            if index < decaying.len() {
+                decayed = end;
+            }
+        }
+        let device = model.variables()[0].tensor.device();
+        let flat = || Tensor::f_zeros([end], (Kind::Float, device));
+        let optimizer = Self {
+            spans,
+            parameters: flat()?,
+            gradients: flat()?,
+            first_moments: flat()?,
+            second_moments: flat()?,
+            decayed,
+            betas: (config.beta1, config.beta2),
+            weight_decay: config.weight_decay,
+            clip: config.gradient_clip,
+            updates: 0,
+        };
+        let leaves = decaying.iter().chain(&others).map(|v| v.tensor.shallow_clone()).collect();
+        optimizer.adopt(leaves)?;
+        Ok(optimizer)
+    }
+
+    /// Makes the model's tensors and their gradients views of the buffers.
+    fn adopt(&self, mut leaves: Vec<Tensor>) -> Result<()> {
+        // A gradient exists only after a backward pass; from then on autograd adds to it in place.
+        let zero = leaves.iter().map(|leaf| leaf.sum(Kind::Float)).sum::<Tensor>() * 0.0;
+        zero.f_backward()?;
+        for (span, leaf) in self.spans.iter().zip(&mut leaves) {
+            let mut home = span.view(&self.parameters);
+            home.f_copy_(&leaf.detach())?;
+            leaf.f_set_data(&home)?;
+            leaf.grad().f_set_data(&span.view(&self.gradients))?;
+        }
+        Ok(())
+    }
+
+    /// To be called before each backward pass.
+    pub fn zero_gradients(&mut self) {
+        let _ = self.gradients.zero_();
+    }
+
+    /// One update. Returns the norm of the gradient before it was clipped; if that is not finite, nothing is updated.
+    pub fn step(&mut self, rate: f64) -> f64 {
+        tch::no_grad(|| {
+            let norm = self.gradients.norm().double_value(&[]);
+            if !norm.is_finite() {
+                return norm;
+            }
+            if norm > self.clip {
+                let _ = self.gradients.g_mul_scalar_(self.clip / norm);
+            }
+            self.updates += 1;
+            let updates = self.updates.min(i32::MAX as u64) as i32;
+            let (beta1, beta2) = self.betas;
+            let _ = self.first_moments.lerp_(&self.gradients, 1.0 - beta1);
+            let _ = self.second_moments.lerp_(&self.gradients.square(), 1.0 - beta2);
+            if rate > 0.0 {
+                let (bias1, bias2) = (1.0 - beta1.powi(updates), 1.0 - beta2.powi(updates));
+                if self.weight_decay > 0.0 && self.decayed > 0 {
+                    let _ = self
+                        .parameters
+                        .narrow(0, 0, self.decayed)
+                        .g_mul_scalar_(1.0 - rate * self.weight_decay);
+                }
+                // θ −= rate/bias1 · m / (√(v/bias2) + ε), as one quotient: libtorch's addcdiv without its factor.
+                let factor = -bias1 / rate;
+                let mut denominator = self.second_moments.sqrt();
+                let _ = denominator.g_mul_scalar_(factor / bias2.sqrt());
+                let _ = denominator.g_add_scalar_(factor * EPSILON);
+                let _ = self.parameters.addcdiv_(&self.first_moments, &denominator);
+            }
+            norm
+        })
+    }
+
+    /// The model's tensors by name, as views.
+    pub(crate) fn weights(&self) -> Vec<(String, Tensor)> {
+        self.named("", &self.parameters)
+    }
+
+    /// The optimiser's state by name, as views.
+    pub(crate) fn moments(&self) -> Vec<(String, Tensor)> {
+        let mut moments = self.named("first_moment.", &self.first_moments);
+        moments.extend(self.named("second_moment.", &self.second_moments));
+        moments
+    }
+
+    fn named(&self, prefix: &str, flat: &Tensor) -> Vec<(String, Tensor)> {
+        self.spans
+            .iter()
+            .map(|span| (format!("{prefix}{}", span.spec.name), span.view(flat)))
+            .collect()
+    }
+
+    pub(crate) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+}

@@ -1,0 +1,140 @@
+//! From target scale to proxy scale: the same depth, pattern and proportions at other widths.
+
+use search::Architecture;
+use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+
+use crate::error::{Error, Result};
+
+/// The architecture with every width times `scale`. Windows, state widths of Mamba2 and the vocabulary stay.
+///
+/// A mixer's width is scaled by its number of heads if that comes out whole, otherwise by the width of its heads.
+///
+/// # Errors
+/// When a width does not come out whole.
+pub fn scaled(architecture: &Architecture, scale: f64) -> Result<Architecture> {
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(Error::Setting { name: "width_scale", expected: "above 0", got: scale });
+    }
+    // Exactly one is the usual case.
+    if (scale - 1.0).abs() < f64::EPSILON {
+        return Ok(architecture.clone());
+    }
+    let error =
+        |problem: String| Error::Scale { scale, architecture: architecture.to_string(), problem };
+    let layers = architecture
+        .layers()
+        .iter()
+        .enumerate()
+        .map(|(index, layer)| {
+            let in_layer = |name: &str, n: u32| {
+                error(format!("{name} of layer {index} would be {}", f64::from(n) * scale))
+            };
+            let mixer = match layer.mixer {
+                None => None,
+                Some(mixer) => {
+                    Some(scaled_mixer(mixer, scale).map_err(|(name, n)| in_layer(name, n))?)
+                }
+            };
+            let ffn_width = match layer.ffn_width {
+                None => None,
+                Some(n) => Some(whole(n, scale).ok_or_else(|| in_layer("ffn_width", n))?),
+            };
+            Ok(Layer { mixer, ffn_width })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let d_model = architecture.d_model();
+    let d_scaled = whole(d_model, scale)
+        .ok_or_else(|| error(format!("d_model would be {}", f64::from(d_model) * scale)))?;
+    Architecture::new(d_scaled, architecture.vocab(), architecture.tied_embeddings(), layers)
+        .map_err(|problem| error(problem.to_string()))
+}
+
+/// `n · scale`, if that is a whole number above 0.
+fn whole(n: u32, scale: f64) -> Option<u32> {
+    let scaled = f64::from(n) * scale;
+    let rounded = scaled.round();
+    ((scaled - rounded).abs() < 1e-6 && rounded >= 1.0 && rounded <= f64::from(u32::MAX))
+        .then_some(rounded as u32)
+}
+
+/// Or the number that stands in the way.
+fn scaled_mixer(mixer: Mixer, scale: f64) -> Result<Mixer, (&'static str, u32)> {
+    let by_width = |name: &'static str, n: u32| whole(n, scale).ok_or((name, n));
+    Ok(match mixer {
+        Mixer::Attention(a) => match (whole(a.heads, scale), whole(a.kv_heads, scale)) {
+            (Some(heads), Some(kv_heads)) => Mixer::Attention(Attention { heads, kv_heads, ..a }),
+            // One KV head for all stays one.
+            (Some(heads), None) if a.kv_heads == 1 => Mixer::Attention(Attention { heads, ..a }),
+            _ => Mixer::Attention(Attention {
+                head_width: by_width("head_width", a.head_width)?,
+                ..a
+            }),
+        },
+        Mixer::DeltaNet(m) => match whole(m.heads, scale) {
+            Some(heads) => Mixer::DeltaNet(DeltaNet { heads, ..m }),
+            None => Mixer::DeltaNet(DeltaNet {
+                key_width: by_width("key_width", m.key_width)?,
+                value_width: by_width("value_width", m.value_width)?,
+                ..m
+            }),
+        },
+        Mixer::GatedDeltaNet(m) => match whole(m.heads, scale) {
+            Some(heads) => Mixer::GatedDeltaNet(GatedDeltaNet { heads, ..m }),
+            None => Mixer::GatedDeltaNet(GatedDeltaNet {
+                key_width: by_width("key_width", m.key_width)?,
+                value_width: by_width("value_width", m.value_width)?,
+                ..m
+            }),
+        },
+        Mixer::Mamba2(m) => match whole(m.heads, scale) {
+            Some(heads) => Mixer::Mamba2(Mamba2 { heads, ..m }),
+            None => {
+                Mixer::Mamba2(Mamba2 { head_width: by_width("head_width", m.head_width)?, ..m })
+            }
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, scale: f64) -> Result<String> {
+        scaled(&text.parse().expect("the test's text is valid"), scale).map(|a| a.to_string())
+    }
+
+    #[test]
+    fn widths_shrink_together() {
+        let target = "d=256,vocab=256,tied | gdn(h=2,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128) | m2(h=8,p=64,n=64)";
+        let proxy = "d=128,vocab=256,tied | gdn(h=1,k=64,v=128)+ffn(384) | swa(h=2,kv=1,k=64,w=128) | m2(h=4,p=64,n=64)";
+        assert_eq!(check(target, 0.5).expect("every width is even"), proxy);
+        assert_eq!(check(target, 1.0).expect("nothing changes"), target);
+    }
+
+    #[test]
+    fn odd_head_counts_shrink_their_heads() {
+        let target = "d=96,vocab=256 | gdn(h=3,k=32,v=64) | attn(h=3,kv=1,k=32) | dn(h=1,k=8,v=8) | m2(h=3,p=32,n=16)";
+        let proxy = "d=48,vocab=256 | gdn(h=3,k=16,v=32) | attn(h=3,kv=1,k=16) | dn(h=1,k=4,v=4) | m2(h=3,p=16,n=16)";
+        assert_eq!(check(target, 0.5).expect("every width is even"), proxy);
+    }
+
+    #[test]
+    fn what_does_not_come_out_whole_is_named() {
+        let message =
+            |text, scale| check(text, scale).expect_err("it cannot be scaled").to_string();
+        assert!(message("d=9,vocab=256 | ffn(8)", 0.5).contains("d_model would be 4.5"));
+        assert!(
+            message("d=8,vocab=256 | ffn(8) | ffn(7)", 0.5)
+                .contains("ffn_width of layer 1 would be 3.5")
+        );
+        assert!(
+            message("d=8,vocab=256 | dn(h=1,k=7,v=8)", 0.5)
+                .contains("key_width of layer 0 would be 3.5")
+        );
+        assert!(
+            message("d=8,vocab=256 | attn(h=1,kv=1,k=2)", 0.5).contains("head_width must be even")
+        );
+        assert!(message("d=8,vocab=256 | ffn(8)", f64::NAN).contains("width_scale"));
+        assert!(message("d=8,vocab=256 | ffn(8)", 0.0).contains("width_scale"));
+    }
+}

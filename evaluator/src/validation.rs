@@ -1,0 +1,108 @@
+//! The loss on held-out text, with its standard error.
+
+use operators::Model;
+use search::config::TrainingConfig;
+use tch::{Kind, Tensor};
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+
+/// Tokens of a validation batch: enough to fill the cores, little enough to stay near the caches.
+const BATCH_TOKENS: u64 = 8192;
+
+/// Logits of a validation batch at most: 256 MB.
+const BATCH_LOGITS: u64 = 1 << 26;
+
+/// The mean loss over validation sequences.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Validation {
+    /// Nats per token.
+    pub loss: f64,
+    /// Standard error of `loss`, from the spread over sequences; none if there is but one.
+    pub standard_error: Option<f64>,
+    /// Tokens predicted.
+    pub tokens: u64,
+}
+
+/// Windows whose targets do not overlap, spread evenly over the held-out tokens.
+fn starts(tokens: u64, sequence_length: u64, wanted_tokens: u64) -> Vec<u64> {
+    let available = (tokens - 1) / sequence_length;
+    let wanted = wanted_tokens.div_ceil(sequence_length).clamp(1, available);
+    (0..wanted).map(|i| i * available / wanted * sequence_length).collect()
+}
+
+/// Validates `model`; `stop` is asked between batches.
+pub(crate) fn validate(
+    model: &Model,
+    corpus: &Corpus,
+    config: &TrainingConfig,
+    vocab: u32,
+    step: u64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Validation> {
+    let length = u64::from(config.sequence_length);
+    let starts = starts(corpus.validation.len(), length, config.validation_tokens);
+    let batch = (BATCH_TOKENS / length).min(BATCH_LOGITS / (length * u64::from(vocab))).max(1);
+    let mut losses = Vec::with_capacity(starts.len());
+    for chunk in starts.chunks(batch as usize) {
+        if stop() {
+            return Err(Error::Stopped);
+        }
+        let windows = corpus.validation.windows(chunk, length + 1);
+        let of_sequences = tch::no_grad(|| sequence_losses(model, &windows))?; // [B]
+        let mut of_batch = vec![0.0_f64; chunk.len()];
+        of_sequences.to_kind(Kind::Double).copy_data(&mut of_batch, chunk.len());
+        losses.extend(of_batch);
+    }
+    let n = losses.len() as f64;
+    let loss = losses.iter().sum::<f64>() / n;
+    if !loss.is_finite() {
+        return Err(Error::NotFinite { what: "validation loss", value: loss, step });
+    }
+    let variance = losses.iter().map(|x| (x - loss).powi(2)).sum::<f64>() / (n - 1.0);
+    let standard_error = (losses.len() > 1).then(|| (variance / n).sqrt());
+    Ok(Validation { loss, standard_error, tokens: losses.len() as u64 * length })
+}
+
+/// The mean loss of each window `[B, T + 1]`, in nats per token: `[B]`.
+fn sequence_losses(model: &Model, windows: &Tensor) -> Result<Tensor> {
+    let (batch, length) = windows.size2()?;
+    let losses = token_losses(model, windows, tch::Reduction::None)?; // [B·T]
+    Ok(losses.view([batch, length - 1]).mean_dim(1, false, Kind::Double))
+}
+
+/// Cross-entropy of predicting each token of the windows `[B, T + 1]` from those before it.
+pub(crate) fn token_losses(
+    model: &Model,
+    windows: &Tensor,
+    reduction: tch::Reduction,
+) -> Result<Tensor> {
+    let (_, length) = windows.size2()?;
+    let inputs = windows.narrow(1, 0, length - 1).contiguous(); // [B, T]
+    let targets = windows.narrow(1, 1, length - 1).reshape(-1); // [B·T]
+    let logits = model.forward(&inputs); // [B, T, vocab]
+    let vocab = logits.size()[2];
+    Ok(logits
+        .view([-1, vocab])
+        .f_cross_entropy_loss::<Tensor>(&targets, None, reduction, -100, 0.0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_do_not_overlap_and_lie_inside() {
+        for (tokens, length, wanted) in
+            [(65, 64, 1), (1000, 64, 10_000), (1000, 64, 128), (1001, 1, 77), (100, 33, 40)]
+        {
+            let starts = starts(tokens, length, wanted);
+            assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= length), "{starts:?}");
+            assert!(starts.iter().all(|start| start + length < tokens), "{starts:?}");
+            assert!(
+                starts.len() as u64 * length >= wanted.min((tokens - 1) / length * length),
+                "{starts:?}"
+            );
+        }
+    }
+}

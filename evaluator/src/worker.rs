@@ -1,0 +1,218 @@
+//! The worker's side of the wire: requests are read by a thread of their own, so that a stop is heard in the midst of a
+//! training; the calling thread trains, because libtorch's number of threads belongs to the thread that set it.
+
+use std::any::Any;
+use std::collections::HashSet;
+use std::io::{BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use search::config::TrainingConfig;
+use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::evaluation::evaluate;
+
+/// The folder inside the checkpoints' that keeps a corpus as tokens.
+const TOKEN_CACHE: &str = "tokens";
+
+/// How long a step may take to notice that the driver is gone before the process ends without it.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the reading thread tells the training one.
+#[derive(Debug, Default)]
+struct Control {
+    stopped: Mutex<HashSet<u64>>,
+    ended: AtomicBool,
+}
+
+impl Control {
+    fn stop(&self, id: u64) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn is_stopped(&self, id: u64) -> bool {
+        self.has_ended()
+            || self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn answered(&self, id: u64) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// What a `configure` left behind.
+struct Setting {
+    corpus: Corpus,
+    configure: Configure,
+    training: TrainingConfig,
+}
+
+/// Serves requests from `input` until it ends, writing replies to `output`. The log goes to stderr.
+///
+/// # Errors
+/// When a reply cannot be written: nobody listens any more.
+pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> std::io::Result<()> {
+    let control = Arc::new(Control::default());
+    let (sender, requests) = mpsc::channel();
+    let reader = Arc::clone(&control);
+    std::thread::spawn(move || {
+        read(input, &reader, &sender);
+        reader.ended.store(true, Ordering::Relaxed);
+        // The receiver of an ended channel leaves by itself, unless a step keeps it.
+        drop(sender);
+        std::thread::sleep(GRACE);
+        std::process::exit(0);
+    });
+    say(output, &Reply::Hello(hello()))?;
+    let mut setting: Option<Result<Setting>> = None;
+    for request in requests {
+        if control.has_ended() {
+            break;
+        }
+        match request {
+            Request::Configure(configure) => {
+                let outcome = configured(configure);
+                match &outcome {
+                    Ok(setting) => eprintln!("deltafront-train: {}", setting.corpus.describe()),
+                    Err(error) => say(output, &failed(CONFIGURE_ID, error.to_string()))?,
+                }
+                setting = Some(outcome);
+            }
+            Request::Evaluate(request) => {
+                let id = request.id;
+                let reply = match &setting {
+                    None => failed(id, "no configure came before the first evaluate".to_owned()),
+                    Some(Err(error)) => refused(id, error),
+                    Some(Ok(setting)) => answer(&request, setting, &control, output)?,
+                };
+                if control.has_ended() {
+                    break;
+                }
+                control.answered(id);
+                say(output, &reply)?;
+            }
+            Request::Measure(request) => say(output, &not_mine(request.id))?,
+            Request::MeasureWhole(request) => say(output, &not_mine(request.id))?,
+            Request::Stop { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Passes requests on; stops are noted at once.
+fn read(input: impl BufRead, control: &Control, requests: &mpsc::Sender<Request>) {
+    for line in input.lines() {
+        let Ok(line) = line else { return };
+        if line.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str(&line) {
+            Ok(Request::Stop { id }) => control.stop(id),
+            Ok(request) => {
+                if requests.send(request).is_err() {
+                    return;
+                }
+            }
+            Err(error) => eprintln!("deltafront-train: a request does not parse: {error}: {line}"),
+        }
+    }
+}
+
+fn configured(configure: Configure) -> Result<Setting> {
+    let training = configure.training.clone().unwrap_or_default();
+    let threads = match training.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n as usize,
+    };
+    tch::set_num_threads(threads as i32);
+    let Some(data) = &configure.data else { return Err(Error::NoData) };
+    let cache = configure.checkpoints.as_ref().map(|folder| folder.join(TOKEN_CACHE));
+    let corpus = Corpus::open(data, cache.as_deref())?;
+    Ok(Setting { corpus, configure, training })
+}
+
+/// Evaluates; whatever happens inside becomes a reply. Fails only if progress cannot be written.
+fn answer(
+    request: &Evaluate,
+    setting: &Setting,
+    control: &Control,
+    output: &mut impl Write,
+) -> std::io::Result<Reply> {
+    let id = request.id;
+    let mut written = Ok(());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let checkpoints = setting.configure.checkpoints.as_deref();
+        let stop = || control.is_stopped(id);
+        evaluate(request, &setting.corpus, &setting.training, checkpoints, &stop, &mut |progress| {
+            if written.is_ok() {
+                written = say(output, &Reply::Progress(progress));
+            }
+        })
+    }));
+    written?;
+    Ok(match outcome {
+        Ok(Ok(evaluation)) => Reply::Result(evaluation),
+        Ok(Err(error)) => refused(id, &error),
+        Err(panic) => failed(id, panic_message(panic.as_ref())),
+    })
+}
+
+fn refused(id: u64, error: &Error) -> Reply {
+    if error.is_infeasible() {
+        Reply::Infeasible(Refusal { id, reason: error.to_string() })
+    } else {
+        failed(id, error.to_string())
+    }
+}
+
+fn failed(id: u64, reason: String) -> Reply {
+    Reply::Failed(Refusal { id, reason })
+}
+
+fn not_mine(id: u64) -> Reply {
+    let reason = "this worker trains; deltafront-profile measures".to_owned();
+    Reply::Infeasible(Refusal { id, reason })
+}
+
+/// libtorch's exceptions arrive as panics, one line of reason and then a C++ backtrace.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown");
+    format!("the trainer panicked: {}", text.lines().next().unwrap_or(text))
+}
+
+fn say(output: &mut impl Write, reply: &Reply) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *output, reply)?;
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        worker: concat!("deltafront-train ", env!("CARGO_PKG_VERSION")).to_owned(),
+        can: vec!["evaluate".to_owned()],
+        device: device_name(),
+        kernels: None,
+    }
+}
+
+/// The processor by name where the system tells it.
+fn device_name() -> String {
+    let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        line.split_once(':').map(|(_, name)| name.trim().to_owned())
+    });
+    format!("cpu: {}", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
+}

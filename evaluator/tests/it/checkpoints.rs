@@ -1,0 +1,162 @@
+//! Checkpoints: what stands in them, going on from them, and refusing the wrong ones.
+
+use std::fs;
+
+use evaluator::checkpoint::optimizer_path;
+use evaluator::evaluation::evaluate;
+use evaluator::{Corpus, Error, Training};
+use safetensors::SafeTensors;
+use search::config::TrainingConfig;
+use search::tensors::tensors;
+use search::wire::Evaluate;
+
+use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
+
+fn corpus(folder: &Folder) -> Corpus {
+    tch::set_num_threads(1);
+    open(folder.file("a.txt", periodic(5000))).expect("the text is good")
+}
+
+#[test]
+fn a_checkpoint_holds_the_list_of_tensors() {
+    let folder = Folder::new();
+    let (corpus, config) = (corpus(&folder), training_config());
+    let path = folder.path().join("c.safetensors");
+    let mut training = Training::new(architecture(&MIXERS), &corpus, &config, 1).unwrap();
+    training.step().unwrap();
+    training.save(&path).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let expected = tensors(&architecture(&MIXERS));
+    assert_eq!(file.len(), expected.len());
+    for (spec, variable) in expected.iter().zip(training.model().variables()) {
+        let view = file.tensor(&spec.name).unwrap();
+        assert_eq!(
+            view.shape(),
+            spec.shape.iter().map(|&n| n as usize).collect::<Vec<_>>(),
+            "{}",
+            spec.name
+        );
+        let values: Vec<f32> = variable.tensor.view([-1]).try_into().unwrap();
+        let saved: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_eq!(values, saved, "{}", spec.name);
+    }
+    let names: Vec<String> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| format!("{:?}", e.unwrap().file_name()))
+        .collect();
+    assert!(names.iter().all(|name| !name.contains("partial")), "{names:?}");
+}
+
+#[test]
+fn a_resumed_training_is_the_uninterrupted_one() {
+    let folder = Folder::new();
+    let (corpus, config) = (corpus(&folder), training_config());
+    let start = || Training::new(architecture(&MIXERS), &corpus, &config, 9).unwrap();
+    let mut whole = start();
+    for _ in 0..12 {
+        whole.step().unwrap();
+    }
+    let path = folder.path().join("c.safetensors");
+    let mut first = start();
+    for _ in 0..5 {
+        first.step().unwrap();
+    }
+    first.save(&path).unwrap();
+    drop(first);
+    let mut resumed = start();
+    resumed.resume(&path).unwrap();
+    assert_eq!(resumed.steps(), 5);
+    for _ in 5..12 {
+        resumed.step().unwrap();
+    }
+    assert_eq!(whole.losses(), resumed.losses());
+    assert_eq!(whole.curve(), resumed.curve());
+    assert_eq!(whole.validate(&|| false).unwrap(), resumed.validate(&|| false).unwrap());
+}
+
+#[test]
+fn rungs_go_on_from_each_other() {
+    let folder = Folder::new();
+    let (corpus, config) = (corpus(&folder), training_config());
+    let request = |steps: u64, resume_from| Evaluate {
+        id: 1,
+        attempt: 1,
+        architecture: architecture(&MIXERS[..2]),
+        tokens: steps * 99,
+        seed: 4,
+        resume_from,
+    };
+    let run = |request: &Evaluate| {
+        evaluate(request, &corpus, &config, Some(folder.path()), &|| false, &mut |_| {})
+            .expect("it can be trained")
+    };
+    let low = run(&request(3, None));
+    let high = run(&request(8, low.checkpoint.clone()));
+    let direct = run(&request(8, None));
+    assert_eq!(high.values, direct.values);
+    assert_eq!(high.curve, direct.curve);
+    assert_eq!(high.curve[..3], low.curve[..]);
+    assert_eq!((low.tokens, high.tokens), (3 * 99, 8 * 99));
+    assert_ne!(low.checkpoint, high.checkpoint);
+    // Nothing left to train: only validated.
+    let again = run(&request(8, high.checkpoint.clone()));
+    assert_eq!(again.values, direct.values);
+}
+
+#[test]
+fn the_wrong_checkpoint_is_refused() {
+    let folder = Folder::new();
+    let (corpus, config) = (corpus(&folder), training_config());
+    let path = folder.path().join("c.safetensors");
+    let small = architecture(&MIXERS[..1]);
+    let mut training = Training::new(small.clone(), &corpus, &config, 1).unwrap();
+    training.step().unwrap();
+    training.save(&path).unwrap();
+
+    let refusal = |architecture, config: &TrainingConfig, seed, path: &std::path::Path| {
+        let mut training =
+            Training::new(architecture, &corpus, config, seed).expect("it can be trained");
+        let error = training.resume(path).expect_err("the checkpoint is wrong");
+        assert!(matches!(error, Error::Checkpoint { .. }) && !error.is_infeasible(), "{error}");
+        error.to_string()
+    };
+    assert!(refusal(small.clone(), &config, 2, &path).contains("another training"));
+    assert!(refusal(architecture(&MIXERS[1..2]), &config, 1, &path).contains("another training"));
+    let hotter = TrainingConfig { learning_rate: 0.5, ..config.clone() };
+    assert!(refusal(small.clone(), &hotter, 1, &path).contains("another training"));
+    assert!(
+        refusal(small.clone(), &config, 1, &folder.path().join("none.safetensors"))
+            .contains("cannot be read")
+    );
+
+    // Validated on more tokens by more threads it is the same training.
+    let watched = TrainingConfig { validation_tokens: 99, threads: 2, ..config.clone() };
+    assert!(Training::new(small.clone(), &corpus, &watched, 1).unwrap().resume(&path).is_ok());
+
+    let state = fs::read(optimizer_path(&path)).unwrap();
+    fs::write(optimizer_path(&path), &state[..state.len() / 2]).unwrap();
+    assert!(refusal(small.clone(), &config, 1, &path).contains("damaged"));
+    // The weights of one moment with the optimiser's state of another.
+    training.step().unwrap();
+    let weights = fs::read(&path).unwrap();
+    training.save(&path).unwrap();
+    fs::write(&path, weights).unwrap();
+    assert!(refusal(small, &config, 1, &path).contains("step 1"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_fails_clearly() {
+    let folder = Folder::new();
+    let (corpus, config) = (corpus(&folder), training_config());
+    let training = Training::new(architecture(&MIXERS[..1]), &corpus, &config, 1).unwrap();
+    let error = training.save(&folder.file("file", "x").join("c.safetensors")).unwrap_err();
+    assert!(!error.is_infeasible() && error.to_string().contains("cannot write"), "{error}");
+    let full =
+        Error::Io { op: "write", path: "c".into(), source: std::io::ErrorKind::StorageFull.into() };
+    assert!(full.to_string().contains("free some space"), "{full}");
+}

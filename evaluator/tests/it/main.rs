@@ -1,0 +1,9 @@
+//! Proxies from text to values: corpora good and bad, the training, checkpoints, and the worker over its pipes.
+
+mod checkpoints;
+mod data;
+mod optimizer;
+mod support;
+mod tokenizers;
+mod training;
+mod worker;

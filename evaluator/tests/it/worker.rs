@@ -1,0 +1,214 @@
+//! The real program over its pipes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use search::config::TrainingConfig;
+use search::wire::{CONFIGURE_ID, Configure, Evaluate, PROTOCOL, Reply, Request};
+
+use crate::support::{Folder, MIXERS, architecture, data, periodic, training_config};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    replies: Receiver<Reply>,
+}
+
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_deltafront-train"))
+}
+
+impl Worker {
+    /// Starts the program and hears its hello.
+    fn start() -> Self {
+        let mut child = command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program is built with its tests");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, replies) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines() {
+                let line = line.expect("its output is text");
+                let reply =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                if sender.send(reply).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        let worker = Self { child, input, replies };
+        let Reply::Hello(hello) = worker.hear() else { panic!("hello comes first") };
+        assert_eq!(hello.protocol, PROTOCOL);
+        assert_eq!(hello.can, ["evaluate"]);
+        assert!(hello.device.starts_with("cpu: "), "{}", hello.device);
+        worker
+    }
+
+    fn write(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("the input is open");
+        writeln!(input, "{line}").expect("the worker reads");
+    }
+
+    fn ask(&mut self, request: &Request) {
+        self.write(&serde_json::to_string(request).expect("requests serialise"));
+    }
+
+    fn hear(&self) -> Reply {
+        self.replies.recv_timeout(PATIENCE).expect("the worker answers")
+    }
+
+    /// Past any progress.
+    fn hear_final(&self) -> Reply {
+        loop {
+            let reply = self.hear();
+            if !matches!(reply, Reply::Progress(_)) {
+                return reply;
+            }
+        }
+    }
+
+    /// How long it takes to end, and whether it ended well.
+    fn end(mut self) -> (Duration, bool) {
+        drop(self.input.take());
+        let began = Instant::now();
+        let status = self.child.wait().expect("it is our child");
+        (began.elapsed(), status.success())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configure(corpus: &Path, checkpoints: &Path, training: TrainingConfig) -> Request {
+    Request::Configure(Configure {
+        data: Some(data(corpus)),
+        training: Some(training),
+        latency: None,
+        checkpoints: Some(checkpoints.to_owned()),
+    })
+}
+
+fn evaluate(id: u64, tokens: u64) -> Request {
+    let architecture = architecture(&MIXERS[2..3]);
+    Request::Evaluate(Evaluate { id, attempt: 1, architecture, tokens, seed: 1, resume_from: None })
+}
+
+#[test]
+fn evaluates_stops_and_goes_on() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    worker.ask(&evaluate(1, 99));
+    let Reply::Failed(early) = worker.hear_final() else { panic!("nothing is configured") };
+    assert!(early.id == 1 && early.reason.contains("configure"), "{}", early.reason);
+
+    worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), training_config()));
+    worker.write("this is not a request");
+    worker.write("");
+    worker.ask(&evaluate(2, 5 * 99));
+    let Reply::Result(evaluation) = worker.hear_final() else { panic!("it can be trained") };
+    assert_eq!((evaluation.id, evaluation.tokens), (2, 5 * 99));
+    assert!(evaluation.values["bits_per_byte"].mean.is_finite());
+    let checkpoint = evaluation.checkpoint.expect("there is a folder for it");
+    assert!(checkpoint.starts_with(folder.path()) && checkpoint.is_file());
+
+    // One that would take hours, and one behind it in the queue.
+    worker.ask(&evaluate(3, 1 << 40));
+    worker.ask(&evaluate(4, 1 << 40));
+    let Reply::Progress(progress) = worker.hear() else { panic!("it is training") };
+    assert!(progress.id == 3 && progress.tokens > 0 && progress.tokens_per_second > 0.0);
+    worker.ask(&Request::Stop { id: 4 });
+    worker.ask(&Request::Stop { id: 3 });
+    for id in [3, 4] {
+        let Reply::Infeasible(stopped) = worker.hear_final() else { panic!("it was stopped") };
+        assert_eq!((stopped.id, stopped.reason.as_str()), (id, "stopped"));
+    }
+    worker.ask(&evaluate(5, 99));
+    assert!(matches!(worker.hear_final(), Reply::Result(_)));
+    assert!(worker.end().1);
+}
+
+#[test]
+fn progress_comes_a_few_times_a_second_and_the_end_of_input_ends_it() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), training_config()));
+    worker.ask(&evaluate(1, 1 << 40));
+    assert!(matches!(worker.hear(), Reply::Progress(_)));
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert!(matches!(worker.hear(), Reply::Progress(_)));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    let (after, well) = worker.end();
+    assert!(well && after < Duration::from_secs(8), "{after:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_is_left_to_the_driver() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    let status =
+        Command::new("kill").args(["-INT", &worker.child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), training_config()));
+    worker.ask(&evaluate(1, 99));
+    assert!(matches!(worker.hear_final(), Reply::Result(_)));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_said_so_at_once() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    worker.ask(&configure(&folder.path().join("missing.txt"), folder.path(), training_config()));
+    let Reply::Failed(refusal) = worker.hear() else { panic!("the corpus is missing") };
+    assert!(
+        refusal.id == CONFIGURE_ID && refusal.reason.contains("missing.txt"),
+        "{}",
+        refusal.reason
+    );
+    worker.ask(&evaluate(1, 99));
+    let Reply::Infeasible(refusal) = worker.hear_final() else { panic!("the corpus is missing") };
+    assert!(refusal.id == 1 && refusal.reason.contains("missing.txt"), "{}", refusal.reason);
+}
+
+#[test]
+fn a_diverging_candidate_fails_and_the_worker_lives() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    let hot = TrainingConfig { learning_rate: 1e30, tokens: 400 * 99, ..training_config() };
+    worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), hot));
+    for id in [1, 2] {
+        worker.ask(&evaluate(id, 400 * 99));
+        let Reply::Failed(refusal) = worker.hear_final() else { panic!("it diverges") };
+        assert!(refusal.id == id && refusal.reason.contains("diverged"), "{}", refusal.reason);
+    }
+    let (_, well) = worker.end();
+    assert!(well);
+}
+
+#[test]
+fn arguments_are_explained() {
+    let help = command().arg("--help").output().unwrap();
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        help.status.success() && text.contains("configure") && text.contains("stdin"),
+        "{text}"
+    );
+    let unknown = command().arg("--frobnicate").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("--help"));
+}
