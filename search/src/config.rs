@@ -1,113 +1,79 @@
 //! The campaign file: what the user asked for, in TOML. Sections that workers need travel to them over the wire.
+//!
+//! [`CampaignFile::parse`] is the only way in, and what it returns is meaningful: unknown keys, wrong types, numbers
+//! out of range and impossible spaces are one [`ConfigError`] each, which points into the text.
 
-use std::path::PathBuf;
+mod check;
+mod error;
+mod sections;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-/// `[data]`: the text that proxies are trained on.
+pub use error::ConfigError;
+pub use sections::{DataConfig, EvaluatorConfig, LatencyConfig, SearchConfig, TrainingConfig};
+
+use crate::references::Reference;
+use crate::space::{Space, SpaceConfig, SpaceError};
+
+/// The commented campaign file that a new campaign begins with: every key, with its default.
+pub const TEMPLATE: &str = include_str!("config/campaign.toml");
+
+/// A campaign file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// A text file, a folder of .txt files, a .jsonl file (field `text`), or u16 token files (.bin) as nanoGPT writes
-    /// them. A relative path is relative to the campaign file.
-    pub corpus: PathBuf,
-    /// A Hugging Face tokenizer.json; none: bytes.
+#[schemars(title = "deltafront campaign")]
+pub struct CampaignFile {
+    /// Name of the campaign, unique in its database.
+    pub name: String,
+    /// Seed of the proposals and of every training: the same seed and the same outcomes give the same campaign.
     #[serde(default)]
-    pub tokenizer: Option<PathBuf>,
-    /// The part of the corpus held out for validation, never trained on.
-    #[serde(default = "defaults::validation_fraction")]
-    pub validation_fraction: f64,
+    pub seed: u64,
+    /// Which architectures may be proposed.
+    pub space: SpaceConfig,
+    /// The text that proxies are trained on.
+    pub data: DataConfig,
+    /// How a proxy is trained.
+    #[serde(default)]
+    pub training: TrainingConfig,
+    /// What is timed, and the budget.
+    #[serde(default)]
+    pub latency: LatencyConfig,
+    /// How candidates are proposed, and when it ends.
+    #[serde(default)]
+    pub search: SearchConfig,
+    /// Who trains the proxies.
+    #[serde(default)]
+    pub evaluator: EvaluatorConfig,
 }
 
-/// `[training]`: how a proxy is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainingConfig {
-    /// Tokens a proxy is trained on.
-    pub tokens: u64,
-    /// Sequences in a step.
-    pub batch: u32,
-    /// Tokens in a sequence.
-    pub sequence_length: u32,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Part of the steps in which the learning rate rises linearly from 0.
-    pub warmup_fraction: f64,
-    /// Final learning rate over peak learning rate, reached by a cosine.
-    pub final_learning_rate_fraction: f64,
-    /// AdamW's decoupled decay, on matrices only: never on norms, A_log, dt_bias or D.
-    pub weight_decay: f64,
-    /// Whether embeddings decay too.
-    pub decay_embeddings: bool,
-    /// AdamW's β₁.
-    pub beta1: f64,
-    /// AdamW's β₂.
-    pub beta2: f64,
-    /// Largest L2 norm of the whole gradient.
-    pub gradient_clip: f64,
-    /// Validation tokens that the final loss is taken over.
-    pub validation_tokens: u64,
-    /// Width of the trained proxy over the width of the target architecture.
-    pub width_scale: f64,
-    /// Threads of one trainer; 0: all cores over the number of trainers.
-    pub threads: u32,
-}
+impl CampaignFile {
+    /// Parses and checks a campaign file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the place in `text`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let document = error::Document::parse(text)?;
+        let file: Self = document.deserialize()?;
+        file.check().map_err(|wrong| document.error(&wrong.key, wrong.message))?;
+        Ok(file)
+    }
 
-impl Default for TrainingConfig {
-    fn default() -> Self {
-        Self {
-            tokens: 262_144,
-            batch: 8,
-            sequence_length: 256,
-            learning_rate: 3e-3,
-            warmup_fraction: 0.1,
-            final_learning_rate_fraction: 0.1,
-            weight_decay: 0.1,
-            decay_embeddings: false,
-            beta1: 0.9,
-            beta2: 0.95,
-            gradient_clip: 1.0,
-            validation_tokens: 65_536,
-            width_scale: 1.0,
-            threads: 0,
-        }
+    /// The checked space.
+    ///
+    /// # Errors
+    /// When no architecture is possible; a parsed file has been checked for that.
+    pub fn space(&self) -> Result<Space, SpaceError> {
+        Space::new(&self.space)
+    }
+
+    /// The reference stacks that the file asks for; unknown names, which a parsed file does not have, are left out.
+    pub fn references(&self) -> Vec<Reference> {
+        self.search.references.iter().filter_map(|name| name.parse().ok()).collect()
     }
 }
 
-/// `[latency]`: what is timed, and the budget.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LatencyConfig {
-    /// Where: `cpu`, or `cuda:0`.
-    pub device: String,
-    /// The element type of weights and activations.
-    pub dtype: crate::latency::Dtype,
-    /// Positions in the cache when a decode step is timed.
-    pub decode_context: u32,
-    /// Prompt tokens of the timed prefill.
-    pub prefill_tokens: u32,
-    /// Threads of the timed inference.
-    pub threads: u32,
-    /// Decode time per token in µs above which a candidate is dropped before it is trained; none: no budget.
-    pub decode_budget_us: Option<f64>,
-}
-
-impl Default for LatencyConfig {
-    fn default() -> Self {
-        Self {
-            device: "cpu".to_owned(),
-            dtype: crate::latency::Dtype::F32,
-            decode_context: 512,
-            prefill_tokens: 512,
-            threads: 1,
-            decode_budget_us: None,
-        }
-    }
-}
-
-mod defaults {
-    pub(super) fn validation_fraction() -> f64 {
-        0.1
-    }
+/// The JSON Schema of the campaign file, for editors.
+pub fn json_schema() -> Schema {
+    schemars::schema_for!(CampaignFile)
 }

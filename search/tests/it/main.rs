@@ -1,6 +1,7 @@
 //! The integration tests of `search`, in one binary.
 
 mod campaign;
+mod config;
 mod edges;
 mod pareto;
 mod proposals;

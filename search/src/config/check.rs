@@ -1,0 +1,225 @@
+//! What a campaign file must say beyond the types of its values.
+
+use super::CampaignFile;
+use crate::references::Reference;
+
+/// A key whose value is impossible.
+pub(super) struct Wrong {
+    pub(super) key: String,
+    pub(super) message: String,
+}
+
+/// The values that built-in workers report, and the costs that need no worker.
+const KNOWN_BEFORE_TRAINING: [&str; 8] = [
+    "decode_us",
+    "prefill_us",
+    "parameters",
+    "decode_flops",
+    "prefill_flops",
+    "weight_bytes",
+    "state_bytes",
+    "cache_bytes",
+];
+const KNOWN_AFTER_TRAINING: [&str; 2] = ["bits_per_byte", "validation_loss"];
+
+fn wrong(key: &str, message: impl Into<String>) -> Result<(), Wrong> {
+    Err(Wrong { key: key.to_owned(), message: message.into() })
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), Wrong> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        wrong(key, format!("must be within {low} to {high}, got {value}"))
+    }
+}
+
+fn positive(key: &str, value: f64) -> Result<(), Wrong> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        wrong(key, format!("must be a number above 0, got {value}"))
+    }
+}
+
+fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
+    if value >= 1 { Ok(()) } else { wrong(key, "must be at least 1, got 0") }
+}
+
+impl CampaignFile {
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        if self.name.trim().is_empty()
+            || self.name.len() > 100
+            || self.name.chars().any(char::is_control)
+        {
+            return wrong("name", "must be 1 to 100 characters of one line");
+        }
+        self.space().map_err(|error| Wrong { key: error.key, message: error.message })?;
+        self.check_data()?;
+        self.check_training()?;
+        self.check_latency()?;
+        self.check_search()?;
+        if self.evaluator.command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+            return wrong(
+                "evaluator.command",
+                "is empty; leave the key out for the built-in trainer",
+            );
+        }
+        positive("evaluator.timeout_seconds", self.evaluator.timeout_seconds)
+    }
+
+    fn check_data(&self) -> Result<(), Wrong> {
+        let data = &self.data;
+        if data.corpus.as_os_str().is_empty() {
+            return wrong(
+                "data.corpus",
+                "is empty; name a text file, a folder of .txt files, a .jsonl or a .bin file",
+            );
+        }
+        let fraction = data.validation_fraction;
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return wrong(
+                "data.validation_fraction",
+                format!("must be above 0 and below 1, got {fraction}"),
+            );
+        }
+        if data.tokenizer.is_none() && self.space.vocab < 256 && !is_token_file(&data.corpus) {
+            return wrong(
+                "space.vocab",
+                format!(
+                    "bytes need a vocabulary of 256, got {}; or name a tokenizer in [data]",
+                    self.space.vocab
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_training(&self) -> Result<(), Wrong> {
+        let t = &self.training;
+        at_least_one("training.batch", t.batch.into())?;
+        if t.sequence_length < 2 {
+            return wrong(
+                "training.sequence_length",
+                format!("must be at least 2, got {}", t.sequence_length),
+            );
+        }
+        let step = u64::from(t.batch) * u64::from(t.sequence_length);
+        if t.tokens < step {
+            return wrong(
+                "training.tokens",
+                format!(
+                    "{} tokens are less than one step of batch × sequence_length = {step}",
+                    t.tokens
+                ),
+            );
+        }
+        if t.validation_tokens < u64::from(t.sequence_length) {
+            return wrong(
+                "training.validation_tokens",
+                format!(
+                    "must be at least one sequence of {}, got {}",
+                    t.sequence_length, t.validation_tokens
+                ),
+            );
+        }
+        positive("training.learning_rate", t.learning_rate)?;
+        within("training.warmup_fraction", t.warmup_fraction, 0.0, 1.0)?;
+        within("training.final_learning_rate_fraction", t.final_learning_rate_fraction, 0.0, 1.0)?;
+        within("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
+        for (key, beta) in [("training.beta1", t.beta1), ("training.beta2", t.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return wrong(key, format!("must be at least 0 and below 1, got {beta}"));
+            }
+        }
+        positive("training.gradient_clip", t.gradient_clip)?;
+        positive("training.width_scale", t.width_scale)?;
+        within("training.width_scale", t.width_scale, 0.0, 1.0)
+    }
+
+    fn check_latency(&self) -> Result<(), Wrong> {
+        let latency = &self.latency;
+        let is_cuda =
+            latency.device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok());
+        if latency.device != "cpu" && !is_cuda {
+            return wrong(
+                "latency.device",
+                format!("must be \"cpu\" or \"cuda:0\", got {:?}", latency.device),
+            );
+        }
+        at_least_one("latency.decode_context", latency.decode_context.into())?;
+        at_least_one("latency.prefill_tokens", latency.prefill_tokens.into())?;
+        at_least_one("latency.threads", latency.threads.into())?;
+        latency
+            .decode_budget_us
+            .map_or(Ok(()), |budget| positive("latency.decode_budget_us", budget))
+    }
+
+    fn check_search(&self) -> Result<(), Wrong> {
+        let search = &self.search;
+        at_least_one("search.evaluations", search.evaluations.into())?;
+        at_least_one("search.start", search.start.into())?;
+        at_least_one("search.concurrency", search.concurrency.into())?;
+        at_least_one("search.attempts", search.attempts.into())?;
+        at_least_one("search.give_up_after", search.give_up_after.into())?;
+        if !(1..=4).contains(&search.objectives.len()) {
+            return wrong(
+                "search.objectives",
+                format!("1 to 4 objectives, got {}", search.objectives.len()),
+            );
+        }
+        for (index, objective) in search.objectives.iter().enumerate() {
+            let key = format!("search.objectives.{index}");
+            if search.objectives[..index].contains(objective) {
+                return wrong(&key, format!("`{objective}` is listed twice"));
+            }
+            // An own evaluator reports what it likes.
+            if self.evaluator.command.is_none() {
+                let known = KNOWN_AFTER_TRAINING.into_iter().chain(KNOWN_BEFORE_TRAINING);
+                known_value(&key, objective, &known.collect::<Vec<_>>())?;
+            }
+        }
+        for (name, &limit) in &search.limits {
+            let key = format!("search.limits.{name}");
+            known_value(&key, name, &KNOWN_BEFORE_TRAINING)?;
+            positive(&key, limit)?;
+        }
+        for (index, name) in search.references.iter().enumerate() {
+            let key = format!("search.references.{index}");
+            if let Err(unknown) = name.parse::<Reference>() {
+                let names = Reference::ALL.map(Reference::name);
+                return wrong(
+                    &key,
+                    format!("{}{unknown}", super::error::did_you_mean(name, &names)),
+                );
+            }
+            if search.references[..index].contains(name) {
+                return wrong(&key, format!("`{name}` is listed twice"));
+            }
+        }
+        if search.references.len() > search.evaluations as usize {
+            return wrong(
+                "search.evaluations",
+                format!(
+                    "{} references do not fit into {} evaluations",
+                    search.references.len(),
+                    search.evaluations
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn known_value(key: &str, name: &str, known: &[&str]) -> Result<(), Wrong> {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let hint = super::error::did_you_mean(name, known);
+    wrong(key, format!("{hint}`{name}` is not a value; there are {}", known.join(", ")))
+}
+
+/// Token files come with a vocabulary of their own.
+fn is_token_file(corpus: &std::path::Path) -> bool {
+    corpus.extension().is_some_and(|extension| extension == "bin")
+}

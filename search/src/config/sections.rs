@@ -1,0 +1,180 @@
+//! The sections of the campaign file but `[space]`, which stands with the space.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::proposals::Algorithm;
+
+/// `[data]`: the text that proxies are trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A text file, a folder of .txt files, a .jsonl file (field `text`), or u16 token files (.bin) as nanoGPT writes
+    /// them. A relative path is relative to the campaign file.
+    pub corpus: PathBuf,
+    /// A Hugging Face tokenizer.json; none: bytes.
+    #[serde(default)]
+    pub tokenizer: Option<PathBuf>,
+    /// The part of the corpus held out for validation, never trained on.
+    #[serde(default = "defaults::validation_fraction")]
+    pub validation_fraction: f64,
+}
+
+/// `[training]`: how a proxy is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Tokens a proxy is trained on.
+    pub tokens: u64,
+    /// Sequences in a step.
+    pub batch: u32,
+    /// Tokens in a sequence.
+    pub sequence_length: u32,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Part of the steps in which the learning rate rises linearly from 0.
+    pub warmup_fraction: f64,
+    /// Final learning rate over peak learning rate, reached by a cosine.
+    pub final_learning_rate_fraction: f64,
+    /// AdamW's decoupled decay, on matrices only: never on norms, A_log, dt_bias or D.
+    pub weight_decay: f64,
+    /// Whether embeddings decay too.
+    pub decay_embeddings: bool,
+    /// AdamW's β₁.
+    pub beta1: f64,
+    /// AdamW's β₂.
+    pub beta2: f64,
+    /// Largest L2 norm of the whole gradient.
+    pub gradient_clip: f64,
+    /// Validation tokens that the final loss is taken over.
+    pub validation_tokens: u64,
+    /// Width of the trained proxy over the width of the target architecture.
+    pub width_scale: f64,
+    /// Threads of one trainer; 0: all cores over the number of trainers.
+    pub threads: u32,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            tokens: 262_144,
+            batch: 8,
+            sequence_length: 256,
+            learning_rate: 3e-3,
+            warmup_fraction: 0.1,
+            final_learning_rate_fraction: 0.1,
+            weight_decay: 0.1,
+            decay_embeddings: false,
+            beta1: 0.9,
+            beta2: 0.95,
+            gradient_clip: 1.0,
+            validation_tokens: 65_536,
+            width_scale: 1.0,
+            threads: 0,
+        }
+    }
+}
+
+/// `[latency]`: what is timed, and the budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LatencyConfig {
+    /// Where: `cpu`, or `cuda:0`.
+    pub device: String,
+    /// The element type of weights and activations.
+    pub dtype: crate::latency::Dtype,
+    /// Positions in the cache when a decode step is timed.
+    pub decode_context: u32,
+    /// Prompt tokens of the timed prefill.
+    pub prefill_tokens: u32,
+    /// Threads of the timed inference.
+    pub threads: u32,
+    /// Whether front members and references are timed as whole models at the end, beside the sum of their parts.
+    pub time_whole_models: bool,
+    /// Decode time per token in µs above which a candidate is dropped before it is trained; none: no budget.
+    pub decode_budget_us: Option<f64>,
+}
+
+impl Default for LatencyConfig {
+    fn default() -> Self {
+        Self {
+            device: "cpu".to_owned(),
+            dtype: crate::latency::Dtype::F32,
+            decode_context: 512,
+            prefill_tokens: 512,
+            threads: 1,
+            time_whole_models: true,
+            decode_budget_us: None,
+        }
+    }
+}
+
+/// `[search]`: how candidates are proposed, and when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchConfig {
+    /// How candidates are proposed.
+    pub algorithm: Algorithm,
+    /// Candidates to train, references included. Those dropped before training do not count.
+    pub evaluations: u32,
+    /// Candidates drawn at random before the algorithm begins, references included.
+    pub start: u32,
+    /// The values that span the front, all minimised; 1 to 4 of them. Known are `bits_per_byte`, `validation_loss`,
+    /// `decode_us`, `prefill_us`, `parameters`, and whatever values an own evaluator reports.
+    pub objectives: Vec<String>,
+    /// The largest value allowed, by name; a candidate above it is dropped before it is trained. For values known by
+    /// then: `decode_us`, `prefill_us`, `parameters`, `decode_flops`, `prefill_flops`, `weight_bytes`, `state_bytes`,
+    /// `cache_bytes`.
+    pub limits: BTreeMap<String, f64>,
+    /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
+    pub references: Vec<String>,
+    /// Trainings at once.
+    pub concurrency: u32,
+    /// Tries of a training that fails before its candidate counts as failed.
+    pub attempts: u32,
+    /// Failed candidates in a row after which the campaign stops, because the fault is not the candidates'.
+    pub give_up_after: u32,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            evaluations: 48,
+            start: 12,
+            objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+            limits: BTreeMap::new(),
+            references: Vec::new(),
+            concurrency: 1,
+            attempts: 2,
+            give_up_after: 5,
+        }
+    }
+}
+
+/// `[evaluator]`: who trains the proxies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluatorConfig {
+    /// A command of your own that speaks the wire protocol, run by the shell in the folder of the campaign file; none:
+    /// the built-in trainer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Seconds of silence after which a worker is taken for dead.
+    pub timeout_seconds: f64,
+}
+
+impl Default for EvaluatorConfig {
+    fn default() -> Self {
+        Self { command: None, timeout_seconds: 300.0 }
+    }
+}
+
+mod defaults {
+    pub(super) fn validation_fraction() -> f64 {
+        0.1
+    }
+}

@@ -1,0 +1,257 @@
+//! The campaign file: the template parses and is complete, and every mistake is pointed at.
+
+use search::config::{CampaignFile, ConfigError, TEMPLATE, json_schema};
+use search::references::Reference;
+
+/// The error of the template with `good` replaced by `bad`.
+fn error(good: &str, bad: &str) -> ConfigError {
+    assert!(TEMPLATE.contains(good), "{good} is not in the template");
+    CampaignFile::parse(&TEMPLATE.replacen(good, bad, 1)).expect_err(bad)
+}
+
+#[test]
+fn the_template_parses() {
+    let file = CampaignFile::parse(TEMPLATE).expect("the template is a campaign file");
+    assert_eq!(
+        file.references(),
+        [Reference::FullAttention, Reference::GatedDeltaNet, Reference::SwaFull]
+    );
+    let space = file.space().expect("a possible space");
+    assert!(space.size() > 1e6);
+    assert!(file.search.evaluations >= 24);
+}
+
+#[test]
+fn the_template_stands_at_its_defaults_where_it_says_so() {
+    let file = CampaignFile::parse(TEMPLATE).expect("the template is a campaign file");
+    let bare = "name = \"campaign\"\n[data]\ncorpus = \"corpus.txt\"\n[space]\nd_model = [64]\n\
+                depth = { min = 2, max = 6 }\n[space.mixers.gdn]\n";
+    let bare = CampaignFile::parse(bare).expect("the shortest campaign file");
+    assert_eq!(file.seed, bare.seed);
+    assert_eq!(file.data, bare.data);
+    assert_eq!(file.latency, bare.latency);
+    assert_eq!(file.evaluator, bare.evaluator);
+    assert_eq!(
+        file.training,
+        search::config::TrainingConfig {
+            tokens: 65_536,
+            batch: 4,
+            validation_tokens: 32_768,
+            ..bare.training
+        }
+    );
+    assert_eq!(
+        file.search,
+        search::config::SearchConfig {
+            evaluations: 28,
+            references: file.search.references.clone(),
+            ..bare.search
+        }
+    );
+}
+
+#[test]
+fn what_is_commented_out_in_the_template_is_right_too() {
+    let uncommented: Vec<String> = TEMPLATE
+        .replace("\"none\", \"1x\"", "\"1x\"")
+        .lines()
+        .map(|line| {
+            let bare = line.strip_prefix("# ").unwrap_or(line);
+            let is_key = bare
+                .split_once(" = ")
+                .is_some_and(|(key, _)| key.chars().all(|c| c.is_alphanumeric() || c == '_'));
+            if is_key || bare.starts_with("[[") { bare.to_owned() } else { line.to_owned() }
+        })
+        .collect();
+    let file =
+        CampaignFile::parse(&uncommented.join("\n")).expect("the template with all its keys");
+    assert_eq!(file.space.stages.len(), 1);
+    assert_eq!(file.search.limits.len(), 3);
+    assert_eq!(file.evaluator.command.as_deref(), Some("python my_trainer.py"));
+}
+
+#[test]
+fn the_template_and_the_schema_name_the_same_keys() {
+    let schema = serde_json::to_value(json_schema()).expect("a schema is JSON");
+    let mut keys = Vec::new();
+    let definitions = schema["$defs"].as_object().expect("definitions").values();
+    for object in definitions.chain([&schema]) {
+        for (key, property) in object["properties"].as_object().into_iter().flatten() {
+            keys.push(key.clone());
+            let described = property
+                .get("description")
+                .or_else(|| property.get("$ref"))
+                .or_else(|| property.get("anyOf"));
+            assert!(described.is_some(), "`{key}` has no description: {property}");
+        }
+    }
+    assert!(keys.len() > 60, "{keys:?}");
+    for key in keys {
+        let is_there =
+            TEMPLATE.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == key);
+        assert!(is_there, "the template says nothing of `{key}`");
+    }
+    assert_eq!(schema["$defs"]["TrainingConfig"]["properties"]["tokens"]["default"], 262_144);
+    assert_eq!(schema["$defs"]["SpaceConfig"]["properties"]["vocab"]["default"], 256);
+}
+
+#[test]
+fn errors_name_the_key_and_point_at_the_text() {
+    // (in the template, written instead, key, text pointed at, part of the message)
+    let cases = [
+        ("seed = 0 ", "sead = 0 ", "sead", "sead", "did you mean `seed`?"),
+        ("batch = 4", "bacth = 4", "training.bacth", "bacth", "did you mean `batch`?"),
+        ("[training]", "[trainig]", "trainig", "trainig", "did you mean `training`?"),
+        (
+            "[space.mixers.gdn]",
+            "[space.mixers.gdm]",
+            "space.mixers.gdm",
+            "gdm",
+            "there are attn, swa, dn, gdn, m2",
+        ),
+        (
+            "window = [32",
+            "widow = [32",
+            "space.mixers.swa.widow",
+            "widow",
+            "did you mean `window`?",
+        ),
+        ("max = 6 }", "maxi = 6 }", "space.depth.maxi", "maxi", "did you mean `max`?"),
+        ("batch = 4", "batch = \"4\"", "training.batch", "\"4\"", "expected a whole number"),
+        ("batch = 4", "batch = -4", "training.batch", "-4", "expected a whole number"),
+        (
+            "learning_rate = 3e-3",
+            "learning_rate = true",
+            "training.learning_rate",
+            "true",
+            "expected a number",
+        ),
+        ("[64, 96, 128, 160]", "[64, 96.5]", "space.d_model.1", "96.5", "expected a whole number"),
+        ("[64, 96, 128, 160]", "64", "space.d_model", "64", "expected a list"),
+        ("\"3x\"]", "\"3y\"]", "space.ffn.3", "\"3y\"", "a multiple of d_model"),
+        (
+            "head_width = [32] ",
+            "head_width = \"all\" ",
+            "space.mixers.attn.head_width",
+            "\"all\"",
+            "or \"auto\"",
+        ),
+        (
+            "\"evolution\" ",
+            "\"evolutoin\" ",
+            "search.algorithm",
+            "\"evolutoin\"",
+            "did you mean `evolution`?",
+        ),
+        ("\"fp32\" ", "\"fp16\" ", "latency.dtype", "\"fp16\"", "there are fp32, bf16"),
+        ("corpus = \"corpus.txt\"", "", "data.corpus", "[data]", "needed and missing"),
+        ("[64, 96, 128, 160]", "[]", "space.d_model", "[]", "nothing to choose"),
+        (
+            "min = 2, max = 6",
+            "min = 7, max = 6",
+            "space.depth",
+            "{ min = 7, max = 6 }",
+            "more than max",
+        ),
+        (
+            "key_width = [16, 32] ",
+            "key_width = [24] ",
+            "space.mixers.dn.key_width",
+            "[24]",
+            "does not divide 64",
+        ),
+        (
+            "state_width = [32, 64]",
+            "state_width = []",
+            "space.mixers.m2.state_width",
+            "[]",
+            "nothing to choose",
+        ),
+        (
+            "# max_parameters = 2_000_000 ",
+            "max_parameters = 2_000 ",
+            "space.max_parameters",
+            "2_000",
+            "smallest found",
+        ),
+        ("fraction = 0.1  ", "fraction = 1.0  ", "data.validation_fraction", "1.0", "below 1"),
+        ("tokens = 65_536", "tokens = 1000", "training.tokens", "1000", "less than one step"),
+        ("learning_rate = 3e-3", "learning_rate = nan", "training.learning_rate", "nan", "above 0"),
+        ("beta2 = 0.95", "beta2 = 1.5", "training.beta2", "1.5", "below 1"),
+        ("device = \"cpu\"", "device = \"gpu\"", "latency.device", "\"gpu\"", "cuda:0"),
+        (
+            "\"swa-full\"]",
+            "\"swafull\"]",
+            "search.references.2",
+            "\"swafull\"",
+            "did you mean `swa-full`?",
+        ),
+        (
+            "\"decode_us\"]",
+            "\"decode_ms\"]",
+            "search.objectives.1",
+            "\"decode_ms\"",
+            "did you mean `decode_us`?",
+        ),
+        (
+            "# prefill_us = 20",
+            "prefill = 20",
+            "search.limits.prefill",
+            "20_000.0",
+            "`prefill` is not a value",
+        ),
+        ("evaluations = 28", "evaluations = 2", "search.evaluations", "2", "3 references"),
+        (
+            "timeout_seconds = 300.0",
+            "timeout_seconds = 0",
+            "evaluator.timeout_seconds",
+            "0",
+            "above 0",
+        ),
+        ("name = \"campaign\"", "name = \"\"", "name", "\"\"", "1 to 100 characters"),
+        ("vocab = 256", "vocab = 100", "space.vocab", "100", "bytes need"),
+    ];
+    for (good, bad, key, pointed_at, message) in cases {
+        let text = TEMPLATE.replacen(good, bad, 1);
+        let error = error(good, bad);
+        assert_eq!(error.key, key, "{bad}: {error}");
+        assert_eq!(&text[error.span.clone()], pointed_at, "{bad}: {error}");
+        assert!(error.message.contains(message), "{bad}: {error}");
+        let line = text[..error.span.start].split('\n').count();
+        assert_eq!(error.line, line, "{bad}");
+        assert_eq!(
+            text.lines().nth(line - 1).and_then(|l| l.find(pointed_at)).map(|at| at + 1),
+            Some(error.column),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn broken_toml_and_missing_sections_are_pointed_at() {
+    let error = error("seed = 0 ", "seed = = 0 ");
+    assert!(error.message.starts_with("not TOML"), "{error}");
+    assert!(error.to_string().starts_with("line 10, column 8: not TOML"), "{error}");
+    let missing = CampaignFile::parse("name = \"x\"\n").expect_err("no space, no data");
+    assert_eq!((missing.key.as_str(), missing.line), ("space", 1));
+    let headed = TEMPLATE.split_once("[space]").expect("a section of the template").1;
+    let headed = CampaignFile::parse(&format!("[space]{headed}")).expect_err("no name");
+    assert_eq!((headed.key.as_str(), headed.line), ("name", 1));
+    let empty = CampaignFile::parse("").expect_err("nothing at all");
+    assert_eq!((empty.key.as_str(), empty.line, empty.column), ("name", 1, 1));
+    let stages = TEMPLATE.replace("\"none\", ", "").replace(
+        "# The text that",
+        "[[space.stages]]\nrepeat = { min = 2, max = 1 }\n# The text that",
+    );
+    let stages = CampaignFile::parse(&stages).expect_err("an empty range");
+    assert_eq!(stages.key, "space.stages.0.repeat");
+}
+
+#[test]
+fn a_file_written_by_serde_reads_back() {
+    let file = CampaignFile::parse(TEMPLATE).expect("the template is a campaign file");
+    let text = toml::to_string(&file).expect("a campaign file is TOML");
+    assert_eq!(CampaignFile::parse(&text).as_ref(), Ok(&file), "{text}");
+    let json = serde_json::to_string(&file).expect("a campaign file is JSON");
+    assert_eq!(serde_json::from_str::<CampaignFile>(&json).expect("its own JSON"), file);
+}
