@@ -121,6 +121,14 @@ impl Pool {
         });
     }
 
+    /// Calls `f` on every item, each thread taking the next when it is free.
+    pub fn each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(&mut T) + Sync) {
+        let n = items.len();
+        let shared = SharedMut::new(items);
+        // SAFETY: each i is handed out once.
+        self.for_each(n, |i| f(unsafe { &mut shared.part(i, 1)[0] }));
+    }
+
     /// Calls `f(i, a_chunk, b_chunk)` for i below `n`: `a` and `b` cut into `n` equal chunks each.
     pub fn pairs_mut(
         &self,
@@ -193,23 +201,24 @@ fn wait(spins: &mut u32) {
 
 /// A slice that threads write in places that do not overlap.
 #[derive(Debug)]
-pub struct SharedMut<'a> {
-    start: *mut f32,
+pub struct SharedMut<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a borrowed `&mut [f32]`; whoever writes through it promises that places do not overlap.
-unsafe impl Sync for SharedMut<'_> {}
+// SAFETY: it is a borrowed `&mut [T]` of things that may be sent to other threads; whoever writes through it promises
+// that places do not overlap.
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
-impl<'a> SharedMut<'a> {
+impl<'a, T> SharedMut<'a, T> {
     /// Borrows a slice for writing by several threads.
-    pub fn new(slice: &'a mut [f32]) -> Self {
+    pub fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
     }
 
     /// The first element.
-    pub fn as_ptr(&self) -> *mut f32 {
+    pub fn as_ptr(&self) -> *mut T {
         self.start
     }
 
@@ -218,7 +227,7 @@ impl<'a> SharedMut<'a> {
     /// # Safety
     /// No other part that is alive overlaps this one.
     #[expect(clippy::mut_from_ref, reason = "parts do not overlap: the caller's promise")]
-    pub unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
+    pub unsafe fn part(&self, from: usize, len: usize) -> &mut [T] {
         assert!(
             from <= self.len && len <= self.len - from,
             "part {from}+{len} of a slice of {}",

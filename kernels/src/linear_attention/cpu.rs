@@ -14,6 +14,8 @@ pub struct Step<'a> {
     pub k: &'a [f32],
     /// `[V]`
     pub v: &'a [f32],
+    /// Factor of v: the dt of Mamba2.
+    pub v_scale: f32,
     /// Logarithm of the decay.
     pub g: f32,
     /// Factor of the output.
@@ -64,13 +66,14 @@ impl Columns<'_> {
     /// `N` whole vectors of columns from `at`.
     #[inline(always)]
     fn whole<S: Simd, const N: usize>(&mut self, s: S, at: usize) {
-        let Step { q, k, v, g, scale, state, o } = &mut self.step;
-        let decay = s.splat(g.exp());
+        let Step { q, k, v, v_scale, g, scale, state, o } = &mut self.step;
+        let (decay, v_scale) = (s.splat(g.exp()), s.splat(*v_scale));
         debug_assert!(at + N * S::LANES <= self.value_width);
         let (v, o, state) = (v[at..].as_ptr(), o[at..].as_mut_ptr(), state[at..].as_mut_ptr());
         // SAFETY: columns at..at + N·LANES lie inside the V of v, o and every one of the K rows of the state.
         unsafe {
-            let value: [S::V; N] = std::array::from_fn(|n| s.load(v.add(n * S::LANES)));
+            let value: [S::V; N] =
+                std::array::from_fn(|n| s.mul(v_scale, s.load(v.add(n * S::LANES))));
             let mut sums = [s.splat(0.0); N];
             for i in 0..self.key_width {
                 let row = state.add(i * self.value_width);
@@ -90,13 +93,13 @@ impl Columns<'_> {
     /// The columns from `at`, less than a vector.
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S, at: usize) {
-        let Step { q, k, v, g, scale, state, o } = &mut self.step;
-        let decay = s.splat(g.exp());
+        let Step { q, k, v, v_scale, g, scale, state, o } = &mut self.step;
+        let (decay, v_scale) = (s.splat(g.exp()), s.splat(*v_scale));
         let rest = self.value_width - at;
         let (v, o, state) = (v[at..].as_ptr(), o[at..].as_mut_ptr(), state[at..].as_mut_ptr());
         // SAFETY: `rest` columns from `at` lie inside the V of v, o and every one of the K rows of the state.
         unsafe {
-            let value = s.load_part(v, rest);
+            let value = s.mul(v_scale, s.load_part(v, rest));
             let mut sum = s.splat(0.0);
             for i in 0..self.key_width {
                 let row = state.add(i * self.value_width);

@@ -17,6 +17,11 @@ impl Table {
         Self { half: head_width / 2, theta, cos: Vec::new(), sin: Vec::new() }
     }
 
+    /// Channels of a head.
+    pub fn head_width(&self) -> usize {
+        2 * self.half
+    }
+
     /// Makes the table hold the positions below `positions`.
     pub fn extend_to(&mut self, positions: usize) {
         if self.half == 0 {

@@ -135,14 +135,14 @@ fn linear_attention_steps_are_the_definition() {
         for (t, o) in o.chunks_exact_mut(value_width).enumerate() {
             let (q, k) =
                 (&head.q[t * key_width..][..key_width], &head.k[t * key_width..][..key_width]);
-            let v: Vec<f32> =
-                head.v[t * value_width..][..value_width].iter().map(|v| v * head.beta[t]).collect();
+            let v = &head.v[t * value_width..][..value_width];
             run_at(
                 level,
                 linear_attention::cpu::Step {
                     q,
                     k,
-                    v: &v,
+                    v,
+                    v_scale: head.beta[t],
                     g: head.g[t],
                     scale: 0.5,
                     state: &mut state,

@@ -1,0 +1,234 @@
+//! The inference engine: an architecture with weights, run on the CPU without libtorch.
+//!
+//! State and caches are explicit: the engine never changes, a [`State`] holds what a batch of sequences has seen.
+
+mod attention;
+mod delta;
+mod ffn;
+mod mamba2;
+mod recurrent;
+pub(crate) mod scratch;
+pub(crate) mod sublayer;
+
+use kernels::cpu::{Matrix, Pool, run};
+use kernels::norm::cpu::{Gate, RmsNorm};
+use search::Architecture;
+
+use crate::error::ProfileError;
+use crate::weights::Weights;
+use scratch::{Run, Scratch};
+use sublayer::{Memory, Sublayer};
+
+/// A model ready to run.
+#[derive(Debug)]
+pub struct Engine {
+    pool: Pool,
+    sublayers: Vec<Sublayer>,
+    head: Head,
+}
+
+/// Embedding, final norm and logits.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// `[vocab, d]`, or none when the logits' matrix serves.
+    embedding: Option<Vec<f32>>,
+    /// `[d]`
+    norm: Vec<f32>,
+    /// `[vocab, d]`
+    logits: Matrix,
+}
+
+/// What a batch of sequences of equal length has seen.
+#[derive(Debug)]
+pub struct State {
+    position: usize,
+    batch: usize,
+    /// For every sublayer, for every sequence.
+    memories: Vec<Vec<Memory>>,
+    scratch: Scratch,
+}
+
+impl State {
+    /// Positions seen.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Bytes of states and caches.
+    pub fn bytes(&self) -> usize {
+        self.memories.iter().flatten().map(Memory::bytes).sum()
+    }
+
+    /// Goes back to `position` so that the same step can be timed again. Caches forget what came after; recurrent states
+    /// keep it, which changes values but no amount of work.
+    pub(crate) fn rewind(&mut self, position: usize) {
+        self.position = position;
+        for memory in self.memories.iter_mut().flatten() {
+            memory.rewind(position);
+        }
+    }
+}
+
+impl Head {
+    pub(crate) fn new(weights: &Weights, d_model: usize, vocab: usize, tied: bool) -> Self {
+        let embedding = weights.get("embedding.weight");
+        let logits = if tied { embedding } else { weights.get("head.weight") };
+        Self {
+            embedding: (!tied).then(|| embedding.to_vec()),
+            norm: weights.get("final_norm.weight").to_vec(),
+            logits: Matrix::from_rows(logits, vocab, d_model),
+        }
+    }
+
+    /// The bytes that a decode step reads: one row of the embedding does not count.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.logits.bytes()
+    }
+
+    fn d_model(&self) -> usize {
+        self.logits.inputs()
+    }
+
+    fn vocab(&self) -> usize {
+        self.logits.outputs()
+    }
+
+    /// x `[N, d]` ← the rows of the tokens.
+    pub(crate) fn embed(&self, tokens: &[u32], x: &mut [f32]) {
+        let d = self.d_model();
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(d)) {
+            match &self.embedding {
+                Some(rows) => x.copy_from_slice(&rows[*token as usize * d..][..d]),
+                None => self.logits.read_row(*token as usize, x),
+            }
+        }
+    }
+
+    /// logits `[N, vocab]` ← x `[N, d]`, which is normalised in place.
+    pub(crate) fn logits(&self, pool: &Pool, x: &mut [f32], logits: &mut [f32]) {
+        run(RmsNorm { x, weight: &self.norm, gate: Gate::None });
+        self.logits.apply(pool, x, logits);
+    }
+}
+
+impl Engine {
+    /// Builds the model on `threads` threads, the calling one included.
+    ///
+    /// # Panics
+    /// When the weights are not those of the architecture; [`Weights`] checks files before that.
+    pub fn new(architecture: &Architecture, weights: &Weights, threads: usize) -> Self {
+        let d = architecture.d_model() as usize;
+        let vocab = architecture.vocab() as usize;
+        Self {
+            pool: Pool::new(threads),
+            sublayers: sublayer::build(architecture, weights),
+            head: Head::new(weights, d, vocab, architecture.tied_embeddings()),
+        }
+    }
+
+    /// The state of `batch` sequences that have seen nothing.
+    pub fn state(&self, batch: usize) -> State {
+        let memories = self
+            .sublayers
+            .iter()
+            .map(|layer| (0..batch).map(|_| layer.memory()).collect())
+            .collect();
+        State { position: 0, batch, memories, scratch: Scratch::default() }
+    }
+
+    /// Bytes of the weights that every decode step reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.head.weight_bytes() + self.sublayers.iter().map(Sublayer::weight_bytes).sum::<usize>()
+    }
+
+    /// Reads prompts, `[B, T]`, and returns the logits of their last positions, `[B, vocab]`.
+    ///
+    /// # Errors
+    /// When there is no token, a token is outside the vocabulary, or the tokens are not a multiple of the batch.
+    pub fn prefill(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+        let d = self.head.d_model();
+        let x = self.forward(state, tokens)?;
+        let length = x.len() / state.batch;
+        let mut last = state.scratch.take(state.batch * d);
+        for (last, x) in last.chunks_exact_mut(d).zip(x.chunks_exact(length)) {
+            last.copy_from_slice(&x[length - d..]);
+        }
+        let mut logits = vec![0.0; state.batch * self.head.vocab()];
+        self.head.logits(&self.pool, &mut last, &mut logits);
+        state.scratch.give(last);
+        state.scratch.give(x);
+        Ok(logits)
+    }
+
+    /// Reads the next token of every sequence, `[B]`, and returns the logits, `[B, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Engine::prefill`].
+    pub fn decode(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+        let mut logits = vec![0.0; state.batch * self.head.vocab()];
+        self.decode_into(state, tokens, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// [`Engine::decode`] into a buffer of the caller.
+    pub(crate) fn decode_into(
+        &self,
+        state: &mut State,
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) -> Result<(), ProfileError> {
+        if tokens.len() != state.batch {
+            let (got, batch) = (tokens.len(), state.batch);
+            return Err(ProfileError::Tokens(format!(
+                "decode takes one token for each of the {batch} sequences, got {got}"
+            )));
+        }
+        let mut x = self.forward(state, tokens)?;
+        self.head.logits(&self.pool, &mut x, logits);
+        state.scratch.give(x);
+        Ok(())
+    }
+
+    /// Reads `[B, T]` tokens and returns the logits of every position, `[B, T, vocab]`: to compare models.
+    ///
+    /// # Errors
+    /// As [`Engine::prefill`].
+    pub fn logits(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+        let mut x = self.forward(state, tokens)?;
+        let mut logits = vec![0.0; tokens.len() * self.head.vocab()];
+        self.head.logits(&self.pool, &mut x, &mut logits);
+        state.scratch.give(x);
+        Ok(logits)
+    }
+
+    /// The hidden states after the last layer, `[B, T, d]`.
+    fn forward(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+        let (batch, vocab) = (state.batch, self.head.vocab());
+        if tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
+            let got = tokens.len();
+            return Err(ProfileError::Tokens(format!(
+                "{batch} sequences need equally many tokens each, at least one; got {got} in all"
+            )));
+        }
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
+            return Err(ProfileError::Tokens(format!(
+                "token {token} is outside the vocabulary of {vocab}"
+            )));
+        }
+        assert_eq!(state.memories.len(), self.sublayers.len(), "the state is of another engine");
+        let length = tokens.len() / batch;
+        let mut x = state.scratch.take(tokens.len() * self.head.d_model());
+        self.head.embed(tokens, &mut x);
+        let mut on = Run { pool: &self.pool, scratch: &mut state.scratch };
+        for (layer, memories) in self.sublayers.iter().zip(&mut state.memories) {
+            layer.forward(&mut on, length, &mut x, memories);
+        }
+        state.position += length;
+        Ok(x)
+    }
+}

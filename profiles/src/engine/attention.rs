@@ -1,0 +1,260 @@
+//! Full and sliding-window attention with their cache.
+
+use kernels::attention::cpu::{Block, Decode};
+use kernels::cpu::gemm::View;
+use kernels::cpu::{Matrix, run};
+use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::rope::cpu::Table;
+use search::architecture;
+
+use super::ffn::ROWS;
+use super::recurrent::interleave_heads;
+use super::scratch::Run;
+use crate::weights::Weights;
+
+/// Base of the rotary frequencies.
+const THETA: f64 = 1e4;
+
+/// Queries of one piece of prefill work.
+const QUERY_BLOCK: usize = 96;
+
+/// An attention mixer with its projections.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    heads: usize,
+    kv_heads: usize,
+    head_width: usize,
+    window: Option<usize>,
+    /// Rows q, k, v.
+    input: Matrix,
+    /// Weights of the RMSNorm of q and of k, `[K]`.
+    qk_norm: Option<[Vec<f32>; 2]>,
+    /// `[d, H·K]`
+    output: Matrix,
+}
+
+/// The keys and values of one sequence. With a window the oldest position is overwritten.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    /// Per key/value head `[C, K]`, keys rotated.
+    keys: Vec<Vec<f32>>,
+    /// Per key/value head `[C, K]`.
+    values: Vec<Vec<f32>>,
+    /// Positions seen.
+    position: usize,
+    rotations: Table,
+}
+
+impl Cache {
+    pub(super) fn bytes(&self) -> usize {
+        self.keys.iter().chain(&self.values).map(Vec::len).sum::<usize>() * size_of::<f32>()
+    }
+
+    /// Forgets what came after `position`, which a window may not have kept: only for timing the same step again.
+    pub(super) fn rewind(&mut self, position: usize) {
+        self.position = position;
+        for rows in self.keys.iter_mut().chain(&mut self.values) {
+            rows.truncate(position * self.rotations.head_width());
+        }
+    }
+}
+
+impl Attention {
+    pub(super) fn new(
+        weights: &Weights,
+        prefix: &str,
+        d: usize,
+        shape: architecture::Attention,
+    ) -> Self {
+        let input = weights.rows(prefix, &["q.weight", "k.weight", "v.weight"]);
+        let norm = |name: &str| weights.get(&format!("{prefix}{name}.weight")).to_vec();
+        let (heads, head_width) = (shape.heads as usize, shape.head_width as usize);
+        let output = weights.get(&format!("{prefix}o.weight"));
+        Self {
+            heads,
+            kv_heads: shape.kv_heads as usize,
+            head_width,
+            window: shape.window.map(|w| w as usize),
+            input: Matrix::from_rows(&input, input.len() / d, d),
+            qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
+            output: Matrix::from_rows(output, d, heads * head_width),
+        }
+    }
+
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.input.bytes() + self.output.bytes()
+    }
+
+    pub(super) fn state(&self) -> Cache {
+        Cache {
+            keys: vec![Vec::new(); self.kv_heads],
+            values: vec![Vec::new(); self.kv_heads],
+            position: 0,
+            rotations: Table::new(self.head_width, THETA),
+        }
+    }
+
+    /// x `[B·T, d]` += mixer(h `[B·T, d]`), one cache for each of the B sequences.
+    pub(super) fn forward<'s>(
+        &self,
+        on: &mut Run<'_>,
+        h: &[f32],
+        tokens: usize,
+        x: &mut [f32],
+        states: impl Iterator<Item = &'s mut Cache>,
+    ) {
+        let (stride, width) = (self.input.outputs(), self.output.inputs());
+        let rows = h.len() / self.input.inputs();
+        let mut p = on.scratch.take(rows * stride);
+        let mut mixed = on.scratch.take(rows * width);
+        self.input.apply(on.pool, h, &mut p);
+        for ((p, mixed), cache) in p
+            .chunks_exact_mut(tokens * stride)
+            .zip(mixed.chunks_exact_mut(tokens * width))
+            .zip(states)
+        {
+            cache.rotations.extend_to(cache.position + tokens);
+            self.norm_and_rotate(on, p, cache);
+            if tokens == 1 {
+                self.decode(on, p, mixed, cache);
+            } else {
+                self.prefill(on, p, tokens, mixed, cache);
+            }
+            cache.position += tokens;
+        }
+        self.output.apply_add(on.pool, &mixed, x);
+        on.scratch.give(p);
+        on.scratch.give(mixed);
+    }
+
+    /// The heads of q and k in p `[T, (H + 2 H_kv)·K]`, in place.
+    fn norm_and_rotate(&self, on: &Run<'_>, p: &mut [f32], cache: &Cache) {
+        let (k, stride) = (self.head_width, self.input.outputs());
+        on.pool.chunks_mut(p, ROWS * stride, |block, p| {
+            for (t, row) in (block * ROWS..).zip(p.chunks_exact_mut(stride)) {
+                let (q, rest) = row.split_at_mut(self.heads * k);
+                let key = &mut rest[..self.kv_heads * k];
+                if let Some([q_weight, k_weight]) = &self.qk_norm {
+                    run(RmsNorm { x: q, weight: q_weight, gate: Gate::None });
+                    run(RmsNorm { x: key, weight: k_weight, gate: Gate::None });
+                }
+                for head in q.chunks_exact_mut(k).chain(key.chunks_exact_mut(k)) {
+                    cache.rotations.rotate(head, cache.position + t);
+                }
+            }
+        });
+    }
+
+    /// mixed `[H·K]` of the next position.
+    fn decode(&self, on: &mut Run<'_>, p: &[f32], mixed: &mut [f32], cache: &mut Cache) {
+        let k = self.head_width;
+        self.remember(p, 1, cache);
+        let cached = cache.keys[0].len() / k;
+        let group = self.heads / self.kv_heads;
+        let mut scores = on.scratch.take(self.kv_heads * cached);
+        on.pool.pairs_mut(self.kv_heads, &mut scores, mixed, |head, scores, o| {
+            run(Decode {
+                q: &p[head * group * k..][..group * k],
+                keys: &cache.keys[head],
+                values: &cache.values[head],
+                key_width: k,
+                value_width: k,
+                scale: (k as f32).powf(-0.5),
+                scores,
+                o,
+            });
+        });
+        on.scratch.give(scores);
+    }
+
+    /// mixed `[T, H·K]` of the next T positions.
+    fn prefill(
+        &self,
+        on: &mut Run<'_>,
+        p: &[f32],
+        tokens: usize,
+        mixed: &mut [f32],
+        cache: &mut Cache,
+    ) {
+        let (k, stride) = (self.head_width, self.input.outputs());
+        let past = cache.keys[0].len() / k;
+        let seen = past + tokens;
+        // The cached positions in order, then the new ones: keys [H_kv, K, past + T], values [H_kv, past + T, K].
+        let mut keys = on.scratch.take(self.kv_heads * k * seen);
+        let mut values = on.scratch.take(self.kv_heads * k * seen);
+        on.pool.pairs_mut(self.kv_heads, &mut keys, &mut values, |head, keys, values| {
+            // Where the new key and value of this head begin in a row of p.
+            let key_at = (self.heads + head) * k;
+            let value_at = key_at + self.kv_heads * k;
+            for at in 0..seen {
+                let (key, value) = if at < past {
+                    let slot = self.slot(cache.position - past + at) * k;
+                    (&cache.keys[head][slot..][..k], &cache.values[head][slot..][..k])
+                } else {
+                    let row = &p[(at - past) * stride..][..stride];
+                    (&row[key_at..][..k], &row[value_at..][..k])
+                };
+                for (i, x) in key.iter().enumerate() {
+                    keys[i * seen + at] = *x;
+                }
+                values[at * k..][..k].copy_from_slice(value);
+            }
+        });
+
+        let group = self.heads / self.kv_heads;
+        let mut o = on.scratch.take(self.heads * tokens * k);
+        // Every head has its own whole number of blocks, so that a block never spans two heads.
+        let blocks = tokens.div_ceil(QUERY_BLOCK);
+        let mut pieces: Vec<(usize, usize, &mut [f32])> = Vec::with_capacity(self.heads * blocks);
+        for (head, o) in o.chunks_exact_mut(tokens * k).enumerate() {
+            for (block, o) in o.chunks_mut(QUERY_BLOCK * k).enumerate() {
+                pieces.push((head, block * QUERY_BLOCK, o));
+            }
+        }
+        // The last blocks see the most keys: first, so that the threads end together.
+        pieces.sort_by_key(|(_, first, _)| std::cmp::Reverse(*first));
+        on.pool.each_mut(&mut pieces, |(head, first, o)| {
+            let kv = *head / group;
+            run(Block {
+                tokens: o.len() / k,
+                first: past + *first,
+                key_width: k,
+                value_width: k,
+                q: View::new(&p[*first * stride + *head * k..], stride),
+                keys: View::new(&keys[kv * k * seen..][..k * seen], seen),
+                values: View::new(&values[kv * k * seen..][..k * seen], k),
+                window: self.window,
+                scale: (k as f32).powf(-0.5),
+                o,
+            });
+        });
+        interleave_heads(on, &o, tokens, k, mixed);
+        self.remember(p, tokens, cache);
+        for buffer in [keys, values, o] {
+            on.scratch.give(buffer);
+        }
+    }
+
+    /// Where the cache keeps a position.
+    fn slot(&self, position: usize) -> usize {
+        self.window.map_or(position, |window| position % window)
+    }
+
+    /// Puts the keys and values of p's rows into the cache.
+    fn remember(&self, p: &[f32], tokens: usize, cache: &mut Cache) {
+        let (k, stride) = (self.head_width, self.input.outputs());
+        let kept = tokens.min(self.window.unwrap_or(tokens));
+        for t in tokens - kept..tokens {
+            let slot = self.slot(cache.position + t) * k;
+            let row = &p[t * stride + self.heads * k..][..2 * self.kv_heads * k];
+            let (keys, values) = row.split_at(self.kv_heads * k);
+            let heads = cache.keys.iter_mut().zip(keys.chunks_exact(k));
+            for (rows, new) in heads.chain(cache.values.iter_mut().zip(values.chunks_exact(k))) {
+                if rows.len() < slot + k {
+                    rows.resize(slot + k, 0.0);
+                }
+                rows[slot..slot + k].copy_from_slice(new);
+            }
+        }
+    }
+}

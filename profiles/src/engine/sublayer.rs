@@ -1,0 +1,157 @@
+//! Half a layer: `x += f(norm(x))`, f a mixer or a feed-forward network.
+
+use kernels::cpu::run;
+use kernels::norm::cpu::{Gate, RmsNorm};
+use search::Architecture;
+use search::architecture::Mixer;
+
+use super::attention::{Attention, Cache};
+use super::delta::Delta;
+use super::ffn::{Ffn, ROWS};
+use super::mamba2::Mamba2;
+use super::recurrent::Recurrent;
+use super::scratch::Run;
+use crate::weights::Weights;
+
+/// Half a layer with its pre-norm.
+#[derive(Debug)]
+pub(crate) struct Sublayer {
+    /// `[d]`
+    norm: Vec<f32>,
+    function: Function,
+}
+
+#[derive(Debug)]
+enum Function {
+    Attention(Attention),
+    Delta(Delta),
+    Mamba2(Mamba2),
+    Ffn(Ffn),
+}
+
+/// What one sequence left in one sublayer.
+#[derive(Debug, Clone)]
+pub(crate) enum Memory {
+    Cache(Cache),
+    Recurrent(Recurrent),
+    None,
+}
+
+impl Memory {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Cache(cache) => cache.bytes(),
+            Self::Recurrent(state) => state.bytes(),
+            Self::None => 0,
+        }
+    }
+
+    /// See [`super::State::rewind`].
+    pub(crate) fn rewind(&mut self, position: usize) {
+        match self {
+            Self::Cache(cache) => cache.rewind(position),
+            Self::Recurrent(_) | Self::None => {}
+        }
+    }
+
+    fn cache(&mut self) -> &mut Cache {
+        match self {
+            Self::Cache(cache) => cache,
+            _ => panic!("the state is of another engine: an attention layer needs a cache"),
+        }
+    }
+
+    fn recurrent(&mut self) -> &mut Recurrent {
+        match self {
+            Self::Recurrent(state) => state,
+            _ => panic!("the state is of another engine: a recurrent layer needs a state"),
+        }
+    }
+}
+
+/// All sublayers of a model, in order.
+pub(super) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Sublayer> {
+    let d = architecture.d_model() as usize;
+    let layers = architecture.layers().iter().enumerate();
+    layers
+        .flat_map(|(index, layer)| {
+            let mixer = layer.mixer.map(|mixer| {
+                let prefix = format!("layers.{index}.mixer.");
+                let function = match mixer {
+                    Mixer::Attention(shape) => {
+                        Function::Attention(Attention::new(weights, &prefix, d, shape))
+                    }
+                    Mixer::DeltaNet(shape) => {
+                        Function::Delta(Delta::deltanet(weights, &prefix, d, shape))
+                    }
+                    Mixer::GatedDeltaNet(shape) => {
+                        Function::Delta(Delta::gated(weights, &prefix, d, shape))
+                    }
+                    Mixer::Mamba2(shape) => {
+                        Function::Mamba2(Mamba2::new(weights, &prefix, d, shape))
+                    }
+                };
+                let norm = weights.get(&format!("layers.{index}.mixer_norm.weight")).to_vec();
+                Sublayer { norm, function }
+            });
+            let ffn = layer.ffn_width.map(|width| {
+                let prefix = format!("layers.{index}.ffn.");
+                let norm = weights.get(&format!("layers.{index}.ffn_norm.weight")).to_vec();
+                let function = Function::Ffn(Ffn::new(weights, &prefix, d, width as usize));
+                Sublayer { norm, function }
+            });
+            mixer.into_iter().chain(ffn)
+        })
+        .collect()
+}
+
+impl Sublayer {
+    /// What a sequence that has seen nothing leaves here.
+    pub(crate) fn memory(&self) -> Memory {
+        match &self.function {
+            Function::Attention(mixer) => Memory::Cache(mixer.state()),
+            Function::Delta(mixer) => Memory::Recurrent(mixer.state()),
+            Function::Mamba2(mixer) => Memory::Recurrent(mixer.state()),
+            Function::Ffn(_) => Memory::None,
+        }
+    }
+
+    /// Bytes of its matrices.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        match &self.function {
+            Function::Attention(mixer) => mixer.weight_bytes(),
+            Function::Delta(mixer) => mixer.weight_bytes(),
+            Function::Mamba2(mixer) => mixer.weight_bytes(),
+            Function::Ffn(ffn) => ffn.weight_bytes(),
+        }
+    }
+
+    /// x `[B·T, d]` += f(norm(x)), T = `tokens`, one memory for each of the B sequences.
+    pub(crate) fn forward(
+        &self,
+        on: &mut Run<'_>,
+        tokens: usize,
+        x: &mut [f32],
+        memories: &mut [Memory],
+    ) {
+        let mut h = on.scratch.take(x.len());
+        let block = ROWS * self.norm.len();
+        on.pool.chunks_mut(&mut h, block, |index, h| {
+            h.copy_from_slice(&x[index * block..][..h.len()]);
+            run(RmsNorm { x: h, weight: &self.norm, gate: Gate::None });
+        });
+        match &self.function {
+            Function::Attention(mixer) => {
+                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::cache));
+            }
+            Function::Delta(mixer) => {
+                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::recurrent));
+            }
+            Function::Mamba2(mixer) => {
+                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::recurrent));
+            }
+            Function::Ffn(ffn) => ffn.forward(on, &h, x),
+        }
+        on.scratch.give(h);
+    }
+}

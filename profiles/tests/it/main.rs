@@ -1,0 +1,4 @@
+//! The engine against the definitions, the timings against each other, the worker through its real program.
+
+mod engine;
+mod reference;

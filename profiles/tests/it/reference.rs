@@ -1,0 +1,202 @@
+//! A whole model as a composition of the f64 definitions: slow, plain, one sequence.
+
+use kernels::activation::{sigmoid, softplus};
+use kernels::{
+    activation, attention, delta_rule, linear_attention, norm, rope, short_conv, swiglu,
+};
+use profiles::Weights;
+use search::Architecture;
+use search::architecture::{Attention, Mamba2, Mixer};
+
+struct Model<'a> {
+    weights: &'a Weights,
+    prefix: String,
+    tokens: usize,
+}
+
+/// Logits `[T, vocab]` of every position.
+pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u32]) -> Vec<f64> {
+    let d = architecture.d_model() as usize;
+    let mut model = Model { weights, prefix: String::new(), tokens: tokens.len() };
+    let embedding = model.tensor("embedding.weight");
+    let mut x: Vec<f64> =
+        tokens.iter().flat_map(|t| embedding[*t as usize * d..][..d].to_vec()).collect();
+    for (index, layer) in architecture.layers().iter().enumerate() {
+        if let Some(mixer) = &layer.mixer {
+            model.prefix = format!("layers.{index}.");
+            let h = model.rms_norm(&x, "mixer_norm.weight");
+            model.prefix = format!("layers.{index}.mixer.");
+            add(&mut x, &model.mixer(mixer, &h));
+        }
+        if layer.ffn_width.is_some() {
+            model.prefix = format!("layers.{index}.");
+            let h = model.rms_norm(&x, "ffn_norm.weight");
+            let (gate, up) =
+                (model.linear("ffn.gate.weight", &h), model.linear("ffn.up.weight", &h));
+            add(&mut x, &model.linear("ffn.down.weight", &swiglu::definition(&gate, &up)));
+        }
+    }
+    model.prefix.clear();
+    let h = model.rms_norm(&x, "final_norm.weight");
+    let head = if architecture.tied_embeddings() { "embedding.weight" } else { "head.weight" };
+    model.linear(head, &h)
+}
+
+fn add(x: &mut [f64], y: &[f64]) {
+    assert_eq!(x.len(), y.len());
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+/// `width` columns from `from` of x `[T, stride]`.
+fn columns(x: &[f64], stride: usize, from: usize, width: usize) -> Vec<f64> {
+    x.chunks_exact(stride).flat_map(|row| row[from..from + width].to_vec()).collect()
+}
+
+/// Puts o `[T, width]` into columns from `from` of x `[T, stride]`.
+fn put(o: &[f64], width: usize, x: &mut [f64], stride: usize, from: usize) {
+    for (row, o) in x.chunks_exact_mut(stride).zip(o.chunks_exact(width)) {
+        row[from..from + width].copy_from_slice(o);
+    }
+}
+
+impl Model<'_> {
+    fn tensor(&self, name: &str) -> Vec<f64> {
+        self.weights.get(&format!("{}{name}", self.prefix)).iter().map(|x| f64::from(*x)).collect()
+    }
+
+    fn rms_norm(&self, x: &[f64], name: &str) -> Vec<f64> {
+        norm::rms_norm_definition(x, &self.tensor(name), 1e-5)
+    }
+
+    /// y `[T, out]` = x `[T, in]` · Wᵀ
+    fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+        let w = self.tensor(name);
+        let inputs = x.len() / self.tokens;
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        x.chunks_exact(inputs)
+            .flat_map(|x| w.chunks_exact(inputs).map(move |w| dot(w, x)))
+            .collect()
+    }
+
+    fn conv_silu(&self, name: &str, bias: Option<&[f64]>, x: &[f64]) -> Vec<f64> {
+        let weight = self.tensor(name);
+        let mut state = vec![0.0; 3 * weight.len() / 4];
+        let y = short_conv::definition(x, &weight, bias, &mut state);
+        y.into_iter().map(activation::silu).collect()
+    }
+
+    fn mixer(&self, mixer: &Mixer, h: &[f64]) -> Vec<f64> {
+        match mixer {
+            Mixer::Attention(shape) => self.attention(shape, h),
+            Mixer::DeltaNet(s) => self.delta(s.heads, s.key_width, s.value_width, false, h),
+            Mixer::GatedDeltaNet(s) => self.delta(s.heads, s.key_width, s.value_width, true, h),
+            Mixer::Mamba2(shape) => self.mamba2(shape, h),
+        }
+    }
+
+    fn attention(&self, shape: &Attention, h: &[f64]) -> Vec<f64> {
+        let (heads, kv_heads) = (shape.heads as usize, shape.kv_heads as usize);
+        let k = shape.head_width as usize;
+        let [q, key, v] = ["q.weight", "k.weight", "v.weight"].map(|name| self.linear(name, h));
+        let mut out = vec![0.0; self.tokens * heads * k];
+        for head in 0..heads {
+            let kv = head * kv_heads / heads;
+            let mut q = columns(&q, heads * k, head * k, k);
+            let mut key = columns(&key, kv_heads * k, kv * k, k);
+            if shape.qk_norm {
+                q = self.rms_norm(&q, "q_norm.weight");
+                key = self.rms_norm(&key, "k_norm.weight");
+            }
+            rope::definition(&mut q, k, 0, 1e4);
+            rope::definition(&mut key, k, 0, 1e4);
+            let v = columns(&v, kv_heads * k, kv * k, k);
+            let window = shape.window.map(|w| w as usize);
+            let o = attention::definition(&q, &key, &v, self.tokens, window, (k as f64).powf(-0.5));
+            put(&o, k, &mut out, heads * k, head * k);
+        }
+        self.linear("o.weight", &out)
+    }
+
+    fn delta(
+        &self,
+        heads: u32,
+        key_width: u32,
+        value_width: u32,
+        gated: bool,
+        h: &[f64],
+    ) -> Vec<f64> {
+        let [heads, k, v] = [heads, key_width, value_width].map(|n| n as usize);
+        let conv = |name: &str| {
+            self.conv_silu(
+                &format!("{name}_conv.weight"),
+                None,
+                &self.linear(&format!("{name}.weight"), h),
+            )
+        };
+        let (q, key, value) = (conv("q"), conv("k"), conv("v"));
+        let b = self.linear("b.weight", h);
+        let gates = gated.then(|| (self.linear("a.weight", h), self.linear("g.weight", h)));
+        let l2 = |x: Vec<f64>| -> Vec<f64> {
+            x.chunks_exact(k).flat_map(norm::l2_norm_definition).collect()
+        };
+        let mut out = vec![0.0; self.tokens * heads * v];
+        for head in 0..heads {
+            let q = l2(columns(&q, heads * k, head * k, k));
+            let key = l2(columns(&key, heads * k, head * k, k));
+            let value = columns(&value, heads * v, head * v, v);
+            let beta: Vec<f64> = columns(&b, heads, head, 1).into_iter().map(sigmoid).collect();
+            let g: Vec<f64> = match &gates {
+                None => vec![0.0; self.tokens],
+                Some((a, _)) => columns(a, heads, head, 1)
+                    .into_iter()
+                    .map(|a| {
+                        let dt = softplus(a + self.tensor("dt_bias")[head]);
+                        -self.tensor("A_log")[head].exp() * dt
+                    })
+                    .collect(),
+            };
+            let scale = (k as f64).powf(-0.5);
+            let o =
+                delta_rule::definition(&q, &key, &value, &g, &beta, scale, &mut vec![0.0; k * v]);
+            let weight = self.tensor("norm.weight");
+            let o = match &gates {
+                None => norm::rms_norm_definition(&o, &weight, 1e-5),
+                Some((_, gate)) => {
+                    let gate = columns(gate, heads * v, head * v, v);
+                    norm::norm_then_gate_definition(&o, &gate, &weight, 1e-5)
+                }
+            };
+            put(&o, v, &mut out, heads * v, head * v);
+        }
+        self.linear("o.weight", &out)
+    }
+
+    fn mamba2(&self, shape: &Mamba2, h: &[f64]) -> Vec<f64> {
+        let (heads, p, n) =
+            (shape.heads as usize, shape.head_width as usize, shape.state_width as usize);
+        let (inner, stride) = (heads * p, 2 * heads * p + 2 * n + heads);
+        let projected = self.linear("in.weight", h);
+        let z = columns(&projected, stride, 0, inner);
+        let channels = inner + 2 * n;
+        let xbc = columns(&projected, stride, inner, channels);
+        let xbc = self.conv_silu("conv.weight", Some(&self.tensor("conv.bias")), &xbc);
+        let (b, c) = (columns(&xbc, channels, inner, n), columns(&xbc, channels, inner + n, n));
+        let mut y = vec![0.0; self.tokens * inner];
+        for head in 0..heads {
+            let x = columns(&xbc, channels, head * p, p);
+            let dt: Vec<f64> = columns(&projected, stride, stride - heads + head, 1)
+                .into_iter()
+                .map(|dt| softplus(dt + self.tensor("dt_bias")[head]))
+                .collect();
+            let a = -self.tensor("A_log")[head].exp();
+            let g: Vec<f64> = dt.iter().map(|dt| dt * a).collect();
+            let v: Vec<f64> = x.iter().enumerate().map(|(i, x)| dt[i / p] * x).collect();
+            let mut o = linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p]);
+            let skip: Vec<f64> = x.iter().map(|x| self.tensor("D")[head] * x).collect();
+            add(&mut o, &skip);
+            put(&o, p, &mut y, inner, head * p);
+        }
+        let y = norm::gate_then_norm_definition(&y, &z, &self.tensor("norm.weight"), 1e-5);
+        self.linear("out.weight", &y)
+    }
+}
