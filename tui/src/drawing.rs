@@ -88,6 +88,11 @@ impl<'a> Drawing<'a> {
         lines
     }
 
+    /// Rows that it takes where `most` are there.
+    pub fn height(&self, width: u16, most: u16) -> u16 {
+        self.fitted(width, most).len() as u16
+    }
+
     /// The roomiest form that fits, or the densest with its middle left out.
     fn fitted(&self, width: u16, height: u16) -> Vec<Line<'static>> {
         let height = usize::from(height);

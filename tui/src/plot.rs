@@ -18,6 +18,7 @@ use ratatui::widgets::Widget;
 
 pub use axis::{Axis, Tick};
 pub(crate) use dots::Dots;
+pub(crate) use scene::axes;
 use scene::{Kind, Point, Scene};
 
 use crate::theme::Theme;

@@ -27,7 +27,9 @@ impl Axis {
         if !lo.is_finite() || !hi.is_finite() {
             return Self { lo: 0.0, hi: 1.0, log: false };
         }
-        let (lo, hi) = (lo.min(hi).clamp(-1e200, 1e200), hi.max(lo).clamp(-1e200, 1e200));
+        // What is next to nothing, or too large for the arithmetic below, is drawn where doubles are at ease.
+        let at_ease = |x: f64| if x.abs() < 1e-200 { 0.0 } else { x.clamp(-1e200, 1e200) };
+        let (lo, hi) = (at_ease(lo.min(hi)), at_ease(hi.max(lo)));
         if lo > 0.0 && hi / lo > 10.0 {
             let margin = (hi / lo).powf(MARGIN);
             return Self { lo: lo / margin, hi: hi * margin, log: true };
@@ -129,14 +131,13 @@ fn linear_label(value: f64, exponent: i32, largest: f64) -> String {
         let digits = (largest.log10().floor() as i32 - exponent).clamp(0, 16) as usize;
         return if value == 0.0 { "0".to_owned() } else { format!("{value:.digits$e}") };
     }
-    for (prefix, power) in [("G", 9), ("M", 6), ("k", 3)] {
-        if largest >= 10f64.powi(power + 1) && exponent >= power {
-            return format!(
-                "{:.0}{}",
-                value / 10f64.powi(power),
-                if value == 0.0 { "" } else { prefix }
-            );
-        }
+    let prefixes = [("G", 9, 1e9), ("M", 6, 1e6), ("k", 3, 1e4)];
+    if let Some((prefix, power, _)) =
+        prefixes.into_iter().find(|(_, power, from)| largest >= *from && exponent + 2 >= *power)
+    {
+        let decimals = (power - exponent).max(0) as usize;
+        let prefix = if value == 0.0 { "" } else { prefix };
+        return format!("{:.decimals$}{prefix}", value / 10f64.powi(power));
     }
     let decimals = (-exponent).max(0) as usize;
     format!("{value:.decimals$}")

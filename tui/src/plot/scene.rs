@@ -41,7 +41,7 @@ pub(super) struct Scene {
 
 /// The names of the values on x and y: the quality is drawn over the cost. With one objective the other side is the
 /// decode latency.
-pub(super) fn axes(objectives: &[String]) -> (String, String) {
+pub(crate) fn axes(objectives: &[String]) -> (String, String) {
     let is_quality = |name: &&String| matches!(name.as_str(), "bits_per_byte" | "validation_loss");
     let is_latency = |name: &&String| name.ends_with("_us");
     let y = objectives

@@ -1,4 +1,9 @@
 //! The screens and reports of the program, on campaigns with fixed numbers.
 
-#[expect(dead_code, reason = "shared with the example, each uses a part")]
+mod axis;
+mod drawing;
+mod plot;
+mod quantity;
 mod sample;
+mod screens;
+mod update;

@@ -207,7 +207,7 @@ pub(crate) fn single() -> Snapshot {
 pub(crate) fn extreme() -> Snapshot {
     let mut snapshot = running();
     snapshot.campaign.name =
-        "a-campaign-with-a-name-that-is-longer-than-any-header-has-room-for".to_owned();
+        "a-campaign-with-a-name-that-is-longer-than-any-header-has-room-for".into();
     snapshot.campaign.active_seconds = 987_654.0;
     snapshot.campaign.latency.decode_budget_us = None;
     for (i, candidate) in snapshot.candidates.iter_mut().enumerate() {
@@ -239,8 +239,10 @@ pub(crate) fn parse(layers: &str) -> Architecture {
 
 fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &Row) -> Candidate {
     let architecture = parse(layers);
-    let parameters =
-        search::tensors::tensors(&architecture).iter().map(|t| t.elements()).sum::<u64>() as f64;
+    let parameters = search::tensors::tensors(&architecture)
+        .iter()
+        .map(search::tensors::TensorSpec::elements)
+        .sum::<u64>() as f64;
     let mut values = BTreeMap::new();
     let mut put = |name: &str, mean: f64, standard_error: Option<f64>| {
         values.insert(name.to_owned(), Value { mean, standard_error });
@@ -302,8 +304,8 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
             _ => CandidateState::Proposed,
         },
         values,
-        decode_whole: (state == "done" && number % 2 == 0).then(|| timing(decode_us * 1.021)),
-        prefill_whole: (state == "done" && number % 2 == 0).then(|| timing(decode_us * 70.1)),
+        decode_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 1.021)),
+        prefill_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 70.1)),
         curve,
         seed: 7_000 + u64::from(number),
         tokens: (TOKENS as f64 * part) as u64,

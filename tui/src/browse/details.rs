@@ -1,0 +1,223 @@
+//! The selected candidate: what is known of it, its drawing, its training curve, its failure.
+
+use db::snapshot::{Campaign, Candidate, CandidateState};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Widget, Wrap};
+use search::latency::Timing;
+
+use super::state::State;
+use super::table::standing;
+use super::trace::Trace;
+use crate::drawing::Drawing;
+use crate::quantity;
+use crate::theme::Theme;
+
+/// Lines of the log that a failed candidate left.
+pub(super) fn log_lines(candidate: &Candidate) -> u16 {
+    match &candidate.state {
+        CandidateState::Failed { log, .. } => log.lines().count().min(usize::from(u16::MAX)) as u16,
+        _ => 0,
+    }
+}
+
+/// Facts above, then the drawing, then curve or log as far as there is room.
+pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
+    let Some((campaign, candidate)) = subject(state) else { return };
+    let facts = facts(candidate, campaign, state.theme, usize::from(area.width));
+    let (top, rest) = cut(area, facts.len() as u16);
+    write(&facts, top, buffer);
+    let drawing =
+        Drawing::new(&candidate.architecture, campaign.latency.decode_context, state.theme);
+    let (_, rest) = cut(rest, 1);
+    let (above, below) = cut(rest, drawing.height(area.width, rest.height));
+    drawing.render(above, buffer);
+    let (_, below) = cut(below, 1);
+    if log_lines(candidate) > 0 {
+        log(state, candidate, below, buffer);
+    } else {
+        curve(state, candidate, campaign, Rect { height: below.height.min(12), ..below }, buffer);
+    }
+}
+
+/// The same with a screen of its own: facts and curve on the left, the drawing on the right, the log below.
+pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
+    let Some((campaign, candidate)) = subject(state) else { return };
+    if area.width < 90 {
+        pane(state, area, buffer);
+        return;
+    }
+    let left = Rect { width: area.width / 2 - 2, ..area };
+    let right = Rect { x: area.x + area.width / 2, width: area.width - area.width / 2, ..area };
+    let facts = facts(candidate, campaign, state.theme, usize::from(left.width));
+    let (top, rest) = cut(left, facts.len() as u16);
+    write(&facts, top, buffer);
+    let (_, rest) = cut(rest, 1);
+    if log_lines(candidate) > 0 {
+        let (above, below) = cut(rest, rest.height.saturating_sub(8).min(10));
+        curve(state, candidate, campaign, above, buffer);
+        log(state, candidate, below, buffer);
+    } else {
+        curve(state, candidate, campaign, Rect { height: rest.height.min(16), ..rest }, buffer);
+    }
+    Drawing::new(&candidate.architecture, campaign.latency.decode_context, state.theme)
+        .render(right, buffer);
+}
+
+fn subject(state: &State) -> Option<(&Campaign, &Candidate)> {
+    Some((&state.snapshot.as_ref()?.campaign, state.selected()?))
+}
+
+/// The first `height` rows, and the others.
+fn cut(area: Rect, height: u16) -> (Rect, Rect) {
+    let height = height.min(area.height);
+    (Rect { height, ..area }, Rect { y: area.y + height, height: area.height - height, ..area })
+}
+
+fn write(lines: &[Line<'_>], area: Rect, buffer: &mut Buffer) {
+    for (row, line) in lines.iter().take(usize::from(area.height)).enumerate() {
+        buffer.set_line(area.x, area.y + row as u16, line, area.width);
+    }
+}
+
+fn curve(
+    state: &State,
+    candidate: &Candidate,
+    campaign: &Campaign,
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    if area.height >= 5 {
+        Trace { candidate, tokens: campaign.tokens, theme: state.theme }.render(area, buffer);
+    }
+}
+
+fn log(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {
+    let CandidateState::Failed { log, .. } = &candidate.state else { return };
+    if area.height < 2 {
+        return;
+    }
+    let (head, body) = cut(area, 1);
+    write(&[Line::styled("last lines of the worker", state.theme.dim())], head, buffer);
+    // Workers may write escape sequences; a screen must not pass them on.
+    let clean: Vec<String> = log
+        .lines()
+        .map(|line| line.replace('\t', "    ").replace(|c: char| c.is_control(), ""))
+        .collect();
+    Paragraph::new(clean.join("\n"))
+        .wrap(Wrap { trim: false })
+        .scroll((state.scroll, 0))
+        .render(body, buffer);
+}
+
+/// Cells of a fact's name.
+const NAME: usize = 15;
+
+fn facts(
+    candidate: &Candidate,
+    campaign: &Campaign,
+    theme: Theme,
+    width: usize,
+) -> Vec<Line<'static>> {
+    let (sign, word, style) = standing(candidate, campaign.tokens, theme);
+    let name = candidate.reference.as_ref().map_or(String::new(), |name| format!("  ◆ {name}"));
+    let mut lines = vec![Line::from(vec![
+        Span::styled(format!("#{}", candidate.number), theme.heading()),
+        Span::styled(format!("  {sign} {word}"), style),
+        Span::styled(name, theme.reference()),
+    ])];
+    match &candidate.state {
+        CandidateState::Failed { reason, .. } => {
+            lines.extend(wrapped(reason, width, theme.failure()))
+        }
+        CandidateState::Infeasible { reason } => lines.extend(wrapped(reason, width, Style::new())),
+        _ => {}
+    }
+    if candidate.reference.is_none() {
+        lines.extend(wrapped(&candidate.origin, width, theme.dim()));
+    }
+    let fact = |name: &str, text: String, note: String| {
+        Line::from(vec![
+            Span::styled(format!("{:<NAME$}", quantity::shortened(name, NAME - 1)), theme.dim()),
+            Span::raw(text),
+            Span::styled(note, theme.dim()),
+        ])
+    };
+    for name in value_names(candidate, campaign) {
+        let Some(value) = candidate.values.get(name) else { continue };
+        let whole = match name {
+            "decode_us" => candidate.decode_whole.as_ref(),
+            "prefill_us" => candidate.prefill_whole.as_ref(),
+            _ => None,
+        };
+        lines.push(fact(quantity::title(name), quantity::named(name, *value), String::new()));
+        if let Some(timing) = whole {
+            let (text, note) = whole_model(timing, value.mean);
+            lines.push(fact("  whole model", text, note));
+        }
+    }
+    if candidate.tokens > 0 {
+        let tokens = quantity::scaled(candidate.tokens as f64);
+        let of = if candidate.tokens < campaign.tokens {
+            format!(" of {}", quantity::scaled(campaign.tokens as f64))
+        } else {
+            String::new()
+        };
+        let note =
+            format!("  {}, seed {}", quantity::duration(candidate.train_seconds), candidate.seed);
+        lines.push(fact("trained", format!("{tokens}{of} tokens"), note));
+    }
+    lines.push(fact("identity", candidate.id.to_string(), String::new()));
+    lines
+}
+
+/// Objectives first, then what else is known, in an order of their own.
+fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a str> {
+    const KNOWN: [&str; 6] = [
+        "bits_per_byte",
+        "validation_loss",
+        "decode_us",
+        "prefill_us",
+        "parameters",
+        "state_bytes",
+    ];
+    let mut names: Vec<&str> = campaign.objectives.iter().map(String::as_str).collect();
+    for name in KNOWN.into_iter().chain(candidate.values.keys().map(String::as_str)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The measured time, and how far the composed one is from it.
+fn whole_model(timing: &Timing, composed_us: f64) -> (String, String) {
+    let value =
+        search::wire::Value { mean: timing.median_us, standard_error: Some(timing.spread_us) };
+    let off = 100.0 * (timing.median_us / composed_us - 1.0);
+    let load = if timing.is_disturbed() { ", disturbed" } else { "" };
+    let note = if off.is_finite() { format!("  {off:+.1} %{load}") } else { load.to_owned() };
+    (quantity::measured(value), note)
+}
+
+/// At most three lines; what is longer ends with `…`.
+fn wrapped(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(quantity::shortened(word, width)),
+        }
+    }
+    if lines.len() > 3 {
+        lines.truncate(3);
+        let last = format!("{} …", lines[2]);
+        lines[2] = quantity::shortened(&last, width);
+    }
+    lines.into_iter().map(|line| Line::styled(line, style)).collect()
+}

@@ -1,0 +1,218 @@
+//! What frames the screens: the header with the progress, the footer with the keys, the help.
+
+use db::snapshot::{CampaignState, CandidateState, Snapshot};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Clear, Widget};
+
+use super::state::{State, Zoom};
+use super::table::campaign_standing;
+use crate::quantity;
+use crate::theme::Theme;
+
+/// How far a campaign is.
+struct Progress {
+    ended: u32,
+    failed: u32,
+    infeasible: u32,
+    per_minute: Option<f64>,
+    eta_seconds: Option<f64>,
+}
+
+impl Progress {
+    fn of(snapshot: &Snapshot) -> Self {
+        let count = |is: fn(&CandidateState) -> bool| {
+            snapshot.candidates.iter().filter(|candidate| is(&candidate.state)).count() as u32
+        };
+        let failed = count(|state| matches!(state, CandidateState::Failed { .. }));
+        let ended = failed + count(|state| *state == CandidateState::Done);
+        let campaign = &snapshot.campaign;
+        let per_minute = (ended > 0 && campaign.active_seconds > 1.0)
+            .then(|| f64::from(ended) / campaign.active_seconds * 60.0);
+        let left = campaign.evaluations.saturating_sub(ended);
+        let eta_seconds = per_minute
+            .filter(|_| campaign.state == CampaignState::Running && left > 0)
+            .map(|rate| f64::from(left) / rate * 60.0);
+        let infeasible = count(|state| matches!(state, CandidateState::Infeasible { .. }));
+        Self { ended, failed, infeasible, per_minute, eta_seconds }
+    }
+}
+
+/// One line; what does not fit is left out from the right.
+pub(super) fn header(state: &State, area: Rect, buffer: &mut Buffer) {
+    let theme = state.theme;
+    let mut parts: Vec<Vec<Span>> = vec![vec![Span::styled(" deltafront", theme.heading())]];
+    if let Some(snapshot) = &state.snapshot {
+        let campaign = &snapshot.campaign;
+        let progress = Progress::of(snapshot);
+        let room = usize::from(area.width / 4).max(12);
+        let (sign, word, style) = campaign_standing(campaign.state, theme);
+        parts.push(vec![Span::raw(quantity::shortened(&campaign.name, room))]);
+        parts.push(vec![Span::styled(format!("{sign} {word}"), style)]);
+        parts.push(bar(&progress, campaign.evaluations, theme));
+        if let Some(eta) = progress.eta_seconds {
+            parts.push(vec![Span::raw(format!("{} left", quantity::duration(eta)))]);
+        }
+        if progress.failed > 0 {
+            parts.push(vec![Span::styled(format!("{} failed", progress.failed), theme.failure())]);
+        }
+        if let Some(rate) = progress.per_minute {
+            parts.push(vec![Span::styled(format!("{rate:.1} per minute"), theme.dim())]);
+        }
+        parts.push(vec![Span::styled(
+            format!("{} so far", quantity::duration(campaign.active_seconds)),
+            theme.dim(),
+        )]);
+        if progress.infeasible > 0 {
+            parts.push(vec![Span::styled(
+                format!("{} infeasible", progress.infeasible),
+                theme.dim(),
+            )]);
+        }
+    } else if let Some(name) = &state.opened {
+        parts.push(vec![Span::raw(name.clone())]);
+    }
+    let mut line = Line::default();
+    for part in parts {
+        let width: usize = part.iter().map(Span::width).sum();
+        if line.width() + width + 3 > usize::from(area.width) {
+            break;
+        }
+        if line.width() > 0 {
+            line.push_span(Span::raw("   "));
+        }
+        line.extend(part);
+    }
+    buffer.set_line(area.x, area.y, &line, area.width);
+}
+
+fn bar(progress: &Progress, total: u32, theme: Theme) -> Vec<Span<'static>> {
+    const CELLS: f64 = 12.0;
+    let part = f64::from(progress.ended) / f64::from(total.max(1));
+    let full = (part.min(1.0) * CELLS).round() as usize;
+    vec![
+        Span::styled("━".repeat(full), theme.active()),
+        Span::styled("─".repeat(CELLS as usize - full), theme.dim()),
+        Span::raw(format!(" {}/{total}", progress.ended)),
+    ]
+}
+
+/// The keys of the screen, most useful first.
+fn keys(state: &State) -> &'static [(&'static str, &'static str)] {
+    match (state.opened.is_some(), state.zoom) {
+        (false, _) => &[("↑↓", "choose"), ("Enter", "open")],
+        (true, Zoom::None) => &[
+            ("↑↓", "select"),
+            ("←→", "along the front"),
+            ("Enter", "details"),
+            ("/", "search"),
+            ("s", "sort"),
+            ("f", "state"),
+            ("m", "mixer"),
+            ("e", "export"),
+            ("p", "plot"),
+        ],
+        (true, Zoom::Plot) => {
+            &[("p", "back"), ("←→", "along the front"), ("Enter", "details"), ("e", "export")]
+        }
+        (true, Zoom::Details) => &[
+            ("Enter", "back"),
+            ("↑↓", "select"),
+            ("←→", "along the front"),
+            ("PgDn", "log"),
+            ("e", "export"),
+        ],
+    }
+}
+
+/// One line: the search text, a notice, or the keys.
+pub(super) fn footer(state: &State, area: Rect, buffer: &mut Buffer) {
+    let theme = state.theme;
+    if state.typing {
+        let line = Line::from(vec![
+            Span::styled(" search ", theme.key()),
+            Span::raw(state.filter.text.clone()),
+            Span::styled(" ", theme.selected()),
+            Span::styled("   Enter keeps it, Esc clears it", theme.dim()),
+        ]);
+        buffer.set_line(area.x, area.y, &line, area.width);
+        return;
+    }
+    if let Some(notice) = &state.notice {
+        let style = if notice.is_trouble { theme.failure() } else { theme.active() };
+        let text = quantity::shortened(
+            &format!(" {}", notice.text.replace('\n', " ")),
+            usize::from(area.width),
+        );
+        buffer.set_string(area.x, area.y, text, style);
+        return;
+    }
+    let always = [("?", "help"), ("q", "quit")];
+    let width = |(key, word): &(&str, &str)| key.chars().count() + word.chars().count() + 3;
+    let mut room = usize::from(area.width).saturating_sub(always.iter().map(width).sum::<usize>());
+    let mut shown = Vec::new();
+    for key in keys(state) {
+        if width(key) > room {
+            break;
+        }
+        room -= width(key);
+        shown.push(*key);
+    }
+    let spans = shown.into_iter().chain(always).flat_map(|(key, word)| {
+        [
+            Span::styled(format!(" {key}"), theme.key()),
+            Span::styled(format!(" {word} "), theme.dim()),
+        ]
+    });
+    buffer.set_line(area.x, area.y, &Line::from(spans.collect::<Vec<_>>()), area.width);
+}
+
+const HELP: [(&str, &str); 18] = [
+    ("↑ ↓  j k", "select a candidate"),
+    ("← →  h l", "step along the front"),
+    ("PgUp PgDn", "ten rows, or the log in the details"),
+    ("g G", "first, last"),
+    ("Enter", "details of the selected candidate, and back"),
+    ("p", "the plot alone, and back"),
+    ("s  r", "sort by the next column; reverse"),
+    ("f  m", "show one state; stacks with one mixer"),
+    ("/", "search in stacks, origins and names"),
+    ("Esc", "back; clear search and filters"),
+    ("e", "export the selected stack as JSON"),
+    ("b", "back to the campaigns"),
+    ("q  Ctrl-C", "quit; a running campaign goes on"),
+    ("", ""),
+    ("■ ◧", "full and sliding-window attention"),
+    ("△ ▲", "DeltaNet and Gated DeltaNet"),
+    ("● ▬", "Mamba2; feed-forward network alone"),
+    ("±", "one standard error; better is down and left"),
+];
+
+/// The help over the middle of the screen.
+pub(super) fn help(state: &State, area: Rect, buffer: &mut Buffer) {
+    let theme = state.theme;
+    let width = 60.min(area.width);
+    let height = (HELP.len() as u16 + 2).min(area.height);
+    let place = Rect::new(
+        area.x + (area.width - width) / 2,
+        area.y + (area.height - height) / 2,
+        width,
+        height,
+    );
+    Clear.render(place, buffer);
+    let block = Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(theme.dim())
+        .title(Span::styled(" keys and signs ", theme.heading()))
+        .title_bottom(Line::styled(" any key closes ", theme.dim()).right_aligned());
+    let inner = block.inner(place);
+    block.render(place, buffer);
+    // Where not all fits, the empty line goes first.
+    let lines = HELP.iter().filter(|(key, _)| inner.height >= HELP.len() as u16 || !key.is_empty());
+    for (row, (key, words)) in lines.take(usize::from(inner.height)).enumerate() {
+        let line =
+            Line::from(vec![Span::styled(format!(" {key:<11}"), theme.key()), Span::raw(*words)]);
+        buffer.set_line(inner.x, inner.y + row as u16, &line, inner.width);
+    }
+}

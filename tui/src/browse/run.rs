@@ -1,0 +1,145 @@
+//! The loop around the functional core.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use db::Store;
+use db::snapshot::{Campaign, Candidate, Snapshot};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use super::state::State;
+use super::terminal::Screen;
+use super::update::{Effect, Message, update};
+use super::view::view;
+use crate::theme::Theme;
+
+/// Writes the stack of a candidate to a file and says which.
+pub type Export = Box<dyn Fn(&Snapshot, &Candidate) -> anyhow::Result<PathBuf>>;
+
+/// How often the store is asked whether something changed.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// Shows the screens until the user leaves or a signal asks for it. `store` is open for reading; `campaign` is opened
+/// at once if it is given.
+///
+/// # Errors
+/// When standard output is no terminal, there is no such campaign, or the terminal fails.
+pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        std::io::stdout().is_terminal() && std::io::stdin().is_terminal(),
+        "browse needs a terminal; `deltafront show` and `deltafront list` print"
+    );
+    if let Some(name) = &campaign {
+        store.campaign(name).await?;
+    }
+    let (messages, mut inbox) = unbounded_channel();
+    let (follow, followed) = watch::channel(campaign.clone());
+    tokio::spawn(watch_store(store, followed, messages.clone()));
+    tokio::spawn(watch_signals(messages.clone()));
+
+    let mut state = State::new(Theme::from_env(), campaign);
+    let mut screen = Screen::open(messages).context("cannot take over the terminal")?;
+    loop {
+        screen.terminal.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
+        let Some(first) = inbox.recv().await else { return Ok(()) };
+        // What has come in since is shown in one go.
+        let mut next = Some(first);
+        while let Some(message) = next {
+            for effect in update(&mut state, message) {
+                match effect {
+                    Effect::Quit => return Ok(()),
+                    Effect::Follow(what) => drop(follow.send_replace(what)),
+                    Effect::Export { number } => {
+                        let result = write_stack(&state, number, &export);
+                        update(&mut state, Message::Exported(result));
+                    }
+                }
+            }
+            next = inbox.try_recv().ok();
+        }
+    }
+}
+
+fn write_stack(state: &State, number: u32, export: &Export) -> Result<String, String> {
+    let snapshot = state.snapshot.as_ref().ok_or("no campaign is open")?;
+    let candidate = snapshot.candidates.iter().find(|candidate| candidate.number == number);
+    let candidate = candidate.ok_or_else(|| format!("there is no candidate {number}"))?;
+    export(snapshot, candidate)
+        .map(|path| path.display().to_string())
+        .map_err(|error| format!("{error:#}"))
+}
+
+async fn watch_signals(messages: UnboundedSender<Message>) {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    // Only fails when the screens are gone already.
+    let _ = messages.send(Message::Stop);
+}
+
+/// What was last sent of the store.
+#[derive(PartialEq)]
+enum Sent {
+    Nothing,
+    Campaigns(Vec<Campaign>),
+    Revision(i64),
+    Trouble(String),
+}
+
+/// Asks the store for what is followed, and sends it when it has changed; ends with the screens.
+async fn watch_store(
+    store: Store,
+    mut followed: watch::Receiver<Option<String>>,
+    messages: UnboundedSender<Message>,
+) {
+    let mut sent = Sent::Nothing;
+    loop {
+        let target = followed.borrow_and_update().clone();
+        let (now, message) = read(&store, target.as_deref(), &sent).await;
+        if now != sent {
+            sent = now;
+            if message.is_some_and(|message| messages.send(message).is_err()) {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ASK_EVERY) => {}
+            changed = followed.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sent = Sent::Nothing;
+            }
+        }
+    }
+}
+
+async fn read(store: &Store, target: Option<&str>, sent: &Sent) -> (Sent, Option<Message>) {
+    let result = match target {
+        None => store
+            .campaigns()
+            .await
+            .map(|list| (Sent::Campaigns(list.clone()), Some(Message::Campaigns(list)))),
+        Some(name) => match store.revision(name).await {
+            Ok(revision) if *sent == Sent::Revision(revision) => {
+                Ok((Sent::Revision(revision), None))
+            }
+            Ok(_) => store.snapshot(name).await.map(|found| {
+                (Sent::Revision(found.revision), Some(Message::Snapshot(Box::new(found))))
+            }),
+            Err(error) => Err(error),
+        },
+    };
+    result.unwrap_or_else(|error| {
+        let text = error.to_string();
+        (Sent::Trouble(text.clone()), Some(Message::Trouble(text)))
+    })
+}

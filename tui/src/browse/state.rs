@@ -1,0 +1,91 @@
+//! Everything the screens are a function of.
+
+use db::snapshot::{Campaign, Candidate, Snapshot};
+
+use super::rows::{self, Filter, Sort};
+use crate::theme::Theme;
+
+/// The whole state of the screens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Colours.
+    pub theme: Theme,
+    /// The campaigns of the store; none: not read yet.
+    pub campaigns: Option<Vec<Campaign>>,
+    /// The campaign under the cursor of the chooser.
+    pub chosen: usize,
+    /// The campaign that is open; none: the chooser is.
+    pub opened: Option<String>,
+    /// What is known of the open campaign.
+    pub snapshot: Option<Snapshot>,
+    /// Number of the selected candidate.
+    pub selected: Option<u32>,
+    /// Order of the table.
+    pub sort: Sort,
+    /// What the table shows.
+    pub filter: Filter,
+    /// What has the whole screen.
+    pub zoom: Zoom,
+    /// Lines of the log that are scrolled away.
+    pub scroll: u16,
+    /// Whether keys go into the search text.
+    pub typing: bool,
+    /// Whether the help lies over the screen.
+    pub help: bool,
+    /// A sentence in the footer until the next key.
+    pub notice: Option<Notice>,
+}
+
+/// What has the whole screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zoom {
+    /// Plot, table and details share it.
+    None,
+    /// The plot.
+    Plot,
+    /// The details of the selected candidate.
+    Details,
+}
+
+/// A sentence for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The sentence.
+    pub text: String,
+    /// Whether something went wrong.
+    pub is_trouble: bool,
+}
+
+impl State {
+    /// The start: the chooser, or at once the campaign of that name.
+    pub fn new(theme: Theme, campaign: Option<String>) -> Self {
+        Self {
+            theme,
+            campaigns: None,
+            chosen: 0,
+            opened: campaign,
+            snapshot: None,
+            selected: None,
+            sort: Sort::default(),
+            filter: Filter::default(),
+            zoom: Zoom::None,
+            scroll: 0,
+            typing: false,
+            help: false,
+            notice: None,
+        }
+    }
+
+    /// The candidates of the table, in its order.
+    pub fn rows(&self) -> Vec<&Candidate> {
+        self.snapshot
+            .as_ref()
+            .map_or_else(Vec::new, |snapshot| rows::rows(snapshot, self.sort, &self.filter))
+    }
+
+    /// The selected candidate.
+    pub fn selected(&self) -> Option<&Candidate> {
+        let number = self.selected?;
+        self.snapshot.as_ref()?.candidates.iter().find(|candidate| candidate.number == number)
+    }
+}

@@ -1,0 +1,219 @@
+//! The table of candidates and the list of campaigns.
+
+use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::rows::{Column, Sort};
+use super::state::State;
+use crate::plot::axes;
+use crate::theme::Theme;
+use crate::{drawing, quantity};
+
+/// Where a candidate stands: a sign, a word, a style.
+pub(super) fn standing(candidate: &Candidate, tokens: u64, theme: Theme) -> (char, String, Style) {
+    match &candidate.state {
+        CandidateState::Proposed => ('○', "waiting".to_owned(), theme.dim()),
+        CandidateState::Training if candidate.tokens == 0 => {
+            ('◌', "next".to_owned(), theme.active())
+        }
+        CandidateState::Training => {
+            let percent = 100.0 * candidate.tokens as f64 / tokens.max(1) as f64;
+            ('▸', format!("{:.0} %", percent.min(100.0).floor()), theme.active())
+        }
+        CandidateState::Done if candidate.rank == Some(0) => {
+            ('●', "front".to_owned(), theme.front())
+        }
+        CandidateState::Done => ('·', "done".to_owned(), Style::new()),
+        CandidateState::Infeasible { .. } => ('–', "infeasible".to_owned(), theme.dim()),
+        CandidateState::Failed { .. } => ('✗', "failed".to_owned(), theme.failure()),
+    }
+}
+
+/// A column of the table.
+struct Field {
+    title: String,
+    width: usize,
+    column: Option<Column>,
+    right: bool,
+}
+
+/// The table, its title line included.
+pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
+    let Some(snapshot) = &state.snapshot else { return };
+    if area.height < 2 {
+        return;
+    }
+    let theme = state.theme;
+    let (x, y) = axes(&snapshot.campaign.objectives);
+    let fields = fields(usize::from(area.width), &x, &y);
+    heads(&fields, state.sort, area, buffer, theme);
+    let rows = state.rows();
+    let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    if rows.is_empty() {
+        let text = if snapshot.candidates.is_empty() {
+            "no candidate is proposed yet"
+        } else {
+            "no candidate fits the filter; Esc clears it"
+        };
+        buffer.set_stringn(
+            area.x + 1,
+            area.y,
+            text,
+            usize::from(area.width).saturating_sub(1),
+            theme.dim(),
+        );
+        return;
+    }
+    let selected = rows.iter().position(|row| Some(row.number) == state.selected).unwrap_or(0);
+    let first = first_visible(selected, rows.len(), usize::from(area.height));
+    for (row, candidate) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
+        let at = area.y + (row - first) as u16;
+        let (sign, word, style) = standing(candidate, snapshot.campaign.tokens, theme);
+        let value = |name: &str| {
+            candidate
+                .values
+                .get(name)
+                .map_or(String::new(), |value| quantity::significant(value.mean))
+        };
+        let mut column = area.x;
+        for (index, field) in fields.iter().enumerate() {
+            let room = field.width;
+            if index == fields.len() - 1 {
+                let name = candidate.reference.as_deref().unwrap_or_default();
+                let strip = drawing::strip(&candidate.architecture, room, theme);
+                let (end, _) = buffer.set_line(column, at, &strip, room as u16);
+                let left = usize::from(area.right().saturating_sub(end + 1));
+                buffer.set_stringn(
+                    end + 1,
+                    at,
+                    quantity::shortened(name, left),
+                    left,
+                    theme.reference(),
+                );
+                break;
+            }
+            let (text, style) = match (index, field.column) {
+                (0, _) => (candidate.number.to_string(), theme.dim()),
+                (1, _) => (quantity::shortened(&format!("{sign} {word}"), room), style),
+                (_, Some(Column::Quality)) => (value(&y), Style::new()),
+                (_, Some(Column::Cost)) => (value(&x), Style::new()),
+                _ => {
+                    let parameters = candidate.values.get("parameters");
+                    (parameters.map_or(String::new(), |p| quantity::scaled(p.mean)), Style::new())
+                }
+            };
+            let text = if field.right { format!("{text:>room$}") } else { text };
+            buffer.set_stringn(column, at, text, room, style);
+            column += room as u16 + 2;
+        }
+        if row == selected {
+            buffer.set_style(Rect { y: at, height: 1, ..area }, theme.selected());
+        }
+    }
+}
+
+/// The selection stays in the middle where the table is longer than its area.
+fn first_visible(selected: usize, count: usize, height: usize) -> usize {
+    selected.saturating_sub(height / 2).min(count.saturating_sub(height))
+}
+
+fn fields(width: usize, x: &str, y: &str) -> Vec<Field> {
+    let field = |title: &str, width: usize, column, right| Field {
+        title: title.to_owned(),
+        width,
+        column,
+        right,
+    };
+    let value = |name: &str, column| {
+        field(
+            quantity::title(name),
+            quantity::title(name).chars().count().max(7),
+            Some(column),
+            true,
+        )
+    };
+    let mut fields = vec![
+        field("#", 4, Some(Column::Number), true),
+        field("state", if width >= 60 { 12 } else { 9 }, Some(Column::Front), false),
+    ];
+    fields.push(value(y, Column::Quality));
+    fields.push(value(x, Column::Cost));
+    if width >= 56 {
+        fields.push(field("params", 7, Some(Column::Parameters), true));
+    }
+    let used: usize = fields.iter().map(|field| field.width + 2).sum();
+    fields.push(field("stack", width.saturating_sub(used), None, false));
+    fields
+}
+
+fn heads(fields: &[Field], sort: Sort, area: Rect, buffer: &mut Buffer, theme: Theme) {
+    let mut column = area.x;
+    for field in fields {
+        let width = field.width;
+        let sorted = field.column == Some(sort.column);
+        let arrow = if sort.descending { '↓' } else { '↑' };
+        let title = if sorted {
+            format!("{}{arrow}", quantity::shortened(&field.title, width))
+        } else {
+            field.title.clone()
+        };
+        // A right-aligned head may grow by its arrow into the gap on its left.
+        let style = if sorted { theme.heading() } else { theme.dim() };
+        let length = title.chars().count() as u16;
+        let start = if field.right {
+            (column + width as u16).saturating_sub(length).max(area.x)
+        } else {
+            column
+        };
+        buffer.set_stringn(
+            start,
+            area.y,
+            title,
+            usize::from(area.right().saturating_sub(start)),
+            style,
+        );
+        column += width as u16 + 2;
+    }
+}
+
+/// A campaign's state: a sign, a word, a style.
+pub(super) fn campaign_standing(state: CampaignState, theme: Theme) -> (char, &'static str, Style) {
+    match state {
+        CampaignState::Running => ('●', "running", theme.active()),
+        CampaignState::Paused => ('‖', "paused", theme.reference()),
+        CampaignState::Finished => ('✓', "finished", Style::new()),
+    }
+}
+
+/// The chooser.
+pub(super) fn campaigns(state: &State, campaigns: &[Campaign], area: Rect, buffer: &mut Buffer) {
+    let theme = state.theme;
+    let height = usize::from(area.height);
+    let first = first_visible(state.chosen, campaigns.len(), height);
+    let widest = campaigns.iter().map(|campaign| campaign.name.chars().count()).max().unwrap_or(0);
+    let room = widest.min(usize::from(area.width) / 2);
+    for (index, campaign) in campaigns.iter().enumerate().skip(first).take(height) {
+        let (sign, word, style) = campaign_standing(campaign.state, theme);
+        let name = quantity::shortened(&campaign.name, room);
+        let objectives: Vec<&str> =
+            campaign.objectives.iter().map(|name| quantity::title(name)).collect();
+        let line = Line::from(vec![
+            Span::raw(format!(" {name:<room$}  ")),
+            Span::styled(format!("{sign} {word:<9}"), style),
+            Span::raw(format!("{:>4} stacks  ", campaign.evaluations)),
+            Span::styled(
+                format!("{:>14}  ", quantity::duration(campaign.active_seconds)),
+                theme.dim(),
+            ),
+            Span::styled(objectives.join(" and "), theme.dim()),
+        ]);
+        let at = area.y + (index - first) as u16;
+        buffer.set_line(area.x, at, &line, area.width);
+        if index == state.chosen {
+            buffer.set_style(Rect { y: at, height: 1, ..area }, theme.selected());
+        }
+    }
+}

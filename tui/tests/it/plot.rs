@@ -1,0 +1,82 @@
+//! The plot as text.
+
+use search::wire::Value;
+use tui::plot::to_text;
+
+use crate::sample;
+
+#[test]
+fn text_at_three_sizes() {
+    let snapshot = sample::running();
+    for (width, height) in [(40, 10), (72, 18), (100, 24)] {
+        insta::assert_snapshot!(
+            format!("text_{width}x{height}"),
+            to_text(&snapshot, width, height, false)
+        );
+    }
+    insta::assert_snapshot!("text_single", to_text(&sample::single(), 60, 12, false));
+    insta::assert_snapshot!("text_empty", to_text(&sample::empty(), 60, 12, false));
+    insta::assert_snapshot!("text_extreme", to_text(&sample::extreme(), 80, 16, false));
+}
+
+#[test]
+fn wide_errors_are_drawn_and_narrow_ones_are_not() {
+    let braille = |text: &str| text.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c));
+    let mut snapshot = sample::running();
+    assert!(!braille(&to_text(&snapshot, 80, 20, false)));
+    for candidate in &mut snapshot.candidates {
+        if let Some(value) = candidate.values.get_mut("bits_per_byte") {
+            value.standard_error = Some(0.08);
+        }
+    }
+    let text = to_text(&snapshot, 80, 20, false);
+    assert!(braille(&text));
+    insta::assert_snapshot!("text_errors", text);
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let snapshot = sample::running();
+    let coloured = to_text(&snapshot, 80, 20, true);
+    assert!(coloured.contains("\x1b[0;1;36m●"));
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some(start) = rest.find('\x1b') {
+        plain.push_str(&rest[..start]);
+        rest = &rest[start + rest[start..].find('m').unwrap() + 1..];
+    }
+    plain.push_str(rest);
+    assert_eq!(plain, to_text(&snapshot, 80, 20, false));
+    for line in coloured.lines().filter(|line| line.contains('\x1b')) {
+        assert!(line.ends_with("\x1b[0m"), "a colour runs on after {line:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_not_plotted() {
+    let mut snapshot = sample::single();
+    let nan = Value { mean: f64::NAN, standard_error: None };
+    snapshot.candidates[0].values.insert("bits_per_byte".to_owned(), nan);
+    assert!(to_text(&snapshot, 60, 12, false).contains("no candidate is trained and timed yet"));
+    snapshot.candidates[0]
+        .values
+        .insert("bits_per_byte".to_owned(), Value { mean: 2.0, standard_error: Some(f64::NAN) });
+    assert!(to_text(&snapshot, 60, 12, false).contains('◆'));
+}
+
+#[test]
+fn axes_follow_the_objectives() {
+    let mut snapshot = sample::running();
+    snapshot.campaign.objectives = vec!["prefill_us".to_owned(), "validation_loss".to_owned()];
+    let text = to_text(&snapshot, 90, 20, false);
+    assert!(
+        text.contains("validation loss, nats per token") && text.contains("prefill latency, µs"),
+        "{text}"
+    );
+    snapshot.campaign.objectives =
+        vec!["bits_per_byte".to_owned(), "parameters".to_owned(), "decode_us".to_owned()];
+    let text = to_text(&snapshot, 90, 20, false);
+    assert!(text.contains("validation bits per byte") && text.contains("decode latency"), "{text}");
+    snapshot.campaign.objectives = vec!["bits_per_byte".to_owned()];
+    assert!(to_text(&snapshot, 90, 20, false).contains("decode latency"));
+}

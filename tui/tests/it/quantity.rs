@@ -1,0 +1,79 @@
+//! Numbers as people read them.
+
+use search::wire::Value;
+use tui::quantity::{bytes, duration, measured, scaled, shortened, significant};
+
+#[test]
+fn numbers() {
+    for (x, expected) in [
+        (0.0, "0"),
+        (2.3141, "2.314"),
+        (187.25, "187.2"),
+        (12_840.4, "12840"),
+        (0.001_234_5, "0.001234"),
+        (1e-7, "1.000e-7"),
+        (8.0e12, "8.000e12"),
+        (-3.0, "-3.000"),
+        (f64::NAN, "–"),
+        (f64::INFINITY, "–"),
+    ] {
+        assert_eq!(significant(x), expected, "{x}");
+    }
+}
+
+#[test]
+fn prefixes() {
+    for (x, expected) in [
+        (0.0, "0"),
+        (63.0, "63"),
+        (999.0, "999"),
+        (999.6, "1.00 k"),
+        (65_536.0, "65.5 k"),
+        (99_960.0, "100 k"),
+        (9_996.0, "10.0 k"),
+        (1_240_000.0, "1.24 M"),
+        (3e20, "300000 P"),
+    ] {
+        assert_eq!(scaled(x), expected, "{x}");
+    }
+    assert_eq!(bytes(98_304.0), "98.3 kB");
+    assert_eq!(bytes(12.0), "12 B");
+    assert_eq!(bytes(f64::NAN), "–");
+}
+
+#[test]
+fn errors_decide_the_digits() {
+    let measured = |mean, error| measured(Value { mean, standard_error: error });
+    assert_eq!(measured(2.314_159, Some(0.0061)), "2.314 ±0.006");
+    assert_eq!(measured(2.314_159, Some(0.0123)), "2.314 ±0.012");
+    assert_eq!(measured(2.314_159, Some(0.0199)), "2.31 ±0.02");
+    assert_eq!(measured(338.4, Some(2.03)), "338 ±2");
+    assert_eq!(measured(338.4, Some(20.3)), "338 ±20");
+    assert_eq!(measured(338.4, None), "338.4");
+    assert_eq!(measured(338.4, Some(0.0)), "338.4");
+    assert_eq!(measured(338.4, Some(f64::NAN)), "338.4");
+}
+
+#[test]
+fn durations() {
+    for (seconds, expected) in [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (363.0, "6 min 03 s"),
+        (7_505.0, "2 h 05 min"),
+        (987_654.0, "11 d 10 h"),
+        (f64::NAN, "–"),
+        (-1.0, "–"),
+    ] {
+        assert_eq!(duration(seconds), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn shortening_counts_characters() {
+    assert_eq!(shortened("µs per token", 12), "µs per token");
+    assert_eq!(shortened("µs per token", 5), "µs p…");
+    assert_eq!(shortened("µs", 1), "…");
+    assert_eq!(shortened("µs", 0), "");
+}

@@ -1,0 +1,220 @@
+//! Every screen at three sizes.
+
+use db::snapshot::{CampaignState, Snapshot};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::style::{Color, Modifier};
+use tui::browse::{Message, State, StateFilter, Zoom, update, view};
+use tui::theme::Theme;
+
+use crate::sample;
+
+/// 80×24, 120×40, and the smallest that has room.
+const SIZES: [(u16, u16); 3] = [(60, 18), (80, 24), (120, 40)];
+
+pub(crate) fn opened(snapshot: Snapshot) -> State {
+    let mut state = State::new(Theme::PLAIN, Some(snapshot.campaign.name.clone()));
+    update(&mut state, Message::Snapshot(Box::new(snapshot)));
+    state
+}
+
+fn terminal(state: &State, width: u16, height: u16) -> Terminal<TestBackend> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| view(state, frame)).unwrap();
+    terminal
+}
+
+/// The characters of the screen, between bars so that blanks at the ends count.
+fn screen(state: &State, width: u16, height: u16) -> String {
+    let terminal = terminal(state, width, height);
+    let cells = terminal.backend().buffer().content();
+    let row = |row: &[ratatui::buffer::Cell]| -> String {
+        std::iter::once("▏").chain(row.iter().map(|cell| cell.symbol())).chain(["▕\n"]).collect()
+    };
+    cells.chunks(usize::from(width)).map(row).collect()
+}
+
+fn check(name: &str, state: &State) {
+    for (width, height) in SIZES {
+        insta::assert_snapshot!(format!("{name}_{width}x{height}"), screen(state, width, height));
+    }
+}
+
+fn select(state: &mut State, number: u32) {
+    state.selected = Some(number);
+}
+
+#[test]
+fn running() {
+    check("running", &opened(sample::running()));
+}
+
+#[test]
+fn failed_candidate() {
+    let mut state = opened(sample::running());
+    select(&mut state, 8);
+    check("failed", &state);
+}
+
+#[test]
+fn candidate_in_training() {
+    let mut state = opened(sample::running());
+    select(&mut state, 28);
+    check("training", &state);
+}
+
+#[test]
+fn infeasible_candidate() {
+    let mut state = opened(sample::running());
+    select(&mut state, 6);
+    check("infeasible", &state);
+}
+
+#[test]
+fn details_alone() {
+    let mut state = opened(sample::running());
+    select(&mut state, 22);
+    state.zoom = Zoom::Details;
+    check("details", &state);
+    select(&mut state, 8);
+    check("details_failed", &state);
+}
+
+#[test]
+fn plot_alone() {
+    let mut state = opened(sample::running());
+    state.zoom = Zoom::Plot;
+    check("plot", &state);
+}
+
+#[test]
+fn filtered_and_searching() {
+    let mut state = opened(sample::running());
+    state.filter.state = StateFilter::Done;
+    state.filter.mixer = Some(search::architecture::MixerKind::SlidingWindow);
+    for key in ['/', 'w', '=', '6', '4'] {
+        update(&mut state, Message::Key(KeyEvent::from(KeyCode::Char(key))));
+    }
+    check("searching", &state);
+}
+
+#[test]
+fn nothing_fits_the_filter() {
+    let mut state = opened(sample::running());
+    state.filter.text = "no such stack".to_owned();
+    update(&mut state, Message::Key(KeyEvent::from(KeyCode::Home)));
+    check("nothing_fits", &state);
+}
+
+#[test]
+fn empty_campaign() {
+    check("empty", &opened(sample::empty()));
+}
+
+#[test]
+fn one_candidate() {
+    check("single", &opened(sample::single()));
+}
+
+#[test]
+fn extreme_values() {
+    let mut state = opened(sample::extreme());
+    select(&mut state, 4);
+    check("extreme", &state);
+}
+
+#[test]
+fn help() {
+    let mut state = opened(sample::running());
+    update(&mut state, Message::Key(KeyEvent::from(KeyCode::Char('?'))));
+    check("help", &state);
+}
+
+#[test]
+fn chooser() {
+    let mut state = State::new(Theme::PLAIN, None);
+    check("reading", &state);
+    update(&mut state, Message::Campaigns(Vec::new()));
+    check("no_campaign", &state);
+    let mut state = State::new(Theme::PLAIN, None);
+    update(
+        &mut state,
+        Message::Campaigns(vec![
+            sample::campaign("speeches", CampaignState::Finished),
+            sample::campaign("speeches-with-a-budget", CampaignState::Running),
+            sample::campaign("laptop", CampaignState::Paused),
+        ]),
+    );
+    check("chooser", &state);
+}
+
+#[test]
+fn notices() {
+    let mut state = opened(sample::running());
+    update(&mut state, Message::Exported(Ok("speeches-22.json".to_owned())));
+    check("exported", &state);
+    update(&mut state, Message::Trouble("cannot read speeches.db: the file is gone".to_owned()));
+    check("trouble", &state);
+}
+
+#[test]
+fn too_small() {
+    let state = opened(sample::running());
+    for (width, height) in [(59, 18), (60, 17), (30, 6), (9, 2)] {
+        insta::assert_snapshot!(format!("small_{width}x{height}"), screen(&state, width, height));
+    }
+}
+
+#[test]
+fn no_size_panics() {
+    let mut states: Vec<State> =
+        [sample::running(), sample::empty(), sample::single(), sample::extreme()]
+            .into_iter()
+            .map(opened)
+            .collect();
+    let with = |change: &dyn Fn(&mut State)| {
+        let mut state = opened(sample::running());
+        change(&mut state);
+        state
+    };
+    states.push(with(&|state| state.zoom = Zoom::Plot));
+    states.push(with(&|state| state.zoom = Zoom::Details));
+    states.push(with(&|state| {
+        state.zoom = Zoom::Details;
+        select(state, 8);
+    }));
+    states.push(with(&|state| state.help = true));
+    states.push(State::new(Theme::COLOUR, None));
+    for state in &states {
+        for (width, height) in [1, 2, 7, 20, 59, 60, 63, 79, 81, 99, 100, 101, 160, 250]
+            .into_iter()
+            .flat_map(|width| [1, 2, 3, 5, 17, 18, 19, 23, 31, 60].map(|height| (width, height)))
+        {
+            terminal(state, width, height);
+        }
+    }
+}
+
+#[test]
+fn without_colour_only_weights_are_used() {
+    let plain = opened(sample::running());
+    let coloured = State { theme: Theme::COLOUR, ..plain.clone() };
+    let cells = |state: &State| terminal(state, 120, 40).backend().buffer().content().to_vec();
+    assert!(cells(&plain).iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
+    assert!(cells(&coloured).iter().any(|cell| cell.fg == Color::Cyan));
+    // Neither white nor black nor any background: the terminal's own must show through.
+    for cell in cells(&coloured) {
+        assert!(
+            !matches!(cell.fg, Color::White | Color::Black | Color::Gray | Color::DarkGray),
+            "{cell:?}"
+        );
+        assert_eq!(cell.bg, Color::Reset);
+    }
+    // The selected row is told apart without colour: exactly one row of the table is inverted.
+    let inverted = cells(&plain)
+        .chunks(120)
+        .filter(|row| row[10].modifier.contains(Modifier::REVERSED))
+        .count();
+    assert_eq!(inverted, 1);
+}
