@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use crate::OperatorError;
+use crate::ops::parts;
 use crate::weights::Weights;
 
 /// SwiGLU of hidden width f.
@@ -27,8 +28,7 @@ impl Ffn {
     /// x `[…, d]` → `[…, d]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let both = x.linear(&Tensor::cat(&[&self.gate, &self.up], 0), None::<&Tensor>);
-        let hidden =
-            both.narrow(-1, 0, self.width).silu() * both.narrow(-1, self.width, self.width);
-        hidden.linear(&self.down, None::<&Tensor>)
+        let [gate, up] = parts(&both, [self.width, self.width]);
+        (gate.silu() * up).linear(&self.down, None::<&Tensor>)
     }
 }

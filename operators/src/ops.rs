@@ -20,6 +20,12 @@ pub fn wide(kind: Kind) -> Kind {
     if kind == Kind::Double { Kind::Double } else { Kind::Float }
 }
 
+/// Cuts the last dimension into parts of these sizes. The gradient is one concatenation, where that of `narrow` would
+/// fill a tensor of the whole size for each part.
+pub fn parts<const N: usize>(x: &Tensor, sizes: [i64; N]) -> [Tensor; N] {
+    x.split_with_sizes(sizes, -1).try_into().expect("as many parts as sizes")
+}
+
 /// Lengthens dimension `dim` by `after` zeros.
 fn pad_end(x: &Tensor, dim: usize, after: i64) -> Tensor {
     if after == 0 {

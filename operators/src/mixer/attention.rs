@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::{Cache, Mixer, MixerState};
 use crate::OperatorError;
-use crate::ops::{attention, norm, rope};
+use crate::ops::{attention, norm, parts, rope};
 use crate::weights::Weights;
 
 /// What full and sliding-window attention share: everything but the window.
@@ -44,11 +44,10 @@ impl Projections {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let (q_rows, kv_rows) = (self.heads * self.width, self.kv_heads * self.width);
         let all = x.linear(&Tensor::cat(&[&self.q, &self.k, &self.v], 0), None::<&Tensor>);
-        let part = |from: i64, rows: i64| {
-            all.narrow(-1, from, rows).reshape([b, t, rows / self.width, self.width])
-        };
+        let heads = |x: Tensor, heads: i64| x.reshape([b, t, heads, self.width]);
+        let [q, k, v] = parts(&all, [q_rows, kv_rows, kv_rows]);
         let (mut q, mut k, v) =
-            (part(0, q_rows), part(q_rows, kv_rows), part(q_rows + kv_rows, kv_rows));
+            (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
         if let Some((q_norm, k_norm)) = &self.norms {
             (q, k) = (norm::rms_norm(&q, q_norm), norm::rms_norm(&k, k_norm));
         }

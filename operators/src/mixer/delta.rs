@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::delta_rule::DeltaRule;
-use crate::ops::{norm, short_conv, wide};
+use crate::ops::{self, norm, short_conv, wide};
 use crate::weights::Weights;
 
 /// The shape of a member of the family.
@@ -86,24 +86,24 @@ impl Delta {
             matrices.extend([&gates.a, &gates.g]);
         }
         let all = x.linear(&Tensor::cat(&matrices, 0), None::<&Tensor>);
-        let mut from = 0;
-        let mut part = |rows: i64| {
-            from += rows;
-            all.narrow(-1, from - rows, rows)
-        };
+        let mut rows = vec![2 * k_rows + v_rows, heads];
+        if self.gates.is_some() {
+            rows.extend([heads, v_rows]);
+        }
+        let parts = all.split_with_sizes(&rows, -1);
         let taps = Tensor::cat(&[&self.q_conv, &self.k_conv, &self.v_conv], 0);
-        let qkv = conv(&part(2 * k_rows + v_rows), &taps);
-        let q = qkv.narrow(-1, 0, k_rows).reshape([b, t, heads, key_width]);
-        let k = qkv.narrow(-1, k_rows, k_rows).reshape([b, t, heads, key_width]);
-        let v = qkv.narrow(-1, 2 * k_rows, v_rows).reshape([b, t, heads, value_width]);
-        let beta = part(heads).to_kind(wide(x.kind())).sigmoid();
+        let [q, k, v] = ops::parts(&conv(&parts[0], &taps), [k_rows, k_rows, v_rows]);
+        let q = q.reshape([b, t, heads, key_width]);
+        let k = k.reshape([b, t, heads, key_width]);
+        let v = v.reshape([b, t, heads, value_width]);
+        let beta = parts[1].to_kind(wide(x.kind())).sigmoid();
         let mut log_decay = None;
         let mut gate = None;
         if let Some(gates) = &self.gates {
-            let a = part(heads).to_kind(wide(x.kind()));
+            let a = parts[2].to_kind(wide(x.kind()));
             log_decay =
                 Some(-gates.a_log.to_kind(a.kind()).exp() * (a + &gates.dt_bias).softplus());
-            gate = Some(part(v_rows).reshape([b, t, heads, value_width]));
+            gate = Some(parts[3].reshape([b, t, heads, value_width]));
         }
         let scale = (key_width as f64).powf(-0.5);
         (DeltaRule { q: norm::l2_norm(&q), k: norm::l2_norm(&k), v, log_decay, beta, scale }, gate)

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::linear_attention::LinearAttention;
-use crate::ops::{norm, short_conv, wide};
+use crate::ops::{norm, parts, short_conv, wide};
 use crate::weights::Weights;
 
 /// The layer; I = heads · head width is its inner width.
@@ -58,15 +58,12 @@ impl Mamba2 {
         let (b, t, _) = u.size3().expect("u is [B, T, d]");
         let (inner, n) = (self.inner(), self.state_width);
         let all = u.linear(&self.input, None::<&Tensor>);
-        let z = all.narrow(-1, 0, inner);
-        let xbc = conv(&all.narrow(-1, inner, inner + 2 * n));
-        let x = xbc.narrow(-1, 0, inner).reshape([b, t, self.heads, self.head_width]);
+        let [z, xbc, dt] = parts(&all, [inner, inner + 2 * n, self.heads]);
+        let [x, k, q] = parts(&conv(&xbc), [inner, n, n]);
+        let x = x.reshape([b, t, self.heads, self.head_width]);
         let kind = wide(u.kind());
-        let dt = (all.narrow(-1, 2 * inner + 2 * n, self.heads).to_kind(kind) + &self.dt_bias)
-            .softplus();
+        let dt = (dt.to_kind(kind) + &self.dt_bias).softplus();
         let log_decay = -self.a_log.to_kind(kind).exp() * &dt;
-        let k = xbc.narrow(-1, inner, n);
-        let q = xbc.narrow(-1, inner + n, n);
         let v = &x * dt.unsqueeze(-1);
         (LinearAttention { q, k, v, log_decay }, Rest { x, z })
     }

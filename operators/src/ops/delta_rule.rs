@@ -13,7 +13,7 @@
 
 use tch::Tensor;
 
-use super::{CHUNK, from_chunks, future, into_chunks, wide};
+use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
 
 /// The inputs of the rule, for T positions.
 #[derive(Debug)]
@@ -48,7 +48,6 @@ impl DeltaRule {
         let k_beta = &k * &beta;
         let mut lower = k_beta.matmul(&k.transpose(-1, -2)); // [N, BH, C, C]
         let mut scores = q.matmul(&k.transpose(-1, -2));
-        // the solve reads below the diagonal only, so what stands above it may stay
         if let Some(decay) = &decay {
             lower = &lower * &decay.between;
             scores = &scores * &decay.between;
@@ -60,9 +59,9 @@ impl DeltaRule {
             None => x,
         };
         let right = Tensor::cat(&[&v * &beta, since_start(k_beta)], -1);
-        let solved = lower.linalg_solve_triangular(&right, false, true, true);
-        let u = solved.narrow(-1, 0, value_width).unbind(0); // N × [BH, C, V]
-        let w = solved.narrow(-1, value_width, key_width).unbind(0); // N × [BH, C, K]
+        let solved = unit_lower_inverse(&lower).matmul(&right);
+        let [u, w] = parts(&solved, [value_width, key_width]);
+        let (u, w) = (u.unbind(0), w.unbind(0)); // N × [BH, C, V], N × [BH, C, K]
         let to_end = match &decay {
             Some(decay) => &k * &decay.to_end,
             None => k,
@@ -115,6 +114,22 @@ impl DeltaRule {
         }
         (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
     }
+}
+
+/// (I + strictLower(A))⁻¹ for `[…, C, C]`.
+///
+/// The inverse X itself comes from a triangular solve without gradient. One Newton step, 2X − X (I + A) X, leaves its
+/// value where it is, and has the inverse's gradient, −Xᵀ · Xᵀ: four products, where the gradient of the solve costs a
+/// second, slower solve.
+fn unit_lower_inverse(a: &Tensor) -> Tensor {
+    let c = a.size()[a.dim() - 1];
+    let identity = Tensor::eye(c, (a.kind(), a.device()));
+    let x = tch::no_grad(|| {
+        let a = a.detach();
+        a.linalg_solve_triangular(&identity.expand_as(&a), false, true, true)
+    });
+    let residual = (a.tril(-1) + identity).matmul(&x);
+    &x * 2.0 - x.matmul(&residual)
 }
 
 /// The products of decays inside a chunk, computed as exponentials of sums.

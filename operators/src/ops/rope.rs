@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor};
 
+use super::parts;
+
 /// θ of every attention layer here.
 pub const THETA: f64 = 1e4;
 
@@ -15,6 +17,6 @@ pub fn rotate(x: &Tensor, first: i64) -> Tensor {
     // [T, 1, K/2]
     let angles = positions.reshape([t, 1, 1]) * frequencies;
     let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
-    let (a, b) = (x.narrow(-1, 0, half), x.narrow(-1, half, half));
+    let [a, b] = parts(x, [half, half]);
     Tensor::cat(&[&a * &cos - &b * &sin, &b * &cos + &a * &sin], -1)
 }

@@ -21,8 +21,10 @@ pub fn conv_silu(
     if let Some(state) = state {
         *state = padded.narrow(1, t, WIDTH - 1).contiguous();
     }
-    let y = padded.transpose(1, 2).conv1d(&weight.unsqueeze(1), bias, 1, 0, 1, c);
-    y.silu().transpose(1, 2)
+    // as an image of height 1 whose channels come last, which is how it lies in memory: no transposing copies
+    let image = padded.transpose(1, 2).unsqueeze(2); // [B, C, 1, 3 + T]
+    let y = image.conv2d(&weight.reshape([c, 1, 1, WIDTH]), bias, 1, 0, 1, c);
+    y.silu().squeeze_dim(2).transpose(1, 2)
 }
 
 /// The same for one position, x `[B, C]`.
