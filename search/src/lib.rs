@@ -7,6 +7,7 @@
 pub mod architecture;
 pub mod campaign;
 pub mod config;
+pub mod cost;
 pub mod latency;
 pub mod pareto;
 pub mod proposals;

@@ -372,6 +372,15 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         }
     }
 
+    /// What is known of an architecture before anything is measured.
+    fn costs(&self, architecture: &Architecture) -> BTreeMap<String, Value> {
+        let conditions = self.settings.latencies.iter().map(|(_, conditions)| conditions);
+        crate::cost::values(architecture, conditions)
+            .into_iter()
+            .map(|(name, mean)| (name, Value { mean, standard_error: None }))
+            .collect()
+    }
+
     /// The state after `Proposed`, none while timings are missing. Adds the latencies to the candidate's values.
     fn verdict(&mut self, number: u32) -> Option<CandidateState> {
         let row = self.rows.get_mut(&number).expect("the number of a row");
@@ -449,7 +458,7 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             };
             let row = Candidate {
                 number,
-                values: costs(&proposal.point),
+                values: self.costs(&proposal.point),
                 architecture: proposal.point,
                 reference,
                 origin: proposal.origin.to_string(),
@@ -603,12 +612,6 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         }
         wanted
     }
-}
-
-/// What is known of an architecture before anything is measured.
-fn costs(architecture: &Architecture) -> BTreeMap<String, Value> {
-    let exact = |n: u64| Value { mean: n as f64, standard_error: None };
-    BTreeMap::from([("parameters".to_owned(), exact(crate::tensors::parameters(architecture)))])
 }
 
 /// The sentence about the first value that is over its limit.

@@ -2,6 +2,7 @@
 
 mod campaign;
 mod config;
+mod cost;
 mod edges;
 mod pareto;
 mod proposals;

@@ -1,0 +1,306 @@
+//! Cost formulas against counts that run the loops of the definitions and add up what they do.
+
+use proptest::prelude::*;
+use search::Architecture;
+use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer};
+use search::cost;
+use search::latency::{Conditions, Dtype, Part, Phase, parts};
+
+use crate::strategies;
+
+/// Operations done so far.
+#[derive(Default)]
+struct Count(u64);
+
+impl Count {
+    /// One multiplication or addition.
+    fn op(&mut self) {
+        self.0 += 1;
+    }
+
+    /// `y[o] += w[o][i] · x[i]`
+    fn matrix(&mut self, out: u32, input: u32) {
+        for _ in 0..out {
+            for _ in 0..input {
+                self.op(); // ·
+                self.op(); // +
+            }
+        }
+    }
+
+    /// Four taps on each channel.
+    fn conv(&mut self, channels: u32, bias: bool) {
+        for _ in 0..channels {
+            for _ in 0..4 {
+                self.op();
+                self.op();
+            }
+            if bias {
+                self.op();
+            }
+        }
+    }
+
+    /// One position of the (gated) delta rule on a state of `k` × `v`.
+    fn delta(&mut self, k: u32, v: u32, gated: bool) {
+        if gated {
+            for _ in 0..k * v {
+                self.op(); // S ← e^g S
+            }
+        }
+        self.matrix(v, k); // Sᵀk
+        for _ in 0..v {
+            self.op(); // v − Sᵀk
+            self.op(); // β ·
+        }
+        self.matrix(k, v); // S += k uᵀ
+        self.matrix(v, k); // Sᵀq
+    }
+
+    /// One position of a mixer that is at `position`, from 0.
+    fn mixer(&mut self, d: u32, mixer: &Mixer, position: u32) {
+        match *mixer {
+            Mixer::Attention(Attention { heads, kv_heads, head_width, window, .. }) => {
+                self.matrix(heads * head_width, d); // q
+                self.matrix(kv_heads * head_width, d); // k
+                self.matrix(kv_heads * head_width, d); // v
+                for _ in 0..heads {
+                    for key in 0..=position {
+                        if window.is_none_or(|window| position - key < window) {
+                            self.matrix(1, head_width); // q·k
+                            self.matrix(head_width, 1); // o += a v
+                        }
+                    }
+                }
+                self.matrix(d, heads * head_width); // o
+            }
+            Mixer::DeltaNet(DeltaNet { heads, key_width: k, value_width: v }) => {
+                for rows in [k, k, v, 1] {
+                    self.matrix(heads * rows, d); // q, k, v, b
+                }
+                for channels in [k, k, v] {
+                    self.conv(heads * channels, false);
+                }
+                for _ in 0..heads {
+                    self.delta(k, v, false);
+                }
+                self.matrix(d, heads * v);
+            }
+            Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width: k, value_width: v }) => {
+                for rows in [k, k, v, v, 1, 1] {
+                    self.matrix(heads * rows, d); // q, k, v, g, a, b
+                }
+                for channels in [k, k, v] {
+                    self.conv(heads * channels, false);
+                }
+                for _ in 0..heads {
+                    self.delta(k, v, true);
+                }
+                self.matrix(d, heads * v);
+            }
+            Mixer::Mamba2(Mamba2 { heads, head_width: p, state_width: n }) => {
+                for rows in [heads * p, heads * p, n, n, heads] {
+                    self.matrix(rows, d); // z, x, B, C, dt
+                }
+                for channels in [heads * p, n, n] {
+                    self.conv(channels, true);
+                }
+                for _ in 0..heads {
+                    for _ in 0..p {
+                        self.op(); // dt · x
+                        self.op(); // D · x
+                        self.op(); // y +
+                        for _ in 0..n {
+                            self.op(); // e^{dt·A} S
+                        }
+                    }
+                    self.matrix(p, n); // S += (dt·x) Bᵀ
+                    self.matrix(p, n); // S C
+                }
+                self.matrix(d, heads * p);
+            }
+        }
+    }
+
+    /// One token at `position`; logits if wanted.
+    fn token(&mut self, architecture: &Architecture, position: u32, logits: bool) {
+        let d = architecture.d_model();
+        for layer in architecture.layers() {
+            if let Some(mixer) = &layer.mixer {
+                self.mixer(d, mixer, position);
+            }
+            if let Some(width) = layer.ffn_width {
+                self.matrix(width, d); // gate
+                self.matrix(width, d); // up
+                self.matrix(d, width); // down
+            }
+        }
+        if logits {
+            self.matrix(architecture.vocab(), d);
+        }
+    }
+}
+
+/// Small enough to be counted one by one: every mixer at odd shapes.
+const SMALL: [&str; 6] = [
+    "d=5,vocab=7 | attn(h=3,kv=1,k=2)+ffn(11)",
+    "d=3,vocab=1,tied | swa(h=4,kv=2,k=6,w=9)",
+    "d=7,vocab=3 | dn(h=2,k=3,v=5)+ffn(1)",
+    "d=1,vocab=3 | gdn(h=3,k=2,v=7)",
+    "d=6,vocab=5 | m2(h=3,p=5,n=2) | ffn(4)",
+    "d=4,vocab=9,tied | swa(h=1,kv=1,k=2,w=1)+ffn(3) | 2*gdn(h=1,k=1,v=1) | m2(h=1,p=1,n=1)+ffn(2) | attn(h=2,kv=2,k=4)",
+];
+
+fn small() -> impl Iterator<Item = Architecture> {
+    SMALL.into_iter().map(|text| text.parse().expect("an architecture"))
+}
+
+#[test]
+fn decode_operations_are_those_of_the_loops() {
+    for architecture in small() {
+        for context in [0, 1, 8, 9, 63] {
+            let mut count = Count::default();
+            count.token(&architecture, context, true);
+            let formula = cost::flops(&architecture, Phase::Decode { context });
+            assert_eq!(
+                formula.to_bits(),
+                (count.0 as f64).to_bits(),
+                "{architecture} at {context}"
+            );
+        }
+    }
+}
+
+#[test]
+fn prefill_operations_are_those_of_the_loops() {
+    for architecture in small() {
+        for tokens in [1, 2, 9, 10, 63] {
+            let mut count = Count::default();
+            for position in 0..tokens {
+                count.token(&architecture, position, position + 1 == tokens);
+            }
+            let phase = Phase::Prefill { tokens };
+            let formula = cost::flops(&architecture, phase);
+            assert_eq!(formula.to_bits(), (count.0 as f64).to_bits(), "{architecture} of {tokens}");
+            let per_token = cost::flops_per_token(&architecture, phase);
+            assert!((per_token * f64::from(tokens) / formula - 1.0).abs() < 1e-12);
+        }
+    }
+}
+
+/// Elements of every state array that a decoder keeps, written out.
+fn state_elements(mixer: &Mixer) -> u64 {
+    let mut elements = 0;
+    let mut array =
+        |sizes: &[u32]| elements += sizes.iter().map(|&n| u64::from(n)).product::<u64>();
+    match *mixer {
+        Mixer::Attention(_) => {}
+        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
+        | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
+            array(&[heads, key_width, value_width]);
+            array(&[3, heads * key_width]);
+            array(&[3, heads * key_width]);
+            array(&[3, heads * value_width]);
+        }
+        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
+            array(&[heads, head_width, state_width]);
+            array(&[3, heads * head_width + 2 * state_width]);
+        }
+    }
+    elements
+}
+
+proptest! {
+    #[test]
+    fn states_and_caches_are_their_arrays(architecture in strategies::architecture(), positions in 0..2000_u32) {
+        let mut state = 0;
+        let mut cache = 0;
+        for layer in architecture.layers() {
+            state += layer.mixer.as_ref().map_or(0, state_elements) * 4;
+            if let Some(Mixer::Attention(a)) = layer.mixer {
+                let kept = (0..positions).filter(|&p| a.window.is_none_or(|w| positions - p <= w)).count() as u64;
+                cache += kept * 2 * u64::from(a.kv_heads * a.head_width) * 2;
+            }
+        }
+        prop_assert_eq!(cost::state_bytes(&architecture), state);
+        prop_assert_eq!(cost::cache_bytes(&architecture, positions, Dtype::Bf16), cache);
+        prop_assert_eq!(cost::cache_bytes(&architecture, positions, Dtype::F32), 2 * cache);
+    }
+
+    #[test]
+    fn the_weights_of_the_parts_are_the_weights_of_the_model(architecture in strategies::architecture()) {
+        let d = u64::from(architecture.d_model());
+        let embedding = d * u64::from(architecture.vocab());
+        let read: u64 = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32)).sum();
+        // A decode step reads one row of an embedding that is not the head as well.
+        let not_read = if architecture.tied_embeddings() { 0 } else { embedding };
+        prop_assert_eq!(read, cost::weight_bytes(&architecture, Dtype::F32) - 4 * not_read + 4 * d);
+        let decode = cost::decode_bytes(&architecture, 99, Dtype::F32);
+        let state = cost::state_bytes(&architecture);
+        prop_assert_eq!(decode, read + 2 * state + cost::cache_bytes(&architecture, 100, Dtype::F32));
+    }
+}
+
+#[test]
+fn a_window_longer_than_the_past_costs_as_much_as_full_attention() {
+    let full = "d=8,vocab=3 | attn(h=2,kv=2,k=4)".parse().expect("an architecture");
+    let windowed = "d=8,vocab=3 | swa(h=2,kv=2,k=4,w=100)".parse().expect("an architecture");
+    for phase in [Phase::Decode { context: 99 }, Phase::Prefill { tokens: 100 }] {
+        assert_eq!(cost::flops(&full, phase).to_bits(), cost::flops(&windowed, phase).to_bits());
+    }
+    let longer = Phase::Decode { context: 100 };
+    assert!(cost::flops(&full, longer) > cost::flops(&windowed, longer));
+}
+
+#[test]
+fn the_largest_architecture_overflows_nothing() {
+    let n = 1 << 20;
+    let text = format!("d={n},vocab={n} | 4096*gdn(h={n},k={n},v={n})+ffn({n})");
+    let architecture: Architecture = text.parse().expect("the largest numbers that are accepted");
+    assert!(cost::flops(&architecture, Phase::Prefill { tokens: u32::MAX }).is_finite());
+    assert_eq!(cost::state_bytes(&architecture), u64::MAX);
+    assert_eq!(cost::decode_bytes(&architecture, u32::MAX, Dtype::F32), u64::MAX);
+    let attention = Part::Mixer {
+        d_model: n,
+        mixer: Mixer::Attention(Attention {
+            heads: n,
+            kv_heads: n,
+            head_width: n,
+            window: None,
+            qk_norm: true,
+        }),
+    };
+    assert_eq!(cost::part_cache_bytes(&attention, u32::MAX, Dtype::F32), u64::MAX);
+}
+
+#[test]
+fn values_carry_the_names_that_campaigns_use() {
+    let architecture = "d=8,vocab=3 | attn(h=2,kv=2,k=4)+ffn(8) | dn(h=1,k=2,v=2)"
+        .parse()
+        .expect("an architecture");
+    let conditions = |batch, phase| Conditions {
+        device: "cpu".to_owned(),
+        dtype: Dtype::Bf16,
+        batch,
+        threads: 1,
+        phase,
+    };
+    let (decode, prefill) = (Phase::Decode { context: 10 }, Phase::Prefill { tokens: 10 });
+    let values = cost::values(&architecture, &[conditions(2, decode), conditions(1, prefill)]);
+    let names: Vec<&str> = values.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "cache_bytes",
+            "decode_flops",
+            "parameters",
+            "prefill_flops",
+            "state_bytes",
+            "weight_bytes"
+        ]
+    );
+    // two sequences of 10 positions of 2 · 8 bf16; two of 4 + 3·6 fp32
+    assert!((values["cache_bytes"] - 640.0).abs() < 1e-9);
+    assert!((values["state_bytes"] - 176.0).abs() < 1e-9);
+    assert!((values["weight_bytes"] - 2.0 * values["parameters"]).abs() < 1e-9);
+}
