@@ -1,5 +1,6 @@
 //! Proxies from text to values: corpora good and bad, the training, checkpoints, and the worker over its pipes.
 
+mod agreement;
 mod checkpoints;
 mod data;
 mod optimizer;

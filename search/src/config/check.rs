@@ -20,7 +20,7 @@ const KNOWN_BEFORE_TRAINING: [&str; 8] = [
     "state_bytes",
     "cache_bytes",
 ];
-const KNOWN_AFTER_TRAINING: [&str; 2] = ["bits_per_byte", "validation_loss"];
+const KNOWN_AFTER_TRAINING: [&str; 3] = ["bits_per_byte", "bits_per_token", "validation_loss"];
 
 fn wrong(key: &str, message: impl Into<String>) -> Result<(), Wrong> {
     Err(Wrong { key: key.to_owned(), message: message.into() })

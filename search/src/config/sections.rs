@@ -122,7 +122,8 @@ pub struct SearchConfig {
     pub evaluations: u32,
     /// Candidates drawn at random before the algorithm begins, references included.
     pub start: u32,
-    /// The values that span the front, all minimised; 1 to 4 of them. Known are `bits_per_byte`, `validation_loss`,
+    /// The values that span the front, all minimised; 1 to 4 of them. Known are `bits_per_byte`, `bits_per_token` (of token
+    /// files whose text is unknown), `validation_loss`,
     /// `decode_us`, `prefill_us`, `parameters`, and whatever values an own evaluator reports.
     pub objectives: Vec<String>,
     /// The largest value allowed, by name; a candidate above it is dropped before it is trained. For values known by
