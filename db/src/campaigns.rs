@@ -47,7 +47,7 @@ impl Store {
         .bind(new.seed.cast_signed())
         .bind(new.evaluations)
         .bind(new.tokens.cast_signed())
-        .bind(serde_json::Value::from(new.objectives.clone()).to_string())
+        .bind(row::json(&new.objectives))
         .bind(row::json(&new.latency))
         .bind(now_unix_s())
         .execute(&self.pool)

@@ -5,6 +5,7 @@ use search::latency::{LatencyEntry, Timing};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
+use crate::campaigns::NewCampaign;
 use crate::candidates;
 use crate::error::{DbError, finite};
 use crate::open::Store;
@@ -35,13 +36,8 @@ pub enum Change {
         /// Device by name.
         device: String,
     },
-    /// The campaign file changed in something that keeps earlier results comparable.
-    Config {
-        /// The new file.
-        config_toml: String,
-        /// Candidates to evaluate now.
-        evaluations: u32,
-    },
+    /// The campaign file changed in something that keeps earlier results comparable. The name stays.
+    Settings(NewCampaign),
     /// Something to remember for people, in order.
     Event {
         /// A short word for it.
@@ -119,7 +115,7 @@ fn check(change: &Change) -> Result<(), DbError> {
             finite(|| format!("the loss of candidate {number} at {tokens} tokens"), loss)?;
         }
         Change::Latency(LatencyEntry { key, timing }) => check_timing(timing, || key.to_string())?,
-        Change::Worker { .. } | Change::Config { .. } | Change::Event { .. } => {}
+        Change::Worker { .. } | Change::Settings(_) | Change::Event { .. } => {}
     }
     Ok(())
 }
@@ -172,13 +168,21 @@ async fn write(
                 .execute(connection)
                 .await?
         }
-        Change::Config { config_toml, evaluations } => {
-            sqlx::query("UPDATE campaigns SET config_toml = ?, evaluations = ?, finished = 0 WHERE id = ?")
-                .bind(config_toml)
-                .bind(evaluations)
-                .bind(campaign)
-                .execute(connection)
-                .await?
+        Change::Settings(new) => {
+            sqlx::query(
+                "UPDATE campaigns SET config_toml = ?, config_folder = ?, seed = ?, evaluations = ?, \
+                 tokens = ?, objectives = ?, latency = ?, finished = 0 WHERE id = ?",
+            )
+            .bind(&new.config_toml)
+            .bind(&new.config_folder)
+            .bind(new.seed.cast_signed())
+            .bind(new.evaluations)
+            .bind(new.tokens.cast_signed())
+            .bind(row::json(&new.objectives))
+            .bind(row::json(&new.latency))
+            .bind(campaign)
+            .execute(connection)
+            .await?
         }
         Change::Event { kind, body } => {
             sqlx::query(

@@ -39,7 +39,7 @@ pub enum DbError {
     /// An older program wrote it, and a reader may not bring it up to date.
     #[error(
         "{path} was written by an older deltafront (schema {found}, this program has {known}); \
-         `deltafront doctor --db {path} --upgrade` brings it up to date"
+         the next `deltafront run` on it brings it up to date"
     )]
     Older {
         /// The file.
@@ -137,7 +137,7 @@ pub enum DbError {
         why: String,
     },
     /// Anything else that SQLite says.
-    #[error("{op} in {path} failed: {source}")]
+    #[error("{op} in {path} failed")]
     Sql {
         /// What was done.
         op: &'static str,

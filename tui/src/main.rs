@@ -1,2 +1,96 @@
-//! TODO-DOC tui
-fn main() {}
+//! The program `deltafront`: finds hybrid language-model stacks that are fast on this device.
+//!
+//! `main` reads the command line and hands over to one command, each in a file of its own. The driver of a campaign is
+//! in [`driver`]; screens, plots and drawings are in the library beside this program.
+
+mod commands;
+mod driver;
+mod report;
+mod words;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  deltafront init                      write a commented campaign.toml here
+  deltafront run                       search; Ctrl-C pauses, the same command goes on
+  deltafront browse                    watch it from another terminal, or look at it later
+  deltafront show my-campaign          the front as a table and a plot
+  deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
+
+Exit codes: 0 done, 1 failure, 2 wrong command line, 130 interrupted (the campaign can go on).";
+
+/// Finds hybrid language-model stacks (DeltaNet, Gated DeltaNet, Mamba2, sliding-window and full attention) that are
+/// fast on this device: proposes, times, trains and keeps every result.
+#[derive(Parser)]
+#[command(name = "deltafront", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    /// The database, which holds any number of campaigns.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "DELTAFRONT_DB",
+        default_value = "deltafront.db"
+    )]
+    db: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a commented campaign file to begin with.
+    Init(commands::init::Args),
+    /// Search: propose, time, train; or go on with a campaign that was stopped.
+    Run(commands::run::Args),
+    /// Look at campaigns on a screen, live while they run.
+    Browse(commands::browse::Args),
+    /// List the campaigns in the database.
+    List(commands::list::Args),
+    /// Print a campaign, or one of its candidates.
+    Show(commands::show::Args),
+    /// Write the stack of a candidate as a config, with what is known of it.
+    Export(commands::export::Args),
+    /// Say what this machine can do, and what to do about what it cannot.
+    Doctor(commands::doctor::Args),
+    /// Print the JSON Schema of the campaign file, for editors.
+    Schema,
+    /// Print completions for a shell.
+    Completions(commands::completions::Args),
+}
+
+fn main() -> ExitCode {
+    let Cli { db, command } = Cli::parse();
+    let result = match command {
+        Command::Init(args) => commands::init::run(&args),
+        Command::Run(args) => commands::run::run(&db, &args),
+        Command::Browse(args) => commands::browse::run(&db, &args),
+        Command::List(args) => commands::list::run(&db, &args),
+        Command::Show(args) => commands::show::run(&db, &args),
+        Command::Export(args) => commands::export::run(&db, &args),
+        Command::Doctor(args) => commands::doctor::run(&db, &args),
+        Command::Schema => commands::schema::run(),
+        Command::Completions(args) => commands::completions::run::<Cli>(&args),
+    };
+    match result {
+        Ok(code) => code,
+        // `deltafront show | head`: the reader has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -195,12 +195,17 @@ async fn a_changed_file_reopens_a_finished_campaign() {
     assert_eq!(store.campaign("one").await.unwrap().state, CampaignState::Finished);
     let run = store.begin_run("one", &db::Owner::current(), "0.1.0").await.unwrap();
     assert!(!run.took_over);
-    let config = Change::Config { config_toml: "evaluations = 48".to_owned(), evaluations: 48 };
+    let mut new = campaign("one");
+    new.config_toml = "evaluations = 48".to_owned();
+    new.evaluations = 48;
+    new.objectives = vec!["parameters".to_owned()];
+    let config = Change::Settings(new);
     store.apply(&run, &[config]).await.unwrap();
     store.end_run(&run, RunEnd::Paused).await.unwrap();
     let campaign = store.campaign("one").await.unwrap();
     assert_eq!((campaign.evaluations, campaign.state), (48, CampaignState::Paused));
     assert_eq!(campaign.config_toml, "evaluations = 48");
+    assert_eq!(campaign.objectives, ["parameters"]);
     let ends: Vec<Option<String>> =
         store.runs("one").await.unwrap().into_iter().map(|run| run.end).collect();
     assert_eq!(ends, [Some("finished".to_owned()), Some("paused".to_owned())]);

@@ -1,0 +1,94 @@
+//! The commands, one file each.
+
+pub(crate) mod browse;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod export;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod show;
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use db::snapshot::{Candidate, Snapshot};
+use db::{Access, Store};
+
+/// Exit code of a campaign that was interrupted and can go on: 128 + SIGINT, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// A runtime for a command that only reads.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(future)
+}
+
+/// Opens the database of a viewer.
+async fn open(db: &Path) -> anyhow::Result<Store> {
+    Ok(Store::open(db, Access::ReadOnly).await?)
+}
+
+/// The campaign of that name; without a name the only one.
+async fn campaign_name(store: &Store, name: Option<&str>) -> anyhow::Result<String> {
+    if let Some(name) = name {
+        return Ok(name.to_owned());
+    }
+    let mut campaigns = store.campaigns().await?;
+    match campaigns.len() {
+        0 => bail!("{} holds no campaign yet; `deltafront run` makes one", store.path().display()),
+        1 => Ok(campaigns.remove(0).name),
+        _ => {
+            let names: Vec<String> = campaigns.into_iter().map(|campaign| campaign.name).collect();
+            bail!(
+                "{} holds several campaigns, name one: {}",
+                store.path().display(),
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// The candidate that a word names: its number, the name of its reference stack, or the first digits of its id.
+fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candidate> {
+    let name = &snapshot.campaign.name;
+    let word = word.trim_start_matches('#');
+    let candidates = &snapshot.candidates;
+    let by_number = || {
+        let number: u32 = word.parse().ok()?;
+        candidates.iter().find(|candidate| candidate.number == number)
+    };
+    let by_reference =
+        || candidates.iter().find(|candidate| candidate.reference.as_deref() == Some(word));
+    if let Some(candidate) = by_number().or_else(by_reference) {
+        return Ok(candidate);
+    }
+    // One or two digits are a mistyped number rather than an id.
+    let by_id: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| {
+            word.len() >= 3 && candidate.id.as_str().starts_with(&word.to_ascii_lowercase())
+        })
+        .collect();
+    match by_id.as_slice() {
+        [candidate] => Ok(candidate),
+        [] => {
+            let last = candidates.last().map_or(0, |candidate| candidate.number);
+            bail!(
+                "campaign `{name}` has no candidate `{word}`; name one by its number (1 to {last}), the first digits \
+                 of its id, or its reference name; `deltafront show {name} --all` lists them"
+            )
+        }
+        several => {
+            let numbers: Vec<String> = several
+                .iter()
+                .map(|candidate| format!("{} ({})", candidate.number, candidate.id))
+                .collect();
+            bail!("`{word}` begins the ids of several candidates: {}", numbers.join(", "))
+        }
+    }
+}

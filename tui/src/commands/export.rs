@@ -1,0 +1,195 @@
+//! `deltafront export`
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use db::snapshot::CandidateState;
+use search::Architecture;
+use search::config::LatencyConfig;
+use search::latency::Timing;
+use search::wire::Value;
+use serde::Serialize;
+
+use super::{block_on, candidate, open};
+
+/// The config holds the stack layer by layer, what was measured of it and under which conditions.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The campaign.
+    campaign: String,
+    /// The candidate: its number, the first digits of its id, or the name of its reference stack.
+    candidate: String,
+    /// Form of the config; else by the ending of the file, else JSON.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Where to write it; else stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Form of a config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Json,
+    Toml,
+}
+
+/// The exported config. The names in it are read by other software: they only ever grow.
+#[derive(Serialize)]
+struct Config {
+    /// Name and version of this form.
+    format: &'static str,
+    /// The canonical text of the architecture, which parses back to it.
+    text: String,
+    /// The identity of the architecture.
+    id: String,
+    architecture: Architecture,
+    /// Values by name; `mean` and, where it is known, `standard_error`.
+    values: BTreeMap<String, Value>,
+    latency: Latency,
+    training: Training,
+    provenance: Provenance,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    /// The device by name, as the profiler reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    conditions: LatencyConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode_whole: Option<Timing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_whole: Option<Timing>,
+}
+
+#[derive(Serialize)]
+struct Training {
+    tokens: u64,
+    seconds: f64,
+    /// Of initialisation and data order.
+    seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Provenance {
+    campaign: String,
+    candidate: u32,
+    origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    /// Rank of non-domination in the campaign when this was exported; 0: on the front.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<u32>,
+    campaign_seed: u64,
+    campaign_created_unix_s: i64,
+    deltafront: &'static str,
+    workers: Vec<Worker>,
+    /// The campaign file.
+    campaign_file: String,
+}
+
+#[derive(Serialize)]
+struct Worker {
+    role: String,
+    worker: String,
+    device: String,
+}
+
+pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    let config = block_on(async {
+        let store = open(db).await?;
+        let snapshot = store.snapshot(&args.campaign).await?;
+        let candidate = candidate(&snapshot, &args.candidate)?;
+        if candidate.state != CandidateState::Done {
+            let note = "is not trained and timed: the config holds only what is known of it so far";
+            writeln!(std::io::stderr(), "note: candidate {} {note}", candidate.number)?;
+        }
+        let history = store.history(&args.campaign).await?;
+        let checkpoint = history
+            .candidates
+            .into_iter()
+            .find(|row| row.number == candidate.number)
+            .and_then(|row| row.checkpoint);
+        let workers = store.workers(&args.campaign).await?;
+        anyhow::Ok(Config {
+            format: "deltafront-stack-1",
+            text: candidate.architecture.to_string(),
+            id: candidate.id.to_string(),
+            architecture: candidate.architecture.clone(),
+            values: candidate.values.clone(),
+            latency: Latency {
+                device: workers
+                    .iter()
+                    .find(|row| row.role == "profiler")
+                    .map(|row| row.device.clone()),
+                conditions: snapshot.campaign.latency.clone(),
+                decode_whole: candidate.decode_whole.clone(),
+                prefill_whole: candidate.prefill_whole.clone(),
+            },
+            training: Training {
+                tokens: candidate.tokens,
+                seconds: candidate.train_seconds,
+                seed: candidate.seed,
+                checkpoint: checkpoint.map(|path| path.to_string_lossy().into_owned()),
+            },
+            provenance: Provenance {
+                campaign: snapshot.campaign.name.clone(),
+                candidate: candidate.number,
+                origin: candidate.origin.clone(),
+                reference: candidate.reference.clone(),
+                rank: candidate.rank,
+                campaign_seed: snapshot.campaign.seed,
+                campaign_created_unix_s: snapshot.campaign.created_unix_s,
+                deltafront: env!("CARGO_PKG_VERSION"),
+                workers: workers
+                    .into_iter()
+                    .map(|row| Worker { role: row.role, worker: row.worker, device: row.device })
+                    .collect(),
+                campaign_file: snapshot.campaign.config_toml.clone(),
+            },
+        })
+    })?;
+    let text = match format(args)? {
+        Format::Json => serde_json::to_string_pretty(&config)? + "\n",
+        Format::Toml => {
+            toml::to_string_pretty(&config).context("cannot write the config as TOML")?
+        }
+    };
+    match &args.output {
+        None => std::io::stdout().write_all(text.as_bytes())?,
+        Some(file) => {
+            write_whole(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+            writeln!(std::io::stderr(), "wrote {}", file.display())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn format(args: &Args) -> anyhow::Result<Format> {
+    if let Some(format) = args.format {
+        return Ok(format);
+    }
+    match args.output.as_deref().and_then(Path::extension).and_then(|ending| ending.to_str()) {
+        Some("toml") => Ok(Format::Toml),
+        Some("json") | None => Ok(Format::Json),
+        Some(other) => {
+            bail!("the form of a .{other} file is unknown: add --format json or --format toml")
+        }
+    }
+}
+
+/// Writes beside the file and renames: a full disk leaves what was there before.
+fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = file.with_file_name(name);
+    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, file)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&part);
+    })
+}

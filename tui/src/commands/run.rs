@@ -1,0 +1,429 @@
+//! `deltafront run`
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use db::snapshot::CampaignState;
+use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
+use search::campaign::{Finish, Settings};
+use search::config::{CampaignFile, ConfigError, DataConfig, TrainingConfig};
+use search::proposals::Proposer;
+use search::references::ReferenceShape;
+use search::wire::Configure;
+
+use super::INTERRUPTED;
+use crate::driver::{self, Job, Program, Role, WorkerSpec};
+use crate::report;
+
+/// A campaign of that name that is in the database already goes on where it stood, also after a crash.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The campaign file; `deltafront init` writes one.
+    #[arg(default_value = "campaign.toml")]
+    file: PathBuf,
+    /// Plain lines instead of bars, as when stderr is not a terminal.
+    #[arg(long)]
+    plain: bool,
+}
+
+pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    let text = match std::fs::read_to_string(&args.file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "there is no {}; `deltafront init {0}` writes one to begin with",
+                args.file.display()
+            )
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", args.file.display()));
+        }
+    };
+    let file = CampaignFile::parse(&text)
+        .map_err(|error| anyhow::anyhow!("{}", pointed(&args.file, &text, &error)))?;
+    let folder = std::path::absolute(&args.file)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .context("cannot make the path of the campaign file absolute")?;
+    // Several trainers and the profiler talk at once, and SQLite's calls block.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(campaign(db, args, &text, &file, &folder))
+}
+
+/// Takes the campaign, drives it, gives it back and reports.
+async fn campaign(
+    db: &Path,
+    args: &Args,
+    text: &str,
+    file: &CampaignFile,
+    folder: &Path,
+) -> anyhow::Result<ExitCode> {
+    let data = absolute(&file.data, folder, &args.file, text)?;
+    let files = Files::beside(db, &file.name);
+    let job = job(file, &data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    if let Some(parent) = db.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    }
+    let store = Store::open(db, Access::ReadWrite).await?;
+    let new = NewCampaign {
+        name: file.name.clone(),
+        config_toml: text.to_owned(),
+        config_folder: folder.to_string_lossy().into_owned(),
+        seed: file.seed,
+        evaluations: file.search.evaluations,
+        tokens: file.training.tokens,
+        objectives: file.search.objectives.clone(),
+        latency: file.latency.clone(),
+    };
+    match store.create_campaign(&new).await {
+        Ok(()) => say(&format!("campaign `{}` begins in {}", file.name, db.display())),
+        Err(DbError::CampaignExists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let before = store.snapshot(&file.name).await?;
+    let again = command(db, &args.file);
+    if !before.candidates.is_empty() {
+        comparable(&before.campaign.config_toml, file, &args.file)?;
+        let done = before.candidates.iter().filter(|candidate| candidate.rank.is_some()).count();
+        let finished = before.campaign.state == CampaignState::Finished;
+        if finished && done >= file.search.evaluations as usize {
+            report::print(&store, &file.name, &files.folder).await?;
+            say(&format!(
+                "campaign `{}` is finished; raise `search.evaluations` above {done} in {} to go on with it",
+                file.name,
+                args.file.display()
+            ));
+            return Ok(ExitCode::SUCCESS);
+        }
+        say(&format!(
+            "campaign `{}` goes on: {done} of {} done",
+            file.name, file.search.evaluations
+        ));
+    }
+    let run = store.begin_run(&file.name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
+    if run.took_over {
+        say("the run before this one ended without a word; what it had finished is kept");
+    }
+    let driven = async {
+        files.make()?;
+        if before.campaign.config_toml != text {
+            store.apply(&run, &[Change::Settings(new)]).await?;
+        }
+        driver::drive(&store, &run, job).await
+    }
+    .await;
+    let end = match &driven {
+        Ok(Finish::Complete | Finish::Exhausted { .. }) => RunEnd::Finished,
+        Ok(Finish::Stopped) => RunEnd::Paused,
+        Ok(Finish::GaveUp { .. }) | Err(_) => RunEnd::Failed,
+    };
+    let given_back = store.end_run(&run, end).await;
+    let finish = match driven {
+        Ok(finish) => finish,
+        Err(error) => {
+            let hint = format!("nothing that was finished is lost; to go on: {again}");
+            return Err(anyhow::anyhow!("{error:#}\n{hint}"));
+        }
+    };
+    given_back?;
+    let code = match finish {
+        Finish::Complete => {
+            report::print(&store, &file.name, &files.folder).await?;
+            ExitCode::SUCCESS
+        }
+        Finish::Exhausted { reason } => {
+            report::print(&store, &file.name, &files.folder).await?;
+            say(&format!("the search ended early: {reason}"));
+            ExitCode::SUCCESS
+        }
+        Finish::Stopped => {
+            let after = store.snapshot(&file.name).await?;
+            let done = after.candidates.iter().filter(|candidate| candidate.rank.is_some()).count();
+            say(&format!(
+                "paused with {done} of {} done, all of it in {}; to go on: {again}",
+                file.search.evaluations,
+                db.display()
+            ));
+            ExitCode::from(INTERRUPTED)
+        }
+        Finish::GaveUp { reason } => {
+            bail!(
+                "gave up after {} candidates in a row failed, the last one because: {reason}\n\
+                 `deltafront show {}` has the logs; when the cause is gone, go on: {again}",
+                file.search.give_up_after,
+                file.name
+            );
+        }
+    };
+    store.close().await;
+    Ok(code)
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The command that goes on with the campaign.
+fn command(db: &Path, file: &Path) -> String {
+    let mut command = "deltafront run".to_owned();
+    if file != Path::new("campaign.toml") {
+        command = format!("{command} {}", file.display());
+    }
+    if db != Path::new("deltafront.db") {
+        command = format!("{command} --db {}", db.display());
+    }
+    command
+}
+
+/// The files of a campaign that are not in the database: `NAME-files/CAMPAIGN` beside it.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn beside(db: &Path, campaign: &str) -> Self {
+        let stem =
+            db.file_stem().map_or_else(|| "deltafront".into(), |stem| stem.to_string_lossy());
+        // A campaign may be called anything, a folder may not.
+        let name: String = campaign
+            .chars()
+            .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+            .collect();
+        let name = if name.starts_with('.') { format!("_{name}") } else { name };
+        let folder = db.with_file_name(format!("{stem}-files")).join(name);
+        Self { folder: std::path::absolute(&folder).unwrap_or(folder) }
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.folder.join("checkpoints")
+    }
+
+    fn log(&self, role: Role) -> PathBuf {
+        self.folder.join(format!("{}.log", role.word()))
+    }
+
+    fn make(&self) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.checkpoints())
+            .with_context(|| format!("cannot make the folder {}", self.checkpoints().display()))
+    }
+}
+
+/// What the driver needs, from what the file says.
+fn job(
+    file: &CampaignFile,
+    data: &DataConfig,
+    folder: &Path,
+    files: &Files,
+    bars: bool,
+) -> anyhow::Result<Job> {
+    let space = file.space()?;
+    let shape = ReferenceShape::of(&space);
+    let references = file
+        .references()
+        .into_iter()
+        .map(|reference| {
+            let stack = reference
+                .build(&shape)
+                .with_context(|| format!("reference stack `{}` in this space", reference.name()))?;
+            Ok((reference.name().to_owned(), stack))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let trainers = file.search.concurrency.max(1);
+    let program = match &file.evaluator.command {
+        Some(line) => Program::Shell { line: line.clone(), folder: folder.to_owned() },
+        None => Program::built_in(Role::Trainer)?,
+    };
+    let silence = Duration::try_from_secs_f64(file.evaluator.timeout_seconds)
+        .context("evaluator.timeout_seconds is too long")?;
+    let mut limits = file.search.limits.clone();
+    if let Some(budget) = file.latency.decode_budget_us {
+        limits.insert("decode_us".to_owned(), budget);
+    }
+    Ok(Job {
+        name: file.name.clone(),
+        settings: Settings {
+            seed: file.seed,
+            evaluations: file.search.evaluations,
+            objectives: file.search.objectives.clone(),
+            tokens: file.training.tokens,
+            latencies: Vec::new(),
+            limits,
+            attempts: file.search.attempts,
+            give_up_after: file.search.give_up_after,
+            quiet_timing: true,
+            time_whole_models: file.latency.time_whole_models,
+        },
+        latency: file.latency.clone(),
+        space,
+        proposer: Proposer {
+            algorithm: file.search.algorithm,
+            seed: file.seed,
+            start: file.search.start,
+            references,
+        },
+        trainer: WorkerSpec {
+            role: Role::Trainer,
+            program,
+            configure: Configure {
+                data: Some(data.clone()),
+                training: Some(with_threads(&file.training, trainers)),
+                latency: None,
+                checkpoints: Some(files.checkpoints()),
+            },
+            log: files.log(Role::Trainer),
+            silence,
+        },
+        trainers,
+        profiler: WorkerSpec {
+            role: Role::Profiler,
+            program: Program::built_in(Role::Profiler)?,
+            configure: Configure { latency: Some(file.latency.clone()), ..Configure::default() },
+            log: files.log(Role::Profiler),
+            silence,
+        },
+        bars,
+    })
+}
+
+/// `threads = 0` made a number: all cores over the number of trainers.
+fn with_threads(training: &TrainingConfig, trainers: u32) -> TrainingConfig {
+    let mut training = training.clone();
+    if training.threads == 0 {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
+        training.threads = (cores / trainers).max(1);
+    }
+    training
+}
+
+/// The data with absolute paths; they must lead somewhere.
+fn absolute(
+    data: &DataConfig,
+    folder: &Path,
+    file: &Path,
+    text: &str,
+) -> anyhow::Result<DataConfig> {
+    let found = |key: &str, path: &Path, what: &str| {
+        let path = folder.join(path);
+        if path.exists() {
+            return Ok(path);
+        }
+        let line = text.lines().position(|line| {
+            line.trim_start()
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.trim_start().starts_with('='))
+        });
+        let message = format!("data.{key}: there is no {}; {what}", path.display());
+        Err(anyhow::anyhow!("{}", pointed_line(file, text, line.map(|line| line + 1), &message)))
+    };
+    Ok(DataConfig {
+        corpus: found(
+            "corpus",
+            &data.corpus,
+            "name a text file, a folder of .txt files, a .jsonl or a .bin file",
+        )?,
+        tokenizer: data
+            .tokenizer
+            .as_ref()
+            .map(|path| {
+                found("tokenizer", path, "name a Hugging Face tokenizer.json, or leave the key out")
+            })
+            .transpose()?,
+        validation_fraction: data.validation_fraction,
+    })
+}
+
+/// An error of the campaign file with the line it is about.
+fn pointed(file: &Path, text: &str, error: &ConfigError) -> String {
+    let key = if error.key.is_empty() { String::new() } else { format!("{}: ", error.key) };
+    let mut lines = pointed_line(file, text, Some(error.line), &format!("{key}{}", error.message));
+    let width = text
+        .get(error.span.clone())
+        .map_or(1, |marked| marked.lines().next().map_or(1, |line| line.chars().count()))
+        .max(1);
+    let margin = error.line.to_string().len() + 3;
+    let indent = " ".repeat(margin + error.column.saturating_sub(1));
+    lines.push_str(&format!("\n{indent}{}", "^".repeat(width)));
+    lines
+}
+
+fn pointed_line(file: &Path, text: &str, line: Option<usize>, message: &str) -> String {
+    let Some(number) = line else { return format!("{}: {message}", file.display()) };
+    let shown = text.lines().nth(number.saturating_sub(1)).unwrap_or_default();
+    format!("{}:{number}: {message}\n{number} | {shown}", file.display())
+}
+
+/// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
+const HARMLESS: [&str; 9] = [
+    "search.algorithm",
+    "search.evaluations",
+    "search.start",
+    "search.references",
+    "search.concurrency",
+    "search.attempts",
+    "search.give_up_after",
+    "evaluator.timeout_seconds",
+    "latency.time_whole_models",
+];
+
+/// Refuses a file that would mix results that cannot be compared.
+fn comparable(stored: &str, file: &CampaignFile, path: &Path) -> anyhow::Result<()> {
+    let stored = CampaignFile::parse(stored).map_err(|error| {
+        anyhow::anyhow!("the campaign's own file, as it was stored, does not parse: {error}")
+    })?;
+    let mut changes = Vec::new();
+    let (before, after) = (serde_json::to_value(stored)?, serde_json::to_value(file)?);
+    differences("", &before, &after, &mut changes);
+    changes.retain(|(key, _)| {
+        !HARMLESS.iter().any(|harmless| key == harmless || key.starts_with(&format!("{harmless}.")))
+    });
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> =
+        changes.iter().map(|(key, change)| format!("  {key}: {change}")).collect();
+    bail!(
+        "{} has changed since campaign `{}` began, in what its results depend on:\n{}\n\
+         give the changed campaign another `name`, or change these back to go on with this one",
+        path.display(),
+        file.name,
+        list.join("\n")
+    );
+}
+
+/// The keys at which two values differ, and how.
+fn differences(
+    key: &str,
+    before: &serde_json::Value,
+    after: &serde_json::Value,
+    found: &mut Vec<(String, String)>,
+) {
+    use serde_json::Value::{Null, Object};
+    let nothing = serde_json::Map::new();
+    let (old, new) = match (before, after) {
+        (Object(old), Object(new)) => (old, new),
+        (Object(old), Null) => (old, &nothing),
+        (Null, Object(new)) => (&nothing, new),
+        _ => {
+            if before != after {
+                let word = |value: &serde_json::Value| {
+                    if value.is_null() { "nothing".to_owned() } else { value.to_string() }
+                };
+                found.push((key.to_owned(), format!("{} → {}", word(before), word(after))));
+            }
+            return;
+        }
+    };
+    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        differences(&key, old.get(name).unwrap_or(&Null), new.get(name).unwrap_or(&Null), found);
+    }
+}

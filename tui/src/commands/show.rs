@@ -1,0 +1,207 @@
+//! `deltafront show`
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use db::Store;
+use db::snapshot::{Candidate, CandidateState, Snapshot};
+use serde_json::json;
+use tui::{drawing, quantity};
+
+use super::{block_on, campaign_name, candidate, list, open};
+use crate::{report, words};
+
+/// A candidate is named by its number, the first digits of its id, or the name of its reference stack.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The campaign; may be left out when the database holds only one.
+    campaign: Option<String>,
+    /// The candidate; without it the whole campaign.
+    candidate: Option<String>,
+    /// All candidates, not only the front and the reference stacks.
+    #[arg(long)]
+    all: bool,
+    /// What happened in the campaign, in order.
+    #[arg(long)]
+    log: bool,
+    /// The campaign file as it was given.
+    #[arg(long)]
+    config: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let store = open(db).await?;
+        let name = campaign_name(&store, args.campaign.as_deref()).await?;
+        let snapshot = store.snapshot(&name).await?;
+        let mut stdout = std::io::stdout();
+        let text = if args.config {
+            snapshot.campaign.config_toml.clone()
+        } else if let Some(word) = &args.candidate {
+            let candidate = candidate(&snapshot, word)?;
+            if args.json {
+                pretty(&candidate_json(candidate))?
+            } else {
+                candidate_text(&snapshot, candidate)
+            }
+        } else if args.json {
+            pretty(&campaign_json(&store, &snapshot).await?)?
+        } else if args.log {
+            log(&store, &name).await?
+        } else {
+            report::campaign(&snapshot, args.all)
+        };
+        stdout.write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Everything about one candidate.
+fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
+    let campaign = &snapshot.campaign;
+    let mut text =
+        format!("candidate {} of {}, id {}\n", candidate.number, campaign.name, candidate.id);
+    let mut rows = vec![vec!["origin".to_owned(), candidate.origin.clone()]];
+    let state = match &candidate.state {
+        CandidateState::Proposed => "proposed, waits for its latency".to_owned(),
+        CandidateState::Training => "in training or waiting for it".to_owned(),
+        CandidateState::Done => match candidate.rank {
+            Some(0) => "done, on the front".to_owned(),
+            Some(rank) => format!("done, rank {rank} behind the front"),
+            None => "done".to_owned(),
+        },
+        CandidateState::Infeasible { reason } => format!("dropped untrained: {reason}"),
+        CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
+    };
+    rows.push(vec!["state".to_owned(), state]);
+    for (name, value) in &candidate.values {
+        let mut shown = quantity::named(name, *value);
+        let whole = match name.as_str() {
+            "decode_us" => candidate.decode_whole.as_ref(),
+            "prefill_us" => candidate.prefill_whole.as_ref(),
+            _ => None,
+        };
+        if let Some(whole) = whole {
+            let off = 100.0 * (value.mean / whole.median_us - 1.0);
+            shown = format!(
+                "{shown} from its parts, {} as a whole ({off:+.1} %; {}, {:.0} % other load)",
+                report::timing(whole),
+                words::count(whole.samples as usize, "sample"),
+                100.0 * whole.other_load
+            );
+        }
+        rows.push(vec![quantity::title(name).to_owned(), shown]);
+    }
+    if candidate.tokens > 0 {
+        let mut trained = format!(
+            "{} of {} tokens in {}, seed {}",
+            quantity::scaled(candidate.tokens as f64),
+            quantity::scaled(campaign.tokens as f64),
+            quantity::duration(candidate.train_seconds),
+            candidate.seed
+        );
+        if let Some((_, loss)) = candidate.curve.last() {
+            trained
+                .push_str(&format!(", training loss {} at the end", quantity::significant(*loss)));
+        }
+        rows.push(vec!["training".to_owned(), trained]);
+    }
+    rows.push(vec!["stack".to_owned(), candidate.architecture.to_string()]);
+    text.push_str(&words::table("ll", &rows));
+    text.push('\n');
+    let context = campaign.latency.decode_context;
+    let drawn = drawing::to_text(
+        &candidate.architecture,
+        context,
+        report::width().min(100),
+        report::colour(),
+    );
+    text.push_str(drawn.trim_end());
+    text.push('\n');
+    if let CandidateState::Failed { log, .. } = &candidate.state
+        && !log.trim().is_empty()
+    {
+        text.push_str("\nthe last lines of its log:\n");
+        for line in log.lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+async fn log(store: &Store, name: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let mut begin = None;
+    for event in store.events(name, 0).await? {
+        let begin = *begin.get_or_insert(event.at_unix_s);
+        let after = quantity::duration((event.at_unix_s - begin) as f64);
+        text.push_str(&format!(
+            "after {after}: {}: {}\n",
+            event.kind,
+            event.body.replace('\n', "\n    ")
+        ));
+    }
+    Ok(text)
+}
+
+async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<serde_json::Value> {
+    let campaign = &snapshot.campaign;
+    let workers: Vec<serde_json::Value> = store
+        .workers(&campaign.name)
+        .await?
+        .into_iter()
+        .map(|row| json!({ "role": row.role, "worker": row.worker, "device": row.device }))
+        .collect();
+    let candidates: Vec<serde_json::Value> =
+        snapshot.candidates.iter().map(candidate_json).collect();
+    Ok(json!({
+        "name": campaign.name,
+        "state": list::state_word(campaign.state),
+        "evaluations": campaign.evaluations,
+        "seed": campaign.seed,
+        "objectives": campaign.objectives,
+        "latency": campaign.latency,
+        "tokens": campaign.tokens,
+        "created_unix_s": campaign.created_unix_s,
+        "active_seconds": campaign.active_seconds,
+        "workers": workers,
+        "candidates": candidates,
+    }))
+}
+
+fn candidate_json(candidate: &Candidate) -> serde_json::Value {
+    let (state, reason, log) = match &candidate.state {
+        CandidateState::Proposed => ("proposed", None, None),
+        CandidateState::Training => ("training", None, None),
+        CandidateState::Done => ("done", None, None),
+        CandidateState::Infeasible { reason } => ("infeasible", Some(reason), None),
+        CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
+    };
+    json!({
+        "number": candidate.number,
+        "id": candidate.id,
+        "text": candidate.architecture.to_string(),
+        "architecture": candidate.architecture,
+        "reference": candidate.reference,
+        "origin": candidate.origin,
+        "state": state,
+        "reason": reason,
+        "log": log,
+        "rank": candidate.rank,
+        "values": candidate.values,
+        "decode_whole": candidate.decode_whole,
+        "prefill_whole": candidate.prefill_whole,
+        "curve": candidate.curve,
+        "seed": candidate.seed,
+        "tokens": candidate.tokens,
+        "train_seconds": candidate.train_seconds,
+    })
+}

@@ -1,0 +1,311 @@
+//! One place for a worker: keeps a process running in it, hands it one request at a time, and turns everything that can
+//! go wrong with it into a failed attempt.
+
+use std::path::Path;
+use std::time::Duration;
+
+use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::child::Process;
+use super::spec::{Program, Role, WorkerSpec};
+
+/// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
+const HELLO: Duration = Duration::from_secs(120);
+/// How long a worker that was told to stop may take to do so.
+const STOP: Duration = Duration::from_secs(10);
+/// How long letting a worker go may take in all.
+const CLOSE: Duration = Duration::from_secs(5);
+/// Times in a row that a worker may leave or not start without having been asked anything.
+const STARTS: u32 = 3;
+/// Characters of an offending line that are kept.
+const LINE: usize = 200;
+
+/// What a slot tells the driver.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A worker stands ready; again after each restart.
+    Ready(Hello),
+    /// Progress, or the final reply to the request.
+    Reply(Reply),
+    /// The worker failed at the request.
+    Failed {
+        refusal: Refusal,
+        /// The last lines of its stderr.
+        log: String,
+    },
+    /// No worker can be had in this slot: nothing the campaign could do would help.
+    Broken { reason: String, log: String },
+}
+
+/// A slot as the driver holds it. Dropping it lets the worker go.
+pub(crate) struct Slot {
+    pub(crate) role: Role,
+    /// The request that its worker is at.
+    pub(crate) request: Option<u64>,
+    orders: mpsc::UnboundedSender<Request>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Slot {
+    /// Starts a worker; news come as (index, news).
+    pub(crate) fn open(
+        index: usize,
+        spec: WorkerSpec,
+        news: mpsc::UnboundedSender<(usize, News)>,
+    ) -> Self {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let role = spec.role;
+        let task = tokio::spawn(async move {
+            let tell = |what| {
+                let _ = news.send((index, what));
+            };
+            if let Err((reason, log)) = keep(&spec, receiver, &tell).await {
+                tell(News::Broken { reason, log });
+            }
+        });
+        Self { role, request: None, orders, task }
+    }
+
+    /// Hands over a request, or a stop. If the slot is broken, its news says so.
+    pub(crate) fn send(&self, request: Request) {
+        let _ = self.orders.send(request);
+    }
+
+    /// Lets the worker go and waits until it is gone.
+    pub(crate) async fn close(mut self) {
+        drop(self.orders);
+        if tokio::time::timeout(CLOSE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+/// Why a slot came to its end: one sentence and a log.
+pub(crate) type Broken = (String, String);
+
+/// Keeps a worker running until no more orders come.
+async fn keep(
+    spec: &WorkerSpec,
+    mut orders: mpsc::UnboundedReceiver<Request>,
+    tell: &(impl Fn(News) + Sync),
+) -> Result<(), Broken> {
+    let mut was_ready = false;
+    let mut troubles = 0;
+    loop {
+        let trouble = match hire(spec).await {
+            // What cannot be started the first time cannot be started the next time either.
+            Err(broken) if !was_ready => return Err(broken),
+            Err(broken) => Some(broken),
+            Ok((process, hello)) => {
+                was_ready = true;
+                tell(News::Ready(hello));
+                match attend(spec, process, &mut orders, tell).await? {
+                    Leave::Dismissed => return Ok(()),
+                    Leave::LostAtWork => None,
+                    Leave::LostIdle(broken) => Some(broken),
+                }
+            }
+        };
+        match trouble {
+            // A failed attempt is the campaign's to count.
+            None => troubles = 0,
+            Some(broken) => {
+                troubles += 1;
+                if troubles >= STARTS {
+                    return Err(broken);
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Starts a worker only to hear what it says of itself.
+pub(crate) async fn ask(role: Role, program: &Program) -> Result<Hello, Broken> {
+    let (process, hello) = meet(role, program, None).await?;
+    process.dismiss().await;
+    Ok(hello)
+}
+
+/// Starts a process, hears its hello and configures it.
+async fn hire(spec: &WorkerSpec) -> Result<(Process, Hello), Broken> {
+    let (mut process, hello) = meet(spec.role, &spec.program, Some(&spec.log)).await?;
+    if process.send(&Request::Configure(spec.configure.clone())).await {
+        return Ok((process, hello));
+    }
+    let (ended, log) = process.end().await;
+    Err((format!("the {} {} {ended} after its hello", spec.role.word(), spec.program), log))
+}
+
+/// Starts a process and hears its hello.
+async fn meet(
+    role: Role,
+    program: &Program,
+    log: Option<&Path>,
+) -> Result<(Process, Hello), Broken> {
+    let name = format!("the {} {program}", role.word());
+    let mut process =
+        Process::start(program, log).map_err(|error| (format!("{error:#}"), String::new()))?;
+    let reason = match tokio::time::timeout(HELLO, process.line()).await {
+        Err(_) => format!("{name} did not say hello within {} s", HELLO.as_secs()),
+        Ok(None) => {
+            let (ended, log) = process.end().await;
+            return Err((format!("{name} {ended} before it said hello"), log));
+        }
+        Ok(Some(line)) => match serde_json::from_str(&line) {
+            Ok(Reply::Hello(hello)) if hello.protocol != PROTOCOL => format!(
+                "{name} speaks protocol {}, this deltafront {PROTOCOL}: build both from the same source",
+                hello.protocol
+            ),
+            Ok(Reply::Hello(hello)) if !hello.can.iter().any(|can| can == role.duty()) => {
+                format!("{name} cannot `{}`, only {}", role.duty(), hello.can.join(", "))
+            }
+            Ok(Reply::Hello(hello)) => return Ok((process, hello)),
+            _ => format!(
+                "the first line of {name} must be a hello (its log belongs on stderr), got `{}`",
+                shortened(&line)
+            ),
+        },
+    };
+    let (_, log) = process.end().await;
+    Err((reason, log))
+}
+
+/// How the time with one process ended.
+enum Leave {
+    /// No more orders: the worker was let go.
+    Dismissed,
+    /// The process is gone, and the request with it; another process is needed.
+    LostAtWork,
+    /// The process is gone though nothing was asked of it.
+    LostIdle(Broken),
+}
+
+/// The time with one process.
+async fn attend(
+    spec: &WorkerSpec,
+    mut process: Process,
+    orders: &mut mpsc::UnboundedReceiver<Request>,
+    tell: &(impl Fn(News) + Sync),
+) -> Result<Leave, Broken> {
+    let mut running: Option<u64> = None;
+    let mut stopping = false;
+    let mut deadline = Instant::now();
+    loop {
+        // The reason why this process cannot be kept; none while all is well.
+        let lost: Option<String> = tokio::select! {
+            order = orders.recv() => match order {
+                None => {
+                    process.dismiss().await;
+                    return Ok(Leave::Dismissed);
+                }
+                Some(request @ Request::Stop { id }) => {
+                    if running == Some(id) {
+                        stopping = true;
+                        deadline = Instant::now() + STOP;
+                        process.send(&request).await;
+                    }
+                    None
+                }
+                Some(request) => {
+                    running = id_of_request(&request);
+                    stopping = false;
+                    deadline = Instant::now() + spec.silence;
+                    process.clear_tail();
+                    // A worker that does not listen is about to end: its stdout says so next.
+                    process.send(&request).await;
+                    None
+                }
+            },
+            line = process.line() => match line {
+                None => Some(String::new()),
+                Some(line) => match serde_json::from_str::<Reply>(&line) {
+                    Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason })) => {
+                        let (_, log) = process.end().await;
+                        return Err((reason, log));
+                    }
+                    Ok(reply) => {
+                        match (id_of_reply(&reply), running) {
+                            (Some(id), Some(now)) if id == now => {
+                                if matches!(reply, Reply::Progress(_)) {
+                                    if !stopping {
+                                        deadline = Instant::now() + spec.silence;
+                                    }
+                                    tell(News::Reply(reply));
+                                } else {
+                                    running = None;
+                                    tell(match reply {
+                                        Reply::Failed(refusal) => News::Failed { refusal, log: process.tail() },
+                                        reply => News::Reply(reply),
+                                    });
+                                }
+                            }
+                            // A late answer to something that is not waited for any more.
+                            _ => {}
+                        }
+                        None
+                    }
+                    Err(error) => Some(offence(&line, &error)),
+                },
+            },
+            () = tokio::time::sleep_until(deadline), if running.is_some() => Some(if stopping {
+                format!("did not stop within {} s", STOP.as_secs())
+            } else {
+                format!("said nothing for {} s", spec.silence.as_secs_f64())
+            }),
+        };
+        if let Some(mut reason) = lost {
+            let (ended, log) = process.end().await;
+            if reason.is_empty() {
+                reason = ended;
+            }
+            let reason = format!("the {} {} {reason}", spec.role.word(), spec.program);
+            return Ok(match running {
+                Some(id) => {
+                    tell(News::Failed { refusal: Refusal { id, reason }, log });
+                    Leave::LostAtWork
+                }
+                None => Leave::LostIdle((reason, log)),
+            });
+        }
+    }
+}
+
+fn id_of_request(request: &Request) -> Option<u64> {
+    match request {
+        Request::Configure(_) | Request::Stop { .. } => None,
+        Request::Evaluate(request) => Some(request.id),
+        Request::Measure(request) => Some(request.id),
+        Request::MeasureWhole(request) => Some(request.id),
+    }
+}
+
+fn id_of_reply(reply: &Reply) -> Option<u64> {
+    match reply {
+        Reply::Hello(_) => None,
+        Reply::Progress(reply) => Some(reply.id),
+        Reply::Result(reply) => Some(reply.id),
+        Reply::Timing(reply) => Some(reply.id),
+        Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
+    }
+}
+
+/// What is wrong with a line.
+fn offence(line: &str, error: &serde_json::Error) -> String {
+    let line_kept = shortened(line);
+    // JSON has no NaN: Python writes the bare word, Rust `null`.
+    if ["NaN", "Infinity", ":null"].iter().any(|word| line.contains(word)) {
+        format!("gave a value that is not finite: `{line_kept}`")
+    } else {
+        format!("wrote a line that is not a reply ({error}): `{line_kept}`")
+    }
+}
+
+fn shortened(line: &str) -> String {
+    if line.chars().count() <= LINE {
+        return line.to_owned();
+    }
+    line.chars().take(LINE).chain(['…']).collect()
+}

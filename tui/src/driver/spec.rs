@@ -1,0 +1,143 @@
+//! Which program a worker is, and how it is started.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use search::wire::Configure;
+use tokio::process::Command;
+
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Trains proxies.
+    Trainer,
+    /// Times parts and whole models.
+    Profiler,
+}
+
+impl Role {
+    /// The word in the store and in messages.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Trainer => "trainer",
+            Self::Profiler => "profiler",
+        }
+    }
+
+    /// The built-in program.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Trainer => "deltafront-train",
+            Self::Profiler => "deltafront-profile",
+        }
+    }
+
+    /// The crate that builds it.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Trainer => "evaluator",
+            Self::Profiler => "profiles",
+        }
+    }
+
+    /// The variable that names another program: for tests, and for workers that lie elsewhere.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Self::Trainer => "DELTAFRONT_TRAIN",
+            Self::Profiler => "DELTAFRONT_PROFILE",
+        }
+    }
+
+    /// The request it must be able to answer.
+    pub(crate) fn duty(self) -> &'static str {
+        match self {
+            Self::Trainer => "evaluate",
+            Self::Profiler => "measure",
+        }
+    }
+}
+
+/// How to start a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A program of ours.
+    File(PathBuf),
+    /// The user's own command line, run by the shell in the folder of the campaign file.
+    Shell {
+        /// The command line.
+        line: String,
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+impl Program {
+    /// The built-in worker: the one its variable names, else the one beside this program.
+    pub(crate) fn built_in(role: Role) -> anyhow::Result<Self> {
+        let file = if let Some(file) = std::env::var_os(role.variable()) {
+            PathBuf::from(file)
+        } else {
+            let this =
+                std::env::current_exe().context("cannot find out where this program lies")?;
+            let name = format!("{}{}", role.program(), std::env::consts::EXE_SUFFIX);
+            this.parent().unwrap_or(Path::new(".")).join(name)
+        };
+        if !file.is_file() {
+            bail!(
+                "the {} {} is not there; build it with `cargo build --release -p {}` (`make setup` first), \
+                 or name it by the variable {}",
+                role.word(),
+                file.display(),
+                role.package(),
+                role.variable()
+            );
+        }
+        Ok(Self::File(file))
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = match self {
+            Self::File(file) => Command::new(file),
+            Self::Shell { line, folder } => {
+                let mut command = Command::new("sh");
+                command.arg("-c").arg(line).current_dir(folder);
+                command
+            }
+        };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        // A group of its own: Ctrl-C in the terminal reaches the driver alone, which then stops its workers in order;
+        // and a worker is ended together with the processes it started.
+        #[cfg(unix)]
+        command.process_group(0);
+        command
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => {
+                write!(f, "{}", file.file_name().unwrap_or(file.as_os_str()).to_string_lossy())
+            }
+            Self::Shell { line, .. } => write!(f, "`{line}`"),
+        }
+    }
+}
+
+/// Everything about a worker that stays the same when it is started again.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerSpec {
+    pub(crate) role: Role,
+    pub(crate) program: Program,
+    /// Sent after each hello.
+    pub(crate) configure: Configure,
+    /// The file that its stderr is added to.
+    pub(crate) log: PathBuf,
+    /// A busy worker that says nothing for this long has failed.
+    pub(crate) silence: std::time::Duration,
+}

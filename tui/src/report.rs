@@ -1,0 +1,221 @@
+//! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use db::Store;
+use db::snapshot::{Campaign, Candidate, CandidateState, Snapshot};
+use search::latency::Timing;
+use tui::{plot, quantity};
+
+use crate::words;
+
+/// Prints the result of a campaign to stdout, with the files it wrote and what to do next.
+pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Result<()> {
+    let snapshot = store.snapshot(name).await?;
+    let mut stdout = std::io::stdout();
+    write!(stdout, "{}", campaign(&snapshot, false))?;
+    let db = store.path();
+    writeln!(stdout, "\nfiles")?;
+    writeln!(stdout, "  {}  every candidate, value, curve and latency", db.display())?;
+    writeln!(stdout, "  {}  checkpoints and the workers' logs", shown_path(files))?;
+    let flag = if db == Path::new("deltafront.db") {
+        String::new()
+    } else {
+        format!(" --db {}", db.display())
+    };
+    let name = quoted(name);
+    let pick =
+        snapshot.candidates.iter().filter(|c| c.rank == Some(0)).min_by(|a, b| by_loss(a, b));
+    writeln!(stdout, "\nnext")?;
+    writeln!(stdout, "  deltafront browse{flag} {name}")?;
+    if let Some(best) = pick {
+        let number = best.number;
+        writeln!(stdout, "  deltafront show{flag} {name} {number}")?;
+        writeln!(
+            stdout,
+            "  deltafront export{flag} {name} {number} --format json -o stack-{number}.json"
+        )?;
+    }
+    Ok(())
+}
+
+fn by_loss(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    let loss =
+        |c: &Candidate| c.values.get("bits_per_byte").map_or(f64::INFINITY, |value| value.mean);
+    loss(a).total_cmp(&loss(b))
+}
+
+/// Relative to the current folder where that is shorter.
+fn shown_path(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
+/// A name as it must stand in a shell.
+fn quoted(name: &str) -> String {
+    if name.chars().all(|c| c.is_alphanumeric() || "-_./".contains(c)) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    }
+}
+
+/// Whether stdout takes colours.
+pub(crate) fn colour() -> bool {
+    std::io::stdout().is_terminal() && tui::theme::Theme::from_env().colour
+}
+
+/// Columns of the terminal; 100 where there is none.
+pub(crate) fn width() -> u16 {
+    if !std::io::stdout().is_terminal() {
+        return 100;
+    }
+    ratatui::crossterm::terminal::size().map_or(100, |(columns, _)| columns.clamp(40, 140))
+}
+
+/// Headline, plot and table: the front and the reference stacks, or all candidates.
+pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
+    let mut text = headline(snapshot);
+    if snapshot.candidates.iter().any(|candidate| candidate.rank.is_some()) {
+        text.push('\n');
+        text.push_str(plot::to_text(snapshot, width().min(110), 24, colour()).trim_end());
+        text.push('\n');
+    }
+    let rows: Vec<&Candidate> = snapshot
+        .candidates
+        .iter()
+        .filter(|c| all || c.rank == Some(0) || c.reference.is_some())
+        .collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&candidates(&snapshot.campaign, rows));
+    }
+    text
+}
+
+fn headline(snapshot: &Snapshot) -> String {
+    let campaign = &snapshot.campaign;
+    let count = |is: fn(&Candidate) -> bool| snapshot.candidates.iter().filter(|c| is(c)).count();
+    let done = count(|c| c.state == CandidateState::Done);
+    let failed = count(|c| matches!(c.state, CandidateState::Failed { .. }));
+    let dropped = count(|c| matches!(c.state, CandidateState::Infeasible { .. }));
+    let front = count(|c| c.rank == Some(0));
+    let state = crate::commands::list::state_word(campaign.state);
+    let mut text =
+        format!("campaign {}, {state}: {done} of {} done", campaign.name, campaign.evaluations);
+    if failed > 0 {
+        text.push_str(&format!(", {failed} failed"));
+    }
+    if dropped > 0 {
+        text.push_str(&format!(", {dropped} dropped untrained"));
+    }
+    text.push_str(&format!(", {front} on the front; seed {}", campaign.seed));
+    if campaign.active_seconds > 0.0 {
+        let per_minute = 60.0 * done as f64 / campaign.active_seconds;
+        text.push_str(&format!(
+            "; {} of work, {per_minute:.1} candidates a minute",
+            quantity::duration(campaign.active_seconds)
+        ));
+    }
+    text.push('\n');
+    text
+}
+
+/// A table of candidates, the fastest first, those without a latency last.
+fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
+    let latency =
+        |c: &Candidate| c.values.get("decode_us").map_or(f64::INFINITY, |value| value.mean);
+    list.sort_by(|a, b| latency(a).total_cmp(&latency(b)).then(a.number.cmp(&b.number)));
+    let mut values: Vec<&str> = campaign.objectives.iter().map(String::as_str).collect();
+    for name in ["decode_us", "prefill_us", "parameters"] {
+        if !values.contains(&name) {
+            values.push(name);
+        }
+    }
+    let mut heading = vec!["#".to_owned(), String::new()];
+    let mut align = "rl".to_owned();
+    for name in &values {
+        heading.push(quantity::title(name).to_owned());
+        align.push('r');
+        if is_latency(name) {
+            heading.push("whole".to_owned());
+            align.push('r');
+        }
+    }
+    heading.push("stack".to_owned());
+    let mut rows = vec![heading];
+    for candidate in &list {
+        let mut row = vec![candidate.number.to_string(), mark(candidate)];
+        for name in &values {
+            let value = candidate.values.get(*name);
+            row.push(value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value)));
+            if is_latency(name) {
+                row.push(whole(candidate, name).map_or_else(|| "–".to_owned(), timing));
+            }
+        }
+        row.push(what(candidate));
+        rows.push(row);
+    }
+    let mut text = words::table(&align, &rows);
+    text.push_str(
+        "●: on the front, ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
+         the model\ntimed as one, ± half the interquartile range.",
+    );
+    let disturbed = list.iter().any(|c| {
+        [&c.decode_whole, &c.prefill_whole].into_iter().flatten().any(Timing::is_disturbed)
+    });
+    if disturbed {
+        text.push_str(" ~: other processes loaded the machine.");
+    }
+    text.push('\n');
+    text
+}
+
+fn is_latency(name: &str) -> bool {
+    matches!(name, "decode_us" | "prefill_us")
+}
+
+fn whole<'a>(candidate: &'a Candidate, name: &str) -> Option<&'a Timing> {
+    match name {
+        "decode_us" => candidate.decode_whole.as_ref(),
+        "prefill_us" => candidate.prefill_whole.as_ref(),
+        _ => None,
+    }
+}
+
+/// A measured time: `95.1 ±0.8`, with `~` when it was disturbed.
+pub(crate) fn timing(timing: &Timing) -> String {
+    let value = search::wire::Value {
+        mean: timing.median_us,
+        standard_error: (timing.spread_us > 0.0).then_some(timing.spread_us),
+    };
+    let disturbed = if timing.is_disturbed() { " ~" } else { "" };
+    format!("{}{disturbed}", quantity::measured(value))
+}
+
+fn mark(candidate: &Candidate) -> String {
+    match (candidate.rank, &candidate.reference) {
+        (Some(0), Some(_)) => "●◆",
+        (Some(0), None) => "●",
+        (_, Some(_)) => " ◆",
+        _ => "",
+    }
+    .to_owned()
+}
+
+/// The stack in the room that a line leaves, or why there is nothing else to say of it.
+fn what(candidate: &Candidate) -> String {
+    let stack = quantity::shortened(&candidate.architecture.to_string(), 72);
+    let stack = match &candidate.reference {
+        Some(name) => format!("{name}: {stack}"),
+        None => stack,
+    };
+    match &candidate.state {
+        CandidateState::Done => stack,
+        CandidateState::Proposed => format!("(waits for its latency) {stack}"),
+        CandidateState::Training => format!("(in training) {stack}"),
+        CandidateState::Infeasible { reason } => format!("(dropped: {reason}) {stack}"),
+        CandidateState::Failed { reason, .. } => format!("(failed: {reason}) {stack}"),
+    }
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# A profiler that speaks the wire protocol and times nothing: a part takes as many µs as its request has characters.
+#   FAKE_PROFILER=slow S   takes S seconds for each measurement
+#   FAKE_DEVICE            the device it claims to be
+set -u
+mode=${FAKE_PROFILER:-}
+echo '{"type":"hello","protocol":1,"worker":"fake-profile 1.0","can":["measure","measure_whole"],"device":"'"${FAKE_DEVICE:-cpu: fake}"'","kernels":"fake-1"}'
+while IFS= read -r line; do
+    case $line in
+    '{"type":"measure'*)
+        id=${line#*'"id":'}
+        id=${id%%,*}
+        echo "$id" >>"$FAKE_FOLDER/measurements"
+        case $mode in slow*) sleep "${mode#* }" ;; esac
+        case $line in
+        '{"type":"measure_whole"'*) time=$((${#line} % 500 + 300)) ;;
+        *) time=$((${#line} % 50 + 20)) ;;
+        esac
+        echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":0.01,"kernels":"fake-1"}'
+        ;;
+    esac
+done

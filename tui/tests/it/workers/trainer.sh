@@ -1,0 +1,48 @@
+#!/bin/sh
+# A trainer that speaks the wire protocol and trains nothing. Its losses depend on the architecture alone.
+# FAKE_TRAINER says how it misbehaves, and FAKE_FOLDER is where it counts:
+#   exit N, garbage N, nan N, hang N   at its Nth evaluation (of all processes together); `exit *` at every one
+#   deaf                               never stops when told to
+#   mute                               exits before its hello
+#   configure                          refuses its configuration
+#   slow S                             takes S seconds for each evaluation
+set -u
+mode=${FAKE_TRAINER:-}
+what=${mode%% *}
+at=${mode#* }
+if [ "$what" = mute ]; then echo "cannot load libfoo.so" >&2; exit 127; fi
+echo '{"type":"hello","protocol":1,"worker":"fake-train 1.0","can":["evaluate"],"device":"cpu: fake"}'
+while IFS= read -r line; do
+    case $line in
+    '{"type":"configure"'*)
+        if [ "$what" = configure ]; then
+            echo '{"type":"failed","id":0,"reason":"the corpus has 12 tokens, fewer than one sequence of 256"}'
+        fi
+        ;;
+    '{"type":"evaluate"'*)
+        id=${line#*'"id":'}
+        id=${id%%,*}
+        echo "$id" >>"$FAKE_FOLDER/evaluations"
+        count=$(wc -l <"$FAKE_FOLDER/evaluations")
+        echo "evaluation $count begins" >&2
+        hit=no
+        if [ "$at" = "$((count))" ] || [ "$at" = '*' ]; then hit=yes; fi
+        loss=$((${#line} % 900 + 100))
+        echo '{"type":"progress","id":'"$id"',"step":1,"tokens":4096,"tokens_total":65536,"loss":5.5,"tokens_per_second":1000}'
+        echo '{"type":"progress","id":'"$id"',"step":8,"tokens":32768,"tokens_total":65536,"loss":3.25,"tokens_per_second":2000}'
+        case $what-$hit in
+        exit-yes) echo "terminate called: out of luck" >&2; exit 3 ;;
+        garbage-yes) echo 'Epoch 1: loss 3.2'; continue ;;
+        nan-yes) echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":NaN}},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
+        hang-yes) sleep 1000; continue ;;
+        slow-*) sleep "$at" ;;
+        esac
+        echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
+        ;;
+    '{"type":"stop"'*)
+        id=${line#*'"id":'}
+        id=${id%%\}*}
+        echo '{"type":"infeasible","id":'"$id"',"reason":"stopped"}'
+        ;;
+    esac
+done
