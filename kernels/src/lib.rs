@@ -28,5 +28,11 @@ pub mod short_conv;
 pub mod swiglu;
 pub mod timing;
 
-/// The version of the kernels, which stands beside every latency: timings of different versions are not compared.
-pub const VERSION: &str = concat!("kernels ", env!("CARGO_PKG_VERSION"));
+/// Raised by every change that makes a kernel faster or slower.
+const REVISION: u32 = 1;
+
+/// The version of the kernels that run here, which stands beside every latency: timings of different versions are not
+/// compared. It holds the instruction set, `kernels 0.1.0 r1 avx512`.
+pub fn version() -> String {
+    format!("kernels {} r{REVISION} {}", env!("CARGO_PKG_VERSION"), cpu::Level::best().name())
+}

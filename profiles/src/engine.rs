@@ -15,7 +15,7 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use search::Architecture;
 
 use crate::error::ProfileError;
-use crate::weights::Weights;
+use crate::weights::{SplitMix, Weights};
 use scratch::{Run, Scratch};
 use sublayer::{Memory, Sublayer};
 
@@ -90,11 +90,11 @@ impl Head {
         self.logits.bytes()
     }
 
-    fn d_model(&self) -> usize {
+    pub(crate) fn d_model(&self) -> usize {
         self.logits.inputs()
     }
 
-    fn vocab(&self) -> usize {
+    pub(crate) fn vocab(&self) -> usize {
         self.logits.outputs()
     }
 
@@ -107,6 +107,22 @@ impl Head {
                 None => self.logits.read_row(*token as usize, x),
             }
         }
+    }
+
+    /// logits `[B, vocab]` of the last of the T positions of x `[B, T, d]`, by way of `last`, `[B, d]`.
+    pub(crate) fn last_logits(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        batch: usize,
+        last: &mut [f32],
+        logits: &mut [f32],
+    ) {
+        let (d, length) = (self.d_model(), x.len() / batch);
+        for (last, x) in last.chunks_exact_mut(d).zip(x.chunks_exact(length)) {
+            last.copy_from_slice(&x[length - d..]);
+        }
+        self.logits(pool, last, logits);
     }
 
     /// logits `[N, vocab]` ← x `[N, d]`, which is normalised in place.
@@ -141,6 +157,19 @@ impl Engine {
         State { position: 0, batch, memories, scratch: Scratch::default() }
     }
 
+    /// A state as if `position` positions had been seen, with random values: to time a step without a long prompt.
+    pub(crate) fn pretended(&self, batch: usize, position: usize, seed: u64) -> State {
+        let mut random = SplitMix(seed);
+        let mut state = self.state(batch);
+        state.position = position;
+        for (layer, memories) in self.sublayers.iter().zip(&mut state.memories) {
+            for memory in memories {
+                *memory = layer.pretended(position, &mut random);
+            }
+        }
+        state
+    }
+
     /// Bytes of the weights that every decode step reads.
     pub fn weight_bytes(&self) -> usize {
         self.head.weight_bytes() + self.sublayers.iter().map(Sublayer::weight_bytes).sum::<usize>()
@@ -151,18 +180,24 @@ impl Engine {
     /// # Errors
     /// When there is no token, a token is outside the vocabulary, or the tokens are not a multiple of the batch.
     pub fn prefill(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
-        let d = self.head.d_model();
-        let x = self.forward(state, tokens)?;
-        let length = x.len() / state.batch;
-        let mut last = state.scratch.take(state.batch * d);
-        for (last, x) in last.chunks_exact_mut(d).zip(x.chunks_exact(length)) {
-            last.copy_from_slice(&x[length - d..]);
-        }
         let mut logits = vec![0.0; state.batch * self.head.vocab()];
-        self.head.logits(&self.pool, &mut last, &mut logits);
+        self.last_logits(state, tokens, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// [`Engine::prefill`] into a buffer of the caller.
+    pub(crate) fn last_logits(
+        &self,
+        state: &mut State,
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) -> Result<(), ProfileError> {
+        let x = self.forward(state, tokens)?;
+        let mut last = state.scratch.take(state.batch * self.head.d_model());
+        self.head.last_logits(&self.pool, &x, state.batch, &mut last, logits);
         state.scratch.give(last);
         state.scratch.give(x);
-        Ok(logits)
+        Ok(())
     }
 
     /// Reads the next token of every sequence, `[B]`, and returns the logits, `[B, vocab]`.
@@ -170,28 +205,13 @@ impl Engine {
     /// # Errors
     /// As [`Engine::prefill`].
     pub fn decode(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
-        let mut logits = vec![0.0; state.batch * self.head.vocab()];
-        self.decode_into(state, tokens, &mut logits)?;
-        Ok(logits)
-    }
-
-    /// [`Engine::decode`] into a buffer of the caller.
-    pub(crate) fn decode_into(
-        &self,
-        state: &mut State,
-        tokens: &[u32],
-        logits: &mut [f32],
-    ) -> Result<(), ProfileError> {
         if tokens.len() != state.batch {
             let (got, batch) = (tokens.len(), state.batch);
             return Err(ProfileError::Tokens(format!(
                 "decode takes one token for each of the {batch} sequences, got {got}"
             )));
         }
-        let mut x = self.forward(state, tokens)?;
-        self.head.logits(&self.pool, &mut x, logits);
-        state.scratch.give(x);
-        Ok(())
+        self.prefill(state, tokens)
     }
 
     /// Reads `[B, T]` tokens and returns the logits of every position, `[B, T, vocab]`: to compare models.

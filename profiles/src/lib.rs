@@ -10,7 +10,11 @@
 
 pub mod engine;
 mod error;
+pub mod facts;
+pub mod measure;
+mod nvml;
 mod weights;
+pub mod worker;
 
 pub use engine::{Engine, State};
 pub use error::ProfileError;

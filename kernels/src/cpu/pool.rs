@@ -192,7 +192,7 @@ fn work(shared: &Shared, index: usize) {
 /// Spins, and lets others run now and then: with more threads than free cores the awaited one may be off its core.
 fn wait(spins: &mut u32) {
     *spins = spins.wrapping_add(1);
-    if spins.is_multiple_of(4096) {
+    if spins.is_multiple_of(512) {
         thread::yield_now();
     } else {
         std::hint::spin_loop();

@@ -10,7 +10,7 @@ use search::architecture;
 use super::ffn::ROWS;
 use super::recurrent::interleave_heads;
 use super::scratch::Run;
-use crate::weights::Weights;
+use crate::weights::{SplitMix, Weights};
 
 /// Base of the rotary frequencies.
 const THETA: f64 = 1e4;
@@ -57,6 +57,20 @@ impl Cache {
             rows.truncate(position * self.rotations.head_width());
         }
     }
+
+    /// As if `position` positions had been seen, with values from `random`.
+    pub(super) fn pretend(
+        &mut self,
+        position: usize,
+        window: Option<usize>,
+        random: &mut SplitMix,
+    ) {
+        self.position = position;
+        let values = position.min(window.unwrap_or(position)) * self.rotations.head_width();
+        for rows in self.keys.iter_mut().chain(&mut self.values) {
+            *rows = (0..values).map(|_| random.between(-1.0, 1.0)).collect();
+        }
+    }
 }
 
 impl Attention {
@@ -83,6 +97,10 @@ impl Attention {
 
     pub(super) fn weight_bytes(&self) -> usize {
         self.input.bytes() + self.output.bytes()
+    }
+
+    pub(super) fn window(&self) -> Option<usize> {
+        self.window
     }
 
     pub(super) fn state(&self) -> Cache {

@@ -5,6 +5,7 @@ use kernels::short_conv::cpu::ConvolveSilu;
 
 use super::ffn::ROWS;
 use super::scratch::Run;
+use crate::weights::SplitMix;
 
 /// Positions that the short convolution remembers.
 const HISTORY: usize = kernels::short_conv::WIDTH - 1;
@@ -23,6 +24,13 @@ impl Recurrent {
         Self {
             history: vec![0.0; HISTORY * channels],
             matrix: vec![0.0; heads * key_width * value_width],
+        }
+    }
+
+    /// As if something had been seen, with values from `random`.
+    pub(super) fn pretend(&mut self, random: &mut SplitMix) {
+        for x in self.history.iter_mut().chain(&mut self.matrix) {
+            *x = random.between(-1.0, 1.0);
         }
     }
 

@@ -11,7 +11,7 @@ use super::ffn::{Ffn, ROWS};
 use super::mamba2::Mamba2;
 use super::recurrent::Recurrent;
 use super::scratch::Run;
-use crate::weights::Weights;
+use crate::weights::{SplitMix, Weights};
 
 /// Half a layer with its pre-norm.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Cache(cache) => cache.bytes(),
             Self::Recurrent(state) => state.bytes(),
@@ -70,7 +70,7 @@ impl Memory {
 }
 
 /// All sublayers of a model, in order.
-pub(super) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Sublayer> {
+pub(crate) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Sublayer> {
     let d = architecture.d_model() as usize;
     let layers = architecture.layers().iter().enumerate();
     layers
@@ -114,6 +114,19 @@ impl Sublayer {
             Function::Mamba2(mixer) => Memory::Recurrent(mixer.state()),
             Function::Ffn(_) => Memory::None,
         }
+    }
+
+    /// What a sequence of `position` positions leaves here, with values from `random` instead of its own.
+    pub(crate) fn pretended(&self, position: usize, random: &mut SplitMix) -> Memory {
+        let mut memory = self.memory();
+        match (&mut memory, &self.function) {
+            (Memory::Cache(cache), Function::Attention(mixer)) => {
+                cache.pretend(position, mixer.window(), random);
+            }
+            (Memory::Recurrent(state), _) => state.pretend(random),
+            _ => {}
+        }
+        memory
     }
 
     /// Bytes of its matrices.

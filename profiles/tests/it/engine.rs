@@ -63,7 +63,7 @@ fn prefill_then_decode_is_decode_alone_wherever_it_is_split() {
     for text in STACKS {
         let architecture = architecture(text);
         let weights = Weights::random(&architecture, 2);
-        let engine = Engine::new(&architecture, &weights, 2);
+        let engine = Engine::new(&architecture, &weights, 1);
         let tokens = tokens(70, architecture.vocab());
         let mut state = engine.state(1);
         let mut alone = Vec::new();

@@ -1,0 +1,280 @@
+//! Timings of single parts and of whole models, under the conditions of the latency table.
+//!
+//! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
+//! step is timed over copies of the part, each with weights and state of its own, taken in turn: as many as fill the
+//! cache that the layers of a whole model pass through between two tokens.
+
+use kernels::cpu::Pool;
+use kernels::device::Cpu;
+use kernels::timing::{self, Plan};
+use search::Architecture;
+use search::architecture::Layer;
+use search::latency::{Conditions, Dtype, Part, Phase, Timing};
+
+use crate::engine::scratch::{Run, Scratch};
+use crate::engine::sublayer::{self, Memory, Sublayer};
+use crate::engine::{Engine, Head};
+use crate::error::ProfileError;
+use crate::weights::{SplitMix, Weights};
+
+/// Copies of one part at most.
+const COPIES_MAX: usize = 256;
+
+/// Seed of the weights, states and inputs that are timed.
+const SEED: u64 = 1;
+
+/// Times parts and models on this CPU.
+#[derive(Debug)]
+pub struct Profiler {
+    device: String,
+    working_set_bytes: usize,
+    memory_bytes: Option<u64>,
+    plan: Plan,
+}
+
+impl Profiler {
+    /// A profiler of this machine.
+    pub fn new(plan: Plan) -> Self {
+        let cpu = Cpu::read();
+        Self {
+            device: cpu.device_name(),
+            working_set_bytes: working_set_bytes(&cpu),
+            memory_bytes: cpu.memory_available_bytes,
+            plan,
+        }
+    }
+
+    /// The name of the device, as conditions must give it.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Times one part.
+    ///
+    /// # Errors
+    /// When the conditions cannot be met on this machine.
+    pub fn part(&self, part: &Part, conditions: &Conditions) -> Result<Timing, ProfileError> {
+        let Timed { tokens, context, batch, threads } = self.check(conditions)?;
+        let (architecture, is_head) = alone(part)?;
+        self.check_memory(&architecture)?;
+        let pool = Pool::new(threads);
+        let mut copies = Copies::new(&architecture, is_head, batch, context, tokens);
+        let copy_bytes = copies.add(&architecture, SEED);
+        let wanted =
+            if tokens == 1 { self.working_set_bytes.div_ceil(copy_bytes.max(1)) } else { 1 };
+        for seed in 1..wanted.min(COPIES_MAX) as u64 {
+            copies.add(&architecture, SEED + seed);
+        }
+        Ok(self.timed(|| copies.run_next(&pool)))
+    }
+
+    /// Times a whole model with random weights.
+    ///
+    /// # Errors
+    /// When the conditions cannot be met on this machine.
+    pub fn whole(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<Timing, ProfileError> {
+        let Timed { tokens, context, batch, threads } = self.check(conditions)?;
+        self.check_memory(architecture)?;
+        let engine = Engine::new(architecture, &Weights::random(architecture, SEED), threads);
+        let vocab = architecture.vocab();
+        let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
+        let mut state = engine.pretended(batch, context, SEED);
+        let mut logits = vec![0.0; batch * vocab as usize];
+        Ok(self.timed(|| {
+            state.rewind(context);
+            engine
+                .last_logits(&mut state, &prompt, &mut logits)
+                .expect("the prompt was made for this model");
+        }))
+    }
+
+    fn timed(&self, work: impl FnMut()) -> Timing {
+        let measured = timing::measure(&self.plan, work);
+        Timing {
+            median_us: measured.median_us,
+            spread_us: measured.spread_us,
+            samples: measured.samples as u32,
+            // Where the system does not tell the load there is no sign of any.
+            other_load: measured.other_load.unwrap_or(0.0),
+            kernels: kernels::version(),
+        }
+    }
+
+    fn check(&self, conditions: &Conditions) -> Result<Timed, ProfileError> {
+        let refuse = |what: String| Err(ProfileError::Conditions(what));
+        if conditions.device != self.device {
+            return refuse(format!(
+                "this profiler times `{}`, not `{}`",
+                self.device, conditions.device
+            ));
+        }
+        if conditions.dtype != Dtype::F32 {
+            return refuse(format!("the CPU engine computes in fp32, not in {}", conditions.dtype));
+        }
+        let cores = Cpu::read().cores as u32;
+        if conditions.batch == 0 || conditions.threads == 0 || conditions.threads > cores {
+            return refuse(format!(
+                "batch must be at least 1 and threads 1 to {cores}, got batch {} and {} threads",
+                conditions.batch, conditions.threads
+            ));
+        }
+        let (tokens, context) = match conditions.phase {
+            Phase::Decode { context } => (1, context),
+            Phase::Prefill { tokens: 0 } => {
+                return refuse("a prompt has at least 1 token".to_owned());
+            }
+            Phase::Prefill { tokens } => (tokens, 0),
+        };
+        let [tokens, context, batch, threads] =
+            [tokens, context, conditions.batch, conditions.threads].map(|n| n as usize);
+        Ok(Timed { tokens, context, batch, threads })
+    }
+
+    fn check_memory(&self, architecture: &Architecture) -> Result<(), ProfileError> {
+        // The weights as they are drawn, and packed.
+        let needed = 2 * 4 * search::tensors::parameters(architecture);
+        match self.memory_bytes {
+            Some(available) if needed > available => Err(ProfileError::Conditions(format!(
+                "the weights need {} MB of memory, {} MB are available",
+                needed >> 20,
+                available >> 20
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checked conditions.
+struct Timed {
+    /// Positions of a step: 1 in decode.
+    tokens: usize,
+    context: usize,
+    batch: usize,
+    threads: usize,
+}
+
+/// Between the second-level caches and the last: what the layers of a whole model displace there between two tokens.
+fn working_set_bytes(cpu: &Cpu) -> usize {
+    const DEFAULT: u64 = 8 << 20;
+    let second = cpu.caches.iter().find(|cache| cache.level == 2).map(|cache| 8 * cache.bytes);
+    let last = cpu.caches.iter().find(|cache| cache.level == 3).map(|cache| cache.bytes / 2);
+    match (second, last) {
+        (Some(second), Some(last)) => second.min(last) as usize,
+        (Some(second), None) => second as usize,
+        _ => DEFAULT as usize,
+    }
+}
+
+/// The smallest architecture that holds the part, and whether the part is its head.
+fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
+    let (d_model, vocab, layer, is_head) = match *part {
+        Part::Mixer { d_model, mixer } => {
+            (d_model, 1, Layer { mixer: Some(mixer), ffn_width: None }, false)
+        }
+        Part::Ffn { d_model, width } => {
+            (d_model, 1, Layer { mixer: None, ffn_width: Some(width) }, false)
+        }
+        // The layer is never built.
+        Part::Head { d_model, vocab } => {
+            (d_model, vocab, Layer { mixer: None, ffn_width: Some(1) }, true)
+        }
+    };
+    Architecture::new(d_model, vocab, true, vec![layer])
+        .map(|architecture| (architecture, is_head))
+        .map_err(|e| ProfileError::Conditions(format!("{part} cannot be built: {e}")))
+}
+
+enum Copy {
+    Sublayer { layer: Box<Sublayer>, memories: Vec<Memory> },
+    Head(Head),
+}
+
+/// Copies of one part, used in turn.
+struct Copies {
+    all: Vec<Copy>,
+    next: usize,
+    is_head: bool,
+    batch: usize,
+    context: usize,
+    tokens: usize,
+    /// What the part reads, `[B·T, d]`.
+    input: Vec<f32>,
+    x: Vec<f32>,
+    last: Vec<f32>,
+    logits: Vec<f32>,
+    prompt: Vec<u32>,
+    scratch: Scratch,
+}
+
+impl Copies {
+    fn new(
+        architecture: &Architecture,
+        is_head: bool,
+        batch: usize,
+        context: usize,
+        tokens: usize,
+    ) -> Self {
+        let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
+        let mut random = SplitMix(SEED);
+        let input: Vec<f32> = (0..batch * tokens * d).map(|_| random.between(-1.0, 1.0)).collect();
+        Self {
+            all: Vec::new(),
+            next: 0,
+            is_head,
+            batch,
+            context,
+            tokens,
+            x: input.clone(),
+            input,
+            last: vec![0.0; batch * d],
+            logits: vec![0.0; batch * vocab],
+            prompt: (0..batch * tokens).map(|i| (i % vocab) as u32).collect(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Adds a copy and returns the bytes that a step of it reads.
+    fn add(&mut self, architecture: &Architecture, seed: u64) -> usize {
+        let weights = Weights::random(architecture, seed);
+        let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
+        if self.is_head {
+            let head = Head::new(&weights, d, vocab, true);
+            let bytes = head.weight_bytes();
+            self.all.push(Copy::Head(head));
+            return bytes;
+        }
+        let mut random = SplitMix(seed);
+        let mut bytes = 0;
+        for layer in sublayer::build(architecture, &weights) {
+            let memories: Vec<Memory> =
+                (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
+            bytes += layer.weight_bytes() + memories.iter().map(Memory::bytes).sum::<usize>();
+            self.all.push(Copy::Sublayer { layer: Box::new(layer), memories });
+        }
+        bytes
+    }
+
+    /// One step of the next copy.
+    fn run_next(&mut self, pool: &Pool) {
+        let copies = self.all.len();
+        match &mut self.all[self.next] {
+            Copy::Sublayer { layer, memories } => {
+                for memory in memories.iter_mut() {
+                    memory.rewind(self.context);
+                }
+                self.x.copy_from_slice(&self.input);
+                let mut on = Run { pool, scratch: &mut self.scratch };
+                layer.forward(&mut on, self.tokens, &mut self.x, memories);
+            }
+            Copy::Head(head) => {
+                head.embed(&self.prompt, &mut self.x);
+                head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
+            }
+        }
+        self.next = (self.next + 1) % copies;
+    }
+}

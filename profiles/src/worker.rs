@@ -1,0 +1,108 @@
+//! The worker's side of the wire protocol: timings for the driver.
+
+use std::io::{self, BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use search::config::LatencyConfig;
+use search::latency::Timing;
+use search::wire::{CONFIGURE_ID, Configure, Hello, Measured, PROTOCOL, Refusal, Reply, Request};
+
+use crate::error::ProfileError;
+use crate::measure::Profiler;
+
+/// Answers requests, one a line, until `input` ends. The log goes to stderr.
+///
+/// # Errors
+/// When a reply cannot be written or a request cannot be read: nobody is there any more.
+pub fn serve(profiler: &Profiler, input: impl BufRead, output: &mut impl Write) -> io::Result<()> {
+    say(output, &Reply::Hello(hello(profiler)))?;
+    for line in input.lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Some(reply) = answer(profiler, &line) {
+            say(output, &reply)?;
+        }
+    }
+    Ok(())
+}
+
+fn hello(profiler: &Profiler) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        worker: concat!("deltafront-profile ", env!("CARGO_PKG_VERSION")).to_owned(),
+        can: ["measure", "measure_whole"].map(str::to_owned).to_vec(),
+        device: profiler.device().to_owned(),
+        kernels: Some(kernels::version()),
+    }
+}
+
+fn say(output: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    serde_json::to_writer(&mut *output, reply)?;
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+fn answer(profiler: &Profiler, line: &str) -> Option<Reply> {
+    match serde_json::from_str(line) {
+        Ok(Request::Configure(Configure { latency, .. })) => {
+            let reason = latency.and_then(|latency| unusable(&latency))?;
+            Some(failed(CONFIGURE_ID, reason))
+        }
+        Ok(Request::Measure(request)) => Some(timed(request.id, &request.part.to_string(), || {
+            profiler.part(&request.part, &request.conditions)
+        })),
+        Ok(Request::MeasureWhole(request)) => {
+            let what = request.architecture.to_string();
+            Some(timed(request.id, &what, || {
+                profiler.whole(&request.architecture, &request.conditions)
+            }))
+        }
+        Ok(Request::Evaluate(request)) => {
+            Some(failed(request.id, "deltafront-profile times, it does not train".to_owned()))
+        }
+        // A measurement takes seconds and is answered in order: there is nothing to give up.
+        Ok(Request::Stop { .. }) => None,
+        Err(error) => {
+            eprintln!("deltafront-profile: a request does not parse: {error}: {line}");
+            let id = serde_json::from_str::<serde_json::Value>(line).ok()?.get("id")?.as_u64()?;
+            Some(failed(id, format!("the request does not parse: {error}")))
+        }
+    }
+}
+
+/// Why a `[latency]` section cannot be used by this profiler.
+fn unusable(latency: &LatencyConfig) -> Option<String> {
+    (latency.device != "cpu").then(|| {
+        format!("latency.device = \"{}\": this profiler times \"cpu\" only", latency.device)
+    })
+}
+
+fn failed(id: u64, reason: String) -> Reply {
+    Reply::Failed(Refusal { id, reason })
+}
+
+/// Measures; whatever happens inside becomes a reply.
+fn timed(id: u64, what: &str, measure: impl FnOnce() -> Result<Timing, ProfileError>) -> Reply {
+    match catch_unwind(AssertUnwindSafe(measure)) {
+        Ok(Ok(timing)) => {
+            let disturbed =
+                if timing.is_disturbed() { ", disturbed by other processes" } else { "" };
+            eprintln!(
+                "deltafront-profile: {what}: {:.1} ± {:.1} µs, {} samples{disturbed}",
+                timing.median_us, timing.spread_us, timing.samples
+            );
+            Reply::Timing(Measured { id, timing })
+        }
+        Ok(Err(error)) => Reply::Infeasible(Refusal { id, reason: error.to_string() }),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                .unwrap_or_else(|| "a panic without a message".to_owned());
+            failed(id, format!("the measurement broke: {what}"))
+        }
+    }
+}
