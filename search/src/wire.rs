@@ -199,3 +199,116 @@ pub struct Refusal {
     /// One sentence.
     pub reason: String,
 }
+
+/// A line that is no message of this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; the line was: {line}")]
+pub struct WireError {
+    /// What is wrong with it.
+    pub reason: String,
+    /// The offending line; a long one is cut.
+    pub line: String,
+}
+
+/// Characters that are kept of an offending line.
+const LINE_KEPT: usize = 1000;
+
+impl WireError {
+    fn new(line: &str, reason: String) -> Self {
+        let mut kept: String = line.trim_end().chars().take(LINE_KEPT).collect();
+        if kept.len() < line.trim_end().len() {
+            kept.push('…');
+        }
+        Self { reason, line: kept }
+    }
+
+    fn of(line: &str, error: &serde_json::Error) -> Self {
+        let hint = if error.is_syntax() && (line.contains("NaN") || line.contains("Infinity")) {
+            " (a value that is not finite is not JSON; answer with `failed` instead)"
+        } else {
+            ""
+        };
+        Self::new(line, format!("not a message of protocol {PROTOCOL}: {error}{hint}"))
+    }
+}
+
+impl Reply {
+    /// Reads one line from a worker.
+    ///
+    /// # Errors
+    /// When it does not parse, or a number in it is not finite or has an impossible sign.
+    pub fn parse(line: &str) -> Result<Self, WireError> {
+        let reply: Self =
+            serde_json::from_str(line).map_err(|error| WireError::of(line, &error))?;
+        reply.check().map_err(|reason| WireError::new(line, reason))?;
+        Ok(reply)
+    }
+
+    /// The line to send, without its end.
+    ///
+    /// # Errors
+    /// As [`Reply::parse`]: a worker that computed a NaN must say `failed`, and learns so here.
+    pub fn to_line(&self) -> Result<String, WireError> {
+        let line = serde_json::to_string(self).map_err(|error| WireError::of("", &error))?;
+        self.check().map_err(|reason| WireError::new(&line, reason))?;
+        Ok(line)
+    }
+
+    /// The first number that is not finite or has an impossible sign.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Hello(_) | Self::Infeasible(_) | Self::Failed(_) => Ok(()),
+            Self::Progress(progress) => {
+                finite("loss", progress.loss)?;
+                not_negative("tokens_per_second", progress.tokens_per_second)
+            }
+            Self::Result(evaluation) => {
+                for (name, value) in &evaluation.values {
+                    finite(name, value.mean)?;
+                    if let Some(error) = value.standard_error {
+                        not_negative(&format!("the standard error of {name}"), error)?;
+                    }
+                }
+                for (tokens, loss) in &evaluation.curve {
+                    finite(&format!("the loss at {tokens} tokens"), *loss)?;
+                }
+                not_negative("seconds", evaluation.seconds)
+            }
+            Self::Timing(Measured { timing, .. }) => {
+                not_negative("median_us", timing.median_us)?;
+                not_negative("spread_us", timing.spread_us)?;
+                not_negative("other_load", timing.other_load)
+            }
+        }
+    }
+}
+
+impl Request {
+    /// Reads one line from the driver.
+    ///
+    /// # Errors
+    /// When it does not parse; architectures and parts are checked as they are read.
+    pub fn parse(line: &str) -> Result<Self, WireError> {
+        serde_json::from_str(line).map_err(|error| WireError::of(line, &error))
+    }
+
+    /// The line to send, without its end.
+    ///
+    /// # Errors
+    /// When a path is not Unicode.
+    pub fn to_line(&self) -> Result<String, WireError> {
+        serde_json::to_string(self).map_err(|error| WireError::of("", &error))
+    }
+}
+
+fn finite(name: &str, value: f64) -> Result<(), String> {
+    if value.is_finite() { Ok(()) } else { Err(format!("{name} must be finite, got {value}")) }
+}
+
+fn not_negative(name: &str, value: f64) -> Result<(), String> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!("{name} must be finite and not negative, got {value}"))
+    }
+}

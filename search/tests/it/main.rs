@@ -1,5 +1,6 @@
 //! The integration tests of `search`, in one binary.
 
+mod architecture;
 mod campaign;
 mod config;
 mod cost;
@@ -12,3 +13,4 @@ mod space;
 mod stacks;
 mod strategies;
 mod tensors;
+mod wire;
