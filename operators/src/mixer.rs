@@ -12,7 +12,7 @@ use std::fmt::Debug;
 
 use search::Architecture;
 use search::architecture::{Attention, Layer, Mixer as Gene};
-use search::tensors::{TensorSpec, tensors};
+use search::tensors::mixer_tensors;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::OperatorError;
@@ -123,16 +123,13 @@ pub fn alone(
     seed: u64,
 ) -> Result<(Box<dyn Mixer>, Vec<Variable>), OperatorError> {
     let layer = Layer { mixer: Some(gene), ffn_width: None };
-    let architecture = Architecture::new(d_model, 1, true, vec![layer])?;
+    Architecture::new(d_model, 1, true, vec![layer])?; // checks the gene
     let mut variables = Vec::new();
     let mut untaken = HashMap::new();
-    for spec in tensors(&architecture) {
-        if let Some(name) = spec.name.strip_prefix("layers.0.mixer.") {
-            let spec = TensorSpec { name: name.to_owned(), ..spec };
-            let tensor = create(path, &spec, Some(&gene), seed)?;
-            untaken.insert(spec.name.clone(), tensor.shallow_clone());
-            variables.push(Variable { spec, tensor });
-        }
+    for spec in mixer_tensors(d_model.into(), &gene) {
+        let tensor = create(path, &spec, Some(&gene), seed)?;
+        untaken.insert(spec.name.clone(), tensor.shallow_clone());
+        variables.push(Variable { spec, tensor });
     }
     let mixer = build(&gene, &mut Weights::root(&mut untaken))?;
     all_taken(&untaken)?;

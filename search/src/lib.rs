@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod campaign;
 pub mod config;
 pub mod cost;
+pub mod foreign;
 pub mod latency;
 pub mod pareto;
 pub mod proposals;

@@ -91,6 +91,13 @@ pub fn tensors(architecture: &Architecture) -> Vec<TensorSpec> {
     list.tensors
 }
 
+/// The tensors of `mixer` at width `d`, with the names they have after `layers.{i}.mixer.`.
+pub fn mixer_tensors(d: u64, mixer: &Mixer) -> Vec<TensorSpec> {
+    let mut list = List { tensors: Vec::new(), prefix: String::new() };
+    list.mixer(d, mixer);
+    list.tensors
+}
+
 struct List {
     tensors: Vec<TensorSpec>,
     prefix: String,

@@ -1,6 +1,7 @@
 //! The modules against the f64 definitions of `kernels`, against the list of `search::tensors`, and against each other.
 
 mod definition;
+mod goldens;
 mod gradients;
 mod identities;
 mod model;

@@ -1,0 +1,119 @@
+"""Golden numbers: whole mixer layers of independent libraries on a CPU, forward and backward.
+
+    python operators/goldens/make.py [name ...]
+
+needs torch 2.11, transformers 5.23, fla-core 0.6 and safetensors. Each case gives one file per length, holding the
+library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
+(`state`, [B, H, K, V]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). Everything is float32. The test
+`operators/tests/it/goldens.rs` compares; the names are matched by `search::foreign`.
+
+fla's kernels need a GPU; `shim` stands in for Triton at import, and the ops that its layers call are replaced by fla's
+own naive references.
+"""
+import sys, pathlib
+HERE = pathlib.Path(__file__).parent
+import torch, torch.nn.functional as F
+from safetensors.torch import save_file
+import transformers
+transformers.logging.set_verbosity_error()
+from transformers import LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
+from transformers.models.olmo_hybrid import modeling_olmo_hybrid as olmo
+from transformers.models.mamba2 import modeling_mamba2 as hf_mamba2
+
+torch.set_num_threads(1)
+D, BATCH, LENGTHS = 16, 2, (37, 100)
+STATE = []  # the final state of the layer that ran last, [B, H, K, V]
+
+
+def recording(op, transpose=False):
+    """`op` of transformers, which leaves its final state in STATE."""
+    def run(*a, **k):
+        k = {n: x for n, x in k.items() if n not in ("output_final_state", "return_final_states")}
+        k["return_final_states" if transpose else "output_final_state"] = True
+        y, s = op(*a, **k)
+        STATE[:] = [s.transpose(-1, -2) if transpose else s]
+        return (y, s) if not transpose else y
+    return run
+
+
+olmo.torch_chunk_gated_delta_rule = recording(olmo.torch_chunk_gated_delta_rule)
+hf_mamba2.mamba2_chunk_scan = recording(hf_mamba2.mamba2_chunk_scan, transpose=True)
+
+
+def attention(kind, window=None):
+    shape = dict(hidden_size=D, num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_hidden_layers=1,
+                 vocab_size=8, rms_norm_eps=1e-5, attn_implementation="eager")
+    config = (LlamaConfig if kind is LlamaAttention else Qwen3Config)(**shape, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    layer = kind(config, 0)
+    rotary = (LlamaRotaryEmbedding if kind is LlamaAttention else Qwen3RotaryEmbedding)(config)
+    def forward(x):
+        i = torch.arange(x.shape[1])
+        allowed = (i[:, None] >= i) & (i[:, None] - i < (window or x.shape[1]))
+        mask = torch.zeros(x.shape[1], x.shape[1]).masked_fill(~allowed, float("-inf"))[None, None]
+        return layer(x, position_embeddings=rotary(x, i[None]), attention_mask=mask)[0]
+    return layer, forward
+
+
+def gated_deltanet(**options):
+    config = OlmoHybridConfig(hidden_size=D, num_attention_heads=2, num_hidden_layers=2, vocab_size=8,
+                              layer_types=["linear_attention", "full_attention"], linear_num_key_heads=3,
+                              linear_num_value_heads=3, linear_key_head_dim=8, linear_value_head_dim=12, **options)
+    layer = olmo.OlmoHybridGatedDeltaNet(config, 0)
+    return layer, layer
+
+
+def mamba2():
+    config = Mamba2Config(hidden_size=D, num_heads=4, head_dim=8, state_size=12, n_groups=1, expand=2, chunk_size=16,
+                          num_hidden_layers=1, vocab_size=8)
+    layer = hf_mamba2.Mamba2Mixer(config, 0).eval()
+    return layer, layer
+
+
+def fla(name, **options):
+    """A layer of fla; its module is imported after transformers has bound its torch fallbacks."""
+    sys.path[:0] = [str(HERE), str(HERE / "shim")]
+    for module in [m for m in sys.modules if m.split(".")[0] in ("triton", "fla")]:
+        del sys.modules[module]
+    import fla_cpu
+    fla_cpu.STATE = STATE
+    layer = getattr(fla_cpu, name)(hidden_size=D, **options)
+    return layer, lambda x: layer(x)[0]
+
+
+CASES = {
+    "llama_attention": lambda: attention(LlamaAttention),
+    "qwen3_attention": lambda: attention(Qwen3Attention),
+    "llama_attention_window_9": lambda: attention(LlamaAttention, 9),
+    "olmo_gated_deltanet": lambda: gated_deltanet(linear_allow_neg_eigval=False),
+    "mamba2": mamba2,
+    "fla_deltanet": lambda: fla("DeltaNet", num_heads=2, expand_k=1, expand_v=1.5),
+    "fla_gated_deltanet": lambda: fla("GatedDeltaNet", num_heads=2, head_dim=8, expand_v=2),
+}
+
+
+def make(name, length):
+    torch.manual_seed(length)
+    STATE.clear()
+    layer, forward = CASES[name]()
+    with torch.no_grad():
+        for n, p in layer.named_parameters():  # of a size at which nothing is negligible
+            p.copy_(torch.randn_like(p) * 0.3 + (1 if "norm" in n or n == "D" else 0) if p.dim() == 1 else torch.randn_like(p) * 0.3)
+    x, dy = (torch.randn(BATCH, length, D) for _ in range(2))
+    x.requires_grad_()
+    y = forward(x)
+    (y * dy).sum().backward()
+    out = {"x": x, "dy": dy, "y": y, "dx": x.grad}
+    if STATE:
+        out["state"] = STATE[0]
+    for n, p in layer.named_parameters():
+        out[f"w.{n}"], out[f"g.{n}"] = p, p.grad
+    path = HERE / f"{name}_{length}.safetensors"
+    save_file({n: t.detach().float().contiguous() for n, t in out.items()}, path)
+    print(f"{path.name}: {path.stat().st_size} bytes, {', '.join(sorted(out))}")
+
+
+for name in sys.argv[1:] or CASES:
+    for length in LENGTHS:
+        make(name, length)

@@ -1,0 +1,100 @@
+//! Whole layers against those of transformers and flash-linear-attention: forward, final state, and the gradients of
+//! the input and of every parameter. `goldens/make.py` made the numbers.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use operators::mixer::{MixerState, alone};
+use search::architecture::Layer;
+use search::foreign::{Library, Place, places};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::support::error;
+
+const D: u32 = 16;
+/// Of f32 against f32, relative to the largest value.
+const TOLERANCE: f64 = 1e-5;
+
+/// File, gene, library.
+const CASES: &[(&str, &str, Library)] = &[
+    ("llama_attention", "attn(h=4,kv=2,k=8)", Library::Transformers),
+    ("qwen3_attention", "attn(h=4,kv=2,k=8,qknorm)", Library::Transformers),
+    ("llama_attention_window_9", "swa(h=4,kv=2,k=8,w=9)", Library::Transformers),
+    ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
+    ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
+    ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),
+    ("fla_gated_deltanet", "gdn(h=2,k=8,v=16)", Library::Fla),
+];
+
+struct Golden(HashMap<String, Tensor>);
+
+impl Golden {
+    fn read(name: &str, length: i64) -> Self {
+        let path = format!("{}/goldens/{name}_{length}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        Self(Tensor::read_safetensors(&path).expect(&path).into_iter().collect())
+    }
+
+    fn get(&self, name: &str) -> &Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("the golden file has no `{name}`"))
+    }
+
+    /// Their tensor `prefix.…`, cut and shaped like ours.
+    fn ours(&self, prefix: &str, place: &Place) -> Tensor {
+        let shape: Vec<i64> = place.ours.shape.iter().map(|n| n.cast_signed()).collect();
+        self.get(&format!("{prefix}.{}", place.theirs))
+            .narrow(0, place.first_row.cast_signed(), shape[0])
+            .reshape(shape)
+    }
+}
+
+fn check(name: &str, gene: &str, library: Library, length: i64) {
+    let golden = Golden::read(name, length);
+    let layer: Layer = gene.parse().expect("the gene is canonical");
+    let gene = layer.mixer.expect("the layer has a mixer");
+    let store = nn::VarStore::new(Device::Cpu);
+    let (mixer, variables) = alone(&store.root(), D, gene, 0).expect("the gene is possible");
+    let places = places(library, D.into(), &gene);
+    let placed: u64 = places.iter().map(|place| place.ours.elements()).sum();
+    let theirs: usize =
+        golden.0.iter().filter(|(n, _)| n.starts_with("w.")).map(|(_, t)| t.numel()).sum();
+    assert_eq!(placed, theirs as u64, "{name}: every number of theirs has a place");
+    for (place, variable) in places.iter().zip(&variables) {
+        assert_eq!(place.ours, variable.spec);
+        tch::no_grad(|| variable.tensor.shallow_clone().copy_(&golden.ours("w", place)));
+    }
+
+    let x = golden.get("x").copy().set_requires_grad(true);
+    let mut state = mixer.state(x.size()[0]);
+    let y = mixer.forward(&x, Some(&mut state));
+    (&y * golden.get("dy")).sum(Kind::Float).backward();
+    let mut errors = vec![("y".to_owned(), error(&y, golden.get("y")))];
+    if let MixerState::Recurrent(state) = &state {
+        errors.push(("state".to_owned(), error(&state.memory, golden.get("state"))));
+    }
+    errors.push(("dx".to_owned(), error(&x.grad(), golden.get("dx"))));
+    for (place, variable) in places.iter().zip(&variables) {
+        let gradient = golden.ours("g", place);
+        errors.push((
+            format!("the gradient of {}", place.ours.name),
+            error(&variable.tensor.grad(), &gradient),
+        ));
+    }
+    errors.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (what, worst) = &errors[0];
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "| {name} | {length} | {worst:.1e} | {what} |").expect("stdout is open");
+    assert!(
+        *worst <= TOLERANCE,
+        "{name} over {length} positions: {what}: relative error {worst:e}"
+    );
+}
+
+/// `cargo test -p operators --test it goldens -- --nocapture` prints the worst error of each case.
+#[test]
+fn every_mixer_is_the_layer_of_an_independent_library() {
+    for (name, gene, library) in CASES {
+        for length in [37, 100] {
+            check(name, gene, *library, length);
+        }
+    }
+}

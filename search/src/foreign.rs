@@ -1,0 +1,57 @@
+//! The names that other libraries give to the tensors of a mixer, so that weights go both ways: into the goldens that
+//! prove a mixer equal to theirs, and out of a checkpoint into their models.
+
+use crate::architecture::Mixer;
+use crate::tensors::{TensorSpec, mixer_tensors};
+
+/// A library whose layers a mixer is equal to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2.
+    Transformers,
+    /// flash-linear-attention.
+    Fla,
+}
+
+/// Where a tensor of ours stands in a library's tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Our tensor, its name as it is after `layers.{i}.mixer.`.
+    pub ours: TensorSpec,
+    /// Their tensor, its name as it is inside their mixer. Theirs may have dimensions of 1 that ours has not.
+    pub theirs: String,
+    /// The row of theirs in which ours begins.
+    pub first_row: u64,
+}
+
+/// The place of every tensor of `mixer` at width `d`. Together they fill the library's tensors.
+pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
+    let mut fused_rows = 0;
+    mixer_tensors(d, mixer)
+        .into_iter()
+        .map(|ours| {
+            let mut first_row = 0;
+            let theirs = match (ours.name.as_str(), library) {
+                ("norm.weight", _) => {
+                    if matches!(mixer, Mixer::Mamba2(_)) { "norm.weight" } else { "o_norm.weight" }
+                        .to_owned()
+                }
+                // one convolution over q, k and v, in this order
+                ("q_conv.weight" | "k_conv.weight" | "v_conv.weight", Library::Transformers) => {
+                    first_row = fused_rows;
+                    fused_rows += ours.shape[0];
+                    "conv1d.weight".to_owned()
+                }
+                ("q_norm.weight" | "k_norm.weight", _) => ours.name.clone(),
+                (name, _) => match name.rsplit_once('.') {
+                    Some((module, tensor)) if module.ends_with("conv") => {
+                        format!("{module}1d.{tensor}")
+                    }
+                    Some((module, tensor)) => format!("{module}_proj.{tensor}"),
+                    None => name.to_owned(),
+                },
+            };
+            Place { ours, theirs, first_row }
+        })
+        .collect()
+}
