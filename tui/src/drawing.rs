@@ -38,6 +38,8 @@ enum Density {
     Open,
     /// One line.
     Dense,
+    /// One line, and only the layers are shown.
+    Bare,
 }
 
 /// The drawing as lines of at most `width` characters, with ANSI colours or without. State and cache are given for
@@ -59,7 +61,10 @@ impl<'a> Drawing<'a> {
     fn lines(&self, width: u16, density: Density) -> Vec<Line<'static>> {
         let page = Page::new(self, width);
         let blocks = fold(self.architecture.layers());
-        let mut lines = vec![page.column_heads(), page.embedding()];
+        let mut lines = Vec::new();
+        if density != Density::Bare {
+            lines.extend([page.column_heads(), page.embedding()]);
+        }
         if density == Density::Boxed {
             lines.push(page.edge("", '┌', '┐'));
         }
@@ -68,7 +73,7 @@ impl<'a> Drawing<'a> {
                 let inner = block.group.is_some_and(|group| group.position > 0);
                 lines.push(page.edge(if inner { "│" } else { "" }, '├', '┤'));
             }
-            let height = if density == Density::Dense
+            let height = if density >= Density::Dense
                 || block.layer.mixer.is_none()
                 || block.layer.ffn_width.is_none()
             {
@@ -83,8 +88,9 @@ impl<'a> Drawing<'a> {
         if density == Density::Boxed {
             lines.push(page.edge("", '└', '┘'));
         }
-        lines.push(page.head());
-        lines.push(page.total());
+        if density != Density::Bare {
+            lines.extend([page.head(), page.total()]);
+        }
         lines
     }
 
@@ -97,21 +103,16 @@ impl<'a> Drawing<'a> {
     fn fitted(&self, width: u16, height: u16) -> Vec<Line<'static>> {
         let height = usize::from(height);
         let mut lines = Vec::new();
-        for density in [Density::Boxed, Density::Open, Density::Dense] {
+        for density in [Density::Boxed, Density::Open, Density::Dense, Density::Bare] {
             lines = self.lines(width, density);
             if lines.len() <= height {
                 return lines;
             }
         }
-        // Heads, embedding and the first blocks; then head and total.
-        if height < 4 {
-            lines.truncate(height);
-            return lines;
-        }
-        let hidden = lines.len() - height + 1;
-        let cut = height - 3;
-        let note = Line::styled(format!("      ⋮ {hidden} more lines"), self.theme.dim());
-        lines.splice(cut..cut + hidden, [note]);
+        let Some(cut) = height.checked_sub(1) else { return Vec::new() };
+        let hidden = lines.len() - cut;
+        let note = Line::styled(format!("    ⋮ {hidden} more"), self.theme.dim());
+        lines.splice(cut.., [note]);
         lines
     }
 }
@@ -149,8 +150,8 @@ impl<'a> Page<'a> {
         let times = blocks.iter().filter_map(|block| block.group).map(|group| group.times).max();
         let bracket = times.map_or(0, |times| times.to_string().len() + 3);
         let (parameters, memory) = match width {
-            0..34 => (0, 0),
-            34..46 => (8, 0),
+            0..40 => (0, 0),
+            40..46 => (8, 0),
             _ => (8, 9),
         };
         let inner = width.saturating_sub(gutter + 2 + bracket + parameters + memory).clamp(8, 44);

@@ -26,7 +26,13 @@ pub(super) fn log_lines(candidate: &Candidate) -> u16 {
 /// Facts above, then the drawing, then curve or log as far as there is room.
 pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
     let Some((campaign, candidate)) = subject(state) else { return };
-    let facts = facts(candidate, campaign, state.theme, usize::from(area.width));
+    let facts = facts(
+        candidate,
+        campaign,
+        state.theme,
+        usize::from(area.width),
+        area.height < BRIEF_HEIGHT,
+    );
     let (top, rest) = cut(area, facts.len() as u16);
     write(&facts, top, buffer);
     let drawing =
@@ -51,7 +57,7 @@ pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
     }
     let left = Rect { width: area.width / 2 - 2, ..area };
     let right = Rect { x: area.x + area.width / 2, width: area.width - area.width / 2, ..area };
-    let facts = facts(candidate, campaign, state.theme, usize::from(left.width));
+    let facts = facts(candidate, campaign, state.theme, usize::from(left.width), false);
     let (top, rest) = cut(left, facts.len() as u16);
     write(&facts, top, buffer);
     let (_, rest) = cut(rest, 1);
@@ -112,14 +118,17 @@ fn log(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {
         .render(body, buffer);
 }
 
+/// Below this height only the most important facts leave room for the drawing.
+const BRIEF_HEIGHT: u16 = 18;
 /// Cells of a fact's name.
-const NAME: usize = 15;
+const NAME: usize = 17;
 
 fn facts(
     candidate: &Candidate,
     campaign: &Campaign,
     theme: Theme,
     width: usize,
+    brief: bool,
 ) -> Vec<Line<'static>> {
     let (sign, word, style) = standing(candidate, campaign.tokens, theme);
     let name = candidate.reference.as_ref().map_or(String::new(), |name| format!("  ◆ {name}"));
@@ -130,7 +139,7 @@ fn facts(
     ])];
     match &candidate.state {
         CandidateState::Failed { reason, .. } => {
-            lines.extend(wrapped(reason, width, theme.failure()))
+            lines.extend(wrapped(reason, width, theme.failure()));
         }
         CandidateState::Infeasible { reason } => lines.extend(wrapped(reason, width, Style::new())),
         _ => {}
@@ -147,6 +156,9 @@ fn facts(
     };
     for name in value_names(candidate, campaign) {
         let Some(value) = candidate.values.get(name) else { continue };
+        if brief && name != "parameters" && !campaign.objectives.iter().any(|o| o == name) {
+            continue;
+        }
         let whole = match name {
             "decode_us" => candidate.decode_whole.as_ref(),
             "prefill_us" => candidate.prefill_whole.as_ref(),
@@ -165,11 +177,13 @@ fn facts(
         } else {
             String::new()
         };
-        let note =
-            format!("  {}, seed {}", quantity::duration(candidate.train_seconds), candidate.seed);
+        let note = format!("  {}", quantity::duration(candidate.train_seconds));
         lines.push(fact("trained", format!("{tokens}{of} tokens"), note));
     }
-    lines.push(fact("identity", candidate.id.to_string(), String::new()));
+    if !brief {
+        let seed = format!("  seed {}", candidate.seed);
+        lines.push(fact("identity", candidate.id.to_string(), seed));
+    }
     lines
 }
 

@@ -177,10 +177,10 @@ fn write_search(state: &mut State, key: KeyEvent) {
             state.filter.text.pop();
         }
         KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-            state.filter.text.clear()
+            state.filter.text.clear();
         }
         KeyCode::Char(letter) if !key.modifiers.contains(KeyModifiers::CONTROL) => {
-            state.filter.text.push(letter)
+            state.filter.text.push(letter);
         }
         _ => {}
     }
@@ -216,7 +216,7 @@ fn browse(state: &mut State, key: KeyCode) -> Vec<Effect> {
         KeyCode::Up | KeyCode::Char('k') => move_by(state, -1),
         KeyCode::Down | KeyCode::Char('j') => move_by(state, 1),
         KeyCode::PageUp if state.zoom == Zoom::Details => {
-            state.scroll = state.scroll.saturating_sub(PAGE as u16)
+            state.scroll = state.scroll.saturating_sub(PAGE as u16);
         }
         KeyCode::PageDown if state.zoom == Zoom::Details => {
             let last = state.selected().map_or(0, super::details::log_lines).saturating_sub(1);

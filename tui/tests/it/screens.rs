@@ -30,7 +30,10 @@ fn screen(state: &State, width: u16, height: u16) -> String {
     let terminal = terminal(state, width, height);
     let cells = terminal.backend().buffer().content();
     let row = |row: &[ratatui::buffer::Cell]| -> String {
-        std::iter::once("▏").chain(row.iter().map(|cell| cell.symbol())).chain(["▕\n"]).collect()
+        std::iter::once("▏")
+            .chain(row.iter().map(ratatui::buffer::Cell::symbol))
+            .chain(["▕\n"])
+            .collect()
     };
     cells.chunks(usize::from(width)).map(row).collect()
 }
