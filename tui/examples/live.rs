@@ -70,12 +70,19 @@ fn row(candidate: snapshot::Candidate) -> Candidate {
             snapshot::CandidateState::Proposed => CandidateState::Proposed,
             snapshot::CandidateState::Training => CandidateState::Training,
             snapshot::CandidateState::Done => CandidateState::Done,
-            snapshot::CandidateState::Infeasible { reason } => CandidateState::Infeasible { reason },
-            snapshot::CandidateState::Failed { reason, log } => CandidateState::Failed { reason, log },
+            snapshot::CandidateState::Infeasible { reason } => {
+                CandidateState::Infeasible { reason }
+            }
+            snapshot::CandidateState::Failed { reason, log } => {
+                CandidateState::Failed { reason, log }
+            }
         },
         failed_attempts: 0,
         values: candidate.values,
-        whole: whole.into_iter().filter_map(|(name, t)| Some((name.to_owned(), t?))).collect::<BTreeMap<_, _>>(),
+        whole: whole
+            .into_iter()
+            .filter_map(|(name, t)| Some((name.to_owned(), t?)))
+            .collect::<BTreeMap<_, _>>(),
         curve: candidate.curve,
         seed: candidate.seed,
         tokens: candidate.tokens,

@@ -206,13 +206,13 @@ fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a 
     names
 }
 
-/// The measured time, and how far the composed one is from it.
+/// The measured time, and how far the sum of the parts is from it.
 fn whole_model(timing: &Timing, composed_us: f64) -> (String, String) {
     let value =
         search::wire::Value { mean: timing.median_us, standard_error: Some(timing.spread_us) };
-    let off = 100.0 * (timing.median_us / composed_us - 1.0);
+    let off = 100.0 * (composed_us / timing.median_us - 1.0);
     let load = if timing.is_disturbed() { ", disturbed" } else { "" };
-    let note = if off.is_finite() { format!("  {off:+.1} %{load}") } else { load.to_owned() };
+    let note = if off.is_finite() { format!("  parts {off:+.1} %{load}") } else { load.to_owned() };
     (quantity::measured(value), note)
 }
 

@@ -336,7 +336,9 @@ impl<'a> Canvas<'a> {
             }
             let style = if point.selected { self.theme.heading() } else { self.style(point) };
             let place = [false, true].into_iter().find_map(|covering| {
-                places.into_iter().find(|&(c, r)| self.is_free(buffer, c, r, length, covering))
+                places
+                    .into_iter()
+                    .find(|&(c, r)| self.is_free(buffer, (c, r), length, (column, row), covering))
             });
             if let Some((c, r)) = place {
                 for (i, letter) in text.chars().enumerate() {
@@ -346,9 +348,16 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Whether a text fits: its cells are inside and blank, or only lines when it may cover those, and it touches no
-    /// other text.
-    fn is_free(&self, buffer: &Buffer, column: i64, row: i64, length: i64, covering: bool) -> bool {
+    /// Whether a text fits: its cells are inside and blank, or only lines when it may cover those, and it touches
+    /// neither another text nor another point than its own.
+    fn is_free(
+        &self,
+        buffer: &Buffer,
+        (column, row): (i64, i64),
+        length: i64,
+        own: (i64, i64),
+        covering: bool,
+    ) -> bool {
         let inside = self.inside;
         let (width, height) = (i64::from(inside.width), i64::from(inside.height));
         let symbol = |c: i64| {
@@ -360,7 +369,12 @@ impl<'a> Canvas<'a> {
         }
         let clear =
             |c: i64| symbol(c) == ' ' || covering && matches!(symbol(c), '─' | '│' | '╮' | '┊');
-        let apart = |c: i64| c < 0 || c >= width || !symbol(c).is_alphanumeric();
+        let apart = |c: i64| {
+            c < 0
+                || c >= width
+                || (c, row) == own
+                || !symbol(c).is_alphanumeric() && !matches!(symbol(c), '●' | '◆')
+        };
         (column..column + length).all(clear) && apart(column - 1) && apart(column + length)
     }
 }
