@@ -3,6 +3,12 @@
 //!
 //! This crate has no clock, no I/O and no global random state: the same seed and the same outcomes give the same next
 //! proposals. `tui` drives it, `db` stores what it says, `operators` and `profiles` build what it describes.
+//!
+//! In reading order: [`architecture`] is the genome and its one text form; [`tensors`] and [`cost`] are what follows from
+//! it by formula, [`latency`] what must be measured. [`space`] holds which architectures may be proposed and the moves
+//! between them, [`references`] the stacks that people designed. [`proposals`] choose with the help of [`pareto`], and
+//! [`campaign`] is one search from its first proposal to its end. [`config`] is what the user writes, [`wire`] what the
+//! workers hear and say.
 
 pub mod architecture;
 pub mod campaign;

@@ -9,6 +9,7 @@
 //! genes back from one, so that nothing but the architecture need be stored.
 
 mod config;
+mod coordinates;
 mod flat;
 mod staged;
 mod tables;
@@ -19,6 +20,8 @@ pub use config::{
     AttentionChoices, Counts, DeltaChoices, FfnChoice, Mamba2Choices, MixerChoices, Range, Ratio,
     SpaceConfig, StageChoices, WindowChoices,
 };
+
+pub use coordinates::{Coordinate, Scale};
 
 use crate::architecture::{Architecture, Mixer, MixerKind};
 use crate::tensors::parameters;

@@ -223,7 +223,8 @@ impl WireError {
     }
 
     fn of(line: &str, error: &serde_json::Error) -> Self {
-        let hint = if error.is_syntax() && (line.contains("NaN") || line.contains("Infinity")) {
+        // Python writes the bare word, Rust `null`.
+        let hint = if ["NaN", "Infinity", ":null"].iter().any(|word| line.contains(word)) {
             " (a value that is not finite is not JSON; answer with `failed` instead)"
         } else {
             ""

@@ -216,7 +216,7 @@ impl MixerTable {
     }
 
     pub(super) fn values(&self, gene: usize) -> usize {
-        self.genes[gene].values.len()
+        self.genes[gene].choices()
     }
 
     /// Says how two shapes of this mixer differ, e.g. `window 64 → 128`.
@@ -240,6 +240,10 @@ impl MixerTable {
 }
 
 impl Gene {
+    pub(super) fn choices(&self) -> usize {
+        self.values.len()
+    }
+
     fn show(&self, index: usize) -> String {
         match self.values[index] {
             Setting::Auto => "auto".to_owned(),

@@ -1,5 +1,6 @@
 //! The campaign file: the template parses and is complete, and every mistake is pointed at.
 
+use proptest::prelude::*;
 use search::config::{CampaignFile, ConfigError, TEMPLATE, json_schema};
 use search::references::Reference;
 
@@ -254,4 +255,19 @@ fn a_file_written_by_serde_reads_back() {
     assert_eq!(CampaignFile::parse(&text).as_ref(), Ok(&file), "{text}");
     let json = serde_json::to_string(&file).expect("a campaign file is JSON");
     assert_eq!(serde_json::from_str::<CampaignFile>(&json).expect("its own JSON"), file);
+}
+
+proptest! {
+    /// Whatever a hand that slips makes of the file: an answer, and a place inside the text.
+    #[test]
+    fn damaged_files_are_pointed_at(from in any::<prop::sample::Index>(), length in 0..40_usize, put in "[\\[\\]{}=\"0-9a-z¾. \n#]{0,3}") {
+        let characters: Vec<char> = TEMPLATE.chars().collect();
+        let from = from.index(characters.len());
+        let to = (from + length).min(characters.len());
+        let text: String = characters[..from].iter().copied().chain(put.chars()).chain(characters[to..].iter().copied()).collect();
+        if let Err(error) = CampaignFile::parse(&text) {
+            prop_assert!(text.get(error.span.clone()).is_some(), "{error} at {:?}", error.span);
+            prop_assert!(!error.message.is_empty() && error.line <= text.split('\n').count());
+        }
+    }
 }

@@ -124,6 +124,20 @@ proptest! {
     }
 
     #[test]
+    fn coordinates_are_finite_and_tell_members_apart(seed in any::<u64>(), staged in any::<bool>()) {
+        let space = space(if staged { STAGED } else { FLAT });
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let a = space.sample(rng);
+        let point = space.encode(&a);
+        prop_assert_eq!(point.len(), space.coordinates().len());
+        prop_assert!(point.iter().all(|x| x.is_finite()));
+        prop_assert_eq!(&point, &space.encode(&a));
+        // A swap of two layers can keep every mean; whatever else is done must show.
+        let (b, what) = space.mutate(&a, rng);
+        prop_assert!(what.contains("swapped") || point != space.encode(&b), "{} from {} to {}", what, a, b);
+    }
+
+    #[test]
     fn the_same_seed_makes_the_same_moves(seed in any::<u64>(), staged in any::<bool>()) {
         let space = space(if staged { STAGED } else { FLAT });
         let play = || {
@@ -148,6 +162,7 @@ fn parents_outside_the_space_give_members() {
         for _ in 0..50 {
             let (child, _) = space.mutate(&foreign, rng);
             assert_eq!(space.contains(&child), Ok(()));
+            assert_eq!(space.encode(&foreign).len(), space.coordinates().len());
             let sample = space.sample(rng);
             assert_eq!(space.contains(&space.recombine(&sample, &foreign, rng)), Ok(()));
         }

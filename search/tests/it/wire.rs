@@ -218,7 +218,7 @@ fn lines_that_are_no_replies_are_kept_with_a_reason() {
         ),
         (
             r#"{"type":"result","id":1,"values":{"bits_per_byte":{"mean":null}},"parameters":1,"tokens":1,"seconds":1}"#,
-            "null",
+            "not finite",
         ),
         (
             r#"{"type":"result","id":1,"values":{"bits_per_byte":{"mean":1e999}},"parameters":1,"tokens":1,"seconds":1}"#,
