@@ -139,6 +139,7 @@ struct Page<'a> {
     parameters: usize,
     memory: usize,
     widest_ffn: u32,
+    sizes: size::Parameters,
 }
 
 impl<'a> Page<'a> {
@@ -162,7 +163,16 @@ impl<'a> Page<'a> {
             .filter_map(|layer| layer.ffn_width)
             .max()
             .unwrap_or(1);
-        Self { drawing, gutter, inner, bracket, parameters, memory, widest_ffn }
+        Self {
+            drawing,
+            gutter,
+            inner,
+            bracket,
+            parameters,
+            memory,
+            widest_ffn,
+            sizes: size::Parameters::of(drawing.architecture),
+        }
     }
 
     fn theme(&self) -> Theme {
@@ -206,20 +216,20 @@ impl<'a> Page<'a> {
         self.plain(
             &format!("embedding of {} tokens", a.vocab()),
             Style::new(),
-            size::embedding_parameters(a),
+            self.sizes.embedding,
         )
     }
 
     fn head(&self) -> Line<'static> {
         let a = self.drawing.architecture;
         let text = if a.tied_embeddings() { "norm, head (tied)" } else { "norm, head" };
-        self.plain(text, Style::new(), size::head_parameters(a))
+        self.plain(text, Style::new(), self.sizes.head)
     }
 
     fn total(&self) -> Line<'static> {
         let a = self.drawing.architecture;
         let (parameters, memory) =
-            (size::parameters(a), size::memory_bytes(a, self.drawing.context));
+            (self.sizes.total(), size::memory_bytes(a, self.drawing.context));
         let layers = a.layers().len();
         let plural = if layers == 1 { "" } else { "s" };
         let mut text = format!("{layers} layer{plural}");
@@ -289,7 +299,7 @@ impl<'a> Page<'a> {
             });
             spans.push(Span::styled(format!("{text:<width$}"), theme.dim()));
         }
-        let (mixer, ffn) = size::layer_parameters(self.drawing.architecture, block.first);
+        let (mixer, ffn) = self.sizes.layers[block.first];
         let memory = size::layer_memory_bytes(layer, self.drawing.context);
         let parameters = if height == 1 { mixer + ffn } else { [mixer, ffn][row] };
         let memory =

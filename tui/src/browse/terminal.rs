@@ -44,7 +44,10 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Relaxed);
-        ratatui::restore();
+        // After a panic the hook has done it; leaving the alternate screen twice would print over the panic's message.
+        if !std::thread::panicking() {
+            ratatui::restore();
+        }
         // The cursor was hidden by drawing; nothing is left to do about a terminal that is gone.
         let _ = execute!(io::stdout(), Show);
     }

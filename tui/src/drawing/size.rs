@@ -4,30 +4,41 @@ use search::Architecture;
 use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
 use search::tensors::tensors;
 
-pub(super) fn parameters(architecture: &Architecture) -> u64 {
-    tensors(architecture).iter().map(search::tensors::TensorSpec::elements).sum()
+/// The parameters of a stack, part by part.
+pub(super) struct Parameters {
+    pub(super) embedding: u64,
+    /// Of the mixer and of the feed-forward network of each layer, each with its norm.
+    pub(super) layers: Vec<(u64, u64)>,
+    /// Of the final norm and the head.
+    pub(super) head: u64,
 }
 
-fn starting_with(architecture: &Architecture, prefixes: &[&str]) -> u64 {
-    tensors(architecture)
-        .iter()
-        .filter(|tensor| prefixes.iter().any(|prefix| tensor.name.starts_with(prefix)))
-        .map(search::tensors::TensorSpec::elements)
-        .sum()
-}
+impl Parameters {
+    pub(super) fn of(architecture: &Architecture) -> Self {
+        let mut all =
+            Self { embedding: 0, layers: vec![(0, 0); architecture.layers().len()], head: 0 };
+        for tensor in tensors(architecture) {
+            let elements = tensor.elements();
+            let mut parts = tensor.name.split('.');
+            match (
+                parts.next(),
+                parts.next().and_then(|index| index.parse::<usize>().ok()),
+                parts.next(),
+            ) {
+                (Some("layers"), Some(index), Some(part)) => {
+                    let layer = &mut all.layers[index];
+                    *if part.starts_with("ffn") { &mut layer.1 } else { &mut layer.0 } += elements;
+                }
+                (Some("embedding"), ..) => all.embedding += elements,
+                _ => all.head += elements,
+            }
+        }
+        all
+    }
 
-pub(super) fn embedding_parameters(architecture: &Architecture) -> u64 {
-    starting_with(architecture, &["embedding."])
-}
-
-pub(super) fn head_parameters(architecture: &Architecture) -> u64 {
-    starting_with(architecture, &["head.", "final_norm."])
-}
-
-/// Of the mixer and of the feed-forward network of layer `index`, each with its norm.
-pub(super) fn layer_parameters(architecture: &Architecture, index: usize) -> (u64, u64) {
-    let mixer = starting_with(architecture, &[&format!("layers.{index}.mixer")]);
-    (mixer, starting_with(architecture, &[&format!("layers.{index}.ffn")]))
+    pub(super) fn total(&self) -> u64 {
+        self.embedding + self.head + self.layers.iter().map(|(mixer, ffn)| mixer + ffn).sum::<u64>()
+    }
 }
 
 pub(super) fn memory_bytes(architecture: &Architecture, context: u32) -> u64 {
