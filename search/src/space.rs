@@ -11,6 +11,7 @@
 mod config;
 mod coordinates;
 mod flat;
+mod stage;
 mod staged;
 mod tables;
 
