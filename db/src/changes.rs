@@ -38,6 +38,8 @@ pub enum Change {
     },
     /// The campaign file changed in something that keeps earlier results comparable. The name stays.
     Settings(NewCampaign),
+    /// All candidates are forgotten: the campaign begins anew. The latency table stays.
+    Forget,
     /// Something to remember for people, in order.
     Event {
         /// A short word for it.
@@ -115,7 +117,7 @@ fn check(change: &Change) -> Result<(), DbError> {
             finite(|| format!("the loss of candidate {number} at {tokens} tokens"), loss)?;
         }
         Change::Latency(LatencyEntry { key, timing }) => check_timing(timing, || key.to_string())?,
-        Change::Worker { .. } | Change::Settings(_) | Change::Event { .. } => {}
+        Change::Worker { .. } | Change::Settings(_) | Change::Forget | Change::Event { .. } => {}
     }
     Ok(())
 }
@@ -165,6 +167,12 @@ async fn write(
                 .bind(role)
                 .bind(worker)
                 .bind(device)
+                .execute(connection)
+                .await?
+        }
+        Change::Forget => {
+            sqlx::query("DELETE FROM candidates WHERE campaign_id = ?")
+                .bind(campaign)
                 .execute(connection)
                 .await?
         }

@@ -92,3 +92,12 @@ fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candi
         }
     }
 }
+
+/// A name as it can stand in a file's name: a campaign may be called anything.
+fn file_name(name: &str) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .collect();
+    if plain.starts_with('.') { format!("_{plain}") } else { plain }
+}

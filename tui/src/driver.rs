@@ -283,13 +283,12 @@ impl<'a> Desk<'a> {
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
         let event = match news {
-            News::Ready(_) => return Ok(None),
+            News::Ready(_) | News::Reply(Reply::Hello(_)) => return Ok(None),
             News::Broken { reason, log } => return Err(broken(&reason, &log)),
             News::Reply(Reply::Progress(progress)) => {
                 self.display.progress(index, &progress);
                 return self.tell(Event::Progress(progress)).await;
             }
-            News::Reply(Reply::Hello(_)) => return Ok(None),
             News::Reply(Reply::Result(evaluation)) => Event::Result(evaluation),
             News::Reply(Reply::Timing(measured)) => Event::Timing(measured),
             News::Reply(Reply::Infeasible(refusal)) => Event::Infeasible(refusal),

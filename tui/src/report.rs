@@ -102,24 +102,20 @@ fn headline(snapshot: &Snapshot) -> String {
     let dropped = count(|c| matches!(c.state, CandidateState::Infeasible { .. }));
     let front = count(|c| c.rank == Some(0));
     let state = crate::commands::list::state_word(campaign.state);
-    let mut text =
-        format!("campaign {}, {state}: {done} of {} done", campaign.name, campaign.evaluations);
+    let mut parts = vec![format!("{done} of {} done", campaign.evaluations)];
     if failed > 0 {
-        text.push_str(&format!(", {failed} failed"));
+        parts.push(format!("{failed} failed"));
     }
     if dropped > 0 {
-        text.push_str(&format!(", {dropped} dropped untrained"));
+        parts.push(format!("{dropped} dropped untrained"));
     }
-    text.push_str(&format!(", {front} on the front; seed {}", campaign.seed));
+    parts.push(format!("{front} on the front; seed {}", campaign.seed));
     if campaign.active_seconds > 0.0 {
+        let time = quantity::duration(campaign.active_seconds);
         let per_minute = 60.0 * done as f64 / campaign.active_seconds;
-        text.push_str(&format!(
-            "; {} of work, {per_minute:.1} candidates a minute",
-            quantity::duration(campaign.active_seconds)
-        ));
+        parts.push(format!("{time} of work, {per_minute:.1} candidates a minute"));
     }
-    text.push('\n');
-    text
+    format!("campaign {}, {state}: {}\n", campaign.name, parts.join(", "))
 }
 
 /// A table of candidates, the fastest first, those without a latency last.

@@ -218,3 +218,14 @@ async fn a_reader_makes_no_file() {
     assert!(matches!(error, DbError::Missing { .. }), "{error}");
     assert!(!path.exists());
 }
+
+#[tokio::test]
+async fn a_campaign_can_forget_its_candidates() {
+    let (store, run) = store("forget").await;
+    let changes = [Change::Candidate(done(1, 1.0, 1.0)), Change::Latency(latency(5.0))];
+    store.apply(&run, &changes).await.unwrap();
+    store.apply(&run, &[Change::Forget, Change::Candidate(proposed(1))]).await.unwrap();
+    let history = store.history("one").await.unwrap();
+    assert_eq!(history.candidates, [proposed(1)]);
+    assert_eq!(history.latencies, [latency(5.0)]);
+}

@@ -210,39 +210,38 @@ async fn worker(role: Role, subject: &'static str) -> Finding {
     }
 }
 
-/// What `deltafront-profile --facts` knows of GPUs: a JSON object whose `gpus` is a list of objects with a `name`, and
-/// whose `problems` is a list of objects with `what` and `remedy`.
+/// What `deltafront-profile --facts` knows of GPUs.
 async fn gpu() -> Vec<Finding> {
     let Ok(Program::File(file)) = Program::built_in(Role::Profiler) else { return Vec::new() };
     let mut command = tokio::process::Command::new(file);
     command.arg("--facts").stdin(std::process::Stdio::null()).kill_on_drop(true);
     let patience = std::time::Duration::from_secs(30);
-    let facts = match tokio::time::timeout(patience, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {
-            serde_json::from_slice::<serde_json::Value>(&output.stdout).ok()
-        }
+    let facts: Option<serde_json::Value> = match tokio::time::timeout(patience, command.output())
+        .await
+    {
+        Ok(Ok(output)) if output.status.success() => serde_json::from_slice(&output.stdout).ok(),
         _ => None,
     };
+    let without = "nothing to do: everything works on the CPU without one";
     let Some(facts) = facts else {
-        let remedy = "everything works on the CPU without one";
-        return vec![Finding::note("gpu", "the profiler does not say", remedy)];
+        return vec![Finding::note("gpu", "the profiler does not say", without)];
     };
-    let list =
-        |key: &str| facts.get(key).and_then(|list| list.as_array()).cloned().unwrap_or_default();
-    let text = |value: &serde_json::Value, key: &str| {
-        value.get(key).and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+    let driver = &facts["nvidia"]["driver"];
+    let Some(gpus) = driver["gpus"].as_array().filter(|gpus| !gpus.is_empty()) else {
+        let reason = facts["nvidia"]["unavailable"]["reason"].as_str().unwrap_or("none found");
+        return vec![Finding::note("gpu", format!("no NVIDIA GPU: {reason}"), without)];
     };
-    let mut findings: Vec<Finding> =
-        list("gpus").iter().map(|gpu| Finding::good("gpu", text(gpu, "name"))).collect();
-    findings.extend(
-        list("problems")
-            .iter()
-            .map(|problem| Finding::note("gpu", text(problem, "what"), text(problem, "remedy"))),
-    );
-    if findings.is_empty() {
-        findings.push(Finding::good("gpu", "none; everything works on the CPU"));
-    }
-    findings
+    let version = driver["version"].as_str().unwrap_or("?");
+    let cuda = driver["cuda"].as_str().unwrap_or("?");
+    gpus.iter()
+        .map(|gpu| {
+            let name = gpu["name"].as_str().unwrap_or("?");
+            let memory = gpu["memory_bytes"]
+                .as_f64()
+                .map_or_else(String::new, |n| format!(", {}", quantity::bytes(n)));
+            Finding::good("gpu", format!("{name}{memory}, driver {version}, CUDA {cuda}"))
+        })
+        .collect()
 }
 
 fn disk(db: &Path) -> Finding {

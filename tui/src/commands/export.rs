@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use db::snapshot::CandidateState;
+use db::Store;
+use db::snapshot::{Candidate, CandidateState, Snapshot};
 use search::Architecture;
 use search::config::LatencyConfig;
 use search::latency::Timing;
@@ -97,78 +98,108 @@ struct Provenance {
 #[derive(Serialize)]
 struct Worker {
     role: String,
-    worker: String,
+    #[serde(rename = "worker")]
+    program: String,
     device: String,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    let config = block_on(async {
+    let (config, is_done) = block_on(async {
         let store = open(db).await?;
         let snapshot = store.snapshot(&args.campaign).await?;
         let candidate = candidate(&snapshot, &args.candidate)?;
-        if candidate.state != CandidateState::Done {
-            let note = "is not trained and timed: the config holds only what is known of it so far";
-            writeln!(std::io::stderr(), "note: candidate {} {note}", candidate.number)?;
-        }
-        let history = store.history(&args.campaign).await?;
-        let checkpoint = history
-            .candidates
-            .into_iter()
-            .find(|row| row.number == candidate.number)
-            .and_then(|row| row.checkpoint);
-        let workers = store.workers(&args.campaign).await?;
-        anyhow::Ok(Config {
-            format: "deltafront-stack-1",
-            text: candidate.architecture.to_string(),
-            id: candidate.id.to_string(),
-            architecture: candidate.architecture.clone(),
-            values: candidate.values.clone(),
-            latency: Latency {
-                device: workers
-                    .iter()
-                    .find(|row| row.role == "profiler")
-                    .map(|row| row.device.clone()),
-                conditions: snapshot.campaign.latency.clone(),
-                decode_whole: candidate.decode_whole.clone(),
-                prefill_whole: candidate.prefill_whole.clone(),
-            },
-            training: Training {
-                tokens: candidate.tokens,
-                seconds: candidate.train_seconds,
-                seed: candidate.seed,
-                checkpoint: checkpoint.map(|path| path.to_string_lossy().into_owned()),
-            },
-            provenance: Provenance {
-                campaign: snapshot.campaign.name.clone(),
-                candidate: candidate.number,
-                origin: candidate.origin.clone(),
-                reference: candidate.reference.clone(),
-                rank: candidate.rank,
-                campaign_seed: snapshot.campaign.seed,
-                campaign_created_unix_s: snapshot.campaign.created_unix_s,
-                deltafront: env!("CARGO_PKG_VERSION"),
-                workers: workers
-                    .into_iter()
-                    .map(|row| Worker { role: row.role, worker: row.worker, device: row.device })
-                    .collect(),
-                campaign_file: snapshot.campaign.config_toml.clone(),
-            },
-        })
+        let is_done = candidate.state == CandidateState::Done;
+        anyhow::Ok((config(&store, &snapshot, candidate).await?, is_done))
     })?;
-    let text = match format(args)? {
-        Format::Json => serde_json::to_string_pretty(&config)? + "\n",
-        Format::Toml => {
-            toml::to_string_pretty(&config).context("cannot write the config as TOML")?
-        }
-    };
+    let mut stderr = std::io::stderr();
+    if !is_done {
+        writeln!(
+            stderr,
+            "note: candidate {} is not trained and timed; the config holds what is known of it so far",
+            config.provenance.candidate
+        )?;
+    }
+    let text = config.text(format(args)?)?;
     match &args.output {
         None => std::io::stdout().write_all(text.as_bytes())?,
         Some(file) => {
             write_whole(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-            writeln!(std::io::stderr(), "wrote {}", file.display())?;
+            writeln!(stderr, "wrote {}", file.display())?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the config of a candidate as JSON into a new file in the current folder, for the screens; says which.
+pub(super) fn to_new_file(db: &Path, snapshot: &Snapshot, number: u32) -> anyhow::Result<PathBuf> {
+    let name = &snapshot.campaign.name;
+    let config = block_on(async {
+        let store = open(db).await?;
+        let snapshot = store.snapshot(name).await?;
+        let candidate = candidate(&snapshot, &number.to_string())?;
+        config(&store, &snapshot, candidate).await
+    })?;
+    let file = PathBuf::from(format!("{}-{number}.json", super::file_name(name)));
+    write_whole(&file, &config.text(Format::Json)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+impl Config {
+    fn text(&self, format: Format) -> anyhow::Result<String> {
+        Ok(match format {
+            Format::Json => serde_json::to_string_pretty(self)? + "\n",
+            Format::Toml => {
+                toml::to_string_pretty(self).context("cannot write the config as TOML")?
+            }
+        })
+    }
+}
+
+async fn config(
+    store: &Store,
+    snapshot: &Snapshot,
+    candidate: &Candidate,
+) -> anyhow::Result<Config> {
+    let campaign = &snapshot.campaign;
+    let history = store.history(&campaign.name).await?;
+    let row = history.candidates.into_iter().find(|row| row.number == candidate.number);
+    let checkpoint = row.and_then(|row| row.checkpoint);
+    let workers = store.workers(&campaign.name).await?;
+    Ok(Config {
+        format: "deltafront-stack-1",
+        text: candidate.architecture.to_string(),
+        id: candidate.id.to_string(),
+        architecture: candidate.architecture.clone(),
+        values: candidate.values.clone(),
+        latency: Latency {
+            device: workers.iter().find(|row| row.role == "profiler").map(|row| row.device.clone()),
+            conditions: campaign.latency.clone(),
+            decode_whole: candidate.decode_whole.clone(),
+            prefill_whole: candidate.prefill_whole.clone(),
+        },
+        training: Training {
+            tokens: candidate.tokens,
+            seconds: candidate.train_seconds,
+            seed: candidate.seed,
+            checkpoint: checkpoint.map(|path| path.to_string_lossy().into_owned()),
+        },
+        provenance: Provenance {
+            campaign: campaign.name.clone(),
+            candidate: candidate.number,
+            origin: candidate.origin.clone(),
+            reference: candidate.reference.clone(),
+            rank: candidate.rank,
+            campaign_seed: campaign.seed,
+            campaign_created_unix_s: campaign.created_unix_s,
+            deltafront: env!("CARGO_PKG_VERSION"),
+            workers: workers
+                .into_iter()
+                .map(|row| Worker { role: row.role, program: row.worker, device: row.device })
+                .collect(),
+            campaign_file: campaign.config_toml.clone(),
+        },
+    })
 }
 
 fn format(args: &Args) -> anyhow::Result<Format> {

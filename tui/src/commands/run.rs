@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use db::snapshot::CampaignState;
+use db::snapshot::{CampaignState, Candidate, CandidateState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
 use search::campaign::{Finish, Settings};
 use search::config::{CampaignFile, ConfigError, DataConfig, TrainingConfig};
@@ -90,9 +90,12 @@ async fn campaign(
     }
     let before = store.snapshot(&file.name).await?;
     let again = command(db, &args.file);
-    if !before.candidates.is_empty() {
+    // A campaign of which nothing was trained may change in everything: it begins anew.
+    let is_changed = before.campaign.config_toml != text;
+    let is_new = !before.candidates.iter().any(is_trained);
+    if !is_new {
         comparable(&before.campaign.config_toml, file, &args.file)?;
-        let done = before.candidates.iter().filter(|candidate| candidate.rank.is_some()).count();
+        let done = done(&before);
         let finished = before.campaign.state == CampaignState::Finished;
         if finished && done >= file.search.evaluations as usize {
             report::print(&store, &file.name, &files.folder).await?;
@@ -114,8 +117,12 @@ async fn campaign(
     }
     let driven = async {
         files.make()?;
-        if before.campaign.config_toml != text {
-            store.apply(&run, &[Change::Settings(new)]).await?;
+        if is_changed {
+            let mut changes = vec![Change::Settings(new)];
+            if is_new {
+                changes.push(Change::Forget);
+            }
+            store.apply(&run, &changes).await?;
         }
         driver::drive(&store, &run, job).await
     }
@@ -146,7 +153,7 @@ async fn campaign(
         }
         Finish::Stopped => {
             let after = store.snapshot(&file.name).await?;
-            let done = after.candidates.iter().filter(|candidate| candidate.rank.is_some()).count();
+            let done = done(&after);
             say(&format!(
                 "paused with {done} of {} done, all of it in {}; to go on: {again}",
                 file.search.evaluations,
@@ -165,6 +172,15 @@ async fn campaign(
     };
     store.close().await;
     Ok(code)
+}
+
+/// Whether tokens were spent on a candidate, to an end.
+fn is_trained(candidate: &Candidate) -> bool {
+    matches!(candidate.state, CandidateState::Done | CandidateState::Failed { .. })
+}
+
+fn done(snapshot: &Snapshot) -> usize {
+    snapshot.candidates.iter().filter(|candidate| candidate.state == CandidateState::Done).count()
 }
 
 fn say(text: &str) {
@@ -192,13 +208,7 @@ impl Files {
     fn beside(db: &Path, campaign: &str) -> Self {
         let stem =
             db.file_stem().map_or_else(|| "deltafront".into(), |stem| stem.to_string_lossy());
-        // A campaign may be called anything, a folder may not.
-        let name: String = campaign
-            .chars()
-            .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-            .collect();
-        let name = if name.starts_with('.') { format!("_{name}") } else { name };
-        let folder = db.with_file_name(format!("{stem}-files")).join(name);
+        let folder = db.with_file_name(format!("{stem}-files")).join(super::file_name(campaign));
         Self { folder: std::path::absolute(&folder).unwrap_or(folder) }
     }
 
@@ -315,13 +325,23 @@ fn absolute(
         if path.exists() {
             return Ok(path);
         }
-        let line = text.lines().position(|line| {
+        let is_key = |line: &str| {
             line.trim_start()
                 .strip_prefix(key)
                 .is_some_and(|rest| rest.trim_start().starts_with('='))
-        });
+        };
         let message = format!("data.{key}: there is no {}; {what}", path.display());
-        Err(anyhow::anyhow!("{}", pointed_line(file, text, line.map(|line| line + 1), &message)))
+        Err(match text.lines().position(is_key) {
+            Some(index) => {
+                let line = text.lines().nth(index).unwrap_or_default();
+                let column = line.chars().take_while(|c| *c != '=').count() + 2;
+                let width = line.chars().skip(column).take_while(|c| *c != '#').collect::<String>();
+                let (column, width) = (column + 1, width.trim_end().chars().count().max(1));
+                let message = format!("{}:{}:{column}: {message}", file.display(), index + 1);
+                anyhow::anyhow!("{}", with_line(text, index + 1, column, width, &message))
+            }
+            None => anyhow::anyhow!("{}: {message}", file.display()),
+        })
     };
     Ok(DataConfig {
         corpus: found(
@@ -343,21 +363,26 @@ fn absolute(
 /// An error of the campaign file with the line it is about.
 fn pointed(file: &Path, text: &str, error: &ConfigError) -> String {
     let key = if error.key.is_empty() { String::new() } else { format!("{}: ", error.key) };
-    let mut lines = pointed_line(file, text, Some(error.line), &format!("{key}{}", error.message));
     let width = text
         .get(error.span.clone())
         .map_or(1, |marked| marked.lines().next().map_or(1, |line| line.chars().count()))
         .max(1);
-    let margin = error.line.to_string().len() + 3;
-    let indent = " ".repeat(margin + error.column.saturating_sub(1));
-    lines.push_str(&format!("\n{indent}{}", "^".repeat(width)));
-    lines
+    let place = format!("{}:{}:{}", file.display(), error.line, error.column);
+    let message = format!("{place}: {key}{}", error.message);
+    with_line(text, error.line, error.column, width, &message)
 }
 
-fn pointed_line(file: &Path, text: &str, line: Option<usize>, message: &str) -> String {
-    let Some(number) = line else { return format!("{}: {message}", file.display()) };
-    let shown = text.lines().nth(number.saturating_sub(1)).unwrap_or_default();
-    format!("{}:{number}: {message}\n{number} | {shown}", file.display())
+/// A message, the line it is about, and a mark below what it is about.
+fn with_line(text: &str, number: usize, column: usize, width: usize, message: &str) -> String {
+    let line = text.lines().nth(number.saturating_sub(1)).unwrap_or_default();
+    let margin = " ".repeat(number.to_string().len());
+    // Tabs stay tabs, so that the mark stands below what it marks.
+    let before: String = line
+        .chars()
+        .take(column.saturating_sub(1))
+        .map(|c| if c == '\t' { c } else { ' ' })
+        .collect();
+    format!("{message}\n{margin} |\n{number} | {line}\n{margin} | {before}{}", "^".repeat(width))
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.

@@ -14,6 +14,7 @@ use crate::{report, words};
 
 /// A candidate is named by its number, the first digits of its id, or the name of its reference stack.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// The campaign; may be left out when the database holds only one.
     campaign: Option<String>,
@@ -109,8 +110,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
             candidate.seed
         );
         if let Some((_, loss)) = candidate.curve.last() {
-            trained
-                .push_str(&format!(", training loss {} at the end", quantity::significant(*loss)));
+            trained.extend([", training loss ", &quantity::significant(*loss), " at the end"]);
         }
         rows.push(vec!["training".to_owned(), trained]);
     }
@@ -131,7 +131,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
     {
         text.push_str("\nthe last lines of its log:\n");
         for line in log.lines() {
-            text.push_str(&format!("  {line}\n"));
+            text.extend(["  ", line, "\n"]);
         }
     }
     text
@@ -143,11 +143,8 @@ async fn log(store: &Store, name: &str) -> anyhow::Result<String> {
     for event in store.events(name, 0).await? {
         let begin = *begin.get_or_insert(event.at_unix_s);
         let after = quantity::duration((event.at_unix_s - begin) as f64);
-        text.push_str(&format!(
-            "after {after}: {}: {}\n",
-            event.kind,
-            event.body.replace('\n', "\n    ")
-        ));
+        let body = event.body.replace('\n', "\n    ");
+        text.extend(["after ", &after, ": ", &event.kind, ": ", &body, "\n"]);
     }
     Ok(text)
 }

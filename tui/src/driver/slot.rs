@@ -12,7 +12,7 @@ use super::child::Process;
 use super::spec::{Program, Role, WorkerSpec};
 
 /// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
-const HELLO: Duration = Duration::from_secs(120);
+const HELLO: Duration = Duration::from_mins(2);
 /// How long a worker that was told to stop may take to do so.
 const STOP: Duration = Duration::from_secs(10);
 /// How long letting a worker go may take in all.

@@ -3,6 +3,7 @@
 mod axis;
 mod drawing;
 mod plot;
+mod program;
 mod quantity;
 mod sample;
 mod screens;

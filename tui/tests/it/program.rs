@@ -1,0 +1,9 @@
+//! The real program with workers that only pretend.
+
+mod harness;
+mod input;
+mod interrupt;
+mod kill;
+mod output;
+mod trouble;
+mod whole;

@@ -1,0 +1,111 @@
+//! Bad input: one clear message, a non-zero exit, nothing lost.
+
+use super::harness::World;
+
+fn complaint(world: &World, arguments: &[&str]) -> String {
+    let said = world.say(arguments);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert_eq!(said.stdout, "");
+    said.stderr
+}
+
+#[test]
+fn errors_of_the_campaign_file_point_at_their_line() {
+    let world = World::new("file");
+    world.edit("evaluations = 8", "evalutions = 8");
+    insta::assert_snapshot!("unknown_key", complaint(&world, &["run"]));
+    world.edit("evalutions = 8", "evaluations = \"many\"");
+    insta::assert_snapshot!("wrong_type", complaint(&world, &["run"]));
+    world.edit("evaluations = \"many\"", "evaluations = ");
+    insta::assert_snapshot!("not_toml", complaint(&world, &["run"]));
+    world.edit("evaluations = ", "evaluations = 8");
+    world.edit("head_width = [8]", "head_width = [7]");
+    insta::assert_snapshot!("impossible", complaint(&world, &["run"]));
+    world.edit("head_width = [7]", "head_width = [8]");
+    world.edit("corpus.txt", "corpse.txt");
+    insta::assert_snapshot!("no_corpus", complaint(&world, &["run"]));
+    assert!(
+        !world.folder.join("deltafront.db").exists(),
+        "a campaign that never began leaves nothing"
+    );
+}
+
+#[test]
+fn a_missing_file_or_database_says_what_makes_one() {
+    let world = World::new("missing");
+    let said = complaint(&world, &["run", "other.toml"]);
+    assert!(said.contains("`deltafront init other.toml`"), "{said}");
+    for command in [vec!["list"], vec!["show"], vec!["browse"], vec!["export", "small", "1"]] {
+        let said = complaint(&world, &command);
+        assert!(said.contains("there is no database at deltafront.db"), "{said}");
+    }
+    assert_eq!(world.say(&["frobnicate"]).code, 2);
+    assert_eq!(world.say(&["show", "--jsn"]).code, 2);
+}
+
+#[test]
+fn a_changed_campaign_file_is_refused_with_what_changed() {
+    let world = World::new("changed");
+    assert_eq!(world.say(&["run"]).code, 0);
+    world.edit("evaluations = 8", "evaluations = 9");
+    world.edit("tokens = 65_536", "tokens = 32_768");
+    world.edit("depth = { min = 1, max = 3 }", "depth = { min = 1, max = 4 }");
+    insta::assert_snapshot!("changed_file", complaint(&world, &["run"]));
+    world.edit("name = \"small\"", "name = \"other\"");
+    assert_eq!(world.say(&["run"]).code, 0);
+}
+
+#[test]
+fn names_that_are_not_there() {
+    let world = World::new("names");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let said = complaint(&world, &["show", "smal"]);
+    assert!(said.contains("no campaign `smal`") && said.contains("it holds: small"), "{said}");
+    let said = complaint(&world, &["show", "small", "99"]);
+    assert!(said.contains("no candidate `99`") && said.contains("(1 to 8)"), "{said}");
+    let said = complaint(&world, &["export", "small", "nonesuch"]);
+    assert!(said.contains("no candidate `nonesuch`"), "{said}");
+    let id = world.campaign()["candidates"][4]["id"].as_str().expect("an id").to_owned();
+    for word in ["5", "#5", &id, &id[..6]] {
+        let said = world.say(&["show", "small", word]);
+        assert!(
+            said.stdout.starts_with("candidate 5 of small"),
+            "{word}: {}{}",
+            said.stdout,
+            said.stderr
+        );
+    }
+    assert!(
+        world.say(&["show", "small", "full-attention"]).stdout.starts_with("candidate 1 of small")
+    );
+}
+
+#[test]
+fn a_database_that_is_none_is_left_alone() {
+    let world = World::new("foreign");
+    world.write("notes.db", &"my notes ".repeat(100));
+    for command in [vec!["run", "--db", "notes.db"], vec!["list", "--db", "notes.db"]] {
+        let said = complaint(&world, &command);
+        assert!(said.contains("notes.db is not a deltafront database"), "{said}");
+    }
+    assert_eq!(world.read("notes.db"), "my notes ".repeat(100));
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let world = World::new("init");
+    let said = complaint(&world, &["init"]);
+    assert!(said.contains("campaign.toml is there already"), "{said}");
+    let said = world.say(&["init", "--force", "--corpus", "corpus.txt"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let text = world.read("campaign.toml");
+    assert!(text.contains("corpus = \"corpus.txt\""), "{text}");
+    assert!(text.contains("name = \"init\""), "{text}");
+    let said = complaint(&world, &["init", "new.toml", "--corpus", "nothing.txt"]);
+    assert!(said.contains("there is no nothing.txt"), "{said}");
+    // In another folder the corpus is found from there.
+    assert_eq!(world.say(&["init", "sub/campaign.toml", "--corpus", "corpus.txt"]).code, 0);
+    let said = world.say(&["run", "sub/campaign.toml", "--db", "sub/x.db"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stdout.contains("deltafront show --db sub/x.db sub "), "{}", said.stdout);
+}

@@ -1,0 +1,100 @@
+//! What the commands print.
+
+use serde_json::Value;
+
+use super::harness::World;
+
+/// Without what differs from run to run (times) and what has tests of its own (plots and drawings).
+fn steady(text: &str) -> String {
+    let mut is_plot = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("validation bits per byte") || line.trim_start().starts_with("width ") {
+            is_plot = true;
+            lines.push("[plot]".to_owned());
+        } else if line.is_empty() || line.starts_with('#') {
+            is_plot &= !line.starts_with('#');
+        }
+        if is_plot {
+            continue;
+        }
+        lines.push(match line.split_once("; seed") {
+            Some((before, after)) => {
+                let seed: String = after.chars().take_while(|c| *c != ',').collect();
+                format!("{before}; seed{seed}, [time]")
+            }
+            None => line.to_owned(),
+        });
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn list_show_and_export() {
+    let world = World::new("output");
+    let run = world.say(&["run"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    insta::assert_snapshot!("run_stdout", steady(&run.stdout));
+    insta::assert_snapshot!("run_stderr", run.stderr);
+    insta::assert_snapshot!("show", steady(&world.say(&["show"]).stdout));
+    insta::assert_snapshot!("show_candidate", steady(&world.say(&["show", "small", "1"]).stdout));
+    let list = world.say(&["list"]).stdout;
+    let list: Vec<&str> =
+        list.lines().map(|line| line.rsplit_once("  ").map_or(line, |parts| parts.0)).collect();
+    insta::assert_snapshot!("list", list.join("\n"));
+    assert_eq!(world.say(&["show", "--config"]).stdout, world.read("campaign.toml"));
+
+    let json = world.say(&["export", "small", "full-attention"]);
+    let config: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let text = config["text"].as_str().expect("a text");
+    let stack: search::Architecture = text.parse().expect("an architecture");
+    let layers: search::Architecture =
+        serde_json::from_value(config["architecture"].clone()).expect("an architecture");
+    assert_eq!(layers, stack);
+    assert_eq!(config["id"], stack.id().as_str());
+    assert_eq!(config["latency"]["device"], "cpu: fake");
+    assert_eq!(config["latency"]["decode_whole"]["kernels"], "fake-1");
+    assert_eq!(config["values"]["bits_per_byte"]["standard_error"], 0.01);
+    assert_eq!(config["provenance"]["campaign_file"], world.read("campaign.toml"));
+    // TOML says the same; it has no null.
+    let mut config = config;
+    let conditions = config["latency"]["conditions"].as_object_mut().expect("a table");
+    conditions.retain(|_, value| !value.is_null());
+    assert_eq!(world.say(&["export", "small", "1", "-o", "stack.toml"]).code, 0);
+    let toml: Value = toml::from_str(&world.read("stack.toml")).expect("TOML");
+    assert_eq!(toml, config);
+    let said = world.say(&["export", "small", "1", "-o", "stack.yaml"]);
+    assert!(said.code == 1 && said.stderr.contains("--format"), "{}", said.stderr);
+}
+
+#[test]
+fn help_schema_and_completions() {
+    let world = World::new("help");
+    insta::assert_snapshot!("help", world.say(&["--help"]).stdout);
+    let schema: Value = serde_json::from_str(&world.say(&["schema"]).stdout).expect("JSON");
+    assert!(schema["properties"]["space"].is_object(), "{schema}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = world.say(&["completions", shell]);
+        assert!(said.code == 0 && said.stdout.contains("deltafront"), "{shell}");
+    }
+}
+
+#[test]
+fn doctor_finds_what_stands_in_the_way() {
+    let mut world = World::new("doctor");
+    let said = world.say(&["doctor"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("fake-train 1.0, on cpu: fake"), "{}", said.stdout);
+    assert!(said.stdout.contains("a campaign can run here"), "{}", said.stdout);
+    world.set("FAKE_TRAINER", "mute");
+    world.write("deltafront.db", &"no database ".repeat(20));
+    let said = world.say(&["doctor"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stdout.contains("2 things in the way of a campaign"), "{}", said.stdout);
+    assert!(said.stdout.contains("cannot load libfoo.so"), "{}", said.stdout);
+    let json: Value = serde_json::from_str(&world.say(&["doctor", "--json"]).stdout).expect("JSON");
+    assert_eq!(
+        json.as_array().expect("a list").iter().filter(|row| row["verdict"] == "BAD").count(),
+        2
+    );
+}

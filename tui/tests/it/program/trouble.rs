@@ -1,0 +1,109 @@
+//! Workers that misbehave: a candidate may fail, the campaign does not.
+
+use super::harness::{EVALUATIONS, World};
+
+/// One bad moment of the trainer: the attempt is repeated, the campaign ends well, and its log says what happened.
+fn one_bad_moment(name: &str, trouble: &str, complaint: &str) {
+    let mut world = World::new(name);
+    world.set("FAKE_TRAINER", trouble);
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains(complaint), "`{complaint}` is not in\n{}", said.stderr);
+    assert!(world.candidates().iter().all(|(_, state)| state == "done"));
+    assert_eq!(world.count("evaluations"), EVALUATIONS + 1);
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains(complaint), "{log}");
+}
+
+#[test]
+fn a_worker_that_exits() {
+    one_bad_moment("exit", "exit 3", "the trainer trainer.sh exited with status 3");
+}
+
+#[test]
+fn a_worker_that_prints_garbage() {
+    one_bad_moment("garbage", "garbage 2", "wrote a line that is not a reply");
+}
+
+#[test]
+fn a_worker_that_gives_nan() {
+    one_bad_moment("nan", "nan 8", "gave a value that is not finite");
+}
+
+#[test]
+fn a_worker_that_hangs() {
+    one_bad_moment("hang", "hang 1", "said nothing for 2 s");
+}
+
+#[test]
+fn when_everything_fails_the_campaign_gives_up_and_keeps_the_logs() {
+    let mut world = World::new("gave_up");
+    world.set("FAKE_TRAINER", "exit *");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("gave up after 5 candidates in a row failed"), "{}", said.stderr);
+    assert!(said.stderr.contains("go on: deltafront run"), "{}", said.stderr);
+    let candidate = world.say(&["show", "small", "1"]).stdout;
+    assert!(candidate.contains("terminate called: out of luck"), "{candidate}");
+    // When the cause is gone it goes on.
+    world.set("FAKE_TRAINER", "");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let states: Vec<_> = world.candidates().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states.iter().filter(|state| *state == "failed").count(), 5);
+    assert_eq!(states.iter().filter(|state| *state == "done").count(), EVALUATIONS - 5);
+}
+
+#[test]
+fn a_worker_that_cannot_work_at_all_is_one_clear_message() {
+    let mut world = World::new("mute");
+    world.set("FAKE_TRAINER", "mute");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("exited with status 127 before it said hello"), "{}", said.stderr);
+    assert!(said.stderr.contains("cannot load libfoo.so"), "{}", said.stderr);
+    world.set("FAKE_TRAINER", "configure");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("the corpus has 12 tokens"), "{}", said.stderr);
+    world.set("DELTAFRONT_TRAIN", "/nowhere/deltafront-train");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("cargo build --release -p evaluator"), "{}", said.stderr);
+    // Nothing was begun that the mended campaign could not go on from, changed as it may be.
+    world.set("FAKE_TRAINER", "");
+    world.unset("DELTAFRONT_TRAIN");
+    world.edit("tokens = 65_536", "tokens = 32_768");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(world.campaign()["tokens"], 32_768);
+}
+
+#[test]
+fn a_trainer_of_the_users_own() {
+    let mut world = World::new("own");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/program/workers/trainer.sh");
+    world.edit("[evaluator]", &format!("[evaluator]\ncommand = \"sh {script} && true\""));
+    world.set("DELTAFRONT_TRAIN", "/nowhere/deltafront-train");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(world.count("evaluations"), EVALUATIONS);
+}
+
+#[test]
+fn latencies_of_two_devices_do_not_mix() {
+    let mut world = World::new("devices");
+    world.set("FAKE_TRAINER", "slow 0.2");
+    let run = world.start();
+    world.wait_until("it trains", |world| world.count("evaluations") >= 2);
+    run.interrupt();
+    assert_eq!(run.code(), 130);
+    world.set("FAKE_DEVICE", "cpu: another");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.stderr.contains("was timed on `cpu: fake`, and this is `cpu: another`"),
+        "{}",
+        said.stderr
+    );
+}

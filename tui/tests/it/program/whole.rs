@@ -1,0 +1,118 @@
+//! Campaigns without trouble.
+
+use std::collections::HashSet;
+
+use super::harness::{EVALUATIONS, World};
+
+#[test]
+fn a_campaign_runs_to_its_end() {
+    let world = World::new("whole");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for word in
+        ["full-attention", "gated-deltanet", "bits per byte", "deltafront browse", "deltafront.db"]
+    {
+        assert!(said.stdout.contains(word), "`{word}` is not in\n{}", said.stdout);
+    }
+    let candidates = world.candidates();
+    assert_eq!(candidates.len(), EVALUATIONS);
+    assert!(candidates.iter().all(|(_, state)| state == "done"), "{candidates:?}");
+    let different: HashSet<_> = candidates.iter().map(|(text, _)| text).collect();
+    assert_eq!(different.len(), EVALUATIONS, "an architecture was evaluated twice");
+    assert_eq!(world.count("evaluations"), EVALUATIONS);
+
+    // Front members and references were timed as a whole, and nobody else.
+    let campaign = world.campaign();
+    for row in campaign["candidates"].as_array().expect("a list") {
+        let wanted = row["rank"] == 0 || !row["reference"].is_null();
+        assert_eq!(!row["decode_whole"].is_null(), wanted, "candidate {}", row["number"]);
+    }
+    assert_eq!(campaign["state"], "finished");
+    assert_eq!(campaign["workers"][0]["worker"], "fake-profile 1.0, kernels fake-1");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_campaign_also_with_bars() {
+    let [one, two] = ["same_one", "same_two"].map(World::new);
+    assert_eq!(one.say(&["run"]).code, 0);
+    assert_eq!(two.say(&["run", "--plain"]).code, 0);
+    assert_eq!(one.candidates(), two.candidates());
+}
+
+#[test]
+fn trainers_work_at_once() {
+    let mut world = World::new("at_once");
+    world.edit("evaluations = 8", "evaluations = 8\nconcurrency = 3");
+    world.set("FAKE_TRAINER", "slow 0.3");
+    let begin = std::time::Instant::now();
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(world.candidates().len(), EVALUATIONS);
+    assert!(
+        begin.elapsed().as_secs_f64() < 0.3 * EVALUATIONS as f64 + 1.0,
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_finished_campaign_is_not_done_again_and_can_be_prolonged() {
+    let world = World::new("prolonged");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let before = world.candidates();
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("raise `search.evaluations` above 8"), "{}", said.stderr);
+    assert_eq!(world.count("evaluations"), EVALUATIONS);
+    world.edit("evaluations = 8", "evaluations = 11");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let after = world.candidates();
+    assert_eq!(after.len(), 11);
+    assert_eq!(after[..8], before);
+    assert_eq!(world.count("evaluations"), 11);
+}
+
+#[test]
+fn two_campaigns_share_a_file_and_its_latency_table() {
+    let world = World::new("shared");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let measured = world.count("measurements");
+    world.edit("name = \"small\"", "name = \"a second one\"");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let whole_models = world.count("measurements") - measured;
+    let first: serde_json::Value =
+        serde_json::from_str(&world.say(&["show", "small", "--json"]).stdout).expect("JSON");
+    let rows = first["candidates"].as_array().expect("a list");
+    let wholes = 2 * rows.iter().filter(|row| !row["decode_whole"].is_null()).count();
+    assert_eq!(whole_models, wholes, "parts that are in the table were timed again");
+    assert!(said.stdout.contains("deltafront browse 'a second one'"), "{}", said.stdout);
+    let said = world.say(&["show"]);
+    assert!(
+        said.code == 1 && said.stderr.contains("name one: small, a second one"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn over_the_budget_nothing_is_trained() {
+    let world = World::new("budget");
+    world.edit("[search]", "[latency]\ndecode_budget_us = 200.0\n\n[search]");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let campaign = world.campaign();
+    let rows = campaign["candidates"].as_array().expect("a list");
+    let dropped: Vec<_> = rows.iter().filter(|row| row["state"] == "infeasible").collect();
+    assert!(!dropped.is_empty() && dropped.len() < rows.len());
+    for row in rows {
+        let decode_us = row["values"]["decode_us"]["mean"].as_f64().expect("timed");
+        assert_eq!(decode_us > 200.0, row["state"] == "infeasible", "{decode_us}");
+        assert_eq!(
+            row["state"] == "infeasible",
+            row["curve"].as_array().expect("a list").is_empty()
+        );
+    }
+    assert_eq!(world.count("evaluations"), rows.len() - dropped.len());
+}
