@@ -16,6 +16,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use search::Architecture;
 use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::latency::Dtype;
 
 use crate::theme::{Theme, layer_sign};
 use crate::{ansi, quantity};
@@ -26,6 +27,7 @@ pub use fold::{Block, fold};
 pub struct Drawing<'a> {
     architecture: &'a Architecture,
     context: u32,
+    cache: Dtype,
     theme: Theme,
 }
 
@@ -43,7 +45,7 @@ enum Density {
 }
 
 /// The drawing as lines of at most `width` characters, with ANSI colours or without. State and cache are given for
-/// `context` positions already seen.
+/// `context` positions already seen, keys and values in fp32.
 pub fn to_text(architecture: &Architecture, context: u32, width: u16, colour: bool) -> String {
     let drawing = Drawing::new(architecture, context, Theme { colour });
     let blocks = fold(architecture.layers()).len();
@@ -55,7 +57,13 @@ pub fn to_text(architecture: &Architecture, context: u32, width: u16, colour: bo
 impl<'a> Drawing<'a> {
     /// A drawing of `architecture`, with state and cache for `context` positions already seen.
     pub fn new(architecture: &'a Architecture, context: u32, theme: Theme) -> Self {
-        Self { architecture, context, theme }
+        Self { architecture, context, cache: Dtype::F32, theme }
+    }
+
+    /// Keys and values are kept in this type; fp32 unless it is given.
+    #[must_use]
+    pub fn cache_dtype(self, dtype: Dtype) -> Self {
+        Self { cache: dtype, ..self }
     }
 
     fn lines(&self, width: u16, density: Density) -> Vec<Line<'static>> {
@@ -229,7 +237,7 @@ impl<'a> Page<'a> {
     fn total(&self) -> Line<'static> {
         let a = self.drawing.architecture;
         let (parameters, memory) =
-            (self.sizes.total(), size::memory_bytes(a, self.drawing.context));
+            (self.sizes.total(), size::memory_bytes(a, self.drawing.context, self.drawing.cache));
         let layers = a.layers().len();
         let plural = if layers == 1 { "" } else { "s" };
         let mut text = format!("{layers} layer{plural}");
@@ -300,7 +308,7 @@ impl<'a> Page<'a> {
             spans.push(Span::styled(format!("{text:<width$}"), theme.dim()));
         }
         let (mixer, ffn) = self.sizes.layers[block.first];
-        let memory = size::layer_memory_bytes(layer, self.drawing.context);
+        let memory = size::layer_memory_bytes(layer, self.drawing.context, self.drawing.cache);
         let parameters = if height == 1 { mixer + ffn } else { [mixer, ffn][row] };
         let memory =
             if row == 0 && memory > 0 { quantity::bytes(memory as f64) } else { String::new() };

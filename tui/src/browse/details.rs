@@ -35,8 +35,7 @@ pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
     );
     let (top, rest) = cut(area, facts.len() as u16);
     write(&facts, top, buffer);
-    let drawing =
-        Drawing::new(&candidate.architecture, campaign.latency.decode_context, state.theme);
+    let drawing = drawing(state, candidate, campaign);
     let (_, rest) = cut(rest, 1);
     let (above, below) = cut(rest, drawing.height(area.width, rest.height));
     drawing.render(above, buffer);
@@ -68,8 +67,12 @@ pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
     } else {
         curve(state, candidate, campaign, Rect { height: rest.height.min(16), ..rest }, buffer);
     }
+    drawing(state, candidate, campaign).render(right, buffer);
+}
+
+fn drawing<'a>(state: &State, candidate: &'a Candidate, campaign: &Campaign) -> Drawing<'a> {
     Drawing::new(&candidate.architecture, campaign.latency.decode_context, state.theme)
-        .render(right, buffer);
+        .cache_dtype(campaign.latency.dtype)
 }
 
 fn subject(state: &State) -> Option<(&Campaign, &Candidate)> {

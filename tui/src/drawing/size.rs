@@ -1,7 +1,9 @@
 //! Parameters and memory of the parts of a drawing.
 
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::architecture::Layer;
+use search::cost::{cache_bytes, part_cache_bytes, part_state_bytes, state_bytes};
+use search::latency::{Dtype, Part};
 use search::tensors::tensors;
 
 /// The parameters of a stack, part by part.
@@ -41,28 +43,16 @@ impl Parameters {
     }
 }
 
-pub(super) fn memory_bytes(architecture: &Architecture, context: u32) -> u64 {
-    architecture.layers().iter().map(|layer| layer_memory_bytes(layer, context)).sum()
+/// Recurrent state and cache of one layer, for one sequence of `context` positions.
+pub(super) fn layer_memory_bytes(layer: &Layer, context: u32, dtype: Dtype) -> u64 {
+    layer.mixer.map_or(0, |mixer| {
+        // Neither depends on the width of the residual stream.
+        let part = Part::Mixer { d_model: 1, mixer };
+        part_state_bytes(&part).saturating_add(part_cache_bytes(&part, context, dtype))
+    })
 }
 
-/// Recurrent state, convolution history and cache of one layer, fp32, one sequence.
-pub(super) fn layer_memory_bytes(layer: &Layer, context: u32) -> u64 {
-    let n = u64::from;
-    let elements = match layer.mixer {
-        None => 0,
-        Some(Mixer::Attention(Attention { kv_heads, head_width, window, .. })) => {
-            2 * n(kv_heads)
-                * n(head_width)
-                * n(window.map_or(context, |window| window.min(context)))
-        }
-        Some(
-            Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-            | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }),
-        ) => n(heads) * (n(key_width) * n(value_width) + 3 * (2 * n(key_width) + n(value_width))),
-        Some(Mixer::Mamba2(Mamba2 { heads, head_width, state_width })) => {
-            n(heads) * n(head_width) * n(state_width)
-                + 3 * (n(heads) * n(head_width) + 2 * n(state_width))
-        }
-    };
-    4 * elements
+/// The same of the whole stack.
+pub(super) fn memory_bytes(architecture: &Architecture, context: u32, dtype: Dtype) -> u64 {
+    state_bytes(architecture).saturating_add(cache_bytes(architecture, context, dtype))
 }
