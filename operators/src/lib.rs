@@ -8,6 +8,7 @@
 //! This crate does not train (that is `evaluator`, its caller), reads no files, and is not the inference engine whose
 //! latency is measured (that is `profiles`, which needs no libtorch).
 
+mod autograd;
 mod block;
 mod error;
 mod ffn;

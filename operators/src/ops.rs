@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod delta_rule;
 pub mod linear_attention;
+mod memory;
 pub mod norm;
 pub mod rope;
 pub mod short_conv;

@@ -128,7 +128,7 @@ impl Mixer for Delta {
             (conv, memory) = (Some(&mut state.conv), Some(&mut state.memory));
         }
         let (rule, gate) = self.inputs(x, |x, taps| short_conv::conv_silu(x, taps, None, conv));
-        let (o, after) = rule.chunked(memory.as_deref());
+        let (o, after) = rule.forward(memory.as_deref());
         if let Some(memory) = memory {
             *memory = after;
         }

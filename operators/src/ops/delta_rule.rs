@@ -11,6 +11,8 @@
 //! ```
 //! The mask of the output is Γ; one printed form of the paper has the plain causal mask there, which is wrong.
 
+mod kernel;
+
 use tch::Tensor;
 
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
@@ -33,7 +35,12 @@ pub struct DeltaRule {
 }
 
 impl DeltaRule {
-    /// Parallel within chunks. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
+    /// By the CPU kernels where they apply, else [`Self::chunked`], which says what goes in and out.
+    pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+    }
+
+    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
     /// kind of v, and the state after it.
     pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());

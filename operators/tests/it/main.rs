@@ -4,6 +4,7 @@ mod definition;
 mod goldens;
 mod gradients;
 mod identities;
+mod kernel;
 mod model;
 mod names;
 mod support;
