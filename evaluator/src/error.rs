@@ -30,8 +30,10 @@ pub enum Error {
         "data.validation_fraction must lie between 0 and 1, both excluded, got {0}; 0.1 is usual"
     )]
     ValidationFraction(f64),
-    /// The driver sent no `data`.
-    #[error("the configuration has no data; the campaign file needs [data] with a corpus")]
+    /// The driver sent neither `data` nor `tasks`.
+    #[error(
+        "there is nothing to train on; the campaign file needs [data] with a corpus, or [[tasks]]"
+    )]
     NoData,
     /// A number of the training settings is impossible.
     #[error("training.{name} must be {expected}, got {got}")]
@@ -115,6 +117,14 @@ pub enum Error {
         /// Optimiser steps done.
         step: u64,
     },
+    /// A task does not go with the architecture.
+    #[error("task {name}: {problem}; choose fewer symbols in [[tasks]]")]
+    Task {
+        /// The task's name.
+        name: String,
+        /// What is in the way.
+        problem: String,
+    },
     /// The driver asked for it.
     #[error("stopped")]
     Stopped,
@@ -159,6 +169,7 @@ impl Error {
             | Self::TooShort { .. }
             | Self::Vocabulary { .. }
             | Self::Scale { .. }
+            | Self::Task { .. }
             | Self::Stopped => true,
             Self::NotFinite { .. }
             | Self::Diverged { .. }

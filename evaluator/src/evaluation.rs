@@ -4,78 +4,154 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use search::Architecture;
 use search::config::TrainingConfig;
-use search::tensors::tensors;
+use search::tensors::{TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress, Value};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::learner::Learner;
 use crate::scale::scaled;
+use crate::schedule::{steps_of, tokens_per_step};
+use crate::tasks::{self, Score, Task};
 use crate::training::Training;
 use crate::validation::Validation;
 
 /// Time between two reports of progress, at least.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What every candidate of a campaign is trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct Proxies<'a> {
+    /// The text; none if there are only tasks.
+    pub corpus: Option<&'a Corpus>,
+    /// Each learnt by a model of its own.
+    pub tasks: &'a [Task],
+    /// How.
+    pub training: &'a TrainingConfig,
+    /// Where checkpoints go; none: nowhere.
+    pub checkpoints: Option<&'a Path>,
+}
+
 /// Trains and validates what `request` asks for. `stop` is asked between steps, `progress` hears how it goes.
-/// The checkpoint, if there is a folder for it, carries the name of the architecture, the seed and the tokens.
+/// The checkpoint carries the name of the architecture, the seed and the tokens.
 ///
 /// # Errors
 /// When the request cannot be done, or failed; [`Error::is_infeasible`] tells the two apart.
 pub fn evaluate(
     request: &Evaluate,
-    corpus: &Corpus,
-    config: &TrainingConfig,
-    checkpoints: Option<&Path>,
+    proxies: Proxies<'_>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation> {
     let began = Instant::now();
-    let architecture = scaled(&request.architecture, config.width_scale)?;
-    let parameters = tensors(&architecture).iter().map(search::tensors::TensorSpec::elements).sum();
-    let mut training = Training::new(architecture, corpus, config, request.seed)?;
+    let architecture = scaled(&request.architecture, proxies.training.width_scale)?;
+    let mut evaluation = Evaluation {
+        id: request.id,
+        values: BTreeMap::new(),
+        parameters: tensors(&architecture).iter().map(TensorSpec::elements).sum(),
+        tokens: 0,
+        seconds: 0.0,
+        checkpoint: None,
+        curve: Vec::new(),
+    };
+    // A task is learnt anew on each rung, for its share of the tokens.
+    let share = match proxies.corpus {
+        Some(_) => (request.tokens as f64 / proxies.training.tokens.max(1) as f64).min(1.0),
+        None => 1.0,
+    };
+    let trainings: Vec<TrainingConfig> = proxies
+        .tasks
+        .iter()
+        .map(|task| {
+            let full = task.training(proxies.training);
+            TrainingConfig { tokens: ((full.tokens as f64 * share) as u64).max(1), ..full }
+        })
+        .collect();
+    let of_tasks = trainings
+        .iter()
+        .map(|config| steps_of(config, config.tokens) * tokens_per_step(config))
+        .sum();
+    let mut meter = Meter::new(request.id, of_tasks, progress);
+    if let Some(corpus) = proxies.corpus {
+        text(request, &architecture, corpus, proxies, stop, &mut meter, &mut evaluation)?;
+    }
+    let mut base = Vec::new();
+    for (task, config) in proxies.tasks.iter().zip(&trainings) {
+        let scores = learn(task, &architecture, config, request.seed, stop, &mut meter)?;
+        base.push((task.config(), scores[0]));
+        evaluation.values.extend(tasks::values(task.config(), &scores));
+    }
+    evaluation.values.extend(tasks::weighted_error(&base));
+    if proxies.corpus.is_none() {
+        evaluation.tokens = meter.tokens;
+    }
+    evaluation.seconds = began.elapsed().as_secs_f64();
+    Ok(evaluation)
+}
+
+fn text(
+    request: &Evaluate,
+    architecture: &Architecture,
+    corpus: &Corpus,
+    proxies: Proxies<'_>,
+    stop: &dyn Fn() -> bool,
+    meter: &mut Meter<'_>,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let mut training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
     if let Some(path) = &request.resume_from {
         training.resume(path)?;
     }
     let last = training.steps_for(request.tokens);
-    let (mut reported_at, mut reported_tokens) = (Instant::now(), training.tokens());
+    meter.resume(
+        training.tokens(),
+        last.saturating_sub(training.steps()) * training.tokens_per_step(),
+    );
     while training.steps() < last {
         if stop() {
             return Err(Error::Stopped);
         }
         let loss = training.step()?;
-        let since = reported_at.elapsed();
-        if since >= PROGRESS_INTERVAL || training.steps() == last {
-            progress(Progress {
-                id: request.id,
-                step: training.steps(),
-                tokens: training.tokens(),
-                tokens_total: training.tokens()
-                    + (last - training.steps()) * training.tokens_per_step(),
-                loss,
-                tokens_per_second: (training.tokens() - reported_tokens) as f64
-                    / since.as_secs_f64().max(1e-9),
-            });
-            (reported_at, reported_tokens) = (Instant::now(), training.tokens());
-        }
+        meter.step(training.tokens_per_step(), loss);
     }
     let validation = training.validate(stop)?;
-    let checkpoint = checkpoints.map(|folder| {
+    evaluation.values = values(&validation, corpus);
+    evaluation.tokens = training.tokens();
+    evaluation.curve = training.curve();
+    evaluation.checkpoint = proxies.checkpoints.map(|folder| {
         let id = request.architecture.id();
         folder.join(format!("{id}-seed{}-{}.safetensors", request.seed, training.tokens()))
     });
-    if let Some(path) = &checkpoint {
+    if let Some(path) = &evaluation.checkpoint {
         training.save(path)?;
     }
-    Ok(Evaluation {
-        id: request.id,
-        values: values(&validation, corpus),
-        parameters,
-        tokens: training.tokens(),
-        seconds: began.elapsed().as_secs_f64(),
-        checkpoint,
-        curve: training.curve(),
-    })
+    Ok(())
+}
+
+/// Learns a task from the start. The score at training length comes first.
+fn learn(
+    task: &Task,
+    architecture: &Architecture,
+    config: &TrainingConfig,
+    seed: u64,
+    stop: &dyn Fn() -> bool,
+    meter: &mut Meter<'_>,
+) -> Result<Vec<Score>> {
+    let mut learner = Learner::new(&task.architecture(architecture)?, config, seed)?;
+    for step in 0..steps_of(config, config.tokens) {
+        if stop() {
+            return Err(Error::Stopped);
+        }
+        let (inputs, targets) = task.batch(seed, step);
+        let loss = learner.step(&inputs, &targets)?;
+        meter.step(tokens_per_step(config), loss);
+    }
+    std::iter::once(1)
+        .chain(task.config().extrapolate.iter().copied())
+        .map(|multiple| task.score(&learner, seed, multiple, stop))
+        .collect()
 }
 
 /// `validation_loss` in nats per token, and `bits_per_byte`, or `bits_per_token` if the bytes are unknown.
@@ -90,4 +166,55 @@ fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
         None => ("bits_per_token".to_owned(), scaled_by(bits)),
     };
     BTreeMap::from([("validation_loss".to_owned(), scaled_by(1.0)), per_unit])
+}
+
+/// Counts steps and tokens over all trainings of an evaluation, and reports now and then.
+struct Meter<'a> {
+    id: u64,
+    steps: u64,
+    tokens: u64,
+    tokens_total: u64,
+    reported_at: Instant,
+    reported_tokens: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Meter<'a> {
+    fn new(id: u64, tokens_total: u64, progress: &'a mut dyn FnMut(Progress)) -> Self {
+        Self {
+            id,
+            steps: 0,
+            tokens: 0,
+            tokens_total,
+            reported_at: Instant::now(),
+            reported_tokens: 0,
+            progress,
+        }
+    }
+
+    /// Counts what an earlier rung has done and what is left of this one.
+    fn resume(&mut self, done: u64, left: u64) {
+        self.tokens += done;
+        self.reported_tokens += done;
+        self.tokens_total += done + left;
+    }
+
+    fn step(&mut self, tokens: u64, loss: f64) {
+        self.steps += 1;
+        self.tokens += tokens;
+        let since = self.reported_at.elapsed();
+        if since < PROGRESS_INTERVAL && self.tokens < self.tokens_total {
+            return;
+        }
+        (self.progress)(Progress {
+            id: self.id,
+            step: self.steps,
+            tokens: self.tokens,
+            tokens_total: self.tokens_total,
+            loss,
+            tokens_per_second: (self.tokens - self.reported_tokens) as f64
+                / since.as_secs_f64().max(1e-9),
+        });
+        (self.reported_at, self.reported_tokens) = (Instant::now(), self.tokens);
+    }
 }

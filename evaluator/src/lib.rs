@@ -4,17 +4,20 @@
 //! This crate builds no models (that is `operators`, which it calls) and decides nothing about a campaign (that is
 //! `search`). `tui` starts its program as a child process; nothing else calls it.
 //!
-//! A reader's path: [`worker`] hears a request, [`evaluation`] is one request, [`training`] the loop inside it.
+//! A reader's path: [`worker`] hears a request, [`evaluation`] is one request, [`training`] the loop inside it for
+//! text, [`tasks`] for generated tasks.
 
 pub mod checkpoint;
 pub mod corpus;
 mod error;
 pub mod evaluation;
 mod files;
+pub mod learner;
 pub mod optimizer;
 pub mod sampler;
 pub mod scale;
 pub mod schedule;
+pub mod tasks;
 pub mod training;
 pub mod validation;
 pub mod worker;

@@ -5,21 +5,14 @@ use std::path::Path;
 use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
-use tch::nn::VarStore;
-use tch::{Device, Reduction};
 
 use crate::checkpoint::{self, Origin};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::learner::Learner;
 use crate::sampler::Sampler;
-use crate::schedule::{Schedule, steps_of, tokens_per_step};
-use crate::validation::{self, Validation};
-
-/// A loss this many times the first one …
-const DIVERGED_FACTOR: f64 = 1.5;
-/// … for this many steps running will not come back.
-const DIVERGED_STEPS: u64 = 32;
+use crate::schedule::{steps_of, tokens_per_step};
+use crate::validation::{self, Validation, inputs_and_targets};
 
 /// Points of a reported curve, at most.
 const CURVE_POINTS: u64 = 128;
@@ -31,12 +24,8 @@ pub struct Training<'a> {
     config: &'a TrainingConfig,
     architecture: Architecture,
     seed: u64,
-    model: Model,
-    optimizer: AdamW,
-    schedule: Schedule,
+    learner: Learner,
     sampler: Sampler,
-    /// Of every step, nats per token.
-    losses: Vec<f32>,
 }
 
 impl<'a> Training<'a> {
@@ -50,21 +39,15 @@ impl<'a> Training<'a> {
         config: &'a TrainingConfig,
         seed: u64,
     ) -> Result<Self> {
-        check(config)?;
         corpus.check(config.sequence_length, architecture.vocab())?;
-        let variables = VarStore::new(Device::Cpu);
-        let model = Model::new(&variables.root(), &architecture, seed)?;
-        let optimizer = AdamW::new(&model, config)?;
+        let learner = Learner::new(&architecture, config, seed)?;
         Ok(Self {
             corpus,
             config,
             architecture,
             seed,
-            model,
-            optimizer,
-            schedule: Schedule::new(config),
+            learner,
             sampler: Sampler::new(seed, corpus.train.len(), u64::from(config.sequence_length)),
-            losses: Vec::new(),
         })
     }
 
@@ -73,12 +56,12 @@ impl<'a> Training<'a> {
     /// # Errors
     /// When the checkpoint is not readable or of another training.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
-        let (step, losses) = checkpoint::load(path, &self.origin(), &mut self.optimizer)?;
+        let (step, losses) = checkpoint::load(path, &self.origin(), &mut self.learner.optimizer)?;
         if losses.len() as u64 != step {
             let problem = format!("it has {} losses of {step} steps", losses.len());
             return Err(Error::Checkpoint { path: path.to_owned(), problem });
         }
-        self.losses = losses;
+        self.learner.losses = losses;
         Ok(())
     }
 
@@ -87,52 +70,21 @@ impl<'a> Training<'a> {
     /// # Errors
     /// When the files cannot be written; none is left half written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        checkpoint::save(path, &self.origin(), &self.optimizer, &self.losses)
+        checkpoint::save(path, &self.origin(), &self.learner.optimizer, &self.learner.losses)
     }
 
     /// One optimiser step. Returns its loss, nats per token.
     ///
     /// # Errors
-    /// When loss or gradient are not finite, or the loss has been far above its first value for long.
+    /// As [`Learner::step`].
     pub fn step(&mut self) -> Result<f64> {
-        let step = self.steps();
-        let batch = u64::from(self.config.batch);
+        let (step, batch) = (self.steps(), u64::from(self.config.batch));
         let starts: Vec<u64> =
             (step * batch..(step + 1) * batch).map(|index| self.sampler.start(index)).collect();
         let windows =
             self.corpus.train.windows(&starts, u64::from(self.config.sequence_length) + 1);
-        self.optimizer.zero_gradients();
-        let loss = validation::token_losses(&self.model, &windows, Reduction::Mean)?;
-        let value = loss.double_value(&[]);
-        if !value.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value, step });
-        }
-        loss.f_backward()?;
-        let norm = self.optimizer.step(self.schedule.rate(step));
-        if !norm.is_finite() {
-            return Err(Error::NotFinite { what: "gradient norm", value: norm, step });
-        }
-        self.losses.push(value as f32);
-        self.check_divergence()?;
-        Ok(value)
-    }
-
-    fn check_divergence(&self) -> Result<()> {
-        let first = f64::from(self.losses[0]);
-        let bound = DIVERGED_FACTOR * first;
-        let high =
-            self.losses.iter().rev().take_while(|&&loss| f64::from(loss) > bound).count() as u64;
-        if high < DIVERGED_STEPS {
-            return Ok(());
-        }
-        let loss = f64::from(self.losses[self.losses.len() - 1]);
-        Err(Error::Diverged {
-            loss,
-            first,
-            factor: DIVERGED_FACTOR,
-            steps: high,
-            step: self.steps(),
-        })
+        let (inputs, targets) = inputs_and_targets(&windows);
+        self.learner.step(&inputs, &targets)
     }
 
     /// The loss on held-out text; `stop` is asked between batches.
@@ -141,12 +93,19 @@ impl<'a> Training<'a> {
     /// When the loss is not finite, or `stop` says so.
     pub fn validate(&self, stop: &dyn Fn() -> bool) -> Result<Validation> {
         let vocab = self.architecture.vocab();
-        validation::validate(&self.model, self.corpus, self.config, vocab, self.steps(), stop)
+        validation::validate(
+            &self.learner.model,
+            self.corpus,
+            self.config,
+            vocab,
+            self.steps(),
+            stop,
+        )
     }
 
     /// Optimiser steps done.
     pub fn steps(&self) -> u64 {
-        self.losses.len() as u64
+        self.learner.steps()
     }
 
     /// Tokens seen.
@@ -166,14 +125,15 @@ impl<'a> Training<'a> {
 
     /// Loss of every step so far, nats per token.
     pub fn losses(&self) -> &[f32] {
-        &self.losses
+        &self.learner.losses
     }
 
     /// The training loss against tokens, each point the mean of the steps since the one before.
     pub fn curve(&self) -> Vec<(u64, f64)> {
         // By the whole training, not by what is done of it, so that the points of a rung are points of the next.
         let stride = steps_of(self.config, self.config.tokens).div_ceil(CURVE_POINTS).max(1);
-        self.losses
+        self.learner
+            .losses
             .chunks(stride as usize)
             .enumerate()
             .map(|(index, chunk)| {
@@ -187,7 +147,7 @@ impl<'a> Training<'a> {
 
     /// The model, for whoever asks it something else than its loss.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.learner.model
     }
 
     fn origin(&self) -> Origin {
@@ -201,47 +161,4 @@ impl<'a> Training<'a> {
             step: self.steps(),
         }
     }
-}
-
-/// Whether the settings make a training.
-fn check(config: &TrainingConfig) -> Result<()> {
-    let at_least_one = [
-        ("batch", f64::from(config.batch)),
-        ("sequence_length", f64::from(config.sequence_length)),
-        ("validation_tokens", config.validation_tokens as f64),
-    ];
-    for (name, got) in at_least_one {
-        if got < 1.0 {
-            return Err(Error::Setting { name, expected: "at least 1", got });
-        }
-    }
-    for (name, got) in
-        [("learning_rate", config.learning_rate), ("gradient_clip", config.gradient_clip)]
-    {
-        if !(got > 0.0 && got.is_finite()) {
-            return Err(Error::Setting { name, expected: "above 0", got });
-        }
-    }
-    if !(config.weight_decay >= 0.0 && config.weight_decay.is_finite()) {
-        return Err(Error::Setting {
-            name: "weight_decay",
-            expected: "0 or above",
-            got: config.weight_decay,
-        });
-    }
-    let shares = [
-        ("warmup_fraction", config.warmup_fraction),
-        ("final_learning_rate_fraction", config.final_learning_rate_fraction),
-    ];
-    for (name, got) in shares {
-        if !(0.0..=1.0).contains(&got) {
-            return Err(Error::Setting { name, expected: "from 0 to 1", got });
-        }
-    }
-    for (name, got) in [("beta1", config.beta1), ("beta2", config.beta2)] {
-        if !(0.0..1.0).contains(&got) {
-            return Err(Error::Setting { name, expected: "from 0 to below 1", got });
-        }
-    }
-    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use operators::Model;
 use search::config::TrainingConfig;
-use tch::{Kind, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::learner::cross_entropy;
 
 /// Tokens of a validation batch: enough to fill the cores, little enough to stay near the caches.
 const BATCH_TOKENS: u64 = 8192;
@@ -66,25 +67,15 @@ pub(crate) fn validate(
 
 /// The mean loss of each window `[B, T + 1]`, in nats per token: `[B]`.
 fn sequence_losses(model: &Model, windows: &Tensor) -> Result<Tensor> {
-    let (batch, length) = windows.size2()?;
-    let losses = token_losses(model, windows, tch::Reduction::None)?; // [B·T]
-    Ok(losses.view([batch, length - 1]).mean_dim(1, false, Kind::Double))
+    let (inputs, targets) = inputs_and_targets(windows);
+    let losses = cross_entropy(&model.forward(&inputs), &targets, Reduction::None)?; // [B·T]
+    Ok(losses.view_as(&targets).mean_dim(1, false, Kind::Double))
 }
 
-/// Cross-entropy of predicting each token of the windows `[B, T + 1]` from those before it.
-pub(crate) fn token_losses(
-    model: &Model,
-    windows: &Tensor,
-    reduction: tch::Reduction,
-) -> Result<Tensor> {
-    let (_, length) = windows.size2()?;
-    let inputs = windows.narrow(1, 0, length - 1).contiguous(); // [B, T]
-    let targets = windows.narrow(1, 1, length - 1).reshape(-1); // [B·T]
-    let logits = model.forward(&inputs); // [B, T, vocab]
-    let vocab = logits.size()[2];
-    Ok(logits
-        .view([-1, vocab])
-        .f_cross_entropy_loss::<Tensor>(&targets, None, reduction, -100, 0.0)?)
+/// Windows `[B, T + 1]` as what is read and what is to be said after each token, both `[B, T]`.
+pub(crate) fn inputs_and_targets(windows: &Tensor) -> (Tensor, Tensor) {
+    let length = windows.size()[1] - 1;
+    (windows.narrow(1, 0, length).contiguous(), windows.narrow(1, 1, length))
 }
 
 #[cfg(test)]

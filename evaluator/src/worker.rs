@@ -5,6 +5,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, 
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::evaluation::evaluate;
+use crate::evaluation::{Proxies, evaluate};
+use crate::tasks::Task;
 
 /// The folder inside the checkpoints' that keeps a corpus as tokens.
 const TOKEN_CACHE: &str = "tokens";
@@ -50,8 +52,9 @@ impl Control {
 
 /// What a `configure` left behind.
 struct Setting {
-    corpus: Corpus,
-    configure: Configure,
+    corpus: Option<Corpus>,
+    tasks: Vec<Task>,
+    checkpoints: Option<PathBuf>,
     training: TrainingConfig,
 }
 
@@ -81,7 +84,10 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
             Request::Configure(configure) => {
                 let outcome = configured(configure);
                 match &outcome {
-                    Ok(setting) => eprintln!("deltafront-train: {}", setting.corpus.describe()),
+                    Ok(Setting { corpus: Some(corpus), .. }) => {
+                        eprintln!("deltafront-train: {}", corpus.describe());
+                    }
+                    Ok(_) => {}
                     Err(error) => say(output, &failed(CONFIGURE_ID, error.to_string()))?,
                 }
                 setting = Some(outcome);
@@ -127,16 +133,19 @@ fn read(input: impl BufRead, control: &Control, requests: &mpsc::Sender<Request>
 }
 
 fn configured(configure: Configure) -> Result<Setting> {
-    let training = configure.training.clone().unwrap_or_default();
+    let Configure { data, training, tasks, checkpoints, latency: _ } = configure;
+    let training = training.unwrap_or_default();
     let threads = match training.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n as usize,
     };
     tch::set_num_threads(threads as i32);
-    let Some(data) = &configure.data else { return Err(Error::NoData) };
-    let cache = configure.checkpoints.as_ref().map(|folder| folder.join(TOKEN_CACHE));
-    let corpus = Corpus::open(data, cache.as_deref())?;
-    Ok(Setting { corpus, configure, training })
+    if data.is_none() && tasks.is_empty() {
+        return Err(Error::NoData);
+    }
+    let cache = checkpoints.as_ref().map(|folder| folder.join(TOKEN_CACHE));
+    let corpus = data.map(|data| Corpus::open(&data, cache.as_deref())).transpose()?;
+    Ok(Setting { corpus, tasks: tasks.into_iter().map(Task::new).collect(), checkpoints, training })
 }
 
 /// Evaluates; whatever happens inside becomes a reply. Fails only if progress cannot be written.
@@ -149,9 +158,14 @@ fn answer(
     let id = request.id;
     let mut written = Ok(());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let checkpoints = setting.configure.checkpoints.as_deref();
+        let proxies = Proxies {
+            corpus: setting.corpus.as_ref(),
+            tasks: &setting.tasks,
+            training: &setting.training,
+            checkpoints: setting.checkpoints.as_deref(),
+        };
         let stop = || control.is_stopped(id);
-        evaluate(request, &setting.corpus, &setting.training, checkpoints, &stop, &mut |progress| {
+        evaluate(request, proxies, &stop, &mut |progress| {
             if written.is_ok() {
                 written = say(output, &Reply::Progress(progress));
             }

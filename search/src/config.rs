@@ -6,12 +6,14 @@
 mod check;
 mod error;
 mod sections;
+mod tasks;
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use sections::{DataConfig, EvaluatorConfig, LatencyConfig, SearchConfig, TrainingConfig};
+pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
 use crate::references::Reference;
 use crate::space::{Space, SpaceConfig, SpaceError};
@@ -36,6 +38,9 @@ pub struct CampaignFile {
     /// How a proxy is trained.
     #[serde(default)]
     pub training: TrainingConfig,
+    /// Generated tasks that every candidate is trained on beside the text.
+    #[serde(default)]
+    pub tasks: Vec<TaskConfig>,
     /// What is timed, and the budget.
     #[serde(default)]
     pub latency: LatencyConfig,

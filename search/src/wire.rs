@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
-use crate::config::{DataConfig, LatencyConfig, TrainingConfig};
+use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
 use crate::latency::{Conditions, Part, Timing};
 
 /// The version of this protocol. A worker of another version is refused.
@@ -51,6 +51,9 @@ pub struct Configure {
     pub data: Option<DataConfig>,
     /// For trainers.
     pub training: Option<TrainingConfig>,
+    /// For trainers; none: no tasks. Without `data` they are all there is to train on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskConfig>,
     /// For profilers.
     pub latency: Option<LatencyConfig>,
     /// Folder for checkpoints, which exists. A trainer keeps the tokens of the corpus in its subfolder `tokens`.

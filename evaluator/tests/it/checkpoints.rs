@@ -3,7 +3,7 @@
 use std::fs;
 
 use evaluator::checkpoint::optimizer_path;
-use evaluator::evaluation::evaluate;
+use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use safetensors::SafeTensors;
 use search::config::TrainingConfig;
@@ -92,8 +92,9 @@ fn rungs_go_on_from_each_other() {
         resume_from,
     };
     let run = |request: &Evaluate| {
-        evaluate(request, &corpus, &config, Some(folder.path()), &|| false, &mut |_| {})
-            .expect("it can be trained")
+        let (corpus, checkpoints) = (Some(&corpus), Some(folder.path()));
+        let proxies = Proxies { corpus, tasks: &[], training: &config, checkpoints };
+        evaluate(request, proxies, &|| false, &mut |_| {}).expect("it can be trained")
     };
     let low = run(&request(3, None));
     let high = run(&request(8, low.checkpoint.clone()));

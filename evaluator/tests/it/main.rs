@@ -5,6 +5,7 @@ mod checkpoints;
 mod data;
 mod optimizer;
 mod support;
+mod tasks;
 mod tokenizers;
 mod training;
 mod worker;

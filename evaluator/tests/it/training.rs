@@ -1,6 +1,6 @@
 //! The training: it repeats itself, it learns, and it says when it fails.
 
-use evaluator::evaluation::evaluate;
+use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use search::config::TrainingConfig;
 use search::tensors::{TensorSpec, tensors};
@@ -110,8 +110,8 @@ fn run(
 ) -> evaluator::Result<(Evaluation, Vec<Progress>)> {
     tch::set_num_threads(1);
     let mut heard = Vec::new();
-    let evaluation =
-        evaluate(request, corpus, config, None, &|| false, &mut |progress| heard.push(progress))?;
+    let proxies = Proxies { corpus: Some(corpus), tasks: &[], training: config, checkpoints: None };
+    let evaluation = evaluate(request, proxies, &|| false, &mut |progress| heard.push(progress))?;
     Ok((evaluation, heard))
 }
 

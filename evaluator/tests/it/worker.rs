@@ -96,8 +96,8 @@ fn configure(corpus: &Path, checkpoints: &Path, training: TrainingConfig) -> Req
     Request::Configure(Configure {
         data: Some(data(corpus)),
         training: Some(training),
-        latency: None,
         checkpoints: Some(checkpoints.to_owned()),
+        ..Configure::default()
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a campaign file must say beyond the types of its values.
 
-use super::CampaignFile;
+use super::tasks::TASKS_ERROR;
+use super::{CampaignFile, TaskConfig};
 use crate::references::Reference;
 
 /// A key whose value is impossible.
@@ -57,6 +58,7 @@ impl CampaignFile {
         self.space().map_err(|error| Wrong { key: error.key, message: error.message })?;
         self.check_data()?;
         self.check_training()?;
+        self.check_tasks()?;
         self.check_latency()?;
         self.check_search()?;
         if self.evaluator.command.as_ref().is_some_and(|command| command.trim().is_empty()) {
@@ -137,6 +139,33 @@ impl CampaignFile {
         within("training.width_scale", t.width_scale, 0.0, 1.0)
     }
 
+    fn check_tasks(&self) -> Result<(), Wrong> {
+        for (index, task) in self.tasks.iter().enumerate() {
+            if let Err((key, message)) = task.check() {
+                return wrong(&format!("tasks.{index}.{key}"), message);
+            }
+            let names = task.value_names();
+            let taken =
+                |other: &TaskConfig| other.value_names().iter().any(|name| names.contains(name));
+            if self.tasks[..index].iter().any(taken) {
+                let message =
+                    format!("there are two tasks `{}`; give one a name of its own", task.name());
+                return wrong(&format!("tasks.{index}.kind"), message);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the values that the built-in trainer reports for this file.
+    fn known_after_training(&self) -> Vec<String> {
+        let mut names: Vec<String> = KNOWN_AFTER_TRAINING.map(str::to_owned).to_vec();
+        names.extend(self.tasks.iter().flat_map(TaskConfig::value_names));
+        if !self.tasks.is_empty() {
+            names.push(TASKS_ERROR.to_owned());
+        }
+        names
+    }
+
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
         let is_cuda =
@@ -175,7 +204,8 @@ impl CampaignFile {
             }
             // An own evaluator reports what it likes.
             if self.evaluator.command.is_none() {
-                let known = KNOWN_AFTER_TRAINING.into_iter().chain(KNOWN_BEFORE_TRAINING);
+                let after = self.known_after_training();
+                let known = after.iter().map(String::as_str).chain(KNOWN_BEFORE_TRAINING);
                 known_value(&key, objective, &known.collect::<Vec<_>>())?;
             }
         }

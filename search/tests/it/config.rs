@@ -229,6 +229,40 @@ fn errors_name_the_key_and_point_at_the_text() {
 }
 
 #[test]
+fn tasks_are_checked_and_name_their_values() {
+    let with = |tasks: &str, objective: &str| {
+        CampaignFile::parse(
+            &TEMPLATE
+                .replace("\"bits_per_byte\", ", &format!("\"{objective}\", "))
+                .replace("[latency]", &format!("{tasks}\n[latency]")),
+        )
+    };
+    let mqar = "[[tasks]]\nkind = \"mqar\"\nextrapolate = [2]\n";
+    for objective in
+        ["mqar_error", "mqar_accuracy", "mqar_x2_error", "tasks_error", "bits_per_byte"]
+    {
+        assert!(with(mqar, objective).is_ok(), "{objective}");
+    }
+    for (tasks, objective, key) in [
+        (mqar, "s3_error", "search.objectives.0"),
+        ("", "tasks_error", "search.objectives.0"),
+        ("[[tasks]]\nkind = \"mqra\"", "bits_per_byte", "tasks.0.kind"),
+        ("[[tasks]]\nkind = \"mqar\"\nitems = 33", "bits_per_byte", "tasks.0.symbols"),
+        (
+            "[[tasks]]\nkind = \"mqar\"\nsequence_length = 23",
+            "bits_per_byte",
+            "tasks.0.sequence_length",
+        ),
+        ("[[tasks]]\nkind = \"s3\"\nextrapolate = [2, 2]", "bits_per_byte", "tasks.0.extrapolate"),
+        ("[[tasks]]\nkind = \"s3\"\nname = \"S 3\"", "bits_per_byte", "tasks.0.name"),
+        ("[[tasks]]\nkind = \"s3\"\n[[tasks]]\nkind = \"s3\"", "bits_per_byte", "tasks.1.kind"),
+    ] {
+        let error = with(tasks, objective).expect_err(tasks);
+        assert_eq!(error.key, key, "{error}");
+    }
+}
+
+#[test]
 fn broken_toml_and_missing_sections_are_pointed_at() {
     let error = error("seed = 0 ", "seed = = 0 ");
     assert!(error.message.starts_with("not TOML"), "{error}");

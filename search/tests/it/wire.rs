@@ -150,6 +150,7 @@ fn the_configuration_of_a_campaign_reads_back() {
     let request = Request::Configure(Configure {
         data: Some(file.data),
         training: Some(file.training),
+        tasks: Vec::new(),
         latency: Some(file.latency),
         checkpoints: Some(PathBuf::from("/checkpoints")),
     });

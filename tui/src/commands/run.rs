@@ -285,6 +285,7 @@ fn job(
             configure: Configure {
                 data: Some(data.clone()),
                 training: Some(with_threads(&file.training, trainers)),
+                tasks: file.tasks.clone(),
                 latency: None,
                 checkpoints: Some(files.checkpoints()),
             },

@@ -1,0 +1,147 @@
+//! A model with its optimiser: what text and tasks have in common. It sees batches and knows nothing of their source.
+
+use operators::Model;
+use search::Architecture;
+use search::config::TrainingConfig;
+use tch::nn::VarStore;
+use tch::{Device, Reduction, Tensor};
+
+use crate::error::{Error, Result};
+use crate::optimizer::AdamW;
+use crate::schedule::Schedule;
+
+/// Target of a position that is not asked about.
+pub const IGNORED: i64 = -100;
+
+/// A loss this many times the first one …
+const DIVERGED_FACTOR: f64 = 1.5;
+/// … for this many steps running will not come back.
+const DIVERGED_STEPS: u64 = 32;
+
+/// A model in training.
+#[derive(Debug)]
+pub struct Learner {
+    pub(crate) model: Model,
+    pub(crate) optimizer: AdamW,
+    schedule: Schedule,
+    /// Of every step, nats per token.
+    pub(crate) losses: Vec<f32>,
+}
+
+impl Learner {
+    /// A fresh model; the same seed gives the same one.
+    ///
+    /// # Errors
+    /// When a setting is impossible or libtorch cannot build the model.
+    pub fn new(architecture: &Architecture, config: &TrainingConfig, seed: u64) -> Result<Self> {
+        check(config)?;
+        let variables = VarStore::new(Device::Cpu);
+        let model = Model::new(&variables.root(), architecture, seed)?;
+        let optimizer = AdamW::new(&model, config)?;
+        Ok(Self { model, optimizer, schedule: Schedule::new(config), losses: Vec::new() })
+    }
+
+    /// One optimiser step towards `targets` `[B, T]` given `inputs` `[B, T]`. Returns its loss, nats per token.
+    ///
+    /// # Errors
+    /// When loss or gradient are not finite, or the loss has been far above its first value for long.
+    pub fn step(&mut self, inputs: &Tensor, targets: &Tensor) -> Result<f64> {
+        let step = self.steps();
+        self.optimizer.zero_gradients();
+        let loss = cross_entropy(&self.model.forward(inputs), targets, Reduction::Mean)?;
+        let value = loss.double_value(&[]);
+        if !value.is_finite() {
+            return Err(Error::NotFinite { what: "loss", value, step });
+        }
+        loss.f_backward()?;
+        let norm = self.optimizer.step(self.schedule.rate(step));
+        if !norm.is_finite() {
+            return Err(Error::NotFinite { what: "gradient norm", value: norm, step });
+        }
+        self.losses.push(value as f32);
+        self.check_divergence()?;
+        Ok(value)
+    }
+
+    fn check_divergence(&self) -> Result<()> {
+        let first = f64::from(self.losses[0]);
+        let bound = DIVERGED_FACTOR * first;
+        let high =
+            self.losses.iter().rev().take_while(|&&loss| f64::from(loss) > bound).count() as u64;
+        if high < DIVERGED_STEPS {
+            return Ok(());
+        }
+        let loss = f64::from(self.losses[self.losses.len() - 1]);
+        Err(Error::Diverged {
+            loss,
+            first,
+            factor: DIVERGED_FACTOR,
+            steps: high,
+            step: self.steps(),
+        })
+    }
+
+    /// Optimiser steps done.
+    pub fn steps(&self) -> u64 {
+        self.losses.len() as u64
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+}
+
+/// Cross-entropy of `logits` `[B, T, vocab]` against `targets` `[B, T]`; without reduction `[B·T]`.
+pub(crate) fn cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    reduction: Reduction,
+) -> Result<Tensor> {
+    let vocab = logits.size()[2];
+    let (logits, targets) = (logits.view([-1, vocab]), targets.reshape(-1));
+    Ok(logits.f_cross_entropy_loss::<Tensor>(&targets, None, reduction, IGNORED, 0.0)?)
+}
+
+/// Whether the settings make a training.
+fn check(config: &TrainingConfig) -> Result<()> {
+    let at_least_one = [
+        ("batch", f64::from(config.batch)),
+        ("sequence_length", f64::from(config.sequence_length)),
+        ("validation_tokens", config.validation_tokens as f64),
+    ];
+    for (name, got) in at_least_one {
+        if got < 1.0 {
+            return Err(Error::Setting { name, expected: "at least 1", got });
+        }
+    }
+    for (name, got) in
+        [("learning_rate", config.learning_rate), ("gradient_clip", config.gradient_clip)]
+    {
+        if !(got > 0.0 && got.is_finite()) {
+            return Err(Error::Setting { name, expected: "above 0", got });
+        }
+    }
+    if !(config.weight_decay >= 0.0 && config.weight_decay.is_finite()) {
+        return Err(Error::Setting {
+            name: "weight_decay",
+            expected: "0 or above",
+            got: config.weight_decay,
+        });
+    }
+    let shares = [
+        ("warmup_fraction", config.warmup_fraction),
+        ("final_learning_rate_fraction", config.final_learning_rate_fraction),
+    ];
+    for (name, got) in shares {
+        if !(0.0..=1.0).contains(&got) {
+            return Err(Error::Setting { name, expected: "from 0 to 1", got });
+        }
+    }
+    for (name, got) in [("beta1", config.beta1), ("beta2", config.beta2)] {
+        if !(0.0..1.0).contains(&got) {
+            return Err(Error::Setting { name, expected: "from 0 to below 1", got });
+        }
+    }
+    Ok(())
+}
