@@ -174,6 +174,11 @@ impl<'a> Desk<'a> {
             if let Some(kernels) = &profiler.kernels {
                 history.latencies.retain(|entry| entry.timing.kernels == *kernels);
             }
+            // A new campaign times anew what other processes disturbed; one that goes on keeps to its table, so that
+            // all its latencies come from one.
+            if history.candidates.is_empty() {
+                history.latencies.retain(|entry| !entry.timing.is_disturbed());
+            }
             let mut changes: Vec<Change> = trainers
                 .iter()
                 .map(|hello| (Role::Trainer, hello))
@@ -181,7 +186,7 @@ impl<'a> Desk<'a> {
                 .map(|(role, hello)| Change::Worker {
                     role: role.word().to_owned(),
                     worker: match &hello.kernels {
-                        Some(kernels) => format!("{}, kernels {kernels}", hello.worker),
+                        Some(kernels) => format!("{} ({kernels})", hello.worker),
                         None => hello.worker.clone(),
                     },
                     device: hello.device.clone(),

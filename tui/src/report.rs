@@ -1,11 +1,12 @@
 //! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use db::Store;
 use db::snapshot::{Campaign, Candidate, CandidateState, Snapshot};
-use search::latency::Timing;
+use search::latency::{Part, Phase, Timing, parts};
 use tui::{plot, quantity};
 
 use crate::words;
@@ -14,30 +15,36 @@ use crate::words;
 pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Result<()> {
     let snapshot = store.snapshot(name).await?;
     let mut stdout = std::io::stdout();
-    write!(stdout, "{}", campaign(&snapshot, false))?;
+    write!(stdout, "{}{}", campaign(&snapshot, false), provenance(store, &snapshot).await?)?;
     let db = store.path();
     writeln!(stdout, "\nfiles")?;
     writeln!(stdout, "  {}  every candidate, value, curve and latency", db.display())?;
     writeln!(stdout, "  {}  checkpoints and the workers' logs", shown_path(files))?;
-    let flag = if db == Path::new("deltafront.db") {
-        String::new()
-    } else {
-        format!(" --db {}", db.display())
-    };
-    let name = quoted(name);
+    let flag = db_flag(db);
+    let program = words::program();
+    let name = words::quoted(name);
     let pick =
         snapshot.candidates.iter().filter(|c| c.rank == Some(0)).min_by(|a, b| by_loss(a, b));
     writeln!(stdout, "\nnext")?;
-    writeln!(stdout, "  deltafront browse{flag} {name}")?;
+    writeln!(stdout, "  {program} browse{flag} {name}")?;
     if let Some(best) = pick {
         let number = best.number;
-        writeln!(stdout, "  deltafront show{flag} {name} {number}")?;
+        writeln!(stdout, "  {program} show{flag} {name} {number}")?;
         writeln!(
             stdout,
-            "  deltafront export{flag} {name} {number} --format json -o stack-{number}.json"
+            "  {program} export{flag} {name} {number} --format json -o stack-{number}.json"
         )?;
     }
     Ok(())
+}
+
+/// ` --db PATH`, unless it is the usual one.
+pub(crate) fn db_flag(db: &Path) -> String {
+    if db == Path::new("deltafront.db") {
+        String::new()
+    } else {
+        format!(" --db {}", words::quoted(&db.to_string_lossy()))
+    }
 }
 
 fn by_loss(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
@@ -52,15 +59,6 @@ fn shown_path(path: &Path) -> String {
     path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }
 
-/// A name as it must stand in a shell.
-fn quoted(name: &str) -> String {
-    if name.chars().all(|c| c.is_alphanumeric() || "-_./".contains(c)) {
-        name.to_owned()
-    } else {
-        format!("'{}'", name.replace('\'', "'\\''"))
-    }
-}
-
 /// Whether stdout takes colours.
 pub(crate) fn colour() -> bool {
     std::io::stdout().is_terminal() && tui::theme::Theme::from_env().colour
@@ -71,7 +69,59 @@ pub(crate) fn width() -> u16 {
     if !std::io::stdout().is_terminal() {
         return 100;
     }
-    ratatui::crossterm::terminal::size().map_or(100, |(columns, _)| columns.clamp(40, 140))
+    ratatui::crossterm::terminal::size().map_or(100, |(columns, _)| columns.max(40))
+}
+
+/// Where the latencies come from, and how far other processes disturbed them.
+pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Result<String> {
+    let campaign = &snapshot.campaign;
+    let workers = store.workers(&campaign.name).await?;
+    let Some(profiler) = workers.iter().rev().find(|worker| worker.role == "profiler") else {
+        return Ok(String::new());
+    };
+    let needed: HashSet<Part> =
+        snapshot.candidates.iter().flat_map(|row| parts(&row.architecture)).collect();
+    let config = &campaign.latency;
+    let timings: Vec<Timing> = store
+        .latencies()
+        .await?
+        .into_iter()
+        .filter(|entry| {
+            let conditions = &entry.key.conditions;
+            conditions.device == profiler.device
+                && conditions.dtype == config.dtype
+                && conditions.threads == config.threads
+                && match conditions.phase {
+                    Phase::Decode { context } => context == config.decode_context,
+                    Phase::Prefill { tokens } => tokens == config.prefill_tokens,
+                }
+                && needed.contains(&entry.key.part)
+        })
+        .map(|entry| entry.timing)
+        .collect();
+    if timings.is_empty() {
+        return Ok(String::new());
+    }
+    let mut text = format!(
+        "Timed on {} by {}: {}, {}, batch 1; decode with {} in the cache, prefill of {}; {} of parts",
+        profiler.device,
+        profiler.worker,
+        config.dtype,
+        words::count(config.threads as usize, "thread"),
+        config.decode_context,
+        config.prefill_tokens,
+        words::count(timings.len(), "timing"),
+    );
+    let disturbed = timings.iter().filter(|timing| timing.is_disturbed()).count();
+    if disturbed > 0 {
+        let load = timings.iter().map(|timing| timing.other_load).fold(0.0, f64::max);
+        text = format!(
+            "{text}, {disturbed} of them disturbed by other\nprocesses (up to {:.0} % of the machine): not to be \
+             trusted to the last digit",
+            100.0 * load
+        );
+    }
+    Ok(text + ".\n")
 }
 
 /// Headline, plot and table: the front and the reference stacks, or all candidates.
@@ -154,6 +204,12 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         rows.push(row);
     }
     let mut text = words::table(&align, &rows);
+    if std::io::stdout().is_terminal() {
+        let width = usize::from(width());
+        let lines: Vec<String> =
+            text.lines().map(|line| quantity::shortened(line, width)).collect();
+        text = lines.join("\n") + "\n";
+    }
     text.push_str(
         "●: on the front, ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
          the model\ntimed as one, ± half the interquartile range.",

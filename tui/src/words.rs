@@ -19,6 +19,22 @@ pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
+/// This program as the user called it: what stands in commands that are suggested.
+pub(crate) fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') { quoted(&called) } else { "deltafront".to_owned() }
+}
+
+/// A word as it must stand in a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Rows of cells as lines: columns aligned, two spaces between. A column is aligned to the right if its letter in
 /// `align` is `r`.
 pub(crate) fn table(align: &str, rows: &[Vec<String>]) -> String {
@@ -57,6 +73,13 @@ mod tests {
         let rows = [["n", "µs"], ["1", "10.5"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table("lr", &rows), "n    µs\n1  10.5\n");
         assert_eq!(table("", &[]), "");
+    }
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(quoted("small-1.0"), "small-1.0");
+        assert_eq!(quoted("it's mine"), "'it'\\''s mine'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]

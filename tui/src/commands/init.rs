@@ -76,12 +76,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         writeln!(stdout, "next:")?;
     }
+    let program = crate::words::program();
     let file = if path.as_os_str() == "campaign.toml" {
         String::new()
     } else {
         format!(" {}", path.display())
     };
-    writeln!(stdout, "  deltafront run{file}")?;
+    writeln!(stdout, "  {program} run{file}")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,7 @@ use search::wire::Configure;
 
 use super::INTERRUPTED;
 use crate::driver::{self, Job, Program, Role, WorkerSpec};
-use crate::report;
+use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
 #[derive(clap::Args)]
@@ -164,9 +164,11 @@ async fn campaign(
         Finish::GaveUp { reason } => {
             bail!(
                 "gave up after {} candidates in a row failed, the last one because: {reason}\n\
-                 `deltafront show {}` has the logs; when the cause is gone, go on: {again}",
+                 {} show{} {} --all lists them; when the cause is gone, go on: {again}",
                 file.search.give_up_after,
-                file.name
+                words::program(),
+                report::db_flag(db),
+                words::quoted(&file.name)
             );
         }
     };
@@ -189,14 +191,12 @@ fn say(text: &str) {
 
 /// The command that goes on with the campaign.
 fn command(db: &Path, file: &Path) -> String {
-    let mut command = "deltafront run".to_owned();
-    if file != Path::new("campaign.toml") {
-        command = format!("{command} {}", file.display());
-    }
-    if db != Path::new("deltafront.db") {
-        command = format!("{command} --db {}", db.display());
-    }
-    command
+    let file = if file == Path::new("campaign.toml") {
+        String::new()
+    } else {
+        format!(" {}", words::quoted(&file.to_string_lossy()))
+    };
+    format!("{} run{file}{}", words::program(), report::db_flag(db))
 }
 
 /// The files of a campaign that are not in the database: `NAME-files/CAMPAIGN` beside it.

@@ -54,7 +54,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         } else if args.log {
             log(&store, &name).await?
         } else {
-            report::campaign(&snapshot, args.all)
+            report::campaign(&snapshot, args.all) + &report::provenance(&store, &snapshot).await?
         };
         stdout.write_all(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)

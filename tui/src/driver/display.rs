@@ -13,6 +13,8 @@ pub(crate) struct Display {
     form: Form,
     trainers: Vec<Trainer>,
     overall: Overall,
+    /// When a plain line last told of something beside training.
+    told: Option<Instant>,
 }
 
 enum Form {
@@ -68,7 +70,7 @@ impl Display {
             .into_iter()
             .map(|bar| Trainer { label: String::new(), bar, last_line: Instant::now() })
             .collect();
-        Self { form, trainers, overall: Overall { done, total } }
+        Self { form, trainers, overall: Overall { done, total }, told: None }
     }
 
     /// A line that stays.
@@ -99,11 +101,18 @@ impl Display {
     }
 
     /// What is done beside training.
-    pub(crate) fn doing(&self, what: &str) {
-        if let Some(bar) = self.trainers.first().and_then(|trainer| trainer.bar.as_ref()) {
-            bar.set_length(1);
-            bar.set_position(0);
-            bar.set_message(what.to_owned());
+    pub(crate) fn doing(&mut self, what: &str) {
+        match (&self.form, self.trainers.first().and_then(|trainer| trainer.bar.as_ref())) {
+            (Form::Bars { .. }, Some(bar)) => {
+                bar.set_length(1);
+                bar.set_position(0);
+                bar.set_message(what.to_owned());
+            }
+            _ if self.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) => {
+                self.told = Some(Instant::now());
+                self.line(&format!("{} {what}", self.place()));
+            }
+            _ => {}
         }
     }
 

@@ -253,7 +253,7 @@ async fn attend(
             () = tokio::time::sleep_until(deadline), if running.is_some() => Some(if stopping {
                 format!("did not stop within {} s", STOP.as_secs())
             } else {
-                format!("said nothing for {} s", spec.silence.as_secs_f64())
+                format!("said nothing for {} s (evaluator.timeout_seconds)", spec.silence.as_secs_f64())
             }),
         };
         if let Some(mut reason) = lost {

@@ -109,6 +109,7 @@ impl World {
         let output = self.command(arguments).output().expect("the program starts");
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).expect("what the program says is UTF-8");
+            let text = text.replace(env!("CARGO_BIN_EXE_deltafront"), "deltafront");
             text.replace(self.folder.to_str().expect("the scratch folder is UTF-8"), "[folder]")
         };
         Said {

@@ -28,7 +28,7 @@ fn a_campaign_runs_to_its_end() {
         assert_eq!(!row["decode_whole"].is_null(), wanted, "candidate {}", row["number"]);
     }
     assert_eq!(campaign["state"], "finished");
-    assert_eq!(campaign["workers"][0]["worker"], "fake-profile 1.0, kernels fake-1");
+    assert_eq!(campaign["workers"][0]["worker"], "fake-profile 1.0 (fake-1)");
 }
 
 #[test]
