@@ -195,8 +195,7 @@ async fn worker(role: Role, subject: &'static str) -> Finding {
     };
     match driver::ask(role, &program).await {
         Ok(hello) => {
-            let kernels =
-                hello.kernels.map_or(String::new(), |kernels| format!(" ({kernels})"));
+            let kernels = hello.kernels.map_or(String::new(), |kernels| format!(" ({kernels})"));
             Finding::good(subject, format!("{}{kernels}, on {}", hello.worker, hello.device))
         }
         Err((reason, log)) => {

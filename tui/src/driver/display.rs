@@ -35,6 +35,9 @@ struct Overall {
     total: u64,
 }
 
+/// Between two drawings of a bar.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the templates of this file are valid")
@@ -46,19 +49,20 @@ impl Display {
     pub(crate) fn new(bars: bool, trainers: usize, done: u64, total: u64) -> Self {
         let mut rows = Vec::new();
         let form = if bars {
-            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let overall = all.add(ProgressBar::new(total));
             overall.set_style(style(
                 "{bar:24.green} {pos}/{len} candidates  {elapsed_precise}, {eta} left  {msg}",
             ));
             overall.set_position(done);
             overall.reset_eta();
-            overall.enable_steady_tick(Duration::from_secs(1));
+            overall.enable_steady_tick(DRAW_EVERY);
             for number in 1..=trainers {
                 let bar = all.add(ProgressBar::new(1));
                 bar.set_style(style("{bar:24.cyan} {prefix} {msg}"));
                 bar.set_prefix(format!("trainer {number}"));
                 bar.set_message("idle");
+                bar.enable_steady_tick(DRAW_EVERY);
                 rows.push(Some(bar));
             }
             Form::Bars { all, overall }
