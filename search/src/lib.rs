@@ -16,10 +16,12 @@ pub mod config;
 pub mod cost;
 pub mod foreign;
 pub mod latency;
+pub mod parameters;
 pub mod pareto;
 pub mod proposals;
 pub mod references;
 pub mod space;
+pub mod surrogate;
 pub mod tensors;
 pub mod wire;
 

@@ -9,6 +9,7 @@
 mod ageing;
 mod architectures;
 mod local;
+mod model;
 mod nsga2;
 mod random;
 mod select;
@@ -22,6 +23,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pareto::Objectives;
+use crate::surrogate::Feature;
+use model::Memory;
 
 /// The generator of all random choices: portable, and one independent stream per proposal.
 pub type SearchRng = rand::rngs::ChaCha8Rng;
@@ -51,6 +54,12 @@ pub trait Domain {
         b: &Self::Point,
         rng: &mut SearchRng,
     ) -> Option<Self::Point>;
+
+    /// What the coordinates of an encoded point are.
+    fn features(&self) -> Vec<Feature>;
+
+    /// A point as coordinates in which likeness shows, one for each feature.
+    fn encode(&self, point: &Self::Point) -> Vec<f64>;
 
     /// All elements, if they can be listed and are at most `limit`.
     fn enumerate(&self, _limit: usize) -> Option<Vec<Self::Point>> {
@@ -114,6 +123,22 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// The origin of a point that is one mutation away from one with this origin.
+    fn then(self, step: &str) -> Self {
+        match self {
+            Self::Reference(_) | Self::Random => Self::Random,
+            Self::Mutation { of, change } => {
+                Self::Mutation { of, change: format!("{change}, {step}") }
+            }
+            Self::Recombination { of, change } => {
+                let change = change.map_or(step.to_owned(), |change| format!("{change}, {step}"));
+                Self::Recombination { of, change: Some(change) }
+            }
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,8 +159,10 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// Regularised evolution with Pareto ranking.
+    /// Evolution whose children are ranked by a model before one is evaluated.
     #[default]
+    Surrogate,
+    /// Regularised evolution with Pareto ranking.
     Evolution,
     /// NSGA-II.
     Nsga2,
@@ -147,11 +174,13 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Every algorithm, the default first.
-    pub const ALL: [Self; 4] = [Self::Evolution, Self::Nsga2, Self::LocalSearch, Self::Random];
+    pub const ALL: [Self; 5] =
+        [Self::Surrogate, Self::Evolution, Self::Nsga2, Self::LocalSearch, Self::Random];
 
     /// The name in campaign files.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Surrogate => "surrogate",
             Self::Evolution => "evolution",
             Self::Nsga2 => "nsga2",
             Self::LocalSearch => "local-search",
@@ -181,18 +210,25 @@ pub struct Proposer<P> {
     pub start: u32,
     /// Points to begin with, by name.
     pub references: Vec<(String, P)>,
+    /// Saves work from one proposal to the next. What it holds follows from the trials, so losing it changes nothing.
+    memory: Memory,
 }
 
 impl<P: Clone> Proposer<P> {
     /// The usual start: as many random points as show the shape of a space to a search of about a hundred.
-    pub const START: u32 = 12;
+    pub const START: u32 = 16;
+
+    /// A proposer at its beginning.
+    pub fn new(algorithm: Algorithm, seed: u64, start: u32, references: Vec<(String, P)>) -> Self {
+        Self { algorithm, seed, start, references, memory: Memory::default() }
+    }
 
     /// The proposal with this number, given all trials so far in the order of their numbers.
     ///
     /// # Errors
     /// When no point is left that was not proposed before.
     pub fn propose<D: Domain<Point = P>>(
-        &self,
+        &mut self,
         domain: &D,
         number: u32,
         trials: &[Trial<P>],
@@ -216,6 +252,9 @@ impl<P: Clone> Proposer<P> {
         } else {
             match self.algorithm {
                 Algorithm::Random => None,
+                Algorithm::Surrogate => {
+                    model::propose(domain, trials, &known, &seen, &mut self.memory, &mut rng)
+                }
                 Algorithm::Evolution => ageing::propose(domain, &known, &seen, &mut rng),
                 Algorithm::Nsga2 => nsga2::propose(domain, &known, &seen, &mut rng),
                 Algorithm::LocalSearch => local::propose(domain, &known, &seen, &mut rng),

@@ -2,7 +2,8 @@
 
 use super::{Domain, SearchRng};
 use crate::architecture::{Architecture, ArchitectureId};
-use crate::space::Space;
+use crate::space::{Scale, Space};
+use crate::surrogate::Feature;
 
 impl Domain for Space {
     type Point = Architecture;
@@ -27,6 +28,18 @@ impl Domain for Space {
         rng: &mut SearchRng,
     ) -> Option<Architecture> {
         Some(Self::recombine(self, a, b, rng))
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        let feature = |scale| match scale {
+            Scale::Number => Feature::Number,
+            Scale::Category => Feature::Category,
+        };
+        self.coordinates().into_iter().map(|coordinate| feature(coordinate.scale)).collect()
+    }
+
+    fn encode(&self, point: &Architecture) -> Vec<f64> {
+        Self::encode(self, point)
     }
 
     fn enumerate(&self, limit: usize) -> Option<Vec<Architecture>> {

@@ -27,7 +27,7 @@ fn settings() -> Settings {
 }
 
 fn proposer() -> Proposer<search::Architecture> {
-    Proposer { algorithm: Algorithm::Random, seed: 1, start: 2, references: Vec::new() }
+    Proposer::new(Algorithm::Random, 1, 2, Vec::new())
 }
 
 fn timing() -> Timing {

@@ -60,12 +60,8 @@ const BUDGET_US: f64 = 300.0;
 
 fn proposer() -> Proposer<search::Architecture> {
     let reference = |name: &str, index| (name.to_owned(), uniform(index, 2));
-    Proposer {
-        algorithm: Algorithm::Evolution,
-        seed: 5,
-        start: 8,
-        references: vec![reference("delta", 0), reference("attention", 3)],
-    }
+    let references = vec![reference("delta", 0), reference("attention", 3)];
+    Proposer::new(Algorithm::Evolution, 5, 8, references)
 }
 
 /// What survives a kill.

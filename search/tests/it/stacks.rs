@@ -6,6 +6,7 @@ use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, DeltaNet, GatedDeltaNet, Layer, Mixer};
 use search::latency::{Conditions, Dtype, Phase};
 use search::proposals::{Domain, SearchRng};
+use search::surrogate::Feature;
 
 /// Stacks of up to `depth` layers; three mixers, three FFN widths.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,25 @@ impl Domain for Stacks {
         let cut = rng.random_range(1..=a.layers().len());
         let tail = b.layers().iter().skip(cut);
         Some(stack(a.layers()[..cut].iter().chain(tail).cloned().collect()))
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        vec![Feature::Number; 5]
+    }
+
+    fn encode(&self, point: &Architecture) -> Vec<f64> {
+        let layers = point.layers();
+        let share = |is: &dyn Fn(&Layer) -> bool| {
+            layers.iter().filter(|layer| is(layer)).count() as f64 / layers.len() as f64
+        };
+        let mixers = mixers();
+        vec![
+            layers.len() as f64 / self.depth as f64,
+            share(&|layer| layer.mixer == mixers[0]),
+            share(&|layer| layer.mixer == mixers[3]),
+            share(&|layer| layer.ffn_width.is_none()),
+            share(&|layer| layer.ffn_width == Some(128)),
+        ]
     }
 }
 

@@ -273,12 +273,7 @@ fn job(
         },
         latency: file.latency.clone(),
         space,
-        proposer: Proposer {
-            algorithm: file.search.algorithm,
-            seed: file.seed,
-            start: file.search.start,
-            references,
-        },
+        proposer: Proposer::new(file.search.algorithm, file.seed, file.search.start, references),
         trainer: WorkerSpec {
             role: Role::Trainer,
             program,

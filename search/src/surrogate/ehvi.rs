@@ -1,0 +1,138 @@
+//! The expected growth of the dominated volume by one further point whose objectives are independent normals.
+//!
+//! A point y adds the volume of what it dominates and nobody dominates yet, inside the reference. By exchanging
+//! expectation and integral (Emmerich et al. 2006 in other words), the expected growth is
+//!
+//! ```text
+//! ∫ over the free region of Π_j P(y_j ≤ p_j) dp,   P(y_j ≤ p_j) = Φ((p_j − μ_j)/σ_j)
+//! ```
+//!
+//! For two objectives the free region is a staircase of strips and the integral is exact. For more it is a sum over a
+//! low-discrepancy sample of the free region, the same for all candidates.
+
+use super::normal::{cdf, cdf_integral};
+use super::process::Prediction;
+use crate::pareto::{Objectives, front};
+
+/// Sample points for three and more objectives.
+const SAMPLES: usize = 2048;
+
+/// The free region, prepared for many candidates.
+#[derive(Debug, Clone)]
+pub struct ExpectedImprovement {
+    region: Region,
+}
+
+#[derive(Debug, Clone)]
+enum Region {
+    /// One objective: everything below.
+    Line(f64),
+    /// Strips (from, to, below): the first objective within, the second under `below`.
+    Strips(Vec<(f64, f64, f64)>),
+    /// Points, row-major `[samples, objectives]`, and the volume that each stands for.
+    Sample { points: Vec<f64>, objectives: usize, weight: f64 },
+}
+
+impl ExpectedImprovement {
+    /// For the points known so far and a reference point; what is not better than the reference plays no part.
+    pub fn new(points: &[Objectives], reference: &[f64]) -> Self {
+        let inside: Vec<Objectives> = points
+            .iter()
+            .filter(|p| p.values().iter().zip(reference).all(|(v, r)| v < r))
+            .cloned()
+            .collect();
+        let mut members: Vec<&[f64]> =
+            front(&inside).into_iter().map(|i| inside[i].values()).collect();
+        members.sort_by(|a, b| a[0].total_cmp(&b[0]));
+        members.dedup();
+        let region = match reference.len() {
+            1 => Region::Line(members.first().map_or(reference[0], |m| m[0])),
+            2 => Region::Strips(strips(&members, reference)),
+            _ => sample(&members, reference),
+        };
+        Self { region }
+    }
+
+    /// The expected growth by a point with these predictions, one for each objective.
+    pub fn of(&self, predictions: &[Prediction]) -> f64 {
+        match &self.region {
+            Region::Line(best) => integral(&predictions[0], *best),
+            Region::Strips(strips) => {
+                let (first, second) = (&predictions[0], &predictions[1]);
+                let mut total = 0.0;
+                let mut lower = 0.0;
+                for &(_, to, below) in strips {
+                    let upper = integral(first, to);
+                    total += (upper - lower).max(0.0) * integral(second, below);
+                    lower = upper;
+                }
+                total
+            }
+            Region::Sample { points, objectives, weight } => {
+                let sum: f64 = points
+                    .chunks_exact(*objectives)
+                    .map(|p| {
+                        p.iter().zip(predictions).fold(1.0, |chance, (p, y)| {
+                            if chance < 1e-12 {
+                                0.0
+                            } else {
+                                chance * cdf((p - y.mean) / y.deviation)
+                            }
+                        })
+                    })
+                    .sum();
+                sum * weight
+            }
+        }
+    }
+}
+
+/// ∫ Φ((p − μ)/σ) dp from −∞ to `to`: the expected amount by which y falls below `to`.
+fn integral(y: &Prediction, to: f64) -> f64 {
+    y.deviation * cdf_integral((to - y.mean) / y.deviation)
+}
+
+/// The free region of two objectives: from −∞ to the first member everything below the reference, then under each
+/// member up to the next, the last up to the reference.
+fn strips(members: &[&[f64]], reference: &[f64]) -> Vec<(f64, f64, f64)> {
+    let mut strips = Vec::with_capacity(members.len() + 1);
+    let mut from = f64::NEG_INFINITY;
+    let mut below = reference[1];
+    for member in members {
+        strips.push((from, member[0], below));
+        (from, below) = (member[0], member[1]);
+    }
+    strips.push((from, reference[0], below));
+    strips
+}
+
+/// Points of the box between the ideal point, half a range lower, and the reference that no member dominates, by the
+/// additive recurrence of the generalised golden ratio (Roberts 2018).
+fn sample(members: &[&[f64]], reference: &[f64]) -> Region {
+    let objectives = reference.len();
+    let low: Vec<f64> = (0..objectives)
+        .map(|j| {
+            let ideal = members.iter().map(|m| m[j]).fold(reference[j], f64::min);
+            ideal - 0.5 * (reference[j] - ideal).max(1e-12)
+        })
+        .collect();
+    // The root of x^(d+1) = x + 1.
+    let ratio = (0..30).fold(1.5_f64, |x, _| (1.0 + x).powf(1.0 / (objectives as f64 + 1.0)));
+    let mut points = Vec::new();
+    for index in 0..SAMPLES {
+        let point: Vec<f64> = (0..objectives)
+            .map(|j| {
+                let step = ratio.powf(-(j as f64 + 1.0));
+                let unit = (0.5 + (index as f64 + 1.0) * step).fract();
+                low[j] + unit * (reference[j] - low[j])
+            })
+            .collect();
+        let is_dominated =
+            members.iter().any(|m| m.iter().zip(&point).all(|(member, p)| member <= p));
+        if !is_dominated {
+            points.extend(point);
+        }
+    }
+    let volume: f64 = low.iter().zip(reference).map(|(l, r)| r - l).product();
+    Region::Sample { points, objectives, weight: volume / SAMPLES as f64 }
+}

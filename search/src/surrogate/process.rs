@@ -1,0 +1,346 @@
+//! A Gaussian process (Rasmussen and Williams 2006) with hyperparameters at the maximum of their posterior.
+
+use super::cholesky::{dot, factorize, inverse_of_product, invert_lower, solve_lower, solve_upper};
+use super::kernel::{Encoded, matern, matern_with_slope, squared};
+use super::optimize::minimize;
+
+/// What a process says about a point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// Expected value.
+    pub mean: f64,
+    /// Standard deviation of the value without observation noise; positive.
+    pub deviation: f64,
+}
+
+/// What is learnt about the kernel. All are natural logarithms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hyperparameters {
+    /// 1/ℓ² of each feature.
+    pub log_weights: Vec<f64>,
+    /// Variance of the product kernel.
+    pub log_signal: f64,
+    /// Variance of the sum of one-feature kernels.
+    pub log_additive: f64,
+    /// Variance of the observation noise.
+    pub log_noise: f64,
+}
+
+/// Smallest noise variance, for values of unit variance: keeps the matrices positive definite.
+const NOISE_FLOOR: f64 = 1e-6;
+
+/// Mean and standard deviation of the normal priors of the logarithms.
+const SIGNAL_PRIOR: (f64, f64) = (-0.5, 1.0);
+const ADDITIVE_PRIOR: (f64, f64) = (-1.0, 1.0);
+const NOISE_PRIOR: (f64, f64) = (-6.0, 2.0);
+/// Spread of the prior of a weight's logarithm; its mean falls with the number of features, so that the distance
+/// between two random points stays the same (Hvarfner et al. 2024, arXiv 2402.02229).
+const WEIGHT_SPREAD: f64 = 1.5;
+
+impl Hyperparameters {
+    fn prior_mean(features: usize) -> Self {
+        let weight = -((features.max(1)) as f64).ln() + 1.0;
+        Self {
+            log_weights: vec![weight; features],
+            log_signal: SIGNAL_PRIOR.0,
+            log_additive: ADDITIVE_PRIOR.0,
+            log_noise: NOISE_PRIOR.0,
+        }
+    }
+
+    fn to_vector(&self) -> Vec<f64> {
+        let mut v = self.log_weights.clone();
+        v.extend([self.log_signal, self.log_additive, self.log_noise]);
+        v
+    }
+
+    fn from_vector(v: &[f64]) -> Self {
+        let features = v.len() - 3;
+        Self {
+            log_weights: v[..features].to_vec(),
+            log_signal: v[features],
+            log_additive: v[features + 1],
+            log_noise: v[features + 2],
+        }
+    }
+
+    /// The most probable hyperparameters for these values, which have zero mean and unit variance.
+    pub fn fit(points: &Encoded, values: &[f64], evaluations: usize) -> Self {
+        let prior = Self::prior_mean(points.features.len());
+        let objective = Likelihood::new(points, values, &prior);
+        Self::from_vector(&minimize(&prior.to_vector(), evaluations, |v| objective.at(v)))
+    }
+}
+
+/// The negative logarithm of likelihood times prior, and its gradient.
+struct Likelihood<'a> {
+    values: &'a [f64],
+    n: usize,
+    /// For each feature the squared differences of all pairs i > j, packed by rows.
+    differences: Vec<Vec<f64>>,
+    prior: Vec<(f64, f64)>,
+}
+
+impl<'a> Likelihood<'a> {
+    fn new(points: &Encoded, values: &'a [f64], prior: &Hyperparameters) -> Self {
+        let n = points.len();
+        let differences = (0..points.features.len())
+            .map(|f| {
+                let feature = points.features[f];
+                let mut pairs = Vec::with_capacity(n * n / 2);
+                for i in 0..n {
+                    for j in 0..i {
+                        pairs.push(squared(feature, points.row(i)[f], points.row(j)[f]));
+                    }
+                }
+                pairs
+            })
+            .collect();
+        let mut spread = vec![WEIGHT_SPREAD; points.features.len()];
+        spread.extend([SIGNAL_PRIOR.1, ADDITIVE_PRIOR.1, NOISE_PRIOR.1]);
+        let prior = prior.to_vector().into_iter().zip(spread).collect();
+        Self { values, n, differences, prior }
+    }
+
+    fn at(&self, v: &[f64]) -> (f64, Vec<f64>) {
+        let n = self.n;
+        let features = self.differences.len();
+        let weights: Vec<f64> = v[..features].iter().map(|w| w.exp()).collect();
+        let [signal, additive, noise] =
+            [v[features].exp(), v[features + 1].exp(), v[features + 2].exp() + NOISE_FLOOR];
+        let pairs = n * (n - 1) / 2;
+        // Product part: one distance over all features. Additive part: the mean over the features of 1/(1 + w d).
+        let mut r2 = vec![0.0; pairs];
+        let mut sum = vec![0.0; pairs];
+        let share = 1.0 / features as f64;
+        for (w, differences) in weights.iter().zip(&self.differences) {
+            for ((r2, sum), d) in r2.iter_mut().zip(&mut sum).zip(differences) {
+                *r2 += w * d;
+                *sum += share * additive_correlation(w * d * features as f64);
+            }
+        }
+        let mut slope = vec![0.0; pairs];
+        let mut matrix = vec![0.0; n * n];
+        let mut product = vec![0.0; pairs];
+        let mut pair = 0;
+        for i in 0..n {
+            for j in 0..i {
+                let (k, dk) = matern_with_slope(r2[pair]);
+                product[pair] = k;
+                slope[pair] = dk;
+                matrix[i * n + j] = signal * k + additive * sum[pair];
+                pair += 1;
+            }
+            matrix[i * n + i] = signal + additive + noise;
+        }
+        let mut gradient = vec![0.0; v.len()];
+        if !factorize(&mut matrix, n) {
+            return (f64::INFINITY, gradient);
+        }
+        let mut alpha = self.values.to_vec();
+        solve_lower(&matrix, n, &mut alpha);
+        let fit = 0.5 * dot(&alpha, &alpha);
+        solve_upper(&matrix, n, &mut alpha);
+        let determinant: f64 = (0..n).map(|i| matrix[i * n + i].ln()).sum();
+        let mut value = fit + determinant;
+        // ∂/∂θ = ½ Σ_ij (K⁻¹ − α αᵀ)_ij ∂K_ij/∂θ; pairs count twice.
+        let inverse = inverse_of_product(&invert_lower(&matrix, n), n);
+        let mut residual = vec![0.0; pairs];
+        let mut trace = 0.0;
+        let mut pair = 0;
+        for i in 0..n {
+            for j in 0..i {
+                residual[pair] = inverse[i * n + j] - alpha[i] * alpha[j];
+                pair += 1;
+            }
+            trace += inverse[i * n + i] - alpha[i] * alpha[i];
+        }
+        gradient[features] = signal * (dot(&residual, &product) + 0.5 * trace);
+        gradient[features + 1] = additive * (dot(&residual, &sum) + 0.5 * trace);
+        gradient[features + 2] = 0.5 * v[features + 2].exp() * trace;
+        for (s, r) in slope.iter_mut().zip(&residual) {
+            *s *= r;
+        }
+        for (f, (w, differences)) in weights.iter().zip(&self.differences).enumerate() {
+            let by_product = w * signal * dot(&slope, differences);
+            let mut by_sum = 0.0;
+            let scale = w * features as f64;
+            for (r, d) in residual.iter().zip(differences) {
+                by_sum -= r * scale * d * additive_correlation(scale * d).powi(2);
+            }
+            gradient[f] = by_product + additive * share * by_sum;
+        }
+        for ((g, x), (mean, spread)) in gradient.iter_mut().zip(v).zip(&self.prior) {
+            let z = (x - mean) / spread;
+            value += 0.5 * z * z;
+            *g += z / spread;
+        }
+        (value, gradient)
+    }
+}
+
+/// The correlation of one feature alone at its weighted squared difference: the rational quadratic kernel with α = ½
+/// of that book's ℓ, which needs no exponential.
+fn additive_correlation(d: f64) -> f64 {
+    1.0 / (1.0 + d)
+}
+
+/// A process that has seen some values.
+#[derive(Debug, Clone)]
+pub struct GaussianProcess {
+    points: Encoded,
+    weights: Vec<f64>,
+    signal: f64,
+    additive: f64,
+    /// K⁻¹ y.
+    alpha: Vec<f64>,
+    /// L⁻¹, row-major `[n, n]`.
+    lower_inverse: Vec<f64>,
+    /// Of the values, which the process sees with zero mean and unit variance.
+    mean: f64,
+    scale: f64,
+}
+
+/// Candidates that are predicted together.
+const LANES: usize = 8;
+
+impl GaussianProcess {
+    /// Conditions on values at points. The values are standardised inside.
+    pub fn new(points: Encoded, values: &[f64], hyperparameters: &Hyperparameters) -> Self {
+        let n = points.len();
+        assert_eq!(n, values.len(), "a value for each point");
+        let (mean, scale) = moments(values);
+        let weights: Vec<f64> = hyperparameters.log_weights.iter().map(|w| w.exp()).collect();
+        let mut process = Self {
+            points,
+            weights,
+            signal: hyperparameters.log_signal.exp(),
+            additive: hyperparameters.log_additive.exp(),
+            alpha: values.iter().map(|v| (v - mean) / scale).collect(),
+            lower_inverse: Vec::new(),
+            mean,
+            scale,
+        };
+        let mut covariance = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..=i {
+                covariance[i * n + j] =
+                    process.covariance(process.points.row(i), process.points.row(j));
+            }
+        }
+        let mut noise = hyperparameters.log_noise.exp() + NOISE_FLOOR;
+        let factor = loop {
+            let mut matrix = covariance.clone();
+            for i in 0..n {
+                matrix[i * n + i] += noise;
+            }
+            if factorize(&mut matrix, n) {
+                break matrix;
+            }
+            // Ends: with noise above n times the variance every such matrix is diagonally dominant.
+            noise *= 10.0;
+        };
+        solve_lower(&factor, n, &mut process.alpha);
+        solve_upper(&factor, n, &mut process.alpha);
+        process.lower_inverse = invert_lower(&factor, n);
+        process
+    }
+
+    fn covariance(&self, a: &[f64], b: &[f64]) -> f64 {
+        let features = self.weights.len() as f64;
+        let mut r2 = 0.0;
+        let mut sum = 0.0;
+        for (((&feature, w), x), y) in self.points.features.iter().zip(&self.weights).zip(a).zip(b)
+        {
+            let d = w * squared(feature, *x, *y);
+            r2 += d;
+            sum += additive_correlation(d * features);
+        }
+        self.signal * matern(r2) + self.additive * sum / features
+    }
+
+    /// Predictions at the rows of `candidates`, which are encoded as the seen points are.
+    pub fn predict(&self, candidates: &Encoded) -> Vec<Prediction> {
+        let n = self.points.len();
+        let mut predictions = Vec::with_capacity(candidates.len());
+        let mut columns = vec![[0.0_f64; LANES]; n];
+        for start in (0..candidates.len()).step_by(LANES) {
+            let lanes = LANES.min(candidates.len() - start);
+            for (j, column) in columns.iter_mut().enumerate() {
+                for (lane, k) in column.iter_mut().enumerate().take(lanes) {
+                    *k = self.covariance(candidates.row(start + lane), self.points.row(j));
+                }
+            }
+            let mut means = [0.0; LANES];
+            for (alpha, column) in self.alpha.iter().zip(&columns) {
+                for lane in 0..LANES {
+                    means[lane] += alpha * column[lane];
+                }
+            }
+            // σ² = k(x, x) − |L⁻¹ k|².
+            let mut explained = [0.0; LANES];
+            for i in 0..n {
+                let row = &self.lower_inverse[i * n..=i * n + i];
+                let mut projected = [0.0; LANES];
+                for (l, column) in row.iter().zip(&columns) {
+                    for lane in 0..LANES {
+                        projected[lane] += l * column[lane];
+                    }
+                }
+                for lane in 0..LANES {
+                    explained[lane] += projected[lane] * projected[lane];
+                }
+            }
+            let total = self.signal + self.additive;
+            for lane in 0..lanes {
+                let variance = (total - explained[lane]).max(1e-10 * total);
+                predictions.push(Prediction {
+                    mean: self.mean + self.scale * means[lane],
+                    deviation: self.scale * variance.sqrt(),
+                });
+            }
+        }
+        predictions
+    }
+}
+
+/// Mean and standard deviation, the latter 1 for values without spread.
+pub(crate) fn moments(values: &[f64]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    let scale = variance.sqrt();
+    (mean, if scale > 1e-12 * mean.abs().max(1e-300) { scale } else { 1.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::{Encoded, Feature};
+    use super::{Hyperparameters, Likelihood};
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let mut points = Encoded::new(vec![Feature::Number, Feature::Category, Feature::Number]);
+        let mut values = Vec::new();
+        for i in 0..13 {
+            let x = f64::from(i) / 12.0;
+            points.push(&[x, f64::from(i % 3), (x * 7.0).fract()]);
+            values.push((3.0 * x).sin() + f64::from(i % 3) - 1.0);
+        }
+        let prior = Hyperparameters::prior_mean(3);
+        let likelihood = Likelihood::new(&points, &values, &prior);
+        let at: Vec<f64> =
+            prior.to_vector().iter().enumerate().map(|(i, v)| v + 0.3 * i as f64).collect();
+        let (_, gradient) = likelihood.at(&at);
+        for index in 0..at.len() {
+            let value = |step: f64| {
+                let mut moved = at.clone();
+                moved[index] += step;
+                likelihood.at(&moved).0
+            };
+            let slope = (value(1e-5) - value(-1e-5)) / 2e-5;
+            let error = (slope - gradient[index]).abs();
+            assert!(error < 1e-5 * (1.0 + slope.abs()), "{index}: {slope} and {}", gradient[index]);
+        }
+    }
+}
