@@ -329,7 +329,6 @@ impl<'a> Desk<'a> {
             match command {
                 Command::Save(candidate) => {
                     self.unwritten.retain(|(progress, _)| progress.number != candidate.number);
-                    self.show(&candidate);
                     changes.push(Change::Candidate(candidate));
                 }
                 Command::SaveProgress(progress) => {
@@ -347,7 +346,16 @@ impl<'a> Desk<'a> {
         }
         // All rows before all requests: a request without its row would be lost by a kill.
         if !changes.is_empty() || finish.is_some() {
+            let ended: Vec<Candidate> = changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Candidate(row) if row.state.is_final() => Some(row.clone()),
+                    _ => None,
+                })
+                .collect();
             self.write(changes).await?;
+            // Shown is what is kept.
+            ended.iter().for_each(|row| self.show(row));
             self.show_overall();
         }
         for request in requests {

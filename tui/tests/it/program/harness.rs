@@ -38,7 +38,7 @@ start = 4
 references = ["full-attention", "gated-deltanet"]
 
 [evaluator]
-timeout_seconds = 2.0
+timeout_seconds = 60.0
 "#;
 
 /// A folder of its own for one test.

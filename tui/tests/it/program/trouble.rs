@@ -3,8 +3,7 @@
 use super::harness::{EVALUATIONS, World};
 
 /// One bad moment of the trainer: the attempt is repeated, the campaign ends well, and its log says what happened.
-fn one_bad_moment(name: &str, trouble: &str, complaint: &str) {
-    let mut world = World::new(name);
+fn one_bad_moment(mut world: World, trouble: &str, complaint: &str) {
     world.set("FAKE_TRAINER", trouble);
     let said = world.say(&["run"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
@@ -17,22 +16,24 @@ fn one_bad_moment(name: &str, trouble: &str, complaint: &str) {
 
 #[test]
 fn a_worker_that_exits() {
-    one_bad_moment("exit", "exit 3", "the trainer trainer.sh exited with status 3");
+    one_bad_moment(World::new("exit"), "exit 3", "the trainer trainer.sh exited with status 3");
 }
 
 #[test]
 fn a_worker_that_prints_garbage() {
-    one_bad_moment("garbage", "garbage 2", "wrote a line that is not a reply");
+    one_bad_moment(World::new("garbage"), "garbage 2", "wrote a line that is not a reply");
 }
 
 #[test]
 fn a_worker_that_gives_nan() {
-    one_bad_moment("nan", "nan 8", "gave a value that is not finite");
+    one_bad_moment(World::new("nan"), "nan 8", "gave a value that is not finite");
 }
 
 #[test]
 fn a_worker_that_hangs() {
-    one_bad_moment("hang", "hang 1", "said nothing for 2 s");
+    let world = World::new("hang");
+    world.edit("timeout_seconds = 60.0", "timeout_seconds = 2.0");
+    one_bad_moment(world, "hang 1", "said nothing for 2 s");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 # A trainer that speaks the wire protocol and trains nothing. Its losses depend on the architecture alone.
 # FAKE_TRAINER says how it misbehaves, and FAKE_FOLDER is where it counts:
 #   exit N, garbage N, nan N, hang N   at its Nth evaluation (of all processes together); `exit *` at every one
-#   deaf                               never stops when told to
 #   mute                               exits before its hello
 #   configure                          refuses its configuration
 #   slow S                             takes S seconds for each evaluation
@@ -23,6 +22,7 @@ while IFS= read -r line; do
         id=${line#*'"id":'}
         id=${id%%,*}
         echo "$id" >>"$FAKE_FOLDER/evaluations"
+        echo begin >>"$FAKE_FOLDER/order"
         count=$(wc -l <"$FAKE_FOLDER/evaluations")
         echo "evaluation $count begins" >&2
         hit=no
@@ -37,6 +37,7 @@ while IFS= read -r line; do
         hang-yes) sleep 1000; continue ;;
         slow-*) sleep "$at" ;;
         esac
+        echo end >>"$FAKE_FOLDER/order"
         echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
         ;;
     '{"type":"stop"'*)
