@@ -48,8 +48,12 @@ pub(crate) fn decay_scores<S: Simd>(
     seen: usize,
 ) {
     let (own, factor) = (s.splat(own), s.splat(factor));
-    vector::update(s, &cumulated[..seen], &mut scores[..seen], |at, score| {
-        s.mul(s.mul(factor, score), s.exp(s.sub(own, at)))
-    });
+    vector::update(
+        s,
+        &cumulated[..seen],
+        &mut scores[..seen],
+        #[inline(always)]
+        |at, score| s.mul(s.mul(factor, score), s.exp(s.sub(own, at))),
+    );
     scores[seen..].fill(0.0);
 }

@@ -215,7 +215,10 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const STRIP: us
         if b_width == PANEL {
             for j in 0..k {
                 let (a, b) = (strip.add(j * STRIP), b.add(j * b_stride));
-                let b: [S::V; VECTORS] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                let b: [S::V; VECTORS] = std::array::from_fn(
+                    #[inline(always)]
+                    |v| s.load(b.add(v * S::LANES)),
+                );
                 for (i, row) in sums.iter_mut().enumerate() {
                     let a = s.splat(*a.add(i));
                     for (sum, b) in row.iter_mut().zip(b) {
@@ -226,8 +229,10 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const STRIP: us
         } else {
             for j in 0..k {
                 let (a, b) = (strip.add(j * STRIP), b.add(j * b_stride));
-                let b: [S::V; VECTORS] =
-                    std::array::from_fn(|v| load_below(s, b, v * S::LANES, b_width));
+                let b: [S::V; VECTORS] = std::array::from_fn(
+                    #[inline(always)]
+                    |v| load_below(s, b, v * S::LANES, b_width),
+                );
                 for (i, row) in sums.iter_mut().enumerate() {
                     let a = s.splat(*a.add(i));
                     for (sum, b) in row.iter_mut().zip(b) {

@@ -53,8 +53,10 @@ pub fn update<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V, S::V) ->
     vectors::<S>(
         n,
         // SAFETY: i + LANES ≤ n, the length of both.
+        #[inline(always)]
         |i| unsafe { s.store(y.add(i), f(s.load(x.add(i)), s.load(y.add(i)))) },
         // SAFETY: i + rest = n, the length of both.
+        #[inline(always)]
         |i, rest| unsafe {
             s.store_part(
                 y.add(i),
@@ -79,8 +81,10 @@ pub fn combine<S: Simd>(
     vectors::<S>(
         n,
         // SAFETY: i + LANES ≤ n, the length of all.
+        #[inline(always)]
         |i| unsafe { s.store(out.add(i), f(s.load(x.add(i)), s.load(y.add(i)))) },
         // SAFETY: i + rest = n, the length of all.
+        #[inline(always)]
         |i, rest| unsafe {
             s.store_part(
                 out.add(i),
@@ -98,8 +102,10 @@ pub fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::V) -> S::V) {
     vectors::<S>(
         n,
         // SAFETY: i + LANES ≤ n, the length.
+        #[inline(always)]
         |i| unsafe { s.store(x.add(i), f(s.load(x.add(i)))) },
         // SAFETY: i + rest = n, the length.
+        #[inline(always)]
         |i, rest| unsafe { s.store_part(x.add(i), rest, f(s.load_part(x.add(i), rest))) },
     );
 }
@@ -108,14 +114,25 @@ pub fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::V) -> S::V) {
 #[inline(always)]
 pub fn add_scaled<S: Simd>(s: S, a: f32, x: &[f32], y: &mut [f32]) {
     let a = s.splat(a);
-    update(s, x, y, |x, y| s.fma(a, x, y));
+    update(
+        s,
+        x,
+        y,
+        #[inline(always)]
+        |x, y| s.fma(a, x, y),
+    );
 }
 
 /// x_i ← a x_i
 #[inline(always)]
 pub fn scale<S: Simd>(s: S, a: f32, x: &mut [f32]) {
     let a = s.splat(a);
-    map(s, x, |x| s.mul(a, x));
+    map(
+        s,
+        x,
+        #[inline(always)]
+        |x| s.mul(a, x),
+    );
 }
 
 /// The largest of x, −∞ if x is empty.

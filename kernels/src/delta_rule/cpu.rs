@@ -205,7 +205,13 @@ impl Kernel for Chunked<'_> {
                 .run(s);
             for (i, u) in u.chunks_exact_mut(value_width).enumerate() {
                 let (beta, decay) = (s.splat(beta[i]), s.splat(-sums[i].exp()));
-                vector::update(s, v.row(i, value_width), u, |v, u| s.mul(beta, s.fma(decay, u, v)));
+                vector::update(
+                    s,
+                    v.row(i, value_width),
+                    u,
+                    #[inline(always)]
+                    |v, u| s.mul(beta, s.fma(decay, u, v)),
+                );
             }
             solve(s, erase, u, c, value_width);
 

@@ -72,8 +72,10 @@ impl Columns<'_> {
         let (v, o, state) = (v[at..].as_ptr(), o[at..].as_mut_ptr(), state[at..].as_mut_ptr());
         // SAFETY: columns at..at + N·LANES lie inside the V of v, o and every one of the K rows of the state.
         unsafe {
-            let value: [S::V; N] =
-                std::array::from_fn(|n| s.mul(v_scale, s.load(v.add(n * S::LANES))));
+            let value: [S::V; N] = std::array::from_fn(
+                #[inline(always)]
+                |n| s.mul(v_scale, s.load(v.add(n * S::LANES))),
+            );
             let mut sums = [s.splat(0.0); N];
             for i in 0..self.key_width {
                 let row = state.add(i * self.value_width);

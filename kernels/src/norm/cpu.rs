@@ -33,13 +33,31 @@ impl Kernel for RmsNorm<'_> {
         let width = self.weight.len();
         for (t, x) in self.x.chunks_exact_mut(width).enumerate() {
             if let Gate::Before(gate) = self.gate {
-                vector::update(s, &gate[t * width..][..width], x, |gate, x| s.mul(x, s.silu(gate)));
+                vector::update(
+                    s,
+                    &gate[t * width..][..width],
+                    x,
+                    #[inline(always)]
+                    |gate, x| s.mul(x, s.silu(gate)),
+                );
             }
             let scale =
                 s.splat(1.0 / (vector::dot(s, x, x) / width as f32 + RMS_EPS as f32).sqrt());
-            vector::update(s, self.weight, x, |weight, x| s.mul(s.mul(x, scale), weight));
+            vector::update(
+                s,
+                self.weight,
+                x,
+                #[inline(always)]
+                |weight, x| s.mul(s.mul(x, scale), weight),
+            );
             if let Gate::After(gate) = self.gate {
-                vector::update(s, &gate[t * width..][..width], x, |gate, x| s.mul(x, s.silu(gate)));
+                vector::update(
+                    s,
+                    &gate[t * width..][..width],
+                    x,
+                    #[inline(always)]
+                    |gate, x| s.mul(x, s.silu(gate)),
+                );
             }
         }
     }

@@ -45,23 +45,31 @@ impl Kernel for ConvolveSilu<'_> {
             let mut c = 0;
             while c < channels {
                 let n = (channels - c).min(S::LANES);
-                let whole = n == S::LANES;
                 // SAFETY: n values from c lie inside the C channels of rows, weight rows, bias and y.
                 unsafe {
-                    let load = |p: *const f32| if whole { s.load(p) } else { s.load_part(p, n) };
-                    let mut sum = self.bias.map_or(s.splat(0.0), |bias| load(bias.as_ptr().add(c)));
+                    let mut sum = match self.bias {
+                        Some(bias) => load(s, bias.as_ptr().add(c), n),
+                        None => s.splat(0.0),
+                    };
                     for (j, row) in rows.iter().enumerate() {
-                        sum = s.fma(
-                            load(weight.add(j * channels + c)),
-                            load(row.as_ptr().add(c)),
-                            sum,
-                        );
+                        let weight = load(s, weight.add(j * channels + c), n);
+                        sum = s.fma(weight, load(s, row.as_ptr().add(c), n), sum);
                     }
                     let (out, sum) = (y.as_mut_ptr().add(c), s.silu(sum));
-                    if whole { s.store(out, sum) } else { s.store_part(out, n, sum) }
+                    if n == S::LANES { s.store(out, sum) } else { s.store_part(out, n, sum) }
                 }
                 c += n;
             }
         }
     }
+}
+
+/// `n` ≤ LANES values, the other lanes 0.
+///
+/// # Safety
+/// `n` values are readable at `p`.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { if n == S::LANES { s.load(p) } else { s.load_part(p, n) } }
 }

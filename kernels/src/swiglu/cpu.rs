@@ -18,6 +18,13 @@ impl Kernel for SwiGlu<'_> {
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        vector::combine(s, self.gate, self.up, self.out, |gate, up| s.mul(s.silu(gate), up));
+        vector::combine(
+            s,
+            self.gate,
+            self.up,
+            self.out,
+            #[inline(always)]
+            |gate, up| s.mul(s.silu(gate), up),
+        );
     }
 }
