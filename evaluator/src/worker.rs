@@ -120,14 +120,14 @@ fn read(input: impl BufRead, control: &Control, requests: &mpsc::Sender<Request>
         if line.trim().is_empty() {
             continue;
         }
-        match serde_json::from_str(&line) {
+        match Request::parse(&line) {
             Ok(Request::Stop { id }) => control.stop(id),
             Ok(request) => {
                 if requests.send(request).is_err() {
                     return;
                 }
             }
-            Err(error) => eprintln!("deltafront-train: a request does not parse: {error}: {line}"),
+            Err(error) => eprintln!("deltafront-train: a request is not understood: {error}"),
         }
     }
 }
@@ -206,9 +206,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     format!("the trainer panicked: {}", text.lines().next().unwrap_or(text))
 }
 
+/// A result that the protocol refuses is a failed evaluation.
 fn say(output: &mut impl Write, reply: &Reply) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *output, reply)?;
-    output.write_all(b"\n")?;
+    let line = reply.to_line().or_else(|error| match reply {
+        Reply::Result(evaluation) => failed(evaluation.id, error.to_string()).to_line(),
+        _ => Err(error),
+    });
+    writeln!(output, "{}", line.map_err(std::io::Error::other)?)?;
     output.flush()
 }
 

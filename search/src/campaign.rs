@@ -39,7 +39,8 @@ pub struct Settings {
     pub tokens: u64,
     /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
     pub latencies: Vec<(String, Conditions)>,
-    /// Largest value by name, for values known before training: `decode_us`, `parameters`, …
+    /// Largest value by name: before training for values known by then (`decode_us`, `parameters`, …), after it for
+    /// what the trainer reports.
     pub limits: BTreeMap<String, f64>,
     /// Tries of a request before its candidate fails; at least 1.
     pub attempts: u32,

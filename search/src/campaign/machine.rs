@@ -129,11 +129,14 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         &self.table
     }
 
-    /// Candidates whose training counts or will count as an evaluation: all but the infeasible.
+    /// Candidates whose training counts or will count as an evaluation: all but those that were infeasible before it.
     fn spent(&self) -> usize {
         self.rows
             .values()
-            .filter(|row| !matches!(row.state, CandidateState::Infeasible { .. }))
+            .filter(|row| {
+                let is_infeasible = matches!(row.state, CandidateState::Infeasible { .. });
+                !is_infeasible || row.train_seconds > 0.0
+            })
             .count()
     }
 
@@ -181,7 +184,10 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             // What was measured or computed here outweighs what a trainer says.
             row.values.entry(name).or_insert(value);
         }
-        row.state = CandidateState::Done;
+        row.state = match over_limit(&self.settings.limits, &row.values) {
+            Some(reason) => CandidateState::Infeasible { reason },
+            None => CandidateState::Done,
+        };
         row.tokens = evaluation.tokens;
         row.train_seconds += evaluation.seconds;
         row.checkpoint = evaluation.checkpoint;

@@ -211,7 +211,12 @@ impl CampaignFile {
         }
         for (name, &limit) in &search.limits {
             let key = format!("search.limits.{name}");
-            known_value(&key, name, &KNOWN_BEFORE_TRAINING)?;
+            if self.evaluator.command.is_none() {
+                let after = self.known_after_training();
+                let known = KNOWN_BEFORE_TRAINING.into_iter();
+                let known = known.chain(after.iter().map(String::as_str));
+                known_value(&key, name, &known.collect::<Vec<_>>())?;
+            }
             positive(&key, limit)?;
         }
         for (index, name) in search.references.iter().enumerate() {

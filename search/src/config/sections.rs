@@ -126,9 +126,9 @@ pub struct SearchConfig {
     /// files whose text is unknown), `validation_loss`,
     /// `decode_us`, `prefill_us`, `parameters`, and whatever values an own evaluator reports.
     pub objectives: Vec<String>,
-    /// The largest value allowed, by name; a candidate above it is dropped before it is trained. For values known by
-    /// then: `decode_us`, `prefill_us`, `parameters`, `decode_flops`, `prefill_flops`, `weight_bytes`, `state_bytes`,
-    /// `cache_bytes`.
+    /// The largest value allowed, by name; a candidate above it is out. Before it is trained for values known by then:
+    /// `decode_us`, `prefill_us`, `parameters`, `decode_flops`, `prefill_flops`, `weight_bytes`, `state_bytes`,
+    /// `cache_bytes`; after it for what the trainer reports, as the error of a task.
     pub limits: BTreeMap<String, f64>,
     /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
     pub references: Vec<String>,

@@ -146,6 +146,26 @@ fn what_is_over_a_limit_is_dropped_before_it_is_timed_or_trained() {
 }
 
 #[test]
+fn what_training_shows_to_be_over_a_limit_is_out_and_counts_as_an_evaluation() {
+    let mut limited = settings();
+    limited.limits = BTreeMap::from([("bits_per_byte".to_owned(), 1.5)]);
+    let (mut campaign, mut commands) = start(limited, proposer());
+    for bits_per_byte in [2.0, 1.0, 3.0, 1.25] {
+        while let Some(Request::Measure(measure)) = requests(&commands).first() {
+            commands =
+                campaign.handle(Event::Timing(Measured { id: measure.id, timing: timing() }));
+        }
+        let id = training(&commands).id;
+        commands = campaign.handle(result(id, bits_per_byte));
+    }
+    assert!(matches!(commands.last(), Some(Command::Finish(Finish::Complete))), "{commands:?}");
+    let CandidateState::Infeasible { reason } = state(&campaign, 1) else { panic!("too high") };
+    assert_eq!(reason, "bits_per_byte 2 is over the limit of 1.500");
+    assert_eq!(state(&campaign, 2), CandidateState::Done);
+    assert!(campaign.front().iter().all(|number| [2, 4].contains(number)));
+}
+
+#[test]
 fn an_impossible_limit_ends_the_campaign_with_advice() {
     let mut limited = settings();
     limited.limits = BTreeMap::from([("parameters".to_owned(), 1.0)]);

@@ -79,7 +79,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
             Some(rank) => format!("done, rank {rank} behind the front"),
             None => "done".to_owned(),
         },
-        CandidateState::Infeasible { reason } => format!("dropped untrained: {reason}"),
+        CandidateState::Infeasible { reason } => format!("dropped: {reason}"),
         CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
     };
     rows.push(vec!["state".to_owned(), state]);
