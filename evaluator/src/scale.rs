@@ -1,7 +1,9 @@
 //! From target scale to proxy scale: the same depth, pattern and proportions at other widths.
 
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::architecture::{
+    Attention, DeltaNet, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
+};
 
 use crate::error::{Error, Result};
 
@@ -81,6 +83,14 @@ fn scaled_mixer(mixer: Mixer, scale: f64) -> Result<Mixer, (&'static str, u32)> 
         Mixer::GatedDeltaNet(m) => match whole(m.heads, scale) {
             Some(heads) => Mixer::GatedDeltaNet(GatedDeltaNet { heads, ..m }),
             None => Mixer::GatedDeltaNet(GatedDeltaNet {
+                key_width: by_width("key_width", m.key_width)?,
+                value_width: by_width("value_width", m.value_width)?,
+                ..m
+            }),
+        },
+        Mixer::DeltaProduct(m) => match whole(m.heads, scale) {
+            Some(heads) => Mixer::DeltaProduct(DeltaProduct { heads, ..m }),
+            None => Mixer::DeltaProduct(DeltaProduct {
                 key_width: by_width("key_width", m.key_width)?,
                 value_width: by_width("value_width", m.value_width)?,
                 ..m

@@ -37,12 +37,8 @@ fn genes(d: u32) -> Vec<Gene> {
         attention(None),
         attention(Some(256)),
         attention(Some(64)),
-        Gene::DeltaNet(DeltaNet { heads, key_width: 64, value_width: 64 }),
-        Gene::GatedDeltaNet(GatedDeltaNet {
-            heads: heads * 3 / 4,
-            key_width: 64,
-            value_width: 128,
-        }),
+        Gene::DeltaNet(DeltaNet::new(heads, 64, 64)),
+        Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, 64, 128)),
         Gene::Mamba2(Mamba2 { heads: 2 * heads, head_width: 64, state_width: 128 }),
     ]
 }

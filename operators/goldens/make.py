@@ -58,8 +58,8 @@ def attention(kind, window=None):
 
 def gated_deltanet(**options):
     config = OlmoHybridConfig(hidden_size=D, num_attention_heads=2, num_hidden_layers=2, vocab_size=8,
-                              layer_types=["linear_attention", "full_attention"], linear_num_key_heads=3,
-                              linear_num_value_heads=3, linear_key_head_dim=8, linear_value_head_dim=12, **options)
+                              layer_types=["linear_attention", "full_attention"], linear_key_head_dim=8,
+                              linear_value_head_dim=12, **(dict(linear_num_key_heads=3, linear_num_value_heads=3) | options))
     layer = olmo.OlmoHybridGatedDeltaNet(config, 0)
     return layer, layer
 
@@ -90,6 +90,15 @@ CASES = {
     "mamba2": mamba2,
     "fla_deltanet": lambda: fla("DeltaNet", num_heads=2, expand_k=1, expand_v=1.5),
     "fla_gated_deltanet": lambda: fla("GatedDeltaNet", num_heads=2, head_dim=8, expand_v=2),
+    "olmo_gated_deltanet_negative_grouped": lambda: gated_deltanet(
+        linear_allow_neg_eigval=True, linear_num_key_heads=2, linear_num_value_heads=4),
+    "fla_deltanet_gated_negative": lambda: fla("DeltaNet", num_heads=2, use_gate=True, allow_neg_eigval=True),
+    "fla_gated_deltanet_plain": lambda: fla("GatedDeltaNet", num_heads=2, num_v_heads=4, head_dim=8, expand_v=1,
+                                            use_gate=False, use_short_conv=False),
+    "fla_deltaproduct_2": lambda: fla("GatedDeltaProduct", num_heads=2, head_dim=8, expand_v=1, num_householder=2,
+                                      use_forget_gate=False),
+    "fla_gated_deltaproduct_3": lambda: fla("GatedDeltaProduct", num_heads=2, num_v_heads=4, head_dim=8, expand_v=1,
+                                            num_householder=3, allow_neg_eigval=False),
 }
 
 

@@ -2,8 +2,6 @@
 
 mod attention;
 mod delta;
-mod delta_net;
-mod gated_delta_net;
 mod mamba2;
 mod sliding_window;
 
@@ -105,8 +103,10 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         Gene::Attention(gene @ Attention { window: Some(window), .. }) => {
             Box::new(sliding_window::SlidingWindow::new(gene, *window, weights)?)
         }
-        Gene::DeltaNet(gene) => Box::new(delta_net::build(gene, weights)?),
-        Gene::GatedDeltaNet(gene) => Box::new(gated_delta_net::build(gene, weights)?),
+        Gene::DeltaNet(_) | Gene::GatedDeltaNet(_) | Gene::DeltaProduct(_) => {
+            let family = gene.delta().expect("a member of the family");
+            Box::new(delta::Delta::new(family, weights)?)
+        }
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
     })
 }

@@ -16,7 +16,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use mixer::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer, MixerKind};
+pub use mixer::{
+    Attention, DeltaFamily, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Mamba2, Mixer,
+    MixerKind,
+};
 
 /// Why a description is not an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

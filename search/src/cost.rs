@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::architecture::{Architecture, Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer};
+use crate::architecture::{Architecture, Attention, Mamba2, Mixer};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
 use crate::tensors::{CONV_WIDTH, ffn_parameters, mixer_parameters, parameters};
 
@@ -55,18 +55,18 @@ fn token_flops(d: f64, mixer: &Mixer) -> f64 {
         Mixer::Attention(Attention { heads, kv_heads, head_width, .. }) => {
             4.0 * d * f64::from(head_width) * (f64::from(heads) + f64::from(kv_heads))
         }
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width }) => {
-            let (h, k, v) = (f64::from(heads), f64::from(key_width), f64::from(value_width));
-            // q, k: K·d; v, o: V·d; b: d
-            let projections = 2.0 * d * (2.0 * k + 2.0 * v + 1.0);
-            h * (projections + conv * (2.0 * k + v) + delta_step(k, v))
-        }
-        Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            let (h, k, v) = (f64::from(heads), f64::from(key_width), f64::from(value_width));
-            // q, k: K·d; v, g, o: V·d; a, b: d
-            let projections = 2.0 * d * (2.0 * k + 3.0 * v + 2.0);
-            let decay = k * v; // e^g S
-            h * (projections + conv * (2.0 * k + v) + decay + delta_step(k, v))
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            let (n, h) = (f64::from(family.steps), f64::from(family.value_heads));
+            let (k, v) = (f64::from(family.key_width), f64::from(family.value_width));
+            let (channels, outputs) = (family.channels() as f64, family.value_rows() as f64);
+            // q, k, v; b: n·H; o: H·V; and where they are there, g: H·V; a: H
+            let gate = if family.output_gate { outputs } else { 0.0 };
+            let decay = if family.decay { h } else { 0.0 };
+            let projections = 2.0 * d * (channels + n * h + outputs + gate + decay);
+            let convolutions = if family.short_conv { conv * channels } else { 0.0 };
+            // e^g S: K·V; each step; the read: 2·K·V
+            projections + convolutions + decay * k * v + h * (n * delta_step(k, v) + 2.0 * k * v)
         }
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
             let (h, p, n) = (f64::from(heads), f64::from(head_width), f64::from(state_width));
@@ -79,9 +79,9 @@ fn token_flops(d: f64, mixer: &Mixer) -> f64 {
     }
 }
 
-/// One delta step and its read: Sᵀk, S += k uᵀ and Sᵀq: 2·K·V each; u = β (v − Sᵀk): 2·V.
+/// One delta step: Sᵀk and S += k uᵀ: 2·K·V each; u = β (v − Sᵀk): 2·V.
 fn delta_step(k: f64, v: f64) -> f64 {
-    6.0 * k * v + 2.0 * v
+    4.0 * k * v + 2.0 * v
 }
 
 /// Scores and weighted sums of attention: 2·k each for every query head and position attended to.
@@ -111,10 +111,10 @@ pub fn part_state_bytes(part: &Part) -> u64 {
     let conv = CONV_WIDTH - 1;
     let elements = match *mixer {
         Mixer::Attention(_) => 0,
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-        | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            let (h, k, v) = (u64::from(heads), u64::from(key_width), u64::from(value_width));
-            h * (k * v + conv * (2 * k + v))
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            let convolutions = if family.short_conv { conv * family.channels() } else { 0 };
+            u64::from(family.key_width) * family.value_rows() + convolutions
         }
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
             let (inner, n) = (u64::from(heads) * u64::from(head_width), u64::from(state_width));

@@ -7,8 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::architecture::{
-    Architecture, ArchitectureError, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer,
-    MixerKind,
+    Architecture, ArchitectureError, Attention, DeltaNet, DeltaOptions, DeltaProduct,
+    GatedDeltaNet, Layer, Mamba2, Mixer, MixerKind,
 };
 use crate::space::Space;
 
@@ -96,12 +96,8 @@ impl ReferenceShape {
                 qk_norm: false,
             },
             window: 128,
-            deltanet: DeltaNet { heads, key_width: head_width, value_width: head_width },
-            gated_deltanet: GatedDeltaNet {
-                heads: gated_heads,
-                key_width: head_width,
-                value_width: 2 * head_width,
-            },
+            deltanet: DeltaNet::new(heads, head_width, head_width),
+            gated_deltanet: GatedDeltaNet::new(gated_heads, head_width, 2 * head_width),
             mamba2: Mamba2 {
                 heads: 2 * heads,
                 head_width,
@@ -129,7 +125,8 @@ impl ReferenceShape {
                 (_, Some(Mixer::DeltaNet(deltanet))) => shape.deltanet = deltanet,
                 (_, Some(Mixer::GatedDeltaNet(gated))) => shape.gated_deltanet = gated,
                 (_, Some(Mixer::Mamba2(mamba2))) => shape.mamba2 = mamba2,
-                (_, None) => {}
+                // no reference stack has it
+                (_, Some(Mixer::DeltaProduct(_)) | None) => {}
             }
         }
         if let Some(attention) = windowed {
@@ -139,6 +136,22 @@ impl ReferenceShape {
             }
         }
         shape
+    }
+
+    /// Two steps with negative eigenvalues, in the shape of the Gated DeltaNet.
+    fn delta_product(&self, decay: bool) -> Mixer {
+        let GatedDeltaNet { heads, key_width, value_width, output_gate, options } =
+            self.gated_deltanet;
+        let options = DeltaOptions { negative_eigenvalues: true, ..options };
+        Mixer::DeltaProduct(DeltaProduct {
+            heads,
+            key_width,
+            value_width,
+            steps: 2,
+            decay,
+            output_gate,
+            options,
+        })
     }
 
     fn mixer(&self, kind: MixerKind) -> Mixer {
@@ -151,6 +164,8 @@ impl ReferenceShape {
             }
             MixerKind::DeltaNet => Mixer::DeltaNet(self.deltanet),
             MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(self.gated_deltanet),
+            MixerKind::DeltaProduct => self.delta_product(false),
+            MixerKind::GatedDeltaProduct => self.delta_product(true),
             MixerKind::Mamba2 => Mixer::Mamba2(self.mamba2),
         }
     }

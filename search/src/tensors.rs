@@ -4,7 +4,7 @@
 //! these. All matrices are `[out, in]`. Heads are contiguous blocks of rows: head h owns rows h·K..(h+1)·K.
 //! The initial value and the optimiser's group of a tensor follow from its [`Role`].
 
-use crate::architecture::{Architecture, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use crate::architecture::{Architecture, Attention, DeltaFamily, Layer, Mamba2, Mixer};
 
 /// Taps of every short convolution; the last one multiplies the current position.
 pub const CONV_WIDTH: u64 = 4;
@@ -126,11 +126,8 @@ impl List {
                 }
                 self.add("o.weight", &[d, q_rows], Role::Writer);
             }
-            Mixer::DeltaNet(DeltaNet { heads, key_width, value_width }) => {
-                self.delta(d, heads.into(), key_width.into(), value_width.into(), false);
-            }
-            Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-                self.delta(d, heads.into(), key_width.into(), value_width.into(), true);
+            Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+                self.delta(d, &mixer.delta().expect("a member of the family"));
             }
             Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
                 let (h, n) = (u64::from(heads), u64::from(state_width));
@@ -148,22 +145,29 @@ impl List {
         }
     }
 
-    fn delta(&mut self, d: u64, heads: u64, key_width: u64, value_width: u64, gated: bool) {
-        let (k_rows, v_rows) = (heads * key_width, heads * value_width);
+    fn delta(&mut self, d: u64, family: &DeltaFamily) {
+        let (steps, heads) = (u64::from(family.steps), u64::from(family.value_heads));
+        let (k_rows, v_rows) = (family.key_rows(), family.value_rows());
         self.add("q.weight", &[k_rows, d], Role::Reader);
-        self.add("k.weight", &[k_rows, d], Role::Reader);
-        self.add("v.weight", &[v_rows, d], Role::Reader);
-        self.add("b.weight", &[heads, d], Role::Reader);
-        if gated {
+        self.add("k.weight", &[steps * k_rows, d], Role::Reader);
+        self.add("v.weight", &[steps * v_rows, d], Role::Reader);
+        self.add("b.weight", &[steps * heads, d], Role::Reader);
+        if family.decay {
             self.add("a.weight", &[heads, d], Role::Reader);
+        }
+        if family.output_gate {
             self.add("g.weight", &[v_rows, d], Role::Reader);
+        }
+        if family.decay {
             self.add("A_log", &[heads], Role::ALog);
             self.add("dt_bias", &[heads], Role::DtBias);
         }
-        self.add("q_conv.weight", &[k_rows, CONV_WIDTH], Role::ConvWeight);
-        self.add("k_conv.weight", &[k_rows, CONV_WIDTH], Role::ConvWeight);
-        self.add("v_conv.weight", &[v_rows, CONV_WIDTH], Role::ConvWeight);
-        self.add("norm.weight", &[value_width], Role::NormWeight);
+        if family.short_conv {
+            self.add("q_conv.weight", &[k_rows, CONV_WIDTH], Role::ConvWeight);
+            self.add("k_conv.weight", &[steps * k_rows, CONV_WIDTH], Role::ConvWeight);
+            self.add("v_conv.weight", &[steps * v_rows, CONV_WIDTH], Role::ConvWeight);
+        }
+        self.add("norm.weight", &[family.value_width.into()], Role::NormWeight);
         self.add("o.weight", &[d, v_rows], Role::Writer);
     }
 }
@@ -201,15 +205,19 @@ pub fn mixer_parameters(d: u64, mixer: &Mixer) -> u64 {
             let k = u64::from(head_width);
             2 * d * k * (u64::from(heads) + u64::from(kv_heads)) + if qk_norm { 2 * k } else { 0 }
         }
-        // q, k: h·K·(d + 4); v: h·V·(d + 4); o: h·V·d; b: h·d; norm: V
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width }) => {
-            let (h, k, v) = (u64::from(heads), u64::from(key_width), u64::from(value_width));
-            h * (2 * k * (d + CONV_WIDTH) + v * (2 * d + CONV_WIDTH) + d) + v
-        }
-        // DeltaNet's, and a: h·d; g: h·V·d; A_log, dt_bias: h
-        Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            let (h, k, v) = (u64::from(heads), u64::from(key_width), u64::from(value_width));
-            h * (2 * k * (d + CONV_WIDTH) + v * (3 * d + CONV_WIDTH) + 2 * d + 2) + v
+        // q: h·K·d; k: n·h·K·d; v: n·H·V·d, H value heads; their convolutions: 4 each; b: n·H·d; a: H·d;
+        // g, o: H·V·d; A_log, dt_bias: H; norm: V
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            let (n, h) = (u64::from(family.steps), u64::from(family.value_heads));
+            let taps = if family.short_conv { CONV_WIDTH } else { 0 };
+            let decay = if family.decay { h * (d + 2) } else { 0 };
+            let outputs = if family.output_gate { 2 } else { 1 };
+            family.channels() * (d + taps)
+                + n * h * d
+                + decay
+                + outputs * family.value_rows() * d
+                + u64::from(family.value_width)
         }
         // I = h·P. in: (2I + 2N + h)·d; conv: (I + 2N)·5; A_log, dt_bias, D: h; norm: I; out: d·I
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {

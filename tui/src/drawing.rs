@@ -15,7 +15,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::architecture::{Attention, Layer, Mamba2, Mixer};
 use search::latency::Dtype;
 
 use crate::theme::{Theme, layer_sign};
@@ -375,9 +375,17 @@ fn shape(mixer: &Mixer) -> String {
             }
             text + if qk_norm { " qknorm" } else { "" }
         }
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-        | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            format!("h{heads} k{key_width} v{value_width}")
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            let mut text = format!("h{}", family.heads);
+            if family.value_heads != family.heads {
+                let _ = write!(text, "/{}", family.value_heads);
+            }
+            let _ = write!(text, " k{} v{}", family.key_width, family.value_width);
+            if family.steps > 1 {
+                let _ = write!(text, " n{}", family.steps);
+            }
+            text + if family.negative_eigenvalues { " neg" } else { "" }
         }
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
             format!("h{heads} p{head_width} n{state_width}")

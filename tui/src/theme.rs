@@ -75,6 +75,8 @@ impl Theme {
             MixerKind::SlidingWindow => Color::Magenta,
             MixerKind::DeltaNet => Color::Green,
             MixerKind::GatedDeltaNet => Color::Cyan,
+            MixerKind::DeltaProduct => Color::LightGreen,
+            MixerKind::GatedDeltaProduct => Color::LightCyan,
             MixerKind::Mamba2 => Color::Yellow,
         })
     }
@@ -92,6 +94,8 @@ pub fn mixer_sign(kind: MixerKind) -> char {
         MixerKind::SlidingWindow => '◧',
         MixerKind::DeltaNet => '△',
         MixerKind::GatedDeltaNet => '▲',
+        MixerKind::DeltaProduct => '▽',
+        MixerKind::GatedDeltaProduct => '▼',
         MixerKind::Mamba2 => '●',
     }
 }

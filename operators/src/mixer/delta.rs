@@ -1,6 +1,9 @@
-//! What the delta family shares: projections, short convolutions, the gated delta rule, the norm of each head's
-//! output. Its members say which of the options they have.
+//! The delta family, one module for all its members: DeltaNet (arXiv 2406.06484), Gated DeltaNet (arXiv 2412.06464,
+//! with a decay before each delta step and a gate on the normed output) and DeltaProduct (arXiv 2502.10297, n delta
+//! steps per token: the rule on a sequence n times as long, the decay on the first step of a token and its query on the
+//! last). Which parts a member has stands in its [`DeltaFamily`].
 
+use search::architecture::DeltaFamily;
 use tch::Tensor;
 
 use super::{Mixer, MixerState, Recurrent};
@@ -9,50 +12,47 @@ use crate::ops::delta_rule::DeltaRule;
 use crate::ops::{self, norm, short_conv, wide};
 use crate::weights::Weights;
 
-/// The shape of a member of the family.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) heads: i64,
-    pub(super) key_width: i64,
-    pub(super) value_width: i64,
-    /// Whether the state decays, and the output is gated.
-    pub(super) gated: bool,
-}
-
 /// A member of the delta family.
 #[derive(Debug)]
 pub(super) struct Delta {
-    shape: Shape,
+    shape: DeltaFamily,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     b: Tensor,
-    gates: Option<Gates>,
-    q_conv: Tensor,
-    k_conv: Tensor,
-    v_conv: Tensor,
+    decay: Option<Decay>,
+    gate: Option<Tensor>,
+    /// Of q, k and v.
+    convs: Option<[Tensor; 3]>,
     norm: Tensor,
     o: Tensor,
 }
 
-/// The decay's and the output gate's parameters.
+/// g = −exp(A_log) · softplus(a·x + dt_bias)
 #[derive(Debug)]
-struct Gates {
+struct Decay {
     a: Tensor,
     a_log: Tensor,
     dt_bias: Tensor,
-    g: Tensor,
 }
 
 impl Delta {
-    pub(super) fn new(shape: Shape, weights: &mut Weights) -> Result<Self, OperatorError> {
-        let gates = if shape.gated {
-            Some(Gates {
+    pub(super) fn new(shape: DeltaFamily, weights: &mut Weights) -> Result<Self, OperatorError> {
+        let decay = if shape.decay {
+            Some(Decay {
                 a: weights.take("a.weight")?,
                 a_log: weights.take("A_log")?,
                 dt_bias: weights.take("dt_bias")?,
-                g: weights.take("g.weight")?,
             })
+        } else {
+            None
+        };
+        let convs = if shape.short_conv {
+            Some([
+                weights.take("q_conv.weight")?,
+                weights.take("k_conv.weight")?,
+                weights.take("v_conv.weight")?,
+            ])
         } else {
             None
         };
@@ -62,57 +62,93 @@ impl Delta {
             k: weights.take("k.weight")?,
             v: weights.take("v.weight")?,
             b: weights.take("b.weight")?,
-            gates,
-            q_conv: weights.take("q_conv.weight")?,
-            k_conv: weights.take("k_conv.weight")?,
-            v_conv: weights.take("v_conv.weight")?,
+            decay,
+            gate: weights.take_if(shape.output_gate, "g.weight")?,
+            convs,
             norm: weights.take("norm.weight")?,
             o: weights.take("o.weight")?,
         })
     }
 
-    /// The rule's inputs and the output gate `[B, T, H, V]`, from x `[B, T, d]`; `conv` moves the convolution's state.
+    /// The rule's inputs, n steps for each position, and the output gate `[B, T, H, V]`, from x `[B, T, d]`; `conv`
+    /// moves the convolution's state.
     fn inputs(
         &self,
         x: &Tensor,
         conv: impl FnOnce(&Tensor, &Tensor) -> Tensor,
     ) -> (DeltaRule, Option<Tensor>) {
-        let Shape { heads, key_width, value_width, .. } = self.shape;
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
-        let (k_rows, v_rows) = (heads * key_width, heads * value_width);
+        let [n, heads, value_heads, key_width, value_width] = self.sizes();
+        let (k_rows, v_rows) = (heads * key_width, value_heads * value_width);
         // one product for all projections
         let mut matrices = vec![&self.q, &self.k, &self.v, &self.b];
-        if let Some(gates) = &self.gates {
-            matrices.extend([&gates.a, &gates.g]);
-        }
+        matrices.extend(self.decay.as_ref().map(|decay| &decay.a));
+        matrices.extend(&self.gate);
+        let rows: Vec<i64> = matrices.iter().map(|matrix| matrix.size()[0]).collect();
         let all = x.linear(&Tensor::cat(&matrices, 0), None::<&Tensor>);
-        let mut rows = vec![2 * k_rows + v_rows, heads];
-        if self.gates.is_some() {
-            rows.extend([heads, v_rows]);
-        }
-        let parts = all.split_with_sizes(&rows, -1);
-        let taps = Tensor::cat(&[&self.q_conv, &self.k_conv, &self.v_conv], 0);
-        let [q, k, v] = ops::parts(&conv(&parts[0], &taps), [k_rows, k_rows, v_rows]);
-        let q = q.reshape([b, t, heads, key_width]);
-        let k = k.reshape([b, t, heads, key_width]);
-        let v = v.reshape([b, t, heads, value_width]);
-        let beta = parts[1].to_kind(wide(x.kind())).sigmoid();
-        let mut log_decay = None;
-        let mut gate = None;
-        if let Some(gates) = &self.gates {
-            let a = parts[2].to_kind(wide(x.kind()));
-            log_decay =
-                Some(-gates.a_log.to_kind(a.kind()).exp() * (a + &gates.dt_bias).softplus());
-            gate = Some(parts[3].reshape([b, t, heads, value_width]));
-        }
-        let scale = (key_width as f64).powf(-0.5);
-        (DeltaRule { q: norm::l2_norm(&q), k: norm::l2_norm(&k), v, log_decay, beta, scale }, gate)
+        let qkv_rows = rows[..3].iter().sum::<i64>();
+        let sizes: Vec<i64> = [qkv_rows].into_iter().chain(rows[3..].iter().copied()).collect();
+        let mut parts = all.split_with_sizes(&sizes, -1).into_iter();
+        let mut part = || parts.next().expect("a part for each matrix");
+        let qkv = match &self.convs {
+            Some(convs) => conv(&part(), &Tensor::cat(convs, 0)),
+            None => part().silu(),
+        };
+        let [q, k, v] = ops::parts(&qkv, [k_rows, n * k_rows, n * v_rows]);
+        // step j of position t comes j after step 0 of position t: [B, T·n, H, ·]
+        let q = self.for_value_heads(norm::l2_norm(&q.reshape([b, t, heads, key_width])));
+        let k = norm::l2_norm(&k.reshape([b, t * n, heads, key_width]));
+        let v = v.reshape([b, t * n, value_heads, value_width]);
+        let kind = wide(x.kind());
+        let largest_beta = if self.shape.negative_eigenvalues { 2.0 } else { 1.0 };
+        let beta = part().to_kind(kind).sigmoid().reshape([b, t * n, value_heads]) * largest_beta;
+        let log_decay = self.decay.as_ref().map(|decay| {
+            let dt = (part().to_kind(kind) + &decay.dt_bias).softplus();
+            on_step(&(-decay.a_log.to_kind(kind).exp() * dt), 0, n)
+        });
+        let gate = self.gate.as_ref().map(|_| part().reshape([b, t, value_heads, value_width]));
+        let rule = DeltaRule {
+            q: on_step(&q, n - 1, n),
+            k: self.for_value_heads(k),
+            v,
+            log_decay,
+            beta,
+            scale: (key_width as f64).powf(-0.5),
+        };
+        (rule, gate)
     }
 
-    /// From what the rule reads, `[B, T, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.
+    /// Steps, key heads, value heads, K, V.
+    fn sizes(&self) -> [i64; 5] {
+        let shape = &self.shape;
+        [shape.steps, shape.heads, shape.value_heads, shape.key_width, shape.value_width]
+            .map(i64::from)
+    }
+
+    /// `[B, T, key heads, K]` → `[B, T, value heads, K]`: neighbouring value heads share a key head.
+    fn for_value_heads(&self, x: Tensor) -> Tensor {
+        let (b, t, heads, width) = x.size4().expect("x is [B, T, H, K]");
+        let value_heads = i64::from(self.shape.value_heads);
+        if value_heads == heads {
+            return x;
+        }
+        let groups = value_heads / heads;
+        x.unsqueeze(3).expand([b, t, heads, groups, width], false).reshape([
+            b,
+            t,
+            value_heads,
+            width,
+        ])
+    }
+
+    /// From what the rule reads, `[B, T·n, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.
     fn output(&self, o: &Tensor, gate: Option<&Tensor>) -> Tensor {
-        let (b, t, heads, value_width) = o.size4().expect("o is [B, T, H, V]");
-        let mut o = norm::rms_norm(o, &self.norm);
+        let (b, steps, heads, value_width) = o.size4().expect("o is [B, T·n, H, V]");
+        let n = i64::from(self.shape.steps);
+        let t = steps / n;
+        // the read after the last step
+        let o = o.reshape([b, t, n, heads, value_width]).select(2, n - 1);
+        let mut o = norm::rms_norm(&o, &self.norm);
         if let Some(gate) = gate {
             o = &o * gate.silu();
         }
@@ -146,8 +182,8 @@ impl Mixer for Delta {
     }
 
     fn state(&self, batch: i64) -> MixerState {
-        let Shape { heads, key_width, value_width, .. } = self.shape;
-        let channels = heads * (2 * key_width + value_width);
+        let [_, _, heads, key_width, value_width] = self.sizes();
+        let channels = if self.shape.short_conv { self.shape.channels().cast_signed() } else { 0 };
         let options = (wide(self.q.kind()), self.q.device());
         MixerState::Recurrent(Recurrent::new(
             [batch, heads, key_width, value_width],
@@ -155,4 +191,16 @@ impl Mixer for Delta {
             options,
         ))
     }
+}
+
+/// x `[B, T, …]` as the inputs of n steps per position, `[B, T·n, …]`: x at step `step`, zeros at the others.
+fn on_step(x: &Tensor, step: i64, n: i64) -> Tensor {
+    if n == 1 {
+        return x.shallow_clone();
+    }
+    let zeros = x.zeros_like();
+    let steps: Vec<&Tensor> = (0..n).map(|j| if j == step { x } else { &zeros }).collect();
+    let mut size = x.size();
+    size[1] *= n;
+    Tensor::stack(&steps, 2).reshape(size)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{attention, delta_rule, linear_attention, norm, rope, short_conv};
-use search::architecture::Mixer as Gene;
+use search::architecture::{DeltaFamily, Mixer as Gene};
 use tch::Tensor;
 
 use crate::support::{Built, D, Random, assert_close, genes, numbers};
@@ -79,8 +79,9 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                 .collect();
             linear(&join(&heads, width), &w["o.weight"], h * width)
         }
-        Gene::DeltaNet(gene) => delta(w, x, gene.heads, gene.key_width, gene.value_width),
-        Gene::GatedDeltaNet(gene) => delta(w, x, gene.heads, gene.key_width, gene.value_width),
+        Gene::DeltaNet(_) | Gene::GatedDeltaNet(_) | Gene::DeltaProduct(_) => {
+            delta(w, x, &gene.delta().expect("it is one of the family"))
+        }
         Gene::Mamba2(gene) => {
             let (h, p, n) =
                 (gene.heads as usize, gene.head_width as usize, gene.state_width as usize);
@@ -120,44 +121,76 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
     }
 }
 
-/// DeltaNet, or Gated DeltaNet where its weights are there.
-fn delta(w: &Weights, x: &[f64], h: u32, k_width: u32, v_width: u32) -> Vec<f64> {
-    let (d, h, k_width, v_width) = (D as usize, h as usize, k_width as usize, v_width as usize);
-    let tokens = x.len() / d;
+/// A member of the delta family, step after step: of a token's n steps the first has the decay and the last the query.
+fn delta(w: &Weights, x: &[f64], family: &DeltaFamily) -> Vec<f64> {
+    let d = D as usize;
+    let (n, h, value_h) =
+        (family.steps as usize, family.heads as usize, family.value_heads as usize);
+    let (k_width, v_width) = (family.key_width as usize, family.value_width as usize);
     let project = |name: &str| {
         let raw = linear(x, &w[format!("{name}.weight").as_str()], d);
-        conv_silu(&raw, &w[format!("{name}_conv.weight").as_str()], None)
+        match w.get(format!("{name}_conv.weight").as_str()) {
+            Some(taps) => conv_silu(&raw, taps, None),
+            None => raw.into_iter().map(|y| y * sigmoid(y)).collect(),
+        }
     };
     let (q, k, v) = (project("q"), project("k"), project("v"));
     let b = linear(x, &w["b.weight"], d);
-    let heads: Vec<Vec<f64>> = (0..h)
+    let heads: Vec<Vec<f64>> = (0..value_h)
         .map(|i| {
-            let unit = |x: &[f64]| -> Vec<f64> {
-                let x = columns(x, h * k_width, i * k_width, k_width);
+            let key_head = i / (value_h / h);
+            let unit = |x: Vec<f64>| -> Vec<f64> {
                 x.chunks_exact(k_width).flat_map(norm::l2_norm_definition).collect()
             };
-            let v = columns(&v, h * v_width, i * v_width, v_width);
-            let beta: Vec<f64> = columns(&b, h, i, 1).iter().map(|b| sigmoid(*b)).collect();
+            let q = unit(columns(&q, h * k_width, key_head * k_width, k_width));
+            let k: Vec<Vec<f64>> = (0..n)
+                .map(|j| unit(columns(&k, n * h * k_width, (j * h + key_head) * k_width, k_width)))
+                .collect();
+            let v: Vec<Vec<f64>> = (0..n)
+                .map(|j| columns(&v, n * value_h * v_width, (j * value_h + i) * v_width, v_width))
+                .collect();
+            let largest_beta = if family.negative_eigenvalues { 2.0 } else { 1.0 };
+            let beta: Vec<Vec<f64>> = (0..n)
+                .map(|j| columns(&b, n * value_h, j * value_h + i, 1))
+                .map(|b| b.iter().map(|b| largest_beta * sigmoid(*b)).collect())
+                .collect();
             let g: Vec<f64> = match w.get("a.weight") {
-                Some(a) => columns(&linear(x, a, d), h, i, 1)
+                Some(a) => columns(&linear(x, a, d), value_h, i, 1)
                     .iter()
                     .map(|a| -w["A_log"][i].exp() * softplus(a + w["dt_bias"][i]))
                     .collect(),
-                None => vec![0.0; tokens],
+                None => vec![0.0; x.len() / d],
             };
             let scale = (k_width as f64).powf(-0.5);
             let mut state = vec![0.0; k_width * v_width];
-            let o = delta_rule::definition(&unit(&q), &unit(&k), &v, &g, &beta, scale, &mut state);
+            let mut o = Vec::new();
+            for t in 0..x.len() / d {
+                for j in 0..n {
+                    let read = delta_rule::definition(
+                        &q[t * k_width..][..k_width],
+                        &k[j][t * k_width..][..k_width],
+                        &v[j][t * v_width..][..v_width],
+                        &[if j == 0 { g[t] } else { 0.0 }],
+                        &[beta[j][t]],
+                        scale,
+                        &mut state,
+                    );
+                    if j == n - 1 {
+                        o.extend(read);
+                    }
+                }
+            }
             match w.get("g.weight") {
                 Some(gate) => {
-                    let gate = columns(&linear(x, gate, d), h * v_width, i * v_width, v_width);
+                    let gate = linear(x, gate, d);
+                    let gate = columns(&gate, value_h * v_width, i * v_width, v_width);
                     norm::norm_then_gate_definition(&o, &gate, &w["norm.weight"], norm::RMS_EPS)
                 }
                 None => norm::rms_norm_definition(&o, &w["norm.weight"], norm::RMS_EPS),
             }
         })
         .collect();
-    linear(&join(&heads, v_width), &w["o.weight"], h * v_width)
+    linear(&join(&heads, v_width), &w["o.weight"], value_h * v_width)
 }
 
 #[test]

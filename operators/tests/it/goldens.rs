@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::io::Write as _;
 
 use operators::mixer::{MixerState, alone};
-use search::architecture::Layer;
 use search::foreign::{Library, Place, places};
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::support::error;
+use crate::support::{self, error};
 
 const D: u32 = 16;
 /// Of f32 against f32, relative to the largest value.
@@ -24,6 +23,11 @@ const CASES: &[(&str, &str, Library)] = &[
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
     ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),
     ("fla_gated_deltanet", "gdn(h=2,k=8,v=16)", Library::Fla),
+    ("olmo_gated_deltanet_negative_grouped", "gdn(h=2,k=8,v=12,vg=2,neg)", Library::Transformers),
+    ("fla_deltanet_gated_negative", "dn(h=2,k=8,v=8,gate,neg)", Library::Fla),
+    ("fla_gated_deltanet_plain", "gdn(h=2,k=8,v=8,nogate,vg=2,noconv)", Library::Fla),
+    ("fla_deltaproduct_2", "dp(h=2,k=8,v=8,n=2,neg)", Library::Fla),
+    ("fla_gated_deltaproduct_3", "gdp(h=2,k=8,v=8,n=3,vg=2)", Library::Fla),
 ];
 
 struct Golden(HashMap<String, Tensor>);
@@ -49,8 +53,7 @@ impl Golden {
 
 fn check(name: &str, gene: &str, library: Library, length: i64) {
     let golden = Golden::read(name, length);
-    let layer: Layer = gene.parse().expect("the gene is canonical");
-    let gene = layer.mixer.expect("the layer has a mixer");
+    let gene = support::gene(gene);
     let store = nn::VarStore::new(Device::Cpu);
     let (mixer, variables) = alone(&store.root(), D, gene, 0).expect("the gene is possible");
     let places = places(library, D.into(), &gene);

@@ -2,15 +2,25 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::architecture::{
+    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
+};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
 use crate::support::Random;
 
+fn options(upto: &mut impl FnMut(u64) -> u32) -> DeltaOptions {
+    DeltaOptions {
+        value_groups: upto(3),
+        negative_eigenvalues: upto(2) == 1,
+        short_conv: upto(2) == 1,
+    }
+}
+
 fn random_mixer(random: &mut Random) -> Mixer {
     let mut upto = |n: u64| 1 + random.below(n) as u32;
-    match upto(5) {
+    match upto(6) {
         1 | 2 => {
             let kv_heads = upto(3);
             Mixer::Attention(Attention {
@@ -21,13 +31,28 @@ fn random_mixer(random: &mut Random) -> Mixer {
                 qk_norm: upto(2) == 1,
             })
         }
-        3 => {
-            Mixer::DeltaNet(DeltaNet { heads: upto(4), key_width: upto(20), value_width: upto(20) })
-        }
+        3 => Mixer::DeltaNet(DeltaNet {
+            heads: upto(4),
+            key_width: upto(20),
+            value_width: upto(20),
+            output_gate: upto(2) == 1,
+            options: options(&mut upto),
+        }),
         4 => Mixer::GatedDeltaNet(GatedDeltaNet {
             heads: upto(4),
             key_width: upto(20),
             value_width: upto(20),
+            output_gate: upto(2) == 1,
+            options: options(&mut upto),
+        }),
+        5 => Mixer::DeltaProduct(DeltaProduct {
+            heads: upto(4),
+            key_width: upto(20),
+            value_width: upto(20),
+            steps: 1 + upto(4),
+            decay: upto(2) == 1,
+            output_gate: upto(2) == 1,
+            options: options(&mut upto),
         }),
         _ => Mixer::Mamba2(Mamba2 { heads: upto(4), head_width: upto(20), state_width: upto(20) }),
     }

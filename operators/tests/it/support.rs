@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer as Gene};
 use search::tensors::Role;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -54,10 +54,21 @@ pub(crate) fn genes() -> Vec<Gene> {
         attention(1, Some(1), false),
         attention(2, Some(7), false),
         attention(4, Some(40), true),
-        Gene::DeltaNet(DeltaNet { heads: 2, key_width: 5, value_width: 7 }),
-        Gene::GatedDeltaNet(GatedDeltaNet { heads: 3, key_width: 4, value_width: 9 }),
+        Gene::DeltaNet(DeltaNet::new(2, 5, 7)),
+        Gene::GatedDeltaNet(GatedDeltaNet::new(3, 4, 9)),
+        gene("dn(h=2,k=5,v=7,gate,vg=3,neg)"),
+        gene("gdn(h=2,k=5,v=3,nogate,vg=2,noconv)"),
+        gene("dp(h=2,k=5,v=7,n=2,neg)"),
+        gene("gdp(h=2,k=4,v=3,n=3,vg=2,neg)"),
+        gene("gdp(h=1,k=4,v=3,n=2,nogate,noconv)"),
         Gene::Mamba2(Mamba2 { heads: 3, head_width: 5, state_width: 7 }),
     ]
+}
+
+/// The gene of a text.
+pub(crate) fn gene(text: &str) -> Gene {
+    let layer: Layer = text.parse().expect("the text is canonical");
+    layer.mixer.expect("the text has a mixer")
 }
 
 /// A mixer in f64 and its variables.

@@ -1,11 +1,11 @@
-//! DeltaNet and Gated DeltaNet.
+//! The delta family: DeltaNet, Gated DeltaNet, DeltaProduct.
 
 use kernels::cpu::gemm::View;
 use kernels::cpu::{Matrix, run};
 use kernels::delta_rule::cpu::{Chunked, Step};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
-use search::architecture::{DeltaNet, GatedDeltaNet};
+use search::architecture::DeltaFamily;
 
 use super::ffn::ROWS;
 use super::recurrent::{Convolution, Recurrent, interleave_heads};
@@ -15,13 +15,19 @@ use crate::weights::Weights;
 /// A delta-rule mixer with its projections.
 #[derive(Debug)]
 pub(crate) struct Delta {
+    /// Delta steps per token.
+    steps: usize,
+    key_heads: usize,
+    /// Heads of v, of the state and of the output.
     heads: usize,
     key_width: usize,
     value_width: usize,
-    /// Rows q, k, v, then b, and with gates a, g.
+    largest_beta: f32,
+    /// Rows q, k, v, then b, and where they are there a, g; of k, v and b one block for each step.
     input: Matrix,
-    convolution: Convolution,
+    convolution: Option<Convolution>,
     decay: Option<Decay>,
+    output_gate: bool,
     /// `[V]`
     norm: Vec<f32>,
     /// `[d, H·V]`
@@ -38,47 +44,47 @@ struct Decay {
 }
 
 impl Delta {
-    pub(super) fn deltanet(weights: &Weights, prefix: &str, d: usize, shape: DeltaNet) -> Self {
-        let DeltaNet { heads, key_width, value_width } = shape;
-        let names = ["q.weight", "k.weight", "v.weight", "b.weight"];
-        Self::new(weights, prefix, d, [heads, key_width, value_width], &names, None)
-    }
-
-    pub(super) fn gated(weights: &Weights, prefix: &str, d: usize, shape: GatedDeltaNet) -> Self {
-        let GatedDeltaNet { heads, key_width, value_width } = shape;
-        let decay = Decay {
-            rate: weights.get(&format!("{prefix}A_log")).iter().map(|a| -a.exp()).collect(),
-            dt_bias: weights.get(&format!("{prefix}dt_bias")).to_vec(),
-        };
-        let names = ["q.weight", "k.weight", "v.weight", "b.weight", "a.weight", "g.weight"];
-        Self::new(weights, prefix, d, [heads, key_width, value_width], &names, Some(decay))
-    }
-
-    fn new(
-        weights: &Weights,
-        prefix: &str,
-        d: usize,
-        shape: [u32; 3],
-        inputs: &[&str],
-        decay: Option<Decay>,
-    ) -> Self {
-        let [heads, key_width, value_width] = shape.map(|n| n as usize);
-        let input = weights.rows(prefix, inputs);
-        let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
+    pub(super) fn new(weights: &Weights, prefix: &str, d: usize, family: &DeltaFamily) -> Self {
+        let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
+        let decay = family.decay.then(|| {
+            inputs.push("a.weight");
+            Decay {
+                rate: weights.get(&format!("{prefix}A_log")).iter().map(|a| -a.exp()).collect(),
+                dt_bias: weights.get(&format!("{prefix}dt_bias")).to_vec(),
+            }
+        });
+        if family.output_gate {
+            inputs.push("g.weight");
+        }
+        let convolution = family.short_conv.then(|| {
+            let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
+            Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 }
+        });
+        let input = weights.rows(prefix, &inputs);
         Self {
-            heads,
-            key_width,
-            value_width,
+            steps: family.steps as usize,
+            key_heads: family.heads as usize,
+            heads: family.value_heads as usize,
+            key_width: family.key_width as usize,
+            value_width: family.value_width as usize,
+            largest_beta: if family.negative_eigenvalues { 2.0 } else { 1.0 },
             input: Matrix::from_rows(&input, input.len() / d, d),
-            convolution: Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 },
+            convolution,
             decay,
+            output_gate: family.output_gate,
             norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
             output: Matrix::from_rows(
                 weights.get(&format!("{prefix}o.weight")),
                 d,
-                heads * value_width,
+                family.value_rows() as usize,
             ),
         }
+    }
+
+    /// Rows of q, k and v together.
+    fn channels(&self) -> usize {
+        let (keys, values) = (self.key_heads * self.key_width, self.heads * self.value_width);
+        keys + self.steps * (keys + values)
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
@@ -86,7 +92,7 @@ impl Delta {
     }
 
     pub(super) fn state(&self) -> Recurrent {
-        let channels = self.convolution.channels();
+        let channels = self.convolution.as_ref().map_or(0, Convolution::channels);
         Recurrent::new(channels, self.heads, self.key_width, self.value_width)
     }
 
@@ -123,49 +129,86 @@ impl Delta {
         mixed: &mut [f32],
         state: &mut Recurrent,
     ) {
-        let Self { heads, key_width, value_width, .. } = *self;
-        let stride = self.input.outputs();
-        let (keys, channels) = (heads * key_width, self.convolution.channels());
+        let Self { steps, key_heads, heads, key_width, value_width, .. } = *self;
+        let (stride, channels) = (self.input.outputs(), self.channels());
+        let (keys, values) = (key_heads * key_width, heads * value_width);
         let mut y = on.scratch.take(tokens * channels);
-        self.convolution.forward(on, p, stride, state, &mut y, |row| {
-            run(L2Norm { x: &mut row[..2 * keys], width: key_width });
-        });
+        let normed = |row: &mut [f32]| {
+            run(L2Norm { x: &mut row[..(1 + steps) * keys], width: key_width });
+        };
+        match &self.convolution {
+            Some(convolution) => convolution.forward(on, p, stride, state, &mut y, normed),
+            None => on.pool.chunks_mut(&mut y, ROWS * channels, |block, y| {
+                let rows = p[block * ROWS * stride..].chunks(stride);
+                for (y, p) in y.chunks_exact_mut(channels).zip(rows) {
+                    y.iter_mut().zip(p).for_each(|(y, &p)| *y = p * sigmoid(p));
+                    normed(y);
+                }
+            }),
+        }
 
-        // [H, T] each
-        let mut beta = on.scratch.take(heads * tokens);
-        let mut g = on.scratch.take(heads * tokens);
+        // [H, T·n] each; the decay is on a token's first step
+        let mut beta = on.scratch.take(heads * tokens * steps);
+        let mut g = on.scratch.take(heads * tokens * steps);
         for (t, row) in p.chunks_exact(stride).enumerate() {
             for head in 0..heads {
-                beta[head * tokens + t] = sigmoid(row[channels + head]);
-                g[head * tokens + t] = self.decay.as_ref().map_or(0.0, |decay| {
-                    decay.rate[head] * softplus(row[channels + heads + head] + decay.dt_bias[head])
-                });
+                for step in 0..steps {
+                    let b = row[channels + step * heads + head];
+                    beta[(head * tokens + t) * steps + step] = self.largest_beta * sigmoid(b);
+                    g[(head * tokens + t) * steps + step] = match &self.decay {
+                        Some(decay) if step == 0 => {
+                            let a = row[channels + steps * heads + head];
+                            decay.rate[head] * softplus(a + decay.dt_bias[head])
+                        }
+                        _ => 0.0,
+                    };
+                }
             }
         }
 
         let scale = (key_width as f32).powf(-0.5);
         let mut o = on.scratch.take(heads * tokens * value_width);
         on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
-            let (q, k) = (&y[head * key_width..], &y[keys + head * key_width..]);
-            let v = &y[2 * keys + head * value_width..];
-            let (g, beta) = (&g[head * tokens..][..tokens], &beta[head * tokens..][..tokens]);
+            let key_head = head / (heads / key_heads);
+            let q = &y[key_head * key_width..];
+            let k = |step: usize| &y[(1 + step) * keys + key_head * key_width..];
+            let v = |step| &y[(1 + steps) * keys + step * values + head * value_width..];
+            let g = &g[head * tokens * steps..][..tokens * steps];
+            let beta = &beta[head * tokens * steps..][..tokens * steps];
             if tokens == 1 {
-                let (q, k, v) = (&q[..key_width], &k[..key_width], &v[..value_width]);
-                run(Step { q, k, v, g: g[0], beta: beta[0], scale, state, o });
-            } else {
-                let [q, k, v] = [q, k, v].map(|x| View::new(x, channels));
+                for step in 0..steps {
+                    let (q, k, v) =
+                        (&q[..key_width], &k(step)[..key_width], &v(step)[..value_width]);
+                    let (g, beta) = (g[step], beta[step]);
+                    run(Step { q, k, v, g, beta, scale, state: &mut *state, o: &mut *o });
+                }
+            } else if steps == 1 {
+                let [q, k, v] = [q, k(0), v(0)].map(|x| View::new(x, channels));
                 run(Chunked { tokens, key_width, value_width, q, k, v, g, beta, scale, state, o });
+            } else {
+                // the rule on the lengthened sequence; only a token's last step is read
+                let mut sequence = Interleaved::new(tokens * steps, key_width, value_width);
+                for t in 0..tokens {
+                    let at = t * channels;
+                    sequence.push_query(t * steps + steps - 1, &q[at..][..key_width]);
+                    for step in 0..steps {
+                        let (k, v) = (&k(step)[at..][..key_width], &v(step)[at..][..value_width]);
+                        sequence.push(k, v);
+                    }
+                }
+                sequence.run(steps, g, beta, scale, state, o);
             }
         });
 
         interleave_heads(on, &o, tokens, value_width, mixed);
         let width = heads * value_width;
-        let gate_at = channels + 2 * heads;
+        let gate_at = channels + heads * (steps + usize::from(self.decay.is_some()));
         on.pool.chunks_mut(mixed, ROWS * width, |block, mixed| {
             for (t, row) in (block * ROWS..).zip(mixed.chunks_exact_mut(width)) {
-                let gate = match self.decay {
-                    Some(_) => Gate::After(&p[t * stride + gate_at..][..width]),
-                    None => Gate::None,
+                let gate = if self.output_gate {
+                    Gate::After(&p[t * stride + gate_at..][..width])
+                } else {
+                    Gate::None
                 };
                 run(RmsNorm { x: row, weight: &self.norm, gate });
             }
@@ -173,6 +216,70 @@ impl Delta {
         for buffer in [y, beta, g, o] {
             on.scratch.give(buffer);
         }
+    }
+}
+
+/// The inputs of several steps per token, one after the other.
+struct Interleaved {
+    key_width: usize,
+    value_width: usize,
+    /// `[T·n, K]`
+    q: Vec<f32>,
+    k: Vec<f32>,
+    /// `[T·n, V]`
+    v: Vec<f32>,
+}
+
+impl Interleaved {
+    fn new(rows: usize, key_width: usize, value_width: usize) -> Self {
+        Self {
+            key_width,
+            value_width,
+            q: vec![0.0; rows * key_width],
+            k: Vec::with_capacity(rows * key_width),
+            v: Vec::with_capacity(rows * value_width),
+        }
+    }
+
+    fn push_query(&mut self, row: usize, q: &[f32]) {
+        self.q[row * self.key_width..][..self.key_width].copy_from_slice(q);
+    }
+
+    fn push(&mut self, k: &[f32], v: &[f32]) {
+        self.k.extend_from_slice(k);
+        self.v.extend_from_slice(v);
+    }
+
+    /// o `[T, V]` ← what the last of each `steps` rows reads.
+    fn run(
+        &self,
+        steps: usize,
+        g: &[f32],
+        beta: &[f32],
+        scale: f32,
+        state: &mut [f32],
+        o: &mut [f32],
+    ) {
+        let Self { key_width, value_width, .. } = *self;
+        let mut all = vec![0.0; self.v.len()];
+        let [q, k] = [&self.q, &self.k].map(|x| View::new(x, key_width));
+        let v = View::new(&self.v, value_width);
+        let tokens = g.len();
+        run(Chunked {
+            tokens,
+            key_width,
+            value_width,
+            q,
+            k,
+            v,
+            g,
+            beta,
+            scale,
+            state,
+            o: &mut all,
+        });
+        let last = all.chunks_exact(value_width).skip(steps - 1).step_by(steps);
+        o.chunks_exact_mut(value_width).zip(last).for_each(|(o, last)| o.copy_from_slice(last));
     }
 }
 

@@ -81,11 +81,9 @@ pub(crate) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Subla
                     Mixer::Attention(shape) => {
                         Function::Attention(Attention::new(weights, &prefix, d, shape))
                     }
-                    Mixer::DeltaNet(shape) => {
-                        Function::Delta(Delta::deltanet(weights, &prefix, d, shape))
-                    }
-                    Mixer::GatedDeltaNet(shape) => {
-                        Function::Delta(Delta::gated(weights, &prefix, d, shape))
+                    Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+                        let family = mixer.delta().expect("a member of the family");
+                        Function::Delta(Delta::new(weights, &prefix, d, &family))
                     }
                     Mixer::Mamba2(shape) => {
                         Function::Mamba2(Mamba2::new(weights, &prefix, d, shape))

@@ -10,7 +10,7 @@ use search::tensors::tensors;
 use crate::reference;
 
 /// One stack for each mixer, and one with everything; odd widths, tied and not.
-const STACKS: [&str; 8] = [
+const STACKS: [&str; 12] = [
     "d=24,vocab=37,tied | attn(h=4,kv=2,k=6)+ffn(20)",
     "d=24,vocab=37 | attn(h=2,kv=1,k=8,qknorm)",
     "d=24,vocab=37,tied | swa(h=3,kv=3,k=6,w=5)+ffn(7)",
@@ -19,6 +19,10 @@ const STACKS: [&str; 8] = [
     "d=24,vocab=37 | m2(h=3,p=5,n=7)+ffn(20)",
     "d=24,vocab=37 | ffn(33)",
     "d=40,vocab=61,tied | 2*gdn(h=2,k=16,v=32)+ffn(48) | swa(h=4,kv=2,k=16,w=20)+ffn(48) | m2(h=4,p=16,n=32) | dn(h=2,k=16,v=16) | attn(h=4,kv=4,k=8)+ffn(48)",
+    "d=24,vocab=37,tied | dn(h=2,k=5,v=7,gate,vg=3,neg)",
+    "d=24,vocab=37,tied | gdn(h=2,k=5,v=3,nogate,vg=2,noconv)",
+    "d=24,vocab=37,tied | dp(h=2,k=5,v=7,n=2,neg)",
+    "d=24,vocab=37,tied | gdp(h=2,k=4,v=3,n=3,vg=2,neg)+ffn(20)",
 ];
 
 fn architecture(text: &str) -> Architecture {

@@ -6,7 +6,7 @@ use kernels::{
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Mamba2, Mixer};
+use search::architecture::{Attention, DeltaFamily, Mamba2, Mixer};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -88,8 +88,9 @@ impl Model<'_> {
     fn mixer(&self, mixer: &Mixer, h: &[f64]) -> Vec<f64> {
         match mixer {
             Mixer::Attention(shape) => self.attention(shape, h),
-            Mixer::DeltaNet(s) => self.delta(s.heads, s.key_width, s.value_width, false, h),
-            Mixer::GatedDeltaNet(s) => self.delta(s.heads, s.key_width, s.value_width, true, h),
+            Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+                self.delta(&mixer.delta().expect("it is one of the family"), h)
+            }
             Mixer::Mamba2(shape) => self.mamba2(shape, h),
         }
     }
@@ -117,51 +118,54 @@ impl Model<'_> {
         self.linear("o.weight", &out)
     }
 
-    fn delta(
-        &self,
-        heads: u32,
-        key_width: u32,
-        value_width: u32,
-        gated: bool,
-        h: &[f64],
-    ) -> Vec<f64> {
-        let [heads, k, v] = [heads, key_width, value_width].map(|n| n as usize);
-        let conv = |name: &str| {
-            self.conv_silu(
-                &format!("{name}_conv.weight"),
-                None,
-                &self.linear(&format!("{name}.weight"), h),
-            )
+    fn delta(&self, family: &DeltaFamily, h: &[f64]) -> Vec<f64> {
+        let [steps, key_heads, heads, k, v] =
+            [family.steps, family.heads, family.value_heads, family.key_width, family.value_width]
+                .map(|n| n as usize);
+        let projected = |name: &str| {
+            let x = self.linear(&format!("{name}.weight"), h);
+            if family.short_conv {
+                self.conv_silu(&format!("{name}_conv.weight"), None, &x)
+            } else {
+                x.into_iter().map(activation::silu).collect()
+            }
         };
-        let (q, key, value) = (conv("q"), conv("k"), conv("v"));
+        let (q, key, value) = (projected("q"), projected("k"), projected("v"));
         let b = self.linear("b.weight", h);
-        let gates = gated.then(|| (self.linear("a.weight", h), self.linear("g.weight", h)));
-        let l2 = |x: Vec<f64>| -> Vec<f64> {
-            x.chunks_exact(k).flat_map(norm::l2_norm_definition).collect()
-        };
+        let a = family.decay.then(|| self.linear("a.weight", h));
+        let gate = family.output_gate.then(|| self.linear("g.weight", h));
+        let l2 = norm::l2_norm_definition;
         let mut out = vec![0.0; self.tokens * heads * v];
         for head in 0..heads {
-            let q = l2(columns(&q, heads * k, head * k, k));
-            let key = l2(columns(&key, heads * k, head * k, k));
-            let value = columns(&value, heads * v, head * v, v);
-            let beta: Vec<f64> = columns(&b, heads, head, 1).into_iter().map(sigmoid).collect();
-            let g: Vec<f64> = match &gates {
-                None => vec![0.0; self.tokens],
-                Some((a, _)) => columns(a, heads, head, 1)
-                    .into_iter()
-                    .map(|a| {
-                        let dt = softplus(a + self.tensor("dt_bias")[head]);
-                        -self.tensor("A_log")[head].exp() * dt
-                    })
-                    .collect(),
-            };
-            let scale = (k as f64).powf(-0.5);
-            let o =
-                delta_rule::definition(&q, &key, &value, &g, &beta, scale, &mut vec![0.0; k * v]);
+            let key_head = head / (heads / key_heads);
+            let mut state = vec![0.0; k * v];
+            let mut o = Vec::new();
+            for t in 0..self.tokens {
+                let q = l2(&q[(t * key_heads + key_head) * k..][..k]);
+                let mut read = Vec::new();
+                for step in 0..steps {
+                    let row = t * steps + step;
+                    let key = l2(&key[(row * key_heads + key_head) * k..][..k]);
+                    let value = &value[(row * heads + head) * v..][..v];
+                    let sigma = sigmoid(b[row * heads + head]);
+                    let beta = if family.negative_eigenvalues { 2.0 * sigma } else { sigma };
+                    let g = match &a {
+                        Some(a) if step == 0 => {
+                            let dt = softplus(a[t * heads + head] + self.tensor("dt_bias")[head]);
+                            -self.tensor("A_log")[head].exp() * dt
+                        }
+                        _ => 0.0,
+                    };
+                    let scale = (k as f64).powf(-0.5);
+                    read =
+                        delta_rule::definition(&q, &key, value, &[g], &[beta], scale, &mut state);
+                }
+                o.extend(read);
+            }
             let weight = self.tensor("norm.weight");
-            let o = match &gates {
+            let o = match &gate {
                 None => norm::rms_norm_definition(&o, &weight, 1e-5),
-                Some((_, gate)) => {
+                Some(gate) => {
                     let gate = columns(gate, heads * v, head * v, v);
                     norm::norm_then_gate_definition(&o, &gate, &weight, 1e-5)
                 }

@@ -23,6 +23,9 @@ pub enum Mixer {
     /// The gated delta rule (arXiv 2412.06464).
     #[serde(rename = "gated_deltanet")]
     GatedDeltaNet(GatedDeltaNet),
+    /// Several delta steps per token (arXiv 2502.10297), with a decay or without.
+    #[serde(rename = "deltaproduct")]
+    DeltaProduct(DeltaProduct),
     /// Mamba-2's state-space duality layer (arXiv 2405.21060).
     #[serde(rename = "mamba2")]
     Mamba2(Mamba2),
@@ -56,6 +59,20 @@ pub struct DeltaNet {
     pub key_width: u32,
     /// V, columns of the state.
     pub value_width: u32,
+    /// Whether the normed output is gated by SiLU(g·x); the reference layer does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_gate: bool,
+    /// What the whole family may choose.
+    #[serde(default, skip_serializing_if = "DeltaOptions::is_default")]
+    pub options: DeltaOptions,
+}
+
+impl DeltaNet {
+    /// The reference layer.
+    pub fn new(heads: u32, key_width: u32, value_width: u32) -> Self {
+        let options = DeltaOptions::default();
+        Self { heads, key_width, value_width, output_gate: false, options }
+    }
 }
 
 /// Gated DeltaNet: state of `key_width` × `value_width` per head.
@@ -68,6 +85,115 @@ pub struct GatedDeltaNet {
     pub key_width: u32,
     /// V, columns of the state.
     pub value_width: u32,
+    /// Whether the normed output is gated by SiLU(g·x).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub output_gate: bool,
+    /// What the whole family may choose.
+    #[serde(default, skip_serializing_if = "DeltaOptions::is_default")]
+    pub options: DeltaOptions,
+}
+
+impl GatedDeltaNet {
+    /// The reference layer.
+    pub fn new(heads: u32, key_width: u32, value_width: u32) -> Self {
+        let options = DeltaOptions::default();
+        Self { heads, key_width, value_width, output_gate: true, options }
+    }
+}
+
+/// DeltaProduct: `steps` delta steps per token, each with a key, a value and a β of its own, and one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeltaProduct {
+    /// Heads.
+    pub heads: u32,
+    /// K, rows of the state.
+    pub key_width: u32,
+    /// V, columns of the state.
+    pub value_width: u32,
+    /// Delta steps per token, 2 to 8; one would be DeltaNet or Gated DeltaNet.
+    pub steps: u32,
+    /// Whether the state decays, once per token and before the first step.
+    pub decay: bool,
+    /// Whether the normed output is gated by SiLU(g·x).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub output_gate: bool,
+    /// What the whole family may choose. The reference layer has negative eigenvalues.
+    #[serde(default, skip_serializing_if = "DeltaOptions::is_default")]
+    pub options: DeltaOptions,
+}
+
+/// What every member of the delta family may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeltaOptions {
+    /// Value heads for each key head. The state, β and the decay are those of a value head.
+    pub value_groups: u32,
+    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
+    pub negative_eigenvalues: bool,
+    /// The short convolutions on q, k and v.
+    pub short_conv: bool,
+}
+
+impl Default for DeltaOptions {
+    fn default() -> Self {
+        Self { value_groups: 1, negative_eigenvalues: false, short_conv: true }
+    }
+}
+
+impl DeltaOptions {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+/// A member of the delta family in the terms of the family: what builds, costs and runs it looks at this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaFamily {
+    /// Heads of q and k.
+    pub heads: u32,
+    /// Heads of v, of the state, and of the output: a multiple of `heads`, neighbours sharing a key head.
+    pub value_heads: u32,
+    /// K, rows of the state.
+    pub key_width: u32,
+    /// V, columns of the state.
+    pub value_width: u32,
+    /// Delta steps per token. Step j owns the j-th block of rows of k, v and b.
+    pub steps: u32,
+    /// Whether the state decays.
+    pub decay: bool,
+    /// Whether the normed output is gated.
+    pub output_gate: bool,
+    /// Whether β is in (0, 2).
+    pub negative_eigenvalues: bool,
+    /// Whether q, k and v pass a short convolution.
+    pub short_conv: bool,
+}
+
+impl DeltaFamily {
+    /// Rows of q, and of each step's k.
+    pub fn key_rows(&self) -> u64 {
+        u64::from(self.heads) * u64::from(self.key_width)
+    }
+
+    /// Rows of each step's v, and of the output.
+    pub fn value_rows(&self) -> u64 {
+        u64::from(self.value_heads) * u64::from(self.value_width)
+    }
+
+    /// Rows of q, k and v together: the channels of the short convolutions.
+    pub fn channels(&self) -> u64 {
+        self.key_rows() + u64::from(self.steps) * (self.key_rows() + self.value_rows())
+    }
 }
 
 /// Mamba2: inner width `heads · head_width` (the reference expands d_model twice), one group of B and C.
@@ -99,6 +225,12 @@ pub enum MixerKind {
     /// Gated DeltaNet.
     #[serde(rename = "gdn")]
     GatedDeltaNet,
+    /// DeltaProduct without a decay.
+    #[serde(rename = "dp")]
+    DeltaProduct,
+    /// DeltaProduct with a decay.
+    #[serde(rename = "gdp")]
+    GatedDeltaProduct,
     /// Mamba2.
     #[serde(rename = "m2")]
     Mamba2,
@@ -106,11 +238,13 @@ pub enum MixerKind {
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::FullAttention,
         Self::SlidingWindow,
         Self::DeltaNet,
         Self::GatedDeltaNet,
+        Self::DeltaProduct,
+        Self::GatedDeltaProduct,
         Self::Mamba2,
     ];
 
@@ -121,6 +255,8 @@ impl MixerKind {
             Self::SlidingWindow => "swa",
             Self::DeltaNet => "dn",
             Self::GatedDeltaNet => "gdn",
+            Self::DeltaProduct => "dp",
+            Self::GatedDeltaProduct => "gdp",
             Self::Mamba2 => "m2",
         }
     }
@@ -132,6 +268,8 @@ impl MixerKind {
             Self::SlidingWindow => "sliding-window attention",
             Self::DeltaNet => "DeltaNet",
             Self::GatedDeltaNet => "Gated DeltaNet",
+            Self::DeltaProduct => "DeltaProduct",
+            Self::GatedDeltaProduct => "Gated DeltaProduct",
             Self::Mamba2 => "Mamba2",
         }
     }
@@ -145,8 +283,38 @@ impl Mixer {
             Self::Attention(Attention { window: Some(_), .. }) => MixerKind::SlidingWindow,
             Self::DeltaNet(_) => MixerKind::DeltaNet,
             Self::GatedDeltaNet(_) => MixerKind::GatedDeltaNet,
+            Self::DeltaProduct(DeltaProduct { decay: false, .. }) => MixerKind::DeltaProduct,
+            Self::DeltaProduct(DeltaProduct { decay: true, .. }) => MixerKind::GatedDeltaProduct,
             Self::Mamba2(_) => MixerKind::Mamba2,
         }
+    }
+
+    /// The mixer as a member of the delta family, if it is one.
+    pub fn delta(&self) -> Option<DeltaFamily> {
+        let (heads, key_width, value_width, steps, decay, output_gate, options) = match *self {
+            Self::DeltaNet(m) => {
+                (m.heads, m.key_width, m.value_width, 1, false, m.output_gate, m.options)
+            }
+            Self::GatedDeltaNet(m) => {
+                (m.heads, m.key_width, m.value_width, 1, true, m.output_gate, m.options)
+            }
+            Self::DeltaProduct(m) => {
+                (m.heads, m.key_width, m.value_width, m.steps, m.decay, m.output_gate, m.options)
+            }
+            Self::Attention(_) | Self::Mamba2(_) => return None,
+        };
+        let DeltaOptions { value_groups, negative_eigenvalues, short_conv } = options;
+        Some(DeltaFamily {
+            heads,
+            value_heads: heads.saturating_mul(value_groups),
+            key_width,
+            value_width,
+            steps,
+            decay,
+            output_gate,
+            negative_eigenvalues,
+            short_conv,
+        })
     }
 
     /// Expected and got, when the shape is impossible.
@@ -179,11 +347,17 @@ impl Mixer {
                     ));
                 }
             }
-            Self::DeltaNet(DeltaNet { heads, key_width, value_width })
-            | Self::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-                width("heads", heads)?;
-                width("key_width", key_width)?;
-                width("value_width", value_width)?;
+            Self::DeltaNet(_) | Self::GatedDeltaNet(_) | Self::DeltaProduct(_) => {
+                let family = self.delta().expect("a member of the family");
+                width("heads", family.heads)?;
+                width("key_width", family.key_width)?;
+                width("value_width", family.value_width)?;
+                width("value_groups · heads", family.value_heads)?;
+                if let Self::DeltaProduct(product) = self
+                    && !(2..=8).contains(&product.steps)
+                {
+                    return Err(format!("steps must be 2 to 8, got {}", product.steps));
+                }
             }
             Self::Mamba2(m) => {
                 width("heads", m.heads)?;

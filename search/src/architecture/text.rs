@@ -11,8 +11,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Architecture, ArchitectureError, Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer,
-    MixerKind,
+    Architecture, ArchitectureError, Attention, DeltaNet, DeltaOptions, DeltaProduct,
+    GatedDeltaNet, Layer, Mamba2, Mixer, MixerKind,
 };
 
 impl fmt::Display for Mixer {
@@ -26,14 +26,45 @@ impl fmt::Display for Mixer {
                 }
                 f.write_str(if a.qk_norm { ",qknorm)" } else { ")" })
             }
-            Self::DeltaNet(DeltaNet { heads, key_width, value_width })
-            | Self::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-                write!(f, "{name}(h={heads},k={key_width},v={value_width})")
+            Self::DeltaNet(m) => {
+                write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
+                f.write_str(if m.output_gate { ",gate" } else { "" })?;
+                write!(f, "{})", m.options)
+            }
+            Self::GatedDeltaNet(m) => {
+                write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
+                f.write_str(if m.output_gate { "" } else { ",nogate" })?;
+                write!(f, "{})", m.options)
+            }
+            Self::DeltaProduct(m) => {
+                write!(
+                    f,
+                    "{name}(h={},k={},v={},n={}",
+                    m.heads, m.key_width, m.value_width, m.steps
+                )?;
+                f.write_str(if m.output_gate { "" } else { ",nogate" })?;
+                write!(f, "{})", m.options)
             }
             Self::Mamba2(m) => {
                 write!(f, "{name}(h={},p={},n={})", m.heads, m.head_width, m.state_width)
             }
         }
+    }
+}
+
+/// What departs from the default, each with a comma before it.
+impl fmt::Display for DeltaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value_groups != 1 {
+            write!(f, ",vg={}", self.value_groups)?;
+        }
+        if self.negative_eigenvalues {
+            f.write_str(",neg")?;
+        }
+        if !self.short_conv {
+            f.write_str(",noconv")?;
+        }
+        Ok(())
     }
 }
 
@@ -184,6 +215,16 @@ impl Cursor<'_> {
         Ok(Layer { mixer: Some(mixer), ffn_width })
     }
 
+    fn delta_shape(&mut self) -> Result<[u32; 3], ArchitectureError> {
+        Ok([self.field("h")?, self.field(",k")?, self.field(",v")?])
+    }
+
+    fn delta_options(&mut self) -> Result<DeltaOptions, ArchitectureError> {
+        let value_groups = if self.rest().starts_with(",vg") { self.field(",vg")? } else { 1 };
+        let negative_eigenvalues = self.take(",neg");
+        Ok(DeltaOptions { value_groups, negative_eigenvalues, short_conv: !self.take(",noconv") })
+    }
+
     fn mixer(&mut self) -> Result<Mixer, ArchitectureError> {
         let Some(kind) = MixerKind::ALL.into_iter().find(|kind| {
             self.rest().strip_prefix(kind.name()).is_some_and(|rest| rest.starts_with('('))
@@ -208,16 +249,36 @@ impl Cursor<'_> {
                     qk_norm: self.take(",qknorm"),
                 })
             }
-            MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet {
-                heads: self.field("h")?,
-                key_width: self.field(",k")?,
-                value_width: self.field(",v")?,
-            }),
-            MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(GatedDeltaNet {
-                heads: self.field("h")?,
-                key_width: self.field(",k")?,
-                value_width: self.field(",v")?,
-            }),
+            MixerKind::DeltaNet => {
+                let [heads, key_width, value_width] = self.delta_shape()?;
+                let output_gate = self.take(",gate");
+                let options = self.delta_options()?;
+                Mixer::DeltaNet(DeltaNet { heads, key_width, value_width, output_gate, options })
+            }
+            MixerKind::GatedDeltaNet => {
+                let [heads, key_width, value_width] = self.delta_shape()?;
+                let output_gate = !self.take(",nogate");
+                let options = self.delta_options()?;
+                Mixer::GatedDeltaNet(GatedDeltaNet {
+                    heads,
+                    key_width,
+                    value_width,
+                    output_gate,
+                    options,
+                })
+            }
+            MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct => {
+                let [heads, key_width, value_width] = self.delta_shape()?;
+                Mixer::DeltaProduct(DeltaProduct {
+                    heads,
+                    key_width,
+                    value_width,
+                    steps: self.field(",n")?,
+                    decay: kind == MixerKind::GatedDeltaProduct,
+                    output_gate: !self.take(",nogate"),
+                    options: self.delta_options()?,
+                })
+            }
             MixerKind::Mamba2 => Mixer::Mamba2(Mamba2 {
                 heads: self.field("h")?,
                 head_width: self.field(",p")?,

@@ -68,6 +68,12 @@ pub struct MixerChoices {
     /// Gated DeltaNet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gdn: Option<DeltaChoices>,
+    /// DeltaProduct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dp: Option<DeltaProductChoices>,
+    /// DeltaProduct with a decay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gdp: Option<DeltaProductChoices>,
     /// Mamba2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m2: Option<Mamba2Choices>,
@@ -131,11 +137,65 @@ pub struct DeltaChoices {
     pub key_width: Vec<u32>,
     /// V, columns of the state; `"auto"`: K, for Gated DeltaNet 2 K.
     pub value_width: Counts,
+    /// Whether the output is gated; none: as the reference layers, DeltaNet not and Gated DeltaNet gated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_gate: Option<Vec<bool>>,
+    /// Value heads for each key head.
+    pub value_groups: Vec<u32>,
+    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
+    pub negative_eigenvalues: Vec<bool>,
+    /// The short convolutions on q, k and v.
+    pub short_conv: Vec<bool>,
 }
 
 impl Default for DeltaChoices {
     fn default() -> Self {
-        Self { heads: Counts::Auto, key_width: vec![32, 64], value_width: Counts::Auto }
+        Self {
+            heads: Counts::Auto,
+            key_width: vec![32, 64],
+            value_width: Counts::Auto,
+            output_gate: None,
+            value_groups: vec![1],
+            negative_eigenvalues: vec![false],
+            short_conv: vec![true],
+        }
+    }
+}
+
+/// Choices for DeltaProduct, with a decay or without.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeltaProductChoices {
+    /// Heads; `"auto"`: d_model / key_width where that divides; with a decay ¾ of it, rounded, at least 1.
+    pub heads: Counts,
+    /// K, rows of the state.
+    pub key_width: Vec<u32>,
+    /// V, columns of the state; `"auto"`: K, with a decay 2 K.
+    pub value_width: Counts,
+    /// Delta steps per token, 2 to 8.
+    pub steps: Vec<u32>,
+    /// Whether the output is gated.
+    pub output_gate: Vec<bool>,
+    /// Value heads for each key head.
+    pub value_groups: Vec<u32>,
+    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
+    pub negative_eigenvalues: Vec<bool>,
+    /// The short convolutions on q, k and v.
+    pub short_conv: Vec<bool>,
+}
+
+impl Default for DeltaProductChoices {
+    fn default() -> Self {
+        Self {
+            heads: Counts::Auto,
+            key_width: vec![32, 64],
+            value_width: Counts::Auto,
+            steps: vec![2],
+            output_gate: vec![true],
+            value_groups: vec![1],
+            negative_eigenvalues: vec![true],
+            short_conv: vec![true],
+        }
     }
 }
 

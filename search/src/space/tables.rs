@@ -4,11 +4,13 @@
 //! genes at another d_model" has a meaning when heads or widths are derived.
 
 use super::config::{
-    AttentionChoices, Counts, DeltaChoices, FfnChoice, Mamba2Choices, SpaceConfig, WindowChoices,
+    AttentionChoices, Counts, DeltaProductChoices, FfnChoice, Mamba2Choices, SpaceConfig,
+    WindowChoices,
 };
 use super::{SpaceError, invalid};
 use crate::architecture::{
-    Attention, DeltaNet, GatedDeltaNet, MAX_WIDTH, Mamba2, Mixer, MixerKind,
+    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, MAX_WIDTH, Mamba2, Mixer,
+    MixerKind,
 };
 
 /// More shapes than this of one mixer at one d_model are no longer a choice that a search could make.
@@ -239,6 +241,9 @@ impl MixerTable {
     }
 }
 
+/// The genes that are on or off.
+const FLAGS: [&str; 4] = ["qk_norm", "output_gate", "negative_eigenvalues", "short_conv"];
+
 impl Gene {
     pub(super) fn choices(&self) -> usize {
         self.values.len()
@@ -247,7 +252,7 @@ impl Gene {
     fn show(&self, index: usize) -> String {
         match self.values[index] {
             Setting::Auto => "auto".to_owned(),
-            Setting::Value(n) if self.name == "qk_norm" => (n == 1).to_string(),
+            Setting::Value(n) if FLAGS.contains(&self.name) => (n == 1).to_string(),
             Setting::Value(n) => n.to_string(),
         }
     }
@@ -289,14 +294,27 @@ fn genes_by_kind(config: &SpaceConfig) -> Result<Vec<(MixerKind, Vec<Gene>)>, Sp
     for (kind, choices) in
         [(MixerKind::DeltaNet, &config.mixers.dn), (MixerKind::GatedDeltaNet, &config.mixers.gdn)]
     {
-        if let Some(DeltaChoices { heads, key_width, value_width }) = choices {
-            let key = |gene: &str| format!("space.mixers.{}.{gene}", kind.name());
-            let genes = vec![
-                Gene::counts(&key("heads"), "heads", heads)?,
-                Gene::list(&key("key_width"), "key_width", key_width)?,
-                Gene::counts(&key("value_width"), "value_width", value_width)?,
-            ];
-            kinds.push((kind, genes));
+        if let Some(choices) = choices {
+            let reference_gate = vec![kind == MixerKind::GatedDeltaNet];
+            let product = DeltaProductChoices {
+                heads: choices.heads.clone(),
+                key_width: choices.key_width.clone(),
+                value_width: choices.value_width.clone(),
+                steps: vec![1],
+                output_gate: choices.output_gate.clone().unwrap_or(reference_gate),
+                value_groups: choices.value_groups.clone(),
+                negative_eigenvalues: choices.negative_eigenvalues.clone(),
+                short_conv: choices.short_conv.clone(),
+            };
+            kinds.push((kind, delta(kind, &product)?));
+        }
+    }
+    for (kind, choices) in [
+        (MixerKind::DeltaProduct, &config.mixers.dp),
+        (MixerKind::GatedDeltaProduct, &config.mixers.gdp),
+    ] {
+        if let Some(choices) = choices {
+            kinds.push((kind, delta(kind, choices)?));
         }
     }
     if let Some(Mamba2Choices { heads, head_width, state_width }) = &config.mixers.m2 {
@@ -329,6 +347,25 @@ fn attention(
         Gene::counts(&key("kv_heads"), "kv_heads", kv_heads)?,
         Gene::counts(&key("head_width"), "head_width", head_width)?,
         Gene::flags(&key("qk_norm"), "qk_norm", qk_norm)?,
+    ])
+}
+
+/// The genes of a member of the delta family.
+fn delta(kind: MixerKind, choices: &DeltaProductChoices) -> Result<Vec<Gene>, SpaceError> {
+    let key = |gene: &str| format!("space.mixers.{}.{gene}", kind.name());
+    Ok(vec![
+        Gene::counts(&key("heads"), "heads", &choices.heads)?,
+        Gene::list(&key("key_width"), "key_width", &choices.key_width)?,
+        Gene::counts(&key("value_width"), "value_width", &choices.value_width)?,
+        Gene::list(&key("steps"), "steps", &choices.steps)?,
+        Gene::flags(&key("output_gate"), "output_gate", &choices.output_gate)?,
+        Gene::list(&key("value_groups"), "value_groups", &choices.value_groups)?,
+        Gene::flags(
+            &key("negative_eigenvalues"),
+            "negative_eigenvalues",
+            &choices.negative_eigenvalues,
+        )?,
+        Gene::flags(&key("short_conv"), "short_conv", &choices.short_conv)?,
     ])
 }
 
@@ -386,30 +423,55 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
             let window = settings.get(4).copied().map(given);
             Mixer::Attention(Attention { heads, kv_heads, head_width, window, qk_norm })
         }
-        MixerKind::DeltaNet => {
-            let key_width = given(settings[1]);
-            let heads = match settings[0] {
-                Setting::Value(heads) => heads,
-                Setting::Auto => divided("key_width", d_model, key_width, "key_width =")?,
-            };
-            let value_width = match settings[2] {
-                Setting::Value(width) => width,
-                Setting::Auto => key_width,
-            };
-            Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-        }
-        MixerKind::GatedDeltaNet => {
+        MixerKind::DeltaNet
+        | MixerKind::GatedDeltaNet
+        | MixerKind::DeltaProduct
+        | MixerKind::GatedDeltaProduct => {
+            let decay = matches!(kind, MixerKind::GatedDeltaNet | MixerKind::GatedDeltaProduct);
             let key_width = given(settings[1]);
             let heads = match settings[0] {
                 Setting::Value(heads) => heads,
                 // H·K = ¾ d: with V = 2 K the mixer then has about 6 d² parameters, as in arXiv 2412.06464
-                Setting::Auto => ((3 * d_model + 2 * key_width) / (4 * key_width)).max(1),
+                Setting::Auto if decay => ((3 * d_model + 2 * key_width) / (4 * key_width)).max(1),
+                Setting::Auto => divided("key_width", d_model, key_width, "key_width =")?,
             };
             let value_width = match settings[2] {
                 Setting::Value(width) => width,
-                Setting::Auto => 2 * key_width,
+                Setting::Auto if decay => 2 * key_width,
+                Setting::Auto => key_width,
             };
-            Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width })
+            let steps = given(settings[3]);
+            let output_gate = given(settings[4]) == 1;
+            let options = DeltaOptions {
+                value_groups: given(settings[5]),
+                negative_eigenvalues: given(settings[6]) == 1,
+                short_conv: given(settings[7]) == 1,
+            };
+            match kind {
+                MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet {
+                    heads,
+                    key_width,
+                    value_width,
+                    output_gate,
+                    options,
+                }),
+                MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(GatedDeltaNet {
+                    heads,
+                    key_width,
+                    value_width,
+                    output_gate,
+                    options,
+                }),
+                _ => Mixer::DeltaProduct(DeltaProduct {
+                    heads,
+                    key_width,
+                    value_width,
+                    steps,
+                    decay,
+                    output_gate,
+                    options,
+                }),
+            }
         }
         MixerKind::Mamba2 => {
             let head_width = given(settings[1]);
@@ -441,9 +503,9 @@ pub(super) fn combinations(sizes: &[usize]) -> impl Iterator<Item = Vec<usize>> 
 fn sizes(mixer: &Mixer) -> [u32; 3] {
     match *mixer {
         Mixer::Attention(a) => [a.heads, a.head_width, a.head_width],
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-        | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            [heads, key_width, value_width]
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            [family.heads, family.key_width, family.value_width]
         }
         Mixer::Mamba2(m) => [m.heads, m.state_width, m.head_width],
     }

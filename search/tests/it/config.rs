@@ -61,7 +61,7 @@ fn what_is_commented_out_in_the_template_is_right_too() {
             let is_key = bare
                 .split_once(" = ")
                 .is_some_and(|(key, _)| key.chars().all(|c| c.is_alphanumeric() || c == '_'));
-            if is_key || bare.starts_with("[[") { bare.to_owned() } else { line.to_owned() }
+            if is_key || bare.starts_with('[') { bare.to_owned() } else { line.to_owned() }
         })
         .collect();
     let file =
@@ -108,7 +108,7 @@ fn errors_name_the_key_and_point_at_the_text() {
             "[space.mixers.gdm]",
             "space.mixers.gdm",
             "gdm",
-            "there are attn, swa, dn, gdn, m2",
+            "there are attn, swa, dn, gdn, dp, gdp, m2",
         ),
         (
             "window = [32",

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer};
+use search::architecture::{Attention, Mamba2, Mixer};
 use search::cost;
 use search::latency::{Conditions, Dtype, Part, Phase, parts};
 
@@ -42,18 +42,20 @@ impl Count {
     }
 
     /// One position of the (gated) delta rule on a state of `k` × `v`.
-    fn delta(&mut self, k: u32, v: u32, gated: bool) {
+    fn delta(&mut self, k: u32, v: u32, gated: bool, steps: u32) {
         if gated {
             for _ in 0..k * v {
                 self.op(); // S ← e^g S
             }
         }
-        self.matrix(v, k); // Sᵀk
-        for _ in 0..v {
-            self.op(); // v − Sᵀk
-            self.op(); // β ·
+        for _ in 0..steps {
+            self.matrix(v, k); // Sᵀk
+            for _ in 0..v {
+                self.op(); // v − Sᵀk
+                self.op(); // β ·
+            }
+            self.matrix(k, v); // S += k uᵀ
         }
-        self.matrix(k, v); // S += k uᵀ
         self.matrix(v, k); // Sᵀq
     }
 
@@ -74,29 +76,31 @@ impl Count {
                 }
                 self.matrix(d, heads * head_width); // o
             }
-            Mixer::DeltaNet(DeltaNet { heads, key_width: k, value_width: v }) => {
-                for rows in [k, k, v, 1] {
-                    self.matrix(heads * rows, d); // q, k, v, b
+            Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+                let family = mixer.delta().expect("it is one of the family");
+                let (heads, value_heads) = (family.heads, family.value_heads);
+                let (k, v) = (family.key_width, family.value_width);
+                let mut convolved = vec![heads * k]; // q
+                for _ in 0..family.steps {
+                    convolved.extend([heads * k, value_heads * v]); // k, v
+                    self.matrix(value_heads, d); // b
                 }
-                for channels in [k, k, v] {
-                    self.conv(heads * channels, false);
+                for channels in convolved {
+                    self.matrix(channels, d);
+                    if family.short_conv {
+                        self.conv(channels, false);
+                    }
                 }
-                for _ in 0..heads {
-                    self.delta(k, v, false);
+                if family.decay {
+                    self.matrix(value_heads, d); // a
                 }
-                self.matrix(d, heads * v);
-            }
-            Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width: k, value_width: v }) => {
-                for rows in [k, k, v, v, 1, 1] {
-                    self.matrix(heads * rows, d); // q, k, v, g, a, b
+                if family.output_gate {
+                    self.matrix(value_heads * v, d); // g
                 }
-                for channels in [k, k, v] {
-                    self.conv(heads * channels, false);
+                for _ in 0..value_heads {
+                    self.delta(k, v, family.decay, family.steps);
                 }
-                for _ in 0..heads {
-                    self.delta(k, v, true);
-                }
-                self.matrix(d, heads * v);
+                self.matrix(d, value_heads * v);
             }
             Mixer::Mamba2(Mamba2 { heads, head_width: p, state_width: n }) => {
                 for rows in [heads * p, heads * p, n, n, heads] {
@@ -142,7 +146,9 @@ impl Count {
 }
 
 /// Small enough to be counted one by one: every mixer at odd shapes.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 8] = [
+    "d=3,vocab=2 | dn(h=2,k=3,v=5,gate,vg=3,noconv) | gdn(h=1,k=2,v=3,nogate,vg=2,neg)",
+    "d=3,vocab=2 | dp(h=2,k=3,v=5,n=3,neg) | gdp(h=1,k=2,v=3,n=2,nogate,vg=2,noconv)",
     "d=5,vocab=7 | attn(h=3,kv=1,k=2)+ffn(11)",
     "d=3,vocab=1,tied | swa(h=4,kv=2,k=6,w=9)",
     "d=7,vocab=3 | dn(h=2,k=3,v=5)+ffn(1)",
@@ -195,12 +201,14 @@ fn state_elements(mixer: &Mixer) -> u64 {
         |sizes: &[u32]| elements += sizes.iter().map(|&n| u64::from(n)).product::<u64>();
     match *mixer {
         Mixer::Attention(_) => {}
-        Mixer::DeltaNet(DeltaNet { heads, key_width, value_width })
-        | Mixer::GatedDeltaNet(GatedDeltaNet { heads, key_width, value_width }) => {
-            array(&[heads, key_width, value_width]);
-            array(&[3, heads * key_width]);
-            array(&[3, heads * key_width]);
-            array(&[3, heads * value_width]);
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("it is one of the family");
+            array(&[family.value_heads, family.key_width, family.value_width]);
+            if family.short_conv {
+                array(&[3, family.heads, family.key_width]);
+                array(&[3, family.steps, family.heads, family.key_width]);
+                array(&[3, family.steps, family.value_heads, family.value_width]);
+            }
         }
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
             array(&[heads, head_width, state_width]);

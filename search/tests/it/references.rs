@@ -15,6 +15,7 @@ fn operators(architecture: &Architecture) -> String {
             }
             Some(Mixer::DeltaNet(_)) => text.push('d'),
             Some(Mixer::GatedDeltaNet(_)) => text.push('g'),
+            Some(Mixer::DeltaProduct(_)) => text.push('p'),
             Some(Mixer::Mamba2(_)) => text.push('m'),
             None => {}
         }

@@ -15,8 +15,8 @@ pub(crate) struct Stacks {
 }
 
 fn mixers() -> [Option<Mixer>; 4] {
-    let delta = |heads| DeltaNet { heads, key_width: 16, value_width: 16 };
-    let gated = |heads| GatedDeltaNet { heads, key_width: 16, value_width: 32 };
+    let delta = |heads| DeltaNet::new(heads, 16, 16);
+    let gated = |heads| GatedDeltaNet::new(heads, 16, 32);
     let attention =
         Attention { heads: 2, kv_heads: 1, head_width: 16, window: None, qk_norm: false };
     [

@@ -2,7 +2,19 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer};
+use search::architecture::{
+    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
+};
+
+fn options() -> impl Strategy<Value = DeltaOptions> {
+    (1..4_u32, any::<bool>(), any::<bool>()).prop_map(
+        |(value_groups, negative_eigenvalues, short_conv)| DeltaOptions {
+            value_groups,
+            negative_eigenvalues,
+            short_conv,
+        },
+    )
+}
 
 pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
     let attention = (1..5_u32, 1..4_u32, 1..40_u32, prop::option::of(1..700_u32), any::<bool>())
@@ -18,16 +30,35 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
     let widths = || (1..9_u32, 1..100_u32, 1..100_u32);
     prop_oneof![
         attention,
-        widths().prop_map(|(heads, key_width, value_width)| Mixer::DeltaNet(DeltaNet {
-            heads,
-            key_width,
-            value_width
-        })),
-        widths().prop_map(|(heads, key_width, value_width)| Mixer::GatedDeltaNet(GatedDeltaNet {
-            heads,
-            key_width,
-            value_width
-        })),
+        (widths(), any::<bool>(), options()).prop_map(
+            |((heads, key_width, value_width), output_gate, options)| {
+                Mixer::DeltaNet(DeltaNet { heads, key_width, value_width, output_gate, options })
+            }
+        ),
+        (widths(), any::<bool>(), options()).prop_map(
+            |((heads, key_width, value_width), output_gate, options)| {
+                Mixer::GatedDeltaNet(GatedDeltaNet {
+                    heads,
+                    key_width,
+                    value_width,
+                    output_gate,
+                    options,
+                })
+            }
+        ),
+        (widths(), 2..9_u32, any::<bool>(), any::<bool>(), options()).prop_map(
+            |((heads, key_width, value_width), steps, decay, output_gate, options)| {
+                Mixer::DeltaProduct(DeltaProduct {
+                    heads,
+                    key_width,
+                    value_width,
+                    steps,
+                    decay,
+                    output_gate,
+                    options,
+                })
+            }
+        ),
         widths().prop_map(|(heads, head_width, state_width)| Mixer::Mamba2(Mamba2 {
             heads,
             head_width,
