@@ -355,7 +355,9 @@ impl<'a> Desk<'a> {
                 .collect();
             self.write(changes).await?;
             // Shown is what is kept.
-            ended.iter().for_each(|row| self.show(row));
+            for row in &ended {
+                self.show(row);
+            }
             self.show_overall();
         }
         for request in requests {

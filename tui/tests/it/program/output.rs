@@ -32,6 +32,8 @@ fn steady(text: &str) -> String {
 #[test]
 fn list_show_and_export() {
     let world = World::new("output");
+    // The reference stacks alone: what the search proposes has tests of its own.
+    world.edit("evaluations = 8", "evaluations = 2");
     let run = world.say(&["run"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     insta::assert_snapshot!("run_stdout", steady(&run.stdout));

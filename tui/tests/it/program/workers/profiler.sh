@@ -1,5 +1,5 @@
 #!/bin/sh
-# A profiler that speaks the wire protocol and times nothing: a part takes as many µs as its request has characters.
+# A profiler that speaks the wire protocol and times nothing: a part takes as many µs as the request has characters after its id.
 #   FAKE_PROFILER=slow S   takes S seconds for each measurement
 #   FAKE_DEVICE            the device it claims to be
 set -u
@@ -10,11 +10,12 @@ while IFS= read -r line; do
     '{"type":"measure'*)
         id=${line#*'"id":'}
         id=${id%%,*}
+        what=${line#*"$id,"}
         echo "$id" >>"$FAKE_FOLDER/measurements"
         case $mode in slow*) sleep "${mode#* }" ;; esac
         case $line in
-        '{"type":"measure_whole"'*) time=$((${#line} % 500 + 300)) ;;
-        *) time=$((${#line} % 50 + 20)) ;;
+        '{"type":"measure_whole"'*) time=$((${#what} % 500 + 300)) ;;
+        *) time=$((${#what} % 50 + 20)) ;;
         esac
         echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":0.01,"kernels":"fake-1"}'
         ;;

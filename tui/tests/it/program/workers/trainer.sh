@@ -27,7 +27,9 @@ while IFS= read -r line; do
         echo "evaluation $count begins" >&2
         hit=no
         if [ "$at" = "$((count))" ] || [ "$at" = '*' ]; then hit=yes; fi
-        loss=$((${#line} % 900 + 100))
+        stack=${line#*'"architecture":'}
+        stack=${stack%%'],'*}
+        loss=$((${#stack} % 900 + 100))
         echo '{"type":"progress","id":'"$id"',"step":1,"tokens":4096,"tokens_total":65536,"loss":5.5,"tokens_per_second":1000}'
         echo '{"type":"progress","id":'"$id"',"step":8,"tokens":32768,"tokens_total":65536,"loss":3.25,"tokens_per_second":2000}'
         case $what-$hit in
