@@ -22,6 +22,7 @@ pub mod cpu;
 pub mod delta_rule;
 pub mod device;
 pub mod linear_attention;
+pub mod log_linear;
 pub mod norm;
 pub mod rope;
 pub mod short_conv;

@@ -19,6 +19,7 @@ pub struct Model {
     blocks: Vec<Block>,
     final_norm: Tensor,
     head: Tensor,
+    divide_by_head_norms: bool,
     variables: Vec<Variable>,
 }
 
@@ -62,7 +63,7 @@ impl Model {
             blocks.push(Block::new(layer, &mut weights.below(&format!("layers.{index}")))?);
         }
         all_taken(&untaken)?;
-        Ok(Self { embedding, blocks, final_norm, head, variables })
+        Ok(Self { embedding, blocks, final_norm, head, divide_by_head_norms: false, variables })
     }
 
     /// Logits `[B, T, vocab]` of the token after each of `tokens` `[B, T]` (int64), all positions in parallel.
@@ -103,6 +104,29 @@ impl Model {
             .collect()
     }
 
+    /// The weight normalisation of Nemotron-Flash (arXiv 2511.18890), meant after each step of an optimiser that does
+    /// not decay weights: of a matrix that reads the hidden state each output row, of one that writes to it each input
+    /// column is brought to unit L2 norm. Rows and columns of zeros stay.
+    pub fn normalise_weights(&self) {
+        tch::no_grad(|| {
+            for Variable { spec, tensor } in &self.variables {
+                let dim = match spec.role {
+                    Role::Reader => 1,
+                    Role::Writer => 0,
+                    _ => continue,
+                };
+                let norm = tensor.square().sum_dim_intlist(dim, true, tensor.kind()).sqrt();
+                let _ = tensor.shallow_clone().g_div_(&norm.clamp_min(f64::MIN_POSITIVE.sqrt()));
+            }
+        });
+    }
+
+    /// Whether logits are divided by the norms of the head's rows, as the model that Nemotron-Flash released does; off
+    /// in a new model. A head that is not tied can be divided once instead, before it is exported.
+    pub fn divide_by_head_norms(&mut self, divide: bool) {
+        self.divide_by_head_norms = divide;
+    }
+
     fn embed(&self, tokens: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
@@ -125,6 +149,11 @@ impl Model {
     }
 
     fn logits(&self, x: &Tensor) -> Tensor {
-        rms_norm(x, &self.final_norm).linear(&self.head, None::<&Tensor>)
+        let x = rms_norm(x, &self.final_norm);
+        if !self.divide_by_head_norms {
+            return x.linear(&self.head, None::<&Tensor>);
+        }
+        let norms = self.head.square().sum_dim_intlist(1, true, self.head.kind()).sqrt();
+        x.linear(&(&self.head / norms), None::<&Tensor>)
     }
 }

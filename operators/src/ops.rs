@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod delta_rule;
 pub mod linear_attention;
+pub mod log_linear;
 mod memory;
 pub mod norm;
 pub mod rope;

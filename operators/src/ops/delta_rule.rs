@@ -128,7 +128,7 @@ impl DeltaRule {
 /// The inverse X itself comes from a triangular solve without gradient. One Newton step, 2X − X (I + A) X, leaves its
 /// value where it is, and has the inverse's gradient, −Xᵀ · Xᵀ: four products, where the gradient of the solve costs a
 /// second, slower solve.
-fn unit_lower_inverse(a: &Tensor) -> Tensor {
+pub(super) fn unit_lower_inverse(a: &Tensor) -> Tensor {
     let c = a.size()[a.dim() - 1];
     let identity = Tensor::eye(c, (a.kind(), a.device()));
     let x = tch::no_grad(|| {
@@ -140,20 +140,20 @@ fn unit_lower_inverse(a: &Tensor) -> Tensor {
 }
 
 /// The products of decays inside a chunk, computed as exponentials of sums.
-struct Decay {
+pub(super) struct Decay {
     /// γ_i/γ_j for i ≥ j, else 0: `[N, BH, C, C]`.
-    between: Tensor,
+    pub(super) between: Tensor,
     /// γ_i: `[N, BH, C, 1]`.
-    since_start: Tensor,
+    pub(super) since_start: Tensor,
     /// γ_C/γ_i: `[N, BH, C, 1]`.
-    to_end: Tensor,
+    pub(super) to_end: Tensor,
     /// γ_C: `[N, BH, 1, 1]`.
-    whole: Tensor,
+    pub(super) whole: Tensor,
 }
 
 impl Decay {
     /// g `[N, BH, C, 1]`.
-    fn new(g: &Tensor, c: i64) -> Self {
+    pub(super) fn new(g: &Tensor, c: i64) -> Self {
         let sum = g.cumsum(2, g.kind());
         let last = sum.narrow(2, c - 1, 1);
         // masked before exp: above the diagonal the exponent is positive and may overflow

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::support::{Built, D, Random, genes};
 
 /// Five-point difference of `loss` along `direction` at `at`, whose values it puts back.
-fn difference(at: &Tensor, direction: &Tensor, loss: impl Fn() -> Tensor) -> f64 {
+pub(crate) fn difference(at: &Tensor, direction: &Tensor, loss: impl Fn() -> Tensor) -> f64 {
     let step = 1e-5;
     tch::no_grad(|| {
         let value = at.copy();

@@ -5,6 +5,7 @@ mod goldens;
 mod gradients;
 mod identities;
 mod kernel;
+mod log_linear;
 mod model;
 mod names;
 mod support;

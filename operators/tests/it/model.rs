@@ -119,3 +119,34 @@ fn an_untrained_model_is_nearly_uniform_and_learns() {
     assert_eq!(after.kind(), Kind::Float);
     assert!(after.double_value(&[]) < before.double_value(&[]) - 0.05, "{before:?} to {after:?}");
 }
+
+#[test]
+fn normalised_readers_have_unit_rows_and_writers_unit_columns() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let mut model = Model::new(&store.root(), &hybrid(), 6).expect("it builds");
+    let before: Vec<Vec<f64>> = model.variables().iter().map(|v| numbers(&v.tensor)).collect();
+    model.normalise_weights();
+    for (variable, before) in model.variables().iter().zip(before) {
+        let name = &variable.spec.name;
+        let dim = match variable.spec.role {
+            Role::Reader => 1,
+            Role::Writer => 0,
+            _ => {
+                assert_eq!(numbers(&variable.tensor), before, "{name}");
+                continue;
+            }
+        };
+        let norms = numbers(&variable.tensor.square().sum_dim_intlist(dim, false, Kind::Float));
+        assert!(norms.iter().all(|n| (n - 1.0).abs() < 1e-5), "{name}: {norms:?}");
+        assert!(variable.tensor.requires_grad(), "{name}");
+    }
+
+    let tokens = tokens(1, 9);
+    let plain = model.forward(&tokens);
+    model.divide_by_head_norms(true);
+    let head = &model.variables().last().expect("tensors").spec.name;
+    assert_eq!(head, "final_norm.weight", "the embedding is the head");
+    let rows = model.variables_where(|role| role == Role::Embedding)[0].square();
+    let norms = rows.sum_dim_intlist(1, false, Kind::Float).sqrt();
+    assert!(crate::support::error(&model.forward(&tokens), &(plain / norms)) < 1e-5);
+}

@@ -142,6 +142,7 @@ impl Default for DeltaOptions {
 }
 
 impl DeltaOptions {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -158,6 +159,7 @@ fn is_yes(flag: &bool) -> bool {
 
 /// A member of the delta family in the terms of the family: what builds, costs and runs it looks at this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says of one part whether it is there")]
 pub struct DeltaFamily {
     /// Heads of q and k.
     pub heads: u32,
