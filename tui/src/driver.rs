@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use db::{Change, Run, Store};
 use search::Architecture;
 use search::campaign::{
-    Campaign, Candidate, CandidateState, Command, Event, Finish, Progress, Settings,
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Progress, Settings,
 };
 use search::config::LatencyConfig;
 use search::latency::{Conditions, Phase};
@@ -153,6 +153,8 @@ struct Desk<'a> {
     unwritten: Vec<(Progress, f64)>,
     /// Candidates whose end was shown.
     shown: HashSet<u32>,
+    /// Candidates that failed since one last succeeded.
+    failed_in_a_row: Vec<u32>,
     /// Failures of attempts, to be remembered with the next write.
     events: Vec<Change>,
     stopping: bool,
@@ -192,6 +194,8 @@ impl<'a> Desk<'a> {
                     device: hello.device.clone(),
                 })
                 .collect();
+            let again = retry(store, &job.name, &mut history).await?;
+            changes.extend(again.into_iter().map(Change::Candidate));
             let kind = if run.took_over { "takeover" } else { "start" };
             let body = if run.took_over {
                 "the run before this one ended without a word; its running work is repeated"
@@ -223,6 +227,20 @@ impl<'a> Desk<'a> {
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
         let display = Display::new(job.bars, trainers.len(), spent(&machine), evaluations);
+        if let Some(trainer) = trainers.first() {
+            display.line(&format!(
+                "training by {} on {}{}; timing by {} on {}",
+                trainer.worker,
+                trainer.device,
+                if trainers.len() > 1 {
+                    format!(", {} at once", trainers.len())
+                } else {
+                    String::new()
+                },
+                profiler.worker,
+                profiler.device
+            ));
+        }
         Ok(Self {
             store,
             run,
@@ -234,6 +252,7 @@ impl<'a> Desk<'a> {
             trainings: HashMap::new(),
             unwritten: Vec::new(),
             shown,
+            failed_in_a_row: Vec::new(),
             events: Vec::new(),
             stopping: false,
         })
@@ -353,6 +372,19 @@ impl<'a> Desk<'a> {
                     _ => None,
                 })
                 .collect();
+            for row in &ended {
+                match row.state {
+                    CandidateState::Failed { .. } => self.failed_in_a_row.push(row.number),
+                    CandidateState::Done => self.failed_in_a_row.clear(),
+                    _ => {}
+                }
+            }
+            if let Some(Finish::GaveUp { .. }) = finish {
+                let numbers: Vec<String> =
+                    self.failed_in_a_row.iter().map(u32::to_string).collect();
+                let body = numbers.join(", ");
+                self.events.push(Change::Event { kind: GAVE_UP.to_owned(), body });
+            }
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
@@ -487,6 +519,34 @@ fn latencies(config: &LatencyConfig, device: &str) -> Vec<(String, Conditions)> 
         ("decode_us".to_owned(), under(Phase::Decode { context: config.decode_context })),
         ("prefill_us".to_owned(), under(Phase::Prefill { tokens: config.prefill_tokens })),
     ]
+}
+
+/// The kind of the event that lists, in its body, the candidates whose failures made the campaign give up.
+const GAVE_UP: &str = "gave up";
+
+/// When the run before this one gave up, the fault was not the candidates': those that failed then are tried again.
+async fn retry(store: &Store, name: &str, history: &mut History) -> anyhow::Result<Vec<Candidate>> {
+    let runs = store.runs(name).await?;
+    let before = runs.iter().rev().find_map(|run| run.end.as_deref());
+    if before != Some("failed") {
+        return Ok(Vec::new());
+    }
+    let events = store.events(name, 0).await?;
+    let last = events.iter().rev().find(|event| event.kind == GAVE_UP || event.kind == "start");
+    let Some(gave_up) = last.filter(|event| event.kind == GAVE_UP) else { return Ok(Vec::new()) };
+    let numbers: Vec<u32> =
+        gave_up.body.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+    let mut again = Vec::new();
+    for row in &mut history.candidates {
+        if numbers.contains(&row.number) && matches!(row.state, CandidateState::Failed { .. }) {
+            row.state = CandidateState::Proposed;
+            row.failed_attempts = 0;
+            row.tokens = 0;
+            row.curve.clear();
+            again.push(row.clone());
+        }
+    }
+    Ok(again)
 }
 
 /// Latencies of two devices have no place in one front.

@@ -10,9 +10,10 @@ pub fn title(name: &str) -> &str {
         "decode_us" => "decode µs",
         "prefill_us" => "prefill µs",
         "state_bytes" => "state bytes",
-        "kv_bytes" => "KV bytes",
-        "flops_decode" => "decode FLOPs",
-        "flops_prefill" => "prefill FLOPs",
+        "cache_bytes" => "KV cache bytes",
+        "weight_bytes" => "weight bytes",
+        "decode_flops" => "decode FLOPs",
+        "prefill_flops" => "prefill FLOPs",
         other => other,
     }
 }
@@ -101,7 +102,7 @@ pub fn measured(value: Value) -> String {
 pub fn named(name: &str, value: Value) -> String {
     if name.ends_with("bytes") {
         bytes(value.mean)
-    } else if name == "parameters" || name.starts_with("flops") {
+    } else if name == "parameters" || name.ends_with("flops") {
         scaled(value.mean)
     } else {
         measured(value)

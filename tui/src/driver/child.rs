@@ -135,6 +135,12 @@ impl Process {
     }
 
     async fn kill(&mut self) {
+        self.kill_group();
+        let _ = self.child.kill().await;
+    }
+
+    /// Kills the worker and whatever it started, if it has not been waited for.
+    fn kill_group(&self) {
         #[cfg(unix)]
         if let Some(group) = self
             .child
@@ -144,7 +150,13 @@ impl Process {
         {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
-        let _ = self.child.kill().await;
+    }
+}
+
+impl Drop for Process {
+    /// A driver that leaves in a hurry leaves no worker behind.
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 

@@ -50,9 +50,9 @@ fn when_everything_fails_the_campaign_gives_up_and_keeps_the_logs() {
     world.set("FAKE_TRAINER", "");
     let said = world.say(&["run"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
+    // The fault was not the candidates': they are tried again.
     let states: Vec<_> = world.candidates().into_iter().map(|(_, state)| state).collect();
-    assert_eq!(states.iter().filter(|state| *state == "failed").count(), 5);
-    assert_eq!(states.iter().filter(|state| *state == "done").count(), EVALUATIONS - 5);
+    assert_eq!(states, ["done"; EVALUATIONS]);
 }
 
 #[test]
