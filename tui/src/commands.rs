@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod browse;
+mod campaign_file;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod export;

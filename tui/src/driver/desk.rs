@@ -1,0 +1,390 @@
+//! A campaign at work: news of the workers become events, commands become writes and requests.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use db::{Change, Run, Store};
+use search::campaign::{Campaign, Candidate, CandidateState, Command, Event, Finish, Progress};
+use search::space::Space;
+use search::wire::{Hello, Reply, Request};
+use tokio::sync::mpsc;
+
+use super::display::Display;
+use super::resume::{GAVE_UP, latencies, retry, same_device};
+use super::slot::{News, Slot};
+use super::spec::Role;
+use super::stop::StopSignals;
+use super::{Job, broken};
+
+/// How often progress is written, and the driver's own sign of life.
+const TICK: Duration = Duration::from_secs(1);
+const TICKS_PER_HEARTBEAT: u32 = 5;
+
+/// A campaign at work.
+pub(super) struct Desk<'a> {
+    store: &'a Store,
+    run: &'a Run,
+    machine: Campaign<Space>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) display: Display,
+    evaluations: u64,
+    objectives: Vec<String>,
+    /// Candidate and begin of each training under way, by request.
+    trainings: HashMap<u64, (u32, Instant)>,
+    /// Progress that is not written yet.
+    unwritten: Vec<(Progress, f64)>,
+    /// Candidates whose end was shown.
+    shown: HashSet<u32>,
+    /// Candidates that failed since one last succeeded.
+    failed_in_a_row: Vec<u32>,
+    /// Failures of attempts, to be remembered with the next write.
+    events: Vec<Change>,
+    stopping: bool,
+}
+
+impl<'a> Desk<'a> {
+    /// Checks that the device is the campaign's, and rebuilds the campaign from the store.
+    pub(super) async fn open(
+        store: &'a Store,
+        run: &'a Run,
+        job: &mut Job,
+        trainers: &[Hello],
+        profiler: &Hello,
+        slots: Vec<Slot>,
+    ) -> Result<Self, (anyhow::Error, Vec<Slot>)> {
+        let prepared = async {
+            same_device(store, &job.name, profiler).await?;
+            let mut history = store.history(&job.name).await?;
+            if let Some(kernels) = &profiler.kernels {
+                history.latencies.retain(|entry| entry.timing.kernels == *kernels);
+            }
+            // A new campaign times anew what other processes disturbed; one that goes on keeps to its table, so that
+            // all its latencies come from one.
+            if history.candidates.is_empty() {
+                history.latencies.retain(|entry| !entry.timing.is_disturbed());
+            }
+            let mut changes: Vec<Change> = trainers
+                .iter()
+                .map(|hello| (Role::Trainer, hello))
+                .chain([(Role::Profiler, profiler)])
+                .map(|(role, hello)| Change::Worker {
+                    role: role.word().to_owned(),
+                    worker: match &hello.kernels {
+                        Some(kernels) => format!("{} ({kernels})", hello.worker),
+                        None => hello.worker.clone(),
+                    },
+                    device: hello.device.clone(),
+                })
+                .collect();
+            let again = retry(store, &job.name, &mut history).await?;
+            changes.extend(again.into_iter().map(Change::Candidate));
+            let kind = if run.took_over { "takeover" } else { "start" };
+            let body = if run.took_over {
+                "the run before this one ended without a word; its running work is repeated"
+            } else {
+                "a run begins"
+            };
+            changes.push(Change::Event { kind: kind.to_owned(), body: body.to_owned() });
+            store.apply(run, &changes).await?;
+            anyhow::Ok(history)
+        };
+        let history = match prepared.await {
+            Ok(history) => history,
+            Err(error) => return Err((error, slots)),
+        };
+        job.settings.latencies = latencies(&job.latency, &profiler.device);
+        // Where both compute on the CPU, or on one and the same device, a training spoils a timing.
+        let is_cpu = |hello: &Hello| hello.device.starts_with("cpu");
+        job.settings.quiet_timing = trainers.iter().any(|trainer| {
+            (is_cpu(trainer) && is_cpu(profiler)) || trainer.device == profiler.device
+        });
+        let shown = history
+            .candidates
+            .iter()
+            .filter(|row| row.state.is_final())
+            .map(|row| row.number)
+            .collect();
+        let evaluations = u64::from(job.settings.evaluations);
+        let objectives = job.settings.objectives.clone();
+        let machine =
+            Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
+        let display = Display::new(job.bars, trainers.len(), spent(&machine), evaluations);
+        if let Some(trainer) = trainers.first() {
+            display.line(&format!(
+                "training by {} on {}{}; timing by {} on {}",
+                trainer.worker,
+                trainer.device,
+                if trainers.len() > 1 {
+                    format!(", {} at once", trainers.len())
+                } else {
+                    String::new()
+                },
+                profiler.worker,
+                profiler.device
+            ));
+        }
+        Ok(Self {
+            store,
+            run,
+            machine,
+            slots,
+            display,
+            evaluations,
+            objectives,
+            trainings: HashMap::new(),
+            unwritten: Vec::new(),
+            shown,
+            failed_in_a_row: Vec::new(),
+            events: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Works until the machine says that it is finished; and whether it was told not to wait.
+    pub(super) async fn work(
+        &mut self,
+        trainers: u32,
+        news: &mut mpsc::UnboundedReceiver<(usize, News)>,
+        signals: &mut StopSignals,
+    ) -> anyhow::Result<(Finish, bool)> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks: u32 = 0;
+        self.show_overall();
+        let mut finish = self.tell(Event::Workers { trainers, profilers: 1 }).await?;
+        loop {
+            if let Some(finish) = finish {
+                return Ok((finish, false));
+            }
+            finish = tokio::select! {
+                some = news.recv() => match some {
+                    Some((index, news)) => self.hear(index, news).await?,
+                    None => bail!("the workers are gone"),
+                },
+                () = signals.next() => {
+                    let again = self.stopping;
+                    self.stopping = true;
+                    if !again {
+                        self.display.line("stopping: what is done is kept; Ctrl-C again leaves at once");
+                    }
+                    let finish = self.tell(Event::StopRequested).await?;
+                    match finish {
+                        Some(finish) if again => return Ok((finish, true)),
+                        finish => finish,
+                    }
+                }
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    if !self.unwritten.is_empty() {
+                        self.write(Vec::new()).await?;
+                    } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
+                        self.store.heartbeat(self.run).await?;
+                    }
+                    None
+                }
+            };
+        }
+    }
+
+    /// News of a slot.
+    async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
+        let event = match news {
+            News::Ready(_) | News::Reply(Reply::Hello(_)) => return Ok(None),
+            News::Broken { reason, log } => return Err(broken(&reason, &log)),
+            News::Reply(Reply::Progress(progress)) => {
+                self.display.progress(index, &progress);
+                return self.tell(Event::Progress(progress)).await;
+            }
+            News::Reply(Reply::Result(evaluation)) => Event::Result(evaluation),
+            News::Reply(Reply::Timing(measured)) => Event::Timing(measured),
+            News::Reply(Reply::Infeasible(refusal)) => Event::Infeasible(refusal),
+            News::Reply(Reply::Failed(refusal)) => Event::Failed { refusal, log: String::new() },
+            News::Failed { refusal, log } => Event::Failed { refusal, log },
+        };
+        if let Some(slot) = self.slots.get_mut(index) {
+            if let (Event::Failed { refusal, log }, false) = (&event, self.stopping) {
+                let what = match self.trainings.get(&refusal.id) {
+                    Some((number, _)) => format!("candidate {number}: attempt failed"),
+                    None => "a timing failed".to_owned(),
+                };
+                let place = self.display.place();
+                self.display.line(&format!("{place} {what}: {}", refusal.reason));
+                let body = format!("{what}: {}\n{log}", refusal.reason).trim_end().to_owned();
+                self.events.push(Change::Event { kind: "failed attempt".to_owned(), body });
+            }
+            if let Some(id) = slot.request.take() {
+                self.trainings.remove(&id);
+            }
+            self.display.end(index);
+        }
+        self.tell(event).await
+    }
+
+    /// Hands an event to the machine and does what it says.
+    async fn tell(&mut self, event: Event) -> anyhow::Result<Option<Finish>> {
+        let commands = self.machine.handle(event);
+        let mut changes = Vec::new();
+        let mut requests = Vec::new();
+        let mut finish = None;
+        for command in commands {
+            match command {
+                Command::Save(candidate) => {
+                    self.unwritten.retain(|(progress, _)| progress.number != candidate.number);
+                    changes.push(Change::Candidate(candidate));
+                }
+                Command::SaveProgress(progress) => {
+                    let seconds = self
+                        .trainings
+                        .values()
+                        .find(|(number, _)| *number == progress.number)
+                        .map_or(0.0, |(_, begin)| begin.elapsed().as_secs_f64());
+                    self.unwritten.push((progress, seconds));
+                }
+                Command::SaveLatency(entry) => changes.push(Change::Latency(entry)),
+                Command::Send(request) => requests.push(request),
+                Command::Finish(end) => finish = Some(end),
+            }
+        }
+        // All rows before all requests: a request without its row would be lost by a kill.
+        if !changes.is_empty() || finish.is_some() {
+            let ended: Vec<Candidate> = changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Candidate(row) if row.state.is_final() => Some(row.clone()),
+                    _ => None,
+                })
+                .collect();
+            for row in &ended {
+                match row.state {
+                    CandidateState::Failed { .. } => self.failed_in_a_row.push(row.number),
+                    CandidateState::Done => self.failed_in_a_row.clear(),
+                    _ => {}
+                }
+            }
+            if let Some(Finish::GaveUp { .. }) = finish {
+                let numbers: Vec<String> =
+                    self.failed_in_a_row.iter().map(u32::to_string).collect();
+                let body = numbers.join(", ");
+                self.events.push(Change::Event { kind: GAVE_UP.to_owned(), body });
+            }
+            self.write(changes).await?;
+            // Shown is what is kept.
+            for row in &ended {
+                self.show(row);
+            }
+            self.show_overall();
+        }
+        for request in requests {
+            self.send(request)?;
+        }
+        Ok(finish)
+    }
+
+    /// Writes changes, and with them what waited for a write.
+    async fn write(&mut self, mut changes: Vec<Change>) -> anyhow::Result<()> {
+        let unwritten = self.unwritten.drain(..);
+        changes.extend(unwritten.map(|(progress, seconds)| Change::Progress { progress, seconds }));
+        changes.append(&mut self.events);
+        self.store.apply(self.run, &changes).await?;
+        Ok(())
+    }
+
+    /// Gives a request to an idle worker of its kind, or a stop to the worker that is at it.
+    fn send(&mut self, request: Request) -> anyhow::Result<()> {
+        let (role, id) = match &request {
+            Request::Stop { id } => {
+                if let Some(slot) = self.slots.iter().find(|slot| slot.request == Some(*id)) {
+                    slot.send(request);
+                }
+                return Ok(());
+            }
+            Request::Evaluate(evaluate) => (Role::Trainer, evaluate.id),
+            Request::Measure(measure) => (Role::Profiler, measure.id),
+            Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
+            Request::Configure(_) => bail!("a campaign configures no workers"),
+        };
+        let idle = |slot: &&mut Slot| slot.role == role && slot.request.is_none();
+        let index = self.slots.iter().position(|slot| slot.role == role && slot.request.is_none());
+        let Some(slot) = self.slots.iter_mut().find(idle) else {
+            bail!("the campaign asked for a {} when none was idle", role.word());
+        };
+        slot.request = Some(id);
+        match &request {
+            Request::Evaluate(evaluate) => {
+                let id_of = evaluate.architecture.id();
+                let row = self.machine.candidates().find(|row| row.architecture.id() == id_of);
+                let (number, label) =
+                    row.map_or((0, String::new()), |row| (row.number, label(row)));
+                self.trainings.insert(id, (number, Instant::now()));
+                self.display.begin(index.unwrap_or(0), label);
+            }
+            Request::Measure(measure) => {
+                self.display.doing(&format!("timing {}", measure.part));
+            }
+            Request::MeasureWhole(measure) => {
+                self.display.doing(&format!("timing a whole model, {}", measure.conditions));
+            }
+            Request::Configure(_) | Request::Stop { .. } => {}
+        }
+        slot.send(request);
+        Ok(())
+    }
+
+    /// Says how a candidate ended, once.
+    fn show(&mut self, row: &Candidate) {
+        if !row.state.is_final() || !self.shown.insert(row.number) {
+            return;
+        }
+        let text = match &row.state {
+            CandidateState::Done => {
+                let values: Vec<String> = self
+                    .objectives
+                    .iter()
+                    .filter_map(|name| Some(crate::words::value(name, *row.values.get(name)?)))
+                    .collect();
+                let on_front =
+                    if self.machine.front().contains(&row.number) { ", on the front" } else { "" };
+                format!("{}{on_front}", values.join(", "))
+            }
+            CandidateState::Infeasible { reason } => format!("dropped: {reason}"),
+            CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
+            CandidateState::Proposed | CandidateState::Training => return,
+        };
+        self.display.overall(spent(&self.machine), self.evaluations, "");
+        let place = self.display.place();
+        self.display.line(&format!("{place} {}: {text}", label(row)));
+    }
+
+    fn show_overall(&mut self) {
+        let front = self.machine.front();
+        let best = self.objectives.first().and_then(|name| {
+            let values = self.machine.candidates().filter(|row| front.contains(&row.number));
+            let best = values
+                .filter_map(|row| row.values.get(name))
+                .min_by(|a, b| a.mean.total_cmp(&b.mean));
+            best.map(|value| crate::words::value(name, *value))
+        });
+        let message = match (front.len(), best) {
+            (0, _) | (_, None) => String::new(),
+            (members, Some(best)) => format!(" front: {members}, best {best}"),
+        };
+        self.display.overall(spent(&self.machine), self.evaluations, &message);
+    }
+}
+
+/// Candidates whose evaluation is over.
+fn spent(machine: &Campaign<Space>) -> u64 {
+    machine
+        .candidates()
+        .filter(|row| matches!(row.state, CandidateState::Done | CandidateState::Failed { .. }))
+        .count() as u64
+}
+
+/// A candidate in a few words.
+fn label(row: &Candidate) -> String {
+    match &row.reference {
+        Some(name) => format!("candidate {} (reference {name})", row.number),
+        None => format!("candidate {} ({})", row.number, tui::quantity::shortened(&row.origin, 48)),
+    }
+}
