@@ -12,7 +12,7 @@ use search::campaign::{Finish, Settings};
 use search::config::{CampaignFile, DataConfig, TrainingConfig};
 use search::proposals::Proposer;
 use search::references::ReferenceShape;
-use search::wire::Configure;
+use search::wire::{Configure, Request};
 
 use super::INTERRUPTED;
 use super::campaign_file::{absolute, comparable, pointed};
@@ -69,6 +69,10 @@ async fn campaign(
     let data = absolute(&file.data, folder, &args.file, text)?;
     let files = Files::beside(db, &file.name);
     let job = job(file, &data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    for worker in [&job.trainer, &job.profiler] {
+        let configure = Request::Configure(worker.configure.clone());
+        configure.to_line().context("the paths of a campaign must be Unicode")?;
+    }
     if let Some(parent) = db.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot make the folder {}", parent.display()))?;

@@ -98,9 +98,8 @@ impl Process {
     /// Sends a request; false when the worker does not listen any more.
     pub(crate) async fn send(&mut self, request: &Request) -> bool {
         let Some(stdin) = &mut self.stdin else { return false };
-        let mut line = serde_json::to_vec(request).expect("requests serialise");
-        line.push(b'\n');
-        stdin.write_all(&line).await.is_ok() && stdin.flush().await.is_ok()
+        let Ok(line) = request.to_line() else { return false };
+        stdin.write_all(format!("{line}\n").as_bytes()).await.is_ok() && stdin.flush().await.is_ok()
     }
 
     /// Forgets the tail of stderr: what follows belongs to a new request.

@@ -19,7 +19,7 @@ const STOP: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(5);
 /// Times in a row that a worker may leave or not start without having been asked anything.
 const STARTS: u32 = 3;
-/// Characters of an offending line that are kept.
+/// Characters of a line that is no hello that are shown.
 const LINE: usize = 200;
 
 /// What a slot tells the driver.
@@ -154,7 +154,7 @@ async fn meet(
             let (ended, log) = process.end().await;
             return Err((format!("{name} {ended} before it said hello"), log));
         }
-        Ok(Some(line)) => match serde_json::from_str(&line) {
+        Ok(Some(line)) => match Reply::parse(&line) {
             Ok(Reply::Hello(hello)) if hello.protocol != PROTOCOL => format!(
                 "{name} speaks protocol {}, this deltafront {PROTOCOL}: build both from the same source",
                 hello.protocol
@@ -221,7 +221,7 @@ async fn attend(
             },
             line = process.line() => match line {
                 None => Some(String::new()),
-                Some(line) => match serde_json::from_str::<Reply>(&line) {
+                Some(line) => match Reply::parse(&line) {
                     Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason })) => {
                         let (_, log) = process.end().await;
                         return Err((reason, log));
@@ -247,7 +247,7 @@ async fn attend(
                         }
                         None
                     }
-                    Err(error) => Some(offence(&line, &error)),
+                    Err(error) => Some(format!("wrote a bad line: {error}")),
                 },
             },
             () = tokio::time::sleep_until(deadline), if running.is_some() => Some(if stopping {
@@ -289,17 +289,6 @@ fn id_of_reply(reply: &Reply) -> Option<u64> {
         Reply::Result(reply) => Some(reply.id),
         Reply::Timing(reply) => Some(reply.id),
         Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
-    }
-}
-
-/// What is wrong with a line.
-fn offence(line: &str, error: &serde_json::Error) -> String {
-    let line_kept = shortened(line);
-    // JSON has no NaN: Python writes the bare word, Rust `null`.
-    if ["NaN", "Infinity", ":null"].iter().any(|word| line.contains(word)) {
-        format!("gave a value that is not finite: `{line_kept}`")
-    } else {
-        format!("wrote a line that is not a reply ({error}): `{line_kept}`")
     }
 }
 

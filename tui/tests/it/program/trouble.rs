@@ -21,12 +21,16 @@ fn a_worker_that_exits() {
 
 #[test]
 fn a_worker_that_prints_garbage() {
-    one_bad_moment(World::new("garbage"), "garbage 2", "wrote a line that is not a reply");
+    one_bad_moment(
+        World::new("garbage"),
+        "garbage 2",
+        "wrote a bad line: not a message of protocol 1",
+    );
 }
 
 #[test]
 fn a_worker_that_gives_nan() {
-    one_bad_moment(World::new("nan"), "nan 8", "gave a value that is not finite");
+    one_bad_moment(World::new("nan"), "nan 8", "a value that is not finite is not JSON");
 }
 
 #[test]
