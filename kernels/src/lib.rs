@@ -19,6 +19,7 @@
 pub mod activation;
 pub mod attention;
 pub mod cpu;
+pub mod cuda;
 pub mod delta_rule;
 pub mod device;
 pub mod linear_attention;

@@ -7,6 +7,8 @@
 
 mod cpu_families;
 mod cpu_products;
+mod cuda_compile;
+mod cuda_decode;
 mod definitions;
 mod delta_rule_training;
 mod random;

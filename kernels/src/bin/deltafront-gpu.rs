@@ -1,0 +1,299 @@
+//! All checks and measurements of the CUDA kernels on the GPU at hand, in one command: first each kernel against its
+//! definition, then a table of times beside their floors. Needs a driver and NVRTC, nothing else.
+//!
+//! `deltafront-gpu [--json FILE]`: the table on standard output, the same as JSON lines in FILE.
+
+use std::io::Write;
+
+use kernels::cuda::decode::definition::Definition;
+use kernels::cuda::decode::{Decoder, Layer, Mixer, Stack};
+use kernels::cuda::gpu::Gpu;
+use kernels::cuda::weights::weight;
+use kernels::cuda::{Error, Machine, bf16_bits};
+use serde_json::json;
+
+/// Where results go: a line for people, a line of JSON for programs.
+struct Report {
+    begin: std::time::Instant,
+    json: Option<std::fs::File>,
+    failures: usize,
+}
+
+impl Report {
+    fn row(&mut self, name: &str, values: &serde_json::Value) {
+        let text = values.as_object().map_or_else(String::new, |object| {
+            object.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join("  ")
+        });
+        let _ = writeln!(
+            std::io::stdout(),
+            "{:6.1} s  {name:<34} {text}",
+            self.begin.elapsed().as_secs_f64()
+        );
+        if let Some(file) = &mut self.json {
+            let mut line = json!({ "name": name });
+            if let (Some(line), Some(values)) = (line.as_object_mut(), values.as_object()) {
+                line.extend(values.clone());
+            }
+            let _ = writeln!(file, "{line}");
+        }
+    }
+
+    fn check(&mut self, name: &str, error: f64, limit: f64) {
+        let passed = error < limit;
+        self.failures += usize::from(!passed);
+        let verdict = if passed { "ok" } else { "WRONG" };
+        self.row(&format!("check {name}"), &json!({ "relative_error": format!("{error:.2e}"), "limit": limit, "verdict": verdict }));
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = match arguments.as_slice() {
+        [flag, path] if flag == "--json" => std::fs::File::create(path).ok(),
+        _ => None,
+    };
+    let mut report = Report { begin: std::time::Instant::now(), json, failures: 0 };
+    let ended = Gpu::open(0).and_then(|mut gpu| {
+        // said before the GPU is closed, which can take long after a fault
+        run(&mut gpu, &mut report).inspect_err(|error| drop(writeln!(std::io::stderr(), "{error}")))
+    });
+    if ended.is_ok() && report.failures == 0 {
+        std::process::ExitCode::SUCCESS
+    } else {
+        std::process::ExitCode::FAILURE
+    }
+}
+
+fn run(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    let facts = gpu.facts().clone();
+    report.row("device", &json!({
+        "gpu": facts.name, "multiprocessors": facts.multiprocessors, "l2_MB": facts.l2_bytes >> 20,
+        "shared_KB": facts.shared_bytes >> 10, "driver": facts.driver_version,
+    }));
+    let copy_bytes_per_ms = copy(gpu, report)?;
+    check_decode(gpu, report)?;
+    decode(gpu, report, copy_bytes_per_ms)?;
+    for r in gpu.resources().to_vec() {
+        report.row(
+            &format!("resources {}", r.kernel),
+            &json!({ "registers": r.registers, "spill_bytes": r.spill_store_bytes }),
+        );
+    }
+    Ok(())
+}
+
+fn median(mut samples: Vec<f64>) -> (f64, f64) {
+    samples.sort_by(f64::total_cmp);
+    let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize];
+    (at(0.5), at(0.9) - at(0.1))
+}
+
+/// The bandwidth of a plain copy, bytes read and written per millisecond.
+fn copy(gpu: &mut Gpu, report: &mut Report) -> Result<f64, Error> {
+    let bytes = 2 << 30;
+    let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
+    let mut samples = Vec::new();
+    for _ in 0..12 {
+        samples.push(gpu.elapsed_ms(|gpu| gpu.copy(to, from, bytes))?);
+    }
+    gpu.free(from)?;
+    gpu.free(to)?;
+    let (ms, _) = median(samples);
+    let rate = 2.0 * bytes as f64 / ms;
+    report.row("copy", &json!({ "ms": ms, "GB_per_s": (rate / 1e6).round() }));
+    Ok(rate)
+}
+
+fn errors(gpu: &mut Gpu, stack: &Stack, steps: usize) -> Result<f64, Error> {
+    let mut decoder = Decoder::new(gpu, stack, &mut |name, count| weight(name, count))?;
+    let mut definition = Definition::new(stack, &mut |name, count| weight(name, count));
+    let mut worst: f64 = 0.0;
+    for step in 0..steps {
+        let token = (step * 37 % stack.vocabulary) as u32;
+        let expected = definition.step(token);
+        decoder.force(gpu, token)?;
+        decoder.step(gpu)?;
+        let logits = decoder.logits(gpu)?;
+        let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let error = expected
+            .iter()
+            .zip(&logits)
+            .map(|(e, l)| (e - f64::from(*l)).powi(2))
+            .sum::<f64>()
+            .sqrt()
+            / size;
+        worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+    }
+    decoder.free(gpu)?;
+    Ok(worst)
+}
+
+fn layer(mixer: Mixer, ffn: usize) -> Layer {
+    Layer { mixer, ffn: Some(ffn) }
+}
+
+fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    let stack = |d_model, layers: Vec<Layer>| Stack {
+        d_model,
+        vocabulary: 1001,
+        tied: false,
+        positions: 700,
+        layers,
+    };
+    let delta =
+        |gated, key_width, value_width| Mixer::Delta { heads: 4, key_width, value_width, gated };
+    let attention = |heads, kv_heads, width, window, qk_norm| Mixer::Attention {
+        heads,
+        kv_heads,
+        width,
+        window,
+        qk_norm,
+    };
+    let probe = stack(256, vec![layer(delta(false, 128, 128), 640); 2]);
+    let mut decoder = Decoder::new(gpu, &probe, &mut weight)?;
+    for _ in 0..3 {
+        report.row("small step", &json!({ "ms": gpu.elapsed_ms(|gpu| decoder.step(gpu))? }));
+    }
+    decoder.free(gpu)?;
+    let cases = [
+        ("decode DeltaNet", stack(256, vec![layer(delta(false, 128, 128), 640); 2]), 40, 1e-4),
+        ("decode Gated DeltaNet", stack(260, vec![layer(delta(true, 64, 128), 100); 2]), 40, 1e-4),
+        (
+            "decode Gated DeltaNet, wide values",
+            stack(256, vec![layer(delta(true, 128, 256), 100); 2]),
+            40,
+            1e-4,
+        ),
+        (
+            "decode Mamba2",
+            stack(
+                256,
+                vec![layer(Mixer::Mamba2 { heads: 8, head_width: 64, state_width: 128 }, 100); 2],
+            ),
+            40,
+            1e-4,
+        ),
+        // keys and values are rounded to bf16, sometimes to the other side than in f64
+        (
+            "decode attention",
+            stack(256, vec![layer(attention(8, 2, 128, None, true), 100)]),
+            600,
+            4e-3,
+        ),
+        (
+            "decode attention, many heads",
+            stack(256, vec![layer(attention(12, 1, 64, None, false), 100)]),
+            300,
+            4e-3,
+        ),
+        (
+            "decode windowed attention",
+            stack(256, vec![layer(attention(4, 4, 64, Some(100), false), 100)]),
+            300,
+            4e-3,
+        ),
+    ];
+    for (name, stack, steps, limit) in cases {
+        let error = errors(gpu, &stack, steps)?;
+        report.check(name, error, limit);
+    }
+    Ok(())
+}
+
+/// The 1B stack of Nemotron-Flash (arXiv 2511.18890): d_model 2048, FFN 6144, 24 operators.
+fn nemotron_flash(vocabulary: usize) -> Stack {
+    let delta = Mixer::Delta { heads: 16, key_width: 128, value_width: 128, gated: false };
+    let mamba = Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 };
+    let attention =
+        Mixer::Attention { heads: 16, kv_heads: 4, width: 128, window: None, qk_norm: false };
+    let mixers = [
+        delta, mamba, attention, mamba, delta, mamba, attention, mamba, delta, mamba, delta, mamba,
+    ];
+    Stack {
+        d_model: 2048,
+        vocabulary,
+        tied: true,
+        positions: 8200,
+        layers: mixers.map(|mixer| layer(mixer, 6144)).to_vec(),
+    }
+}
+
+fn decode(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<(), Error> {
+    let stack = nemotron_flash(131_072);
+    // One set of random values serves all tensors: generating a billion anew would take longer than the rest.
+    let values = weight("values", 131_072 * 2048);
+    let mut load = |name: &str, count: usize| {
+        if name.ends_with("weight") && count > 1 << 20 {
+            values[..count].iter().map(|x| x * 0.3).collect()
+        } else {
+            weight(name, count)
+        }
+    };
+    let mut decoder = Decoder::new(gpu, &stack, &mut load)?;
+    let past: Vec<u16> = values[..1 << 20].iter().map(|x| bf16_bits(x * 10.0)).collect();
+    decoder.fill_caches(gpu, &past)?;
+    time_decode(
+        gpu,
+        report,
+        "decode Nemotron-Flash-1B, 8k cached",
+        &mut decoder,
+        8000,
+        copy_bytes_per_ms,
+    )?;
+    decoder.reset(gpu)?;
+    let mut definition = Definition::new(&stack, &mut load);
+    let mut worst: f64 = 0.0;
+    for token in [17, 130_001] {
+        let expected = definition.step(token);
+        decoder.force(gpu, token)?;
+        decoder.step(gpu)?;
+        let logits = decoder.logits(gpu)?;
+        let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let error = expected
+            .iter()
+            .zip(&logits)
+            .map(|(e, l)| (e - f64::from(*l)).powi(2))
+            .sum::<f64>()
+            .sqrt()
+            / size;
+        worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+    }
+    report.check("decode Nemotron-Flash-1B", worst, 4e-3);
+    drop(definition);
+    decoder.free(gpu)
+}
+
+fn time_decode(
+    gpu: &mut Gpu,
+    report: &mut Report,
+    name: &str,
+    decoder: &mut Decoder,
+    position: usize,
+    copy_bytes_per_ms: f64,
+) -> Result<(), Error> {
+    let bytes = decoder.bytes_per_step(position) as f64;
+    decoder.seek(gpu, position, 1)?;
+    let mut samples = Vec::new();
+    for _ in 0..3 {
+        decoder.seek(gpu, position, 1)?;
+        decoder.step(gpu)?;
+        for _ in 0..60 {
+            samples.push(gpu.elapsed_ms(|gpu| decoder.step(gpu))?);
+        }
+    }
+    let (ms, spread) = median(samples);
+    // back to back, as tokens are generated: without the events' own time
+    decoder.seek(gpu, position, 1)?;
+    let together = gpu.elapsed_ms(|gpu| (0..100).try_for_each(|_| decoder.step(gpu)))? / 100.0;
+    let floor = bytes / copy_bytes_per_ms;
+    report.row(name, &json!({
+        "ms": ms, "spread_ms": spread, "ms_back_to_back": together, "GB": bytes / 1e9, "floor_ms": floor,
+        "times_floor": together / floor, "GB_per_s": (bytes / together / 1e6).round(),
+    }));
+    for (phase, [input, sums, end, next]) in decoder.trace(gpu)? {
+        let cycles = format!("{input:>8} {sums:>8} {end:>8} {next:>8}");
+        report
+            .row(&format!("phase {phase}"), &json!({ "cycles to input, sums, end, next": cycles }));
+    }
+    Ok(())
+}

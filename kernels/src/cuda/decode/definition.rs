@@ -1,0 +1,301 @@
+//! What a decode step computes, in f64 and plain loops: the families' definitions put together to a stack.
+//!
+//! Rounded where the contract says so, and nowhere else: matrices, keys and values are bf16.
+
+use super::{Mixer, Stack};
+use crate::activation::{sigmoid, silu, softplus};
+use crate::cuda::{bf16_bits, bf16_value};
+use crate::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
+use crate::{delta_rule, linear_attention, rope, short_conv, swiglu};
+
+/// A stack with its weights and its past.
+#[derive(Debug)]
+pub struct Definition {
+    stack: Stack,
+    embedding: Vec<f32>,
+    head: Option<Vec<f32>>,
+    final_norm: Vec<f64>,
+    layers: Vec<Layer>,
+    position: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    norm: Vec<f64>,
+    matrices: Vec<Vec<f32>>, // in the order of the mixer's step below
+    vectors: Vec<Vec<f64>>,
+    conv_state: Vec<f64>,      // [3, C]
+    states: Vec<Vec<f64>>,     // of each head
+    cache: Vec<[Vec<f64>; 2]>, // keys and values of each KV head, [T, K]
+    ffn: Option<(Vec<f64>, [Vec<f32>; 3])>,
+}
+
+fn rounded(values: Vec<f32>) -> Vec<f32> {
+    values.into_iter().map(|x| bf16_value(bf16_bits(x))).collect()
+}
+
+/// W x, `[rows]`.
+fn product(matrix: &[f32], x: &[f64]) -> Vec<f64> {
+    matrix
+        .chunks_exact(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum())
+        .collect()
+}
+
+fn add(h: &mut [f64], y: &[f64]) {
+    h.iter_mut().zip(y).for_each(|(h, y)| *h += y);
+}
+
+impl Definition {
+    /// Takes the weights by name and size, as [`super::Decoder::new`] does.
+    pub fn new(stack: &Stack, load: &mut dyn FnMut(&str, usize) -> Vec<f32>) -> Self {
+        let d = stack.d_model;
+        let embedding = rounded(load("embedding.weight", stack.vocabulary * d));
+        let head = (!stack.tied).then(|| rounded(load("head.weight", stack.vocabulary * d)));
+        let layers = (0..stack.layers.len()).map(|i| layer(stack, i, load)).collect();
+        let final_norm = wide(&load("final_norm.weight", d));
+        Self { stack: stack.clone(), embedding, head, final_norm, layers, position: 0 }
+    }
+
+    /// Logits after `token`, `[vocabulary]`.
+    pub fn step(&mut self, token: u32) -> Vec<f64> {
+        let d = self.stack.d_model;
+        let mut h = wide(&self.embedding[token as usize * d..][..d]);
+        for (layer, shape) in self.layers.iter_mut().zip(&self.stack.layers) {
+            let u = rms_norm_definition(&h, &layer.norm, RMS_EPS);
+            let y = match shape.mixer {
+                Mixer::Attention { heads, kv_heads, width, window, qk_norm } => {
+                    layer.attention(&u, self.position, [heads, kv_heads, width], window, qk_norm)
+                }
+                Mixer::Delta { heads, key_width, value_width, gated } => {
+                    layer.delta(&u, heads, key_width, value_width, gated)
+                }
+                Mixer::Mamba2 { heads, head_width, state_width } => {
+                    layer.mamba2(&u, heads, head_width, state_width)
+                }
+            };
+            add(&mut h, &y);
+            if let Some((norm, [gate, up, down])) = &layer.ffn {
+                let u = rms_norm_definition(&h, norm, RMS_EPS);
+                add(
+                    &mut h,
+                    &product(down, &swiglu::definition(&product(gate, &u), &product(up, &u))),
+                );
+            }
+        }
+        self.position += 1;
+        product(
+            self.head.as_ref().unwrap_or(&self.embedding),
+            &rms_norm_definition(&h, &self.final_norm, RMS_EPS),
+        )
+    }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn layer(stack: &Stack, i: usize, load: &mut dyn FnMut(&str, usize) -> Vec<f32>) -> Layer {
+    let d = stack.d_model;
+    let norm = wide(&load(&format!("layers.{i}.mixer_norm.weight"), d));
+    let mut here = |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
+    let mut layer = Layer {
+        norm,
+        matrices: Vec::new(),
+        vectors: Vec::new(),
+        conv_state: Vec::new(),
+        states: Vec::new(),
+        cache: Vec::new(),
+        ffn: None,
+    };
+    match stack.layers[i].mixer {
+        Mixer::Attention { heads, kv_heads, width, qk_norm, .. } => {
+            for (name, rows) in
+                [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)]
+            {
+                layer.matrices.push(rounded(here(name, rows * width * d)));
+            }
+            layer.matrices.push(rounded(here("o.weight", d * heads * width)));
+            if qk_norm {
+                layer.vectors =
+                    vec![wide(&here("q_norm.weight", width)), wide(&here("k_norm.weight", width))];
+            }
+            layer.cache = vec![[Vec::new(), Vec::new()]; kv_heads];
+        }
+        Mixer::Delta { heads, key_width, value_width, gated } => {
+            let (keys, values) = (heads * key_width, heads * value_width);
+            for (name, rows) in
+                [("q.weight", keys), ("k.weight", keys), ("v.weight", values), ("b.weight", heads)]
+            {
+                layer.matrices.push(rounded(here(name, rows * d)));
+            }
+            layer.matrices.push(rounded(here("o.weight", d * values)));
+            let taps =
+                [("q_conv.weight", keys), ("k_conv.weight", keys), ("v_conv.weight", values)];
+            layer.vectors =
+                vec![taps.iter().flat_map(|(name, c)| wide(&here(name, c * 4))).collect()];
+            layer.vectors.push(wide(&here("norm.weight", value_width)));
+            if gated {
+                layer.matrices.push(rounded(here("a.weight", heads * d)));
+                layer.matrices.push(rounded(here("g.weight", values * d)));
+                layer.vectors.push(wide(&here("A_log", heads)));
+                layer.vectors.push(wide(&here("dt_bias", heads)));
+            }
+            layer.conv_state = vec![0.0; 3 * (2 * keys + values)];
+            layer.states = vec![vec![0.0; key_width * value_width]; heads];
+        }
+        Mixer::Mamba2 { heads, head_width, state_width } => {
+            let inner = heads * head_width;
+            let channels = inner + 2 * state_width;
+            layer.matrices.push(rounded(here("in.weight", (inner + channels + heads) * d)));
+            layer.matrices.push(rounded(here("out.weight", d * inner)));
+            for (name, count) in [
+                ("conv.weight", channels * 4),
+                ("conv.bias", channels),
+                ("A_log", heads),
+                ("dt_bias", heads),
+                ("D", heads),
+                ("norm.weight", inner),
+            ] {
+                layer.vectors.push(wide(&here(name, count)));
+            }
+            layer.conv_state = vec![0.0; 3 * channels];
+            layer.states = vec![vec![0.0; state_width * head_width]; heads];
+        }
+    }
+    if let Some(width) = stack.layers[i].ffn {
+        let norm = wide(&load(&format!("layers.{i}.ffn_norm.weight"), d));
+        let mut matrix =
+            |name: &str| rounded(load(&format!("layers.{i}.ffn.{name}.weight"), width * d));
+        layer.ffn = Some((norm, [matrix("gate"), matrix("up"), matrix("down")]));
+    }
+    layer
+}
+
+impl Layer {
+    /// The convolution and SiLU of the `x` of this position, `[C]`.
+    fn convolve(&mut self, x: &[f64], weight: usize, bias: Option<usize>) -> Vec<f64> {
+        let bias = bias.map(|b| self.vectors[b].as_slice());
+        let y = short_conv::definition(x, &self.vectors[weight], bias, &mut self.conv_state);
+        y.into_iter().map(silu).collect()
+    }
+
+    fn delta(
+        &mut self,
+        u: &[f64],
+        heads: usize,
+        key_width: usize,
+        value_width: usize,
+        gated: bool,
+    ) -> Vec<f64> {
+        let [q, k, v, b] = [0, 1, 2, 3].map(|m| product(&self.matrices[m], u));
+        let keys = heads * key_width;
+        let c = self.convolve(&[q, k, v].concat(), 0, None);
+        let mut y = Vec::new();
+        for head in 0..heads {
+            let q = l2_norm_definition(&c[head * key_width..][..key_width]);
+            let k = l2_norm_definition(&c[keys + head * key_width..][..key_width]);
+            let v = &c[2 * keys + head * value_width..][..value_width];
+            let decay = if gated {
+                let a: f64 = self.matrices[5][head * u.len()..]
+                    .iter()
+                    .zip(u)
+                    .map(|(w, x)| f64::from(*w) * x)
+                    .sum();
+                -self.vectors[2][head].exp() * softplus(a + self.vectors[3][head])
+            } else {
+                0.0
+            };
+            let scale = (key_width as f64).powf(-0.5);
+            let o = delta_rule::definition(
+                &q,
+                &k,
+                v,
+                &[decay],
+                &[sigmoid(b[head])],
+                scale,
+                &mut self.states[head],
+            );
+            y.extend(rms_norm_definition(&o, &self.vectors[1], RMS_EPS));
+        }
+        if gated {
+            let gate = product(&self.matrices[6], u);
+            y.iter_mut().zip(gate).for_each(|(y, g)| *y *= silu(g));
+        }
+        product(&self.matrices[4], &y)
+    }
+
+    fn mamba2(
+        &mut self,
+        u: &[f64],
+        heads: usize,
+        head_width: usize,
+        state_width: usize,
+    ) -> Vec<f64> {
+        let inner = heads * head_width;
+        let all = product(&self.matrices[0], u);
+        let (z, rest) = all.split_at(inner);
+        let (convolved, dt) = rest.split_at(inner + 2 * state_width);
+        let c = self.convolve(convolved, 0, Some(1));
+        let (b, read) = c[inner..].split_at(state_width);
+        let mut y = Vec::new();
+        for head in 0..heads {
+            let dt = softplus(dt[head] + self.vectors[3][head]);
+            let x = &c[head * head_width..][..head_width];
+            let v: Vec<f64> = x.iter().map(|x| x * dt).collect();
+            let g = -self.vectors[2][head].exp() * dt;
+            let o = linear_attention::definition(read, b, &v, &[g], 1.0, &mut self.states[head]);
+            y.extend(o.iter().zip(x).map(|(o, x)| o + self.vectors[4][head] * x));
+        }
+        y.iter_mut().zip(z).for_each(|(y, z)| *y *= silu(*z));
+        product(&self.matrices[1], &rms_norm_definition(&y, &self.vectors[5], RMS_EPS))
+    }
+
+    fn attention(
+        &mut self,
+        u: &[f64],
+        position: usize,
+        [heads, kv_heads, width]: [usize; 3],
+        window: Option<usize>,
+        qk_norm: bool,
+    ) -> Vec<f64> {
+        let [mut q, mut k, v] = [0, 1, 2].map(|m| product(&self.matrices[m], u));
+        if qk_norm {
+            q = rms_norm_definition(&q, &self.vectors[0], RMS_EPS);
+            k = rms_norm_definition(&k, &self.vectors[1], RMS_EPS);
+        }
+        for row in q.chunks_exact_mut(width).chain(k.chunks_exact_mut(width)) {
+            rope::definition(row, width, position, 1e4);
+        }
+        let bf16 = |x: &f64| f64::from(bf16_value(bf16_bits(*x as f32)));
+        for (i, [keys, values]) in self.cache.iter_mut().enumerate() {
+            keys.extend(k[i * width..][..width].iter().map(bf16));
+            values.extend(v[i * width..][..width].iter().map(bf16));
+        }
+        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let mut y = Vec::new();
+        for head in 0..heads {
+            let q = &q[head * width..][..width];
+            let [keys, values] = &self.cache[head * kv_heads / heads];
+            let score = |s: usize| -> f64 {
+                keys[s * width..][..width].iter().zip(q).map(|(k, q)| k * q).sum::<f64>()
+                    * (width as f64).powf(-0.5)
+            };
+            let scores: Vec<f64> = (first..=position).map(score).collect();
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for c in 0..width {
+                y.push(
+                    weights
+                        .iter()
+                        .enumerate()
+                        .map(|(i, w)| w * values[(first + i) * width + c])
+                        .sum::<f64>()
+                        / total,
+                );
+            }
+        }
+        product(&self.matrices[3], &y)
+    }
+}

@@ -1,0 +1,319 @@
+//! The GPU at hand: its facts, its memory, launches, captured graphs and timings by events.
+//!
+//! Only reads the device's settings; clocks, power limits and modes are left as they are.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUfunction_attribute_enum as FunctionAttribute,
+};
+use cudarc::driver::{CudaContext, DriverError, result, sys};
+
+use super::compiler::{Resources, compile};
+use super::{Error, Extent, Launch, Machine, Source};
+
+/// What is known of a GPU without asking it to do anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// For example `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// For example (9, 0).
+    pub compute_capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// The last-level cache.
+    pub l2_bytes: u64,
+    /// Device memory.
+    pub memory_bytes: u64,
+    /// Most shared memory of one block.
+    pub shared_bytes: u32,
+    /// CUDA version that the driver knows, as 13000 for 13.0.
+    pub driver_version: u32,
+}
+
+/// A GPU and a stream on it.
+#[derive(Debug)]
+pub struct Gpu {
+    _context: Arc<CudaContext>,
+    stream: sys::CUstream,
+    facts: Facts,
+    functions: HashMap<(Source, String, &'static str), sys::CUfunction>,
+    resources: Vec<Resources>,
+    architecture: String,
+}
+
+/// Launches recorded once, to be started as one.
+#[derive(Debug)]
+pub struct Graph {
+    executable: sys::CUgraphExec,
+}
+
+fn refused(operation: &str) -> impl Fn(DriverError) -> Error + '_ {
+    move |error| Error::Refused { operation: operation.to_owned(), reason: error.to_string() }
+}
+
+/// How many GPUs there are; an error says what is missing for the first.
+pub fn count() -> Result<usize, Error> {
+    // SAFETY: it opens libcuda, which asks nothing of its caller.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Missing {
+            library: "libcuda.so.1",
+            searched: "the system's libraries".to_owned(),
+            remedy: "install NVIDIA's driver, or go on with the CPU",
+        });
+    }
+    result::init().map_err(refused("starting the driver"))?;
+    let count = result::device::get_count().map_err(refused("counting GPUs"))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        let there = count()?;
+        if ordinal >= there {
+            return Err(Error::Shape {
+                what: "the number of the GPU".to_owned(),
+                expected: format!("below {there}"),
+                got: ordinal.to_string(),
+            });
+        }
+        let context = CudaContext::new(ordinal).map_err(refused("opening the GPU"))?;
+        let facts = facts(&context)?;
+        if facts.compute_capability < (8, 0) {
+            return Err(Error::Shape {
+                what: "the GPU's compute capability".to_owned(),
+                expected: "8.0 or newer (A100, RTX 30 series), for bf16 tensor cores and asynchronous copies".to_owned(),
+                got: format!("{}.{} ({})", facts.compute_capability.0, facts.compute_capability.1, facts.name),
+            });
+        }
+        super::compiler::available()?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .map_err(refused("making a stream"))?;
+        // Machine code for the architectures tested; PTX of the newest tested for those that came later.
+        let (major, minor) = facts.compute_capability;
+        let architecture = if (major, minor) > (9, 0) {
+            "compute_90".to_owned()
+        } else {
+            format!("sm_{major}{minor}")
+        };
+        Ok(Self {
+            _context: context,
+            stream,
+            facts,
+            functions: HashMap::new(),
+            resources: Vec::new(),
+            architecture,
+        })
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the kernels launched so far take of a multiprocessor.
+    pub fn resources(&self) -> &[Resources] {
+        &self.resources
+    }
+
+    /// Compiles what `launch` needs, so that starting it takes no time.
+    pub fn prepare(&mut self, launch: &Launch) -> Result<(), Error> {
+        self.function(launch).map(|_| ())
+    }
+
+    fn function(&mut self, launch: &Launch) -> Result<sys::CUfunction, Error> {
+        let key = (launch.source, format!("{:?}", launch.defines), launch.kernel);
+        if let Some(function) = self.functions.get(&key) {
+            return Ok(*function);
+        }
+        let mut compiled = compile(launch.source, &launch.defines, &self.architecture)?;
+        compiled.image.push(0); // PTX is read as a C string
+        // SAFETY: the image is a cubin, or PTX ended by a NUL, and lives through the call.
+        let module = unsafe { result::module::load_data(compiled.image.as_ptr().cast()) }
+            .map_err(refused("loading a module"))?;
+        let name = CString::new(launch.kernel).expect("kernel names hold no NUL");
+        // SAFETY: the module was loaded above and is never unloaded.
+        let function = unsafe { result::module::get_function(module, name) }
+            .map_err(refused(launch.kernel))?;
+        let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function belongs to that module.
+        unsafe {
+            result::function::set_function_attribute(
+                function,
+                attribute,
+                launch.shared_bytes.cast_signed(),
+            )
+        }
+        .map_err(refused("asking for shared memory"))?;
+        self.resources.extend(compiled.resources);
+        self.functions.insert(key, function);
+        Ok(function)
+    }
+
+    /// Waits for everything started so far.
+    pub fn wait(&self) -> Result<(), Error> {
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(refused("waiting for the GPU"))
+    }
+
+    /// Records what `work` starts instead of starting it.
+    pub fn record(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<Graph, Error> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::begin_capture(self.stream, mode) }
+            .map_err(refused("recording"))?;
+        let worked = work(self);
+        // SAFETY: recording began above.
+        let graph =
+            unsafe { result::stream::end_capture(self.stream) }.map_err(refused("recording"))?;
+        worked?;
+        let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // SAFETY: the graph was recorded above.
+        let executable = unsafe { result::graph::instantiate(graph, flags) }
+            .map_err(refused("making a graph"))?;
+        Ok(Graph { executable })
+    }
+
+    /// Starts a recorded graph.
+    pub fn replay(&mut self, graph: &Graph) -> Result<(), Error> {
+        // SAFETY: graph and stream belong to this context.
+        unsafe { result::graph::launch(graph.executable, self.stream) }
+            .map_err(refused("starting a graph"))
+    }
+
+    /// Milliseconds on the GPU between the beginning and the end of what `work` starts.
+    pub fn elapsed_ms(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<f64, Error> {
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
+        let event = || result::event::create(flags).map_err(refused("making an event"));
+        let (begin, end) = (event()?, event()?);
+        // SAFETY: events and stream belong to this context; both events are destroyed once, below.
+        unsafe { result::event::record(begin, self.stream) }
+            .map_err(refused("recording an event"))?;
+        let worked = work(self);
+        // SAFETY: as above.
+        let milliseconds = unsafe {
+            result::event::record(end, self.stream)
+                .and_then(|()| result::event::synchronize(end))
+                .and_then(|()| result::event::elapsed(begin, end))
+        };
+        // SAFETY: as above.
+        unsafe { result::event::destroy(begin).and_then(|()| result::event::destroy(end)) }
+            .map_err(refused("an event"))?;
+        worked?;
+        Ok(f64::from(milliseconds.map_err(refused("timing"))?))
+    }
+
+    /// Copies `bytes` within the device, for the bandwidth that a plain copy reaches.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), Error> {
+        // SAFETY: the caller's addresses come from `allocate`; the driver checks them.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }
+            .map_err(refused("copying"))
+    }
+
+    /// Fills with a byte.
+    pub fn fill(&mut self, address: u64, byte: u8, bytes: usize) -> Result<(), Error> {
+        // SAFETY: as for `copy`.
+        unsafe { result::memset_d8_async(address, byte, bytes, self.stream) }
+            .map_err(refused("filling memory"))
+    }
+}
+
+fn facts(context: &CudaContext) -> Result<Facts, Error> {
+    let attribute =
+        |a| context.attribute(a).map(i32::cast_unsigned).map_err(refused("asking the GPU"));
+    let mut driver_version = 0;
+    // SAFETY: points to an integer that lives through the call.
+    unsafe { sys::cuDriverGetVersion(&raw mut driver_version) }
+        .result()
+        .map_err(refused("asking the driver"))?;
+    // SAFETY: the device belongs to this context.
+    let memory_bytes = unsafe { result::device::total_mem(context.cu_device()) }
+        .map_err(refused("asking the GPU"))?;
+    Ok(Facts {
+        name: context.name().map_err(refused("asking the GPU"))?,
+        compute_capability: (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        l2_bytes: u64::from(attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
+        memory_bytes: memory_bytes as u64,
+        shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        driver_version: i32::cast_unsigned(driver_version),
+    })
+}
+
+impl Machine for Gpu {
+    fn extent(&self) -> Extent {
+        Extent {
+            multiprocessors: self.facts.multiprocessors,
+            shared_bytes: self.facts.shared_bytes,
+            warps: 13,
+        }
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<u64, Error> {
+        // SAFETY: the address is only ever handed to the driver and to kernels.
+        let address = unsafe { result::malloc_sync(bytes.max(16)) }
+            .map_err(refused(&format!("taking {bytes} bytes")))?;
+        self.fill(address, 0xff, bytes)?;
+        Ok(address)
+    }
+
+    fn free(&mut self, address: u64) -> Result<(), Error> {
+        self.wait()?;
+        // SAFETY: nothing runs any more that could use it.
+        unsafe { result::free_sync(address) }.map_err(refused("giving memory back"))
+    }
+
+    fn upload(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.wait()?;
+        // SAFETY: the driver checks the range.
+        unsafe { result::memcpy_htod_sync(address, bytes) }.map_err(refused("uploading"))
+    }
+
+    fn download(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.wait()?;
+        // SAFETY: the driver checks the range.
+        unsafe { result::memcpy_dtoh_sync(bytes, address) }.map_err(refused("downloading"))
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), Error> {
+        let function = self.function(launch)?;
+        let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<c_void>()];
+        let (grid, block) = ((launch.grid.0, launch.grid.1, 1), (launch.threads, 1, 1));
+        // SAFETY: the one parameter is a struct by value that the driver copies now; its layout is the kernel's
+        // (checked against the same source by the emulator), and its addresses come from `allocate`.
+        unsafe {
+            if launch.together {
+                result::launch_cooperative_kernel(
+                    function,
+                    grid,
+                    block,
+                    launch.shared_bytes,
+                    self.stream,
+                    &mut parameters,
+                )
+            } else {
+                result::launch_kernel(
+                    function,
+                    grid,
+                    block,
+                    launch.shared_bytes,
+                    self.stream,
+                    &mut parameters,
+                )
+            }
+        }
+        .map_err(refused(launch.kernel))
+    }
+}

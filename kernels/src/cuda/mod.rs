@@ -1,0 +1,185 @@
+//! The same mixers on an NVIDIA GPU.
+//!
+//! Kernels are CUDA C++ in `.cu` files, one folder per subject beside the Rust that launches them. They are written in
+//! a small vocabulary (`vocabulary.cuh`, `common.cuh`) with two readings: NVRTC compiles them at run time for the GPU
+//! at hand ([`compiler`], cached), and g++ compiles them for the [`emulator`], which runs blocks and warps as fibers on
+//! the host, so that every kernel is tested against its definition on machines without a GPU.
+//!
+//! Host code speaks to either through [`Machine`]: the packing of weights, the programs and the launches that the
+//! emulator has tested are the ones that run on the [`gpu`]. Nothing here links CUDA: its libraries are loaded when they
+//! are there, and [`Error`] says what is missing when not.
+
+pub mod compiler;
+pub mod decode;
+pub mod emulator;
+pub mod gpu;
+pub mod weights;
+
+/// What can go wrong on the way to a running kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A library of CUDA is not to be found.
+    #[error("cuda: {library} was not found ({searched}); {remedy}")]
+    Missing {
+        /// Name of the library.
+        library: &'static str,
+        /// Where it was looked for.
+        searched: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The driver or NVRTC refused.
+    #[error("cuda: {operation} failed: {reason}")]
+    Refused {
+        /// What was asked.
+        operation: String,
+        /// Its answer.
+        reason: String,
+    },
+    /// The source does not compile.
+    #[error("cuda: {source_name} does not compile for {architecture}:\n{log}")]
+    Compile {
+        /// Name of the kernel source.
+        source_name: &'static str,
+        /// For example `sm_90`.
+        architecture: String,
+        /// The compiler's words.
+        log: String,
+    },
+    /// The emulator stopped.
+    #[error("emulator: {operation} failed: {log}")]
+    Emulator {
+        /// What was asked.
+        operation: String,
+        /// Last words of the process.
+        log: String,
+    },
+    /// A shape that the kernels do not cover.
+    #[error("cuda: {what} must be {expected}, got {got}")]
+    Shape {
+        /// Which quantity.
+        what: String,
+        /// What is possible.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A file or a process of the host.
+    #[error("cuda: {operation}: {error}")]
+    Host {
+        /// What was done.
+        operation: String,
+        /// The system's answer.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+/// A kernel source, one `.cu` file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// One token through a whole stack.
+    Decode,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Decode];
+
+    /// The file's path below `kernels/src/cuda`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode/decode.cu",
+        }
+    }
+
+    /// The text, without the vocabulary.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Decode => include_str!("decode/decode.cu"),
+        }
+    }
+}
+
+/// Small functions over the vocabulary, before every source.
+pub(crate) const COMMON: &str = include_str!("common.cuh");
+
+/// One launch of a kernel.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Where the kernel stands.
+    pub source: Source,
+    /// Its name there.
+    pub kernel: &'static str,
+    /// Constants it is compiled with.
+    pub defines: Vec<(&'static str, u32)>,
+    /// Blocks in x and y.
+    pub grid: (u32, u32),
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Whether blocks wait for each other, so that all must run at once.
+    pub together: bool,
+    /// The one struct the kernel takes.
+    pub arguments: Vec<u8>,
+}
+
+/// What a machine offers to a kernel that fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Multiprocessors: blocks that run at once when each takes a whole one.
+    pub multiprocessors: u32,
+    /// Most shared memory a block may have.
+    pub shared_bytes: u32,
+    /// Warps a block should have when it is alone on a multiprocessor, one of them for streaming.
+    pub warps: u32,
+}
+
+/// A GPU, or the emulator of one.
+pub trait Machine {
+    /// How much a launch that fills the machine can use.
+    fn extent(&self) -> Extent;
+    /// Takes memory, filled with NaNs; returns its address.
+    fn allocate(&mut self, bytes: usize) -> Result<u64, Error>;
+    /// Gives memory back.
+    fn free(&mut self, address: u64) -> Result<(), Error>;
+    /// Copies to the device.
+    fn upload(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error>;
+    /// Copies from the device, after all launches have ended.
+    fn download(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error>;
+    /// Starts a kernel after those started before.
+    fn launch(&mut self, launch: &Launch) -> Result<(), Error>;
+}
+
+/// Memory holding `values`.
+pub fn upload_new<T: bytemuck::Pod>(machine: &mut dyn Machine, values: &[T]) -> Result<u64, Error> {
+    let address = machine.allocate(std::mem::size_of_val(values))?;
+    machine.upload(address, bytemuck::cast_slice(values))?;
+    Ok(address)
+}
+
+/// `count` values at `address`.
+pub fn download_vec<T: bytemuck::Pod>(
+    machine: &mut dyn Machine,
+    address: u64,
+    count: usize,
+) -> Result<Vec<T>, Error> {
+    let mut values = vec![T::zeroed(); count];
+    machine.download(address, bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+/// bf16 of `x`, round to nearest even.
+pub fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The number that bf16 `bits` stand for.
+pub fn bf16_value(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
