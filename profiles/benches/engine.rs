@@ -14,7 +14,7 @@ use kernels::device::Cpu;
 use kernels::timing::{Measurement, Plan, measure};
 use profiles::measure::Profiler;
 use search::Architecture;
-use search::latency::{Conditions, Dtype, Phase, Timing, parts};
+use search::latency::{Conditions, Dtype, Phase, Timing, keys};
 
 /// The 4-block hybrids at d 256 whose decode times other runtimes are known by, and a stack of 100 M parameters.
 const STACKS: [(&str, &str); 4] = [
@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     let quick = std::env::args().any(|argument| argument == "quick");
     let plan = Plan {
         time: Duration::from_millis(400),
-        patience: Duration::from_secs(20),
+        patience: Duration::from_secs(if quick { 0 } else { 20 }),
         ..Plan::default()
     };
     let cpu = Cpu::read();
@@ -63,8 +63,8 @@ fn main() -> io::Result<()> {
                 let time =
                     |what: Result<Timing, _>| what.expect("the conditions hold on this machine");
                 let whole = time(profiler.whole(&architecture, &conditions));
-                let composed: f64 = parts(&architecture)
-                    .map(|part| time(profiler.part(&part, &conditions)).median_us)
+                let composed: f64 = keys(&architecture, &conditions)
+                    .map(|key| time(profiler.part(&key)).median_us)
                     .sum();
                 let (per_token, rate) = match phase {
                     Phase::Decode { .. } => (1.0, parameters as f64 * 4.0 / whole.median_us / 1e3),

@@ -1,15 +1,15 @@
 //! Timings of single parts and of whole models, under the conditions of the latency table.
 //!
 //! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
-//! step is timed over copies of the part, each with weights and state of its own, taken in turn: as many as fill the
-//! cache that the layers of a whole model pass through between two tokens.
+//! step is timed over copies of the part, each with weights and state of its own, taken in turn: as many as take the
+//! place of the model that the part stands for.
 
 use kernels::cpu::Pool;
 use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
 use search::Architecture;
 use search::architecture::Layer;
-use search::latency::{Conditions, Dtype, Part, Phase, Timing};
+use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
 
 use crate::engine::scratch::{Run, Scratch};
 use crate::engine::sublayer::{self, Memory, Sublayer};
@@ -18,7 +18,7 @@ use crate::error::ProfileError;
 use crate::weights::{SplitMix, Weights};
 
 /// Copies of one part at most.
-const COPIES_MAX: usize = 256;
+const COPIES_MAX: usize = 1024;
 
 /// Seed of the weights, states and inputs that are timed.
 const SEED: u64 = 1;
@@ -49,19 +49,24 @@ impl Profiler {
         &self.device
     }
 
-    /// Times one part.
+    /// Times one part, `working_set_mib` 0 standing for a model a little larger than the second-level cache.
     ///
     /// # Errors
     /// When the conditions cannot be met on this machine.
-    pub fn part(&self, part: &Part, conditions: &Conditions) -> Result<Timing, ProfileError> {
+    pub fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
+        let LatencyKey { part, working_set_mib, conditions } = key;
         let Timed { tokens, context, batch, threads } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
         self.check_memory(&architecture)?;
         let pool = Pool::new(threads);
         let mut copies = Copies::new(&architecture, is_head, batch, context, tokens);
         let copy_bytes = copies.add(&architecture, SEED);
-        let wanted =
-            if tokens == 1 { self.working_set_bytes.div_ceil(copy_bytes.max(1)) } else { 1 };
+        let working_set = match working_set_mib {
+            0 => self.working_set_bytes,
+            // Models of half to the whole of it are meant.
+            mib => (*mib as usize * 3 / 4) << 20,
+        };
+        let wanted = if tokens == 1 { working_set.div_ceil(copy_bytes.max(1)) } else { 1 };
         for seed in 1..wanted.min(COPIES_MAX) as u64 {
             copies.add(&architecture, SEED + seed);
         }
@@ -157,7 +162,7 @@ struct Timed {
     threads: usize,
 }
 
-/// Between the second-level caches and the last: what the layers of a whole model displace there between two tokens.
+/// Between the second-level cache and the last: where most models are that a cache holds.
 fn working_set_bytes(cpu: &Cpu) -> usize {
     const DEFAULT: u64 = 8 << 20;
     let second = cpu.caches.iter().find(|cache| cache.level == 2).map(|cache| 8 * cache.bytes);

@@ -4,8 +4,10 @@ use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use search::config::LatencyConfig;
-use search::latency::Timing;
-use search::wire::{CONFIGURE_ID, Configure, Hello, Measured, PROTOCOL, Refusal, Reply, Request};
+use search::latency::{LatencyKey, Timing};
+use search::wire::{
+    CONFIGURE_ID, Configure, Hello, Measure, Measured, PROTOCOL, Refusal, Reply, Request,
+};
 
 use crate::error::ProfileError;
 use crate::measure::Profiler;
@@ -50,9 +52,10 @@ fn answer(profiler: &Profiler, line: &str) -> Option<Reply> {
             let reason = latency.and_then(|latency| unusable(&latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
-        Ok(Request::Measure(request)) => Some(timed(request.id, &request.part.to_string(), || {
-            profiler.part(&request.part, &request.conditions)
-        })),
+        Ok(Request::Measure(Measure { id, part, working_set_mib, conditions })) => {
+            let key = LatencyKey { part, working_set_mib, conditions };
+            Some(timed(id, &key.to_string(), || profiler.part(&key)))
+        }
         Ok(Request::MeasureWhole(request)) => {
             let what = request.architecture.to_string();
             Some(timed(request.id, &what, || {

@@ -1,6 +1,6 @@
 //! What is timed and how an architecture's latency is composed from it: the keys and entries of the latency table.
 //!
-//! The profiler measures a [`LatencyKey`]; the store keeps the [`LatencyEntry`]; [`parts`] says which keys an
+//! The profiler measures a [`LatencyKey`]; the store keeps the [`LatencyEntry`]; [`keys`] says which rows an
 //! architecture needs, and its latency is their sum.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Architecture, Mixer};
+use crate::cost;
 
 /// The element type of weights and activations. States are fp32 whatever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -105,9 +106,48 @@ pub struct LatencyKey {
     /// What is timed.
     #[serde(flatten)]
     pub part: Part,
+    /// Of which size of model: see [`working_set_mib`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub working_set_mib: u32,
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+pub(crate) fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Memory that a decode step of the whole model passes through, in MiB, rounded up to a power of two from 8 to 256; 0 in
+/// prefill, where many positions use what was read once.
+///
+/// A part is read from the cache that the rest of its model leaves it: the same part is several times slower in a model
+/// that does not fit the last cache. So the size of the model belongs to the key of a part's timing, as coarse as caches
+/// are.
+pub fn working_set_mib(architecture: &Architecture, conditions: &Conditions) -> u32 {
+    let Phase::Decode { context } = conditions.phase else { return 0 };
+    let Conditions { dtype, batch, .. } = *conditions;
+    let others = cost::state_bytes(architecture)
+        .saturating_mul(2)
+        .saturating_add(cost::cache_bytes(architecture, context, dtype))
+        .saturating_mul(u64::from(batch.saturating_sub(1)));
+    let bytes = cost::decode_bytes(architecture, context, dtype).saturating_add(others);
+    let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+    mib.clamp(8, 256).next_power_of_two()
+}
+
+/// The rows of the table that an architecture's latency is the sum of, in order, repeats included.
+pub fn keys<'a>(
+    architecture: &'a Architecture,
+    conditions: &'a Conditions,
+) -> impl Iterator<Item = LatencyKey> + 'a {
+    let working_set_mib = working_set_mib(architecture, conditions);
+    parts(architecture).map(move |part| LatencyKey {
+        part,
+        working_set_mib,
+        conditions: conditions.clone(),
+    })
 }
 
 impl fmt::Display for Part {
@@ -137,7 +177,11 @@ impl fmt::Display for Conditions {
 /// The canonical text, which is the key in the store.
 impl fmt::Display for LatencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.part, self.conditions)
+        write!(f, "{}; {}", self.part, self.conditions)?;
+        if self.working_set_mib > 0 {
+            write!(f, "; in a model of up to {} MiB", self.working_set_mib)?;
+        }
+        Ok(())
     }
 }
 

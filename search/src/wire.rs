@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
-use crate::latency::{Conditions, Part, Timing};
+use crate::latency::{Conditions, Part, Timing, is_zero};
 
 /// The version of this protocol. A worker of another version is refused.
 pub const PROTOCOL: u32 = 1;
@@ -86,6 +86,9 @@ pub struct Measure {
     /// What to time.
     #[serde(flatten)]
     pub part: Part,
+    /// Memory in MiB that the model passes through which the part stands for; 0: the profiler chooses.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub working_set_mib: u32,
     /// Under which conditions.
     pub conditions: Conditions,
 }

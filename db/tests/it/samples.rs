@@ -96,7 +96,10 @@ pub(crate) fn latency(median_us: f64) -> LatencyEntry {
         threads: 1,
         phase: Phase::Decode { context: 512 },
     };
-    LatencyEntry { key: LatencyKey { part, conditions }, timing: timing(median_us) }
+    LatencyEntry {
+        key: LatencyKey { part, working_set_mib: 8, conditions },
+        timing: timing(median_us),
+    }
 }
 
 pub(crate) fn event(kind: &str) -> Change {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kernels::timing::Plan;
 use profiles::measure::Profiler;
 use search::Architecture;
-use search::latency::{Conditions, Dtype, Part, Phase, parts};
+use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, keys};
 
 fn profiler() -> Profiler {
     Profiler::new(Plan {
@@ -33,9 +33,8 @@ fn every_part_of_a_hybrid_is_timed_in_both_phases() {
     {
         for batch in [1, 3] {
             let conditions = Conditions { batch, ..conditions(&profiler, phase) };
-            let mut timings: Vec<_> = parts(&architecture)
-                .map(|part| profiler.part(&part, &conditions).unwrap())
-                .collect();
+            let mut timings: Vec<_> =
+                keys(&architecture, &conditions).map(|key| profiler.part(&key).unwrap()).collect();
             timings.push(profiler.whole(&architecture, &conditions).unwrap());
             for timing in timings {
                 assert!(timing.median_us > 0.0 && timing.median_us.is_finite());
@@ -50,12 +49,16 @@ fn every_part_of_a_hybrid_is_timed_in_both_phases() {
 fn a_longer_cache_takes_longer() {
     let profiler = profiler();
     let architecture: Architecture = "d=32,vocab=2,tied | attn(h=2,kv=2,k=16)".parse().unwrap();
-    let part = parts(&architecture).next().unwrap();
     let [short, long] = [16, 4096].map(|context| {
         let conditions = conditions(&profiler, Phase::Decode { context });
-        profiler.part(&part, &conditions).unwrap().median_us
+        let key = keys(&architecture, &conditions).next().unwrap();
+        profiler.part(&key).unwrap().median_us
     });
     assert!(long > 4.0 * short, "{long} µs at 4096 against {short} µs at 16");
+}
+
+fn key(part: Part, conditions: Conditions) -> LatencyKey {
+    LatencyKey { part, working_set_mib: 0, conditions }
 }
 
 #[test]
@@ -72,11 +75,11 @@ fn conditions_that_cannot_be_met_are_refused() {
         (Conditions { phase: Phase::Prefill { tokens: 0 }, ..good.clone() }, "prompt"),
     ];
     for (conditions, says) in bad {
-        let error = profiler.part(&part, &conditions).unwrap_err().to_string();
+        let error = profiler.part(&key(part, conditions)).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
     let empty = Part::Ffn { d_model: 0, width: 8 };
-    assert!(profiler.part(&empty, &good).is_err());
+    assert!(profiler.part(&key(empty, good.clone())).is_err());
     let endless: Architecture = "d=1048576,vocab=1048576 | ffn(1048576)".parse().unwrap();
     let error = profiler.whole(&endless, &good).unwrap_err().to_string();
     assert!(error.contains("memory"), "{error}");

@@ -59,8 +59,12 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
         ..Configure::default()
     }));
     for (id, part) in (1..).zip(&parts) {
-        input +=
-            &line(&Request::Measure(Measure { id, part: *part, conditions: conditions.clone() }));
+        input += &line(&Request::Measure(Measure {
+            id,
+            part: *part,
+            working_set_mib: 8,
+            conditions: conditions.clone(),
+        }));
     }
     input += &line(&Request::MeasureWhole(MeasureWhole {
         id: 10,
@@ -73,6 +77,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
     input += &line(&Request::Measure(Measure {
         id: 12,
         part: parts[0],
+        working_set_mib: 0,
         conditions: Conditions { dtype: Dtype::Bf16, ..conditions },
     }));
 

@@ -505,8 +505,12 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                     break;
                 }
                 let id = self.begin(Task::Part(key.clone()));
-                let request =
-                    wire::Measure { id, part: key.part, conditions: key.conditions.clone() };
+                let request = wire::Measure {
+                    id,
+                    part: key.part,
+                    working_set_mib: key.working_set_mib,
+                    conditions: key.conditions.clone(),
+                };
                 commands.push(Command::Send(Request::Measure(request)));
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::architecture::Architecture;
-use crate::latency::{Conditions, LatencyEntry, LatencyKey, Part, Timing, parts};
+use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing, keys};
 use crate::wire::Value;
 
 /// What has been timed.
@@ -24,8 +24,7 @@ impl LatencyTable {
     /// The parts of an architecture that are not timed yet under these conditions, each once.
     pub fn missing(&self, architecture: &Architecture, conditions: &Conditions) -> Vec<LatencyKey> {
         let mut missing: Vec<LatencyKey> = Vec::new();
-        for part in parts(architecture) {
-            let key = LatencyKey { part, conditions: conditions.clone() };
+        for key in keys(architecture, conditions) {
             if !self.contains(&key) && !missing.contains(&key) {
                 missing.push(key);
             }
@@ -38,17 +37,17 @@ impl LatencyTable {
     /// The standard error is that of the medians, 1.2533 σ/√n with σ from half the interquartile range (0.6745 σ, both
     /// for a normal distribution). A part that occurs m times was timed once: its error counts m times, not √m times.
     pub fn compose(&self, architecture: &Architecture, conditions: &Conditions) -> Option<Value> {
-        let mut counts: HashMap<Part, u32> = HashMap::new();
+        let mut counts: HashMap<LatencyKey, u32> = HashMap::new();
         let mut mean = 0.0;
         let mut variance = 0.0;
         // Summed in the order of the layers, so that the sum does not depend on a hash.
-        let in_order: Vec<Part> = parts(architecture).collect();
-        for part in &in_order {
-            *counts.entry(*part).or_default() += 1;
+        let in_order: Vec<LatencyKey> = keys(architecture, conditions).collect();
+        for key in &in_order {
+            *counts.entry(key.clone()).or_default() += 1;
         }
-        for part in in_order {
-            let Some(count) = counts.remove(&part) else { continue };
-            let timing = self.0.get(&LatencyKey { part, conditions: conditions.clone() })?;
+        for key in in_order {
+            let Some(count) = counts.remove(&key) else { continue };
+            let timing = self.0.get(&key)?;
             let count = f64::from(count);
             mean += count * timing.median_us;
             let sigma = timing.spread_us / 0.6745;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use search::campaign::{
     Campaign, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
-use search::latency::{LatencyEntry, LatencyKey, Timing, parts};
+use search::latency::{LatencyEntry, Timing, keys, parts};
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
@@ -267,8 +267,7 @@ fn the_composed_error_counts_a_repeated_part_as_often_as_it_occurs() {
     let stack = uniform(0, 4);
     assert_eq!(table.compose(&stack, &conditions), None);
     assert_eq!(table.missing(&stack, &conditions).len(), 3, "mixer, FFN, head");
-    for part in parts(&stack) {
-        let key = LatencyKey { part, conditions: conditions.clone() };
+    for key in keys(&stack, &conditions) {
         table.insert(LatencyEntry { key, timing: timing() });
     }
     let value = table.compose(&stack, &conditions).expect("all timed");

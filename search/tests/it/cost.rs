@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use search::Architecture;
 use search::architecture::{Attention, Mamba2, Mixer};
 use search::cost;
-use search::latency::{Conditions, Dtype, Part, Phase, parts};
+use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 
 use crate::strategies;
 
@@ -311,4 +311,35 @@ fn values_carry_the_names_that_campaigns_use() {
     assert!((values["cache_bytes"] - 640.0).abs() < 1e-9);
     assert!((values["state_bytes"] - 176.0).abs() < 1e-9);
     assert!((values["weight_bytes"] - 2.0 * values["parameters"]).abs() < 1e-9);
+}
+
+#[test]
+fn a_part_is_timed_in_models_as_large_as_its_own() {
+    let stack = |layers: u32| -> Architecture {
+        format!("d=512,vocab=256,tied | {layers}*attn(h=8,kv=8,k=64)+ffn(1536)")
+            .parse()
+            .expect("valid")
+    };
+    let under = |batch, phase| Conditions {
+        device: "cpu".to_owned(),
+        dtype: Dtype::F32,
+        batch,
+        threads: 1,
+        phase,
+    };
+    let decode = |context| Phase::Decode { context };
+    let set = |layers, batch, phase| latency::working_set_mib(&stack(layers), &under(batch, phase));
+    // 4 · 512² + 3 · 512 · 1536 parameters of 4 bytes are 13 MiB a layer.
+    assert_eq!([1, 2, 3, 4, 100].map(|n| set(n, 1, decode(0))), [16, 32, 64, 64, 256]);
+    assert!(set(1, 8, decode(1024)) > set(1, 1, decode(1024)), "every sequence has its own cache");
+    assert_eq!(
+        set(1, 1, Phase::Prefill { tokens: 512 }),
+        0,
+        "a prompt uses what it reads many times"
+    );
+    let conditions = under(1, decode(0));
+    let keys: Vec<_> = latency::keys(&stack(2), &conditions).collect();
+    assert_eq!(keys.len(), 5);
+    assert!(keys.iter().all(|key| key.working_set_mib == 32));
+    assert_ne!(keys[0], latency::keys(&stack(3), &conditions).next().expect("a mixer"));
 }

@@ -165,7 +165,9 @@ impl Driver<'_> {
             Request::Measure(measure) => {
                 assert!(self.timing.insert(measure.id) && self.timing.len() == 1);
                 assert!(self.store.latencies.iter().all(|e| {
-                    e.key.part != measure.part || e.key.conditions != measure.conditions
+                    e.key.part != measure.part
+                        || e.key.working_set_mib != measure.working_set_mib
+                        || e.key.conditions != measure.conditions
                 }));
                 let name = format!("{} {}", measure.part, measure.conditions);
                 // Every stack has the head: a campaign without it has nothing.

@@ -57,8 +57,9 @@ fn request() -> impl Strategy<Value = Request> {
         });
     prop_oneof![
         evaluate,
-        (any::<u64>(), part(), conditions())
-            .prop_map(|(id, part, conditions)| Request::Measure(Measure { id, part, conditions })),
+        (any::<u64>(), part(), 0..3_u32, conditions()).prop_map(|(id, part, set, conditions)| {
+            Request::Measure(Measure { id, part, working_set_mib: 8 * set, conditions })
+        }),
         (any::<u64>(), strategies::architecture(), conditions()).prop_map(
             |(id, architecture, conditions)| Request::MeasureWhole(MeasureWhole {
                 id,
@@ -171,6 +172,7 @@ fn the_json_of_the_messages_stands() {
                 .mixer
                 .expect("a mixer"),
         },
+        working_set_mib: 0,
         conditions: Conditions {
             device: "cpu".to_owned(),
             dtype: Dtype::F32,
