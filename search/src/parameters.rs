@@ -80,7 +80,13 @@ pub struct ParameterSpace {
     parameters: Vec<Parameter>,
     /// For conditional parameters: index of the other, and the choices of it.
     conditions: Vec<Option<(usize, Vec<i64>)>>,
+    /// Parameters that share one list of choices, and the length of that list. How often a choice occurs among them
+    /// says much where the parameters are places of one structure, the edges of a cell or the layers of a stack.
+    families: Vec<(Vec<usize>, usize)>,
 }
+
+/// Fewer parameters or choices make no family: a tally of two says nothing that the two do not say.
+const LEAST_FAMILY: usize = 3;
 
 impl ParameterSpace {
     /// Checks names, ranges and conditions.
@@ -105,7 +111,8 @@ impl ParameterSpace {
             let what = "a space has at least one parameter".to_owned();
             return Err(ParameterError { name: String::new(), what });
         }
-        Ok(Self { parameters, conditions })
+        let families = families(&parameters);
+        Ok(Self { parameters, conditions, families })
     }
 
     /// The parameters, in the order of a point's numbers.
@@ -175,6 +182,23 @@ fn resolve(when: &Condition, earlier: &[Parameter]) -> Result<(usize, Vec<i64>),
             .ok_or_else(|| format!("`{name}` is not a choice of `{}`", when.parameter))
     });
     Ok((other, indices.collect::<Result<_, _>>()?))
+}
+
+/// Unconditional categorical parameters with equal lists of choices.
+fn families(parameters: &[Parameter]) -> Vec<(Vec<usize>, usize)> {
+    let mut families: Vec<(Vec<usize>, usize)> = Vec::new();
+    for (index, parameter) in parameters.iter().enumerate() {
+        let ParameterKind::Categorical { choices } = &parameter.kind else { continue };
+        if parameter.when.is_some() || choices.len() < LEAST_FAMILY {
+            continue;
+        }
+        match families.iter_mut().find(|(of, _)| parameters[of[0]].kind == parameter.kind) {
+            Some((members, _)) => members.push(index),
+            None => families.push((vec![index], choices.len())),
+        }
+    }
+    families.retain(|(members, _)| members.len() >= LEAST_FAMILY);
+    families
 }
 
 /// The smallest and the largest number of a parameter.
@@ -318,6 +342,8 @@ impl Domain for ParameterSpace {
                 features.push(Feature::Category);
             }
         }
+        let tallies: usize = self.families.iter().map(|(_, choices)| choices).sum();
+        features.extend(vec![Feature::Number; tallies]);
         features
     }
 
@@ -333,6 +359,12 @@ impl Domain for ParameterSpace {
             });
             if self.conditions[index].is_some() {
                 row.push(f64::from(u8::from(is_present)));
+            }
+        }
+        for (members, choices) in &self.families {
+            for choice in 0..*choices as i64 {
+                let count = members.iter().filter(|&&index| point[index] == choice).count();
+                row.push(count as f64 / members.len() as f64);
             }
         }
         row

@@ -216,7 +216,7 @@ pub struct Proposer<P> {
 
 impl<P: Clone> Proposer<P> {
     /// The usual start: as many random points as show the shape of a space to a search of about a hundred.
-    pub const START: u32 = 16;
+    pub const START: u32 = 10;
 
     /// A proposer at its beginning.
     pub fn new(algorithm: Algorithm, seed: u64, start: u32, references: Vec<(String, P)>) -> Self {

@@ -35,8 +35,6 @@ const CLIMBERS: usize = 6;
 const NEIGHBOURS: usize = 16;
 /// The reference point on the scale of the front is at least this.
 const REFERENCE: f64 = 1.2;
-/// Share of proposals that ask no model.
-const UNGUIDED: f64 = 0.04;
 
 /// Hyperparameters of the latest fit, kept because a fit costs more than a proposal. Forgetting it changes no proposal.
 #[derive(Debug, Clone, Default)]
@@ -50,9 +48,6 @@ pub(super) fn propose<D: Domain>(
     memory: &mut Memory,
     rng: &mut SearchRng,
 ) -> Option<Proposal<D::Point>> {
-    if rng.random_bool(UNGUIDED) {
-        return local::propose(domain, known, seen, rng);
-    }
     let model = Model::new(domain, trials, known, memory);
     let mut pool = Pool { domain, seen, model: &model, met: HashSet::new(), members: Vec::new() };
     let all: Vec<&Known<'_, D::Point>> = known.iter().collect();
@@ -62,7 +57,8 @@ pub(super) fn propose<D: Domain>(
     for _ in 0..ROUNDS {
         pool.climb(rng);
     }
-    pool.best()
+    // Without any hope of growth the model has nothing to say.
+    pool.best().or_else(|| local::propose(domain, known, seen, rng))
 }
 
 /// Candidates with their scores.
@@ -140,7 +136,7 @@ impl<D: Domain> Pool<'_, D> {
     }
 
     fn best(self) -> Option<Proposal<D::Point>> {
-        self.members.into_iter().next().map(|(_, proposal)| proposal)
+        self.members.into_iter().next().filter(|(score, _)| *score > 0.0).map(|(_, best)| best)
     }
 }
 
@@ -219,7 +215,8 @@ impl Model {
             .map(|index| {
                 let of: Vec<Prediction> = predictions.iter().map(|p| p[index]).collect();
                 let chance = feasible.as_ref().map_or(1.0, |p| chance(&p[index]));
-                self.improvement.of(&of) * chance
+                // `max` of a number and NaN is the number.
+                (self.improvement.of(&of) * chance).max(0.0)
             })
             .collect()
     }

@@ -10,12 +10,14 @@
 //! For two objectives the free region is a staircase of strips and the integral is exact. For more it is a sum over a
 //! low-discrepancy sample of the free region, the same for all candidates.
 
+use std::sync::LazyLock;
+
 use super::normal::{cdf, cdf_integral};
 use super::process::Prediction;
 use crate::pareto::{Objectives, front};
 
 /// Sample points for three and more objectives.
-const SAMPLES: usize = 2048;
+const SAMPLES: usize = 1024;
 
 /// The free region, prepared for many candidates.
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ impl ExpectedImprovement {
                             if chance < 1e-12 {
                                 0.0
                             } else {
-                                chance * cdf((p - y.mean) / y.deviation)
+                                chance * rough_cdf((p - y.mean) / y.deviation)
                             }
                         })
                     })
@@ -85,6 +87,16 @@ impl ExpectedImprovement {
             }
         }
     }
+}
+
+/// Φ on a grid of 64ths from −8 to 8: a sum over a sample needs no more than its three digits.
+static GRID: LazyLock<Vec<f64>> =
+    LazyLock::new(|| (0..=1024).map(|i| cdf(f64::from(i) / 64.0 - 8.0)).collect());
+
+fn rough_cdf(u: f64) -> f64 {
+    let place = ((u + 8.0) * 64.0).clamp(0.0, 1023.0);
+    let index = place as usize;
+    GRID[index] + (place - index as f64) * (GRID[index + 1] - GRID[index])
 }
 
 /// ∫ Φ((p − μ)/σ) dp from −∞ to `to`: the expected amount by which y falls below `to`.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rand::SeedableRng;
-use search::parameters::{Parameter, ParameterSpace};
+use search::parameters::{Parameter, ParameterKind, ParameterSpace};
 use search::proposals::{Domain, SearchRng};
 
 const SPACE: &str = r#"
@@ -112,4 +112,20 @@ fn impossible_parameters_are_named() {
         refused(|s| s.replace("{ parameter = \"optimizer\"", "{ parameter = \"width\"")),
         "parameter `momentum`: its condition names `width`, which must stand before it"
     );
+}
+
+#[test]
+fn places_that_share_their_choices_are_tallied() {
+    let parameter = |name: &str| Parameter {
+        name: name.to_owned(),
+        kind: ParameterKind::Categorical {
+            choices: ["none", "skip", "conv"].map(str::to_owned).to_vec(),
+        },
+        when: None,
+    };
+    let cell = ["a", "b", "c", "d"].map(parameter).to_vec();
+    let space = ParameterSpace::new(cell).expect("a possible space");
+    assert_eq!(space.encode(&vec![2, 0, 2, 1]), [2.0, 0.0, 2.0, 1.0, 0.25, 0.25, 0.5]);
+    assert_eq!(space.features().len(), 7);
+    assert_eq!(self::space().features().len(), 5, "no family: one feature each, and a condition");
 }

@@ -148,6 +148,40 @@ fn each_algorithm_finds_a_larger_volume_than_chance() {
 }
 
 #[test]
+fn three_objectives_are_no_trouble_for_the_surrogate() {
+    let grid = Grid { genes: 7, choices: 4 };
+    let volume = |algorithm| {
+        let mut proposer = proposer(algorithm, 2);
+        let mut trials: Vec<Trial<Vec<u8>>> = Vec::new();
+        let mut known = Vec::new();
+        for number in 1..=50 {
+            let point = proposer.propose(&grid, number, &trials).expect("the grid is large").point;
+            let two = evaluate(&grid, &point);
+            let rough: u8 = point.windows(2).map(|w| w[0].abs_diff(w[1])).sum();
+            let values = [two.values(), &[f64::from(rough)]].concat();
+            let objectives = Objectives::new(values).expect("finite");
+            known.push(objectives.clone());
+            trials.push(Trial { number, point, outcome: Outcome::Known(objectives) });
+        }
+        hypervolume(&known, &[21.0, 150.0, 10.0])
+    };
+    let (surrogate, random) = (volume(Algorithm::Surrogate), volume(Algorithm::Random));
+    assert!(surrogate > 1.2 * random, "{surrogate} against {random} by chance");
+}
+
+#[test]
+fn workers_at_once_get_different_points() {
+    let grid = Grid { genes: 6, choices: 5 };
+    let mut proposer = proposer(Algorithm::Surrogate, 3);
+    let mut trials = run(&grid, self::proposer(Algorithm::Surrogate, 3), 40);
+    for number in 41..=48 {
+        let point = proposer.propose(&grid, number, &trials).expect("the grid is large").point;
+        assert!(trials.iter().all(|t| t.point != point));
+        trials.push(Trial { number, point, outcome: Outcome::Pending });
+    }
+}
+
+#[test]
 fn a_space_of_architectures_is_a_domain() {
     let config: SpaceConfig = toml::from_str(
         r"
