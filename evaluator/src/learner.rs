@@ -24,6 +24,7 @@ pub struct Learner {
     pub(crate) model: Model,
     pub(crate) optimizer: AdamW,
     schedule: Schedule,
+    weight_normalisation: bool,
     /// Of every step, nats per token.
     pub(crate) losses: Vec<f32>,
 }
@@ -37,8 +38,17 @@ impl Learner {
         check(config)?;
         let variables = VarStore::new(Device::Cpu);
         let model = Model::new(&variables.root(), architecture, seed)?;
+        if config.weight_normalisation {
+            model.normalise_weights();
+        }
         let optimizer = AdamW::new(&model, config)?;
-        Ok(Self { model, optimizer, schedule: Schedule::new(config), losses: Vec::new() })
+        Ok(Self {
+            model,
+            optimizer,
+            schedule: Schedule::new(config),
+            weight_normalisation: config.weight_normalisation,
+            losses: Vec::new(),
+        })
     }
 
     /// One optimiser step towards `targets` `[B, T]` given `inputs` `[B, T]`. Returns its loss, nats per token.
@@ -57,6 +67,9 @@ impl Learner {
         let norm = self.optimizer.step(self.schedule.rate(step));
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm, step });
+        }
+        if self.weight_normalisation {
+            self.model.normalise_weights();
         }
         self.losses.push(value as f32);
         self.check_divergence()?;

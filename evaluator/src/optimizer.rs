@@ -80,7 +80,7 @@ impl AdamW {
             second_moments: flat()?,
             decayed,
             betas: (config.beta1, config.beta2),
-            weight_decay: config.weight_decay,
+            weight_decay: if config.weight_normalisation { 0.0 } else { config.weight_decay },
             clip: config.gradient_clip,
             updates: 0,
         };

@@ -123,6 +123,21 @@ def make(name, length):
     print(f"{path.name}: {path.stat().st_size} bytes, {', '.join(sorted(out))}")
 
 
-for name in sys.argv[1:] or CASES:
+def log_linear(length, heads=2, k=8, v=12, levels=8):
+    """The log-linear rule alone, without a layer: its inputs are called w.NAME, their gradients g.NAME."""
+    torch.manual_seed(length)
+    fla("DeltaNet", num_heads=2)  # for its modules
+    from fla.ops.log_linear_attn.naive import naive_log_linear_attn
+    shapes = {"q": (k,), "k": (k,), "v": (v,), "g": (), "lambda": (levels,)}
+    inputs = {n: torch.randn(BATCH, length, heads, *shape) for n, shape in shapes.items()}
+    inputs = {n: (-x.abs() * 0.3 if n == "g" else x.abs() if n == "lambda" else x).requires_grad_() for n, x in inputs.items()}
+    y = naive_log_linear_attn(*inputs.values(), 0.5)
+    dy = torch.randn_like(y)
+    (y * dy).sum().backward()
+    out = {"y": y, "dy": dy} | {f"w.{n}": x for n, x in inputs.items()} | {f"g.{n}": x.grad for n, x in inputs.items()}
+    save_file({n: t.detach().contiguous() for n, t in out.items()}, HERE / f"fla_log_linear_rule_{length}.safetensors")
+
+
+for name in sys.argv[1:] or [*CASES, "fla_log_linear_rule"]:
     for length in LENGTHS:
-        make(name, length)
+        log_linear(length) if name == "fla_log_linear_rule" else make(name, length)

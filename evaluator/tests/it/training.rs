@@ -3,8 +3,9 @@
 use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use search::config::TrainingConfig;
-use search::tensors::{TensorSpec, tensors};
+use search::tensors::{Role, TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress};
+use tch::Kind;
 
 use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
 
@@ -55,6 +56,34 @@ fn every_mixer_learns_a_period() {
         assert!(validation.loss < 0.5, "{mixer}: {}", validation.loss);
         assert!(validation.standard_error.unwrap() < 0.5, "{mixer}");
         assert_eq!(validation.tokens, 5 * 33);
+    }
+}
+
+#[test]
+fn normalised_weights_stay_on_their_sphere_and_learn() {
+    tch::set_num_threads(1);
+    let corpus = corpus();
+    let steps = 60;
+    let config = TrainingConfig {
+        tokens: steps * 3 * 33,
+        weight_normalisation: true,
+        weight_decay: 0.5,
+        ..training_config()
+    };
+    let mut training = Training::new(architecture(&MIXERS), &corpus, &config, 1).unwrap();
+    let first = training.step().unwrap();
+    for _ in 1..steps {
+        training.step().unwrap();
+    }
+    assert!(training.validate(&|| false).unwrap().loss < 0.8 * first);
+    for variable in training.model().variables() {
+        let dim = match variable.spec.role {
+            Role::Reader => 1,
+            Role::Writer => 0,
+            _ => continue,
+        };
+        let squares = variable.tensor.square().sum_dim_intlist(dim, false, Kind::Float) - 1.0;
+        assert!(squares.abs().max().double_value(&[]) < 1e-5, "{}", variable.spec.name);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 
 use operators::mixer::{MixerState, alone};
+use operators::ops::log_linear::LogLinear;
 use search::foreign::{Library, Place, places};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -98,6 +99,25 @@ fn every_mixer_is_the_layer_of_an_independent_library() {
     for (name, gene, library) in CASES {
         for length in [37, 100] {
             check(name, gene, *library, length);
+        }
+    }
+}
+
+#[test]
+fn the_log_linear_rule_is_that_of_an_independent_library() {
+    for length in [37, 100] {
+        let golden = Golden::read("fla_log_linear_rule", length);
+        let names = ["q", "k", "v", "g", "lambda"];
+        let [q, k, v, log_decay, lambda] =
+            names.map(|name| golden.get(&format!("w.{name}")).copy().set_requires_grad(true));
+        let rule = LogLinear { q, k, v, log_decay, beta: None, lambda, scale: 0.5 };
+        let y = rule.forward(None);
+        (&y * golden.get("dy")).sum(Kind::Float).backward();
+        let inputs = [&rule.q, &rule.k, &rule.v, &rule.log_decay, &rule.lambda];
+        assert!(error(&y, golden.get("y")) <= TOLERANCE);
+        for (name, input) in names.iter().zip(inputs) {
+            let error = error(&input.grad(), golden.get(&format!("g.{name}")));
+            assert!(error <= TOLERANCE, "{name} over {length} positions: relative error {error:e}");
         }
     }
 }

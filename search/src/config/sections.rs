@@ -43,6 +43,9 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// Whether embeddings decay too.
     pub decay_embeddings: bool,
+    /// Unit L2 norm, after each step, for the rows of matrices that read the hidden state and the columns of those that
+    /// write to it (arXiv 2511.18890); nothing decays then.
+    pub weight_normalisation: bool,
     /// AdamW's β₁.
     pub beta1: f64,
     /// AdamW's β₂.
@@ -68,6 +71,7 @@ impl Default for TrainingConfig {
             final_learning_rate_fraction: 0.1,
             weight_decay: 0.1,
             decay_embeddings: false,
+            weight_normalisation: false,
             beta1: 0.9,
             beta2: 0.95,
             gradient_clip: 1.0,
