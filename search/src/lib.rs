@@ -7,9 +7,11 @@
 //! In reading order: [`architecture`] is the genome and its one text form; [`tensors`] and [`cost`] are what follows from
 //! it by formula, [`latency`] what must be measured. [`space`] holds which architectures may be proposed and the moves
 //! between them, [`references`] the stacks that people designed. [`proposals`] choose with the help of [`pareto`], and
-//! [`campaign`] is one search from its first proposal to its end. [`config`] is what the user writes, [`wire`] what the
+//! [`campaign`] is one search from its first proposal to its end. [`abilities`] is what mixers
+//! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
 //! workers hear and say.
 
+pub mod abilities;
 pub mod architecture;
 pub mod campaign;
 pub mod config;

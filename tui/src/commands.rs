@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod bench;
 pub(crate) mod browse;
 mod campaign_file;
 pub(crate) mod completions;

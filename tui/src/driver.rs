@@ -23,9 +23,10 @@ use search::space::Space;
 use search::wire::Hello;
 use tokio::sync::mpsc;
 
+pub(crate) use child::Process;
 use desk::Desk;
-pub(crate) use slot::ask;
 use slot::{News, Slot};
+pub(crate) use slot::{ask, meet};
 pub(crate) use spec::{Program, Role, WorkerSpec};
 use stop::StopSignals;
 

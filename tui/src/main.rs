@@ -56,6 +56,8 @@ enum Command {
     Show(commands::show::Args),
     /// Write the stack of a candidate as a config, with what is known of it.
     Export(commands::export::Args),
+    /// Show what mixers can learn and cannot.
+    Bench(commands::bench::Args),
     /// Say what this machine can do, and what to do about what it cannot.
     Doctor(commands::doctor::Args),
     /// Print the JSON Schema of the campaign file, for editors.
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Doctor(args) => commands::doctor::run(&db, &args),
         Command::Schema => commands::schema::run(),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),

@@ -78,6 +78,24 @@ fn corpus() -> Corpus {
     open(folder.file("a.txt", periodic(5000))).expect("the text is good")
 }
 
+/// Options of the delta family, each away from its default.
+const VARIANTS: [&str; 4] = [
+    "dn(h=2,k=5,v=7,gate,vg=2,neg)",
+    "gdn(h=2,k=7,v=5,nogate,vg=3)",
+    "gdn(h=1,k=8,v=8,neg,noconv)",
+    "dp(h=2,k=5,v=6,n=2,nogate,neg,noconv)",
+];
+
+#[test]
+fn options_of_the_delta_family_agree_with_the_inference_engine() {
+    let corpus = corpus();
+    for mixer in VARIANTS {
+        for length in [5, 65] {
+            compare(&architecture(&[mixer]), &corpus, length);
+        }
+    }
+}
+
 #[test]
 fn every_mixer_agrees_with_the_inference_engine() {
     let corpus = corpus();

@@ -137,7 +137,7 @@ impl TaskConfig {
     }
 
     /// The key whose value is impossible, and why.
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let wrong = |key, message: &str| Err((key, message.to_owned()));
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if self.name().is_empty() || !self.name().chars().all(plain) {

@@ -140,7 +140,7 @@ async fn hire(spec: &WorkerSpec) -> Result<(Process, Hello), Broken> {
 }
 
 /// Starts a process and hears its hello.
-async fn meet(
+pub(crate) async fn meet(
     role: Role,
     program: &Program,
     log: Option<&Path>,

@@ -1,0 +1,257 @@
+//! What mixers are known to be able to do and not to do, as generated tasks with the stacks to try on them: data for
+//! `deltafront bench abilities`.
+//!
+//! Every contender of an ability is given the same task, the same steps and the same width; what differs is the mixer.
+
+use crate::architecture::Architecture;
+use crate::config::{TaskConfig, TaskKind, TrainingConfig};
+
+/// A claim of the literature that a few minutes of training can show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ability {
+    /// One word, to choose it by.
+    pub name: &'static str,
+    /// One sentence, with its source.
+    pub claim: &'static str,
+    /// The task that shows it.
+    pub task: TaskConfig,
+    /// The multiple of the training length that it is judged at.
+    pub judged_at: u32,
+    /// Accuracy from which it is solved.
+    pub solved_from: f64,
+    /// Accuracy below which it is not.
+    pub failed_below: f64,
+    /// Who tries.
+    pub contenders: Vec<Contender>,
+}
+
+/// A stack that tries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contender {
+    /// For the table.
+    pub name: &'static str,
+    /// The stack; its vocabulary is replaced by the task's.
+    pub architecture: Architecture,
+    /// What the claim says of it.
+    pub expected: Verdict,
+}
+
+/// What a mean accuracy amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It can.
+    Solves,
+    /// Neither.
+    Partly,
+    /// It cannot.
+    Fails,
+}
+
+impl Verdict {
+    /// The word in the table.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Solves => "solves",
+            Self::Partly => "partly",
+            Self::Fails => "fails",
+        }
+    }
+}
+
+impl Ability {
+    /// The name of the value that it is judged by.
+    pub fn value_name(&self) -> String {
+        self.task.value_name(self.judged_at, "accuracy")
+    }
+
+    /// What a mean accuracy over seeds amounts to.
+    pub fn verdict(&self, accuracy: f64) -> Verdict {
+        if accuracy >= self.solved_from {
+            Verdict::Solves
+        } else if accuracy < self.failed_below {
+            Verdict::Fails
+        } else {
+            Verdict::Partly
+        }
+    }
+}
+
+/// The settings of all these trainings that a task does not set itself.
+pub fn training(threads: u32) -> TrainingConfig {
+    // Decay slows the sudden part of learning to recall, and there is nothing to overfit: every sequence is new.
+    TrainingConfig { threads, weight_decay: 0.0, ..TrainingConfig::default() }
+}
+
+/// Every ability, in the order of the table.
+pub fn abilities() -> Vec<Ability> {
+    vec![recall(), window(), parity(), s3()]
+}
+
+fn contender(name: &'static str, architecture: &str, expected: Verdict) -> Contender {
+    Contender {
+        name,
+        architecture: architecture.parse().expect("a test parses them all"),
+        expected,
+    }
+}
+
+fn recall() -> Ability {
+    Ability {
+        name: "recall",
+        claim: "of the mixers with a fixed state, DeltaNet recalls more pairs than Mamba2 with as much state (arXiv 2406.06484)",
+        task: TaskConfig {
+            tokens: 64 * 48 * 600,
+            batch: 64,
+            sequence_length: 48,
+            symbols: 32,
+            items: 8,
+            ..TaskConfig::new(TaskKind::Mqar)
+        },
+        judged_at: 1,
+        solved_from: 0.95,
+        failed_below: 0.75,
+        contenders: vec![
+            contender(
+                "DeltaNet, state 512",
+                "d=64,vocab=65 | 2*dn(h=2,k=16,v=16)",
+                Verdict::Solves,
+            ),
+            contender(
+                "Gated DeltaNet, state 512",
+                "d=64,vocab=65 | 2*gdn(h=2,k=16,v=16)",
+                Verdict::Solves,
+            ),
+            contender("Mamba2, state 512", "d=64,vocab=65 | 2*m2(h=4,p=16,n=8)", Verdict::Fails),
+        ],
+    }
+}
+
+fn window() -> Ability {
+    Ability {
+        name: "window",
+        claim: "attention recalls across the whole sequence, but not beyond its window (arXiv 2312.04927)",
+        task: TaskConfig {
+            tokens: 64 * 24 * 1200,
+            batch: 64,
+            sequence_length: 24,
+            symbols: 16,
+            items: 4,
+            ..TaskConfig::new(TaskKind::Mqar)
+        },
+        judged_at: 1,
+        solved_from: 0.95,
+        failed_below: 0.75,
+        contenders: vec![
+            contender("full attention", "d=64,vocab=33 | 2*attn(h=4,kv=4,k=16)", Verdict::Solves),
+            contender(
+                "SWA, window 24",
+                "d=64,vocab=33 | 2*swa(h=4,kv=4,k=16,w=24)",
+                Verdict::Solves,
+            ),
+            contender("SWA, window 4", "d=64,vocab=33 | 2*swa(h=4,kv=4,k=16,w=4)", Verdict::Fails),
+        ],
+    }
+}
+
+fn parity() -> Ability {
+    Ability {
+        name: "parity",
+        claim: "eigenvalues in [0, 1] cannot track parity past the training length, those in [-1, 1] can (arXiv 2411.12537)",
+        task: TaskConfig {
+            tokens: 64 * 24 * 600,
+            batch: 64,
+            sequence_length: 24,
+            learning_rate: 1e-2,
+            extrapolate: vec![2],
+            ..TaskConfig::new(TaskKind::Parity)
+        },
+        judged_at: 2,
+        solved_from: 0.95,
+        failed_below: 0.75,
+        contenders: vec![
+            contender("DeltaNet, [0, 1]", "d=32,vocab=2 | dn(h=2,k=16,v=16)", Verdict::Fails),
+            contender(
+                "Gated DeltaNet, [0, 1]",
+                "d=32,vocab=2 | gdn(h=2,k=16,v=16)",
+                Verdict::Fails,
+            ),
+            contender("Mamba2", "d=32,vocab=2 | m2(h=2,p=16,n=16)", Verdict::Fails),
+            contender("DeltaNet, [-1, 1]", "d=32,vocab=2 | dn(h=2,k=16,v=16,neg)", Verdict::Solves),
+        ],
+    }
+}
+
+fn s3() -> Ability {
+    Ability {
+        name: "s3",
+        claim: "two Householder steps a token with eigenvalues in [-1, 1] track S3; one, or [0, 1], does not (arXiv 2502.10297)",
+        task: TaskConfig {
+            tokens: 64 * 24 * 600,
+            batch: 64,
+            sequence_length: 24,
+            learning_rate: 1e-2,
+            extrapolate: vec![2],
+            ..TaskConfig::new(TaskKind::S3)
+        },
+        judged_at: 2,
+        solved_from: 0.95,
+        failed_below: 0.5,
+        contenders: vec![
+            contender(
+                "DeltaProduct 2, [-1, 1]",
+                "d=32,vocab=6 | dp(h=2,k=16,v=16,n=2,neg)",
+                Verdict::Solves,
+            ),
+            contender(
+                "DeltaProduct 2, [0, 1]",
+                "d=32,vocab=6 | dp(h=2,k=16,v=16,n=2)",
+                Verdict::Fails,
+            ),
+            contender("DeltaNet, [-1, 1]", "d=32,vocab=6 | dn(h=2,k=16,v=16,neg)", Verdict::Fails),
+            contender(
+                "Gated DeltaNet, [0, 1]",
+                "d=32,vocab=6 | gdn(h=2,k=16,v=16)",
+                Verdict::Fails,
+            ),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Mixer;
+
+    #[test]
+    fn every_ability_can_be_tried() {
+        let abilities = abilities();
+        for (index, ability) in abilities.iter().enumerate() {
+            assert!(abilities[..index].iter().all(|other| other.name != ability.name));
+            assert_eq!(ability.task.check(), Ok(()), "{}", ability.name);
+            assert!(ability.task.value_names().contains(&ability.value_name()), "{}", ability.name);
+            assert!(ability.contenders.len() >= 2 && ability.failed_below < ability.solved_from);
+            assert_eq!(ability.verdict(1.0), Verdict::Solves);
+            assert_eq!(ability.verdict(0.0), Verdict::Fails);
+        }
+    }
+
+    #[test]
+    fn recall_is_compared_at_equal_state() {
+        for contender in recall().contenders {
+            let floats: u64 = contender
+                .architecture
+                .layers()
+                .iter()
+                .map(|layer| match layer.mixer {
+                    Some(Mixer::DeltaNet(m)) => u64::from(m.heads * m.key_width * m.value_width),
+                    Some(Mixer::GatedDeltaNet(m)) => {
+                        u64::from(m.heads * m.key_width * m.value_width)
+                    }
+                    Some(Mixer::Mamba2(m)) => u64::from(m.heads * m.head_width * m.state_width),
+                    _ => 0,
+                })
+                .sum();
+            assert_eq!(floats, 2 * 512, "{}", contender.name);
+        }
+    }
+}
