@@ -2,6 +2,7 @@
 # A profiler that speaks the wire protocol and times nothing: a part takes as many µs as the request has characters after its id.
 #   FAKE_PROFILER=slow S   takes S seconds for each measurement
 #   FAKE_DEVICE            the device it claims to be
+#   FAKE_FIXED=1           takes the same time for all
 set -u
 mode=${FAKE_PROFILER:-}
 echo '{"type":"hello","protocol":1,"worker":"fake-profile 1.0","can":["measure","measure_whole"],"device":"'"${FAKE_DEVICE:-cpu: fake}"'","kernels":"fake-1"}'
@@ -17,6 +18,7 @@ while IFS= read -r line; do
         '{"type":"measure_whole"'*) time=$((${#what} % 500 + 300)) ;;
         *) time=$((${#what} % 50 + 20)) ;;
         esac
+        if [ -n "${FAKE_FIXED:-}" ]; then time=$((time / 1000 + 50)); fi
         echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":0.01,"kernels":"fake-1"}'
         ;;
     esac
