@@ -186,10 +186,9 @@ fn s3() -> Ability {
         name: "s3",
         claim: "two Householder steps a token with eigenvalues in [-1, 1] track S3; one, or [0, 1], does not (arXiv 2502.10297)",
         task: TaskConfig {
-            tokens: 64 * 24 * 600,
+            tokens: 64 * 16 * 900,
             batch: 64,
-            sequence_length: 24,
-            learning_rate: 1e-2,
+            sequence_length: 16,
             extrapolate: vec![2],
             ..TaskConfig::new(TaskKind::S3)
         },
@@ -197,20 +196,20 @@ fn s3() -> Ability {
         solved_from: 0.95,
         failed_below: 0.5,
         contenders: vec![
+            // Without the convolutions: they mix neighbouring tokens, which is not what is asked here.
             contender(
                 "DeltaProduct 2, [-1, 1]",
-                "d=32,vocab=6 | dp(h=2,k=16,v=16,n=2,neg)",
+                "d=64,vocab=6 | dp(h=4,k=16,v=16,n=2,neg,noconv)",
                 Verdict::Solves,
             ),
             contender(
                 "DeltaProduct 2, [0, 1]",
-                "d=32,vocab=6 | dp(h=2,k=16,v=16,n=2)",
+                "d=64,vocab=6 | dp(h=4,k=16,v=16,n=2,noconv)",
                 Verdict::Fails,
             ),
-            contender("DeltaNet, [-1, 1]", "d=32,vocab=6 | dn(h=2,k=16,v=16,neg)", Verdict::Fails),
             contender(
-                "Gated DeltaNet, [0, 1]",
-                "d=32,vocab=6 | gdn(h=2,k=16,v=16)",
+                "DeltaNet, [-1, 1]",
+                "d=64,vocab=6 | dn(h=4,k=16,v=16,neg,noconv)",
                 Verdict::Fails,
             ),
         ],
