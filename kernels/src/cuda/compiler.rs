@@ -37,7 +37,7 @@ pub struct Resources {
     pub static_shared_bytes: u32,
 }
 
-/// Where NVRTC may lie: `DELTAFRONT_NVRTC` (a folder), the folder that `kernels/fetch-nvrtc.sh` fills, the CUDA
+/// Where NVRTC may lie: `DELTAFRONT_NVRTC` (a folder), the folder that `tools/setup.py nvrtc` fills, the CUDA
 /// toolkit, and PyTorch's packages.
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
@@ -98,7 +98,7 @@ pub fn available() -> Result<(), Error> {
     Err(Error::Missing {
         library: "libnvrtc.so.13",
         searched: format!("{searched}, PyTorch's packages, the system's libraries"),
-        remedy: "run kernels/fetch-nvrtc.sh, or point DELTAFRONT_NVRTC to the folder that holds it",
+        remedy: "run `python3 tools/setup.py nvrtc`, or point DELTAFRONT_NVRTC to the folder that holds it",
     })
 }
 

@@ -110,6 +110,10 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        // libtorch's threads spin while they wait for each other; beside any other load that costs ten times the work.
+        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+            command.env("OMP_WAIT_POLICY", "passive");
+        }
         // A group of its own: Ctrl-C in the terminal reaches the driver alone, which then stops its workers in order;
         // and a worker is ended together with the processes it started.
         #[cfg(unix)]
