@@ -157,7 +157,7 @@ fn headline(snapshot: &Snapshot) -> String {
         parts.push(format!("{failed} failed"));
     }
     if dropped > 0 {
-        parts.push(format!("{dropped} dropped untrained"));
+        parts.push(format!("{dropped} outside the limits"));
     }
     parts.push(format!("{front} on the front; seed {}", campaign.seed));
     if campaign.active_seconds > 0.0 {
