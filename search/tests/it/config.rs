@@ -45,6 +45,7 @@ fn the_template_stands_at_its_defaults_where_it_says_so() {
         file.search,
         search::config::SearchConfig {
             evaluations: 28,
+            concurrency: 2,
             references: file.search.references.clone(),
             ..bare.search
         }
