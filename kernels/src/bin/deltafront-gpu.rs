@@ -73,6 +73,7 @@ fn run(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     let copy_bytes_per_ms = copy(gpu, report)?;
     check_decode(gpu, report)?;
     decode(gpu, report, copy_bytes_per_ms)?;
+    mixers(gpu, report, copy_bytes_per_ms)?;
     for r in gpu.resources().to_vec() {
         report.row(
             &format!("resources {}", r.kernel),
@@ -263,6 +264,46 @@ fn decode(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<
     decoder.free(gpu)
 }
 
+/// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head.
+fn mixers(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<(), Error> {
+    let attention =
+        |window| Mixer::Attention { heads: 16, kv_heads: 4, width: 128, window, qk_norm: false };
+    let cases = [
+        ("DeltaNet", Mixer::Delta { heads: 16, key_width: 128, value_width: 128, gated: false }),
+        (
+            "Gated DeltaNet",
+            Mixer::Delta { heads: 12, key_width: 128, value_width: 256, gated: true },
+        ),
+        ("Mamba2", Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 }),
+        ("attention over 8k", attention(None)),
+        ("attention over 1k of 8k", attention(Some(1024))),
+    ];
+    let values = weight("values", 1 << 25);
+    for (name, mixer) in cases {
+        let layers = vec![Layer { mixer, ffn: None }; 12];
+        let stack = Stack { d_model: 2048, vocabulary: 1024, tied: true, positions: 8200, layers };
+        let mut decoder = Decoder::new(gpu, &stack, &mut |name, count| {
+            if name.ends_with("weight") && count > 1 << 20 {
+                values[..count].iter().map(|x| x * 0.3).collect()
+            } else {
+                weight(name, count)
+            }
+        })?;
+        let past: Vec<u16> = values[..1 << 20].iter().map(|x| bf16_bits(x * 10.0)).collect();
+        decoder.fill_caches(gpu, &past)?;
+        time_decode(
+            gpu,
+            report,
+            &format!("decode 12 x {name}"),
+            &mut decoder,
+            8000,
+            copy_bytes_per_ms,
+        )?;
+        decoder.free(gpu)?;
+    }
+    Ok(())
+}
+
 fn time_decode(
     gpu: &mut Gpu,
     report: &mut Report,
@@ -290,6 +331,9 @@ fn time_decode(
         "ms": ms, "spread_ms": spread, "ms_back_to_back": together, "GB": bytes / 1e9, "floor_ms": floor,
         "times_floor": together / floor, "GB_per_s": (bytes / together / 1e6).round(),
     }));
+    if !name.contains("Nemotron") {
+        return Ok(());
+    }
     for (phase, [input, sums, end, next]) in decoder.trace(gpu)? {
         let cycles = format!("{input:>8} {sums:>8} {end:>8} {next:>8}");
         report
