@@ -3,7 +3,7 @@
 .PHONY: demo test setup help
 
 help:
-	@echo 'make demo    set up, build, and search real English text for ten minutes (CORPUS=path: your own text)'
+	@echo 'make demo    set up, build, and search real English text for some minutes (CORPUS=path: your own text)'
 	@echo 'make test    set up, build, and run every test'
 	@echo 'make setup   only the set-up: libtorch into your cache folder; then plain cargo works'
 

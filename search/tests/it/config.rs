@@ -35,7 +35,6 @@ fn the_template_stands_at_its_defaults_where_it_says_so() {
     assert_eq!(
         file.training,
         search::config::TrainingConfig {
-            tokens: 65_536,
             batch: 4,
             validation_tokens: 32_768,
             ..bare.training
@@ -44,7 +43,7 @@ fn the_template_stands_at_its_defaults_where_it_says_so() {
     assert_eq!(
         file.search,
         search::config::SearchConfig {
-            evaluations: 28,
+            evaluations: 32,
             concurrency: 2,
             references: file.search.references.clone(),
             ..bare.search
@@ -177,7 +176,7 @@ fn errors_name_the_key_and_point_at_the_text() {
             "smallest found",
         ),
         ("fraction = 0.1  ", "fraction = 1.0  ", "data.validation_fraction", "1.0", "below 1"),
-        ("tokens = 65_536", "tokens = 1000", "training.tokens", "1000", "less than one step"),
+        ("tokens = 262_144", "tokens = 1000", "training.tokens", "1000", "less than one step"),
         ("learning_rate = 3e-3", "learning_rate = nan", "training.learning_rate", "nan", "above 0"),
         ("beta2 = 0.95", "beta2 = 1.5", "training.beta2", "1.5", "below 1"),
         ("device = \"cpu\"", "device = \"gpu\"", "latency.device", "\"gpu\"", "cuda:0"),

@@ -385,6 +385,6 @@ fn spent(machine: &Campaign<Space>) -> u64 {
 fn label(row: &Candidate) -> String {
     match &row.reference {
         Some(name) => format!("candidate {} (reference {name})", row.number),
-        None => format!("candidate {} ({})", row.number, tui::quantity::shortened(&row.origin, 48)),
+        None => format!("candidate {} ({})", row.number, tui::quantity::shortened(&row.origin, 28)),
     }
 }
