@@ -34,11 +34,7 @@ fn the_template_stands_at_its_defaults_where_it_says_so() {
     assert_eq!(file.evaluator, bare.evaluator);
     assert_eq!(
         file.training,
-        search::config::TrainingConfig {
-            batch: 4,
-            validation_tokens: 32_768,
-            ..bare.training
-        }
+        search::config::TrainingConfig { batch: 4, validation_tokens: 32_768, ..bare.training }
     );
     assert_eq!(
         file.search,
@@ -201,7 +197,7 @@ fn errors_name_the_key_and_point_at_the_text() {
             "20_000.0",
             "`prefill` is not a value",
         ),
-        ("evaluations = 28", "evaluations = 2", "search.evaluations", "2", "3 references"),
+        ("evaluations = 32", "evaluations = 2", "search.evaluations", "2", "3 references"),
         (
             "timeout_seconds = 300.0",
             "timeout_seconds = 0",
