@@ -145,6 +145,10 @@ fn configured(configure: Configure) -> Result<Setting> {
     }
     let cache = checkpoints.as_ref().map(|folder| folder.join(TOKEN_CACHE));
     let corpus = data.map(|data| Corpus::open(&data, cache.as_deref())).transpose()?;
+    if let Some(corpus) = &corpus {
+        // Every candidate would be refused for this, whatever its vocabulary.
+        corpus.check(training.sequence_length, u32::MAX)?;
+    }
     Ok(Setting { corpus, tasks: tasks.into_iter().map(Task::new).collect(), checkpoints, training })
 }
 

@@ -186,6 +186,16 @@ fn a_configuration_that_cannot_be_used_is_said_so_at_once() {
 }
 
 #[test]
+fn a_corpus_shorter_than_a_sequence_is_refused_before_any_candidate() {
+    let folder = Folder::new();
+    let mut worker = Worker::start();
+    worker.ask(&configure(&folder.file("a.txt", periodic(9)), folder.path(), training_config()));
+    let Reply::Failed(refusal) = worker.hear() else { panic!("the corpus is too short") };
+    assert_eq!(refusal.id, CONFIGURE_ID);
+    assert!(refusal.reason.contains("use a longer corpus"), "{}", refusal.reason);
+}
+
+#[test]
 fn a_diverging_candidate_fails_and_the_worker_lives() {
     let folder = Folder::new();
     let mut worker = Worker::start();

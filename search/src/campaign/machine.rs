@@ -437,6 +437,7 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             .rows
             .values()
             .rev()
+            .filter(|row| row.state.is_final()) // with several trainers something is always pending
             .take_while(|row| matches!(row.state, CandidateState::Infeasible { .. }))
             .count();
         if in_a_row >= INFEASIBLE_IN_A_ROW {
