@@ -10,11 +10,13 @@ help:
 setup:
 	@python3 tools/setup.py libtorch
 
+# Another corpus is another campaign, in a folder of its own; all of them share one database.
 demo: setup
-	@corpus="$(CORPUS)"; [ -n "$$corpus" ] || corpus=$$(python3 tools/setup.py corpus) || exit 1; \
+	@corpus="$(CORPUS)"; folder=demo/$$(basename "$${corpus:-speeches}" | sed 's/\.[^.]*$$//'); \
+	[ -n "$$corpus" ] || corpus=$$(python3 tools/setup.py corpus) || exit 1; \
 	cargo build --release --workspace --bins || exit 1; \
-	[ -f demo/campaign.toml ] || target/release/deltafront init demo/campaign.toml --corpus "$$corpus" || exit 1; \
-	exec target/release/deltafront run demo/campaign.toml --db demo/deltafront.db
+	[ -f "$$folder/campaign.toml" ] || target/release/deltafront init "$$folder/campaign.toml" --corpus "$$corpus" || exit 1; \
+	exec target/release/deltafront run "$$folder/campaign.toml" --db demo/deltafront.db
 
 test: setup
 	cargo test --workspace
