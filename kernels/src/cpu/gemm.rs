@@ -1,7 +1,9 @@
 //! C ← A·B or C += A·B on row-major f32, for the small products of chunked forms and for packed weights.
 //!
-//! A strip of [`Simd::TILE_ROWS`] rows of A is packed; a register tile of that many rows and [`PANEL`] columns runs
-//! over the whole inner dimension (the loops of BLIS, ACM TOMS 41(3), without the blocks that only large products need).
+//! [`Gemm`] packs nothing: A is read one element at a time (so its strides are free), B and C along their rows, and the
+//! chunk-sized matrices it is for lie in the first two caches. The tiles for packed weights, at the end, take a strip of
+//! [`Simd::TILE_ROWS`] packed rows of A over the whole inner dimension (the loops of BLIS, ACM TOMS 41(3), without the
+//! blocks that only large products need); [`super::matrix`] calls them.
 
 use super::matrix::PANEL;
 use super::simd::Simd;

@@ -21,7 +21,7 @@ use crate::cpu::pool::SharedMut;
 use chunk::Chunk;
 
 /// C, positions of a chunk.
-pub const CHUNK: usize = 64;
+pub const CHUNK: usize = crate::cpu::chunk::CHUNK;
 
 /// The extents of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

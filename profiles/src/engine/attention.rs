@@ -121,28 +121,23 @@ impl Attention {
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Cache>,
     ) {
-        let (stride, width) = (self.input.outputs(), self.output.inputs());
-        let rows = h.len() / self.input.inputs();
-        let mut p = on.scratch.take(rows * stride);
-        let mut mixed = on.scratch.take(rows * width);
-        self.input.apply(on.pool, h, &mut p);
-        for ((p, mixed), cache) in p
-            .chunks_exact_mut(tokens * stride)
-            .zip(mixed.chunks_exact_mut(tokens * width))
-            .zip(states)
-        {
-            cache.rotations.extend_to(cache.position + tokens);
-            self.norm_and_rotate(on, p, cache);
-            if tokens == 1 {
-                self.decode(on, p, mixed, cache);
-            } else {
-                self.prefill(on, p, tokens, mixed, cache);
-            }
-            cache.position += tokens;
-        }
-        self.output.apply_add(on.pool, &mixed, x);
-        on.scratch.give(p);
-        on.scratch.give(mixed);
+        on.mix_sequences(
+            (&self.input, &self.output),
+            h,
+            tokens,
+            x,
+            states,
+            |on, p, mixed, cache| {
+                cache.rotations.extend_to(cache.position + tokens);
+                self.norm_and_rotate(on, p, cache);
+                if tokens == 1 {
+                    self.decode(on, p, mixed, cache);
+                } else {
+                    self.prefill(on, p, tokens, mixed, cache);
+                }
+                cache.position += tokens;
+            },
+        );
     }
 
     /// The heads of q and k in p `[T, (H + 2 H_kv)·K]`, in place.

@@ -105,19 +105,16 @@ impl Delta {
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Recurrent>,
     ) {
-        let (stride, width) = (self.input.outputs(), self.output.inputs());
-        let rows = h.len() / self.input.inputs();
-        let mut p = on.scratch.take(rows * stride);
-        let mut mixed = on.scratch.take(rows * width);
-        self.input.apply(on.pool, h, &mut p);
-        for ((p, mixed), state) in
-            p.chunks_exact(tokens * stride).zip(mixed.chunks_exact_mut(tokens * width)).zip(states)
-        {
-            self.mix(on, p, tokens, mixed, state);
-        }
-        self.output.apply_add(on.pool, &mixed, x);
-        on.scratch.give(p);
-        on.scratch.give(mixed);
+        on.mix_sequences(
+            (&self.input, &self.output),
+            h,
+            tokens,
+            x,
+            states,
+            |on, p, mixed, state| {
+                self.mix(on, p, tokens, mixed, state);
+            },
+        );
     }
 
     /// mixed `[T, H·V]` from p `[T, stride]` of one sequence.

@@ -1,6 +1,6 @@
 //! Buffers that are used again: a decode step allocates nothing once it is warm.
 
-use kernels::cpu::Pool;
+use kernels::cpu::{Matrix, Pool};
 
 /// What a layer computes with.
 pub(crate) struct Run<'a> {
@@ -8,6 +8,36 @@ pub(crate) struct Run<'a> {
     pub(crate) pool: &'a Pool,
     /// The buffers.
     pub(crate) scratch: &'a mut Scratch,
+}
+
+impl Run<'_> {
+    /// The frame of every mixer: x `[B·T, d]` += output(mix(input(h))), `mix` called for each of the B sequences with
+    /// its input projection `[T, input's outputs]`, what it must write `[T, output's inputs]`, and its state.
+    pub(crate) fn mix_sequences<'s, S: 's>(
+        &mut self,
+        (input, output): (&Matrix, &Matrix),
+        h: &[f32],
+        tokens: usize,
+        x: &mut [f32],
+        states: impl Iterator<Item = &'s mut S>,
+        mut mix: impl FnMut(&mut Run<'_>, &mut [f32], &mut [f32], &mut S),
+    ) {
+        let (stride, width) = (input.outputs(), output.inputs());
+        let rows = h.len() / input.inputs();
+        let mut p = self.scratch.take(rows * stride);
+        let mut mixed = self.scratch.take(rows * width);
+        input.apply(self.pool, h, &mut p);
+        for ((p, mixed), state) in p
+            .chunks_exact_mut(tokens * stride)
+            .zip(mixed.chunks_exact_mut(tokens * width))
+            .zip(states)
+        {
+            mix(self, p, mixed, state);
+        }
+        output.apply_add(self.pool, &mixed, x);
+        self.scratch.give(p);
+        self.scratch.give(mixed);
+    }
 }
 
 /// Buffers, largest last.
