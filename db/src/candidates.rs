@@ -118,6 +118,9 @@ impl Store {
             values: BTreeMap::new(),
             whole: BTreeMap::new(),
             curve: Vec::new(),
+            retrieval: row::retrieval(row).map_err(|error| {
+                self.corrupt(format!("the retrieval of candidate {number}"), error)
+            })?,
             seed: row.try_get::<i64, _>("seed").map_err(sql)?.cast_unsigned(),
             tokens: row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned(),
             train_seconds: row.try_get("train_seconds").map_err(sql)?,
@@ -139,10 +142,12 @@ pub(crate) async fn write(
     // Number, architecture, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
-         failed_attempts, tokens, train_seconds, checkpoint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         failed_attempts, tokens, train_seconds, checkpoint, retrieval) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (campaign_id, number) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
          log = excluded.log, failed_attempts = excluded.failed_attempts, tokens = excluded.tokens, \
-         train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint RETURNING id",
+         train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint, retrieval = excluded.retrieval \
+         RETURNING id",
     )
     .bind(campaign_id)
     .bind(candidate.number)
@@ -158,6 +163,7 @@ pub(crate) async fn write(
     .bind(candidate.tokens.cast_signed())
     .bind(candidate.train_seconds)
     .bind(candidate.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()))
+    .bind(row::json(&candidate.retrieval))
     .fetch_one(&mut *connection)
     .await?;
     for table in [

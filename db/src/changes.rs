@@ -110,6 +110,12 @@ fn check(change: &Change) -> Result<(), DbError> {
             for (tokens, loss) in &candidate.curve {
                 finite(|| format!("the loss of candidate {number} at {tokens} tokens"), *loss)?;
             }
+            for (pairs, snr) in candidate.retrieval.iter().flat_map(|layer| &layer.snr) {
+                finite(
+                    || format!("the retrieval SNR of candidate {number} at {pairs} pairs"),
+                    *snr,
+                )?;
+            }
         }
         Change::Progress { progress, seconds } => {
             finite(|| format!("the training time of candidate {}", progress.number), *seconds)?;

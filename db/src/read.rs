@@ -179,6 +179,7 @@ impl From<search::campaign::Candidate> for Candidate {
             decode_whole: row.whole.get("decode_us").cloned(),
             prefill_whole: row.whole.get("prefill_us").cloned(),
             curve: row.curve,
+            retrieval: row.retrieval,
             seed: row.seed,
             tokens: row.tokens,
             train_seconds: row.train_seconds,

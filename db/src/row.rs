@@ -6,6 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use search::campaign::CandidateState;
+use search::wire::LayerRetrieval;
 
 /// The columns `state`, `reason`, `log`.
 pub(crate) fn state_columns(state: &CandidateState) -> (&'static str, Option<&str>, Option<&str>) {
@@ -44,6 +45,15 @@ pub(crate) fn timing(row: &SqliteRow) -> Result<Timing, sqlx::Error> {
         other_load: row.try_get("other_load")?,
         kernels: row.try_get("kernels")?,
     })
+}
+
+/// The column `retrieval`; empty in a file that an older version wrote and a viewer has opened.
+pub(crate) fn retrieval(row: &SqliteRow) -> Result<Vec<LayerRetrieval>, String> {
+    match row.try_get::<String, _>("retrieval") {
+        Ok(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+        Err(sqlx::Error::ColumnNotFound(_)) => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub(crate) fn json(value: &impl Serialize) -> String {

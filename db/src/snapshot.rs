@@ -6,7 +6,7 @@ use search::Architecture;
 use search::architecture::ArchitectureId;
 use search::config::LatencyConfig;
 use search::latency::Timing;
-use search::wire::Value;
+use search::wire::{LayerRetrieval, Value};
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +78,8 @@ pub struct Candidate {
     pub prefill_whole: Option<Timing>,
     /// Training loss against tokens, (tokens, nats per token); grows while it trains.
     pub curve: Vec<(u64, f64)>,
+    /// How well each layer's memory reads back what it stored; empty until done, or when the trainer does not say.
+    pub retrieval: Vec<LayerRetrieval>,
     /// Seed of its training.
     pub seed: u64,
     /// Tokens trained on so far.

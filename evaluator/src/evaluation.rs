@@ -12,6 +12,7 @@ use search::wire::{Evaluate, Evaluation, Progress, Value};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
+use crate::retrieval::{SEQUENCES, retrieval};
 use crate::scale::scaled;
 use crate::schedule::{steps_of, tokens_per_step};
 use crate::tasks::{self, Score, Task};
@@ -55,6 +56,7 @@ pub fn evaluate(
         seconds: 0.0,
         checkpoint: None,
         curve: Vec::new(),
+        retrieval: Vec::new(),
     };
     // A task is learnt anew on each rung, for its share of the tokens.
     let share = match proxies.corpus {
@@ -79,7 +81,12 @@ pub fn evaluate(
     }
     let mut base = Vec::new();
     for (task, config) in proxies.tasks.iter().zip(&trainings) {
-        let scores = learn(task, &architecture, config, request.seed, stop, &mut meter)?;
+        let learner = learn(task, &architecture, config, request.seed, stop, &mut meter)?;
+        let scores = scores(task, &learner, request.seed, stop)?;
+        if evaluation.retrieval.is_empty() {
+            let (inputs, _) = task.test_batch(request.seed, SEQUENCES as u64);
+            evaluation.retrieval = retrieval(learner.model(), &inputs);
+        }
         base.push((task.config(), scores[0]));
         evaluation.values.extend(tasks::values(task.config(), &scores));
     }
@@ -120,6 +127,7 @@ fn text(
     evaluation.values = values(&validation, corpus);
     evaluation.tokens = training.tokens();
     evaluation.curve = training.curve();
+    evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
     evaluation.checkpoint = proxies.checkpoints.map(|folder| {
         let id = request.architecture.id();
         folder.join(format!("{id}-seed{}-{}.safetensors", request.seed, training.tokens()))
@@ -130,7 +138,7 @@ fn text(
     Ok(())
 }
 
-/// Learns a task from the start. The score at training length comes first.
+/// Learns a task from the start.
 fn learn(
     task: &Task,
     architecture: &Architecture,
@@ -138,7 +146,7 @@ fn learn(
     seed: u64,
     stop: &dyn Fn() -> bool,
     meter: &mut Meter<'_>,
-) -> Result<Vec<Score>> {
+) -> Result<Learner> {
     let mut learner = Learner::new(&task.architecture(architecture)?, config, seed)?;
     for step in 0..steps_of(config, config.tokens) {
         if stop() {
@@ -148,9 +156,19 @@ fn learn(
         let loss = learner.step(&inputs, &targets)?;
         meter.step(tokens_per_step(config), loss);
     }
+    Ok(learner)
+}
+
+/// The score at training length, then those at the longer ones.
+fn scores(
+    task: &Task,
+    learner: &Learner,
+    seed: u64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Score>> {
     std::iter::once(1)
         .chain(task.config().extrapolate.iter().copied())
-        .map(|multiple| task.score(&learner, seed, multiple, stop))
+        .map(|multiple| task.score(learner, seed, multiple, stop))
         .collect()
 }
 

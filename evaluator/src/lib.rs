@@ -14,6 +14,7 @@ pub mod evaluation;
 mod files;
 pub mod learner;
 pub mod optimizer;
+mod retrieval;
 pub mod sampler;
 pub mod scale;
 pub mod schedule;

@@ -154,6 +154,12 @@ impl Task {
         tensors(indices.map(|index| self.example(seed, Part::Training, index, length)))
     }
 
+    /// Inputs and targets of the first `sequences` of the test, both `[B, T]`.
+    pub fn test_batch(&self, seed: u64, sequences: u64) -> (Tensor, Tensor) {
+        let length = self.config.sequence_length as usize;
+        tensors((0..sequences).map(|index| self.example(seed, Part::Test, index, length)))
+    }
+
     /// Accuracy on the test at `multiple` times the training length.
     ///
     /// # Errors

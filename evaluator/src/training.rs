@@ -5,6 +5,7 @@ use std::path::Path;
 use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
+use tch::Tensor;
 
 use crate::checkpoint::{self, Origin};
 use crate::corpus::Corpus;
@@ -101,6 +102,11 @@ impl<'a> Training<'a> {
             self.steps(),
             stop,
         )
+    }
+
+    /// Up to `sequences` sequences of held-out text, `[B, T]`.
+    pub fn held_out(&self, sequences: i64) -> Tensor {
+        validation::held_out(self.corpus, u64::from(self.config.sequence_length), sequences as u64)
     }
 
     /// Optimiser steps done.

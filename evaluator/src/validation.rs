@@ -65,6 +65,12 @@ pub(crate) fn validate(
     Ok(Validation { loss, standard_error, tokens: losses.len() as u64 * length })
 }
 
+/// Up to `sequences` of the validation sequences, `[B, T]`.
+pub(crate) fn held_out(corpus: &Corpus, length: u64, sequences: u64) -> Tensor {
+    let starts = starts(corpus.validation.len(), length, sequences * length);
+    corpus.validation.windows(&starts, length)
+}
+
 /// The mean loss of each window `[B, T + 1]`, in nats per token: `[B]`.
 fn sequence_losses(model: &Model, windows: &Tensor) -> Result<Tensor> {
     let (inputs, targets) = inputs_and_targets(windows);

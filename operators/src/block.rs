@@ -7,6 +7,7 @@ use crate::OperatorError;
 use crate::ffn::Ffn;
 use crate::mixer::{self, Mixer, MixerState};
 use crate::ops::norm::rms_norm;
+use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
 /// A built layer.
@@ -53,6 +54,13 @@ impl Block {
             x = &x + ffn.forward(&rms_norm(&x, norm));
         }
         x
+    }
+
+    /// The mixer's [`Retrieval`] after the first n positions of x `[B, T, d]`, for each of `positions`.
+    pub(crate) fn retrieval(&self, x: &Tensor, positions: &[i64]) -> Option<Vec<Retrieval>> {
+        let (norm, mixer) = self.mixer.as_ref()?;
+        let x = rms_norm(x, norm);
+        Some(positions.iter().map(|&n| mixer.retrieval(&x.narrow(1, 0, n))).collect())
     }
 
     pub(crate) fn state(&self, batch: i64) -> Option<MixerState> {

@@ -14,6 +14,7 @@ use search::tensors::mixer_tensors;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::OperatorError;
+use crate::retrieval::Retrieval;
 use crate::weights::{Variable, Weights, all_taken, create};
 
 /// A built token mixer. It reads the normed hidden state and returns what is added to the residual stream.
@@ -27,6 +28,9 @@ pub trait Mixer: Debug + Send {
 
     /// The state before the first position.
     fn state(&self, batch: i64) -> MixerState;
+
+    /// What reading every stored key gives after all positions of x `[B, T, d]`: a diagnosis, not a part of the model.
+    fn retrieval(&self, x: &Tensor) -> Retrieval;
 }
 
 /// What a mixer remembers between positions.

@@ -10,6 +10,7 @@ use crate::OperatorError;
 use crate::block::Block;
 use crate::mixer::MixerState;
 use crate::ops::norm::rms_norm;
+use crate::retrieval::Retrieval;
 use crate::weights::{Variable, Weights, all_taken, create};
 
 /// A language model: tokens in, logits of the next token out.
@@ -88,6 +89,20 @@ impl Model {
     /// The state before the first token, on the device and in the precision of the weights.
     pub fn state(&self, batch: i64) -> State {
         State { layers: self.blocks.iter().map(|block| block.state(batch)).collect() }
+    }
+
+    /// What each layer's memory gives back of what it stored in the first n positions of `tokens` `[B, T]` (int64), for
+    /// each n of `positions`; nothing for a layer without mixer.
+    pub fn retrieval(&self, tokens: &Tensor, positions: &[i64]) -> Vec<Option<Vec<Retrieval>>> {
+        tch::no_grad(|| {
+            let mut x = self.embed(tokens);
+            let mut layers = Vec::with_capacity(self.blocks.len());
+            for block in &self.blocks {
+                layers.push(block.retrieval(&x, positions));
+                x = block.forward(x, None);
+            }
+            layers
+        })
     }
 
     /// Every trainable tensor, in the order of [`tensors`].

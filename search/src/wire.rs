@@ -185,6 +185,19 @@ pub struct Evaluation {
     /// Training loss against tokens, (tokens, nats per token).
     #[serde(default)]
     pub curve: Vec<(u64, f64)>,
+    /// How well each layer's memory reads back what it stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retrieval: Vec<LayerRetrieval>,
+}
+
+/// The retrieval SNR of one layer's memory (arXiv 2505.19488): the power of the value that is read with its key over the
+/// power of what other pairs add to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRetrieval {
+    /// Index of the layer, from 0.
+    pub layer: u32,
+    /// The SNR against the number of stored pairs, (pairs, SNR), pairs rising.
+    pub snr: Vec<(u32, f64)>,
 }
 
 /// The end of a measurement that worked.
@@ -278,6 +291,9 @@ impl Reply {
                 }
                 for (tokens, loss) in &evaluation.curve {
                     finite(&format!("the loss at {tokens} tokens"), *loss)?;
+                }
+                for (pairs, snr) in evaluation.retrieval.iter().flat_map(|layer| &layer.snr) {
+                    not_negative(&format!("the retrieval SNR of {pairs} pairs"), *snr)?;
                 }
                 not_negative("seconds", evaluation.seconds)
             }

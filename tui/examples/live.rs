@@ -84,6 +84,7 @@ fn row(candidate: snapshot::Candidate) -> Candidate {
             .filter_map(|(name, t)| Some((name.to_owned(), t?)))
             .collect::<BTreeMap<_, _>>(),
         curve: candidate.curve,
+        retrieval: candidate.retrieval,
         seed: candidate.seed,
         tokens: candidate.tokens,
         train_seconds: candidate.train_seconds,

@@ -9,4 +9,5 @@ pub mod browse;
 pub mod drawing;
 pub mod plot;
 pub mod quantity;
+pub mod retrieval;
 pub mod theme;

@@ -48,6 +48,7 @@ async fn what_is_written_is_read_again() {
     assert_eq!(snapshot.candidates[0].values, written[0].values);
     assert_eq!(snapshot.candidates[0].decode_whole.as_ref(), written[0].whole.get("decode_us"));
     assert_eq!(snapshot.candidates[0].curve, written[0].curve);
+    assert_eq!(snapshot.candidates[0].retrieval, written[0].retrieval);
     assert_eq!(snapshot.candidates[0].id, written[0].architecture.id());
 
     // The same after the file was closed and opened again.

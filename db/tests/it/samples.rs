@@ -8,7 +8,7 @@ use search::Architecture;
 use search::campaign::{Candidate, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::{Conditions, Dtype, LatencyEntry, LatencyKey, Phase, Timing, parts};
-use search::wire::Value;
+use search::wire::{LayerRetrieval, Value};
 
 /// An empty folder of this name, for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
@@ -62,6 +62,7 @@ pub(crate) fn proposed(number: u32) -> Candidate {
         )]),
         whole: BTreeMap::new(),
         curve: Vec::new(),
+        retrieval: Vec::new(),
         seed: 7,
         tokens: 0,
         train_seconds: 0.0,
@@ -77,6 +78,7 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
     candidate.values.insert("decode_us".to_owned(), value(decode_us));
     candidate.whole.insert("decode_us".to_owned(), timing(decode_us * 1.02));
     candidate.curve = vec![(1024, 5.5), (2048, 4.25), (1 << 40, 1.0)];
+    candidate.retrieval = vec![LayerRetrieval { layer: 0, snr: vec![(2, 17.5), (1000, 0.25)] }];
     candidate.tokens = 1 << 40;
     candidate.train_seconds = 12.25;
     candidate.checkpoint = Some("/data/checkpoint.safetensors".into());

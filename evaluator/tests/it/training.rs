@@ -158,6 +158,8 @@ fn an_evaluation_reports_values_with_errors() {
     assert!((bits.mean - loss.mean / std::f64::consts::LN_2).abs() < 1e-9);
     assert!(bits.standard_error.unwrap() > 0.0);
     assert_eq!(evaluation.curve.last().unwrap().0, 990);
+    let [layer] = &evaluation.retrieval[..] else { panic!("one layer has a mixer") };
+    assert!(layer.layer == 0 && layer.snr.iter().all(|&(pairs, snr)| pairs >= 2 && snr > 0.0));
     let last = heard.last().expect("the last step is always reported");
     assert_eq!((last.step, last.tokens, last.tokens_total), (10, 990, 990));
 }

@@ -6,6 +6,7 @@ use tch::Tensor;
 use super::{Cache, Mixer, MixerState};
 use crate::OperatorError;
 use crate::ops::{attention, norm, parts, rope};
+use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
 /// What full and sliding-window attention share: everything but the window.
@@ -81,6 +82,12 @@ impl Projections {
         o.transpose(1, 2).reshape([b, t, self.heads * self.width]).linear(&self.o, None::<&Tensor>)
     }
 
+    /// Every key asks, as a query would, the last `window` keys (none: all).
+    pub(super) fn retrieval(&self, x: &Tensor, window: Option<i64>) -> Retrieval {
+        let (_, k, v) = self.heads(x, 0);
+        Retrieval { weights: attention::read_back(&k, window), values: v }
+    }
+
     pub(super) fn cache(&self, batch: i64) -> Cache {
         Cache::new(batch, self.kv_heads, self.width, (self.k.kind(), self.k.device()))
     }
@@ -107,5 +114,9 @@ impl Mixer for FullAttention {
 
     fn state(&self, batch: i64) -> MixerState {
         MixerState::Cache(self.0.cache(batch))
+    }
+
+    fn retrieval(&self, x: &Tensor) -> Retrieval {
+        self.0.retrieval(x, None)
     }
 }

@@ -10,6 +10,7 @@ use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::delta_rule::DeltaRule;
 use crate::ops::{self, norm, short_conv, wide};
+use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
 /// A member of the delta family.
@@ -190,6 +191,11 @@ impl Mixer for Delta {
             channels,
             options,
         ))
+    }
+
+    fn retrieval(&self, x: &Tensor) -> Retrieval {
+        let (rule, _) = self.inputs(x, |x, taps| short_conv::conv_silu(x, taps, None, None));
+        rule.retrieval()
     }
 }
 

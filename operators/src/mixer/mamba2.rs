@@ -8,6 +8,7 @@ use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::linear_attention::LinearAttention;
 use crate::ops::{norm, parts, short_conv, wide};
+use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
 /// The layer; I = heads · head width is its inner width.
@@ -108,5 +109,10 @@ impl Mixer for Mamba2 {
         let memory = [batch, self.heads, self.state_width, self.head_width];
         let options = (wide(self.input.kind()), self.input.device());
         MixerState::Recurrent(Recurrent::new(memory, self.inner() + 2 * self.state_width, options))
+    }
+
+    fn retrieval(&self, x: &Tensor) -> Retrieval {
+        let conv = |x: &Tensor| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), None);
+        self.inputs(x, conv).0.retrieval()
     }
 }

@@ -7,6 +7,7 @@ use super::attention::Projections;
 use super::{Mixer, MixerState};
 use crate::OperatorError;
 use crate::ops::attention;
+use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
 /// Softmax attention over the last `window` positions, self included.
@@ -42,5 +43,9 @@ impl Mixer for SlidingWindow {
 
     fn state(&self, batch: i64) -> MixerState {
         MixerState::Cache(self.projections.cache(batch))
+    }
+
+    fn retrieval(&self, x: &Tensor) -> Retrieval {
+        self.projections.retrieval(x, Some(self.window))
     }
 }

@@ -46,6 +46,18 @@ pub fn windowed(q: &Tensor, k: &Tensor, v: &Tensor, window: i64) -> Tensor {
     o.transpose(0, 1).reshape([b, h, n * block, value_width]).narrow(2, 0, t)
 }
 
+/// The weights that a query equal to each stored key gives to the stored values: k `[B, H_kv, N, K]` → `[B, H_kv, N, N]`,
+/// zero for keys that have left the window.
+pub(crate) fn read_back(k: &Tensor, window: Option<i64>) -> Tensor {
+    let (n, width) = (k.size()[2], k.size()[3]);
+    let mut scores = k.matmul(&k.transpose(-1, -2)) * (width as f64).powf(-0.5);
+    if let Some(gone) = window.map(|window| n - window).filter(|gone| *gone > 0) {
+        let _ = scores.narrow(-1, 0, gone).fill_(f64::NEG_INFINITY);
+    }
+    scores = scores.softmax(-1, scores.kind());
+    scores
+}
+
 /// What each block may see, `[N, 1, block, (reach + 1)·block]`.
 fn mask(window: i64, block: i64, reach: i64, past: i64, n: i64, device: Device) -> Tensor {
     let int = (Kind::Int64, device);

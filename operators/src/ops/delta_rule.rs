@@ -15,6 +15,8 @@ mod kernel;
 
 use tch::Tensor;
 
+use crate::retrieval::{Retrieval, unit_values};
+
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
 
 /// The inputs of the rule, for T positions.
@@ -95,6 +97,18 @@ impl DeltaRule {
         let o = since_start(q).matmul(&Tensor::stack(&starts, 0))
             + scores.matmul(&Tensor::stack(&differences, 0));
         (from_chunks(&o, b, t).to_kind(self.v.kind()), s.reshape([b, h, key_width, value_width]))
+    }
+
+    /// What reading with every key gives after the last position. The state is linear in the values, so storing unit
+    /// vectors in their place shows the weight of each.
+    pub fn retrieval(&self) -> Retrieval {
+        let v = unit_values(&self.v);
+        let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
+        let (log_decay, beta) =
+            (self.log_decay.as_ref().map(Tensor::shallow_clone), self.beta.shallow_clone());
+        let (_, state) = Self { q, k, v, log_decay, beta, scale: 1.0 }.chunked(None); // [B, H, K, N]
+        let keys = self.k.to_kind(state.kind()).transpose(1, 2); // [B, H, N, K]
+        Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors, with which the chunked form is compared and a single token

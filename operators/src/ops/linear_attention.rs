@@ -6,6 +6,8 @@
 
 use tch::Tensor;
 
+use crate::retrieval::{Retrieval, unit_values};
+
 use super::{CHUNK, future, pad_end, wide};
 
 /// The inputs of the rule, for T positions.
@@ -67,6 +69,16 @@ impl LinearAttention {
             .reshape([b, n * c, h, value_width])
             .narrow(1, 0, t);
         (o.to_kind(self.v.kind()), s.transpose(1, 2))
+    }
+
+    /// What reading with every key gives after the last position, as [`super::delta_rule::DeltaRule::retrieval`].
+    pub fn retrieval(&self) -> Retrieval {
+        let v = unit_values(&self.v);
+        let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
+        let log_decay = self.log_decay.shallow_clone();
+        let (_, state) = Self { q, k, v, log_decay }.chunked(None); // [B, H, K, N]
+        let keys = self.k.to_kind(state.kind()).unsqueeze(1); // [B, 1, N, K]
+        Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors. `state` as in [`Self::chunked`].

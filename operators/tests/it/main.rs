@@ -8,4 +8,5 @@ mod kernel;
 mod log_linear;
 mod model;
 mod names;
+mod retrieval;
 mod support;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::architecture::Architecture;
 use crate::latency::Timing;
-use crate::wire::Value;
+use crate::wire::{LayerRetrieval, Value};
 
 /// One architecture of a campaign with all that is known of it. This is what the store keeps and gives back.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Candidate {
     pub whole: BTreeMap<String, Timing>,
     /// Training loss against tokens, (tokens, nats per token).
     pub curve: Vec<(u64, f64)>,
+    /// How well each layer's memory reads back what it stored, of the proxy as it was last evaluated.
+    pub retrieval: Vec<LayerRetrieval>,
     /// Seed of its training.
     pub seed: u64,
     /// Tokens trained on so far.

@@ -194,6 +194,7 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         if !evaluation.curve.is_empty() {
             row.curve = evaluation.curve;
         }
+        row.retrieval = evaluation.retrieval;
         commands.push(Command::Save(row.clone()));
     }
 
@@ -208,6 +209,10 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite())
         {
             return Err("the result's seconds and curve must be finite".to_owned());
+        }
+        if evaluation.retrieval.iter().flat_map(|layer| &layer.snr).any(|(_, snr)| !snr.is_finite())
+        {
+            return Err("the result's retrieval SNR must be finite".to_owned());
         }
         let known = &self.rows[&number].values;
         match self
@@ -473,6 +478,7 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 failed_attempts: 0,
                 whole: BTreeMap::new(),
                 curve: Vec::new(),
+                retrieval: Vec::new(),
                 seed: self.settings.seed,
                 tokens: 0,
                 train_seconds: 0.0,

@@ -89,6 +89,7 @@ fn result(id: u64, bits_per_byte: f64) -> Event {
         seconds: 1.0,
         checkpoint: None,
         curve: Vec::new(),
+        retrieval: Vec::new(),
     })
 }
 

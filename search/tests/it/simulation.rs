@@ -265,6 +265,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
             seconds: 1.0,
             checkpoint: None,
             curve: vec![(evaluate.tokens, loss)],
+            retrieval: Vec::new(),
         })
     };
     let luck = chance(&format!("{name} attempt {}", evaluate.attempt));

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, Part, Phase, Timing};
 use search::wire::{
-    Configure, Evaluate, Evaluation, Hello, Measure, MeasureWhole, Measured, PROTOCOL, Progress,
-    Refusal, Reply, Request, Value,
+    Configure, Evaluate, Evaluation, Hello, LayerRetrieval, Measure, MeasureWhole, Measured,
+    PROTOCOL, Progress, Refusal, Reply, Request, Value,
 };
 
 use crate::strategies;
@@ -97,8 +97,9 @@ fn reply() -> impl Strategy<Value = Reply> {
         number(),
         any::<bool>(),
         prop::collection::vec((any::<u64>(), number()), 0..4),
+        prop::collection::vec((any::<u32>(), number()), 0..4),
     )
-        .prop_map(|(id, values, tokens, seconds, kept, curve)| {
+        .prop_map(|(id, values, tokens, seconds, kept, curve, snr)| {
             let checkpoint = kept.then(|| PathBuf::from("1.safetensors"));
             Reply::Result(Evaluation {
                 id,
@@ -108,6 +109,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                 seconds,
                 checkpoint,
                 curve,
+                retrieval: vec![LayerRetrieval { layer: 3, snr }],
             })
         });
     let timing = (any::<u64>(), number(), number(), any::<u32>(), number(), ".*").prop_map(
@@ -261,6 +263,7 @@ fn a_worker_cannot_send_what_is_not_finite() {
             seconds: 1.0,
             checkpoint: None,
             curve: vec![],
+            retrieval: vec![],
         });
         let error = result.to_line().expect_err("not finite");
         assert!(error.reason.contains("bits_per_byte must be finite"), "{error}");

@@ -13,6 +13,7 @@ use super::table::standing;
 use super::trace::Trace;
 use crate::drawing::Drawing;
 use crate::quantity;
+use crate::retrieval;
 use crate::theme::Theme;
 
 /// Lines of the log that a failed candidate left.
@@ -65,7 +66,10 @@ pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
         curve(state, candidate, campaign, above, buffer);
         log(state, candidate, below, buffer);
     } else {
-        curve(state, candidate, campaign, Rect { height: rest.height.min(16), ..rest }, buffer);
+        let (above, rest) = cut(rest, rest.height.min(16));
+        curve(state, candidate, campaign, above, buffer);
+        let (_, rest) = cut(rest, 1);
+        memory(state, candidate, rest, buffer);
     }
     drawing(state, candidate, campaign).render(right, buffer);
 }
@@ -101,6 +105,22 @@ fn curve(
     if area.height >= 5 {
         Trace { candidate, tokens: campaign.tokens, theme: state.theme }.render(area, buffer);
     }
+}
+
+/// The retrieval SNR of the layers, as many as there is room for.
+fn memory(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {
+    let rows = retrieval::rows(candidate);
+    if rows.is_empty() || area.height < 3 {
+        return;
+    }
+    let mut lines = vec![Line::styled(retrieval::TITLE, state.theme.dim())];
+    lines.extend(rows.iter().enumerate().map(|(place, row)| {
+        let cells: Vec<String> = row.iter().skip(2).map(|cell| format!("{cell:>7}")).collect();
+        let name = format!("{:>5} {:<4}", row[0], row[1]);
+        let style = if place == 0 { state.theme.dim() } else { Style::new() };
+        Line::styled(name + &cells.concat(), style)
+    }));
+    write(&lines, area, buffer);
 }
 
 fn log(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use db::Store;
 use db::snapshot::{Candidate, CandidateState, Snapshot};
 use serde_json::json;
-use tui::{drawing, quantity};
+use tui::{drawing, quantity, retrieval};
 
 use super::{block_on, campaign_name, candidate, list, open};
 use crate::{report, words};
@@ -126,6 +126,12 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
     );
     text.push_str(drawn.trim_end());
     text.push('\n');
+    let memory = retrieval::rows(candidate);
+    if !memory.is_empty() {
+        let align = "r".to_owned() + "l" + &"r".repeat(memory[0].len() - 2);
+        text.extend(["\n", retrieval::TITLE, "\n"]);
+        text.push_str(&words::table(&align, &memory));
+    }
     if let CandidateState::Failed { log, .. } = &candidate.state
         && !log.trim().is_empty()
     {
@@ -197,6 +203,7 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "decode_whole": candidate.decode_whole,
         "prefill_whole": candidate.prefill_whole,
         "curve": candidate.curve,
+        "retrieval": candidate.retrieval,
         "seed": candidate.seed,
         "tokens": candidate.tokens,
         "train_seconds": candidate.train_seconds,

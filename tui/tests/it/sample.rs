@@ -6,7 +6,7 @@ use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot}
 use search::Architecture;
 use search::config::LatencyConfig;
 use search::latency::Timing;
-use search::wire::Value;
+use search::wire::{LayerRetrieval, Value};
 
 /// (origin, state, architecture after the head of the line, decode µs, bits per byte)
 type Row = (&'static str, &'static str, &'static str, f64, f64);
@@ -307,11 +307,21 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         decode_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 1.021)),
         prefill_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 70.1)),
         curve,
+        retrieval: if state == "done" { retrieval(number) } else { Vec::new() },
         seed: 7_000 + u64::from(number),
         tokens: (TOKENS as f64 * part) as u64,
         train_seconds: 11.4 * part,
         rank: None,
     }
+}
+
+/// Of the first two layers.
+fn retrieval(number: u32) -> Vec<LayerRetrieval> {
+    let layer = |layer: u32| {
+        let snr = |pairs: u32| f64::from(40 + number) / f64::from(pairs * (layer + 1));
+        LayerRetrieval { layer, snr: [2, 4, 8, 16, 32, 64].map(|n| (n, snr(n))).to_vec() }
+    };
+    vec![layer(0), layer(1)]
 }
 
 /// Peels fronts off the done candidates.
