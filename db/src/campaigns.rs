@@ -22,7 +22,7 @@ pub struct NewCampaign {
     pub evaluations: u32,
     /// Tokens of a full evaluation.
     pub tokens: u64,
-    /// The objectives, all minimised: names of values.
+    /// The objectives, see [`search::objective`].
     pub objectives: Vec<String>,
     /// What is timed, where, and the decode budget.
     pub latency: LatencyConfig,

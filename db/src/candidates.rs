@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::campaign::{Candidate, History, Progress};
 use search::latency::Timing;
+use search::subject::SubjectError;
 use search::wire::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
@@ -96,7 +97,7 @@ impl Store {
         let sql = |source| self.sql("reading the candidates", source);
         let number: u32 = row.try_get("number").map_err(sql)?;
         let text: String = row.try_get("architecture").map_err(sql)?;
-        let architecture = text.parse().map_err(|error| {
+        let subject = text.parse().map_err(|error: SubjectError| {
             self.corrupt(format!("the architecture of candidate {number}"), error)
         })?;
         let word: String = row.try_get("state").map_err(sql)?;
@@ -110,7 +111,7 @@ impl Store {
         })?;
         Ok(Candidate {
             number,
-            architecture,
+            subject,
             reference: row.try_get("reference").map_err(sql)?,
             origin: row.try_get("origin").map_err(sql)?,
             state,
@@ -139,7 +140,7 @@ pub(crate) async fn write(
     candidate: &Candidate,
 ) -> Result<u64, sqlx::Error> {
     let (state, reason, log) = row::state_columns(&candidate.state);
-    // Number, architecture, reference, origin and seed never change.
+    // Number, subject, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
          failed_attempts, tokens, train_seconds, checkpoint, retrieval) \
@@ -151,8 +152,8 @@ pub(crate) async fn write(
     )
     .bind(campaign_id)
     .bind(candidate.number)
-    .bind(candidate.architecture.to_string())
-    .bind(candidate.architecture.id().as_str())
+    .bind(candidate.subject.to_string())
+    .bind(candidate.subject.id().as_str())
     .bind(&candidate.reference)
     .bind(&candidate.origin)
     .bind(candidate.seed.cast_signed())

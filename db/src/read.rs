@@ -1,5 +1,6 @@
 //! Reading what viewers show.
 
+use search::objective;
 use search::pareto::{Objectives, ranks};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row};
@@ -164,8 +165,8 @@ impl From<search::campaign::Candidate> for Candidate {
         use search::campaign::CandidateState as State;
         Self {
             number: row.number,
-            id: row.architecture.id(),
-            architecture: row.architecture,
+            id: row.subject.id(),
+            subject: row.subject,
             reference: row.reference,
             origin: row.origin,
             state: match row.state {
@@ -196,7 +197,7 @@ fn rank(objectives: &[String], candidates: &mut [Candidate]) {
         .filter(|(_, candidate)| candidate.state == CandidateState::Done)
         .filter_map(|(place, candidate)| {
             let point =
-                objectives.iter().map(|name| candidate.values.get(name).map(|value| value.mean));
+                objectives.iter().map(|name| Some(objective::read(&candidate.values, name)?.mean));
             let point = Objectives::new(point.collect::<Option<Vec<f64>>>()?).ok()?;
             Some((place, point))
         })

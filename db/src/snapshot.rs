@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use search::Architecture;
 use search::architecture::ArchitectureId;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::subject::Subject;
 use search::wire::{LayerRetrieval, Value};
 
 /// A campaign at one moment.
@@ -30,7 +30,7 @@ pub struct Campaign {
     pub evaluations: u32,
     /// The seed of its proposals.
     pub seed: u64,
-    /// The objectives, all minimised: names of values, e.g. `bits_per_byte`, `decode_us`.
+    /// The objectives, see [`search::objective`], e.g. `bits_per_byte`, `decode_us`.
     pub objectives: Vec<String>,
     /// What is timed, where, and the decode budget.
     pub latency: LatencyConfig,
@@ -44,6 +44,16 @@ pub struct Campaign {
     pub config_toml: String,
 }
 
+/// How the text begins that stands in the place of the campaign file of a black box's campaign.
+pub const BLACK_BOX: &str = "# Made by `deltafront optimize`.\n";
+
+impl Campaign {
+    /// Whether its candidates are points of a black box, not stacks.
+    pub fn is_black_box(&self) -> bool {
+        self.config_toml.starts_with(BLACK_BOX)
+    }
+}
+
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CampaignState {
@@ -55,7 +65,7 @@ pub enum CampaignState {
     Finished,
 }
 
-/// One architecture of a campaign with all that is known of it.
+/// One subject of a campaign with all that is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// Number in the campaign, from 1, in the order of proposal.
@@ -63,7 +73,7 @@ pub struct Candidate {
     /// Identity.
     pub id: ArchitectureId,
     /// What it is.
-    pub architecture: Architecture,
+    pub subject: Subject,
     /// The name of the reference stack it is; none: proposed by the search.
     pub reference: Option<String>,
     /// How it was made, e.g. `random`, `mutation of 12: layer 3 mixer gdn → swa`.

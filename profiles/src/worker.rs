@@ -65,8 +65,11 @@ fn answer(profiler: &Profiler, line: &str) -> Option<Reply> {
         Ok(Request::Evaluate(request)) => {
             Some(failed(request.id, "deltafront-profile times, it does not train".to_owned()))
         }
+        Ok(Request::Eval(request)) => {
+            Some(failed(request.id, "deltafront-profile times, it does not evaluate".to_owned()))
+        }
         // A measurement takes seconds and is answered in order: there is nothing to give up.
-        Ok(Request::Stop { .. }) => None,
+        Ok(Request::Space { .. } | Request::Stop { .. }) => None,
         Err(error) => {
             eprintln!("deltafront-profile: a request does not parse: {error}: {line}");
             let id = serde_json::from_str::<serde_json::Value>(line).ok()?.get("id")?.as_u64()?;

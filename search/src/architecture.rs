@@ -112,6 +112,11 @@ impl ArchitectureId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The identity of what has this canonical text.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(blake3::hash(text.as_bytes()).to_hex()[..16].to_owned())
+    }
 }
 
 impl fmt::Display for ArchitectureId {
@@ -180,7 +185,7 @@ impl Architecture {
 
     /// The identity: equal architectures, and only they, have equal ids.
     pub fn id(&self) -> ArchitectureId {
-        ArchitectureId(blake3::hash(self.to_string().as_bytes()).to_hex()[..16].to_owned())
+        ArchitectureId::of_text(&self.to_string())
     }
 }
 

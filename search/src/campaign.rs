@@ -33,7 +33,9 @@ pub struct Settings {
     pub seed: u64,
     /// Candidates to train, successfully or not. Those dropped before training do not count.
     pub evaluations: u32,
-    /// Names of the values that span the front, all minimised, e.g. `bits_per_byte`, `decode_us`.
+    /// Whether a candidate that its worker calls infeasible counts as an evaluation: where trying is what costs.
+    pub refusals_count: bool,
+    /// The objectives, see [`crate::objective`], e.g. `bits_per_byte`, `decode_us`.
     pub objectives: Vec<String>,
     /// Tokens of a full evaluation.
     pub tokens: u64,
@@ -75,6 +77,13 @@ pub enum Event {
     Progress(wire::Progress),
     /// A training ended well.
     Result(wire::Evaluation),
+    /// A black box has given the values at a point; and the seconds that it took.
+    Values {
+        /// What it said.
+        values: wire::Values,
+        /// From request to reply.
+        seconds: f64,
+    },
     /// A timing of a part or of a whole model ended well.
     Timing(wire::Measured),
     /// The request cannot be done, and trying again would not help.
@@ -111,7 +120,7 @@ pub enum Command {
 pub enum Finish {
     /// All evaluations are done.
     Complete,
-    /// The space holds no further architecture within the limits.
+    /// The space holds nothing further within the limits.
     Exhausted {
         /// One sentence.
         reason: String,

@@ -1,11 +1,14 @@
 //! Spaces of plain parameters: categories, ordered choices, integers on a linear or logarithmic scale, some of them
 //! present only when another has certain values. What a black box is optimised over.
 
+use std::fmt;
+
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::proposals::{Domain, SearchRng};
+use crate::subject::Assignment;
 use crate::surrogate::Feature;
 
 /// One parameter.
@@ -28,12 +31,12 @@ pub enum ParameterKind {
     /// One of some choices without order.
     Categorical {
         /// The choices.
-        choices: Vec<String>,
+        choices: Vec<Setting>,
     },
     /// One of some choices in order.
     Ordinal {
         /// The choices, first to last.
-        choices: Vec<String>,
+        choices: Vec<Setting>,
     },
     /// A whole number.
     Integer {
@@ -58,7 +61,29 @@ pub struct Condition {
     /// Name of an earlier categorical or ordinal parameter.
     pub parameter: String,
     /// Its choices for which this parameter is present.
-    pub is: Vec<String>,
+    pub is: Vec<Setting>,
+}
+
+/// A value of a parameter: a word, a number or a truth value. A black box gets it as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Setting {
+    /// True or false.
+    Flag(bool),
+    /// Whole or not.
+    Number(serde_json::Number),
+    /// Text.
+    Word(String),
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Word(word) => f.write_str(word),
+        }
+    }
 }
 
 /// Why a list of parameters is no space.
@@ -300,7 +325,7 @@ impl Domain for ParameterSpace {
                 }
             }
             self.settle(&mut child);
-            let (from, to) = (self.value_text(point, index), self.value_text(&child, index));
+            let (from, to) = (self.setting(point, index), self.setting(&child, index));
             return Some((child, format!("{} {from} → {to}", parameter.name)));
         }
         None
@@ -372,15 +397,41 @@ impl Domain for ParameterSpace {
 }
 
 impl ParameterSpace {
-    /// The value of a parameter for people and for the black box.
-    pub fn value_text(&self, point: &[i64], index: usize) -> String {
+    /// The value of a parameter as the black box gets it.
+    pub fn setting(&self, point: &[i64], index: usize) -> Setting {
         match &self.parameters[index].kind {
             ParameterKind::Categorical { choices } | ParameterKind::Ordinal { choices } => {
                 choices[point[index] as usize].clone()
             }
             ParameterKind::Integer { .. } | ParameterKind::LogInteger { .. } => {
-                point[index].to_string()
+                Setting::Number(point[index].into())
             }
         }
+    }
+
+    /// The values of the parameters that are present.
+    pub fn assignment(&self, point: &[i64]) -> Assignment {
+        let present = (0..point.len()).filter(|&index| self.is_present(point, index));
+        let name = |index: usize| self.parameters[index].name.clone();
+        Assignment(present.map(|index| (name(index), self.setting(point, index))).collect())
+    }
+
+    /// The point with these values; none when they are not values of this space.
+    pub fn point_of(&self, assignment: &Assignment) -> Option<Vec<i64>> {
+        let mut point: Vec<i64> = self.parameters.iter().map(|p| bounds(&p.kind).0).collect();
+        for (name, setting) in &assignment.0 {
+            let index = self.parameters.iter().position(|p| p.name == *name)?;
+            let number = match &self.parameters[index].kind {
+                ParameterKind::Categorical { choices } | ParameterKind::Ordinal { choices } => {
+                    choices.iter().position(|choice| choice == setting)? as i64
+                }
+                ParameterKind::Integer { low, high } | ParameterKind::LogInteger { low, high } => {
+                    let Setting::Number(number) = setting else { return None };
+                    number.as_i64().filter(|number| (*low..=*high).contains(number))?
+                }
+            };
+            point[index] = number;
+        }
+        (self.assignment(&point) == *assignment).then_some(point)
     }
 }

@@ -5,6 +5,11 @@
 //! Every request that carries an `id` is answered by exactly one final reply with that `id`
 //! (`result`, `timing`, `infeasible` or `failed`), with any number of `progress` lines before it.
 //! A `configure` is answered only if it cannot be used: by `failed` with [`CONFIGURE_ID`].
+//!
+//! A black box is a worker that says nothing first: it is asked for its [`Request::Space`] and answers with
+//! [`Reply::Space`], then for values at points of it, one [`Request::Eval`] at a time, each answered by `values`,
+//! `infeasible` or `failed`. It may pass over requests that it does not know.
+//!
 //! End of input means: finish nothing, exit. A line that does not parse, a value that is not finite, silence beyond the
 //! timeout, or an exit counts as a failed attempt.
 
@@ -17,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
 use crate::latency::{Conditions, Part, Timing, is_zero};
+use crate::parameters::Parameter;
+use crate::subject::Assignment;
 
 /// The version of this protocol. A worker of another version is refused.
 pub const PROTOCOL: u32 = 1;
@@ -37,6 +44,13 @@ pub enum Request {
     Measure(Measure),
     /// Time a whole model, beside the sum of its parts.
     MeasureWhole(MeasureWhole),
+    /// Say what is to be optimised. For black boxes; the first line.
+    Space {
+        /// The version of the protocol, [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// Give the values at a point. For black boxes.
+    Eval(Eval),
     /// Give up the evaluation of this id; answered by `infeasible` with reason "stopped".
     Stop {
         /// The request to give up.
@@ -78,6 +92,19 @@ pub struct Evaluate {
     pub resume_from: Option<PathBuf>,
 }
 
+/// Give the values at a point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Eval {
+    /// Echoed in the reply.
+    pub id: u64,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// The parameters that are present, by name.
+    pub parameters: Assignment,
+    /// Seed for whatever the black box draws.
+    pub seed: u64,
+}
+
 /// Time one part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
@@ -116,6 +143,10 @@ pub enum Reply {
     Result(Evaluation),
     /// The end of a measurement that worked.
     Timing(Measured),
+    /// What a black box optimises.
+    Space(SpaceReply),
+    /// The values at a point.
+    Values(Values),
     /// The request cannot be done, and trying again would not help.
     Infeasible(Refusal),
     /// The request failed.
@@ -164,6 +195,88 @@ pub struct Value {
     /// Standard error of the mean, where the worker knows it; finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
+}
+
+/// What a black box optimises.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceReply {
+    /// Its parameters; a condition names an earlier one.
+    pub parameters: Vec<Parameter>,
+    /// One to four objectives.
+    pub objectives: Vec<ObjectiveSpec>,
+}
+
+/// An objective as a black box names it: its name alone, or with a direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ObjectiveSpec {
+    /// Minimised.
+    Name(String),
+    /// With its direction.
+    Directed {
+        /// The name of a value.
+        name: String,
+        /// Which way is better.
+        #[serde(default)]
+        direction: Direction,
+    },
+}
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Less.
+    #[default]
+    Minimize,
+    /// More.
+    Maximize,
+}
+
+impl ObjectiveSpec {
+    /// The name of its value.
+    pub fn value_name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::Directed { name, .. } => name,
+        }
+    }
+
+    /// The objective as campaigns name it, see [`crate::objective`].
+    pub fn objective(&self) -> String {
+        match self {
+            Self::Directed { name, direction: Direction::Maximize } => format!("-{name}"),
+            Self::Name(name) | Self::Directed { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// The values at a point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Values {
+    /// The request.
+    pub id: u64,
+    /// Every objective, and whatever else is worth keeping: a number, or a [`Value`] with its standard error.
+    #[serde(deserialize_with = "plain_or_measured")]
+    pub values: BTreeMap<String, Value>,
+}
+
+/// Numbers as values without a standard error.
+fn plain_or_measured<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Value>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a value is a number or {\"mean\": …, \"standard_error\": …}")]
+    enum Either {
+        Plain(f64),
+        Measured(Value),
+    }
+    let values: BTreeMap<String, Either> = Deserialize::deserialize(deserializer)?;
+    let value = |either| match either {
+        Either::Plain(mean) => Value { mean, standard_error: None },
+        Either::Measured(value) => value,
+    };
+    Ok(values.into_iter().map(|(name, either)| (name, value(either))).collect())
 }
 
 /// The end of an evaluation that worked.
@@ -277,18 +390,14 @@ impl Reply {
     /// The first number that is not finite or has an impossible sign.
     fn check(&self) -> Result<(), String> {
         match self {
-            Self::Hello(_) | Self::Infeasible(_) | Self::Failed(_) => Ok(()),
+            Self::Hello(_) | Self::Space(_) | Self::Infeasible(_) | Self::Failed(_) => Ok(()),
+            Self::Values(values) => check_values(&values.values),
             Self::Progress(progress) => {
                 finite("loss", progress.loss)?;
                 not_negative("tokens_per_second", progress.tokens_per_second)
             }
             Self::Result(evaluation) => {
-                for (name, value) in &evaluation.values {
-                    finite(name, value.mean)?;
-                    if let Some(error) = value.standard_error {
-                        not_negative(&format!("the standard error of {name}"), error)?;
-                    }
-                }
+                check_values(&evaluation.values)?;
                 for (tokens, loss) in &evaluation.curve {
                     finite(&format!("the loss at {tokens} tokens"), *loss)?;
                 }
@@ -322,6 +431,16 @@ impl Request {
     pub fn to_line(&self) -> Result<String, WireError> {
         serde_json::to_string(self).map_err(|error| WireError::of("", &error))
     }
+}
+
+fn check_values(values: &BTreeMap<String, Value>) -> Result<(), String> {
+    for (name, value) in values {
+        finite(name, value.mean)?;
+        if let Some(error) = value.standard_error {
+            not_negative(&format!("the standard error of {name}"), error)?;
+        }
+    }
+    Ok(())
 }
 
 fn finite(name: &str, value: f64) -> Result<(), String> {

@@ -63,7 +63,7 @@ fn row(candidate: snapshot::Candidate) -> Candidate {
     let whole = [("decode_us", candidate.decode_whole), ("prefill_us", candidate.prefill_whole)];
     Candidate {
         number: candidate.number,
-        architecture: candidate.architecture,
+        subject: candidate.subject,
         reference: candidate.reference,
         origin: candidate.origin,
         state: match candidate.state {

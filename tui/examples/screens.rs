@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
             stdout,
             "{}",
             drawing::to_text(
-                &snapshot.candidates[number - 1].architecture,
+                snapshot.candidates[number - 1].subject.stack().expect("the sample is of stacks"),
                 512,
                 width.min(70),
                 true

@@ -15,49 +15,65 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use db::{Run, Store};
-use search::Architecture;
 use search::campaign::{Finish, Settings};
 use search::config::LatencyConfig;
 use search::proposals::Proposer;
-use search::space::Space;
+use search::subject::Subjects;
 use search::wire::Hello;
 use tokio::sync::mpsc;
 
 pub(crate) use child::Process;
 use desk::Desk;
 use slot::{News, Slot};
-pub(crate) use slot::{ask, meet};
-pub(crate) use spec::{Program, Role, WorkerSpec};
+pub(crate) use slot::{ask, ask_space, meet};
+pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
 
 /// What a campaign needs to be driven.
-pub(crate) struct Job {
+pub(crate) struct Job<D: Subjects> {
     /// Its name in the store.
     pub(crate) name: String,
     /// What the state machine is asked, but for what only a profiler knows.
     pub(crate) settings: Settings,
     pub(crate) latency: LatencyConfig,
-    pub(crate) space: Space,
-    pub(crate) proposer: Proposer<Architecture>,
+    pub(crate) space: D,
+    pub(crate) proposer: Proposer<D::Point>,
     pub(crate) trainer: WorkerSpec,
     pub(crate) trainers: u32,
-    pub(crate) profiler: WorkerSpec,
-    /// Whether progress is drawn as bars.
-    pub(crate) bars: bool,
+    /// A black box has none.
+    pub(crate) profiler: Option<WorkerSpec>,
+    pub(crate) show: Show,
+}
+
+/// What is shown of a campaign at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Progress as bars.
+    Bars,
+    /// Plain lines.
+    Lines,
+    /// Nothing but trouble.
+    Nothing,
 }
 
 /// Runs the campaign to its end, or until it is stopped.
 ///
 /// # Errors
 /// When no worker can be had, or the store cannot be written. What was saved stays.
-pub(crate) async fn drive(store: &Store, run: &Run, mut job: Job) -> anyhow::Result<Finish> {
+pub(crate) async fn drive<D: Subjects + Clone>(
+    store: &Store,
+    run: &Run,
+    mut job: Job<D>,
+) -> anyhow::Result<Finish> {
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
     for index in 0..job.trainers as usize {
         slots.push(Slot::open(index, job.trainer.clone(), sender.clone()));
     }
-    slots.push(Slot::open(slots.len(), job.profiler.clone(), sender.clone()));
+    if let Some(profiler) = &job.profiler {
+        slots.push(Slot::open(slots.len(), profiler.clone(), sender.clone()));
+    }
 
     let hellos = tokio::select! {
         hellos = greet(&mut news, slots.len()) => hellos,
@@ -74,8 +90,8 @@ pub(crate) async fn drive(store: &Store, run: &Run, mut job: Job) -> anyhow::Res
             return Err(error);
         }
     };
-    let (profiler, trainers) =
-        hellos.split_last().expect("one hello for each slot, the profiler's last");
+    let (trainers, profiler) = hellos.split_at(job.trainers as usize);
+    let profiler = profiler.first();
     let mut desk = match Desk::open(store, run, &mut job, trainers, profiler, slots).await {
         Ok(desk) => desk,
         Err((error, slots)) => {
@@ -110,7 +126,7 @@ async fn greet(
 }
 
 /// A worker that cannot be used, as the program's own error.
-fn broken(reason: &str, log: &str) -> anyhow::Error {
+pub(crate) fn broken(reason: &str, log: &str) -> anyhow::Error {
     let reason = reason.trim_end();
     if log.trim().is_empty() {
         anyhow::anyhow!("{reason}")

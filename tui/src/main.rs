@@ -21,6 +21,7 @@ Examples:
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
+  deltafront optimize --command CMD    search for anything else that your command evaluates
 
 Exit codes: 0 done, 1 failure, 2 wrong command line, 130 interrupted (the campaign can go on).";
 
@@ -48,6 +49,8 @@ enum Command {
     Init(commands::init::Args),
     /// Search: propose, time, train; or go on with a campaign that was stopped.
     Run(commands::run::Args),
+    /// Optimise any discrete problem that a command of yours evaluates.
+    Optimize(commands::optimize::Args),
     /// Look at campaigns on a screen, live while they run.
     Browse(commands::browse::Args),
     /// List the campaigns in the database.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Init(args) => commands::init::run(&args),
         Command::Run(args) => commands::run::run(&db, &args),
+        Command::Optimize(args) => commands::optimize::run(&db, &args),
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),

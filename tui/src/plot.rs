@@ -19,7 +19,7 @@ pub use axis::{Axis, Tick};
 use canvas::Canvas;
 pub(crate) use dots::Dots;
 use scene::Scene;
-pub(crate) use scene::axes;
+pub use scene::axes;
 
 use crate::theme::Theme;
 use crate::{ansi, quantity};

@@ -7,6 +7,7 @@ use std::path::Path;
 use db::Store;
 use db::snapshot::{Campaign, Candidate, CandidateState, Snapshot};
 use search::latency::{Part, Phase, Timing, parts};
+use search::objective::{read, value_name};
 use tui::{plot, quantity};
 
 use crate::words;
@@ -19,7 +20,9 @@ pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Re
     let db = store.path();
     writeln!(stdout, "\nfiles")?;
     writeln!(stdout, "  {}  every candidate, value, curve and latency", db.display())?;
-    writeln!(stdout, "  {}  checkpoints and the workers' logs", shown_path(files))?;
+    let is_black_box = snapshot.campaign.is_black_box();
+    let kept = if is_black_box { "the workers' log" } else { "checkpoints and the workers' logs" };
+    writeln!(stdout, "  {}  {kept}", shown_path(files))?;
     let flag = db_flag(db);
     let program = words::program();
     let name = words::quoted(name);
@@ -80,7 +83,7 @@ pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Re
         return Ok(String::new());
     };
     let needed: HashSet<Part> =
-        snapshot.candidates.iter().flat_map(|row| parts(&row.architecture)).collect();
+        snapshot.candidates.iter().filter_map(|row| row.subject.stack()).flat_map(parts).collect();
     let config = &campaign.latency;
     let timings: Vec<Timing> = store
         .latencies()
@@ -168,14 +171,15 @@ fn headline(snapshot: &Snapshot) -> String {
     format!("campaign {}, {state}: {}\n", campaign.name, parts.join(", "))
 }
 
-/// A table of candidates, the fastest first, those without a latency last.
+/// A table of candidates, the cheapest first, those without a cost last.
 fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
-    let latency =
-        |c: &Candidate| c.values.get("decode_us").map_or(f64::INFINITY, |value| value.mean);
-    list.sort_by(|a, b| latency(a).total_cmp(&latency(b)).then(a.number.cmp(&b.number)));
-    let mut values: Vec<&str> = campaign.objectives.iter().map(String::as_str).collect();
+    let (cost, _) = plot::axes(&campaign.objectives);
+    let cost = |c: &Candidate| read(&c.values, &cost).map_or(f64::INFINITY, |value| value.mean);
+    list.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then(a.number.cmp(&b.number)));
+    let mut values: Vec<&str> = campaign.objectives.iter().map(|o| value_name(o)).collect();
+    let is_of_stacks = !campaign.is_black_box();
     for name in ["decode_us", "prefill_us", "parameters"] {
-        if !values.contains(&name) {
+        if is_of_stacks && !values.contains(&name) {
             values.push(name);
         }
     }
@@ -189,7 +193,7 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
             align.push('r');
         }
     }
-    heading.push("stack".to_owned());
+    heading.push(if is_of_stacks { "stack" } else { "parameters" }.to_owned());
     let mut rows = vec![heading];
     for candidate in &list {
         let mut row = vec![candidate.number.to_string(), mark(candidate)];
@@ -209,6 +213,10 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         let lines: Vec<String> =
             text.lines().map(|line| quantity::shortened(line, width)).collect();
         text = lines.join("\n") + "\n";
+    }
+    if !is_of_stacks {
+        text.push_str("●: on the front. ± is one standard error.\n");
+        return text;
     }
     text.push_str(
         "●: on the front, ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
@@ -258,7 +266,7 @@ fn mark(candidate: &Candidate) -> String {
 
 /// The stack in the room that a line leaves, or why there is nothing else to say of it.
 fn what(candidate: &Candidate) -> String {
-    let stack = quantity::shortened(&candidate.architecture.to_string(), 72);
+    let stack = quantity::shortened(&candidate.subject.words(), 72);
     let stack = match &candidate.reference {
         Some(name) => format!("{name}: {stack}"),
         None => stack,

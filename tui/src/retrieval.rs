@@ -19,7 +19,8 @@ pub fn rows(candidate: &Candidate) -> Vec<Vec<String>> {
     let headings = ["layer", ""].into_iter().map(str::to_owned);
     let mut rows = vec![headings.chain(columns.iter().map(u32::to_string)).collect()];
     for layer in layers {
-        let gene = candidate.architecture.layers().get(layer.layer as usize);
+        let gene =
+            candidate.subject.stack().and_then(|stack| stack.layers().get(layer.layer as usize));
         let kind =
             gene.and_then(|gene| gene.mixer.as_ref()).map_or("", |mixer| mixer.kind().name());
         let at = |pairs: &u32| {

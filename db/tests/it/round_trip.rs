@@ -49,7 +49,7 @@ async fn what_is_written_is_read_again() {
     assert_eq!(snapshot.candidates[0].decode_whole.as_ref(), written[0].whole.get("decode_us"));
     assert_eq!(snapshot.candidates[0].curve, written[0].curve);
     assert_eq!(snapshot.candidates[0].retrieval, written[0].retrieval);
-    assert_eq!(snapshot.candidates[0].id, written[0].architecture.id());
+    assert_eq!(snapshot.candidates[0].id, written[0].subject.id());
 
     // The same after the file was closed and opened again.
     let path = store.path().to_owned();
@@ -94,7 +94,7 @@ async fn an_event_is_written_whole_or_not_at_all() {
     let before = store.snapshot("one").await.unwrap();
     // The same architecture under another number: no architecture is in a campaign twice.
     let mut twin = proposed(3);
-    twin.architecture = proposed(1).architecture;
+    twin.subject = proposed(1).subject;
     let changes = [Change::Candidate(proposed(2)), event("x"), Change::Candidate(twin)];
     assert!(store.apply(&run, &changes).await.is_err());
     assert_eq!(store.snapshot("one").await.unwrap(), before);

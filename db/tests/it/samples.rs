@@ -8,6 +8,7 @@ use search::Architecture;
 use search::campaign::{Candidate, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::{Conditions, Dtype, LatencyEntry, LatencyKey, Phase, Timing, parts};
+use search::subject::Subject;
 use search::wire::{LayerRetrieval, Value};
 
 /// An empty folder of this name, for one test.
@@ -51,7 +52,7 @@ pub(crate) fn architecture(number: u32) -> Architecture {
 pub(crate) fn proposed(number: u32) -> Candidate {
     Candidate {
         number,
-        architecture: architecture(number),
+        subject: Subject::Stack(architecture(number)),
         reference: None,
         origin: "random".to_owned(),
         state: CandidateState::Proposed,

@@ -1,18 +1,18 @@
-//! One row of a campaign: an architecture with all that is known of it.
+//! One row of a campaign: a subject with all that is known of it.
 
 use std::collections::BTreeMap;
 
-use crate::architecture::Architecture;
 use crate::latency::Timing;
+use crate::subject::Subject;
 use crate::wire::{LayerRetrieval, Value};
 
-/// One architecture of a campaign with all that is known of it. This is what the store keeps and gives back.
+/// One subject of a campaign with all that is known of it. This is what the store keeps and gives back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// Number in the campaign, from 1, in the order of proposal.
     pub number: u32,
     /// What it is.
-    pub architecture: Architecture,
+    pub subject: Subject,
     /// The name of the reference stack it is; none: proposed by the search.
     pub reference: Option<String>,
     /// How it was made, e.g. `random`, `mutation of 12: layer 3 mixer gdn → swa`.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{
     Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings,
 };
-use crate::architecture::{Architecture, ArchitectureId};
 use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
+use crate::objective;
 use crate::pareto::{Objectives, front};
-use crate::proposals::{Domain, Outcome, Proposer, Trial};
+use crate::proposals::{Outcome, Proposer, Trial};
+use crate::subject::{Subject, Subjects};
 use crate::wire::{self, Request, Value};
 
 /// Proposals in a row that are over a limit before the campaign says that there is nothing within it.
@@ -24,11 +25,13 @@ enum Task {
 
 /// A campaign between two events.
 #[derive(Debug, Clone)]
-pub struct Campaign<D> {
+pub struct Campaign<D: Subjects> {
     settings: Settings,
     domain: D,
-    proposer: Proposer<Architecture>,
+    proposer: Proposer<D::Point>,
     rows: BTreeMap<u32, Candidate>,
+    /// The rows' subjects as points of the domain.
+    points: BTreeMap<u32, D::Point>,
     table: LatencyTable,
     trainers: u32,
     profilers: u32,
@@ -46,13 +49,13 @@ pub struct Campaign<D> {
     finished: bool,
 }
 
-impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
+impl<D: Subjects> Campaign<D> {
     /// A campaign that stands where `history` ends. Trainings that history shows as running begin again, with their
     /// number and seed.
     pub fn new(
         settings: Settings,
         domain: D,
-        proposer: Proposer<Architecture>,
+        proposer: Proposer<D::Point>,
         history: History,
     ) -> Self {
         let mut table = LatencyTable::default();
@@ -67,11 +70,16 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 row.tokens = 0;
             }
         }
+        let points = rows
+            .values()
+            .filter_map(|row| Some((row.number, domain.point(&row.subject)?)))
+            .collect();
         Self {
             settings,
             domain,
             proposer,
             rows,
+            points,
             table,
             trainers: 0,
             profilers: 0,
@@ -99,6 +107,21 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             }
             Event::Progress(progress) => self.progress(&progress, &mut commands),
             Event::Result(evaluation) => self.result(evaluation, &mut commands),
+            Event::Values { values: wire::Values { id, values }, seconds } => {
+                let (parameters, tokens) = (0, 0);
+                let (checkpoint, curve, retrieval) = (None, Vec::new(), Vec::new());
+                let evaluation = wire::Evaluation {
+                    id,
+                    values,
+                    parameters,
+                    tokens,
+                    seconds,
+                    checkpoint,
+                    curve,
+                    retrieval,
+                };
+                self.result(evaluation, &mut commands);
+            }
             Event::Timing(measured) => self.timing(measured, &mut commands),
             Event::Infeasible(refusal) => self.infeasible(refusal, &mut commands),
             Event::Failed { refusal, log } => {
@@ -117,6 +140,14 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         self.rows.values()
     }
 
+    /// The candidate that a request is about.
+    pub fn candidate_of(&self, request: u64) -> Option<&Candidate> {
+        match self.tasks.get(&request)? {
+            Task::Part(_) => None,
+            Task::Whole { number, .. } | Task::Train { number } => self.rows.get(number),
+        }
+    }
+
     /// The numbers of the candidates that no other dominates, ascending.
     pub fn front(&self) -> Vec<u32> {
         let (numbers, points): (Vec<u32>, Vec<Objectives>) =
@@ -130,12 +161,12 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
     }
 
     /// Candidates whose training counts or will count as an evaluation: all but those that were infeasible before it.
-    fn spent(&self) -> usize {
+    pub fn spent(&self) -> usize {
         self.rows
             .values()
             .filter(|row| {
                 let is_infeasible = matches!(row.state, CandidateState::Infeasible { .. });
-                !is_infeasible || row.train_seconds > 0.0
+                !is_infeasible || row.train_seconds > 0.0 || self.settings.refusals_count
             })
             .count()
     }
@@ -144,8 +175,12 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         if row.state != CandidateState::Done {
             return None;
         }
-        let values: Option<Vec<f64>> =
-            self.settings.objectives.iter().map(|name| Some(row.values.get(name)?.mean)).collect();
+        let values: Option<Vec<f64>> = self
+            .settings
+            .objectives
+            .iter()
+            .map(|o| Some(objective::read(&row.values, o)?.mean))
+            .collect();
         Objectives::new(values?).ok()
     }
 
@@ -219,6 +254,7 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             .settings
             .objectives
             .iter()
+            .map(|objective| objective::value_name(objective))
             .find(|&name| !known.contains_key(name) && !evaluation.values.contains_key(name))
         {
             Some(name) => Err(format!("the result lacks the objective `{name}`")),
@@ -383,8 +419,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         }
     }
 
-    /// What is known of an architecture before anything is measured.
-    fn costs(&self, architecture: &Architecture) -> BTreeMap<String, Value> {
+    /// What is known of a subject before anything is measured.
+    fn costs(&self, subject: &Subject) -> BTreeMap<String, Value> {
+        let Some(architecture) = subject.stack() else { return BTreeMap::new() };
         let conditions = self.settings.latencies.iter().map(|(_, conditions)| conditions);
         crate::cost::values(architecture, conditions)
             .into_iter()
@@ -399,14 +436,15 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
             return Some(CandidateState::Infeasible { reason });
         }
+        let Some(architecture) = row.subject.stack() else { return Some(CandidateState::Training) };
         // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
         // depend on which timing came in first.
         for (name, conditions) in &self.settings.latencies {
-            let missing = self.table.missing(&row.architecture, conditions);
+            let missing = self.table.missing(architecture, conditions);
             if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
                 return Some(state.clone());
             }
-            let value = self.table.compose(&row.architecture, conditions)?;
+            let value = self.table.compose(architecture, conditions)?;
             row.values.insert(name.clone(), value);
             if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
                 return Some(CandidateState::Infeasible { reason });
@@ -453,8 +491,8 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
             });
             return false;
         }
-        let mut trials: Vec<Trial<Architecture>> =
-            self.rows.values().map(|row| self.trial(row)).collect();
+        let mut trials: Vec<Trial<D::Point>> =
+            self.rows.values().filter_map(|row| self.trial(row)).collect();
         for _ in 0..room {
             let number = self.rows.last_key_value().map_or(1, |(number, _)| number + 1);
             let proposal = match self.proposer.propose(&self.domain, number, &trials) {
@@ -468,10 +506,11 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 crate::proposals::Origin::Reference(name) => Some(name.clone()),
                 _ => None,
             };
+            let subject = self.domain.subject(&proposal.point);
             let row = Candidate {
                 number,
-                values: self.costs(&proposal.point),
-                architecture: proposal.point,
+                values: self.costs(&subject),
+                subject,
                 reference,
                 origin: proposal.origin.to_string(),
                 state: CandidateState::Proposed,
@@ -484,21 +523,23 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 train_seconds: 0.0,
                 checkpoint: None,
             };
-            trials.push(self.trial(&row));
+            self.points.insert(number, proposal.point);
+            trials.extend(self.trial(&row));
             commands.push(Command::Save(row.clone()));
             self.rows.insert(number, row);
         }
         true
     }
 
-    fn trial(&self, row: &Candidate) -> Trial<Architecture> {
+    fn trial(&self, row: &Candidate) -> Option<Trial<D::Point>> {
         let outcome = match row.state {
             CandidateState::Proposed | CandidateState::Training => Outcome::Pending,
             CandidateState::Done => self.objectives(row).map_or(Outcome::Failed, Outcome::Known),
             CandidateState::Infeasible { .. } => Outcome::Infeasible,
             CandidateState::Failed { .. } => Outcome::Failed,
         };
-        Trial { number: row.number, point: row.architecture.clone(), outcome }
+        let point = self.points.get(&row.number)?.clone();
+        Some(Trial { number: row.number, point, outcome })
     }
 
     /// Gives idle workers what is wanted: timings of parts first, then trainings, whole models when all else is done.
@@ -533,8 +574,10 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
                 if self.idle_profilers() == 0 {
                     break;
                 }
+                let Some(architecture) = self.rows[&number].subject.stack().cloned() else {
+                    continue;
+                };
                 let id = self.begin(Task::Whole { number, name });
-                let architecture = self.rows[&number].architecture.clone();
                 let request = wire::MeasureWhole { id, architecture, conditions };
                 commands.push(Command::Send(Request::MeasureWhole(request)));
             }
@@ -558,14 +601,23 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         for number in next {
             let id = self.begin(Task::Train { number });
             let row = &self.rows[&number];
-            commands.push(Command::Send(Request::Evaluate(wire::Evaluate {
-                id,
-                attempt: row.failed_attempts + 1,
-                architecture: row.architecture.clone(),
-                tokens: self.settings.tokens,
-                seed: row.seed,
-                resume_from: None,
-            })));
+            let attempt = row.failed_attempts + 1;
+            commands.push(Command::Send(match &row.subject {
+                Subject::Stack(architecture) => Request::Evaluate(wire::Evaluate {
+                    id,
+                    attempt,
+                    architecture: architecture.clone(),
+                    tokens: self.settings.tokens,
+                    seed: row.seed,
+                    resume_from: None,
+                }),
+                Subject::Point(parameters) => Request::Eval(wire::Eval {
+                    id,
+                    attempt,
+                    parameters: parameters.clone(),
+                    seed: row.seed,
+                }),
+            }));
         }
     }
 
@@ -591,8 +643,9 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         let mut listed: HashSet<LatencyKey> = HashSet::new();
         let mut wanted = Vec::new();
         for row in self.rows.values().filter(|row| row.state == CandidateState::Proposed) {
+            let Some(architecture) = row.subject.stack() else { continue };
             let missing = |(_, conditions): &(String, Conditions)| {
-                self.table.missing(&row.architecture, conditions)
+                self.table.missing(architecture, conditions)
             };
             let first = self.settings.latencies.iter().map(missing).find(|keys| !keys.is_empty());
             for key in first.unwrap_or_default() {
@@ -612,7 +665,8 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
         let front = self.front();
         let mut wanted = Vec::new();
         for row in self.rows.values().filter(|row| row.state == CandidateState::Done) {
-            if !front.contains(&row.number) && row.reference.is_none() {
+            let is_wanted = front.contains(&row.number) || row.reference.is_some();
+            if !is_wanted || row.subject.stack().is_none() {
                 continue;
             }
             for (name, conditions) in &self.settings.latencies {
@@ -634,9 +688,13 @@ impl<D: Domain<Point = Architecture, Id = ArchitectureId>> Campaign<D> {
 /// The sentence about the first value that is over its limit.
 fn over_limit(limits: &BTreeMap<String, f64>, values: &BTreeMap<String, Value>) -> Option<String> {
     limits.iter().find_map(|(name, &limit)| {
-        let value = values.get(name)?.mean;
-        (value > limit)
-            .then(|| format!("{name} {} is over the limit of {}", short(value), short(limit)))
+        let value = objective::read(values, name)?.mean;
+        (value > limit).then(|| match name.strip_prefix('-') {
+            None => format!("{name} {} is over the limit of {}", short(value), short(limit)),
+            Some(name) => {
+                format!("{name} {} is under the limit of {}", short(-value), short(-limit))
+            }
+        })
     })
 }
 

@@ -15,6 +15,7 @@ fn settings() -> Settings {
     Settings {
         seed: 1,
         evaluations: 4,
+        refusals_count: false,
         objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
         tokens: 1000,
         latencies: conditions(),
@@ -233,7 +234,7 @@ fn a_stop_waits_for_the_worker_and_leaves_the_training_for_later() {
     let mut resumed = Campaign::new(settings(), Stacks { depth: 2 }, proposer(), history);
     let again = training(&resumed.handle(Event::Workers { trainers: 1, profilers: 1 }));
     let row = resumed.candidates().next().expect("it");
-    assert_eq!((again.architecture, again.attempt), (row.architecture.clone(), 1));
+    assert_eq!((Some(&again.architecture), again.attempt), (row.subject.stack(), 1));
 }
 
 #[test]

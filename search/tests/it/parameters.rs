@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rand::SeedableRng;
-use search::parameters::{Parameter, ParameterKind, ParameterSpace};
+use search::parameters::{Parameter, ParameterKind, ParameterSpace, Setting};
 use search::proposals::{Domain, SearchRng};
 
 const SPACE: &str = r#"
@@ -119,7 +119,7 @@ fn places_that_share_their_choices_are_tallied() {
     let parameter = |name: &str| Parameter {
         name: name.to_owned(),
         kind: ParameterKind::Categorical {
-            choices: ["none", "skip", "conv"].map(str::to_owned).to_vec(),
+            choices: ["none", "skip", "conv"].map(|word| Setting::Word(word.to_owned())).to_vec(),
         },
         when: None,
     };

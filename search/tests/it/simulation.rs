@@ -42,6 +42,7 @@ fn settings(world: &World) -> Settings {
     Settings {
         seed: 5,
         evaluations: 30,
+        refusals_count: false,
         objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
         tokens: 1000,
         latencies: conditions(),
@@ -86,17 +87,17 @@ impl Store {
     /// Writes a row, which must not undo what was final.
     fn save(&mut self, row: Candidate) {
         if let Some(old) = self.rows.get(&row.number) {
-            assert_eq!(old.architecture, row.architecture, "a number keeps its architecture");
+            assert_eq!(old.subject, row.subject, "a number keeps its subject");
             if old.state.is_final() {
                 assert_eq!(old.state, row.state, "what is final stays");
                 assert_eq!(old.values, row.values, "what is final stays");
             }
         } else {
-            let id = row.architecture.id();
+            let id = row.subject.id();
             assert!(
-                self.rows.values().all(|r| r.architecture.id() != id),
+                self.rows.values().all(|r| r.subject.id() != id),
                 "{} was proposed twice",
-                row.architecture
+                row.subject
             );
         }
         self.rows.insert(row.number, row);
@@ -190,6 +191,7 @@ impl Driver<'_> {
                 }
             }
             Request::Configure(_) => panic!("the driver configures workers, not the campaign"),
+            Request::Space { .. } | Request::Eval(_) => panic!("a campaign of stacks"),
         }
         if self.world.quiet_timing {
             assert!(self.training.is_empty() || self.timing.is_empty(), "timed while training");
@@ -202,7 +204,7 @@ impl Driver<'_> {
             .store
             .rows
             .values()
-            .find(|row| row.architecture == evaluate.architecture)
+            .find(|row| row.subject.stack() == Some(&evaluate.architecture))
             .expect("saved before it was sent");
         assert_eq!(row.state, CandidateState::Training);
         for (name, limit) in settings(self.world).limits {
@@ -245,6 +247,7 @@ fn id_of(event: &Event) -> Option<u64> {
         Event::Result(evaluation) => Some(evaluation.id),
         Event::Timing(measured) => Some(measured.id),
         Event::Infeasible(refusal) | Event::Failed { refusal, .. } => Some(refusal.id),
+        Event::Values { values, .. } => Some(values.id),
         Event::Workers { .. } | Event::Progress(_) | Event::StopRequested => None,
     }
 }

@@ -6,6 +6,7 @@ use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, DeltaNet, GatedDeltaNet, Layer, Mixer};
 use search::latency::{Conditions, Dtype, Phase};
 use search::proposals::{Domain, SearchRng};
+use search::subject::{Subject, Subjects};
 use search::surrogate::Feature;
 
 /// Stacks of up to `depth` layers; three mixers, three FFN widths.
@@ -89,6 +90,16 @@ impl Domain for Stacks {
             share(&|layer| layer.ffn_width.is_none()),
             share(&|layer| layer.ffn_width == Some(128)),
         ]
+    }
+}
+
+impl Subjects for Stacks {
+    fn subject(&self, point: &Architecture) -> Subject {
+        Subject::Stack(point.clone())
+    }
+
+    fn point(&self, subject: &Subject) -> Option<Architecture> {
+        subject.stack().cloned()
     }
 }
 

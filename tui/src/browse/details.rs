@@ -7,6 +7,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Widget, Wrap};
 use search::latency::Timing;
+use search::objective::value_name;
+use search::subject::{Assignment, Subject};
 
 use super::state::State;
 use super::table::standing;
@@ -36,11 +38,17 @@ pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
     );
     let (top, rest) = cut(area, facts.len() as u16);
     write(&facts, top, buffer);
-    let drawing = drawing(state, candidate, campaign);
     let (_, rest) = cut(rest, 1);
-    let (above, below) = cut(rest, drawing.height(area.width, rest.height));
-    drawing.render(above, buffer);
-    let (_, below) = cut(below, 1);
+    let below = if let Some(drawing) = drawing(state, candidate, campaign) {
+        let (above, below) = cut(rest, drawing.height(area.width, rest.height));
+        drawing.render(above, buffer);
+        cut(below, 1).1
+    } else {
+        let lines = settings(candidate, state.theme);
+        let (above, below) = cut(rest, lines.len() as u16);
+        write(&lines, above, buffer);
+        cut(below, 1).1
+    };
     if log_lines(candidate) > 0 {
         log(state, candidate, below, buffer);
     } else {
@@ -71,12 +79,36 @@ pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
         let (_, rest) = cut(rest, 1);
         memory(state, candidate, rest, buffer);
     }
-    drawing(state, candidate, campaign).render(right, buffer);
+    match drawing(state, candidate, campaign) {
+        Some(drawing) => drawing.render(right, buffer),
+        None => write(&settings(candidate, state.theme), right, buffer),
+    }
 }
 
-fn drawing<'a>(state: &State, candidate: &'a Candidate, campaign: &Campaign) -> Drawing<'a> {
-    Drawing::new(&candidate.architecture, campaign.latency.decode_context, state.theme)
-        .cache_dtype(campaign.latency.dtype)
+/// The drawing of a stack; a point of a black box has none.
+fn drawing<'a>(
+    state: &State,
+    candidate: &'a Candidate,
+    campaign: &Campaign,
+) -> Option<Drawing<'a>> {
+    let stack = candidate.subject.stack()?;
+    let drawing = Drawing::new(stack, campaign.latency.decode_context, state.theme);
+    Some(drawing.cache_dtype(campaign.latency.dtype))
+}
+
+/// The parameters of a point, one a line.
+fn settings(candidate: &Candidate, theme: Theme) -> Vec<Line<'static>> {
+    let Subject::Point(Assignment(settings)) = &candidate.subject else { return Vec::new() };
+    settings
+        .iter()
+        .map(|(name, setting)| {
+            let name = quantity::shortened(name, NAME - 1);
+            Line::from(vec![
+                Span::styled(format!("{name:<NAME$}"), theme.dim()),
+                Span::raw(clean(&setting.to_string())),
+            ])
+        })
+        .collect()
 }
 
 fn subject(state: &State) -> Option<(&Campaign, &Candidate)> {
@@ -131,14 +163,15 @@ fn log(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {
     let (head, body) = cut(area, 1);
     write(&[Line::styled("last lines of the worker", state.theme.dim())], head, buffer);
     // Workers may write escape sequences; a screen must not pass them on.
-    let clean: Vec<String> = log
-        .lines()
-        .map(|line| line.replace('\t', "    ").replace(|c: char| c.is_control(), ""))
-        .collect();
-    Paragraph::new(clean.join("\n"))
+    let lines: Vec<String> = log.lines().map(clean).collect();
+    Paragraph::new(lines.join("\n"))
         .wrap(Wrap { trim: false })
         .scroll((state.scroll, 0))
         .render(body, buffer);
+}
+
+fn clean(line: &str) -> String {
+    line.replace('\t', "    ").replace(|c: char| c.is_control(), "")
 }
 
 /// Below this height only the most important facts leave room for the drawing.
@@ -179,7 +212,10 @@ fn facts(
     };
     for name in value_names(candidate, campaign) {
         let Some(value) = candidate.values.get(name) else { continue };
-        if brief && name != "parameters" && !campaign.objectives.iter().any(|o| o == name) {
+        if brief
+            && name != "parameters"
+            && !campaign.objectives.iter().any(|o| value_name(o) == name)
+        {
             continue;
         }
         let whole = match name {
@@ -220,7 +256,7 @@ fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a 
         "parameters",
         "state_bytes",
     ];
-    let mut names: Vec<&str> = campaign.objectives.iter().map(String::as_str).collect();
+    let mut names: Vec<&str> = campaign.objectives.iter().map(|o| value_name(o)).collect();
     for name in KNOWN.into_iter().chain(candidate.values.keys().map(String::as_str)) {
         if !names.contains(&name) {
             names.push(name);

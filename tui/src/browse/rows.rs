@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use db::snapshot::{Candidate, CandidateState, Snapshot};
 use search::architecture::MixerKind;
+use search::objective;
 
 use crate::plot::axes;
 
@@ -111,11 +112,12 @@ impl Filter {
 
     fn admits(&self, candidate: &Candidate) -> bool {
         let has_mixer = |kind: MixerKind| {
-            candidate
-                .architecture
-                .layers()
-                .iter()
-                .any(|layer| layer.mixer.is_some_and(|mixer| mixer.kind() == kind))
+            candidate.subject.stack().is_some_and(|stack| {
+                stack
+                    .layers()
+                    .iter()
+                    .any(|layer| layer.mixer.is_some_and(|mixer| mixer.kind() == kind))
+            })
         };
         self.state.admits(candidate) && self.mixer.is_none_or(has_mixer) && self.finds(candidate)
     }
@@ -124,9 +126,10 @@ impl Filter {
         if self.text.trim().is_empty() {
             return true;
         }
-        let Candidate { number, id, architecture, reference, origin, .. } = candidate;
+        let Candidate { number, id, subject, reference, origin, .. } = candidate;
+        let subject = subject.words();
         let reference = reference.as_deref().unwrap_or_default();
-        let text = format!("#{number} {id} {architecture} {reference} {origin}").to_lowercase();
+        let text = format!("#{number} {id} {subject} {reference} {origin}").to_lowercase();
         self.text.to_lowercase().split_whitespace().all(|word| text.contains(word))
     }
 }
@@ -135,7 +138,7 @@ impl Filter {
 pub(super) fn rows<'a>(snapshot: &'a Snapshot, sort: Sort, filter: &Filter) -> Vec<&'a Candidate> {
     let (x, y) = axes(&snapshot.campaign.objectives);
     let value =
-        |candidate: &Candidate, name: &str| candidate.values.get(name).map(|value| value.mean);
+        |candidate: &Candidate, name: &str| Some(objective::read(&candidate.values, name)?.mean);
     let key = |candidate: &Candidate| -> (Option<f64>, Option<f64>) {
         match sort.column {
             Column::Front => (candidate.rank.map(f64::from), value(candidate, &x)),

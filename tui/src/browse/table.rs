@@ -6,6 +6,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use search::objective::value_name;
+
 use super::rows::{Column, Sort};
 use super::state::State;
 use crate::plot::axes;
@@ -48,7 +50,9 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     }
     let theme = state.theme;
     let (x, y) = axes(&snapshot.campaign.objectives);
-    let fields = fields(usize::from(area.width), &x, &y);
+    let (x, y) = (value_name(&x), value_name(&y));
+    let is_of_stacks = !snapshot.campaign.is_black_box();
+    let fields = fields(usize::from(area.width), x, y, is_of_stacks);
     heads(&fields, state.sort, area, buffer, theme);
     let rows = state.rows();
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
@@ -83,7 +87,10 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
             let room = field.width;
             if index == fields.len() - 1 {
                 let name = candidate.reference.as_deref().unwrap_or_default();
-                let strip = drawing::strip(&candidate.architecture, room, theme);
+                let strip = match candidate.subject.stack() {
+                    Some(stack) => drawing::strip(stack, room, theme),
+                    None => Line::raw(quantity::shortened(&candidate.subject.words(), room)),
+                };
                 let (end, _) = buffer.set_line(column, at, &strip, room as u16);
                 let left = usize::from(area.right().saturating_sub(end + 1));
                 buffer.set_stringn(
@@ -98,8 +105,8 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
             let (text, style) = match (index, field.column) {
                 (0, _) => (candidate.number.to_string(), theme.dim()),
                 (1, _) => (quantity::shortened(&format!("{sign} {word}"), room), style),
-                (_, Some(Column::Quality)) => (value(&y), Style::new()),
-                (_, Some(Column::Cost)) => (value(&x), Style::new()),
+                (_, Some(Column::Quality)) => (value(y), Style::new()),
+                (_, Some(Column::Cost)) => (value(x), Style::new()),
                 _ => {
                     let parameters = candidate.values.get("parameters");
                     (parameters.map_or(String::new(), |p| quantity::scaled(p.mean)), Style::new())
@@ -120,7 +127,7 @@ fn first_visible(selected: usize, count: usize, height: usize) -> usize {
     selected.saturating_sub(height / 2).min(count.saturating_sub(height))
 }
 
-fn fields(width: usize, x: &str, y: &str) -> Vec<Field> {
+fn fields(width: usize, x: &str, y: &str, is_of_stacks: bool) -> Vec<Field> {
     let field = |title: &str, width: usize, column, right| Field {
         title: title.to_owned(),
         width,
@@ -141,11 +148,12 @@ fn fields(width: usize, x: &str, y: &str) -> Vec<Field> {
     ];
     fields.push(value(y, Column::Quality));
     fields.push(value(x, Column::Cost));
-    if width >= 56 {
+    if width >= 56 && is_of_stacks {
         fields.push(field("params", 7, Some(Column::Parameters), true));
     }
     let used: usize = fields.iter().map(|field| field.width + 2).sum();
-    fields.push(field("stack", width.saturating_sub(used), None, false));
+    let subject = if is_of_stacks { "stack" } else { "parameters" };
+    fields.push(field(subject, width.saturating_sub(used), None, false));
     fields
 }
 
@@ -203,7 +211,11 @@ pub(super) fn campaigns(state: &State, campaigns: &[Campaign], area: Rect, buffe
         let line = Line::from(vec![
             Span::raw(format!(" {name:<room$}  ")),
             Span::styled(format!("{sign} {word:<9}"), style),
-            Span::raw(format!("{:>4} stacks  ", campaign.evaluations)),
+            Span::raw(format!(
+                "{:>4} {}  ",
+                campaign.evaluations,
+                if campaign.is_black_box() { "points" } else { "stacks" }
+            )),
             Span::styled(
                 format!("{:>14}  ", quantity::duration(campaign.active_seconds)),
                 theme.dim(),

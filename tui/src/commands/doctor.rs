@@ -189,6 +189,7 @@ async fn worker(role: Role, subject: &'static str) -> Finding {
                     "make setup && cargo build --release -p evaluator; or use `[evaluator] command`"
                 }
                 Role::Profiler => "cargo build --release -p profiles",
+                Role::BlackBox => "name a command",
             };
             return Finding::bad(subject, format!("{error:#}"), remedy);
         }

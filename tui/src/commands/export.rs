@@ -11,6 +11,7 @@ use db::snapshot::{Candidate, CandidateState, Snapshot};
 use search::Architecture;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::subject::Assignment;
 use search::wire::Value;
 use serde::Serialize;
 
@@ -47,7 +48,11 @@ struct Config {
     text: String,
     /// The identity of the architecture.
     id: String,
-    architecture: Architecture,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    architecture: Option<Architecture>,
+    /// Of a black box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Assignment>,
     /// Values by name; `mean` and, where it is known, `standard_error`.
     values: BTreeMap<String, Value>,
     latency: Latency,
@@ -168,9 +173,10 @@ async fn config(
     let workers = store.workers(&campaign.name).await?;
     Ok(Config {
         format: "deltafront-stack-1",
-        text: candidate.architecture.to_string(),
+        text: candidate.subject.to_string(),
         id: candidate.id.to_string(),
-        architecture: candidate.architecture.clone(),
+        architecture: candidate.subject.stack().cloned(),
+        parameters: candidate.subject.assignment().cloned(),
         values: candidate.values.clone(),
         latency: Latency {
             device: workers.iter().find(|row| row.role == "profiler").map(|row| row.device.clone()),

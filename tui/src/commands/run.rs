@@ -12,11 +12,13 @@ use search::campaign::{Finish, Settings};
 use search::config::{CampaignFile, DataConfig, TrainingConfig};
 use search::proposals::Proposer;
 use search::references::ReferenceShape;
+use search::space::Space;
+use search::subject::Subjects;
 use search::wire::{Configure, Request};
 
 use super::INTERRUPTED;
 use super::campaign_file::{absolute, comparable, pointed};
-use crate::driver::{self, Job, Program, Role, WorkerSpec};
+use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -69,8 +71,9 @@ async fn campaign(
     let data = absolute(&file.data, folder, &args.file, text)?;
     let files = Files::beside(db, &file.name);
     let job = job(file, &data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
-    for worker in [&job.trainer, &job.profiler] {
-        let configure = Request::Configure(worker.configure.clone());
+    for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
+        let Introduction::Configure(configure) = &worker.introduction else { continue };
+        let configure = Request::Configure((**configure).clone());
         configure.to_line().context("the paths of a campaign must be Unicode")?;
     }
     if let Some(parent) = db.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -98,6 +101,15 @@ async fn campaign(
     // A campaign of which nothing was trained may change in everything: it begins anew.
     let is_changed = before.campaign.config_toml != text;
     let is_new = !before.candidates.iter().any(is_trained);
+    if before.campaign.is_black_box() {
+        bail!(
+            "campaign `{0}` is a black box's: `{1} optimize --name {0}` goes on with it; give this one another `name` \
+             in {2}",
+            file.name,
+            words::program(),
+            args.file.display()
+        );
+    }
     if !is_new {
         comparable(&before.campaign.config_toml, file, &args.file)?;
         let done = done(&before);
@@ -116,20 +128,45 @@ async fn campaign(
             file.name, file.search.evaluations
         ));
     }
-    let run = store.begin_run(&file.name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
-    if run.took_over {
+    let mut changes = Vec::new();
+    if is_changed {
+        changes.push(Change::Settings(new));
+        if is_new {
+            changes.push(Change::Forget);
+        }
+    }
+    let show = job.show;
+    drive_to_end(&store, job, changes, &files, Conclusion { again, show }).await
+}
+
+/// What is said when a run is over.
+pub(super) struct Conclusion {
+    /// The command that goes on with the campaign.
+    pub(super) again: String,
+    pub(super) show: Show,
+}
+
+/// Takes the campaign, makes the changes, drives it, gives it back and reports.
+pub(super) async fn drive_to_end<D: Subjects + Clone>(
+    store: &Store,
+    job: Job<D>,
+    changes: Vec<Change>,
+    files: &Files,
+    Conclusion { again, show }: Conclusion,
+) -> anyhow::Result<ExitCode> {
+    let is_quiet = show == Show::Nothing;
+    let (name, evaluations, give_up_after) =
+        (job.name.clone(), job.settings.evaluations, job.settings.give_up_after);
+    let run = store.begin_run(&name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
+    if run.took_over && !is_quiet {
         say("the run before this one ended without a word; what it had finished is kept");
     }
     let driven = async {
         files.make()?;
-        if is_changed {
-            let mut changes = vec![Change::Settings(new)];
-            if is_new {
-                changes.push(Change::Forget);
-            }
+        if !changes.is_empty() {
             store.apply(&run, &changes).await?;
         }
-        driver::drive(&store, &run, job).await
+        driver::drive(store, &run, job).await
     }
     .await;
     let end = match &driven {
@@ -146,38 +183,35 @@ async fn campaign(
         }
     };
     given_back?;
+    if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) && !is_quiet {
+        report::print(store, &name, &files.folder).await?;
+    }
     let code = match finish {
-        Finish::Complete => {
-            report::print(&store, &file.name, &files.folder).await?;
-            ExitCode::SUCCESS
-        }
+        Finish::Complete => ExitCode::SUCCESS,
         Finish::Exhausted { reason } => {
-            report::print(&store, &file.name, &files.folder).await?;
             say(&format!("the search ended early: {reason}"));
             ExitCode::SUCCESS
         }
         Finish::Stopped => {
-            let after = store.snapshot(&file.name).await?;
+            let after = store.snapshot(&name).await?;
             let done = done(&after);
             say(&format!(
-                "paused with {done} of {} done, all of it in {}; to go on: {again}",
-                file.search.evaluations,
-                db.display()
+                "paused with {done} of {evaluations} done, all of it in {}; to go on: {again}",
+                store.path().display()
             ));
             ExitCode::from(INTERRUPTED)
         }
         Finish::GaveUp { reason } => {
             bail!(
-                "gave up after {} candidates in a row failed, the last one because: {reason}\n\
+                "gave up after {give_up_after} candidates in a row failed, the last one because: {reason}\n\
                  {} show{} {} --all lists them; when the cause is gone, go on: {again}",
-                file.search.give_up_after,
                 words::program(),
-                report::db_flag(db),
-                words::quoted(&file.name)
+                report::db_flag(store.path()),
+                words::quoted(&name)
             );
         }
     };
-    store.close().await;
+    store.clone().close().await;
     Ok(code)
 }
 
@@ -186,7 +220,7 @@ fn is_trained(candidate: &Candidate) -> bool {
     matches!(candidate.state, CandidateState::Done | CandidateState::Failed { .. })
 }
 
-fn done(snapshot: &Snapshot) -> usize {
+pub(super) fn done(snapshot: &Snapshot) -> usize {
     snapshot.candidates.iter().filter(|candidate| candidate.state == CandidateState::Done).count()
 }
 
@@ -205,12 +239,12 @@ fn command(db: &Path, file: &Path) -> String {
 }
 
 /// The files of a campaign that are not in the database: `NAME-files/CAMPAIGN` beside it.
-struct Files {
-    folder: PathBuf,
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
 }
 
 impl Files {
-    fn beside(db: &Path, campaign: &str) -> Self {
+    pub(super) fn beside(db: &Path, campaign: &str) -> Self {
         let stem =
             db.file_stem().map_or_else(|| "deltafront".into(), |stem| stem.to_string_lossy());
         let folder = db.with_file_name(format!("{stem}-files")).join(super::file_name(campaign));
@@ -221,7 +255,7 @@ impl Files {
         self.folder.join("checkpoints")
     }
 
-    fn log(&self, role: Role) -> PathBuf {
+    pub(super) fn log(&self, role: Role) -> PathBuf {
         self.folder.join(format!("{}.log", role.word()))
     }
 
@@ -238,7 +272,7 @@ fn job(
     folder: &Path,
     files: &Files,
     bars: bool,
-) -> anyhow::Result<Job> {
+) -> anyhow::Result<Job<Space>> {
     let space = file.space()?;
     let shape = ReferenceShape::of(&space);
     let references = file
@@ -267,6 +301,7 @@ fn job(
         settings: Settings {
             seed: file.seed,
             evaluations: file.search.evaluations,
+            refusals_count: false,
             objectives: file.search.objectives.clone(),
             tokens: file.training.tokens,
             latencies: Vec::new(),
@@ -282,25 +317,28 @@ fn job(
         trainer: WorkerSpec {
             role: Role::Trainer,
             program,
-            configure: Configure {
+            introduction: Introduction::Configure(Box::new(Configure {
                 data: Some(data.clone()),
                 training: Some(with_threads(&file.training, trainers)),
                 tasks: file.tasks.clone(),
                 latency: None,
                 checkpoints: Some(files.checkpoints()),
-            },
+            })),
             log: files.log(Role::Trainer),
             silence,
         },
         trainers,
-        profiler: WorkerSpec {
+        profiler: Some(WorkerSpec {
             role: Role::Profiler,
             program: Program::built_in(Role::Profiler)?,
-            configure: Configure { latency: Some(file.latency.clone()), ..Configure::default() },
+            introduction: Introduction::Configure(Box::new(Configure {
+                latency: Some(file.latency.clone()),
+                ..Configure::default()
+            })),
             log: files.log(Role::Profiler),
             silence,
-        },
-        bars,
+        }),
+        show: if bars { Show::Bars } else { Show::Lines },
     })
 }
 

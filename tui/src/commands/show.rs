@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use db::Store;
 use db::snapshot::{Candidate, CandidateState, Snapshot};
+use search::subject::{Assignment, Subject};
 use serde_json::json;
 use tui::{drawing, quantity, retrieval};
 
@@ -114,18 +115,24 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         }
         rows.push(vec!["training".to_owned(), trained]);
     }
-    rows.push(vec!["stack".to_owned(), candidate.architecture.to_string()]);
-    text.push_str(&words::table("ll", &rows));
-    text.push('\n');
-    let context = campaign.latency.decode_context;
-    let drawn = drawing::to_text(
-        &candidate.architecture,
-        context,
-        report::width().min(100),
-        report::colour(),
-    );
-    text.push_str(drawn.trim_end());
-    text.push('\n');
+    match &candidate.subject {
+        Subject::Stack(stack) => {
+            rows.push(vec!["stack".to_owned(), stack.to_string()]);
+            text.push_str(&words::table("ll", &rows));
+            let context = campaign.latency.decode_context;
+            let width = report::width().min(100);
+            let drawn = drawing::to_text(stack, context, width, report::colour());
+            text.extend(["\n", drawn.trim_end(), "\n"]);
+        }
+        Subject::Point(Assignment(settings)) => {
+            let mut title = "parameters";
+            for (name, setting) in settings {
+                rows.push(vec![title.to_owned(), format!("{name} = {setting}")]);
+                title = "";
+            }
+            text.push_str(&words::table("ll", &rows));
+        }
+    }
     let memory = retrieval::rows(candidate);
     if !memory.is_empty() {
         let align = "r".to_owned() + "l" + &"r".repeat(memory[0].len() - 2);
@@ -191,8 +198,9 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
     json!({
         "number": candidate.number,
         "id": candidate.id,
-        "text": candidate.architecture.to_string(),
-        "architecture": candidate.architecture,
+        "text": candidate.subject.to_string(),
+        "architecture": candidate.subject.stack(),
+        "parameters": candidate.subject.assignment(),
         "reference": candidate.reference,
         "origin": candidate.origin,
         "state": state,

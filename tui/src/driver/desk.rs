@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use db::{Change, Run, Store};
 use search::campaign::{Campaign, Candidate, CandidateState, Command, Event, Finish, Progress};
-use search::space::Space;
+use search::objective::{read, value_name};
+use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
 use tokio::sync::mpsc;
 
@@ -22,14 +23,16 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_HEARTBEAT: u32 = 5;
 
 /// A campaign at work.
-pub(super) struct Desk<'a> {
+pub(super) struct Desk<'a, D: Subjects> {
     store: &'a Store,
     run: &'a Run,
-    machine: Campaign<Space>,
+    machine: Campaign<D>,
     pub(super) slots: Vec<Slot>,
     pub(super) display: Display,
     evaluations: u64,
     objectives: Vec<String>,
+    counts_refusals: bool,
+    profilers: u32,
     /// Candidate and begin of each training under way, by request.
     trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
@@ -43,20 +46,22 @@ pub(super) struct Desk<'a> {
     stopping: bool,
 }
 
-impl<'a> Desk<'a> {
+impl<'a, D: Subjects + Clone> Desk<'a, D> {
     /// Checks that the device is the campaign's, and rebuilds the campaign from the store.
     pub(super) async fn open(
         store: &'a Store,
         run: &'a Run,
-        job: &mut Job,
+        job: &mut Job<D>,
         trainers: &[Hello],
-        profiler: &Hello,
+        profiler: Option<&Hello>,
         slots: Vec<Slot>,
     ) -> Result<Self, (anyhow::Error, Vec<Slot>)> {
         let prepared = async {
-            same_device(store, &job.name, profiler).await?;
+            if let Some(profiler) = profiler {
+                same_device(store, &job.name, profiler).await?;
+            }
             let mut history = store.history(&job.name).await?;
-            if let Some(kernels) = &profiler.kernels {
+            if let Some(kernels) = profiler.and_then(|profiler| profiler.kernels.as_ref()) {
                 history.latencies.retain(|entry| entry.timing.kernels == *kernels);
             }
             // A new campaign times anew what other processes disturbed; one that goes on keeps to its table, so that
@@ -66,8 +71,8 @@ impl<'a> Desk<'a> {
             }
             let mut changes: Vec<Change> = trainers
                 .iter()
-                .map(|hello| (Role::Trainer, hello))
-                .chain([(Role::Profiler, profiler)])
+                .map(|hello| (job.trainer.role, hello))
+                .chain(profiler.map(|profiler| (Role::Profiler, profiler)))
                 .map(|(role, hello)| Change::Worker {
                     role: role.word().to_owned(),
                     worker: match &hello.kernels {
@@ -93,12 +98,14 @@ impl<'a> Desk<'a> {
             Ok(history) => history,
             Err(error) => return Err((error, slots)),
         };
-        job.settings.latencies = latencies(&job.latency, &profiler.device);
-        // Where both compute on the CPU, or on one and the same device, a training spoils a timing.
-        let is_cpu = |hello: &Hello| hello.device.starts_with("cpu");
-        job.settings.quiet_timing = trainers.iter().any(|trainer| {
-            (is_cpu(trainer) && is_cpu(profiler)) || trainer.device == profiler.device
-        });
+        if let Some(profiler) = profiler {
+            job.settings.latencies = latencies(&job.latency, &profiler.device);
+            // Where both compute on the CPU, or on one and the same device, a training spoils a timing.
+            let is_cpu = |hello: &Hello| hello.device.starts_with("cpu");
+            job.settings.quiet_timing = trainers.iter().any(|trainer| {
+                (is_cpu(trainer) && is_cpu(profiler)) || trainer.device == profiler.device
+            });
+        }
         let shown = history
             .candidates
             .iter()
@@ -109,20 +116,22 @@ impl<'a> Desk<'a> {
         let objectives = job.settings.objectives.clone();
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
-        let display = Display::new(job.bars, trainers.len(), spent(&machine), evaluations);
+        let counts_refusals = job.settings.refusals_count;
+        let done = over(&machine, counts_refusals);
+        let display = Display::new(job.show, job.trainer.role, trainers.len(), done, evaluations);
         if let Some(trainer) = trainers.first() {
-            display.line(&format!(
-                "training by {} on {}{}; timing by {} on {}",
-                trainer.worker,
-                trainer.device,
-                if trainers.len() > 1 {
-                    format!(", {} at once", trainers.len())
-                } else {
-                    String::new()
-                },
-                profiler.worker,
-                profiler.device
-            ));
+            let many = if trainers.len() > 1 {
+                format!(", {} at once", trainers.len())
+            } else {
+                String::new()
+            };
+            display.line(&match profiler {
+                Some(profiler) => format!(
+                    "training by {} on {}{many}; timing by {} on {}",
+                    trainer.worker, trainer.device, profiler.worker, profiler.device
+                ),
+                None => format!("evaluations by {}{many}", trainer.worker),
+            });
         }
         Ok(Self {
             store,
@@ -132,6 +141,8 @@ impl<'a> Desk<'a> {
             display,
             evaluations,
             objectives,
+            counts_refusals,
+            profilers: u32::from(profiler.is_some()),
             trainings: HashMap::new(),
             unwritten: Vec::new(),
             shown,
@@ -152,7 +163,7 @@ impl<'a> Desk<'a> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks: u32 = 0;
         self.show_overall();
-        let mut finish = self.tell(Event::Workers { trainers, profilers: 1 }).await?;
+        let mut finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
         loop {
             if let Some(finish) = finish {
                 return Ok((finish, false));
@@ -190,7 +201,7 @@ impl<'a> Desk<'a> {
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
         let event = match news {
-            News::Ready(_) | News::Reply(Reply::Hello(_)) => return Ok(None),
+            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Space(_)) => return Ok(None),
             News::Broken { reason, log } => return Err(broken(&reason, &log)),
             News::Reply(Reply::Progress(progress)) => {
                 self.display.progress(index, &progress);
@@ -198,6 +209,11 @@ impl<'a> Desk<'a> {
             }
             News::Reply(Reply::Result(evaluation)) => Event::Result(evaluation),
             News::Reply(Reply::Timing(measured)) => Event::Timing(measured),
+            News::Reply(Reply::Values(values)) => {
+                let begin = self.trainings.get(&values.id).map(|(_, begin)| begin);
+                let seconds = begin.map_or(0.0, |begin| begin.elapsed().as_secs_f64());
+                Event::Values { values, seconds }
+            }
             News::Reply(Reply::Infeasible(refusal)) => Event::Infeasible(refusal),
             News::Reply(Reply::Failed(refusal)) => Event::Failed { refusal, log: String::new() },
             News::Failed { refusal, log } => Event::Failed { refusal, log },
@@ -302,7 +318,10 @@ impl<'a> Desk<'a> {
             Request::Evaluate(evaluate) => (Role::Trainer, evaluate.id),
             Request::Measure(measure) => (Role::Profiler, measure.id),
             Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
-            Request::Configure(_) => bail!("a campaign configures no workers"),
+            Request::Eval(eval) => (Role::BlackBox, eval.id),
+            Request::Configure(_) | Request::Space { .. } => {
+                bail!("a campaign introduces itself to no workers")
+            }
         };
         let idle = |slot: &&mut Slot| slot.role == role && slot.request.is_none();
         let index = self.slots.iter().position(|slot| slot.role == role && slot.request.is_none());
@@ -311,9 +330,8 @@ impl<'a> Desk<'a> {
         };
         slot.request = Some(id);
         match &request {
-            Request::Evaluate(evaluate) => {
-                let id_of = evaluate.architecture.id();
-                let row = self.machine.candidates().find(|row| row.architecture.id() == id_of);
+            Request::Evaluate(_) | Request::Eval(_) => {
+                let row = self.machine.candidate_of(id);
                 let (number, label) =
                     row.map_or((0, String::new()), |row| (row.number, label(row)));
                 self.trainings.insert(id, (number, Instant::now()));
@@ -325,7 +343,7 @@ impl<'a> Desk<'a> {
             Request::MeasureWhole(measure) => {
                 self.display.doing(&format!("timing a whole model, {}", measure.conditions));
             }
-            Request::Configure(_) | Request::Stop { .. } => {}
+            Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => {}
         }
         slot.send(request);
         Ok(())
@@ -341,6 +359,7 @@ impl<'a> Desk<'a> {
                 let values: Vec<String> = self
                     .objectives
                     .iter()
+                    .map(|name| value_name(name))
                     .filter_map(|name| Some(crate::words::value(name, *row.values.get(name)?)))
                     .collect();
                 let on_front =
@@ -351,7 +370,8 @@ impl<'a> Desk<'a> {
             CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
             CandidateState::Proposed | CandidateState::Training => return,
         };
-        self.display.overall(spent(&self.machine), self.evaluations, "");
+        let done = over(&self.machine, self.counts_refusals);
+        self.display.overall(done, self.evaluations, "");
         let place = self.display.place();
         self.display.line(&format!("{place} {}: {text}", label(row)));
     }
@@ -359,26 +379,30 @@ impl<'a> Desk<'a> {
     fn show_overall(&mut self) {
         let front = self.machine.front();
         let best = self.objectives.first().and_then(|name| {
-            let values = self.machine.candidates().filter(|row| front.contains(&row.number));
-            let best = values
-                .filter_map(|row| row.values.get(name))
-                .min_by(|a, b| a.mean.total_cmp(&b.mean));
-            best.map(|value| crate::words::value(name, *value))
+            let members = self.machine.candidates().filter(|row| front.contains(&row.number));
+            let best = members
+                .filter_map(|row| Some((read(&row.values, name)?.mean, row)))
+                .min_by(|a, b| a.0.total_cmp(&b.0));
+            let name = value_name(name);
+            best.and_then(|(_, row)| Some(crate::words::value(name, *row.values.get(name)?)))
         });
         let message = match (front.len(), best) {
             (0, _) | (_, None) => String::new(),
             (members, Some(best)) => format!(" front: {members}, best {best}"),
         };
-        self.display.overall(spent(&self.machine), self.evaluations, &message);
+        let done = over(&self.machine, self.counts_refusals);
+        self.display.overall(done, self.evaluations, &message);
     }
 }
 
 /// Candidates whose evaluation is over.
-fn spent(machine: &Campaign<Space>) -> u64 {
-    machine
-        .candidates()
-        .filter(|row| matches!(row.state, CandidateState::Done | CandidateState::Failed { .. }))
-        .count() as u64
+fn over<D: Subjects>(machine: &Campaign<D>, counts_refusals: bool) -> u64 {
+    let is_over = |row: &&Candidate| match row.state {
+        CandidateState::Done | CandidateState::Failed { .. } => true,
+        CandidateState::Infeasible { .. } => counts_refusals,
+        CandidateState::Proposed | CandidateState::Training => false,
+    };
+    machine.candidates().filter(is_over).count() as u64
 }
 
 /// A candidate in a few words.

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use super::Show;
+use super::spec::Role;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between two plain lines about the same training.
@@ -20,6 +22,7 @@ pub(crate) struct Display {
 enum Form {
     Bars { all: MultiProgress, overall: ProgressBar },
     Lines,
+    Nothing,
 }
 
 /// What one trainer is at.
@@ -45,10 +48,10 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Display {
-    /// Bars or lines, for so many trainers and evaluations.
-    pub(crate) fn new(bars: bool, trainers: usize, done: u64, total: u64) -> Self {
+    /// For so many trainers, or other workers, and evaluations.
+    pub(crate) fn new(show: Show, role: Role, trainers: usize, done: u64, total: u64) -> Self {
         let mut rows = Vec::new();
-        let form = if bars {
+        let form = if show == Show::Bars {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let overall = all.add(ProgressBar::new(total));
             overall.set_style(style(
@@ -60,7 +63,7 @@ impl Display {
             for number in 1..=trainers {
                 let bar = all.add(ProgressBar::new(1));
                 bar.set_style(style("{bar:24.cyan} {prefix} {msg}"));
-                bar.set_prefix(format!("trainer {number}"));
+                bar.set_prefix(format!("{} {number}", role.word()));
                 bar.set_message("idle");
                 bar.enable_steady_tick(DRAW_EVERY);
                 rows.push(Some(bar));
@@ -68,7 +71,7 @@ impl Display {
             Form::Bars { all, overall }
         } else {
             rows.resize_with(trainers, || None);
-            Form::Lines
+            if show == Show::Lines { Form::Lines } else { Form::Nothing }
         };
         let trainers = rows
             .into_iter()
@@ -84,6 +87,7 @@ impl Display {
                 let _ = all.println(text);
             }
             Form::Lines => say(text),
+            Form::Nothing => {}
         }
     }
 
@@ -145,7 +149,7 @@ impl Display {
                 bar.set_position(progress.tokens);
                 bar.set_message(message);
             }
-            None if row.last_line.elapsed() >= LINE_EVERY => {
+            None if matches!(self.form, Form::Lines) && row.last_line.elapsed() >= LINE_EVERY => {
                 row.last_line = Instant::now();
                 let percent = 100 * progress.tokens / progress.tokens_total.max(1);
                 say(&format!("{place} {message} ({percent} %)"));

@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request};
+use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::child::Process;
-use super::spec::{Program, Role, WorkerSpec};
+use super::spec::{Introduction, Program, Role, WorkerSpec};
 
 /// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
 const HELLO: Duration = Duration::from_mins(2);
@@ -131,12 +131,67 @@ pub(crate) async fn ask(role: Role, program: &Program) -> Result<Hello, Broken> 
 
 /// Starts a process, hears its hello and configures it.
 async fn hire(spec: &WorkerSpec) -> Result<(Process, Hello), Broken> {
+    let configure = match &spec.introduction {
+        Introduction::Configure(configure) => configure,
+        Introduction::Space(space) => return hire_black_box(spec, space).await,
+    };
     let (mut process, hello) = meet(spec.role, &spec.program, Some(&spec.log)).await?;
-    if process.send(&Request::Configure(spec.configure.clone())).await {
+    if process.send(&Request::Configure((**configure).clone())).await {
         return Ok((process, hello));
     }
     let (ended, log) = process.end().await;
     Err((format!("the {} {} {ended} after its hello", spec.role.word(), spec.program), log))
+}
+
+/// Starts a black box and checks that it still optimises what the campaign does.
+async fn hire_black_box(spec: &WorkerSpec, space: &SpaceReply) -> Result<(Process, Hello), Broken> {
+    let (process, found) = ask_space(&spec.program, Some(&spec.log)).await?;
+    if found != *space {
+        let (_, log) = process.end().await;
+        let reason = format!(
+            "the space of {} is another one than when the campaign began: give the campaign another --name",
+            spec.program
+        );
+        return Err((reason, log));
+    }
+    let hello = Hello {
+        protocol: PROTOCOL,
+        worker: spec.program.to_string(),
+        can: vec![spec.role.duty().to_owned()],
+        device: String::new(),
+        kernels: None,
+    };
+    Ok((process, hello))
+}
+
+/// Starts a black box and asks what is to be optimised.
+pub(crate) async fn ask_space(
+    program: &Program,
+    log: Option<&Path>,
+) -> Result<(Process, SpaceReply), Broken> {
+    let name = format!("the worker {program}");
+    let mut process =
+        Process::start(program, log).map_err(|error| (format!("{error:#}"), String::new()))?;
+    // One that does not listen is about to end: its stdout says so next.
+    process.send(&Request::Space { protocol: PROTOCOL }).await;
+    let reason = match tokio::time::timeout(HELLO, process.line()).await {
+        Err(_) => format!("{name} did not answer `space` within {} s", HELLO.as_secs()),
+        Ok(None) => {
+            let (ended, log) = process.end().await;
+            return Err((format!("{name} {ended} before it answered `space`"), log));
+        }
+        Ok(Some(line)) => match Reply::parse(&line) {
+            Ok(Reply::Space(space)) => return Ok((process, space)),
+            Ok(Reply::Failed(refusal)) => format!("{name} has no space: {}", refusal.reason),
+            Ok(_) => format!("{name} must answer `space` first, got `{}`", shortened(&line)),
+            Err(error) => format!(
+                "the first line of {name} must be its answer to `space` (its log belongs on stderr): {}",
+                shortened(&error.to_string())
+            ),
+        },
+    };
+    let (_, log) = process.end().await;
+    Err((reason, log))
 }
 
 /// Starts a process and hears its hello.
@@ -253,7 +308,10 @@ async fn attend(
             () = tokio::time::sleep_until(deadline), if running.is_some() => Some(if stopping {
                 format!("did not stop within {} s", STOP.as_secs())
             } else {
-                format!("said nothing for {} s (evaluator.timeout_seconds)", spec.silence.as_secs_f64())
+                format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
+                    Role::Trainer | Role::Profiler => "evaluator.timeout_seconds",
+                    Role::BlackBox => "--timeout",
+                })
             }),
         };
         if let Some(mut reason) = lost {
@@ -275,7 +333,8 @@ async fn attend(
 
 fn id_of_request(request: &Request) -> Option<u64> {
     match request {
-        Request::Configure(_) | Request::Stop { .. } => None,
+        Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => None,
+        Request::Eval(request) => Some(request.id),
         Request::Evaluate(request) => Some(request.id),
         Request::Measure(request) => Some(request.id),
         Request::MeasureWhole(request) => Some(request.id),
@@ -284,7 +343,8 @@ fn id_of_request(request: &Request) -> Option<u64> {
 
 fn id_of_reply(reply: &Reply) -> Option<u64> {
     match reply {
-        Reply::Hello(_) => None,
+        Reply::Hello(_) | Reply::Space(_) => None,
+        Reply::Values(reply) => Some(reply.id),
         Reply::Progress(reply) => Some(reply.id),
         Reply::Result(reply) => Some(reply.id),
         Reply::Timing(reply) => Some(reply.id),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
-use search::wire::Configure;
+use search::wire::{Configure, SpaceReply};
 use tokio::process::Command;
 
 /// What a worker is for.
@@ -14,6 +14,8 @@ pub(crate) enum Role {
     Trainer,
     /// Times parts and whole models.
     Profiler,
+    /// Gives the values of a user's own function.
+    BlackBox,
 }
 
 impl Role {
@@ -22,30 +24,17 @@ impl Role {
         match self {
             Self::Trainer => "trainer",
             Self::Profiler => "profiler",
+            Self::BlackBox => "worker",
         }
     }
 
-    /// The built-in program.
-    fn program(self) -> &'static str {
+    /// The program of ours that does it, the crate that builds it, and the variable that names another one: for
+    /// tests, and for workers that lie elsewhere. A black box is always the user's.
+    fn built_in(self) -> Option<[&'static str; 3]> {
         match self {
-            Self::Trainer => "deltafront-train",
-            Self::Profiler => "deltafront-profile",
-        }
-    }
-
-    /// The crate that builds it.
-    fn package(self) -> &'static str {
-        match self {
-            Self::Trainer => "evaluator",
-            Self::Profiler => "profiles",
-        }
-    }
-
-    /// The variable that names another program: for tests, and for workers that lie elsewhere.
-    pub(crate) fn variable(self) -> &'static str {
-        match self {
-            Self::Trainer => "DELTAFRONT_TRAIN",
-            Self::Profiler => "DELTAFRONT_PROFILE",
+            Self::Trainer => Some(["deltafront-train", "evaluator", "DELTAFRONT_TRAIN"]),
+            Self::Profiler => Some(["deltafront-profile", "profiles", "DELTAFRONT_PROFILE"]),
+            Self::BlackBox => None,
         }
     }
 
@@ -54,6 +43,7 @@ impl Role {
         match self {
             Self::Trainer => "evaluate",
             Self::Profiler => "measure",
+            Self::BlackBox => "eval",
         }
     }
 }
@@ -75,22 +65,23 @@ pub(crate) enum Program {
 impl Program {
     /// The built-in worker: the one its variable names, else the one beside this program.
     pub(crate) fn built_in(role: Role) -> anyhow::Result<Self> {
-        let file = if let Some(file) = std::env::var_os(role.variable()) {
+        let Some([name, package, variable]) = role.built_in() else {
+            bail!("a {} is the user's own command", role.word())
+        };
+        let file = if let Some(file) = std::env::var_os(variable) {
             PathBuf::from(file)
         } else {
             let this =
                 std::env::current_exe().context("cannot find out where this program lies")?;
-            let name = format!("{}{}", role.program(), std::env::consts::EXE_SUFFIX);
+            let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
             this.parent().unwrap_or(Path::new(".")).join(name)
         };
         if !file.is_file() {
             bail!(
-                "the {} {} is not there; build it with `cargo build --release -p {}` (`make setup` first), \
-                 or name it by the variable {}",
+                "the {} {} is not there; build it with `cargo build --release -p {package}` (`make setup` first), \
+                 or name it by the variable {variable}",
                 role.word(),
-                file.display(),
-                role.package(),
-                role.variable()
+                file.display()
             );
         }
         Ok(Self::File(file))
@@ -133,13 +124,21 @@ impl std::fmt::Display for Program {
     }
 }
 
+/// What is said to a worker before its first request.
+#[derive(Debug, Clone)]
+pub(crate) enum Introduction {
+    /// Sent after each hello.
+    Configure(Box<Configure>),
+    /// A black box is asked for its space, which must be this one.
+    Space(SpaceReply),
+}
+
 /// Everything about a worker that stays the same when it is started again.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerSpec {
     pub(crate) role: Role,
     pub(crate) program: Program,
-    /// Sent after each hello.
-    pub(crate) configure: Configure,
+    pub(crate) introduction: Introduction,
     /// The file that its stderr is added to.
     pub(crate) log: PathBuf,
     /// A busy worker that says nothing for this long has failed.

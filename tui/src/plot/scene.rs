@@ -2,6 +2,8 @@
 
 use db::snapshot::{Candidate, CandidateState, Snapshot};
 
+use search::objective::read;
+
 use super::Axis;
 
 /// How a point is emphasised.
@@ -41,7 +43,7 @@ pub(super) struct Scene {
 
 /// The names of the values on x and y: the quality is drawn over the cost. With one objective the other side is the
 /// decode latency.
-pub(crate) fn axes(objectives: &[String]) -> (String, String) {
+pub fn axes(objectives: &[String]) -> (String, String) {
     let is_quality = |name: &&String| matches!(name.as_str(), "bits_per_byte" | "validation_loss");
     let is_latency = |name: &&String| name.ends_with("_us");
     let y = objectives
@@ -75,7 +77,7 @@ impl Scene {
             .find(|candidate| {
                 Some(candidate.number) == selected && !points.iter().any(|point| point.selected)
             })
-            .and_then(|candidate| candidate.values.get(&x_name))
+            .and_then(|candidate| read(&candidate.values, &x_name))
             .map(|value| value.mean);
         let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| x_name == "decode_us");
         let x = axis(&points, |point| point.x, budget);
@@ -112,7 +114,7 @@ fn point(candidate: &Candidate, x_name: &str, y_name: &str, selected: bool) -> O
     if candidate.state != CandidateState::Done {
         return None;
     }
-    let (x, y) = (candidate.values.get(x_name)?, candidate.values.get(y_name)?);
+    let (x, y) = (read(&candidate.values, x_name)?, read(&candidate.values, y_name)?);
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }

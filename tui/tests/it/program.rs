@@ -1,5 +1,6 @@
 //! The real program with workers that only pretend.
 
+mod black_box;
 mod harness;
 mod input;
 mod interrupt;

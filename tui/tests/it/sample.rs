@@ -6,6 +6,7 @@ use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot}
 use search::Architecture;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::subject::Subject;
 use search::wire::{LayerRetrieval, Value};
 
 /// (origin, state, architecture after the head of the line, decode µs, bits per byte)
@@ -224,7 +225,7 @@ pub(crate) fn extreme() -> Snapshot {
             let layers = (0..40)
                 .map(|l| format!("gdn(h={},k=64,v=128)+ffn(768)", 1 + l * l % 7))
                 .collect::<Vec<_>>();
-            candidate.architecture = parse(&layers.join(" | "));
+            candidate.subject = Subject::Stack(parse(&layers.join(" | ")));
         }
     }
     rank(&mut snapshot.candidates);
@@ -286,7 +287,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
     Candidate {
         number,
         id: architecture.id(),
-        architecture,
+        subject: Subject::Stack(architecture),
         reference: origin.strip_prefix("reference ").map(str::to_owned),
         origin: if origin.starts_with("reference") { "reference".to_owned() } else { origin.to_owned() },
         state: match state {

@@ -98,15 +98,16 @@ fn filters_combine_and_escape_clears_them() {
     letters(&mut state, "ffmm");
     assert_eq!(state.filter.state, StateFilter::Done);
     assert!(
-        state.rows().iter().all(|row| row.state == CandidateState::Done
-            && row.architecture.to_string().contains("swa("))
+        state.rows().iter().all(
+            |row| row.state == CandidateState::Done && row.subject.to_string().contains("swa(")
+        )
     );
     assert!(!state.rows().is_empty());
     assert!(state.rows().iter().any(|row| Some(row.number) == state.selected));
     letters(&mut state, "/w=64 ");
     press(&mut state, KeyCode::Enter);
     assert!(!state.typing);
-    assert!(state.rows().iter().all(|row| row.architecture.to_string().contains("w=64")));
+    assert!(state.rows().iter().all(|row| row.subject.to_string().contains("w=64")));
     press(&mut state, KeyCode::Esc);
     assert!(state.filter.is_empty());
     assert_eq!(state.rows().len(), 30);
