@@ -2,7 +2,7 @@
 
 use operators::Model;
 use search::Architecture;
-use search::config::TrainingConfig;
+use search::config::{Precision, TrainingConfig};
 use tch::nn::VarStore;
 use tch::{Device, Reduction, Tensor};
 
@@ -37,7 +37,12 @@ impl Learner {
     pub fn new(architecture: &Architecture, config: &TrainingConfig, seed: u64) -> Result<Self> {
         check(config)?;
         let variables = VarStore::new(Device::Cpu);
-        let model = Model::new(&variables.root(), architecture, seed)?;
+        let mut model = Model::new(&variables.root(), architecture, seed)?;
+        model.set_precision(match config.precision {
+            Precision::Auto => operators::precision::fastest(),
+            Precision::Fp32 => operators::precision::Precision::F32,
+            Precision::Bf16 => operators::precision::Precision::Bf16,
+        });
         if config.weight_normalisation {
             model.normalise_weights();
         }
@@ -113,7 +118,10 @@ pub(crate) fn cross_entropy(
 ) -> Result<Tensor> {
     let vocab = logits.size()[2];
     let (logits, targets) = (logits.view([-1, vocab]), targets.reshape(-1));
-    Ok(logits.f_cross_entropy_loss::<Tensor>(&targets, None, reduction, IGNORED, 0.0)?)
+    Ok(match reduction {
+        Reduction::Mean => cross_entropy::mean_loss(&logits, &targets, IGNORED),
+        _ => cross_entropy::losses(&logits, &targets, IGNORED),
+    })
 }
 
 /// Whether the settings make a training.

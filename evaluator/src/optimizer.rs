@@ -1,10 +1,11 @@
 //! AdamW (arXiv 1711.05101) over one flat buffer.
 //!
 //! Parameters, gradients and both moments are four vectors; the model's tensors and their gradients are views into the
-//! first two. A step is then a dozen operations whatever the number of tensors, and the norm of the whole gradient is
+//! first two. A step is then one pass over the four, whatever the number of tensors, and the norm of the whole gradient is
 //! one reduction. Decaying tensors come first, so that decay is one operation on a prefix.
 
 use operators::Model;
+use operators::ops::optimizer::{self, Update};
 use search::config::TrainingConfig;
 use search::tensors::{Role, TensorSpec};
 use tch::{Kind, Tensor};
@@ -111,33 +112,27 @@ impl AdamW {
     /// One update. Returns the norm of the gradient before it was clipped; if that is not finite, nothing is updated.
     pub fn step(&mut self, rate: f64) -> f64 {
         tch::no_grad(|| {
-            let norm = self.gradients.norm().double_value(&[]);
+            let norm = optimizer::norm(&self.gradients);
             if !norm.is_finite() {
                 return norm;
             }
-            if norm > self.clip {
-                let _ = self.gradients.g_mul_scalar_(self.clip / norm);
-            }
             self.updates += 1;
-            let updates = self.updates.min(i32::MAX as u64) as i32;
-            let (beta1, beta2) = self.betas;
-            let _ = self.first_moments.lerp_(&self.gradients, 1.0 - beta1);
-            let _ = self.second_moments.lerp_(&self.gradients.square(), 1.0 - beta2);
-            if rate > 0.0 {
-                let (bias1, bias2) = (1.0 - beta1.powi(updates), 1.0 - beta2.powi(updates));
-                if self.weight_decay > 0.0 && self.decayed > 0 {
-                    let _ = self
-                        .parameters
-                        .narrow(0, 0, self.decayed)
-                        .g_mul_scalar_(1.0 - rate * self.weight_decay);
-                }
-                // θ −= rate/bias1 · m / (√(v/bias2) + ε), as one quotient: libtorch's addcdiv without its factor.
-                let factor = -bias1 / rate;
-                let mut denominator = self.second_moments.sqrt();
-                let _ = denominator.g_mul_scalar_(factor / bias2.sqrt());
-                let _ = denominator.g_add_scalar_(factor * EPSILON);
-                let _ = self.parameters.addcdiv_(&self.first_moments, &denominator);
-            }
+            let update = Update {
+                rate,
+                betas: self.betas,
+                epsilon: EPSILON,
+                decay: self.weight_decay,
+                decayed: self.decayed as usize,
+                gradient_factor: if norm > self.clip { self.clip / norm } else { 1.0 },
+                number: self.updates,
+            };
+            optimizer::adamw(
+                &update,
+                &mut self.parameters,
+                &self.gradients,
+                &mut self.first_moments,
+                &mut self.second_moments,
+            );
             norm
         })
     }

@@ -1,6 +1,7 @@
 //! Causal softmax attention, over the whole past or over a sliding window.
 
 pub mod cpu;
+pub mod train;
 
 /// Causal softmax attention of one head (arXiv 1706.03762, eq. 1), over the last `window` positions, the current one
 /// included (arXiv 2004.05150), or over all of them:

@@ -7,6 +7,7 @@
 pub(crate) mod chunk;
 pub mod gemm;
 pub mod matrix;
+pub(crate) mod packed;
 pub mod pool;
 mod portable;
 mod simd;
@@ -16,8 +17,10 @@ pub mod vector;
 mod x86;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use matrix::Matrix;
+pub use packed::{Arithmetic, peak_flops};
 pub use pool::Pool;
 pub use simd::Simd;
 
@@ -41,7 +44,7 @@ impl Level {
             if x86::Avx2::detect().is_some() {
                 levels.push(Self::Avx2);
             }
-            if x86::Avx512::detect().is_some() {
+            if x86::Avx512::<false>::detect().is_some() {
                 levels.push(Self::Avx512);
             }
         }
@@ -87,7 +90,7 @@ pub fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     match level {
         Level::Avx512 => {
-            if let Some(simd) = x86::Avx512::detect() {
+            if let Some(simd) = x86::Avx512::<false>::detect() {
                 // SAFETY: `detect` found the features that the callee is compiled with.
                 return unsafe { x86::with_avx512(simd, kernel) };
             }
@@ -103,4 +106,70 @@ pub fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = level;
     kernel.body(portable::Portable)
+}
+
+/// In which numbers the factors of a product are multiplied; sums are f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+}
+
+impl Precision {
+    /// The one in which this machine multiplies fastest: bf16 where the processor has instructions for it.
+    pub fn fastest() -> Self {
+        if multiplies_bf16() { Self::Bf16 } else { Self::F32 }
+    }
+}
+
+/// Whether the processor has instructions for products of bf16; without them they are made of those of f32.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        x86::Avx512::<true>::detect().is_some()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// As [`run_at`], for a kernel that multiplies in `precision`: at [`Level::Avx512`] with the instructions for bf16 where
+/// the machine has them.
+pub fn run_in<K: Kernel>(level: Level, precision: Precision, kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if (level, precision) == (Level::Avx512, Precision::Bf16)
+        && let Some(simd) = x86::Avx512::<true>::detect()
+    {
+        // SAFETY: `detect` found the features that the callee is compiled with.
+        return unsafe { x86::with_avx512_bf16(simd, kernel) };
+    }
+    let _ = precision;
+    run_at(level, kernel)
+}
+
+/// Calls its second argument for every index below its first, on as many threads as it likes, and returns when all are
+/// done. Lets a caller lend its own threads.
+pub type Parallel<'a> = &'a dyn Fn(usize, &(dyn Fn(usize) + Sync));
+
+/// Calls for every index, one after the other.
+pub fn serial(pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
+    (0..pieces).for_each(piece);
+}
+
+/// Calls `piece` for every index below `pieces`, each thread of `parallel` taking the next when it is free.
+pub fn dynamic(parallel: Parallel, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    parallel(pieces, &|_| {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= pieces {
+                return;
+            }
+            piece(i);
+        }
+    });
 }

@@ -17,11 +17,14 @@
 )]
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
 pub mod cpu;
+pub mod cross_entropy;
 pub mod cuda;
 pub mod delta_rule;
 pub mod device;
+pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;
 pub mod norm;

@@ -1,6 +1,7 @@
 //! Rotary positions.
 
 pub mod cpu;
+pub mod train;
 
 /// Rotates the pairs (i, i + K/2) of every row by position · θ^(−2i/K) (RoFormer, arXiv 2104.09864, eq. 34, with the
 /// halves paired as GPT-NeoX and the Llama checkpoints do).

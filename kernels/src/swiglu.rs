@@ -1,6 +1,7 @@
 //! The gated feed-forward network.
 
 pub mod cpu;
+pub mod train;
 
 use crate::activation::silu;
 

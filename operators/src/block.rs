@@ -26,12 +26,10 @@ impl Block {
             }
             None => None,
         };
-        let ffn = match layer.ffn_width {
-            Some(width) => Some((
-                weights.take("ffn_norm.weight")?,
-                Ffn::new(width, &mut weights.below("ffn"))?,
-            )),
-            None => None,
+        let ffn = if layer.ffn_width.is_some() {
+            Some((weights.take("ffn_norm.weight")?, Ffn::new(&mut weights.below("ffn"))?))
+        } else {
+            None
         };
         Ok(Self { mixer, ffn })
     }

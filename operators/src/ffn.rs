@@ -3,22 +3,21 @@
 use tch::Tensor;
 
 use crate::OperatorError;
-use crate::ops::parts;
+use crate::ops::linear::{linear, project};
+use crate::ops::swiglu::swiglu;
 use crate::weights::Weights;
 
 /// SwiGLU of hidden width f.
 #[derive(Debug)]
 pub(crate) struct Ffn {
-    width: i64,
     gate: Tensor,
     up: Tensor,
     down: Tensor,
 }
 
 impl Ffn {
-    pub(crate) fn new(width: u32, weights: &mut Weights) -> Result<Self, OperatorError> {
+    pub(crate) fn new(weights: &mut Weights) -> Result<Self, OperatorError> {
         Ok(Self {
-            width: width.into(),
             gate: weights.take("gate.weight")?,
             up: weights.take("up.weight")?,
             down: weights.take("down.weight")?,
@@ -27,8 +26,8 @@ impl Ffn {
 
     /// x `[…, d]` → `[…, d]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let both = x.linear(&Tensor::cat(&[&self.gate, &self.up], 0), None::<&Tensor>);
-        let [gate, up] = parts(&both, [self.width, self.width]);
-        (gate.silu() * up).linear(&self.down, None::<&Tensor>)
+        let [gate, up]: [Tensor; 2] =
+            project(x, &[&self.gate, &self.up]).try_into().expect("two maps");
+        linear(&swiglu(&gate, &up), &self.down)
     }
 }

@@ -15,6 +15,7 @@ mod ffn;
 pub mod mixer;
 mod model;
 pub mod ops;
+pub mod precision;
 pub mod retrieval;
 mod weights;
 

@@ -9,7 +9,9 @@ use tch::{Tensor, nn};
 use crate::OperatorError;
 use crate::block::Block;
 use crate::mixer::MixerState;
+use crate::ops::linear::linear;
 use crate::ops::norm::rms_norm;
+use crate::precision::{self, Precision};
 use crate::retrieval::Retrieval;
 use crate::weights::{Variable, Weights, all_taken, create};
 
@@ -21,6 +23,7 @@ pub struct Model {
     final_norm: Tensor,
     head: Tensor,
     divide_by_head_norms: bool,
+    precision: Precision,
     variables: Vec<Variable>,
 }
 
@@ -64,17 +67,25 @@ impl Model {
             blocks.push(Block::new(layer, &mut weights.below(&format!("layers.{index}")))?);
         }
         all_taken(&untaken)?;
-        Ok(Self { embedding, blocks, final_norm, head, divide_by_head_norms: false, variables })
+        Ok(Self {
+            embedding,
+            blocks,
+            final_norm,
+            head,
+            divide_by_head_norms: false,
+            precision: Precision::F32,
+            variables,
+        })
     }
 
     /// Logits `[B, T, vocab]` of the token after each of `tokens` `[B, T]` (int64), all positions in parallel.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        self.logits(&self.hidden(tokens, None))
+        precision::with(self.precision, || self.logits(&self.hidden(tokens, None)))
     }
 
     /// Like [`Self::forward`] for tokens `[B, T]` that follow what `state` has seen; the state is moved past them.
     pub fn extend(&self, tokens: &Tensor, state: &mut State) -> Tensor {
-        self.logits(&self.hidden(tokens, Some(state)))
+        precision::with(self.precision, || self.logits(&self.hidden(tokens, Some(state))))
     }
 
     /// Logits `[B, vocab]` of the token after `tokens` `[B]` (int64), which follow what `state` has seen.
@@ -142,6 +153,11 @@ impl Model {
         self.divide_by_head_norms = divide;
     }
 
+    /// The numbers in which products are made from now on, where kernels make them; f32 in a new model. Weights stay f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
     fn embed(&self, tokens: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, tokens, -1, false, false)
     }
@@ -166,9 +182,9 @@ impl Model {
     fn logits(&self, x: &Tensor) -> Tensor {
         let x = rms_norm(x, &self.final_norm);
         if !self.divide_by_head_norms {
-            return x.linear(&self.head, None::<&Tensor>);
+            return linear(&x, &self.head);
         }
         let norms = self.head.square().sum_dim_intlist(1, true, self.head.kind()).sqrt();
-        x.linear(&(&self.head / norms), None::<&Tensor>)
+        linear(&x, &(&self.head / norms))
     }
 }

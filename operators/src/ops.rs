@@ -4,13 +4,17 @@
 //! inputs are narrower ([`wide`]) and return the inputs' kind.
 
 pub mod attention;
+pub mod cross_entropy;
 pub mod delta_rule;
+pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;
 mod memory;
 pub mod norm;
+pub mod optimizer;
 pub mod rope;
 pub mod short_conv;
+pub mod swiglu;
 
 use tch::{Device, Kind, Tensor};
 

@@ -12,7 +12,9 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use sections::{DataConfig, EvaluatorConfig, LatencyConfig, SearchConfig, TrainingConfig};
+pub use sections::{
+    DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
+};
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
 use crate::references::Reference;

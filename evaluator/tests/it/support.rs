@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use evaluator::Corpus;
 use search::Architecture;
-use search::config::{DataConfig, TrainingConfig};
+use search::config::{DataConfig, Precision, TrainingConfig};
 
 /// A folder of one test, removed at its end.
 pub(crate) struct Folder(PathBuf);
@@ -78,6 +78,7 @@ pub(crate) fn training_config() -> TrainingConfig {
         sequence_length: 33,
         learning_rate: 1e-2,
         validation_tokens: 5 * 33,
+        precision: Precision::Fp32,
         threads: 1,
         ..TrainingConfig::default()
     }

@@ -2,7 +2,7 @@
 
 use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
-use search::config::TrainingConfig;
+use search::config::{Precision, TrainingConfig};
 use search::tensors::{Role, TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress};
 use tch::Kind;
@@ -34,6 +34,17 @@ fn the_same_seed_gives_the_same_curve() {
         losses(&corpus, &config, 3, 6).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     });
     assert_ne!(first, losses(&corpus, &config, 4, 6));
+}
+
+#[test]
+fn products_in_bf16_give_nearly_the_same_curve() {
+    let (corpus, config) = (corpus(), training_config());
+    let narrow = TrainingConfig { precision: Precision::Bf16, ..config.clone() };
+    let (wide, narrow) = (losses(&corpus, &config, 3, 8), losses(&corpus, &narrow, 3, 8));
+    assert_ne!(wide, narrow);
+    for (wide, narrow) in wide.iter().zip(&narrow) {
+        assert!((wide - narrow).abs() < 0.02 * wide, "{wide} {narrow}");
+    }
 }
 
 #[test]

@@ -13,6 +13,13 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
+/// The bits of the nearest bf16; a NaN stays one.
+#[inline(always)]
+fn to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7fff + (bits >> 16 & 1)) >> 16 }
+}
+
 impl Simd for Portable {
     const LEVEL: super::Level = super::Level::Portable;
     const LANES: usize = LANES;
@@ -77,6 +84,21 @@ impl Simd for Portable {
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn narrow(self, low: Self::V, high: Self::V) -> Self::V {
+        zip(low, high, |low, high| f32::from_bits(to_bf16(low) | to_bf16(high) << 16))
+    }
+    #[inline(always)]
+    fn narrow_neighbours(self, first: Self::V, second: Self::V) -> Self::V {
+        let at = |i: usize| to_bf16(if i < LANES { first[i] } else { second[i - LANES] });
+        std::array::from_fn(|i| f32::from_bits(at(2 * i) | at(2 * i + 1) << 16))
+    }
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        std::array::from_fn(|i| high(a[i]) * high(b[i]) + (low(a[i]) * low(b[i]) + c[i]))
     }
     #[inline(always)]
     fn exp(self, v: Self::V) -> Self::V {

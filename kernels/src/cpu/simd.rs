@@ -55,6 +55,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// eˣ, relative error below 3·10⁻⁷ for |x| ≤ 87; 0 below, and never a NaN from a number.
     fn exp(self, v: Self::V) -> Self::V;
 
+    /// Rounds to bf16 (to nearest, ties to even) and pairs: lane i holds `low`'s value in its low half, `high`'s in its
+    /// high half. The lanes are bits, not numbers.
+    fn narrow(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Rounds 2 · `LANES` neighbouring values to bf16: lane i holds values 2i and 2i + 1.
+    fn narrow_neighbours(self, first: Self::V, second: Self::V) -> Self::V;
+    /// c + a_low · b_low + a_high · b_high, of lanes that hold pairs of bf16; the sum is f32.
+    fn dot_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
     /// Writes the transpose of a tile of `LANES` × `LANES`, rows `from_row` and `to_row` apart.
     ///
     /// # Safety

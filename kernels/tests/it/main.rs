@@ -5,10 +5,13 @@
     reason = "kernel bodies must be inlined into the function that enables instructions"
 )]
 
+mod attention_training;
 mod cpu_families;
 mod cpu_products;
 mod cuda_compile;
 mod cuda_decode;
 mod definitions;
 mod delta_rule_training;
+mod elementwise_training;
+mod linear_training;
 mod random;

@@ -5,7 +5,8 @@ use tch::Tensor;
 
 use super::{Cache, Mixer, MixerState};
 use crate::OperatorError;
-use crate::ops::{attention, norm, parts, rope};
+use crate::ops::linear::{linear, project};
+use crate::ops::{attention, norm, rope};
 use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
@@ -43,10 +44,8 @@ impl Projections {
     /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`; each `[B, H, T, K]`.
     fn heads(&self, x: &Tensor, first: i64) -> (Tensor, Tensor, Tensor) {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
-        let (q_rows, kv_rows) = (self.heads * self.width, self.kv_heads * self.width);
-        let all = x.linear(&Tensor::cat(&[&self.q, &self.k, &self.v], 0), None::<&Tensor>);
         let heads = |x: Tensor, heads: i64| x.reshape([b, t, heads, self.width]);
-        let [q, k, v] = parts(&all, [q_rows, kv_rows, kv_rows]);
+        let [q, k, v] = project(x, &[&self.q, &self.k, &self.v]).try_into().expect("three maps");
         let (mut q, mut k, v) =
             (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
         if let Some((q_norm, k_norm)) = &self.norms {
@@ -79,7 +78,7 @@ impl Projections {
             cache.position += t;
         }
         let o = attend(&q, &k, &v); // [B, H, T, K]
-        o.transpose(1, 2).reshape([b, t, self.heads * self.width]).linear(&self.o, None::<&Tensor>)
+        linear(&o.transpose(1, 2).reshape([b, t, self.heads * self.width]), &self.o)
     }
 
     /// Every key asks, as a query would, the last `window` keys (none: all).

@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::delta_rule::DeltaRule;
+use crate::ops::linear::{linear, project};
 use crate::ops::{self, norm, short_conv, wide};
 use crate::retrieval::Retrieval;
 use crate::weights::Weights;
@@ -81,15 +82,12 @@ impl Delta {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let [n, heads, value_heads, key_width, value_width] = self.sizes();
         let (k_rows, v_rows) = (heads * key_width, value_heads * value_width);
-        // one product for all projections
-        let mut matrices = vec![&self.q, &self.k, &self.v, &self.b];
+        // one operation for all projections; q, k and v lie together for the convolution
+        let qkv = Tensor::cat(&[&self.q, &self.k, &self.v], 0);
+        let mut matrices = vec![&qkv, &self.b];
         matrices.extend(self.decay.as_ref().map(|decay| &decay.a));
         matrices.extend(&self.gate);
-        let rows: Vec<i64> = matrices.iter().map(|matrix| matrix.size()[0]).collect();
-        let all = x.linear(&Tensor::cat(&matrices, 0), None::<&Tensor>);
-        let qkv_rows = rows[..3].iter().sum::<i64>();
-        let sizes: Vec<i64> = [qkv_rows].into_iter().chain(rows[3..].iter().copied()).collect();
-        let mut parts = all.split_with_sizes(&sizes, -1).into_iter();
+        let mut parts = project(x, &matrices).into_iter();
         let mut part = || parts.next().expect("a part for each matrix");
         let qkv = match &self.convs {
             Some(convs) => conv(&part(), &Tensor::cat(convs, 0)),
@@ -153,7 +151,7 @@ impl Delta {
         if let Some(gate) = gate {
             o = &o * gate.silu();
         }
-        o.reshape([b, t, heads * value_width]).linear(&self.o, None::<&Tensor>)
+        linear(&o.reshape([b, t, heads * value_width]), &self.o)
     }
 }
 

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
+use crate::ops::linear::linear;
 use crate::ops::linear_attention::LinearAttention;
 use crate::ops::{norm, parts, short_conv, wide};
 use crate::retrieval::Retrieval;
@@ -58,7 +59,7 @@ impl Mamba2 {
     fn inputs(&self, u: &Tensor, conv: impl FnOnce(&Tensor) -> Tensor) -> (LinearAttention, Rest) {
         let (b, t, _) = u.size3().expect("u is [B, T, d]");
         let (inner, n) = (self.inner(), self.state_width);
-        let all = u.linear(&self.input, None::<&Tensor>);
+        let all = linear(u, &self.input);
         let [z, xbc, dt] = parts(&all, [inner, inner + 2 * n, self.heads]);
         let [x, k, q] = parts(&conv(&xbc), [inner, n, n]);
         let x = x.reshape([b, t, self.heads, self.head_width]);
@@ -74,7 +75,7 @@ impl Mamba2 {
         let (b, t, ..) = y.size4().expect("y is [B, T, H, P]");
         let y = y + &rest.x * self.skip.unsqueeze(-1);
         let y = y.reshape([b, t, self.inner()]).to_kind(rest.z.kind()) * rest.z.silu();
-        norm::rms_norm(&y, &self.norm).linear(&self.output, None::<&Tensor>)
+        linear(&norm::rms_norm(&y, &self.norm), &self.output)
     }
 }
 

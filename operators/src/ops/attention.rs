@@ -1,10 +1,21 @@
 //! Softmax attention, causal: over everything before, or over a window in blocks.
 
+mod kernel;
+
+use kernel::{by_kernel, suits_kernel};
 use tch::{Device, Kind, Tensor};
 
 /// Causal attention of T new positions over `past` cached and T new ones. q `[B, H, T, K]`, k and v
 /// `[B, H_kv, past + T, ·]`; H_kv divides H. Returns `[B, H, T, V]`.
 pub fn full(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    if suits_kernel(q, k, v) {
+        return by_kernel(q, k, v, None);
+    }
+    full_by_torch(q, k, v)
+}
+
+/// [`full`] in torch operators.
+pub fn full_by_torch(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     let (t, keys) = (q.size()[2], k.size()[2]);
     let (k, v) = (repeat_heads(k, q.size()[1]), repeat_heads(v, q.size()[1]));
     if t == keys || t == 1 {
@@ -16,15 +27,23 @@ pub fn full(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 
 /// Attention over the last `window` positions, self included. k and v hold at most `window − 1` positions before the
 /// first of q; shapes as in [`full`].
+pub fn windowed(q: &Tensor, k: &Tensor, v: &Tensor, window: i64) -> Tensor {
+    if suits_kernel(q, k, v) {
+        return by_kernel(q, k, v, Some(window));
+    }
+    windowed_by_torch(q, k, v, window)
+}
+
+/// [`windowed`] in torch operators.
 ///
 /// Queries stand in blocks of half a window, each with the blocks of keys that its window can reach, so that the work
 /// grows with T · window and not with T².
-pub fn windowed(q: &Tensor, k: &Tensor, v: &Tensor, window: i64) -> Tensor {
+pub fn windowed_by_torch(q: &Tensor, k: &Tensor, v: &Tensor, window: i64) -> Tensor {
     let (b, h, t, key_width) = q.size4().expect("q is [B, H, T, K]");
     let value_width = v.size()[3];
     let past = k.size()[2] - t;
     if past + t <= window {
-        return full(q, k, v);
+        return full_by_torch(q, k, v);
     }
     let block = ((window - 1) / 2 + 1).max(16);
     let reach = (window - 1 + block - 1) / block; // blocks before a query's own

@@ -3,10 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 fn check(tensor: &Tensor) -> usize {
-    assert!(
-        tensor.kind() == Kind::Float && tensor.device() == Device::Cpu,
-        "kernels take f32 on the CPU"
-    );
+    assert!(single_on_cpu(tensor), "kernels take f32 on the CPU");
     assert!(tensor.is_contiguous(), "kernels take contiguous tensors");
     tensor.numel()
 }
@@ -30,4 +27,23 @@ pub(crate) fn write(tensor: &mut Tensor) -> &mut [f32] {
     }
     // SAFETY: as for `read`; the operation that calls this has just made the tensor.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
+}
+
+/// Whether kernels take a tensor: f32 on the CPU.
+pub(crate) fn single_on_cpu(tensor: &Tensor) -> bool {
+    tensor.kind() == Kind::Float && tensor.device() == Device::Cpu
+}
+
+/// The elements of an int64 tensor, row-major.
+pub(crate) fn read_integers(tensor: &Tensor) -> &[i64] {
+    assert!(
+        tensor.kind() == Kind::Int64 && tensor.device() == Device::Cpu && tensor.is_contiguous(),
+        "kernels take contiguous int64 on the CPU"
+    );
+    let len = tensor.numel();
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: as for `read`.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
 }

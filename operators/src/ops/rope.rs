@@ -1,8 +1,11 @@
 //! Rotary positions on halves: channels i and i + K/2 turn by position · θ^(−2i/K).
 
+use kernels::rope::train::{self, Shape};
 use tch::{Kind, Tensor};
 
+use super::memory::{read, single_on_cpu, write};
 use super::parts;
+use crate::autograd::{Operation, apply, parallel};
 
 /// θ of every attention layer here.
 pub const THETA: f64 = 1e4;
@@ -17,6 +20,36 @@ pub fn rotate(x: &Tensor, first: i64) -> Tensor {
     // [T, 1, K/2]
     let angles = positions.reshape([t, 1, 1]) * frequencies;
     let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
+    if single_on_cpu(x) {
+        let inputs = [x.contiguous(), cos.contiguous(), sin.contiguous()];
+        return apply(Rotate, &inputs.each_ref()).pop().expect("one output");
+    }
     let [a, b] = parts(x, [half, half]);
     Tensor::cat(&[&a * &cos - &b * &sin, &b * &cos + &a * &sin], -1)
+}
+
+/// x `[B, T, H, K]`, cosines and sines `[T, 1, K/2]` → x turned.
+struct Rotate;
+
+impl Rotate {
+    fn turn(x: &Tensor, tables: &[Tensor], back: bool) -> Tensor {
+        let (_, t, h, k) = x.size4().expect("[B, T, H, K]");
+        let [tokens, heads, width] = [t, h, k].map(|n| n as usize);
+        let mut out = x.empty_like();
+        let tables = [read(&tables[0]), read(&tables[1])];
+        let shape = Shape { tokens, heads, width };
+        train::rotate(shape, read(x), tables, back, write(&mut out), &parallel);
+        out
+    }
+}
+
+impl Operation for Rotate {
+    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        (vec![Self::turn(&tensors[0], &tensors[1..], false)], Vec::new())
+    }
+
+    fn backward(&self, tensors: &[Tensor], _: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
+        let d_x = Self::turn(&d_outputs[0].contiguous(), &tensors[1..], true);
+        vec![d_x, Tensor::new(), Tensor::new()] // tables are constants
+    }
 }

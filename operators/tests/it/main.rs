@@ -5,6 +5,8 @@ mod goldens;
 mod gradients;
 mod identities;
 mod kernel;
+mod kernel_operations;
+mod linear;
 mod log_linear;
 mod model;
 mod names;

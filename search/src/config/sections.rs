@@ -56,6 +56,8 @@ pub struct TrainingConfig {
     pub validation_tokens: u64,
     /// Width of the trained proxy over the width of the target architecture.
     pub width_scale: f64,
+    /// The numbers in which products are made; weights, sums and states stay fp32.
+    pub precision: Precision,
     /// Threads of one trainer; 0: all cores over the number of trainers.
     pub threads: u32,
 }
@@ -77,9 +79,23 @@ impl Default for TrainingConfig {
             gradient_clip: 1.0,
             validation_tokens: 65_536,
             width_scale: 1.0,
+            precision: Precision::Auto,
             threads: 0,
         }
     }
+}
+
+/// `training.precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bf16 where the processor multiplies it faster, else fp32.
+    #[default]
+    Auto,
+    /// Factors as they are.
+    Fp32,
+    /// Factors rounded to bf16.
+    Bf16,
 }
 
 /// `[latency]`: what is timed, and the budget.
