@@ -1,6 +1,7 @@
 //! A model with its optimiser: what text and tasks have in common. It sees batches and knows nothing of their source.
 
 use operators::Model;
+use operators::ops::cross_entropy;
 use search::Architecture;
 use search::config::{Precision, TrainingConfig};
 use tch::nn::VarStore;
@@ -63,7 +64,7 @@ impl Learner {
     pub fn step(&mut self, inputs: &Tensor, targets: &Tensor) -> Result<f64> {
         let step = self.steps();
         self.optimizer.zero_gradients();
-        let loss = cross_entropy(&self.model.forward(inputs), targets, Reduction::Mean)?;
+        let loss = cross_entropy(&self.model.forward(inputs), targets, Reduction::Mean);
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(Error::NotFinite { what: "loss", value, step });
@@ -111,17 +112,13 @@ impl Learner {
 }
 
 /// Cross-entropy of `logits` `[B, T, vocab]` against `targets` `[B, T]`; without reduction `[B·T]`.
-pub(crate) fn cross_entropy(
-    logits: &Tensor,
-    targets: &Tensor,
-    reduction: Reduction,
-) -> Result<Tensor> {
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Tensor {
     let vocab = logits.size()[2];
     let (logits, targets) = (logits.view([-1, vocab]), targets.reshape(-1));
-    Ok(match reduction {
+    match reduction {
         Reduction::Mean => cross_entropy::mean_loss(&logits, &targets, IGNORED),
         _ => cross_entropy::losses(&logits, &targets, IGNORED),
-    })
+    }
 }
 
 /// Whether the settings make a training.

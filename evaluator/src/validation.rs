@@ -50,7 +50,7 @@ pub(crate) fn validate(
             return Err(Error::Stopped);
         }
         let windows = corpus.validation.windows(chunk, length + 1);
-        let of_sequences = tch::no_grad(|| sequence_losses(model, &windows))?; // [B]
+        let of_sequences = tch::no_grad(|| sequence_losses(model, &windows)); // [B]
         let mut of_batch = vec![0.0_f64; chunk.len()];
         of_sequences.to_kind(Kind::Double).copy_data(&mut of_batch, chunk.len());
         losses.extend(of_batch);
@@ -72,10 +72,10 @@ pub(crate) fn held_out(corpus: &Corpus, length: u64, sequences: u64) -> Tensor {
 }
 
 /// The mean loss of each window `[B, T + 1]`, in nats per token: `[B]`.
-fn sequence_losses(model: &Model, windows: &Tensor) -> Result<Tensor> {
+fn sequence_losses(model: &Model, windows: &Tensor) -> Tensor {
     let (inputs, targets) = inputs_and_targets(windows);
-    let losses = cross_entropy(&model.forward(&inputs), &targets, Reduction::None)?; // [B·T]
-    Ok(losses.view_as(&targets).mean_dim(1, false, Kind::Double))
+    let losses = cross_entropy(&model.forward(&inputs), &targets, Reduction::None); // [B·T]
+    losses.view_as(&targets).mean_dim(1, false, Kind::Double)
 }
 
 /// Windows `[B, T + 1]` as what is read and what is to be said after each token, both `[B, T]`.

@@ -8,6 +8,7 @@ pub(crate) mod chunk;
 pub mod gemm;
 pub mod matrix;
 pub(crate) mod packed;
+mod peak;
 pub mod pool;
 mod portable;
 mod simd;
@@ -20,7 +21,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use matrix::Matrix;
-pub use packed::{Arithmetic, peak_flops};
+pub use packed::Arithmetic;
+pub use peak::peak_flops;
 pub use pool::Pool;
 pub use simd::Simd;
 

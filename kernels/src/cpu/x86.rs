@@ -225,33 +225,26 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn transpose_tile(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         // SAFETY: `self` proves the features; the caller promises both tiles.
         unsafe {
-            let r: [__m512; 16] = std::array::from_fn(
-                #[inline(always)]
-                |i| _mm512_loadu_ps(from.add(i * from_row)),
-            );
-            let pairs: [__m512; 16] = std::array::from_fn(
-                #[inline(always)]
-                |i| {
-                    let (a, b) = (r[i & !1], r[i | 1]);
-                    if i % 2 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
-                },
-            );
+            // Loops, not `array::from_fn`: that is not inlined here, and each operation in it becomes a call.
+            let mut r = [_mm512_set1_ps(0.0); 16];
+            for (i, r) in r.iter_mut().enumerate() {
+                *r = _mm512_loadu_ps(from.add(i * from_row));
+            }
+            let mut pairs = r;
+            for i in (0..16).step_by(2) {
+                pairs[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+                pairs[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+            }
             // quads[4g + c], quarter l: column 4l + c of rows 4g..4g+4.
-            let quads: [__m512; 16] = std::array::from_fn(
-                #[inline(always)]
-                |i| {
-                    let (g, c) = (i & !3, i & 3);
-                    let (a, b) = (
-                        _mm512_castps_pd(pairs[g + c / 2]),
-                        _mm512_castps_pd(pairs[g + 2 + c / 2]),
-                    );
-                    _mm512_castpd_ps(if c % 2 == 0 {
-                        _mm512_unpacklo_pd(a, b)
-                    } else {
-                        _mm512_unpackhi_pd(a, b)
-                    })
-                },
-            );
+            let mut quads = pairs;
+            for g in (0..16).step_by(4) {
+                for c in 0..2 {
+                    let a = _mm512_castps_pd(pairs[g + c]);
+                    let b = _mm512_castps_pd(pairs[g + 2 + c]);
+                    quads[g + 2 * c] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    quads[g + 2 * c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
             for c in 0..4 {
                 let [q0, q1, q2, q3] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
                 let low01 = _mm512_shuffle_f32x4::<0b10_00_10_00>(q0, q1); // quarters 0, 2

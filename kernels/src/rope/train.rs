@@ -3,6 +3,9 @@
 use crate::cpu::pool::SharedMut;
 use crate::cpu::{Kernel, Parallel, Simd, dynamic, run};
 
+/// Positions of a piece of work.
+const PIECE: usize = 64;
+
 /// The extents of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -34,8 +37,6 @@ pub fn rotate(
     assert!(row * tokens == 0 || x.len().is_multiple_of(row * tokens), "rope: x: [B, T, H, K]");
     let positions = x.len().checked_div(row).unwrap_or(0);
     let out = SharedMut::new(out);
-    /// Positions of a piece of work.
-    const PIECE: usize = 64;
     dynamic(parallel, positions.div_ceil(PIECE), &|piece| {
         for position in piece * PIECE..((piece + 1) * PIECE).min(positions) {
             let t = position % tokens;

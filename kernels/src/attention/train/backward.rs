@@ -82,9 +82,9 @@ struct Keys {
     /// Vᵀ, `[V, w]`
     values_transposed: Vec<f32>,
     /// dK, `[w, K]`
-    d_keys: Vec<f32>,
+    d_k: Vec<f32>,
     /// dV, `[w, V]`
-    d_values: Vec<f32>,
+    d_v: Vec<f32>,
 }
 
 /// A block of queries.
@@ -124,8 +124,8 @@ impl Kernel for Group<'_> {
             transposed: zeros(BLOCK * key_width),
             values: zeros(BLOCK * value_width),
             values_transposed: zeros(BLOCK * value_width),
-            d_keys: zeros(BLOCK * key_width),
-            d_values: zeros(BLOCK * value_width),
+            d_k: zeros(BLOCK * key_width),
+            d_v: zeros(BLOCK * value_width),
         };
         let mut space = Queries {
             scaled: zeros(BLOCK * key_width),
@@ -142,8 +142,8 @@ impl Kernel for Group<'_> {
             gather(k, key, w, key_width, &mut block.scaled);
             gather(v, key, w, value_width, &mut block.values);
             vector::scale(s, inputs.scale, &mut block.scaled);
-            block.d_keys.fill(0.0);
-            block.d_values.fill(0.0);
+            block.d_k.fill(0.0);
+            block.d_v.fill(0.0);
             // The queries that see a key of this block, from the first whole block on.
             let begin = key.saturating_sub(shape.past()) / BLOCK * BLOCK;
             let end = (key + w).saturating_add(shape.window() - 1);
@@ -161,9 +161,9 @@ impl Kernel for Group<'_> {
                 // SAFETY: this piece alone writes dK and dV of its key head.
                 unsafe {
                     d.k.part(row * key_width, key_width)
-                        .copy_from_slice(&block.d_keys[i * key_width..][..key_width]);
+                        .copy_from_slice(&block.d_k[i * key_width..][..key_width]);
                     d.v.part(row * value_width, value_width)
-                        .copy_from_slice(&block.d_values[i * value_width..][..value_width]);
+                        .copy_from_slice(&block.d_v[i * value_width..][..value_width]);
                 }
             }
         }
@@ -241,11 +241,11 @@ impl Group<'_> {
             );
         }
         let (p, d_s) = (View::new(weights, w), View::new(d_scores, w));
-        let d_values = &mut keys.d_values[..w * value_width];
+        let d_values = &mut keys.d_v[..w * value_width];
         let b = View::new(d_out, value_width);
         Block { size: [w, value_width, n], a: p.transposed(), b, c: d_values, accumulate: true }
             .run(s, precision, packed);
-        let d_keys = &mut keys.d_keys[..w * key_width];
+        let d_keys = &mut keys.d_k[..w * key_width];
         let b = View::new(q, key_width);
         Block { size: [w, key_width, n], a: d_s.transposed(), b, c: d_keys, accumulate: true }
             .run(s, precision, packed);

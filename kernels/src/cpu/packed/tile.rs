@@ -1,0 +1,92 @@
+//! The part of C that stays in registers.
+
+use crate::cpu::Simd;
+use crate::cpu::matrix::PANEL;
+
+/// Where a register tile is written.
+pub(super) struct Out {
+    pub(super) c: *mut f32,
+    pub(super) stride: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) accumulate: bool,
+}
+
+/// The register tile of this instruction set, with no more rows than `out` needs.
+///
+/// # Safety
+/// As [`tile`], with strips of `TILE_ROWS` rows.
+#[inline(always)]
+pub(super) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
+    s: S,
+    words: usize,
+    strip: *const f32,
+    panel: *const f32,
+    out: &Out,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (S::TILE_ROWS, S::LANES) {
+            (12, 16) if out.height > 6 => {
+                tile::<S, NARROW, 12, 2, 12>(s, words, strip, panel, out);
+            }
+            (12, 16) => tile::<S, NARROW, 6, 2, 12>(s, words, strip, panel, out),
+            (3, 8) => tile::<S, NARROW, 3, 4, 3>(s, words, strip, panel, out),
+            _ => unreachable!("the tile shapes of all instruction sets are listed"),
+        }
+    }
+}
+
+/// A register tile of `ROWS` rows and `VECTORS` vectors; the strip has `STRIP` ≥ `ROWS` rows.
+///
+/// # Safety
+/// `strip` holds `[words, STRIP]`, `panel` `[words, PANEL]`; `out` describes writable memory.
+#[inline(always)]
+unsafe fn tile<
+    S: Simd,
+    const NARROW: bool,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const STRIP: usize,
+>(
+    s: S,
+    words: usize,
+    strip: *const f32,
+    panel: *const f32,
+    out: &Out,
+) {
+    debug_assert_eq!(VECTORS * S::LANES, PANEL);
+    let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+    // SAFETY: word w of the strip is read below STRIP rows, of the panel below PANEL columns.
+    unsafe {
+        let (mut a, mut b) = (strip, panel);
+        for _ in 0..words {
+            let mut row = [s.splat(0.0); VECTORS];
+            for (v, row) in row.iter_mut().enumerate() {
+                *row = s.load(b.add(v * S::LANES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = s.splat(*a.add(i));
+                for (sum, v) in sums.iter_mut().zip(row) {
+                    *sum = if NARROW { s.dot_pairs(x, v, *sum) } else { s.fma(x, v, *sum) };
+                }
+            }
+            (a, b) = (a.add(STRIP), b.add(PANEL));
+        }
+    }
+    for (i, row) in sums.iter().enumerate().take(out.height) {
+        for (v, sum) in row.iter().enumerate() {
+            let rest = out.width.saturating_sub(v * S::LANES);
+            // SAFETY: row i < height and columns below the width are writable.
+            unsafe {
+                let c = out.c.add(i * out.stride + (v * S::LANES).min(out.width));
+                if rest >= S::LANES {
+                    s.store(c, if out.accumulate { s.add(s.load(c), *sum) } else { *sum });
+                } else if rest > 0 {
+                    let sum = if out.accumulate { s.add(s.load_part(c, rest), *sum) } else { *sum };
+                    s.store_part(c, rest, sum);
+                }
+            }
+        }
+    }
+}
