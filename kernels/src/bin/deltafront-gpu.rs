@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use kernels::cuda::decode::definition::Definition;
-use kernels::cuda::decode::{Decoder, Layer, Mixer, Stack};
+use kernels::cuda::decode::{Decoder, Delta, Layer, Mixer, Stack};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Error, Machine, bf16_bits};
@@ -130,7 +130,7 @@ fn errors(gpu: &mut Gpu, stack: &Stack, steps: usize) -> Result<f64, Error> {
 }
 
 fn layer(mixer: Mixer, ffn: usize) -> Layer {
-    Layer { mixer, ffn: Some(ffn) }
+    Layer { mixer: Some(mixer), ffn: Some(ffn) }
 }
 
 fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
@@ -142,7 +142,7 @@ fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         layers,
     };
     let delta =
-        |gated, key_width, value_width| Mixer::Delta { heads: 4, key_width, value_width, gated };
+        |gated, key_width, value_width| Mixer::Delta(Delta::new(4, key_width, value_width, gated));
     let attention = |heads, kv_heads, width, window, qk_norm| Mixer::Attention {
         heads,
         kv_heads,
@@ -203,7 +203,7 @@ fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
 
 /// The 1B stack of Nemotron-Flash (arXiv 2511.18890): d_model 2048, FFN 6144, 24 operators.
 fn nemotron_flash(vocabulary: usize) -> Stack {
-    let delta = Mixer::Delta { heads: 16, key_width: 128, value_width: 128, gated: false };
+    let delta = Mixer::Delta(Delta::new(16, 128, 128, false));
     let mamba = Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 };
     let attention =
         Mixer::Attention { heads: 16, kv_heads: 4, width: 128, window: None, qk_norm: false };
@@ -269,18 +269,15 @@ fn mixers(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<
     let attention =
         |window| Mixer::Attention { heads: 16, kv_heads: 4, width: 128, window, qk_norm: false };
     let cases = [
-        ("DeltaNet", Mixer::Delta { heads: 16, key_width: 128, value_width: 128, gated: false }),
-        (
-            "Gated DeltaNet",
-            Mixer::Delta { heads: 12, key_width: 128, value_width: 256, gated: true },
-        ),
+        ("DeltaNet", Mixer::Delta(Delta::new(16, 128, 128, false))),
+        ("Gated DeltaNet", Mixer::Delta(Delta::new(12, 128, 256, true))),
         ("Mamba2", Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 }),
         ("attention over 8k", attention(None)),
         ("attention over 1k of 8k", attention(Some(1024))),
     ];
     let values = weight("values", 1 << 25);
     for (name, mixer) in cases {
-        let layers = vec![Layer { mixer, ffn: None }; 12];
+        let layers = vec![Layer { mixer: Some(mixer), ffn: None }; 12];
         let stack = Stack { d_model: 2048, vocabulary: 1024, tied: true, positions: 8200, layers };
         let mut decoder = Decoder::new(gpu, &stack, &mut |name, count| {
             if name.ends_with("weight") && count > 1 << 20 {
@@ -334,10 +331,12 @@ fn time_decode(
     if !name.contains("Nemotron") {
         return Ok(());
     }
-    for (phase, [input, sums, end, next]) in decoder.trace(gpu)? {
-        let cycles = format!("{input:>8} {sums:>8} {end:>8} {next:>8}");
-        report
-            .row(&format!("phase {phase}"), &json!({ "cycles to input, sums, end, next": cycles }));
+    for (phase, [words, input, end, next]) in decoder.trace(gpu)? {
+        let cycles = format!("{words:>8} {input:>8} {end:>8} {next:>8}");
+        report.row(
+            &format!("phase {phase}"),
+            &json!({ "cycles to words, input, end, next": cycles }),
+        );
     }
     Ok(())
 }

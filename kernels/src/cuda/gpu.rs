@@ -257,7 +257,7 @@ impl Machine for Gpu {
         Extent {
             multiprocessors: self.facts.multiprocessors,
             shared_bytes: self.facts.shared_bytes,
-            warps: 13,
+            warps: 9,
         }
     }
 

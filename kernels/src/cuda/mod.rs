@@ -86,17 +86,29 @@ impl Source {
     /// All of them.
     pub const ALL: [Self; 1] = [Self::Decode];
 
-    /// The file's path below `kernels/src/cuda`.
+    /// The folder or file below `kernels/src/cuda`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Decode => "decode/decode.cu",
+            Self::Decode => "decode",
         }
     }
 
     /// The text, without the vocabulary.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Decode => include_str!("decode/decode.cu"),
+            Self::Decode => concat!(
+                include_str!("decode/phase.cuh"),
+                "#line 1 \"decode/stream.cuh\"\n",
+                include_str!("decode/stream.cuh"),
+                "#line 1 \"decode/gemv.cuh\"\n",
+                include_str!("decode/gemv.cuh"),
+                "#line 1 \"decode/recurrent.cuh\"\n",
+                include_str!("decode/recurrent.cuh"),
+                "#line 1 \"decode/attend.cuh\"\n",
+                include_str!("decode/attend.cuh"),
+                "#line 1 \"decode/step.cuh\"\n",
+                include_str!("decode/step.cuh"),
+            ),
         }
     }
 }

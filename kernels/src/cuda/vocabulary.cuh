@@ -63,6 +63,34 @@ DEVICE u16 load_constant(const u16* p) { return __ldg(p); }
 DEVICE float load_fresh(const float* p) { return __ldcg(p); }
 DEVICE float2 load_fresh(const float2* p) { return __ldcg(p); }
 DEVICE float4 load_fresh(const float4* p) { return __ldcg(p); }
+// Written by another block of the same launch, perhaps not yet: a word that tells by itself
+// whether it is there (see `tagged` in common.cuh). Never served from the L1.
+DEVICE u32 look(const u32* p)
+{
+    u32 x;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
+DEVICE uint2 look(const uint2* p)
+{
+    uint2 x;
+    asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p) : "memory");
+    return x;
+}
+DEVICE uint4 look(const uint4* p)
+{
+    uint4 x;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p) : "memory");
+    return x;
+}
+DEVICE void show(u32* p, u32 word) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(word) : "memory"); }
+// Between two looks at what is not there yet. `looks` counts them; after seconds an error is
+// better than a launch without end.
+DEVICE void look_again(u32& looks)
+{
+    if (++looks == 1u << 22) __trap();
+}
 // Brings the line that holds `p` into the last-level cache.
 DEVICE void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 DEVICE void atomic_max(u64* p, u64 value) { atomicMax(p, value); }
@@ -86,6 +114,13 @@ DEVICE void part_sync(u32 id, u32 threads)
 DEVICE void counter_arrive(u32* counter)
 {
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+// Counts one up and returns what was there before.
+DEVICE u32 counter_take(u32* counter)
+{
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
 }
 // Waits until the counter has reached `target`, counting modulo 2^32.
 DEVICE void counter_wait(const u32* counter, u32 target)

@@ -1,10 +1,15 @@
 //! Every CUDA source compiles for every architecture, without spills.
 
 use kernels::cuda::compiler::{available, compile};
-use kernels::cuda::{Error, Source, decode};
+use kernels::cuda::{Error, Extent, Source, decode};
 
 /// A100, H100 and H200; and PTX for what came later.
-const ARCHITECTURES: [(&str, u32); 3] = [("sm_80", 12), ("sm_90", 24), ("compute_100", 24)];
+const ARCHITECTURES: [(&str, Extent); 4] = [
+    ("sm_80", Extent { multiprocessors: 108, shared_bytes: 163 << 10, warps: 9 }),
+    ("sm_90", Extent { multiprocessors: 132, shared_bytes: 227 << 10, warps: 9 }),
+    ("compute_100", Extent { multiprocessors: 148, shared_bytes: 227 << 10, warps: 9 }),
+    ("compute_120", Extent { multiprocessors: 170, shared_bytes: 99 << 10, warps: 9 }),
+];
 
 #[test]
 fn every_source_compiles_for_every_architecture_without_spills() {
@@ -13,9 +18,9 @@ fn every_source_compiles_for_every_architecture_without_spills() {
         return;
     }
     for source in Source::ALL {
-        for (architecture, slots) in ARCHITECTURES {
+        for (architecture, extent) in ARCHITECTURES {
             let defines = match source {
-                Source::Decode => decode::defines(12, slots),
+                Source::Decode => decode::defines(extent).expect("the step fits"),
             };
             let compiled =
                 compile(source, &defines, architecture).unwrap_or_else(|error| panic!("{error}"));

@@ -2,7 +2,7 @@
 //!
 //! Rounded where the contract says so, and nowhere else: matrices, keys and values are bf16.
 
-use super::{Mixer, Stack};
+use super::{Delta, Mixer, Stack};
 use crate::activation::{sigmoid, silu, softplus};
 use crate::cuda::{bf16_bits, bf16_value};
 use crate::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
@@ -62,19 +62,18 @@ impl Definition {
         let d = self.stack.d_model;
         let mut h = wide(&self.embedding[token as usize * d..][..d]);
         for (layer, shape) in self.layers.iter_mut().zip(&self.stack.layers) {
-            let u = rms_norm_definition(&h, &layer.norm, RMS_EPS);
-            let y = match shape.mixer {
-                Mixer::Attention { heads, kv_heads, width, window, qk_norm } => {
-                    layer.attention(&u, self.position, [heads, kv_heads, width], window, qk_norm)
-                }
-                Mixer::Delta { heads, key_width, value_width, gated } => {
-                    layer.delta(&u, heads, key_width, value_width, gated)
-                }
-                Mixer::Mamba2 { heads, head_width, state_width } => {
-                    layer.mamba2(&u, heads, head_width, state_width)
-                }
-            };
-            add(&mut h, &y);
+            if let Some(mixer) = shape.mixer {
+                let u = rms_norm_definition(&h, &layer.norm, RMS_EPS);
+                let y = match mixer {
+                    Mixer::Attention { heads, kv_heads, width, window, qk_norm } => layer
+                        .attention(&u, self.position, [heads, kv_heads, width], window, qk_norm),
+                    Mixer::Delta(shape) => layer.delta(&u, &shape),
+                    Mixer::Mamba2 { heads, head_width, state_width } => {
+                        layer.mamba2(&u, heads, head_width, state_width)
+                    }
+                };
+                add(&mut h, &y);
+            }
             if let Some((norm, [gate, up, down])) = &layer.ffn {
                 let u = rms_norm_definition(&h, norm, RMS_EPS);
                 add(
@@ -97,10 +96,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 fn layer(stack: &Stack, i: usize, load: &mut dyn FnMut(&str, usize) -> Vec<f32>) -> Layer {
     let d = stack.d_model;
-    let norm = wide(&load(&format!("layers.{i}.mixer_norm.weight"), d));
-    let mut here = |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
     let mut layer = Layer {
-        norm,
+        norm: Vec::new(),
         matrices: Vec::new(),
         vectors: Vec::new(),
         conv_state: Vec::new(),
@@ -108,60 +105,11 @@ fn layer(stack: &Stack, i: usize, load: &mut dyn FnMut(&str, usize) -> Vec<f32>)
         cache: Vec::new(),
         ffn: None,
     };
-    match stack.layers[i].mixer {
-        Mixer::Attention { heads, kv_heads, width, qk_norm, .. } => {
-            for (name, rows) in
-                [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)]
-            {
-                layer.matrices.push(rounded(here(name, rows * width * d)));
-            }
-            layer.matrices.push(rounded(here("o.weight", d * heads * width)));
-            if qk_norm {
-                layer.vectors =
-                    vec![wide(&here("q_norm.weight", width)), wide(&here("k_norm.weight", width))];
-            }
-            layer.cache = vec![[Vec::new(), Vec::new()]; kv_heads];
-        }
-        Mixer::Delta { heads, key_width, value_width, gated } => {
-            let (keys, values) = (heads * key_width, heads * value_width);
-            for (name, rows) in
-                [("q.weight", keys), ("k.weight", keys), ("v.weight", values), ("b.weight", heads)]
-            {
-                layer.matrices.push(rounded(here(name, rows * d)));
-            }
-            layer.matrices.push(rounded(here("o.weight", d * values)));
-            let taps =
-                [("q_conv.weight", keys), ("k_conv.weight", keys), ("v_conv.weight", values)];
-            layer.vectors =
-                vec![taps.iter().flat_map(|(name, c)| wide(&here(name, c * 4))).collect()];
-            layer.vectors.push(wide(&here("norm.weight", value_width)));
-            if gated {
-                layer.matrices.push(rounded(here("a.weight", heads * d)));
-                layer.matrices.push(rounded(here("g.weight", values * d)));
-                layer.vectors.push(wide(&here("A_log", heads)));
-                layer.vectors.push(wide(&here("dt_bias", heads)));
-            }
-            layer.conv_state = vec![0.0; 3 * (2 * keys + values)];
-            layer.states = vec![vec![0.0; key_width * value_width]; heads];
-        }
-        Mixer::Mamba2 { heads, head_width, state_width } => {
-            let inner = heads * head_width;
-            let channels = inner + 2 * state_width;
-            layer.matrices.push(rounded(here("in.weight", (inner + channels + heads) * d)));
-            layer.matrices.push(rounded(here("out.weight", d * inner)));
-            for (name, count) in [
-                ("conv.weight", channels * 4),
-                ("conv.bias", channels),
-                ("A_log", heads),
-                ("dt_bias", heads),
-                ("D", heads),
-                ("norm.weight", inner),
-            ] {
-                layer.vectors.push(wide(&here(name, count)));
-            }
-            layer.conv_state = vec![0.0; 3 * channels];
-            layer.states = vec![vec![0.0; state_width * head_width]; heads];
-        }
+    if let Some(mixer) = stack.layers[i].mixer {
+        layer.norm = wide(&load(&format!("layers.{i}.mixer_norm.weight"), d));
+        layer.load_mixer(d, mixer, &mut |name, count| {
+            load(&format!("layers.{i}.mixer.{name}"), count)
+        });
     }
     if let Some(width) = stack.layers[i].ffn {
         let norm = wide(&load(&format!("layers.{i}.ffn_norm.weight"), d));
@@ -173,6 +121,87 @@ fn layer(stack: &Stack, i: usize, load: &mut dyn FnMut(&str, usize) -> Vec<f32>)
 }
 
 impl Layer {
+    fn load_mixer(
+        &mut self,
+        d: usize,
+        mixer: Mixer,
+        here: &mut dyn FnMut(&str, usize) -> Vec<f32>,
+    ) {
+        match mixer {
+            Mixer::Attention { heads, kv_heads, width, qk_norm, .. } => {
+                for (name, rows) in
+                    [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)]
+                {
+                    self.matrices.push(rounded(here(name, rows * width * d)));
+                }
+                self.matrices.push(rounded(here("o.weight", d * heads * width)));
+                if qk_norm {
+                    self.vectors = vec![
+                        wide(&here("q_norm.weight", width)),
+                        wide(&here("k_norm.weight", width)),
+                    ];
+                }
+                self.cache = vec![[Vec::new(), Vec::new()]; kv_heads];
+            }
+            Mixer::Delta(Delta { key_heads, heads, key_width, value_width, steps, .. }) => {
+                let (keys, values) = (key_heads * key_width, heads * value_width);
+                for (name, rows) in [
+                    ("q.weight", keys),
+                    ("k.weight", steps * keys),
+                    ("v.weight", steps * values),
+                    ("b.weight", steps * heads),
+                ] {
+                    self.matrices.push(rounded(here(name, rows * d)));
+                }
+                self.matrices.push(rounded(here("o.weight", d * values)));
+                self.vectors = vec![wide(&here("norm.weight", value_width)); 4];
+                let Mixer::Delta(shape) = mixer else { unreachable!("matched above") };
+                if shape.short_conv {
+                    let taps = [
+                        ("q_conv.weight", keys),
+                        ("k_conv.weight", steps * keys),
+                        ("v_conv.weight", steps * values),
+                    ];
+                    self.vectors[0] =
+                        taps.iter().flat_map(|(name, c)| wide(&here(name, c * 4))).collect();
+                }
+                let empty = Vec::new;
+                self.matrices.push(if shape.decay {
+                    rounded(here("a.weight", heads * d))
+                } else {
+                    empty()
+                });
+                if shape.output_gate {
+                    self.matrices.push(rounded(here("g.weight", values * d)));
+                }
+                if shape.decay {
+                    self.vectors[2] = wide(&here("A_log", heads));
+                    self.vectors[3] = wide(&here("dt_bias", heads));
+                }
+                self.conv_state = vec![0.0; 3 * (keys + steps * (keys + values))];
+                self.states = vec![vec![0.0; key_width * value_width]; heads];
+            }
+            Mixer::Mamba2 { heads, head_width, state_width } => {
+                let inner = heads * head_width;
+                let channels = inner + 2 * state_width;
+                self.matrices.push(rounded(here("in.weight", (inner + channels + heads) * d)));
+                self.matrices.push(rounded(here("out.weight", d * inner)));
+                for (name, count) in [
+                    ("conv.weight", channels * 4),
+                    ("conv.bias", channels),
+                    ("A_log", heads),
+                    ("dt_bias", heads),
+                    ("D", heads),
+                    ("norm.weight", inner),
+                ] {
+                    self.vectors.push(wide(&here(name, count)));
+                }
+                self.conv_state = vec![0.0; 3 * channels];
+                self.states = vec![vec![0.0; state_width * head_width]; heads];
+            }
+        }
+    }
+
     /// The convolution and SiLU of the `x` of this position, `[C]`.
     fn convolve(&mut self, x: &[f64], weight: usize, bias: Option<usize>) -> Vec<f64> {
         let bias = bias.map(|b| self.vectors[b].as_slice());
@@ -180,45 +209,49 @@ impl Layer {
         y.into_iter().map(silu).collect()
     }
 
-    fn delta(
-        &mut self,
-        u: &[f64],
-        heads: usize,
-        key_width: usize,
-        value_width: usize,
-        gated: bool,
-    ) -> Vec<f64> {
+    fn delta(&mut self, u: &[f64], shape: &Delta) -> Vec<f64> {
+        let Delta { key_heads, heads, key_width, value_width, steps, .. } = *shape;
         let [q, k, v, b] = [0, 1, 2, 3].map(|m| product(&self.matrices[m], u));
-        let keys = heads * key_width;
-        let c = self.convolve(&[q, k, v].concat(), 0, None);
+        let (keys, values) = (key_heads * key_width, heads * value_width);
+        let all = [q, k, v].concat();
+        let c = if shape.short_conv {
+            self.convolve(&all, 0, None)
+        } else {
+            all.into_iter().map(silu).collect()
+        };
+        let a = product(&self.matrices[5], u);
         let mut y = Vec::new();
         for head in 0..heads {
-            let q = l2_norm_definition(&c[head * key_width..][..key_width]);
-            let k = l2_norm_definition(&c[keys + head * key_width..][..key_width]);
-            let v = &c[2 * keys + head * value_width..][..value_width];
-            let decay = if gated {
-                let a: f64 = self.matrices[5][head * u.len()..]
-                    .iter()
-                    .zip(u)
-                    .map(|(w, x)| f64::from(*w) * x)
-                    .sum();
-                -self.vectors[2][head].exp() * softplus(a + self.vectors[3][head])
-            } else {
-                0.0
-            };
+            let key_head = head * key_heads / heads;
+            let normed =
+                |at: usize| l2_norm_definition(&c[at + key_head * key_width..][..key_width]);
+            let k: Vec<f64> = (0..steps).flat_map(|j| normed((1 + j) * keys)).collect();
+            let v: Vec<f64> = (0..steps)
+                .flat_map(|j| {
+                    &c[(1 + steps) * keys + j * values + head * value_width..][..value_width]
+                })
+                .copied()
+                .collect();
+            // the rule on the lengthened sequence: the query on a token's last step, the decay on its first
+            let mut q = vec![0.0; steps * key_width];
+            q[(steps - 1) * key_width..].copy_from_slice(&normed(0));
+            let mut decay = vec![0.0; steps];
+            if shape.decay {
+                decay[0] = -self.vectors[2][head].exp() * softplus(a[head] + self.vectors[3][head]);
+            }
+            let largest = if shape.negative_eigenvalues { 2.0 } else { 1.0 };
+            let beta: Vec<f64> =
+                (0..steps).map(|j| largest * sigmoid(b[j * heads + head])).collect();
             let scale = (key_width as f64).powf(-0.5);
-            let o = delta_rule::definition(
-                &q,
-                &k,
-                v,
-                &[decay],
-                &[sigmoid(b[head])],
-                scale,
-                &mut self.states[head],
-            );
-            y.extend(rms_norm_definition(&o, &self.vectors[1], RMS_EPS));
+            let o =
+                delta_rule::definition(&q, &k, &v, &decay, &beta, scale, &mut self.states[head]);
+            y.extend(rms_norm_definition(
+                &o[(steps - 1) * value_width..],
+                &self.vectors[1],
+                RMS_EPS,
+            ));
         }
-        if gated {
+        if shape.output_gate {
             let gate = product(&self.matrices[6], u);
             y.iter_mut().zip(gate).for_each(|(y, g)| *y *= silu(g));
         }

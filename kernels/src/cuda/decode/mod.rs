@@ -1,4 +1,4 @@
-//! One token through a whole stack in one launch: the program for `decode.cu`, its memory, its steps.
+//! One token through a whole stack in one launch: the program for the kernel `decode_step`, its memory, its steps.
 //!
 //! Weights are bf16, packed once in the order in which they are streamed; recurrent states are fp32, caches bf16. The
 //! floor of a step is [`Decoder::bytes_per_step`] over the memory's bandwidth: for the 1B stack of Nemotron-Flash at 8k
@@ -7,8 +7,8 @@
 pub mod definition;
 mod program;
 
-use self::program::{Builder, Control, Phase};
-use super::{Error, Launch, Machine, Source, download_vec, upload_new};
+use self::program::{Builder, Control, Layout, Phase};
+use super::{Error, Extent, Launch, Machine, Source, download_vec, upload_new};
 
 /// A stack of layers at deployment scale.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct Stack {
 /// x += mixer(norm x); x += ffn(norm x).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// The token mixer.
-    pub mixer: Mixer,
+    /// The token mixer, if there is one.
+    pub mixer: Option<Mixer>,
     /// Width of the SwiGLU after it, if there is one.
     pub ffn: Option<usize>,
 }
@@ -50,17 +50,8 @@ pub enum Mixer {
         /// RMSNorm of queries and keys.
         qk_norm: bool,
     },
-    /// DeltaNet, or Gated DeltaNet.
-    Delta {
-        /// Heads.
-        heads: usize,
-        /// Width of queries and keys.
-        key_width: usize,
-        /// Width of values.
-        value_width: usize,
-        /// With decay and output gate.
-        gated: bool,
-    },
+    /// A member of the delta family.
+    Delta(Delta),
     /// Mamba2 with one group.
     Mamba2 {
         /// Heads.
@@ -70,6 +61,47 @@ pub enum Mixer {
         /// Width of the state.
         state_width: usize,
     },
+}
+
+/// DeltaNet, Gated DeltaNet, DeltaProduct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says of one part whether it is there")]
+pub struct Delta {
+    /// Heads of queries and keys.
+    pub key_heads: usize,
+    /// Heads of values, of the state and of the output: a multiple of the key heads.
+    pub heads: usize,
+    /// Width of queries and keys.
+    pub key_width: usize,
+    /// Width of values.
+    pub value_width: usize,
+    /// Delta steps per token.
+    pub steps: usize,
+    /// Whether the state decays.
+    pub decay: bool,
+    /// Whether the normed output is gated.
+    pub output_gate: bool,
+    /// β in (0, 2) and not in (0, 1).
+    pub negative_eigenvalues: bool,
+    /// Whether q, k and v pass a short convolution.
+    pub short_conv: bool,
+}
+
+impl Delta {
+    /// DeltaNet, or with `gated` Gated DeltaNet, as the reference layers are.
+    pub fn new(heads: usize, key_width: usize, value_width: usize, gated: bool) -> Self {
+        Self {
+            key_heads: heads,
+            heads,
+            key_width,
+            value_width,
+            steps: 1,
+            decay: gated,
+            output_gate: gated,
+            negative_eigenvalues: false,
+            short_conv: true,
+        }
+    }
 }
 
 /// A stack on a machine, one token at a time.
@@ -100,27 +132,11 @@ impl Decoder {
         load: &mut dyn FnMut(&str, usize) -> Vec<f32>,
     ) -> Result<Self, Error> {
         let extent = machine.extent();
-        let warps = extent.warps - 1; // one more streams
-        let fixed_bytes = program::fixed_shared_bytes(warps);
-        // a slot of the ring belongs to one warp: see `decode.cu`
-        let slots =
-            extent.shared_bytes.saturating_sub(fixed_bytes) / (program::SLOT_BYTES + 16) / warps
-                * warps;
-        if slots == 0 {
-            return Err(Error::Shape {
-                what: "shared memory of a block".to_owned(),
-                expected: format!(
-                    "{} bytes at least",
-                    fixed_bytes + warps * (program::SLOT_BYTES + 16)
-                ),
-                got: extent.shared_bytes.to_string(),
-            });
-        }
-        let mut builder = Builder::new(machine, stack, warps);
+        let layout = Layout::of(extent)?;
+        let mut builder = Builder::new(machine, stack, layout);
         builder.build(load)?;
         let Builder {
             phases,
-            residual,
             logits,
             states,
             caches,
@@ -132,22 +148,21 @@ impl Decoder {
         } = builder;
         let bytes: Vec<u8> = phases.iter().flat_map(Phase::to_bytes).collect();
         let program = upload_new(machine, &bytes)?;
-        let control = machine.allocate(Control::BYTES)?;
-        let shared_bytes = program::shared_bytes(warps, slots);
+        let control = upload_new(machine, &Control::at(0, 0, 0).to_bytes())?;
         let mut arguments = Vec::new();
         let trace = machine.allocate(phases.len() * 4 * 8)?;
-        for address in [program, control, residual, 0] {
+        for address in [program, control, 0] {
             arguments.extend(address.to_ne_bytes());
         }
         arguments.extend((phases.len() as u32).to_ne_bytes());
-        arguments.extend(0_u32.to_ne_bytes());
+        arguments.extend((stack.d_model as u32).to_ne_bytes());
         let launch = Launch {
             source: Source::Decode,
             kernel: "decode_step",
-            defines: defines(warps, slots),
+            defines: layout.defines(),
             grid: (extent.multiprocessors, 1),
-            threads: (warps + 1) * 32,
-            shared_bytes,
+            threads: (layout.warps + 1) * 32,
+            shared_bytes: layout.shared_bytes(),
             together: true,
             arguments,
         };
@@ -188,7 +203,10 @@ impl Decoder {
         token: u32,
     ) -> Result<(), Error> {
         self.position = position;
-        machine.upload(self.control, &Control::at(position as u32, token).to_bytes())
+        // the count of steps goes on: the words of earlier ones must not pass for new
+        let words: Vec<u32> = download_vec(machine, self.control, Control::BYTES / 4)?;
+        let control = Control::at(position as u32, token, Control::epoch(&words));
+        machine.upload(self.control, &control.to_bytes())
     }
 
     /// The next step computes `token` instead of the likeliest one.
@@ -209,11 +227,12 @@ impl Decoder {
         machine.launch(&self.launch)
     }
 
-    /// One step whose block 0 notes its clock: for each phase what it is and the cycles from its begin to its input,
-    /// to its sums, to its end, and to the begin of the next.
+    /// One step whose block 0 notes its clock: for each phase what it is and the cycles from its begin until the words
+    /// of its input are there, until its input is ready, to its end, and to the begin of the next. Phases that are no
+    /// matrix products note their begin and end only.
     pub fn trace(&mut self, machine: &mut dyn Machine) -> Result<Vec<(String, [i64; 4])>, Error> {
         let mut launch = self.launch.clone();
-        launch.arguments[24..32].copy_from_slice(&self.trace.to_ne_bytes());
+        launch.arguments[16..24].copy_from_slice(&self.trace.to_ne_bytes());
         self.position += 1;
         machine.launch(&launch)?;
         let stamps: Vec<i64> = download_vec(machine, self.trace, self.kinds.len() * 4)?;
@@ -272,7 +291,7 @@ impl Decoder {
     }
 }
 
-/// The constants that `decode.cu` is compiled with: how many warps compute, how many slots the ring has.
-pub fn defines(warps: u32, slots: u32) -> Vec<(&'static str, u32)> {
-    vec![("WARPS", warps), ("SLOTS", slots), ("SHARED_BYTES", program::shared_bytes(warps, slots))]
+/// The constants that the step is compiled with on a machine of `extent`.
+pub fn defines(extent: Extent) -> Result<Vec<(&'static str, u32)>, Error> {
+    Ok(Layout::of(extent)?.defines())
 }

@@ -1,18 +1,21 @@
-//! A stack as the list of phases that `decode.cu` runs, and its weights in the order of streaming.
+//! A stack as the list of phases that the step runs, and its weights in the order of streaming.
 
-use super::{Mixer, Stack};
-use crate::cuda::{Error, Machine, bf16_bits, upload_new};
+use super::{Delta, Mixer, Stack};
+use crate::cuda::{Error, Extent, Machine, bf16_bits, upload_new};
 
 pub(super) const SLOT_BYTES: u32 = 8192;
 const SCRATCH_BYTES: u32 = 32_768;
 const CHUNK_COLUMNS: usize = 256; // of one step of a warp over a row
 const UNIT_CHUNKS: usize = 8; // two rows of 8 chunks fill a slot
+const PARTIALS: u32 = 128; // sums of rows in pieces that have a place of their own
+const OWN_ROWS_SMALL: u32 = 128; // of the residual stream that one block keeps
+const OWN_ROWS_LARGE: u32 = 512; // on machines of few multiprocessors
 const STATE_ROWS: usize = 4;
 const BLOCK_POSITIONS: usize = 16;
 const TILE_HEADS: usize = 8;
 const THETA: f64 = 1e4;
 
-/// Kinds, inputs and outputs of a phase, numbered as in `decode.cu`.
+/// Kinds, inputs and outputs of a phase, numbered as in `phase.cuh`.
 #[derive(Clone, Copy)]
 enum Kind {
     Gemv,
@@ -31,13 +34,12 @@ enum Input {
 #[derive(Clone, Copy)]
 enum Output {
     Store,
-    Convolution,
     Residual,
     Swiglu,
     Logits,
 }
 
-/// The mirror of `Phase` in `decode.cu`.
+/// The mirror of `Phase` in `phase.cuh`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Phase {
     stream: u64,
@@ -61,7 +63,10 @@ pub(super) struct Phase {
     value_width: u32,
     heads: u32,
     gated: u32,
+    steps: u32,
+    convolved: u32,
     scale: f32,
+    largest_beta: f32,
     x: u64,
     norm: u64,
     gate: u64,
@@ -72,13 +77,14 @@ pub(super) struct Phase {
     a_log: u64,
     dt_bias: u64,
     skip: u64,
+    now: u64,
     z: u64,
     k_norm: u64,
     rope: u64,
 }
 
 impl Phase {
-    pub(super) const BYTES: usize = 208;
+    pub(super) const BYTES: usize = 224;
 
     /// In a few words.
     pub(super) fn describe(&self) -> String {
@@ -114,8 +120,10 @@ impl Phase {
             self.value_width,
             self.heads,
             self.gated,
+            self.steps,
+            self.convolved,
             self.scale.to_bits(),
-            0,
+            self.largest_beta.to_bits(),
         ];
         for word in words {
             bytes.extend(word.to_ne_bytes());
@@ -131,6 +139,7 @@ impl Phase {
             self.a_log,
             self.dt_bias,
             self.skip,
+            self.now,
             self.z,
             self.k_norm,
             self.rope,
@@ -143,26 +152,32 @@ impl Phase {
     }
 }
 
-/// The mirror of `Control` in `decode.cu`.
+/// The mirror of `Control` in `phase.cuh`.
 pub(super) struct Control {
     position: u32,
+    epoch: u32,
     next: [u64; 2],
 }
 
 impl Control {
     pub(super) const BYTES: usize = 32;
 
-    /// At `position`, with `token` to be computed there.
-    pub(super) fn at(position: u32, token: u32) -> Self {
+    /// At `position`, with `token` to be computed there, after `epoch` steps of any kind.
+    pub(super) fn at(position: u32, token: u32, epoch: u32) -> Self {
         let mut next = [0; 2];
         next[position as usize % 2] = u64::from(u32::MAX - token);
-        Self { position, next }
+        Self { position, epoch, next }
+    }
+
+    /// The steps that `words` count.
+    pub(super) fn epoch(words: &[u32]) -> u32 {
+        words[1]
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for word in [self.position, 0, 0, 0] {
-            bytes.extend(word.to_ne_bytes()); // epoch and counter begin anew
+        for word in [self.position, self.epoch, 0, 0] {
+            bytes.extend(word.to_ne_bytes()); // between steps the counter is 0
         }
         for key in self.next {
             bytes.extend(key.to_ne_bytes());
@@ -176,16 +191,58 @@ impl Control {
     }
 }
 
-/// Shared memory without the ring: two phases, sums, softmax, scratch, with their alignments.
-pub(super) fn fixed_shared_bytes(warps: u32) -> u32 {
-    let small = 2 * Phase::BYTES as u32 + 512 + warps * TILE_HEADS as u32 * 8;
-    small + SCRATCH_BYTES + 512
+/// How a block of a machine is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Warps that compute.
+    pub(super) warps: u32,
+    /// Units of the ring.
+    pub(super) slots: u32,
+    /// Rows of the residual stream that a block can keep.
+    pub(super) own_rows: u32,
 }
 
-/// The size of `Shared` in `decode.cu`, which asserts it.
-pub(super) fn shared_bytes(warps: u32, slots: u32) -> u32 {
-    let small = slots * 16 + 2 * Phase::BYTES as u32 + 512 + warps * TILE_HEADS as u32 * 8;
-    small.next_multiple_of(128) + SCRATCH_BYTES + slots * SLOT_BYTES
+impl Layout {
+    /// The longest ring that fits.
+    pub(super) fn of(extent: Extent) -> Result<Self, Error> {
+        let warps = extent.warps - 1; // one more streams
+        let own_rows = if extent.multiprocessors < 32 { OWN_ROWS_LARGE } else { OWN_ROWS_SMALL };
+        // a slot of the ring belongs to one warp: see `phase.cuh`
+        let ring = |turns: u32| Self { warps, slots: warps * turns, own_rows };
+        (1..=32)
+            .rev()
+            .map(ring)
+            .find(|layout| layout.shared_bytes() <= extent.shared_bytes)
+            .ok_or_else(|| Error::Shape {
+                what: "shared memory of a block".to_owned(),
+                expected: format!("{} bytes at least", ring(1).shared_bytes()),
+                got: extent.shared_bytes.to_string(),
+            })
+    }
+
+    /// The size of `Shared` in `phase.cuh`, which asserts it.
+    pub(super) fn shared_bytes(self) -> u32 {
+        let Self { warps, slots, own_rows } = self;
+        let descriptions = 4 * Phase::BYTES as u32;
+        let small = slots * 16
+            + descriptions
+            + 128
+            + warps * TILE_HEADS as u32 * 8
+            + own_rows * 4
+            + PARTIALS * 4;
+        small.next_multiple_of(128) + SCRATCH_BYTES + slots * SLOT_BYTES
+    }
+
+    /// The constants that the step is compiled with.
+    pub(super) fn defines(self) -> Vec<(&'static str, u32)> {
+        let Self { warps, slots, own_rows } = self;
+        vec![
+            ("WARPS", warps),
+            ("SLOTS", slots),
+            ("OWN_ROWS", own_rows),
+            ("SHARED_BYTES", self.shared_bytes()),
+        ]
+    }
 }
 
 /// A matrix as a stream: units of two rows × `chunks` · 256 columns, `pieces` units side by side for a pair of rows.
@@ -199,9 +256,10 @@ struct Packed {
 pub(super) struct Builder<'a> {
     machine: &'a mut dyn Machine,
     stack: &'a Stack,
-    warps: u32,
+    layout: Layout,
     pub(super) phases: Vec<Phase>,
-    pub(super) residual: u64,
+    /// Where the residual stream stands: the output of the last phase that wrote to it.
+    residual: Residual,
     pub(super) logits: u64,
     pub(super) states: Vec<(u64, usize)>,
     pub(super) caches: Vec<(u64, usize)>,
@@ -209,6 +267,23 @@ pub(super) struct Builder<'a> {
     pub(super) state_bytes: u64,
     pub(super) cache_bytes_per_position: Vec<(u64, Option<usize>)>,
     pub(super) memory: Vec<u64>,
+}
+
+/// What an in-projection leaves.
+struct Projected {
+    /// Its rows at this position, tagged.
+    now: u64,
+    /// Those of the last four positions that a convolution needs, `[4, rows]`; 0 without one.
+    ring: u64,
+}
+
+/// From where a phase reads the residual stream.
+#[derive(Debug, Clone, Copy)]
+enum Residual {
+    /// The embedding of the token: no phase has written yet.
+    Embedding(u64),
+    /// `[d]`, tagged.
+    Vector(u64),
 }
 
 type Load<'l> = &'l mut dyn FnMut(&str, usize) -> Vec<f32>;
@@ -222,13 +297,13 @@ fn check(holds: bool, what: &str, expected: &str, got: usize) -> Result<(), Erro
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(machine: &'a mut dyn Machine, stack: &'a Stack, warps: u32) -> Self {
+    pub(super) fn new(machine: &'a mut dyn Machine, stack: &'a Stack, layout: Layout) -> Self {
         Self {
             machine,
             stack,
-            warps,
+            layout,
             phases: Vec::new(),
-            residual: 0,
+            residual: Residual::Embedding(0),
             logits: 0,
             states: Vec::new(),
             caches: Vec::new(),
@@ -263,7 +338,14 @@ impl<'a> Builder<'a> {
     fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
         let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(columns)).collect();
         let all_chunks = columns.div_ceil(CHUNK_COLUMNS);
-        let pieces = all_chunks.div_ceil(UNIT_CHUNKS);
+        // a warp keeps the input of one piece: see `gemv.cuh`
+        let warps = self.layout.warps as usize;
+        let pieces = (1..=warps)
+            .find(|n| warps.is_multiple_of(*n) && all_chunks.div_ceil(*n) <= UNIT_CHUNKS)
+            .ok_or_else(|| {
+                let most = warps * UNIT_CHUNKS * CHUNK_COLUMNS;
+                shape_error("the input width of a matrix", &format!("at most {most}"), columns)
+            })?;
         let chunks = all_chunks.div_ceil(pieces);
         let piece_columns = chunks * CHUNK_COLUMNS;
         let mut packed = vec![0_u16; rows.len().next_multiple_of(2) * pieces * piece_columns];
@@ -283,8 +365,11 @@ impl<'a> Builder<'a> {
 
     fn push(&mut self, mut phase: Phase) {
         let blocks = self.machine.extent().multiprocessors;
-        // shares differ by one unit: another block has the larger one each time
-        phase.rotation = (self.phases.len() as u32 * 37) % blocks;
+        // Shares differ by one unit: another block has the larger one each time, but for the rows of the residual
+        // stream, which have owners.
+        if phase.output != Output::Residual as u32 || phase.kind != Kind::Gemv as u32 {
+            phase.rotation = (self.phases.len() as u32 * 37) % blocks;
+        }
         self.phases.push(phase);
     }
 
@@ -296,8 +381,16 @@ impl<'a> Builder<'a> {
         output: Output,
         rows: usize,
     ) -> Result<Phase, Error> {
-        let consumers = self.warps as usize * 32;
+        let blocks = self.machine.extent().multiprocessors as usize;
+        let pairs = matrix.pairs.div_ceil(blocks);
+        let units = pairs * matrix.pieces;
         let padded = matrix.pieces * matrix.chunks * CHUNK_COLUMNS;
+        check(
+            padded * 4 <= SCRATCH_BYTES as usize,
+            "the input width of a matrix",
+            &format!("at most {}", SCRATCH_BYTES / 4),
+            columns,
+        )?;
         check(
             columns.is_multiple_of(4),
             "the input width of a matrix",
@@ -305,25 +398,23 @@ impl<'a> Builder<'a> {
             columns,
         )?;
         check(
-            padded <= 20 * consumers,
-            "the input width of a matrix",
-            &format!("at most {}", 20 * consumers),
-            columns,
-        )?;
-        let units =
-            matrix.pairs.div_ceil(self.machine.extent().multiprocessors as usize) * matrix.pieces;
-        let blocks = self.machine.extent().multiprocessors as usize;
-        check(
             matrix.pairs * (blocks + 1) < 1 << 32,
             "the rows of a matrix",
             "below 2³³ over the blocks",
             rows,
         )?;
-        let scratch = SCRATCH_BYTES as usize;
         check(
-            padded * 4 + units * 8 <= scratch,
+            matrix.pieces == 1
+                || units * 2 <= PARTIALS as usize
+                || padded * 4 + units * 8 <= SCRATCH_BYTES as usize,
             "the rows of a matrix",
             "few enough for the blocks' scratch memory",
+            rows,
+        )?;
+        check(
+            output as u32 != Output::Residual as u32 || pairs * 2 <= self.layout.own_rows as usize,
+            "d_model",
+            &format!("at most {}", self.layout.own_rows as usize * blocks),
             rows,
         )?;
         Ok(Phase {
@@ -345,7 +436,6 @@ impl<'a> Builder<'a> {
         let stack = self.stack;
         let d = stack.d_model;
         check(!stack.layers.is_empty(), "the number of layers", "at least 1", 0)?;
-        self.residual = self.allocate(d * 4)?;
         self.logits = self.allocate(stack.vocabulary.next_multiple_of(2) * 4)?;
         let embedding = self.pack(&[&load("embedding.weight", stack.vocabulary * d)], d)?;
         let head = if stack.tied {
@@ -354,22 +444,18 @@ impl<'a> Builder<'a> {
             self.streamed_bytes -= 2 * (stack.vocabulary * d) as u64; // one row of the embedding is read, not all
             self.pack(&[&load("head.weight", stack.vocabulary * d)], d)?
         };
+        self.residual = Residual::Embedding(embedding.address);
         for (i, layer) in stack.layers.iter().enumerate() {
-            let norm = load(&format!("layers.{i}.mixer_norm.weight"), d);
-            let norm = self.vector(&norm)?;
-            let mut into =
-                Phase { norm, x: self.residual, input: Input::RmsNorm as u32, ..Phase::default() };
-            if i == 0 {
-                into.input = Input::Embedding as u32;
-                into.x = embedding.address;
-                check(embedding.chunks > 0, "d_model", "at least 4", d)?;
-            }
-            let mut load_here =
-                |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
-            match layer.mixer {
-                Mixer::Attention { .. } => self.attention(layer.mixer, &into, &mut load_here)?,
-                Mixer::Delta { .. } => self.delta(layer.mixer, &into, &mut load_here)?,
-                Mixer::Mamba2 { .. } => self.mamba2(layer.mixer, &into, &mut load_here)?,
+            if let Some(mixer) = layer.mixer {
+                let norm = load(&format!("layers.{i}.mixer_norm.weight"), d);
+                let norm = self.vector(&norm)?;
+                let mut load_here =
+                    |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
+                match mixer {
+                    Mixer::Attention { .. } => self.attention(mixer, norm, &mut load_here)?,
+                    Mixer::Delta(delta) => self.delta(delta, norm, &mut load_here)?,
+                    Mixer::Mamba2 { .. } => self.mamba2(mixer, norm, &mut load_here)?,
+                }
             }
             if let Some(width) = layer.ffn {
                 self.ffn(i, width, load)?;
@@ -377,8 +463,26 @@ impl<'a> Builder<'a> {
         }
         let norm = load("final_norm.weight", d);
         let norm = self.vector(&norm)?;
+        let logits = self.logits;
         let phase = self.gemv(&head, d, Input::RmsNorm, Output::Logits, stack.vocabulary)?;
-        self.push(Phase { norm, x: self.residual, out: self.logits, ..phase });
+        self.push(Phase { out: logits, ..self.reading(phase, norm) });
+        Ok(())
+    }
+
+    /// `phase` with the normed residual stream as its input.
+    fn reading(&self, phase: Phase, norm: u64) -> Phase {
+        let (input, x) = match self.residual {
+            Residual::Embedding(x) => (Input::Embedding, x),
+            Residual::Vector(x) => (Input::RmsNorm, x),
+        };
+        Phase { input: input as u32, x, norm, ..phase }
+    }
+
+    /// Adds the products of `phase` to the residual stream.
+    fn push_residual(&mut self, phase: Phase) -> Result<(), Error> {
+        let out = self.allocate(self.stack.d_model * 4)?;
+        self.push(Phase { out, ..phase });
+        self.residual = Residual::Vector(out);
         Ok(())
     }
 
@@ -394,74 +498,80 @@ impl<'a> Builder<'a> {
         let matrix = self.pack(&rows, d)?;
         let hidden = self.allocate(width * 4)?;
         let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Swiglu, 2 * width)?;
-        self.push(Phase { norm, x: self.residual, out: hidden, ..phase });
+        self.push(Phase { out: hidden, ..self.reading(phase, norm) });
         let down = load(&format!("layers.{layer}.ffn.down.weight"), d * width);
         let matrix = self.pack(&[&down], width)?;
         let phase = self.gemv(&matrix, width, Input::Plain, Output::Residual, d)?;
-        self.push(Phase { x: hidden, ..phase });
-        Ok(())
+        self.push_residual(Phase { x: hidden, ..phase })
     }
 
-    /// The in-projection of a mixer: `into` says from where, `ring_rows` of its rows go to the convolution.
+    /// The in-projection of a mixer, `[rows]`: the inputs of the convolution first, which go to a ring as well.
     fn project(
         &mut self,
         parts: &[&[f32]],
-        into: &Phase,
+        norm: u64,
         ring_rows: usize,
-    ) -> Result<(u64, u64), Error> {
+    ) -> Result<Projected, Error> {
         let d = self.stack.d_model;
         let matrix = self.pack(parts, d)?;
         let rows = parts.iter().map(|p| p.len() / d).sum::<usize>();
-        let z = self.allocate((rows - ring_rows).max(4).next_multiple_of(4) * 4)?;
+        let now = self.allocate(rows.next_multiple_of(4) * 4)?;
         let ring = if ring_rows > 0 { self.state(4 * ring_rows * 4)? } else { 0 };
-        let output = if ring_rows > 0 { Output::Convolution } else { Output::Store };
-        let phase = self.gemv(&matrix, d, Input::Plain, output, rows)?;
+        let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Store, rows)?;
         self.push(Phase {
-            input: into.input,
-            x: into.x,
-            norm: into.norm,
-            out: z,
+            out: now,
             ring,
             ring_rows: ring_rows as u32,
-            ..phase
+            ..self.reading(phase, norm)
         });
-        Ok((z, ring))
+        Ok(Projected { now, ring })
     }
 
-    fn delta(&mut self, mixer: Mixer, into: &Phase, load: Load) -> Result<(), Error> {
-        let Mixer::Delta { heads, key_width, value_width, gated } = mixer else {
-            unreachable!("matched by the caller")
-        };
+    fn delta(&mut self, shape: Delta, norm: u64, load: Load) -> Result<(), Error> {
+        let Delta { key_heads, heads, key_width, value_width, steps, .. } = shape;
         let d = self.stack.d_model;
         check(
-            [64, 128].contains(&key_width),
-            "the key width of the delta rule",
-            "64 or 128",
+            [32, 64, 128].contains(&key_width),
+            "the key width of the delta rule on a GPU",
+            "32, 64 or 128",
             key_width,
         )?;
         check(
-            value_width.is_power_of_two() && (16..=512).contains(&value_width),
-            "the value width of the delta rule",
-            "a power of two from 16 to 512",
+            value_width.is_power_of_two() && (16..=256).contains(&value_width),
+            "the value width of the delta rule on a GPU",
+            "a power of two from 16 to 256",
             value_width,
         )?;
-        let (keys, values) = (heads * key_width, heads * value_width);
+        check(
+            heads.is_multiple_of(key_heads),
+            "the value heads of the delta rule",
+            "a multiple of its key heads",
+            heads,
+        )?;
+        let (keys, values) = (key_heads * key_width, heads * value_width);
         let q = load("q.weight", keys * d);
-        let k = load("k.weight", keys * d);
-        let v = load("v.weight", values * d);
-        let g = if gated { load("g.weight", values * d) } else { Vec::new() };
-        let b = load("b.weight", heads * d);
-        let a = if gated { load("a.weight", heads * d) } else { Vec::new() };
-        let ring_rows = 2 * keys + values;
-        let (z, ring) = self.project(&[&q, &k, &v, &g, &b, &a], into, ring_rows)?;
-        let taps: Vec<f32> =
-            [("q_conv.weight", keys), ("k_conv.weight", keys), ("v_conv.weight", values)]
-                .into_iter()
-                .flat_map(|(name, channels)| load(name, channels * 4))
-                .collect();
-        let conv_weight = self.vector(&taps)?;
+        let k = load("k.weight", steps * keys * d);
+        let v = load("v.weight", steps * values * d);
+        let g = if shape.output_gate { load("g.weight", values * d) } else { Vec::new() };
+        let b = load("b.weight", steps * heads * d);
+        let a = if shape.decay { load("a.weight", heads * d) } else { Vec::new() };
+        let channels = keys + steps * (keys + values);
+        let ring_rows = if shape.short_conv { channels } else { 0 };
+        let Projected { now, ring } = self.project(&[&q, &k, &v, &g, &b, &a], norm, ring_rows)?;
+        let gate = now + channels as u64 * 4;
+        let z = if shape.output_gate { gate + values as u64 * 4 } else { gate };
+        let taps: Vec<f32> = [
+            ("q_conv.weight", keys),
+            ("k_conv.weight", steps * keys),
+            ("v_conv.weight", steps * values),
+        ]
+        .into_iter()
+        .filter(|_| shape.short_conv)
+        .flat_map(|(name, channels)| load(name, channels * 4))
+        .collect();
+        let conv_weight = if shape.short_conv { self.vector(&taps)? } else { 0 };
         let (mut a_log, mut dt_bias) = (0, 0);
-        if gated {
+        if shape.decay {
             a_log = self.vector(&load("A_log", heads))?;
             dt_bias = self.vector(&load("dt_bias", heads))?;
         }
@@ -474,38 +584,41 @@ impl<'a> Builder<'a> {
             unit_bytes: (STATE_ROWS * key_width * 4) as u32,
             groups: (values / STATE_ROWS) as u32,
             units_per_group: 1,
-            key_heads: heads as u32,
+            key_heads: key_heads as u32,
             heads: heads as u32,
             width: key_width as u32,
             value_width: value_width as u32,
-            gated: u32::from(gated),
+            gated: u32::from(shape.decay),
+            steps: steps as u32,
+            convolved: u32::from(shape.short_conv),
             scale: (key_width as f32).powf(-0.5),
+            largest_beta: if shape.negative_eigenvalues { 2.0 } else { 1.0 },
             ring,
             ring_rows: ring_rows as u32,
             conv_weight,
             a_log,
             dt_bias,
             out,
-            z: z + if gated { values as u64 * 4 } else { 0 }, // behind the gate
+            now,
+            z,
             ..Phase::default()
         });
         let norm = self.vector(&load("norm.weight", value_width))?;
         let matrix = self.pack(&[&load("o.weight", d * values)], values)?;
         let phase = self.gemv(&matrix, values, Input::HeadNorm, Output::Residual, d)?;
-        let gate = if gated { z } else { 0 };
-        self.push(Phase { x: out, norm, gate, value_width: value_width as u32, ..phase });
-        Ok(())
+        let gate = if shape.output_gate { gate } else { 0 };
+        self.push_residual(Phase { x: out, norm, gate, value_width: value_width as u32, ..phase })
     }
 
-    fn mamba2(&mut self, mixer: Mixer, into: &Phase, load: Load) -> Result<(), Error> {
+    fn mamba2(&mut self, mixer: Mixer, norm: u64, load: Load) -> Result<(), Error> {
         let Mixer::Mamba2 { heads, head_width, state_width } = mixer else {
             unreachable!("matched by the caller")
         };
         let d = self.stack.d_model;
         check(
-            [64, 128].contains(&state_width),
-            "the state width of Mamba2",
-            "64 or 128",
+            [32, 64, 128].contains(&state_width),
+            "the state width of Mamba2 on a GPU",
+            "32, 64 or 128",
             state_width,
         )?;
         check(
@@ -520,7 +633,7 @@ impl<'a> Builder<'a> {
         // z, x, B, C, dt: those that are convolved come first
         let (gate, rest) = weight.split_at(inner * d);
         let (convolved, dt) = rest.split_at(ring_rows * d);
-        let (z, ring) = self.project(&[convolved, gate, dt], into, ring_rows)?;
+        let Projected { now, ring } = self.project(&[convolved, gate, dt], norm, ring_rows)?;
         let conv_weight = self.vector(&load("conv.weight", ring_rows * 4))?;
         let conv_bias = self.vector(&load("conv.bias", ring_rows))?;
         let a_log = self.vector(&load("A_log", heads))?;
@@ -545,23 +658,29 @@ impl<'a> Builder<'a> {
             a_log,
             dt_bias,
             skip,
+            convolved: 1,
             out,
-            z,
+            now,
+            z: now + ring_rows as u64 * 4,
             ..Phase::default()
         });
         let norm = self.vector(&load("norm.weight", inner))?;
         let matrix = self.pack(&[&load("out.weight", d * inner)], inner)?;
         let phase = self.gemv(&matrix, inner, Input::RmsNorm, Output::Residual, d)?;
-        self.push(Phase { x: out, norm, ..phase });
-        Ok(())
+        self.push_residual(Phase { x: out, norm, ..phase })
     }
 
-    fn attention(&mut self, mixer: Mixer, into: &Phase, load: Load) -> Result<(), Error> {
+    fn attention(&mut self, mixer: Mixer, norm: u64, load: Load) -> Result<(), Error> {
         let Mixer::Attention { heads, kv_heads, width, window, qk_norm } = mixer else {
             unreachable!("matched by the caller")
         };
         let d = self.stack.d_model;
-        check([64, 128].contains(&width), "the head width of attention", "64 or 128", width)?;
+        check(
+            [64, 128].contains(&width),
+            "the head width of attention on a GPU",
+            "64 or 128",
+            width,
+        )?;
         check(
             heads.is_multiple_of(kv_heads),
             "the query heads of attention",
@@ -571,7 +690,7 @@ impl<'a> Builder<'a> {
         let q = load("q.weight", heads * width * d);
         let k = load("k.weight", kv_heads * width * d);
         let v = load("v.weight", kv_heads * width * d);
-        let (z, _) = self.project(&[&q, &k, &v], into, 0)?;
+        let z = self.project(&[&q, &k, &v], norm, 0)?.now;
         let (mut q_norm, mut k_norm) = (0, 0);
         if qk_norm {
             q_norm = self.vector(&load("q_norm.weight", width))?;
@@ -624,8 +743,7 @@ impl<'a> Builder<'a> {
         self.push(Phase { kind: Kind::Combine as u32, x: partial, out, ..shape });
         let matrix = self.pack(&[&load("o.weight", d * heads * width)], heads * width)?;
         let phase = self.gemv(&matrix, heads * width, Input::Plain, Output::Residual, d)?;
-        self.push(Phase { x: out, ..phase });
-        Ok(())
+        self.push_residual(Phase { x: out, ..phase })
     }
 }
 
