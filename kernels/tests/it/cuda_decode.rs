@@ -171,11 +171,6 @@ fn a_missing_barrier_is_found() {
             "                    here = here && is_of(gates[s][half], step.tag);",
         ),
         (
-            "no look at the inputs of the delta rule",
-            "bool here = look_lanes(q_now, p.now, q_at, tag);",
-            "bool here = look_lanes(q_now, p.now, q_at, tag) || true;",
-        ),
-        (
             "no wait for the copy",
             "    gate_wait(&shared.full[number % SLOTS], (number / SLOTS) & 1);\n",
             "",
