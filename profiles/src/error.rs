@@ -47,4 +47,7 @@ pub enum ProfileError {
     /// The conditions of a timing cannot be met here.
     #[error("{0}")]
     Conditions(String),
+    /// The GPU, its driver or its libraries.
+    #[error(transparent)]
+    Gpu(#[from] kernels::cuda::Error),
 }

@@ -3,6 +3,8 @@
 use kernels::device;
 use serde::Serialize;
 
+use crate::diagnosis::{Finding, Seen, diagnose};
+
 pub use crate::nvml::{Gpu, Nvidia};
 
 /// The device and what the kernels make of it.
@@ -14,6 +16,8 @@ pub struct Facts {
     pub cpu: Cpu,
     /// GPUs, or why there are none.
     pub nvidia: Nvidia,
+    /// What stands between this machine and its GPUs.
+    pub gpu_findings: Vec<Finding>,
 }
 
 /// The processor and its memory.
@@ -56,6 +60,14 @@ impl Facts {
     /// Asks the system and the driver.
     pub fn read() -> Self {
         let cpu = device::Cpu::read();
+        let nvidia = crate::nvml::read();
+        let seen = Seen {
+            nvidia: nvidia.clone(),
+            nvrtc: kernels::cuda::compiler::version().map_err(|error| error.to_string()),
+            torch_cuda: matches!(nvidia, Nvidia::Driver { .. })
+                .then(crate::diagnosis::torch_cuda)
+                .flatten(),
+        };
         Self {
             kernels: kernels::version(),
             cpu: Cpu {
@@ -78,7 +90,8 @@ impl Facts {
                 memory_bytes: cpu.memory_bytes,
                 memory_available_bytes: cpu.memory_available_bytes,
             },
-            nvidia: crate::nvml::read(),
+            nvidia,
+            gpu_findings: diagnose(&seen),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How fast an architecture is on this device, found out by running it.
 //!
-//! An inference engine without libtorch ([`Engine`]) built from an architecture and its weights; timings of its parts and of the
+//! An inference engine without libtorch ([`Engine`], and on a GPU [`gpu`]) built from an architecture and its weights; timings of its parts and of the
 //! whole ([`measure`]), which the latency table is made of; what this device is ([`facts`]); and the worker
 //! `deltafront-profile`, which the driver asks for timings over the wire protocol ([`worker`]).
 //!
@@ -8,9 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod composed;
+pub mod diagnosis;
 pub mod engine;
 mod error;
 pub mod facts;
+pub mod gpu;
 pub mod measure;
 mod nvml;
 mod weights;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use kernels::timing::Plan;
 use profiles::facts::Facts;
+use profiles::gpu::GpuProfiler;
 use profiles::measure::Profiler;
 
 const HELP: &str = "\
@@ -13,8 +14,11 @@ deltafront-profile times parts of language models, and whole ones, on this machi
 It is a worker of `deltafront run`, which starts it: it reads requests from standard input and writes replies to
 standard output, one JSON object a line, and logs to standard error. It exits when its input ends.
 
-Usage: deltafront-profile [--facts | --help | --version]
+Usage: deltafront-profile [--device cpu|cuda:N [--composed N] | --facts | --help | --version]
 
+  --device    time on this processor (cpu, the default) or on GPU number N
+  --composed  on a GPU: time N random stacks of target size whole and in parts, a JSON object a line, and say how well
+              the sum of the parts tells the whole
   --facts     print what this device is as a JSON object: processor, caches, memory, GPUs; and exit
   --help      print this and exit
   --version   print the versions of the program and of its kernels, and exit
@@ -36,11 +40,25 @@ fn run() -> io::Result<ExitCode> {
     let mut output = io::stdout().lock();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => profiles::worker::serve(
-            &Profiler::new(Plan::default()),
-            io::stdin().lock(),
-            &mut output,
-        )?,
+        [] | ["--device", "cpu"] => {
+            let profiler = Profiler::new(Plan::default());
+            profiles::worker::serve(&profiler, io::stdin().lock(), &mut output)?;
+        }
+        ["--device", device] => {
+            let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
+            profiles::worker::serve(&profiler, io::stdin().lock(), &mut output)?;
+        }
+        ["--device", device, "--composed", count] => {
+            let Ok(count) = count.parse() else {
+                eprintln!("deltafront-profile: --composed takes a number of stacks, got `{count}`");
+                return Ok(ExitCode::from(2));
+            };
+            let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
+            if let Err(error) = profiles::composed::run(&profiler, count, 8192, 1, &mut output) {
+                eprintln!("deltafront-profile: {error}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         ["--facts"] => {
             serde_json::to_writer_pretty(&mut output, &Facts::read())?;
             writeln!(output)?;
@@ -56,4 +74,15 @@ fn run() -> io::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The GPU called `cuda:N`, or none after a word why not.
+fn gpu(device: &str) -> Option<GpuProfiler> {
+    let Some(ordinal) = device.strip_prefix("cuda:").and_then(|number| number.parse().ok()) else {
+        eprintln!("deltafront-profile: --device takes `cpu` or `cuda:0`, got `{device}`");
+        return None;
+    };
+    GpuProfiler::open(ordinal, &Plan::default())
+        .inspect_err(|error| eprintln!("deltafront-profile: {device} cannot be timed: {error}"))
+        .ok()
 }

@@ -23,6 +23,53 @@ const COPIES_MAX: usize = 1024;
 /// Seed of the weights, states and inputs that are timed.
 const SEED: u64 = 1;
 
+/// Something that times parts and models on one device.
+pub trait Times {
+    /// The name of the device, as conditions must give it.
+    fn device(&self) -> &str;
+
+    /// The `device` of a `[latency]` section that means this one.
+    fn serves(&self) -> String;
+
+    /// Times one part, as it runs in a model of `working_set_mib`; 0 stands for no model in particular.
+    ///
+    /// # Errors
+    /// When the conditions cannot be met on this device.
+    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError>;
+
+    /// Times a whole model with random weights.
+    ///
+    /// # Errors
+    /// When the conditions cannot be met on this device.
+    fn whole(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<Timing, ProfileError>;
+}
+
+impl Times for Profiler {
+    fn device(&self) -> &str {
+        self.device()
+    }
+
+    fn serves(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
+        self.part(key)
+    }
+
+    fn whole(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<Timing, ProfileError> {
+        self.whole(architecture, conditions)
+    }
+}
+
 /// Times parts and models on this CPU.
 #[derive(Debug)]
 pub struct Profiler {
@@ -175,7 +222,7 @@ fn working_set_bytes(cpu: &Cpu) -> usize {
 }
 
 /// The smallest architecture that holds the part, and whether the part is its head.
-fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
+pub(crate) fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
     let (d_model, vocab, layer, is_head) = match *part {
         Part::Mixer { d_model, mixer } => {
             (d_model, 1, Layer { mixer: Some(mixer), ffn_width: None }, false)

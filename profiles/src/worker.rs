@@ -10,13 +10,13 @@ use search::wire::{
 };
 
 use crate::error::ProfileError;
-use crate::measure::Profiler;
+use crate::measure::Times;
 
 /// Answers requests, one a line, until `input` ends. The log goes to stderr.
 ///
 /// # Errors
 /// When a reply cannot be written or a request cannot be read: nobody is there any more.
-pub fn serve(profiler: &Profiler, input: impl BufRead, output: &mut impl Write) -> io::Result<()> {
+pub fn serve(profiler: &dyn Times, input: impl BufRead, output: &mut impl Write) -> io::Result<()> {
     say(output, &Reply::Hello(hello(profiler)))?;
     for line in input.lines() {
         let line = line?;
@@ -30,7 +30,7 @@ pub fn serve(profiler: &Profiler, input: impl BufRead, output: &mut impl Write) 
     Ok(())
 }
 
-fn hello(profiler: &Profiler) -> Hello {
+fn hello(profiler: &dyn Times) -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: concat!("deltafront-profile ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -46,10 +46,10 @@ fn say(output: &mut impl Write, reply: &Reply) -> io::Result<()> {
     output.flush()
 }
 
-fn answer(profiler: &Profiler, line: &str) -> Option<Reply> {
+fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
     match serde_json::from_str(line) {
         Ok(Request::Configure(Configure { latency, .. })) => {
-            let reason = latency.and_then(|latency| unusable(&latency))?;
+            let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
         Ok(Request::Measure(Measure { id, part, working_set_mib, conditions })) => {
@@ -79,9 +79,13 @@ fn answer(profiler: &Profiler, line: &str) -> Option<Reply> {
 }
 
 /// Why a `[latency]` section cannot be used by this profiler.
-fn unusable(latency: &LatencyConfig) -> Option<String> {
-    (latency.device != "cpu").then(|| {
-        format!("latency.device = \"{}\": this profiler times \"cpu\" only", latency.device)
+fn unusable(profiler: &dyn Times, latency: &LatencyConfig) -> Option<String> {
+    let serves = profiler.serves();
+    (latency.device != serves).then(|| {
+        format!(
+            "latency.device = \"{}\", but this profiler was started for \"{serves}\"",
+            latency.device
+        )
     })
 }
 

@@ -6,6 +6,7 @@
 mod child;
 mod desk;
 mod display;
+pub(crate) mod gpus;
 mod resume;
 mod slot;
 mod spec;
@@ -68,8 +69,11 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
-    for index in 0..job.trainers as usize {
-        slots.push(Slot::open(index, job.trainer.clone(), sender.clone()));
+    let timed = job.latency.device.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    for (index, gpu) in gpus::plan(gpus::count(), timed, job.trainers).into_iter().enumerate() {
+        let mut trainer = job.trainer.clone();
+        trainer.program = trainer.program.seeing(gpu);
+        slots.push(Slot::open(index, trainer, sender.clone()));
     }
     if let Some(profiler) = &job.profiler {
         slots.push(Slot::open(slots.len(), profiler.clone(), sender.clone()));

@@ -106,13 +106,16 @@ pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Re
         return Ok(String::new());
     }
     let mut text = format!(
-        "Timed on {} by {}: {}, {}, batch 1; decode with {} in the cache, prefill of {}; {} of parts",
+        "Timed on {} by {}: {}, {}, batch 1; decode with {} in the cache{}; {} of parts",
         profiler.device,
         profiler.worker,
         config.dtype,
         words::count(config.threads as usize, "thread"),
         config.decode_context,
-        config.prefill_tokens,
+        match config.prefill_tokens {
+            0 => String::new(),
+            tokens => format!(", prefill of {tokens}"),
+        },
         words::count(timings.len(), "timing"),
     );
     let disturbed = timings.iter().filter(|timing| timing.is_disturbed()).count();

@@ -31,6 +31,8 @@ pub struct Facts {
     pub shared_bytes: u32,
     /// CUDA version that the driver knows, as 13000 for 13.0.
     pub driver_version: u32,
+    /// Its own number, as NVIDIA's tools write it: `GPU-…`.
+    pub uuid: String,
 }
 
 /// A GPU and a stream on it.
@@ -42,7 +44,12 @@ pub struct Gpu {
     functions: HashMap<(Source, String, &'static str), sys::CUfunction>,
     resources: Vec<Resources>,
     architecture: String,
+    /// Random numbers to copy from, once they were asked for.
+    pool: Option<u64>,
 }
+
+/// Bytes of the pool of random numbers: no power of two, so that copies of it do not line up.
+const POOL_BYTES: usize = 24 * 1_000_000;
 
 /// Launches recorded once, to be started as one.
 #[derive(Debug)]
@@ -106,6 +113,7 @@ impl Gpu {
             functions: HashMap::new(),
             resources: Vec::new(),
             architecture,
+            pool: None,
         })
     }
 
@@ -249,7 +257,16 @@ fn facts(context: &CudaContext) -> Result<Facts, Error> {
         memory_bytes: memory_bytes as u64,
         shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         driver_version: i32::cast_unsigned(driver_version),
+        uuid: uuid(context)?,
     })
+}
+
+fn uuid(context: &CudaContext) -> Result<String, Error> {
+    let bytes = context.uuid().map_err(refused("asking the GPU"))?.bytes;
+    let number = bytes.iter().fold(0_u128, |n, byte| n << 8 | u128::from(byte.cast_unsigned()));
+    let hex = format!("{number:032x}");
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    Ok(format!("GPU-{}", parts.join("-")))
 }
 
 impl Machine for Gpu {
@@ -285,6 +302,19 @@ impl Machine for Gpu {
         self.wait()?;
         // SAFETY: the driver checks the range.
         unsafe { result::memcpy_dtoh_sync(bytes, address) }.map_err(refused("downloading"))
+    }
+
+    fn pretend(&mut self, address: u64, bytes: usize) -> Result<(), Error> {
+        let pool = if let Some(pool) = self.pool {
+            pool
+        } else {
+            let pool = super::upload_new(self, &super::pretended_bytes(POOL_BYTES))?;
+            *self.pool.insert(pool)
+        };
+        for at in (0..bytes).step_by(POOL_BYTES) {
+            self.copy(address + at as u64, pool, POOL_BYTES.min(bytes - at))?;
+        }
+        Ok(())
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), Error> {

@@ -160,8 +160,20 @@ pub trait Machine {
     fn upload(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error>;
     /// Copies from the device, after all launches have ended.
     fn download(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error>;
+    /// Fills memory with small random bf16 numbers, the same ones each time: weights to be timed.
+    fn pretend(&mut self, address: u64, bytes: usize) -> Result<(), Error> {
+        self.upload(address, &pretended_bytes(bytes))
+    }
     /// Starts a kernel after those started before.
     fn launch(&mut self, launch: &Launch) -> Result<(), Error>;
+}
+
+/// bf16 numbers between −0.03 and 0.03.
+fn pretended_bytes(bytes: usize) -> Vec<u8> {
+    let values = weights::weight("pretended", bytes.div_ceil(2));
+    let mut all: Vec<u8> = values.iter().flat_map(|x| bf16_bits(0.3 * x).to_ne_bytes()).collect();
+    all.truncate(bytes);
+    all
 }
 
 /// Memory holding `values`.

@@ -177,7 +177,22 @@ impl CampaignFile {
             );
         }
         at_least_one("latency.decode_context", latency.decode_context.into())?;
-        at_least_one("latency.prefill_tokens", latency.prefill_tokens.into())?;
+        if is_cuda && latency.dtype != crate::latency::Dtype::Bf16 {
+            let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
+            return wrong("latency.dtype", message.to_owned());
+        }
+        if is_cuda && latency.prefill_tokens > 0 {
+            let message = "must be 0 on a GPU: only decode steps are timed there so far";
+            return wrong("latency.prefill_tokens", message.to_owned());
+        }
+        let wants_prefill = |name: &&String| name.starts_with("prefill_");
+        let limits = self.search.limits.keys();
+        if let Some(name) = self.search.objectives.iter().chain(limits).find(wants_prefill)
+            && latency.prefill_tokens == 0
+        {
+            let message = format!("must be at least 1 where `{name}` is asked for");
+            return wrong("latency.prefill_tokens", message);
+        }
         at_least_one("latency.threads", latency.threads.into())?;
         latency
             .decode_budget_us

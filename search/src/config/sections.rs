@@ -108,7 +108,7 @@ pub struct LatencyConfig {
     pub dtype: crate::latency::Dtype,
     /// Positions in the cache when a decode step is timed.
     pub decode_context: u32,
-    /// Prompt tokens of the timed prefill.
+    /// Prompt tokens of the timed prefill; 0: prefill is not timed.
     pub prefill_tokens: u32,
     /// Threads of the timed inference.
     pub threads: u32,

@@ -226,20 +226,15 @@ async fn gpu() -> Vec<Finding> {
     let Some(facts) = facts else {
         return vec![Finding::note("gpu", "the profiler does not say", without)];
     };
-    let driver = &facts["nvidia"]["driver"];
-    let Some(gpus) = driver["gpus"].as_array().filter(|gpus| !gpus.is_empty()) else {
-        let reason = facts["nvidia"]["unavailable"]["reason"].as_str().unwrap_or("none found");
-        return vec![Finding::note("gpu", format!("no NVIDIA GPU: {reason}"), without)];
-    };
-    let version = driver["version"].as_str().unwrap_or("?");
-    let cuda = driver["cuda"].as_str().unwrap_or("?");
-    gpus.iter()
-        .map(|gpu| {
-            let name = gpu["name"].as_str().unwrap_or("?");
-            let memory = gpu["memory_bytes"]
-                .as_f64()
-                .map_or_else(String::new, |n| format!(", {}", quantity::bytes(n)));
-            Finding::good("gpu", format!("{name}{memory}, driver {version}, CUDA {cuda}"))
+    let findings = facts["gpu_findings"].as_array().cloned().unwrap_or_default();
+    findings
+        .iter()
+        .map(|finding| {
+            let what = finding["what"].as_str().unwrap_or("?");
+            match finding["remedy"].as_str() {
+                Some(remedy) => Finding::note("gpu", what, remedy),
+                None => Finding::good("gpu", what),
+            }
         })
         .collect()
 }

@@ -330,7 +330,10 @@ fn job(
         trainers,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
-            program: Program::built_in(Role::Profiler)?,
+program: match file.latency.device.as_str() {
+                "cpu" => Program::built_in(Role::Profiler)?,
+                device => Program::built_in(Role::Profiler)?.on(device),
+            },
             introduction: Introduction::Configure(Box::new(Configure {
                 latency: Some(file.latency.clone()),
                 ..Configure::default()

@@ -18,10 +18,11 @@ pub(super) fn latencies(config: &LatencyConfig, device: &str) -> Vec<(String, Co
         threads: config.threads,
         phase,
     };
-    vec![
-        ("decode_us".to_owned(), under(Phase::Decode { context: config.decode_context })),
-        ("prefill_us".to_owned(), under(Phase::Prefill { tokens: config.prefill_tokens })),
-    ]
+    let decode = ("decode_us".to_owned(), under(Phase::Decode { context: config.decode_context }));
+    let prefill = (config.prefill_tokens > 0).then(|| {
+        ("prefill_us".to_owned(), under(Phase::Prefill { tokens: config.prefill_tokens }))
+    });
+    [decode].into_iter().chain(prefill).collect()
 }
 
 /// Latencies of two devices have no place in one front.

@@ -53,6 +53,15 @@ impl Role {
 pub(crate) enum Program {
     /// A program of ours.
     File(PathBuf),
+    /// A program of ours, told on which device: `--device cuda:0`, and which GPUs it sees at all.
+    On {
+        /// The program.
+        file: PathBuf,
+        /// Its argument.
+        device: Option<String>,
+        /// `CUDA_VISIBLE_DEVICES`.
+        visible: Option<u32>,
+    },
     /// The user's own command line, run by the shell in the folder of the campaign file.
     Shell {
         /// The command line.
@@ -87,9 +96,31 @@ impl Program {
         Ok(Self::File(file))
     }
 
+    /// The same program, told to compute on `device`.
+    pub(crate) fn on(self, device: &str) -> Self {
+        match self {
+            Self::File(file) => Self::On { file, device: Some(device.to_owned()), visible: None },
+            other => other,
+        }
+    }
+
+    /// The same program, which sees GPU `number` alone.
+    pub(crate) fn seeing(self, number: Option<u32>) -> Self {
+        match (self, number) {
+            (Self::File(file), Some(_)) => Self::On { file, device: None, visible: number },
+            (other, _) => other,
+        }
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = match self {
             Self::File(file) => Command::new(file),
+            Self::On { file, device, visible } => {
+                let mut command = Command::new(file);
+                command.args(device.iter().flat_map(|device| ["--device", device]));
+                command.envs(visible.map(|number| ("CUDA_VISIBLE_DEVICES", number.to_string())));
+                command
+            }
             Self::Shell { line, folder } => {
                 let mut command = Command::new("sh");
                 command.arg("-c").arg(line).current_dir(folder);
@@ -116,7 +147,7 @@ impl Program {
 impl std::fmt::Display for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File(file) => {
+            Self::File(file) | Self::On { file, .. } => {
                 write!(f, "{}", file.file_name().unwrap_or(file.as_os_str()).to_string_lossy())
             }
             Self::Shell { line, .. } => write!(f, "`{line}`"),

@@ -40,7 +40,7 @@ enum Output {
 }
 
 /// The mirror of `Phase` in `phase.cuh`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Phase {
     stream: u64,
     kind: u32,
@@ -97,7 +97,7 @@ impl Phase {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.stream.to_ne_bytes().to_vec();
         let words = [
             self.kind,
@@ -257,6 +257,8 @@ pub(super) struct Builder<'a> {
     machine: &'a mut dyn Machine,
     stack: &'a Stack,
     layout: Layout,
+    /// Whether matrices and caches are filled on the machine, whatever `load` gives.
+    pretends: bool,
     pub(super) phases: Vec<Phase>,
     /// Where the residual stream stands: the output of the last phase that wrote to it.
     residual: Residual,
@@ -297,11 +299,17 @@ fn check(holds: bool, what: &str, expected: &str, got: usize) -> Result<(), Erro
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(machine: &'a mut dyn Machine, stack: &'a Stack, layout: Layout) -> Self {
+    pub(super) fn new(
+        machine: &'a mut dyn Machine,
+        stack: &'a Stack,
+        layout: Layout,
+        pretends: bool,
+    ) -> Self {
         Self {
             machine,
             stack,
             layout,
+            pretends,
             phases: Vec::new(),
             residual: Residual::Embedding(0),
             logits: 0,
@@ -336,7 +344,6 @@ impl<'a> Builder<'a> {
 
     /// Packs the rows of `parts`, `[rows, columns]` each, one below the other.
     fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
-        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(columns)).collect();
         let all_chunks = columns.div_ceil(CHUNK_COLUMNS);
         // a warp keeps the input of one piece: see `gemv.cuh`
         let warps = self.layout.warps as usize;
@@ -348,8 +355,18 @@ impl<'a> Builder<'a> {
             })?;
         let chunks = all_chunks.div_ceil(pieces);
         let piece_columns = chunks * CHUNK_COLUMNS;
-        let mut packed = vec![0_u16; rows.len().next_multiple_of(2) * pieces * piece_columns];
-        for (row, values) in rows.iter().enumerate() {
+        let count = parts.iter().map(|part| part.len() / columns).sum::<usize>();
+        let packed_len = count.next_multiple_of(2) * pieces * piece_columns;
+        self.streamed_bytes += 2 * (count * columns) as u64;
+        let pairs = count.div_ceil(2);
+        if self.pretends {
+            let address = self.allocate(packed_len * 2)?;
+            self.machine.pretend(address, packed_len * 2)?;
+            return Ok(Packed { address, pieces, chunks, pairs });
+        }
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(columns));
+        let mut packed = vec![0_u16; packed_len];
+        for (row, values) in rows.enumerate() {
             for (piece, values) in values.chunks(piece_columns).enumerate() {
                 let at = ((row / 2 * pieces + piece) * 2 + row % 2) * piece_columns;
                 for (to, from) in packed[at..].iter_mut().zip(values) {
@@ -357,10 +374,9 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        self.streamed_bytes += 2 * (rows.len() * columns) as u64;
         let address = upload_new(self.machine, &packed)?;
         self.memory.push(address);
-        Ok(Packed { address, pieces, chunks, pairs: rows.len().div_ceil(2) })
+        Ok(Packed { address, pieces, chunks, pairs })
     }
 
     fn push(&mut self, mut phase: Phase) {
@@ -492,10 +508,14 @@ impl<'a> Builder<'a> {
         let norm = self.vector(&norm)?;
         let gate = load(&format!("layers.{layer}.ffn.gate.weight"), width * d);
         let up = load(&format!("layers.{layer}.ffn.up.weight"), width * d);
-        // row i of the gate beside row i of up: a pair gives one value
-        let rows: Vec<&[f32]> =
-            gate.chunks_exact(d).zip(up.chunks_exact(d)).flat_map(|(g, u)| [g, u]).collect();
-        let matrix = self.pack(&rows, d)?;
+        let matrix = if self.pretends {
+            self.pack(&[&gate, &up], d)?
+        } else {
+            // row i of the gate beside row i of up: a pair gives one value
+            let rows: Vec<&[f32]> =
+                gate.chunks_exact(d).zip(up.chunks_exact(d)).flat_map(|(g, u)| [g, u]).collect();
+            self.pack(&rows, d)?
+        };
         let hidden = self.allocate(width * 4)?;
         let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Swiglu, 2 * width)?;
         self.push(Phase { out: hidden, ..self.reading(phase, norm) });
@@ -711,6 +731,9 @@ impl<'a> Builder<'a> {
         let unit_bytes = 2 * BLOCK_POSITIONS * width * 2;
         // not among the states: positions not written yet are never read, so they may hold anything
         let cache = self.allocate(kv_heads * cache_blocks * unit_bytes)?;
+        if self.pretends {
+            self.machine.pretend(cache, kv_heads * cache_blocks * unit_bytes)?;
+        }
         self.caches.push((cache, kv_heads * cache_blocks * unit_bytes));
         self.cache_bytes_per_position.push(((2 * kv_heads * width * 2) as u64, window));
         let items = kv_heads * tiles * splits;
@@ -737,7 +760,7 @@ impl<'a> Builder<'a> {
             rope,
             z,
             out: partial,
-            ..shape.clone()
+            ..shape
         });
         let out = self.allocate(heads * width * 4)?;
         self.push(Phase { kind: Kind::Combine as u32, x: partial, out, ..shape });

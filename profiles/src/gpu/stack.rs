@@ -1,0 +1,67 @@
+//! An architecture in the terms of the GPU's decode step.
+
+use kernels::cuda::decode::{self, Layer, Stack};
+use search::Architecture;
+use search::architecture::Mixer;
+
+use crate::error::ProfileError;
+
+/// The stack of `architecture`, with caches for `positions`.
+///
+/// # Errors
+/// When the step does not cover one of its mixers.
+pub fn stack(architecture: &Architecture, positions: usize) -> Result<Stack, ProfileError> {
+    let layers = architecture
+        .layers()
+        .iter()
+        .map(|layer| {
+            Ok(Layer {
+                mixer: layer.mixer.as_ref().map(mixer).transpose()?,
+                ffn: layer.ffn_width.map(|width| width as usize),
+            })
+        })
+        .collect::<Result<_, ProfileError>>()?;
+    Ok(Stack {
+        d_model: architecture.d_model() as usize,
+        vocabulary: architecture.vocab() as usize,
+        tied: architecture.tied_embeddings(),
+        positions,
+        layers,
+    })
+}
+
+/// A mixer of the step.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a mixer that the step does not cover is refused here"
+)]
+pub(super) fn mixer(mixer: &Mixer) -> Result<decode::Mixer, ProfileError> {
+    Ok(match mixer {
+        Mixer::Attention(shape) => decode::Mixer::Attention {
+            heads: shape.heads as usize,
+            kv_heads: shape.kv_heads as usize,
+            width: shape.head_width as usize,
+            window: shape.window.map(|w| w as usize),
+            qk_norm: shape.qk_norm,
+        },
+        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
+            let family = mixer.delta().expect("a member of the family");
+            decode::Mixer::Delta(decode::Delta {
+                key_heads: family.heads as usize,
+                heads: family.value_heads as usize,
+                key_width: family.key_width as usize,
+                value_width: family.value_width as usize,
+                steps: family.steps as usize,
+                decay: family.decay,
+                output_gate: family.output_gate,
+                negative_eigenvalues: family.negative_eigenvalues,
+                short_conv: family.short_conv,
+            })
+        }
+        Mixer::Mamba2(shape) => decode::Mixer::Mamba2 {
+            heads: shape.heads as usize,
+            head_width: shape.head_width as usize,
+            state_width: shape.state_width as usize,
+        },
+    })
+}
