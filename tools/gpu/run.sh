@@ -1,0 +1,39 @@
+#!/bin/bash
+# All GPU checks and measurements in one command of at most 8 minutes: run.sh [RESULTS]
+#
+# First every kernel against its definition; only if that holds the table of times, PyTorch's and fla's beside it, random
+# stacks composed against whole, and a small campaign. Everything lands in RESULTS (default: results) as text and JSON.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+results=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
+cd "$here" || exit 1
+lib=$(python3 -c 'import os, importlib.util as u; print(os.path.join(os.path.dirname(u.find_spec("torch").origin), "lib"))') ||
+    { echo "python3 finds no torch: install torch 2.11 for CUDA 13, or put its Python first in PATH"; exit 1; }
+cuda=$(python3 -c 'import os, importlib.util as u; print(os.path.join(list(u.find_spec("nvidia").submodule_search_locations)[0], "cu13", "lib"))' 2>/dev/null)
+export LD_LIBRARY_PATH="$lib:$cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+[ -n "${DELTAFRONT_NVRTC:-}" ] || { [ -d "$cuda" ] && export DELTAFRONT_NVRTC=$cuda; }
+
+part() { # NAME SECONDS COMMAND...: one part, whose output is kept; its failure does not end the others
+    local name=$1 seconds=$2 begin=$SECONDS
+    shift 2
+    echo "== $name"
+    timeout "$seconds" "$@" 2>&1 | tee "$results/$name.txt"
+    local code=${PIPESTATUS[0]}
+    echo "== $name ended with $code after $((SECONDS - begin)) s"
+    return "$code"
+}
+
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu,pstate --format=csv | tee "$results/device.txt"
+part doctor 60 ./deltafront --db "$results/campaign.db" doctor
+part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
+part composed 90 ./deltafront-profile --device cuda:0 --composed 30
+grep '^{' "$results/composed.txt" >"$results/composed.jsonl"
+site=$results/site
+python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl 2>/dev/null
+PYTHONPATH=$site part peers 100 python3 peers.py
+grep '^{' "$results/peers.txt" >"$results/peers.jsonl"
+rm -rf "$site"
+part campaign 150 ./deltafront --db "$results/campaign.db" run --plain campaign.toml
+./deltafront --db "$results/campaign.db" show target-stacks --json >"$results/campaign.json" 2>/dev/null
+nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active --format=csv | tee -a "$results/device.txt"
+echo "all of it took $SECONDS s"
