@@ -330,7 +330,7 @@ fn job(
         trainers,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
-program: match file.latency.device.as_str() {
+            program: match file.latency.device.as_str() {
                 "cpu" => Program::built_in(Role::Profiler)?,
                 device => Program::built_in(Role::Profiler)?.on(device),
             },
