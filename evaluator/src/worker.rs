@@ -107,6 +107,7 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
             }
             Request::Measure(request) => say(output, &not_mine(request.id))?,
             Request::MeasureWhole(request) => say(output, &not_mine(request.id))?,
+            Request::MeasureLimit(request) => say(output, &not_mine(request.id))?,
             Request::Eval(request) => say(output, &not_mine(request.id))?,
             Request::Space { .. } | Request::Stop { .. } => {}
         }

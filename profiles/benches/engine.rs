@@ -5,16 +5,14 @@
 //! their bounds, and how well composed latencies agree with whole models. A figure with `!` was disturbed by other
 //! processes, whose share of the machine stands at the end of its line.
 
-use std::hint::black_box;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use kernels::cpu::{Matrix, Pool};
 use kernels::device::Cpu;
-use kernels::timing::{Measurement, Plan, measure};
+use kernels::timing::Plan;
 use profiles::measure::Profiler;
 use search::Architecture;
-use search::latency::{Conditions, Dtype, Phase, Timing, keys};
+use search::latency::{Conditions, Dtype, Limit, Phase, Timing, keys};
 
 /// The 4-block hybrids at d 256 whose decode times other runtimes are known by, and a stack of 100 M parameters.
 const STACKS: [(&str, &str); 4] = [
@@ -44,10 +42,10 @@ fn main() -> io::Result<()> {
     let cpu = Cpu::read();
     writeln!(out, "{}, {} cores, {}", cpu.name, cpu.cores, kernels::version())?;
     let threads_all = [1, cpu.cores];
-    for threads in threads_all {
-        limits(&mut out, &plan, threads)?;
-    }
     let profiler = Profiler::new(plan);
+    for threads in threads_all {
+        limits(&mut out, &profiler, threads)?;
+    }
     for threads in threads_all {
         for (name, text) in STACKS {
             let architecture: Architecture = text.parse().expect("the stacks above are valid");
@@ -92,58 +90,18 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn limits(out: &mut impl Write, plan: &Plan, threads: usize) -> io::Result<()> {
-    let pool = Pool::new(threads);
-    for mib in [1, 16, 256] {
-        let values = vec![1.0_f32; mib << 18];
-        let read = measure(plan, || {
-            pool.for_each(threads, |thread| {
-                let part = values.len() / threads;
-                black_box(sum(&values[thread * part..][..part]));
-            });
-        });
-        let bytes = values.len() as f64 * 4.0;
-        line(
+fn limits(out: &mut impl Write, profiler: &Profiler, threads: usize) -> io::Result<()> {
+    let reads = [1, 16, 256].map(|mib| (Limit::Read { mib }, "GB/s"));
+    for (limit, unit) in reads.into_iter().chain([(Limit::Product, "GFLOP/s")]) {
+        let timing = profiler.limit(limit, threads as u32).expect("this machine has the threads");
+        let mark = if timing.is_disturbed() { " !" } else { "" };
+        writeln!(
             out,
-            &format!("{threads} threads, read {mib} MiB"),
-            bytes / read.median_us / 1e3,
-            "GB/s",
-            &read,
+            "{:50} {:8.1} {unit}, load {:.2}{mark}",
+            format!("{threads} threads, {limit}"),
+            limit.amount() / timing.median_us / 1e3,
+            timing.other_load
         )?;
     }
-    let n = 1024;
-    let matrix = Matrix::from_rows(&vec![0.5; n * n], n, n);
-    let (x, mut y) = (vec![0.5; 512 * n], vec![0.0; 512 * n]);
-    let multiply = measure(plan, || matrix.apply(&pool, &x, &mut y));
-    let flop = 2.0 * 512.0 * (n * n) as f64;
-    line(
-        out,
-        &format!("{threads} threads, product 512×{n}×{n}"),
-        flop / multiply.median_us / 1e3,
-        "GFLOP/s",
-        &multiply,
-    )
-}
-
-fn line(
-    out: &mut impl Write,
-    what: &str,
-    value: f64,
-    unit: &str,
-    m: &Measurement,
-) -> io::Result<()> {
-    let load = m.other_load.unwrap_or(0.0);
-    let mark = if load > 0.05 { " !" } else { "" };
-    writeln!(out, "{what:36} {value:8.1} {unit}, load {load:.2}{mark}")
-}
-
-/// A sum with enough independent additions to wait for nothing but the reads.
-fn sum(values: &[f32]) -> f32 {
-    let mut sums = [0.0; 128];
-    for chunk in values.as_chunks::<128>().0 {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x;
-        }
-    }
-    sums.iter().sum()
+    Ok(())
 }

@@ -14,7 +14,7 @@ use kernels::cuda::decode::{Decoder, Layer, Stack};
 use kernels::cuda::gpu::Gpu;
 use kernels::timing::Plan;
 use search::Architecture;
-use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
+use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
 use crate::error::ProfileError;
 use crate::measure::{Times, alone};
@@ -256,5 +256,11 @@ impl Times for GpuProfiler {
         let energy = energy.map_or(String::new(), |mj| format!("{mj:.1} mJ a token, "));
         eprintln!("deltafront-profile: {energy}{now}");
         Ok(timing(sampled))
+    }
+
+    fn limit(&self, limit: Limit, _threads: u32) -> Result<Timing, ProfileError> {
+        Err(ProfileError::Conditions(format!(
+            "{limit} is timed on the CPU only; `deltafront-gpu` measures a GPU's limits"
+        )))
     }
 }

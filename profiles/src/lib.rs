@@ -14,6 +14,7 @@ pub mod engine;
 mod error;
 pub mod facts;
 pub mod gpu;
+mod limits;
 pub mod measure;
 mod nvml;
 mod weights;

@@ -4,17 +4,18 @@
 //! step is timed over copies of the part, each with weights and state of its own, taken in turn: as many as take the
 //! place of the model that the part stands for.
 
-use kernels::cpu::Pool;
+use kernels::cpu::{Matrix, Pool};
 use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
 use search::Architecture;
 use search::architecture::Layer;
-use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
+use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
 use crate::engine::scratch::{Run, Scratch};
 use crate::engine::sublayer::{self, Memory, Sublayer};
 use crate::engine::{Engine, Head};
 use crate::error::ProfileError;
+use crate::limits;
 use crate::weights::{SplitMix, Weights};
 
 /// Copies of one part at most.
@@ -46,6 +47,12 @@ pub trait Times {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError>;
+
+    /// Times what bounds every model on this device.
+    ///
+    /// # Errors
+    /// When the device has not what it takes.
+    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError>;
 }
 
 impl Times for Profiler {
@@ -67,6 +74,10 @@ impl Times for Profiler {
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
         self.whole(architecture, conditions)
+    }
+
+    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
+        Self::limit(self, limit, threads)
     }
 }
 
@@ -144,6 +155,34 @@ impl Profiler {
         }))
     }
 
+    /// Times what bounds every model.
+    ///
+    /// # Errors
+    /// When this machine has fewer threads or less memory.
+    pub fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
+        check_threads(threads)?;
+        let pool = Pool::new(threads as usize);
+        match limit {
+            Limit::Read { mib } => {
+                let bytes = u64::from(mib) << 20;
+                if mib == 0 || self.memory_bytes.is_some_and(|available| bytes > available) {
+                    let what = format!(
+                        "{mib} MiB cannot be read here; ask for 1 MiB or more that fits the memory"
+                    );
+                    return Err(ProfileError::Conditions(what));
+                }
+                let values = vec![1.0_f32; bytes as usize / 4];
+                Ok(self.timed(|| limits::read(&pool, &values)))
+            }
+            Limit::Product => {
+                let [rows, outputs, inputs] = Limit::PRODUCT.map(|n| n as usize);
+                let matrix = Matrix::from_rows(&vec![0.5; outputs * inputs], outputs, inputs);
+                let (x, mut y) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
+                Ok(self.timed(|| matrix.apply(&pool, &x, &mut y)))
+            }
+        }
+    }
+
     fn timed(&self, work: impl FnMut()) -> Timing {
         let measured = timing::measure(&self.plan, work);
         Timing {
@@ -167,13 +206,10 @@ impl Profiler {
         if conditions.dtype != Dtype::F32 {
             return refuse(format!("the CPU engine computes in fp32, not in {}", conditions.dtype));
         }
-        let cores = Cpu::read().cores as u32;
-        if conditions.batch == 0 || conditions.threads == 0 || conditions.threads > cores {
-            return refuse(format!(
-                "batch must be at least 1 and threads 1 to {cores}, got batch {} and {} threads",
-                conditions.batch, conditions.threads
-            ));
+        if conditions.batch == 0 {
+            return refuse("batch must be at least 1, got 0".to_owned());
         }
+        check_threads(conditions.threads)?;
         let (tokens, context) = match conditions.phase {
             Phase::Decode { context } => (1, context),
             Phase::Prefill { tokens: 0 } => {
@@ -198,6 +234,14 @@ impl Profiler {
             _ => Ok(()),
         }
     }
+}
+
+fn check_threads(threads: u32) -> Result<(), ProfileError> {
+    let cores = Cpu::read().cores as u32;
+    if (1..=cores).contains(&threads) {
+        return Ok(());
+    }
+    Err(ProfileError::Conditions(format!("this machine has 1 to {cores} threads, got {threads}")))
 }
 
 /// Checked conditions.

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use search::config::LatencyConfig;
 use search::latency::{LatencyKey, Timing};
 use search::wire::{
-    CONFIGURE_ID, Configure, Hello, Measure, Measured, PROTOCOL, Refusal, Reply, Request,
+    CONFIGURE_ID, Configure, Hello, Measure, MeasureLimit, Measured, PROTOCOL, Refusal, Reply,
+    Request,
 };
 
 use crate::error::ProfileError;
@@ -34,7 +35,7 @@ fn hello(profiler: &dyn Times) -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: concat!("deltafront-profile ", env!("CARGO_PKG_VERSION")).to_owned(),
-        can: ["measure", "measure_whole"].map(str::to_owned).to_vec(),
+        can: ["measure", "measure_whole", "measure_limit"].map(str::to_owned).to_vec(),
         device: profiler.device().to_owned(),
         kernels: Some(kernels::version()),
     }
@@ -61,6 +62,9 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
             Some(timed(request.id, &what, || {
                 profiler.whole(&request.architecture, &request.conditions)
             }))
+        }
+        Ok(Request::MeasureLimit(MeasureLimit { id, limit, threads })) => {
+            Some(timed(id, &limit.to_string(), || profiler.limit(limit, threads)))
         }
         Ok(Request::Evaluate(request)) => {
             Some(failed(request.id, "deltafront-profile times, it does not train".to_owned()))

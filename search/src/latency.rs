@@ -68,6 +68,44 @@ pub enum Part {
     },
 }
 
+/// A piece of work that shows what this machine can do at best, whatever the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "limit", rename_all = "snake_case")]
+pub enum Limit {
+    /// Reading so many MiB once.
+    Read {
+        /// The memory, which decides from which cache it comes.
+        mib: u32,
+    },
+    /// A matrix product in fp32, [`Limit::PRODUCT`].
+    Product,
+}
+
+impl Limit {
+    /// Rows, columns and inner length of the product: large enough to be bound by arithmetic alone.
+    pub const PRODUCT: [u32; 3] = [512, 1024, 1024];
+
+    /// How much it is: bytes, or floating-point operations.
+    pub fn amount(self) -> f64 {
+        match self {
+            Self::Read { mib } => f64::from(mib) * f64::from(1 << 20),
+            Self::Product => 2.0 * Self::PRODUCT.iter().map(|&n| f64::from(n)).product::<f64>(),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { mib } => write!(f, "reading {mib} MiB"),
+            Self::Product => {
+                let [rows, columns, inner] = Self::PRODUCT;
+                write!(f, "a product of {rows}×{inner} by {inner}×{columns}")
+            }
+        }
+    }
+}
+
 /// What the timed model does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]

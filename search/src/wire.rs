@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
-use crate::latency::{Conditions, Part, Timing, is_zero};
+use crate::latency::{Conditions, Limit, Part, Timing, is_zero};
 use crate::parameters::Parameter;
 use crate::subject::Assignment;
 
@@ -44,6 +44,8 @@ pub enum Request {
     Measure(Measure),
     /// Time a whole model, beside the sum of its parts.
     MeasureWhole(MeasureWhole),
+    /// Time what bounds every model: reading memory, or multiplying.
+    MeasureLimit(MeasureLimit),
     /// Say what is to be optimised. For black boxes; the first line.
     Space {
         /// The version of the protocol, [`PROTOCOL`].
@@ -129,6 +131,18 @@ pub struct MeasureWhole {
     pub architecture: Architecture,
     /// Under which conditions.
     pub conditions: Conditions,
+}
+
+/// Time a piece of work that nothing but this machine limits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeasureLimit {
+    /// Echoed in the reply.
+    pub id: u64,
+    /// The work.
+    #[serde(flatten)]
+    pub limit: Limit,
+    /// CPU threads.
+    pub threads: u32,
 }
 
 /// From a worker to the driver.

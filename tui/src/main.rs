@@ -20,6 +20,7 @@ Examples:
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
+  deltafront profile my-campaign 17    its layers' times beside what this machine could do
   deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
   deltafront optimize --command CMD    search for anything else that your command evaluates
 
@@ -57,6 +58,8 @@ enum Command {
     List(commands::list::Args),
     /// Print a campaign, or one of its candidates.
     Show(commands::show::Args),
+    /// Time a stack part by part, beside what this machine could do.
+    Profile(commands::profile::Args),
     /// Write the stack of a candidate as a config, with what is known of it.
     Export(commands::export::Args),
     /// Show what mixers can learn and cannot.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),
+        Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Doctor(args) => commands::doctor::run(&db, &args),

@@ -5,8 +5,10 @@ use std::process::{Command, Output, Stdio};
 
 use search::Architecture;
 use search::config::LatencyConfig;
-use search::latency::{Conditions, Dtype, Part, Phase, parts};
-use search::wire::{CONFIGURE_ID, Configure, Measure, MeasureWhole, PROTOCOL, Reply, Request};
+use search::latency::{Conditions, Dtype, Limit, Part, Phase, parts};
+use search::wire::{
+    CONFIGURE_ID, Configure, Measure, MeasureLimit, MeasureWhole, PROTOCOL, Reply, Request,
+};
 
 fn program(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_deltafront-profile"))
@@ -38,7 +40,7 @@ fn device() -> String {
     match &replies(&program(&[], ""))[..] {
         [Reply::Hello(hello)] => {
             assert_eq!(hello.protocol, PROTOCOL);
-            assert_eq!(hello.can, ["measure", "measure_whole"]);
+            assert_eq!(hello.can, ["measure", "measure_whole", "measure_limit"]);
             assert_eq!(hello.kernels, Some(kernels::version()));
             hello.device.clone()
         }
@@ -71,6 +73,14 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
         architecture: architecture.clone(),
         conditions: conditions.clone(),
     }));
+    for (id, limit, threads) in [
+        (13, Limit::Read { mib: 1 }, 1),
+        (14, Limit::Product, 1),
+        (15, Limit::Read { mib: 0 }, 1),
+        (16, Limit::Product, 0),
+    ] {
+        input += &line(&Request::MeasureLimit(MeasureLimit { id, limit, threads }));
+    }
     input += "not a request\n\n";
     input += "{\"type\": \"measure\", \"id\": 11, \"part\": \"tail\"}\n";
     input += &line(&Request::Stop { id: 10 });
@@ -100,6 +110,10 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
         (2, "timing"),
         (3, "timing"),
         (10, "timing"),
+        (13, "timing"),
+        (14, "timing"),
+        (15, "infeasible"),
+        (16, "infeasible"),
         (11, "failed"),
         (12, "infeasible"),
     ];

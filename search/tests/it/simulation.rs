@@ -191,6 +191,9 @@ impl Driver<'_> {
                 }
             }
             Request::Configure(_) => panic!("the driver configures workers, not the campaign"),
+            Request::MeasureLimit(_) => {
+                panic!("`deltafront profile` asks for limits, not a campaign")
+            }
             Request::Space { .. } | Request::Eval(_) => panic!("a campaign of stacks"),
         }
         if self.world.quiet_timing {

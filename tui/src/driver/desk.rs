@@ -319,6 +319,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::Measure(measure) => (Role::Profiler, measure.id),
             Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
             Request::Eval(eval) => (Role::BlackBox, eval.id),
+            Request::MeasureLimit(measure) => (Role::Profiler, measure.id),
             Request::Configure(_) | Request::Space { .. } => {
                 bail!("a campaign introduces itself to no workers")
             }
@@ -342,6 +343,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             }
             Request::MeasureWhole(measure) => {
                 self.display.doing(&format!("timing a whole model, {}", measure.conditions));
+            }
+            Request::MeasureLimit(measure) => {
+                self.display.doing(&format!("timing {}", measure.limit));
             }
             Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => {}
         }

@@ -338,6 +338,7 @@ fn id_of_request(request: &Request) -> Option<u64> {
         Request::Evaluate(request) => Some(request.id),
         Request::Measure(request) => Some(request.id),
         Request::MeasureWhole(request) => Some(request.id),
+        Request::MeasureLimit(request) => Some(request.id),
     }
 }
 

@@ -6,5 +6,6 @@ mod input;
 mod interrupt;
 mod kill;
 mod output;
+mod profile;
 mod trouble;
 mod whole;

@@ -1,0 +1,418 @@
+//! `deltafront profile`
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use search::Architecture;
+use search::cost;
+use search::latency::{
+    Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_mib,
+};
+use search::tensors::parameters;
+use search::wire::{Measure, MeasureLimit, MeasureWhole, Reply, Request};
+use serde_json::json;
+use tui::quantity;
+
+use super::{block_on, candidate, open};
+use crate::driver::{Process, Program, Role, broken, meet};
+use crate::{report, words};
+
+const EXAMPLES: &str = "\
+Examples:
+  deltafront profile my-campaign 17                   candidate 17 of a campaign
+  deltafront profile stack.json                       what `deltafront export` wrote
+  deltafront profile 'd=128,vocab=256,tied | 4*gdn(h=3,k=32,v=64)+ffn(384)' --threads 2
+
+Each part is timed as it runs in a model of its size. A bound is the larger of bytes over the bandwidth and operations
+over the speed of a large product, both measured on this machine just before; `of bound` is what was reached of it.";
+
+/// Times a stack part by part, beside what this machine could do, and whole.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// A stack: its text, or a file that holds it (exported JSON, or the text). With a candidate: the campaign.
+    #[arg(value_name = "STACK")]
+    stack: String,
+    /// A candidate of the campaign: its number, the first digits of its id, or the name of its reference stack.
+    candidate: Option<String>,
+    /// Positions in the cache when a decode step is timed.
+    #[arg(long, default_value_t = 512)]
+    context: u32,
+    /// Tokens of the timed prompt.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// Sequences at once.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Threads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: u32,
+    /// Element type of weights and activations.
+    #[arg(long, default_value = "fp32", value_parser = dtype)]
+    dtype: Dtype,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn dtype(word: &str) -> Result<Dtype, String> {
+    serde_json::from_value(json!(word)).map_err(|error| error.to_string())
+}
+
+pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let architecture = stack(db, args).await?;
+        let mut profiler = Profiler::start().await?;
+        let mut phases = Vec::new();
+        for phase in
+            [Phase::Decode { context: args.context }, Phase::Prefill { tokens: args.prompt }]
+        {
+            let conditions = Conditions {
+                device: profiler.device.clone(),
+                dtype: args.dtype,
+                batch: args.batch,
+                threads: args.threads,
+                phase,
+            };
+            phases.push(Breakdown::measure(&mut profiler, &architecture, conditions).await?);
+        }
+        profiler.process.dismiss().await;
+        let text = if args.json {
+            let json: Vec<_> = phases.iter().map(Breakdown::json).collect();
+            let whole = json!({
+                "text": architecture.to_string(),
+                "id": architecture.id(),
+                "parameters": parameters(&architecture),
+                "phases": json,
+            });
+            serde_json::to_string_pretty(&whole)? + "\n"
+        } else {
+            let size = quantity::scaled(parameters(&architecture) as f64);
+            let mut text = format!("{architecture}, {size} parameters\n");
+            text.extend(phases.iter().map(Breakdown::text));
+            text
+        };
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The stack that the words on the command line name.
+async fn stack(db: &Path, args: &Args) -> anyhow::Result<Architecture> {
+    if let Some(word) = &args.candidate {
+        let store = open(db).await?;
+        let snapshot = store.snapshot(&args.stack).await?;
+        let subject = &candidate(&snapshot, word)?.subject;
+        let Some(architecture) = subject.stack() else {
+            bail!("campaign `{}` optimises a black box: it has no stack to time", args.stack);
+        };
+        return Ok(architecture.clone());
+    }
+    let file = PathBuf::from(&args.stack);
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(_) if args.stack.contains('|') => args.stack.clone(),
+        Err(error) => bail!(
+            "`{}` is no text of a stack (such as `d=128,vocab=256 | 2*gdn(h=3,k=32,v=64)+ffn(384)`), and it cannot be \
+             read as a file: {error}; a candidate is named by its campaign and its number",
+            args.stack
+        ),
+    };
+    let exported: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let text = match exported.as_ref().map(|config| config.get("text").and_then(|t| t.as_str())) {
+        Some(Some(text)) => text,
+        Some(None) => bail!("{} is JSON without `text`; `deltafront export` writes it", args.stack),
+        None => text.trim(),
+    };
+    text.parse().with_context(|| format!("`{}` does not name a stack", args.stack))
+}
+
+/// The worker that times, asked one thing at a time.
+struct Profiler {
+    process: Process,
+    device: String,
+    id: u64,
+}
+
+impl Profiler {
+    async fn start() -> anyhow::Result<Self> {
+        let program = Program::built_in(Role::Profiler)?;
+        let (process, hello) = meet(Role::Profiler, &program, None)
+            .await
+            .map_err(|(reason, log)| broken(&reason, &log))?;
+        Ok(Self { process, device: hello.device, id: 0 })
+    }
+
+    /// Sends the request that `with` makes of a fresh id, and hears the timing. `what` is shown meanwhile.
+    async fn time(
+        &mut self,
+        what: &str,
+        with: impl FnOnce(u64) -> Request,
+    ) -> anyhow::Result<Timing> {
+        self.id += 1;
+        let mut stderr = std::io::stderr();
+        if stderr.is_terminal() {
+            write!(stderr, "\r\x1b[Ktiming {}", quantity::shortened(what, 70))?;
+            stderr.flush()?;
+        }
+        let sent = self.process.send(&with(self.id)).await;
+        let reply = match self.process.line().await {
+            Some(line) if sent => Reply::parse(&line).context("the profiler wrote a bad line"),
+            _ => Err(anyhow::anyhow!("the profiler is gone\n{}", self.process.tail().trim_end())),
+        };
+        if stderr.is_terminal() {
+            write!(stderr, "\r\x1b[K")?;
+        }
+        match reply? {
+            Reply::Timing(measured) if measured.id == self.id => Ok(measured.timing),
+            Reply::Failed(refusal) | Reply::Infeasible(refusal) => {
+                bail!("{what}: {}", refusal.reason)
+            }
+            other => bail!("the profiler answered out of turn: {other:?}"),
+        }
+    }
+
+    /// How much of a limit this machine does in a µs.
+    async fn limit(&mut self, limit: Limit, threads: u32) -> anyhow::Result<f64> {
+        let request = |id| Request::MeasureLimit(MeasureLimit { id, limit, threads });
+        Ok(limit.amount() / self.time(&limit.to_string(), request).await?.median_us)
+    }
+}
+
+/// What one layer, or the head, takes.
+struct Row {
+    name: String,
+    part: Part,
+    timing: Timing,
+    bytes: f64,
+    flops: f64,
+    bound_us: f64,
+}
+
+/// A phase of a stack: its parts, their sum, and the whole.
+struct Breakdown {
+    conditions: Conditions,
+    read_bytes_per_us: f64,
+    read_mib: u32,
+    flops_per_us: f64,
+    rows: Vec<Row>,
+    whole: Timing,
+}
+
+impl Breakdown {
+    async fn measure(
+        profiler: &mut Profiler,
+        architecture: &Architecture,
+        conditions: Conditions,
+    ) -> anyhow::Result<Self> {
+        // In prefill weights are read once for many positions: from memory, whatever the size.
+        let read_mib = match working_set_mib(architecture, &conditions) {
+            0 => 256,
+            mib => mib,
+        };
+        let threads = conditions.threads;
+        let read_bytes_per_us = profiler.limit(Limit::Read { mib: read_mib }, threads).await?;
+        let flops_per_us = profiler.limit(Limit::Product, threads).await?;
+        let mut known: HashMap<LatencyKey, Timing> = HashMap::new();
+        let mut rows = Vec::new();
+        for (name, key) in names(architecture).into_iter().zip(keys(architecture, &conditions)) {
+            let timing = if let Some(timing) = known.get(&key) {
+                timing.clone()
+            } else {
+                let request = |id| {
+                    let LatencyKey { part, working_set_mib, conditions } = key.clone();
+                    Request::Measure(Measure { id, part, working_set_mib, conditions })
+                };
+                profiler.time(&key.to_string(), request).await?
+            };
+            known.insert(key.clone(), timing.clone());
+            let (bytes, flops) = work(&key.part, &conditions);
+            let bound_us = (bytes / read_bytes_per_us).max(flops / flops_per_us);
+            rows.push(Row { name, part: key.part, timing, bytes, flops, bound_us });
+        }
+        let request = |id| {
+            let (architecture, conditions) = (architecture.clone(), conditions.clone());
+            Request::MeasureWhole(MeasureWhole { id, architecture, conditions })
+        };
+        let whole = profiler.time("the whole model", request).await?;
+        Ok(Self { conditions, read_bytes_per_us, read_mib, flops_per_us, rows, whole })
+    }
+
+    fn sum_us(&self) -> f64 {
+        self.rows.iter().map(|row| row.timing.median_us).sum()
+    }
+
+    fn bound_us(&self) -> f64 {
+        self.rows.iter().map(|row| row.bound_us).sum()
+    }
+
+    fn text(&self) -> String {
+        let Conditions { device, dtype, batch, threads, phase } = &self.conditions;
+        let phase = match phase {
+            Phase::Decode { context } => format!("decode, one token with {context} in the cache"),
+            Phase::Prefill { tokens } => format!("prefill of {tokens} tokens"),
+        };
+        let mut text = format!(
+            "\n{phase}: {dtype}, batch {batch}, {}, {device}\nmeasured limits: {:.1} GB/s of {} MiB, {:.0} GFLOP/s\n\n",
+            words::count(*threads as usize, "thread"),
+            self.read_bytes_per_us / 1e3,
+            self.read_mib,
+            self.flops_per_us / 1e3,
+        );
+        let sum_us = self.sum_us();
+        let heading = ["layer", "part", "µs", "share", "bytes", "FLOPs", "bound µs", "of bound"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        let total = |what: &str, us: f64, shown: String, bytes: f64, flops: f64, bound_us: f64| {
+            vec![
+                what.to_owned(),
+                String::new(),
+                shown,
+                format!("{:.0} %", 100.0 * us / sum_us),
+                quantity::bytes(bytes),
+                quantity::scaled(flops),
+                quantity::significant(bound_us),
+                format!("{:.0} %", 100.0 * bound_us / us),
+            ]
+        };
+        for row in &self.rows {
+            let us = row.timing.median_us;
+            let mut cells = total(
+                &row.name,
+                us,
+                report::timing(&row.timing),
+                row.bytes,
+                row.flops,
+                row.bound_us,
+            );
+            row.part_name().clone_into(&mut cells[1]);
+            rows.push(cells);
+        }
+        let bytes = self.rows.iter().map(|row| row.bytes).sum();
+        let flops = self.rows.iter().map(|row| row.flops).sum();
+        let sum = quantity::significant(sum_us);
+        rows.push(total("sum", sum_us, sum, bytes, flops, self.bound_us()));
+        let whole_us = self.whole.median_us;
+        rows.push(total(
+            "whole",
+            whole_us,
+            report::timing(&self.whole),
+            bytes,
+            flops,
+            self.bound_us(),
+        ));
+        text.push_str(&words::table("llrrrrrr", &rows));
+        let off = 100.0 * (sum_us / whole_us - 1.0);
+        let tokens = f64::from(*batch)
+            * match self.conditions.phase {
+                Phase::Decode { .. } => 1.0,
+                Phase::Prefill { tokens } => f64::from(tokens),
+            };
+        let speed = quantity::scaled(tokens / whole_us * 1e6);
+        let off = format!("the sum is {off:+.1} % off the whole");
+        text.extend([&off, "; ", &speed, " tokens/s\n"]);
+        if self.timings().any(Timing::is_disturbed) {
+            text.push_str("~: other processes loaded the machine; time again when it is quiet\n");
+        }
+        text
+    }
+
+    fn timings(&self) -> impl Iterator<Item = &Timing> {
+        self.rows.iter().map(|row| &row.timing).chain([&self.whole])
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let rows: Vec<_> = self.rows.iter().map(Row::json).collect();
+        json!({
+            "conditions": self.conditions,
+            "limits": {
+                "read_mib": self.read_mib,
+                "read_gb_per_s": self.read_bytes_per_us / 1e3,
+                "product_gflop_per_s": self.flops_per_us / 1e3,
+            },
+            "parts": rows,
+            "sum_us": self.sum_us(),
+            "bound_us": self.bound_us(),
+            "whole": self.whole,
+        })
+    }
+}
+
+impl Row {
+    fn part_name(&self) -> String {
+        match self.part {
+            Part::Mixer { mixer, .. } => mixer.to_string(),
+            Part::Ffn { width, .. } => format!("ffn({width})"),
+            Part::Head { vocab, .. } => format!("embedding, norm, head({vocab})"),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "layer": self.name,
+            "part": self.part_name(),
+            "timing": self.timing,
+            "bytes": self.bytes,
+            "flops": self.flops,
+            "bound_us": self.bound_us,
+        })
+    }
+}
+
+/// The number of the layer of each part; of the head a dash.
+fn names(architecture: &Architecture) -> Vec<String> {
+    let layers = (1_usize..).zip(architecture.layers());
+    let of_layers = layers.flat_map(|(number, layer)| {
+        let parts = usize::from(layer.mixer.is_some()) + usize::from(layer.ffn_width.is_some());
+        std::iter::repeat_n(number.to_string(), parts)
+    });
+    of_layers.chain(["–".to_owned()]).collect()
+}
+
+/// Bytes that a step of a part must move, and its floating-point operations.
+fn work(part: &Part, conditions: &Conditions) -> (f64, f64) {
+    let Conditions { dtype, batch, phase, .. } = *conditions;
+    let weights = cost::part_weight_bytes(part, dtype) as f64;
+    let flops = f64::from(batch) * cost::part_flops(part, phase);
+    let bytes = match phase {
+        Phase::Decode { context } => {
+            weights
+                + f64::from(batch)
+                    * (cost::part_decode_bytes(part, context, dtype) as f64 - weights)
+        }
+        Phase::Prefill { .. } => weights,
+    };
+    (bytes, flops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_named_by_their_layers() {
+        let architecture: Architecture =
+            "d=32,vocab=9 | ffn(8) | attn(h=1,kv=1,k=8)+ffn(8) | swa(h=1,kv=1,k=8,w=4)"
+                .parse()
+                .expect("valid");
+        assert_eq!(names(&architecture), ["1", "2", "2", "3", "–"]);
+    }
+
+    #[test]
+    fn a_batch_shares_the_weights_and_has_states_of_its_own() {
+        let stack: Architecture = "d=32,vocab=9 | gdn(h=1,k=8,v=8)".parse().expect("valid");
+        let part = search::latency::parts(&stack).next().expect("a mixer");
+        let at = |batch| {
+            let phase = Phase::Decode { context: 7 };
+            work(
+                &part,
+                &Conditions { device: String::new(), dtype: Dtype::F32, batch, threads: 1, phase },
+            )
+        };
+        let (one, four) = (at(1), at(4));
+        let state = 2.0 * cost::part_state_bytes(&part) as f64;
+        assert!((four.0 - one.0 - 3.0 * state).abs() < 0.5 && (four.1 / one.1 - 4.0).abs() < 1e-9);
+    }
+}
