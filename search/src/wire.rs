@@ -372,6 +372,8 @@ impl WireError {
         // Python writes the bare word, Rust `null`.
         let hint = if ["NaN", "Infinity", ":null"].iter().any(|word| line.contains(word)) {
             " (a value that is not finite is not JSON; answer with `failed` instead)"
+        } else if line.contains("\"result\"") {
+            " (a black box answers an `eval` by `values`; `result` is a trainer's answer to `evaluate`)"
         } else {
             ""
         };

@@ -38,7 +38,7 @@ for line in sys.stdin:
         if values is None:
             reply = {"type": "infeasible", "id": request["id"], "reason": "no such cell"}
         else:
-            reply = {"type": "result", "id": request["id"], "values": dict(zip(problem.objectives, values))}
+            reply = {"type": "values", "id": request["id"], "values": dict(zip(problem.objectives, values))}
         with open(log, "a") as file:
             file.write(json.dumps([point, None if asked is None else now - asked]) + "\n")
     else:

@@ -17,8 +17,10 @@ use crate::surrogate::{
     Encoded, ExpectedImprovement, GaussianProcess, Hyperparameters, Prediction, moments, normal_cdf,
 };
 
-/// Observations that a process sees; beyond, the best ranks and the latest.
+/// Observations that a process sees; beyond, the best, the latest and an even sample of all.
 const OBSERVED: usize = 400;
+/// Of the proposals after that many, one in so many is a plain step from the front.
+const STEP_EVERY: usize = 4;
 /// Evaluations of the likelihood in a fit.
 const FIT_EVALUATIONS: usize = 30;
 /// Observations that hyperparameters are fitted to.
@@ -34,7 +36,9 @@ const ROUNDS: usize = 4;
 const CLIMBERS: usize = 6;
 const NEIGHBOURS: usize = 16;
 /// The reference point on the scale of the front is at least this.
-const REFERENCE: f64 = 1.2;
+const LEAST_REFERENCE: f64 = 1.25;
+/// A front of two objectives with more members is trusted to span the range of the true one, the more the longer it is.
+const FEW_MEMBERS: f64 = 5.0;
 
 /// Hyperparameters of the latest fit, kept because a fit costs more than a proposal. Forgetting it changes no proposal.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +52,13 @@ pub(super) fn propose<D: Domain>(
     memory: &mut Memory,
     rng: &mut SearchRng,
 ) -> Option<Proposal<D::Point>> {
+    // A model of many points sees a part of them. Steps from the front need none, and find what it has overlooked.
+    if known.len() > OBSERVED / 2
+        && trials.len() % STEP_EVERY == 0
+        && let Some(step) = local::propose(domain, known, seen, rng)
+    {
+        return Some(step);
+    }
     let model = Model::new(domain, trials, known, memory);
     let mut pool = Pool { domain, seen, model: &model, met: HashSet::new(), members: Vec::new() };
     let all: Vec<&Known<'_, D::Point>> = known.iter().collect();
@@ -191,15 +202,7 @@ impl Model {
         }
         let points: Vec<Objectives> =
             smoothed.into_iter().filter_map(|row| Objectives::new(row).ok()).collect();
-        // As far as values were seen: a front is often found at one end first.
-        let reference: Vec<f64> = scales
-            .iter()
-            .enumerate()
-            .map(|(j, scale)| {
-                let all = known.iter().map(|k| scale.of(k.objectives.values()[j]));
-                all.fold(REFERENCE, f64::max) + 0.05
-            })
-            .collect();
+        let reference = reference(known, &scales);
         Self {
             objectives,
             feasibility: feasibility(domain, trials, memory, scales.len()),
@@ -246,15 +249,30 @@ fn feasibility<D: Domain>(
     if labelled.iter().all(|(_, label)| *label > 0.5) {
         return None;
     }
-    let latest = |labelled: &[(&D::Point, f64)], most: usize| {
-        let latest = &labelled[labelled.len().saturating_sub(most)..];
-        let labels: Vec<f64> = latest.iter().map(|(_, label)| *label).collect();
-        (encoded(domain, latest.iter().map(|(point, _)| *point)), labels)
+    let of = |labelled: &[(&D::Point, f64)], most: usize| {
+        let kept = balanced(labelled, most);
+        let labels: Vec<f64> = kept.iter().map(|&index| labelled[index].1).collect();
+        (encoded(domain, kept.iter().map(|&index| labelled[index].0)), labels)
     };
-    let (head_points, head_labels) = latest(&labelled[..fitted(labelled.len())], FITTED);
+    let (head_points, head_labels) = of(&labelled[..fitted(labelled.len())], FITTED);
     let hyperparameters = memory.fit(slot, head_points, &head_labels);
-    let (points, labels) = latest(&labelled, OBSERVED);
+    let (points, labels) = of(&labelled, OBSERVED);
     Some(GaussianProcess::new(points, &labels, &hyperparameters))
+}
+
+/// At most so many of the labelled points, ascending: the latest, and of neither label so few that it is forgotten.
+fn balanced<P>(labelled: &[(P, f64)], most: usize) -> Vec<usize> {
+    if labelled.len() <= most {
+        return (0..labelled.len()).collect();
+    }
+    let (good, bad): (Vec<usize>, Vec<usize>) =
+        (0..labelled.len()).partition(|&index| labelled[index].1 > 0.5);
+    let bad_kept = bad.len().min(most / 2).max(most.saturating_sub(good.len()));
+    let good_kept = most - bad_kept;
+    let mut kept = good[good.len() - good_kept..].to_vec();
+    kept.extend(&bad[bad.len() - bad_kept..]);
+    kept.sort_unstable();
+    kept
 }
 
 fn encoded<'a, D: Domain>(domain: &D, points: impl Iterator<Item = &'a D::Point>) -> Encoded
@@ -306,8 +324,11 @@ fn chosen<P>(known: &[Known<'_, P>], most: usize) -> Vec<usize> {
         return (0..known.len()).collect();
     }
     let all: Vec<&Known<'_, P>> = known.iter().collect();
-    let mut chosen: HashSet<usize> = preference(&all).into_iter().take(most * 2 / 3).collect();
-    for index in (0..known.len()).rev() {
+    let mut chosen: HashSet<usize> = preference(&all).into_iter().take(most / 2).collect();
+    // The latest say where the search is; an even sample of all says where it need not go.
+    let latest = (0..known.len()).rev().take(most / 4);
+    let spread = (0..most).map(|index| index * known.len() / most);
+    for index in latest.chain(spread).chain((0..known.len()).rev()) {
         if chosen.len() == most {
             break;
         }
@@ -333,6 +354,22 @@ impl Scale {
         let z = (value - self.best) / self.range;
         if z <= LINEAR { z } else { LINEAR + BEND * (1.0 + (z - LINEAR) / BEND).ln() }
     }
+}
+
+/// The reference point on the scales. A front is often found at one end first, so that while it has few members the
+/// reference lies as far out as values were seen; later it draws near, because a far one prizes the ends of the front
+/// above its middle.
+fn reference<P>(known: &[Known<'_, P>], scales: &[Scale]) -> Vec<f64> {
+    let points: Vec<Objectives> = known.iter().map(|k| k.objectives.clone()).collect();
+    // Of points with many objectives most are members: it takes more of them.
+    let few = FEW_MEMBERS.powi(scales.len() as i32 - 1);
+    let share = (few / front(&points).len().max(1) as f64).min(1.0);
+    let of = |(j, scale): (usize, &Scale)| {
+        let seen = points.iter().map(|point| scale.of(point.values()[j]));
+        let farthest = seen.fold(LEAST_REFERENCE, f64::max);
+        LEAST_REFERENCE + share * (farthest - LEAST_REFERENCE)
+    };
+    scales.iter().enumerate().map(of).collect()
 }
 
 fn scales<P>(known: &[Known<'_, P>]) -> Vec<Scale> {

@@ -84,10 +84,10 @@ fn growth_by_draws(
     points: &[Objectives],
     reference: &[f64],
     predictions: &[Prediction],
+    draws: u32,
     rng: &mut SearchRng,
 ) -> f64 {
     let before = hypervolume(points, reference);
-    let draws = 5000;
     let mut total = 0.0;
     for _ in 0..draws {
         let draw: Vec<f64> =
@@ -118,11 +118,37 @@ fn the_expected_growth_is_the_mean_over_draws() {
                     deviation: 0.05 + 0.1 * rng.random::<f64>(),
                 })
                 .collect();
-            let expected = growth_by_draws(&points, &reference, &predictions, &mut rng);
+            let expected = growth_by_draws(&points, &reference, &predictions, 5000, &mut rng);
             let value = improvement.of(&predictions);
             // Three objectives are a sum over a sample themselves.
             let tolerance = 0.1 * expected + 0.001;
             assert!((value - expected).abs() < tolerance, "{objectives}: {value}, {expected}");
         }
     }
+}
+
+/// The growth is far smaller than the gaps of an even sample of the box.
+#[test]
+fn the_gaps_of_a_long_front_of_three_objectives_are_seen() {
+    let mut rng = SearchRng::seed_from_u64(3);
+    let mut on_sphere = |radius: f64| -> Vec<f64> {
+        let direction: Vec<f64> = (0..3).map(|_| rng.random_range(0.02..1.0)).collect();
+        let length = direction.iter().map(|x| x * x).sum::<f64>().sqrt();
+        direction.iter().map(|x| radius * x / length).collect()
+    };
+    let front: Vec<Objectives> =
+        (0..80).map(|_| Objectives::new(on_sphere(1.0)).expect("finite")).collect();
+    let candidates: Vec<Vec<f64>> = (0..12).map(|_| on_sphere(0.98)).collect();
+    let mut rng = SearchRng::seed_from_u64(4);
+    let reference = [1.2; 3];
+    let improvement = ExpectedImprovement::new(&front, &reference);
+    let (mut value, mut expected) = (0.0, 0.0);
+    for candidate in candidates {
+        let predictions: Vec<Prediction> =
+            candidate.iter().map(|&mean| Prediction { mean, deviation: 0.01 }).collect();
+        assert!(improvement.of(&predictions) > 0.0);
+        value += improvement.of(&predictions);
+        expected += growth_by_draws(&front, &reference, &predictions, 100, &mut rng);
+    }
+    assert!((value / expected - 1.0).abs() < 0.3, "{value} of {expected}");
 }
