@@ -5,6 +5,7 @@
 //! [`Level::available`] through [`run_at`].
 
 pub(crate) mod chunk;
+pub mod element;
 pub mod gemm;
 pub mod matrix;
 pub(crate) mod packed;
@@ -20,6 +21,7 @@ mod x86;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use element::{Element, Rows};
 pub use matrix::Matrix;
 pub use packed::Arithmetic;
 pub use peak::peak_flops;

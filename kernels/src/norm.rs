@@ -1,6 +1,7 @@
 //! Normalisations, with and without gates.
 
 pub mod cpu;
+pub mod train;
 
 use crate::activation::silu;
 

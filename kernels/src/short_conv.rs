@@ -1,6 +1,7 @@
 //! The short convolution before a linear mixer: depthwise, causal, four positions.
 
 pub mod cpu;
+pub mod train;
 
 /// Positions that the convolution sees, the current one included.
 pub const WIDTH: usize = 4;

@@ -2,8 +2,9 @@
 //!
 //! [`Model::new`] builds what a [`search::Architecture`] describes, with exactly the tensors of
 //! [`search::tensors::tensors`]. Each mixer has two forms that agree: a chunked one, parallel over time, for training
-//! and prefill, and a recurrent one that takes one token and a state. Both are composed of torch operators, so that
-//! autograd gives the gradients; what they compute is defined, in plain f64 loops, in the `kernels` crate.
+//! and prefill, and a recurrent one that takes one token and a state. The chunked one runs by the training kernels of the
+//! `kernels` crate where they apply (f32 or bf16 on the CPU), else, as the recurrent one always, in torch operators; what
+//! they compute is defined, in plain f64 loops, in `kernels`.
 //!
 //! This crate does not train (that is `evaluator`, its caller), reads no files, and is not the inference engine whose
 //! latency is measured (that is `profiles`, which needs no libtorch).

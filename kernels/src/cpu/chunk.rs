@@ -1,5 +1,6 @@
 //! What the chunked forms of the recurrences share.
 
+use super::element::convert;
 use super::gemm::{Gemm, View};
 use super::simd::Simd;
 use super::vector;
@@ -56,4 +57,120 @@ pub(crate) fn decay_scores<S: Simd>(
         |at, score| s.mul(s.mul(factor, score), s.exp(s.sub(own, at))),
     );
     scores[seen..].fill(0.0);
+}
+
+/// Rows that the products with triangles take at once: a multiple of all register tiles.
+const TRIANGLE_ROWS: usize = 24;
+
+/// Columns up to which a row of a lower triangle is computed, in whole vectors of every instruction set.
+fn lower_columns(rows_seen: usize, rows: usize) -> usize {
+    rows_seen.next_multiple_of(16).min(rows)
+}
+
+/// C `[m, n]` ← L·B, or += : L `[m, m·steps]` is lower triangular in steps, row i zero from column (i + 1)·steps on; B
+/// and C have rows of n.
+pub(crate) fn lower_times<S: Simd>(
+    _: S,
+    ([m, n], steps): ([usize; 2], usize),
+    l: View,
+    b: View,
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    for start in (0..m).step_by(TRIANGLE_ROWS) {
+        let height = TRIANGLE_ROWS.min(m - start);
+        let (k, a) = ((start + height) * steps, l.from_row(start));
+        let c = &mut c[start * n..][..height * n];
+        Gemm { m: height, n, k, a, b, c, c_stride: n, accumulate }.run_at(S::LEVEL);
+    }
+}
+
+/// C `[m·steps, n]` ← Lᵀ·B, or += , as [`lower_times`]; the columns of L are 1 apart.
+pub(crate) fn lower_transposed_times<S: Simd>(
+    _: S,
+    ([m, n], steps): ([usize; 2], usize),
+    l: View,
+    b: View,
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    for start in (0..m * steps).step_by(TRIANGLE_ROWS) {
+        let height = TRIANGLE_ROWS.min(m * steps - start);
+        let first = start / steps; // the first row of L that has anything from column `start` on
+        let a = View { data: &l.data[first * l.rows + start..], rows: 1, columns: l.rows };
+        let c = &mut c[start * n..][..height * n];
+        let b = b.from_row(first);
+        Gemm { m: height, n, k: m - first, a, b, c, c_stride: n, accumulate }.run_at(S::LEVEL);
+    }
+}
+
+/// The lower triangle, in steps, of C `[m, m·steps]` ← A `[m, k]` · B `[k, m·steps]`, rows of C `c_stride` apart. What
+/// stands above the diagonal afterwards is of no meaning.
+pub(crate) fn lower_of_product<S: Simd>(
+    _: S,
+    ([m, k], steps): ([usize; 2], usize),
+    a: View,
+    b: View,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    for start in (0..m).step_by(TRIANGLE_ROWS) {
+        let height = TRIANGLE_ROWS.min(m - start);
+        let (n, a) = (lower_columns((start + height) * steps, m * steps), a.from_row(start));
+        let c = &mut c[start * c_stride..];
+        Gemm { m: height, n, k, a, b, c, c_stride, accumulate: false }.run_at(S::LEVEL);
+    }
+}
+
+/// The decays of a chunk, from the logarithms g of each position: exponentials of sums, never quotients.
+#[derive(Debug)]
+pub(crate) struct Decays {
+    /// ℓ_i = Σ_{r ≤ i} g_r.
+    pub(crate) log: Vec<f32>,
+    /// e^{ℓ_i}: what is left at i of the state before the chunk.
+    pub(crate) since_start: Vec<f32>,
+    /// e^{ℓ_C − ℓ_i}: what is left of i after the chunk.
+    pub(crate) to_end: Vec<f32>,
+}
+
+impl Decays {
+    pub(crate) fn new() -> Self {
+        let zeros = || Vec::with_capacity(CHUNK);
+        Self { log: zeros(), since_start: zeros(), to_end: zeros() }
+    }
+
+    /// e^{ℓ_C}: what is left of the state before the chunk after it.
+    pub(crate) fn whole(&self) -> f32 {
+        *self.since_start.last().expect("a chunk has a position")
+    }
+
+    /// Takes the g of the chunk's positions, at least one.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd>(&mut self, s: S, g: impl Iterator<Item = f32>) {
+        let mut sum = 0.0;
+        self.log.clear();
+        self.log.extend(g.map(|g| {
+            sum += g;
+            sum
+        }));
+        self.since_start.clear();
+        self.since_start.extend_from_slice(&self.log);
+        self.to_end.clear();
+        self.to_end.extend(self.log.iter().map(|log| sum - log));
+        vector::exp_and_sum(s, 0.0, &mut self.since_start);
+        vector::exp_and_sum(s, 0.0, &mut self.to_end);
+    }
+
+    /// Γ_ij = e^{ℓ_i − ℓ_j} for every j ≤ i, into `out`.
+    #[inline(always)]
+    pub(crate) fn between<S: Simd>(&self, s: S, i: usize, out: &mut [f32]) {
+        let own = s.splat(self.log[i]);
+        convert(
+            s,
+            &self.log[..=i],
+            &mut out[..=i],
+            #[inline(always)]
+            |at| s.exp(s.sub(own, at)),
+        );
+    }
 }

@@ -1,15 +1,20 @@
-//! The gated delta rule for training: chunked forward and backward in f32, one head of one sequence at a time.
+//! The gated delta rule for training: chunked forward and backward in f32.
 //!
-//! Within a chunk of C positions, with ℓ the running sum of g, Γ_ij = e^{ℓ_i − ℓ_j} for i ≥ j, and S the state before
-//! the chunk (arXiv 2412.06464, section 3.3, with the decays in log space):
+//! Within a chunk of C steps, with ℓ the running sum of g, Γ_ij = e^{ℓ_i − ℓ_j} for i ≥ j, and S the state before the
+//! chunk (arXiv 2412.06464, section 3.3, with the decays in log space):
 //!
 //! ```text
-//! A_ij = β_i Γ_ij k_i·k_j  (i > j)          P_ij = Γ_ij q_i·k_j  (i ≥ j)
-//! E = V − (e^ℓ ⊙ K) S                       (I + A) Δ = β ⊙ E
-//! O = scale · ((e^ℓ ⊙ Q) S + P Δ)           S' = e^{ℓ_C} S + (e^{ℓ_C − ℓ} ⊙ K)ᵀ Δ
+//! A_ij = β_i Γ_ij k_i·k_j  (i > j)          P_ij = scale · Γ_ij q_i·k_j  (i ≥ j)
+//! E = V − e^ℓ ⊙ (K S)                       (I + A) Δ = β ⊙ E
+//! O = scale · e^ℓ ⊙ (Q S) + P Δ             S' = e^{ℓ_C} S + Kᵀ (e^{ℓ_C − ℓ} ⊙ Δ)
 //! ```
 //! Δ are the corrections that the delta rule writes. Only the states before each chunk are kept for the backward pass
 //! (K·V/C values a position); it forms everything else anew. Nothing of size [T, T] exists.
+//!
+//! A position may have several steps (DeltaProduct, arXiv 2502.10297), each with its own k, v and β: the decay comes
+//! before the first of them, the read after the last. Neighbouring value heads may share a key head, and a piece of work
+//! is a key head of one sequence, so that K Kᵀ and Q Kᵀ are formed once for all of them. Queries and keys may be brought
+//! to unit L2 norm on the way.
 
 mod backward;
 mod chunk;
@@ -18,9 +23,10 @@ mod solve;
 pub use backward::{Gradients, backward};
 
 use crate::cpu::pool::SharedMut;
-use chunk::Chunk;
+use crate::cpu::{Element, Kernel, Parallel, Rows, Simd, run};
+use chunk::{Head, Keys};
 
-/// C, positions of a chunk.
+/// C, the most steps of a chunk.
 pub const CHUNK: usize = crate::cpu::chunk::CHUNK;
 
 /// The extents of a batch.
@@ -30,7 +36,11 @@ pub struct Shape {
     pub batch: usize,
     /// T, positions.
     pub tokens: usize,
-    /// H, heads.
+    /// Steps of a position, at most [`CHUNK`]; 1 for all but DeltaProduct.
+    pub steps: usize,
+    /// Heads of q and k.
+    pub key_heads: usize,
+    /// H, heads of v and of the state, a multiple of the key heads.
     pub heads: usize,
     /// K, rows of the state.
     pub key_width: usize,
@@ -39,99 +49,149 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Independent pieces of work: one for each head of each sequence.
-    pub fn pieces(&self) -> usize {
-        self.batch * self.heads
-    }
-
-    /// Values of the states before every chunk, `[B, H, ⌈T / C⌉, K, V]`.
+    /// Values of the states before every chunk, `[B, H, chunks, K, V]`.
     pub fn states_len(&self) -> usize {
-        self.pieces() * self.tokens.div_ceil(CHUNK) * self.state_len()
+        self.batch * self.heads * self.chunks() * self.state_len()
     }
 
     /// Values of one state, `[K, V]`.
     pub fn state_len(&self) -> usize {
         self.key_width * self.value_width
     }
-}
 
-/// What the rule reads. Rows of one position lie together, as torch lays them out.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    /// The extents.
-    pub shape: Shape,
-    /// `[B, T, H, K]`.
-    pub q: &'a [f32],
-    /// `[B, T, H, K]`.
-    pub k: &'a [f32],
-    /// `[B, T, H, V]`.
-    pub v: &'a [f32],
-    /// `[B, T, H]`, logarithms of the decays, ≤ 0.
-    pub g: &'a [f32],
-    /// `[B, T, H]`.
-    pub beta: &'a [f32],
-    /// Factor of the output.
-    pub scale: f32,
-}
+    /// Value heads that share a key head.
+    fn group(&self) -> usize {
+        self.heads / self.key_heads
+    }
 
-impl Inputs<'_> {
+    /// Positions of a chunk.
+    fn chunk_tokens(&self) -> usize {
+        CHUNK / self.steps
+    }
+
+    fn chunks(&self) -> usize {
+        self.tokens.div_ceil(self.chunk_tokens())
+    }
+
     fn check(&self) {
-        let Shape { batch, tokens, heads, key_width, value_width } = self.shape;
-        let rows = batch * tokens * heads;
-        assert_eq!(self.q.len(), rows * key_width, "delta rule: q must be [B, T, H, K]");
-        assert_eq!(self.k.len(), rows * key_width, "delta rule: k must be [B, T, H, K]");
-        assert_eq!(self.v.len(), rows * value_width, "delta rule: v must be [B, T, H, V]");
-        assert_eq!(self.g.len(), rows, "delta rule: g must be [B, T, H]");
-        assert_eq!(self.beta.len(), rows, "delta rule: beta must be [B, T, H]");
+        assert!(
+            self.steps >= 1 && self.steps <= CHUNK,
+            "delta rule: 1 to {CHUNK} steps, not {}",
+            self.steps
+        );
+        assert!(
+            self.key_heads >= 1 && self.heads.is_multiple_of(self.key_heads),
+            "delta rule: {} value heads cannot share {} key heads",
+            self.heads,
+            self.key_heads
+        );
     }
 }
 
-/// Calls its second argument for every index below its first, on as many threads as it likes, and returns when all are
-/// done. Lets a caller lend its own threads.
-pub type Parallel<'a> = &'a dyn Fn(usize, &(dyn Fn(usize) + Sync));
-
-/// Calls for every index, one after the other.
-pub fn serial(pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
-    (0..pieces).for_each(piece);
+/// What the rule reads; E is f32 or bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a, E> {
+    /// The extents.
+    pub shape: Shape,
+    /// B·T rows of `[key heads, K]`.
+    pub q: Rows<'a, E>,
+    /// B·T·steps rows of `[key heads, K]`.
+    pub k: Rows<'a, E>,
+    /// B·T·steps rows of `[H, V]`.
+    pub v: Rows<'a, E>,
+    /// `[B, T, H]`, logarithms of the decays, ≤ 0.
+    pub g: &'a [f32],
+    /// `[B, T·steps, H]`.
+    pub beta: &'a [f32],
+    /// Factor of the output.
+    pub scale: f32,
+    /// Whether q and k are brought to unit L2 norm ([`crate::norm::l2_norm_definition`]) before they are used.
+    pub normalise: bool,
 }
 
-/// The output `out` `[B, T, H, V]`, and in `states` `[B, H, ⌈T / C⌉, K, V]` the state before every chunk.
+impl<E: Element> Inputs<'_, E> {
+    fn check(&self) {
+        self.shape.check();
+        let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = self.shape;
+        let (keys, values, rows) = (key_heads * key_width, heads * value_width, batch * tokens);
+        assert_eq!(self.q.width(), keys, "delta rule: rows of q must be [key heads, K]");
+        assert_eq!(self.k.width(), keys, "delta rule: rows of k must be [key heads, K]");
+        assert_eq!(self.v.width(), values, "delta rule: rows of v must be [H, V]");
+        assert_eq!(self.g.len(), rows * heads, "delta rule: g must be [B, T, H]");
+        assert_eq!(
+            self.beta.len(),
+            rows * steps * heads,
+            "delta rule: beta must be [B, T·steps, H]"
+        );
+    }
+}
+
+/// The output `out` `[B, T, H, V]`, and in `states` `[B, H, chunks, K, V]` the state before every chunk.
 ///
 /// `state` `[B, H, K, V]` is the state before the first position and is left as it is after the last.
 ///
 /// # Panics
 /// When a slice has another length than its shape.
-pub fn forward(
-    inputs: &Inputs,
+pub fn forward<E: Element>(
+    inputs: &Inputs<E>,
     state: &mut [f32],
     states: &mut [f32],
-    out: &mut [f32],
+    out: &mut [E],
     parallel: Parallel,
 ) {
     inputs.check();
     let shape = inputs.shape;
-    assert_eq!(
-        state.len(),
-        shape.pieces() * shape.state_len(),
-        "delta rule: state must be [B, H, K, V]"
-    );
+    let all = shape.batch * shape.heads * shape.state_len();
+    assert_eq!(state.len(), all, "delta rule: state must be [B, H, K, V]");
     assert_eq!(states.len(), shape.states_len(), "delta rule: states must be [B, H, chunks, K, V]");
-    assert_eq!(out.len(), inputs.v.len(), "delta rule: out must be [B, T, H, V]");
-    let chunks = shape.tokens.div_ceil(CHUNK);
+    assert_eq!(
+        out.len(),
+        shape.batch * shape.tokens * shape.heads * shape.value_width,
+        "delta rule: out must be [B, T, H, V]"
+    );
     let (state, states, out) = (SharedMut::new(state), SharedMut::new(states), SharedMut::new(out));
-    parallel(shape.pieces(), &|piece| {
-        // SAFETY: a piece touches the state of its own head and sequence only.
-        let s = unsafe { state.part(piece * shape.state_len(), shape.state_len()) };
-        let mut chunk = Chunk::new(shape);
-        for index in 0..chunks {
-            let at = (piece * chunks + index) * shape.state_len();
-            // SAFETY: as above.
-            unsafe { states.part(at, shape.state_len()) }.copy_from_slice(s);
-            chunk.load(inputs, piece, index);
-            chunk.correct(s);
-            chunk.read(s);
-            chunk.write_output(inputs.scale, &out);
-            chunk.advance(s);
-        }
+    parallel(shape.batch * shape.key_heads, &|piece| {
+        run(Forward { inputs, state: &state, states: &states, out: &out, piece });
     });
+}
+
+/// `piece` = sequence · key heads + key head.
+struct Forward<'a, 'b, E> {
+    inputs: &'a Inputs<'b, E>,
+    state: &'a SharedMut<'a>,
+    states: &'a SharedMut<'a>,
+    out: &'a SharedMut<'a, E>,
+    piece: usize,
+}
+
+impl<E: Element> Kernel for Forward<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let Self { inputs, state, states, out, piece } = self;
+        let shape = inputs.shape;
+        let (sequence, key_head) = (piece / shape.key_heads, piece % shape.key_heads);
+        let len = shape.state_len();
+        let mut keys = Keys::new(shape);
+        let mut head = Head::new(shape);
+        for index in 0..shape.chunks() {
+            keys.load(s, inputs, sequence, key_head, index);
+            for h in key_head * shape.group()..(key_head + 1) * shape.group() {
+                let at = sequence * shape.heads + h;
+                // SAFETY: the heads that share a key head of a sequence belong to one piece.
+                let (state, kept) = unsafe {
+                    (
+                        state.part(at * len, len),
+                        states.part((at * shape.chunks() + index) * len, len),
+                    )
+                };
+                kept.copy_from_slice(state);
+                head.load(s, inputs, &keys, h);
+                head.correct(s, &keys, state, keys.rows + keys.tokens);
+                head.write_output(s, inputs, &keys, h, out);
+                head.advance(s, &keys, state);
+            }
+        }
+    }
 }

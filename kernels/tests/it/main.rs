@@ -13,5 +13,7 @@ mod cuda_decode;
 mod definitions;
 mod delta_rule_training;
 mod elementwise_training;
+mod linear_attention_training;
 mod linear_training;
 mod random;
+mod rows_training;

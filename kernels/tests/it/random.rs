@@ -51,3 +51,40 @@ pub(crate) fn assert_close(got: &[f32], expected: &[f64], tolerance: f64, what: 
     let error = largest_difference(&f64s(got), expected) / size;
     assert!(error <= tolerance, "{what}: relative error {error:.2e}, tolerance {tolerance:.0e}");
 }
+
+/// Σ a_i b_i
+pub(crate) fn products(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// x + step · direction
+pub(crate) fn moved(x: &[f64], direction: &[f64], step: f64) -> Vec<f64> {
+    x.iter().zip(direction).map(|(x, d)| x + step * d).collect()
+}
+
+/// Where a gradient of `n` values is compared: single elements at both ends and in the middle, then a random direction
+/// through all of them.
+pub(crate) fn directions(random: &mut Random, n: usize) -> Vec<Vec<f64>> {
+    let mut directions: Vec<Vec<f64>> =
+        [0, n / 2, n - 1].map(|at| (0..n).map(|i| f64::from(u8::from(i == at))).collect()).to_vec();
+    directions.push(random.signed(n));
+    directions
+}
+
+/// Fails when a gradient is not the slope of `loss` in a direction; `loss` takes the length of the step.
+#[track_caller]
+pub(crate) fn assert_slope(
+    gradient: &[f32],
+    direction: &[f64],
+    loss: impl Fn(f64) -> f64,
+    what: &str,
+) {
+    let step = 1e-5;
+    let expected = (loss(step) - loss(-step)) / (2.0 * step);
+    let gradient = f64s(gradient);
+    let got = products(&gradient, direction);
+    let size = gradient.iter().zip(direction).map(|(g, d)| (g * d).powi(2)).sum::<f64>().sqrt();
+    let error = (got - expected).abs();
+    assert!(error < 1e-4 * (1.0 + size), "{what}: {got} for {expected}");
+}

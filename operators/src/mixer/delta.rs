@@ -10,7 +10,8 @@ use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::delta_rule::DeltaRule;
 use crate::ops::linear::{linear, project};
-use crate::ops::{self, norm, short_conv, wide};
+use crate::ops::norm::{self, Order};
+use crate::ops::{self, short_conv, wide};
 use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
@@ -95,24 +96,25 @@ impl Delta {
         };
         let [q, k, v] = ops::parts(&qkv, [k_rows, n * k_rows, n * v_rows]);
         // step j of position t comes j after step 0 of position t: [B, T·n, H, ·]
-        let q = self.for_value_heads(norm::l2_norm(&q.reshape([b, t, heads, key_width])));
-        let k = norm::l2_norm(&k.reshape([b, t * n, heads, key_width]));
+        let q = q.reshape([b, t, heads, key_width]);
+        let k = k.reshape([b, t * n, heads, key_width]);
         let v = v.reshape([b, t * n, value_heads, value_width]);
         let kind = wide(x.kind());
         let largest_beta = if self.shape.negative_eigenvalues { 2.0 } else { 1.0 };
         let beta = part().to_kind(kind).sigmoid().reshape([b, t * n, value_heads]) * largest_beta;
         let log_decay = self.decay.as_ref().map(|decay| {
             let dt = (part().to_kind(kind) + &decay.dt_bias).softplus();
-            on_step(&(-decay.a_log.to_kind(kind).exp() * dt), 0, n)
+            -decay.a_log.to_kind(kind).exp() * dt
         });
         let gate = self.gate.as_ref().map(|_| part().reshape([b, t, value_heads, value_width]));
         let rule = DeltaRule {
-            q: on_step(&q, n - 1, n),
-            k: self.for_value_heads(k),
+            q,
+            k,
             v,
             log_decay,
             beta,
             scale: (key_width as f64).powf(-0.5),
+            normalise: true,
         };
         (rule, gate)
     }
@@ -124,33 +126,13 @@ impl Delta {
             .map(i64::from)
     }
 
-    /// `[B, T, key heads, K]` → `[B, T, value heads, K]`: neighbouring value heads share a key head.
-    fn for_value_heads(&self, x: Tensor) -> Tensor {
-        let (b, t, heads, width) = x.size4().expect("x is [B, T, H, K]");
-        let value_heads = i64::from(self.shape.value_heads);
-        if value_heads == heads {
-            return x;
-        }
-        let groups = value_heads / heads;
-        x.unsqueeze(3).expand([b, t, heads, groups, width], false).reshape([
-            b,
-            t,
-            value_heads,
-            width,
-        ])
-    }
-
-    /// From what the rule reads, `[B, T·n, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.
+    /// From what the rule reads, `[B, T, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.
     fn output(&self, o: &Tensor, gate: Option<&Tensor>) -> Tensor {
-        let (b, steps, heads, value_width) = o.size4().expect("o is [B, T·n, H, V]");
-        let n = i64::from(self.shape.steps);
-        let t = steps / n;
-        // the read after the last step
-        let o = o.reshape([b, t, n, heads, value_width]).select(2, n - 1);
-        let mut o = norm::rms_norm(&o, &self.norm);
-        if let Some(gate) = gate {
-            o = &o * gate.silu();
-        }
+        let (b, t, heads, value_width) = o.size4().expect("o is [B, T, H, V]");
+        let o = match gate {
+            Some(gate) => norm::gated_rms_norm(o, gate, &self.norm, Order::NormThenGate),
+            None => norm::rms_norm(o, &self.norm),
+        };
         linear(&o.reshape([b, t, heads * value_width]), &self.o)
     }
 }
@@ -195,16 +177,4 @@ impl Mixer for Delta {
         let (rule, _) = self.inputs(x, |x, taps| short_conv::conv_silu(x, taps, None, None));
         rule.retrieval()
     }
-}
-
-/// x `[B, T, …]` as the inputs of n steps per position, `[B, T·n, …]`: x at step `step`, zeros at the others.
-fn on_step(x: &Tensor, step: i64, n: i64) -> Tensor {
-    if n == 1 {
-        return x.shallow_clone();
-    }
-    let zeros = x.zeros_like();
-    let steps: Vec<&Tensor> = (0..n).map(|j| if j == step { x } else { &zeros }).collect();
-    let mut size = x.size();
-    size[1] *= n;
-    Tensor::stack(&steps, 2).reshape(size)
 }

@@ -8,7 +8,8 @@ use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::linear::linear;
 use crate::ops::linear_attention::LinearAttention;
-use crate::ops::{norm, parts, short_conv, wide};
+use crate::ops::norm::{self, Order};
+use crate::ops::{parts, short_conv, wide};
 use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
@@ -26,12 +27,6 @@ pub(super) struct Mamba2 {
     skip: Tensor,
     norm: Tensor,
     output: Tensor,
-}
-
-/// What the recurrence does not see: x `[B, T, H, P]` for the skip, z `[B, T, I]` for the gate.
-struct Rest {
-    x: Tensor,
-    z: Tensor,
 }
 
 impl Mamba2 {
@@ -55,8 +50,12 @@ impl Mamba2 {
         self.heads * self.head_width
     }
 
-    /// The recurrence's inputs from u `[B, T, d]`; `conv` moves the convolution's state.
-    fn inputs(&self, u: &Tensor, conv: impl FnOnce(&Tensor) -> Tensor) -> (LinearAttention, Rest) {
+    /// The recurrence's inputs and the gate z `[B, T, I]` from u `[B, T, d]`; `conv` moves the convolution's state.
+    fn inputs(
+        &self,
+        u: &Tensor,
+        conv: impl FnOnce(&Tensor) -> Tensor,
+    ) -> (LinearAttention, Tensor) {
         let (b, t, _) = u.size3().expect("u is [B, T, d]");
         let (inner, n) = (self.inner(), self.state_width);
         let all = linear(u, &self.input);
@@ -66,16 +65,15 @@ impl Mamba2 {
         let kind = wide(u.kind());
         let dt = (dt.to_kind(kind) + &self.dt_bias).softplus();
         let log_decay = -self.a_log.to_kind(kind).exp() * &dt;
-        let v = &x * dt.unsqueeze(-1);
-        (LinearAttention { q, k, v, log_decay }, Rest { x, z })
+        let skip = Some(self.skip.shallow_clone());
+        (LinearAttention { q, k, v: x, log_decay, v_scale: Some(dt), skip }, z)
     }
 
     /// From what the recurrence reads, `[B, T, H, P]`, to the residual stream, `[B, T, d]`: gate before norm.
-    fn output(&self, y: &Tensor, rest: &Rest) -> Tensor {
+    fn output(&self, y: &Tensor, z: &Tensor) -> Tensor {
         let (b, t, ..) = y.size4().expect("y is [B, T, H, P]");
-        let y = y + &rest.x * self.skip.unsqueeze(-1);
-        let y = y.reshape([b, t, self.inner()]).to_kind(rest.z.kind()) * rest.z.silu();
-        linear(&norm::rms_norm(&y, &self.norm), &self.output)
+        let y = y.reshape([b, t, self.inner()]).to_kind(z.kind());
+        linear(&norm::gated_rms_norm(&y, z, &self.norm, Order::GateThenNorm), &self.output)
     }
 }
 
@@ -86,24 +84,24 @@ impl Mixer for Mamba2 {
             let state = state.recurrent();
             (conv, memory) = (Some(&mut state.conv), Some(&mut state.memory));
         }
-        let (rule, rest) =
+        let (rule, z) =
             self.inputs(x, |x| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), conv));
-        let (y, after) = rule.chunked(memory.as_deref());
+        let (y, after) = rule.forward(memory.as_deref());
         if let Some(memory) = memory {
             *memory = after;
         }
-        self.output(&y, &rest)
+        self.output(&y, &z)
     }
 
     fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
         let Recurrent { memory, conv } = state.recurrent();
-        let (rule, rest) = self.inputs(&x.unsqueeze(1), |x| {
+        let (rule, z) = self.inputs(&x.unsqueeze(1), |x| {
             short_conv::conv_silu_step(&x.squeeze_dim(1), &self.conv, Some(&self.conv_bias), conv)
                 .unsqueeze(1)
         });
         let (y, after) = rule.recurrent(Some(memory));
         *memory = after;
-        self.output(&y, &rest).squeeze_dim(1)
+        self.output(&y, &z).squeeze_dim(1)
     }
 
     fn state(&self, batch: i64) -> MixerState {

@@ -17,23 +17,26 @@ use tch::Tensor;
 
 use crate::retrieval::{Retrieval, unit_values};
 
+use super::norm::l2_norm;
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
 
 /// The inputs of the rule, for T positions.
 #[derive(Debug)]
 pub struct DeltaRule {
-    /// Queries, `[B, T, H, K]`.
+    /// Queries, `[B, T, H_k, K]`; neighbouring value heads share a key head where H_k is smaller than H.
     pub q: Tensor,
-    /// Keys, of L2 norm at most 1, `[B, T, H, K]`.
+    /// Keys of the n steps of each position, of L2 norm at most 1 unless they are normalised here, `[B, T·n, H_k, K]`.
     pub k: Tensor,
-    /// Values, `[B, T, H, V]`.
+    /// Values, `[B, T·n, H, V]`.
     pub v: Tensor,
-    /// g, the logarithm of the decay, at most 0, `[B, T, H]`; none: no decay.
+    /// g, the logarithm of the decay before the first step of a position, at most 0, `[B, T, H]`; none: no decay.
     pub log_decay: Option<Tensor>,
-    /// Step size, `[B, T, H]`.
+    /// Step size, `[B, T·n, H]`.
     pub beta: Tensor,
     /// Multiplies the output.
     pub scale: f64,
+    /// Whether queries and keys are brought to unit L2 norm here.
+    pub normalise: bool,
 }
 
 impl DeltaRule {
@@ -42,9 +45,56 @@ impl DeltaRule {
         if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
     }
 
-    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
-    /// kind of v, and the state after it.
+    /// n, the steps of a position.
+    fn steps(&self) -> i64 {
+        self.k.size()[1] / self.q.size()[1].max(1)
+    }
+
+    /// The same rule with one step at each position, a key head for each value head, and nothing left to normalise: the
+    /// decay stands on the first of n steps, the query on the last.
+    fn plain(&self) -> Self {
+        let n = self.steps();
+        let unit = |x: &Tensor| if self.normalise { l2_norm(x) } else { x.shallow_clone() };
+        Self {
+            q: on_step(&self.for_value_heads(unit(&self.q)), n - 1, n),
+            k: self.for_value_heads(unit(&self.k)),
+            v: self.v.shallow_clone(),
+            log_decay: self.log_decay.as_ref().map(|g| on_step(g, 0, n)),
+            beta: self.beta.shallow_clone(),
+            scale: self.scale,
+            normalise: false,
+        }
+    }
+
+    /// `[B, T, H_k, K]` → `[B, T, H, K]`.
+    fn for_value_heads(&self, x: Tensor) -> Tensor {
+        let (b, t, key_heads, width) = x.size4().expect("[B, T, H_k, K]");
+        let heads = self.v.size()[2];
+        if heads == key_heads {
+            return x;
+        }
+        let shared = x.unsqueeze(3).expand([b, t, key_heads, heads / key_heads, width], false);
+        shared.reshape([b, t, heads, width])
+    }
+
+    /// What is read after the last step of each position, `[B, T·n, H, V]` → `[B, T, H, V]`.
+    fn after_last_step(&self, o: Tensor) -> Tensor {
+        let n = self.steps();
+        if n == 1 {
+            return o;
+        }
+        let (b, steps, heads, width) = o.size4().expect("[B, T·n, H, V]");
+        o.reshape([b, steps / n, n, heads, width]).select(2, n - 1)
+    }
+
+    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output
+    /// `[B, T, H, V]`, in the kind of v, and the state after it.
     pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let (o, state) = self.plain().chunked_steps(state);
+        (self.after_last_step(o), state)
+    }
+
+    fn chunked_steps(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());
         let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
         let value_width = self.v.size()[3];
@@ -102,18 +152,20 @@ impl DeltaRule {
     /// What reading with every key gives after the last position. The state is linear in the values, so storing unit
     /// vectors in their place shows the weight of each.
     pub fn retrieval(&self) -> Retrieval {
-        let v = unit_values(&self.v);
-        let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
-        let (log_decay, beta) =
-            (self.log_decay.as_ref().map(Tensor::shallow_clone), self.beta.shallow_clone());
-        let (_, state) = Self { q, k, v, log_decay, beta, scale: 1.0 }.chunked(None); // [B, H, K, N]
-        let keys = self.k.to_kind(state.kind()).transpose(1, 2); // [B, H, N, K]
+        let plain = self.plain();
+        let (_, state) = Self { v: unit_values(&self.v), ..self.plain() }.chunked(None); // [B, H, K, N]
+        let keys = plain.k.to_kind(state.kind()).transpose(1, 2); // [B, H, N, K]
         Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors, with which the chunked form is compared and a single token
     /// is decoded. `state` as in [`Self::chunked`].
     pub fn recurrent(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let (o, state) = self.plain().recurrent_steps(state);
+        (self.after_last_step(o), state)
+    }
+
+    fn recurrent_steps(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());
         let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
         let value_width = self.v.size()[3];
@@ -135,6 +187,18 @@ impl DeltaRule {
         }
         (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
     }
+}
+
+/// x `[B, T, …]` as the inputs of n steps per position, `[B, T·n, …]`: x at step `step`, zeros at the others.
+fn on_step(x: &Tensor, step: i64, n: i64) -> Tensor {
+    if n == 1 {
+        return x.shallow_clone();
+    }
+    let zeros = x.zeros_like();
+    let steps: Vec<&Tensor> = (0..n).map(|j| if j == step { x } else { &zeros }).collect();
+    let mut size = x.size();
+    size[1] *= n;
+    Tensor::stack(&steps, 2).reshape(size)
 }
 
 /// (I + strictLower(A))⁻¹ for `[…, C, C]`.

@@ -1,10 +1,12 @@
-//! Linear attention with a scalar gate per head: S ← e^g S + k vᵀ; o = Sᵀq, with q and k shared by the heads.
+//! Linear attention with a scalar gate per head: S ← e^g S + k (a v)ᵀ; o = Sᵀq + D v, with q and k shared by the heads.
 //!
-//! Mamba2 is this rule with q = C, k = B, v = dt·x, g = dt·A (arXiv 2405.21060). Chunked form as in its section 6:
+//! Mamba2 is this rule with q = C, k = B, v = x, a = dt, g = dt·A (arXiv 2405.21060). Chunked form as in its section 6:
 //! inside a chunk a masked quadratic form, between chunks the state. Sharing makes the scores one matrix for all
 //! heads, and the products with the state one product for all heads.
 
-use tch::Tensor;
+mod kernel;
+
+use tch::{Kind, Tensor};
 
 use crate::retrieval::{Retrieval, unit_values};
 
@@ -21,10 +23,36 @@ pub struct LinearAttention {
     pub v: Tensor,
     /// g, the logarithm of the decay, at most 0, `[B, T, H]`.
     pub log_decay: Tensor,
+    /// a, what a value is multiplied by when it is written, `[B, T, H]`; none: 1.
+    pub v_scale: Option<Tensor>,
+    /// D, what of a value is added to the output of its own position, `[H]`; none: 0.
+    pub skip: Option<Tensor>,
 }
 
 impl LinearAttention {
-    /// Parallel within chunks. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
+    /// By the CPU kernels where they apply, else [`Self::chunked`], which says what goes in and out.
+    pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+    }
+
+    /// a ⊙ V, as it is written.
+    fn written(&self, kind: Kind) -> Tensor {
+        let v = self.v.to_kind(kind);
+        self.v_scale
+            .as_ref()
+            .map_or_else(|| v.shallow_clone(), |a| &v * a.to_kind(kind).unsqueeze(-1))
+    }
+
+    /// O + D ⊙ V, in the kind of v.
+    fn with_skip(&self, o: Tensor) -> Tensor {
+        let o = match &self.skip {
+            Some(skip) => o + self.v.to_kind(wide(self.v.kind())) * skip.unsqueeze(-1),
+            None => o,
+        };
+        o.to_kind(self.v.kind())
+    }
+
+    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the
     /// kind of v, and the state after it.
     pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());
@@ -37,7 +65,7 @@ impl LinearAttention {
             padded(&self.q).reshape([b, n, c, key_width]),
             padded(&self.k).reshape([b, n, c, key_width]),
         );
-        let v = padded(&self.v).reshape([b, n, c, h, value_width]);
+        let v = padded(&self.written(kind)).reshape([b, n, c, h, value_width]);
         let sum = padded(&self.log_decay).reshape([b, n, c, h]).cumsum(2, kind); // ln γ
         let last = sum.narrow(2, c - 1, 1); // [B, N, 1, H]
 
@@ -68,7 +96,7 @@ impl LinearAttention {
         let o = (inside.permute([0, 1, 3, 2, 4]) + before)
             .reshape([b, n * c, h, value_width])
             .narrow(1, 0, t);
-        (o.to_kind(self.v.kind()), s.transpose(1, 2))
+        (self.with_skip(o), s.transpose(1, 2))
     }
 
     /// What reading with every key gives after the last position, as [`super::delta_rule::DeltaRule::retrieval`].
@@ -76,9 +104,11 @@ impl LinearAttention {
         let v = unit_values(&self.v);
         let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
         let log_decay = self.log_decay.shallow_clone();
-        let (_, state) = Self { q, k, v, log_decay }.chunked(None); // [B, H, K, N]
+        let (v_scale, skip) = (None, None); // the values are those that are written
+        let (_, state) = Self { q, k, v, log_decay, v_scale, skip }.chunked(None); // [B, H, K, N]
         let keys = self.k.to_kind(state.kind()).unsqueeze(1); // [B, 1, N, K]
-        Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
+        let values = self.written(state.kind()).transpose(1, 2);
+        Retrieval { weights: keys.matmul(&state), values }
     }
 
     /// Position after position: the definition on tensors. `state` as in [`Self::chunked`].
@@ -90,15 +120,16 @@ impl LinearAttention {
             Some(state) => state.to_kind(kind),
             None => Tensor::zeros([b, h, key_width, value_width], (kind, self.q.device())),
         };
+        let written = self.written(kind);
         let mut outputs = Vec::with_capacity(t as usize);
         for t in 0..t {
             let at = |x: &Tensor| x.select(1, t).to_kind(kind);
             let decay = at(&self.log_decay).exp().reshape([b, h, 1, 1]);
             let k = at(&self.k).reshape([b, 1, key_width, 1]);
-            s = s * decay + k * at(&self.v).unsqueeze(2);
+            s = s * decay + k * at(&written).unsqueeze(2);
             let q = at(&self.q).reshape([b, 1, 1, key_width]);
             outputs.push(q.matmul(&s).squeeze_dim(2));
         }
-        (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
+        (self.with_skip(Tensor::stack(&outputs, 1)), s)
     }
 }

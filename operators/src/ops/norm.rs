@@ -1,4 +1,6 @@
-//! RMSNorm and the L2 norm of heads.
+//! RMSNorm, its gated forms, and the L2 norm of heads.
+
+mod kernel;
 
 use tch::{Kind, Tensor};
 
@@ -9,12 +11,45 @@ pub const RMS_EPS: f64 = 1e-5;
 /// Added to the sum of squares.
 pub const L2_EPS: f64 = 1e-6;
 
+/// Where a gate stands, which multiplies by its SiLU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Gated DeltaNet.
+    NormThenGate,
+    /// Mamba2.
+    GateThenNorm,
+}
+
 /// `x / √(mean x² + 1e-5) · weight` over the last dimension; x `[…, W]`, weight `[W]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor) -> Tensor {
+    if kernel::suits(x, None, weight) {
+        return kernel::rms_norm(x, None, weight);
+    }
+    rms_norm_by_torch(x, weight)
+}
+
+/// The norm of x `[…, W]` with a gate of the same shape; by the CPU kernel where it applies.
+pub fn gated_rms_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) -> Tensor {
+    if kernel::suits(x, Some(gate), weight) {
+        return kernel::rms_norm(x, Some((gate, order)), weight);
+    }
+    gated_rms_norm_by_torch(x, gate, weight, order)
+}
+
+/// [`rms_norm`] in torch operators.
+pub fn rms_norm_by_torch(x: &Tensor, weight: &Tensor) -> Tensor {
     let narrow = x.kind();
     let y = x.to_kind(wide(narrow));
     let scale = (y.square().mean_dim(-1, true, None::<Kind>) + RMS_EPS).rsqrt();
     (y * scale * weight).to_kind(narrow)
+}
+
+/// [`gated_rms_norm`] in torch operators.
+pub fn gated_rms_norm_by_torch(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) -> Tensor {
+    match order {
+        Order::NormThenGate => rms_norm_by_torch(x, weight) * gate.silu(),
+        Order::GateThenNorm => rms_norm_by_torch(&(x.to_kind(gate.kind()) * gate.silu()), weight),
+    }
 }
 
 /// `x / √(Σ x² + 1e-6)` over the last dimension; x `[…, K]`. The result is wide.

@@ -1,13 +1,34 @@
 //! The short convolution: depthwise, causal, four taps, then SiLU.
 
+mod kernel;
+
 use tch::Tensor;
 
 /// Taps; the last one multiplies the current position.
 pub const WIDTH: i64 = 4;
 
 /// `silu(conv(x) + bias)`. x `[B, T, C]`, weight `[C, 4]`, bias `[C]`; `state` `[B, 3, C]` holds the inputs before x,
-/// oldest first, and is moved on; none stands for zeros.
+/// oldest first, and is moved on; none stands for zeros. By the CPU kernel where it applies.
 pub fn conv_silu(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    state: Option<&mut Tensor>,
+) -> Tensor {
+    if !kernel::suits(x, weight, bias) {
+        return conv_silu_by_torch(x, weight, bias, state);
+    }
+    let y = kernel::conv_silu(x, weight, bias, state.as_deref());
+    if let Some(state) = state {
+        let last = x.narrow(1, (x.size()[1] - (WIDTH - 1)).max(0), x.size()[1].min(WIDTH - 1));
+        let kept = state.narrow(1, last.size()[1], WIDTH - 1 - last.size()[1]);
+        *state = Tensor::cat(&[&kept.to_kind(x.kind()), &last], 1);
+    }
+    y
+}
+
+/// [`conv_silu`] in torch operators.
+pub fn conv_silu_by_torch(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,

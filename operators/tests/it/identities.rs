@@ -151,6 +151,7 @@ fn delta_rule(tokens: i64, decay: f64) -> DeltaRule {
         log_decay: Some(tensor(1).squeeze_dim(-1).abs() * -decay),
         beta: tensor(1).squeeze_dim(-1).sigmoid(),
         scale: 0.5,
+        normalise: false,
     }
 }
 
@@ -199,6 +200,8 @@ fn an_initial_state_is_read_and_carried() {
             k: rule.k.select(2, 0),
             v: rule.v.shallow_clone(),
             log_decay: rule.log_decay.expect("a decay"),
+            v_scale: None,
+            skip: None,
         };
         let (o, s) = linear.chunked(Some(&state));
         let (expected, expected_state) = linear.recurrent(Some(&state));

@@ -1,6 +1,11 @@
 //! The CPU kernels as differentiable operations, against the same mathematics in torch operators.
 
 use operators::ops::delta_rule::DeltaRule;
+use operators::ops::linear_attention::LinearAttention;
+use operators::ops::norm::{
+    Order, gated_rms_norm, gated_rms_norm_by_torch, rms_norm, rms_norm_by_torch,
+};
+use operators::ops::short_conv::{conv_silu, conv_silu_by_torch};
 use tch::{Kind, Tensor};
 
 use crate::support::Random;
@@ -40,6 +45,7 @@ fn the_delta_rule_and_its_gradients_are_those_of_the_torch_form() {
             log_decay: g.as_ref().map(Tensor::shallow_clone),
             beta: beta.shallow_clone(),
             scale: 0.3,
+            normalise: false,
         };
         let results =
             [rule().forward(state.as_ref()), rule().chunked(state.as_ref())].map(|(o, after)| {
@@ -68,6 +74,138 @@ fn an_operation_that_is_not_differentiated_records_nothing() {
         log_decay: None,
         beta: of(&[1, 9, 1]),
         scale: 1.0,
+        normalise: false,
     };
     assert!(!rule.forward(None).0.requires_grad());
+}
+
+/// The outputs of two forms and the gradients of `leaves` through both agree.
+#[track_caller]
+fn assert_same(what: &str, leaves: &[&Tensor], forms: [Vec<Tensor>; 2], tolerance: f64) {
+    let mut random = Random::new(77);
+    let towards: Vec<Tensor> =
+        forms[0].iter().map(|o| random.tensor(&o.size(), 1.0).to_kind(Kind::Float)).collect();
+    let [kernel, torch] = forms.map(|outputs| {
+        let products = outputs.iter().zip(&towards).map(|(o, d)| (o * d).sum(Kind::Float));
+        let loss = products.reduce(|a, b| a + b).expect("an output");
+        let gradients = Tensor::run_backward(&[loss], leaves, false, false);
+        outputs.into_iter().chain(gradients).collect::<Vec<_>>()
+    });
+    assert_eq!(kernel.len(), torch.len());
+    for (index, (a, b)) in kernel.iter().zip(&torch).enumerate() {
+        assert_eq!((a.size(), a.kind()), (b.size(), b.kind()), "{what}, result {index}");
+        let error = crate::support::error(a, b);
+        assert!(error < tolerance, "{what}, result {index}: {error:e}");
+    }
+}
+
+/// Columns 3.. of a wider tensor, which a kernel must read where they lie.
+fn columns_of_a_wider_one(random: &mut Random, size: &[i64]) -> Tensor {
+    let mut wider = size.to_vec();
+    *wider.last_mut().expect("a dimension") += 5;
+    leaf(&random.tensor(&wider, 1.0)).narrow(-1, 3, size[size.len() - 1])
+}
+
+#[test]
+fn linear_attention_and_its_gradients_are_those_of_the_torch_form() {
+    for (tokens, with_scale, with_state) in [(1, true, true), (63, true, false), (200, false, true)]
+    {
+        let mut random = Random::new(tokens);
+        let (b, t, h, k, v) = (2, tokens as i64, 3, 20, 17);
+        let q = columns_of_a_wider_one(&mut random, &[b, t, k]);
+        let key = columns_of_a_wider_one(&mut random, &[b, t, k]);
+        let value = columns_of_a_wider_one(&mut random, &[b, t, h * v]);
+        let g = leaf(&-random.tensor(&[b, t, h], 0.3).abs());
+        let scale = with_scale.then(|| leaf(&random.tensor(&[b, t, h], 1.0).abs()));
+        let skip = with_scale.then(|| leaf(&random.tensor(&[h], 1.0)));
+        let state = with_state.then(|| leaf(&random.tensor(&[b, h, k, v], 1.0)));
+        let rule = || LinearAttention {
+            q: q.shallow_clone(),
+            k: key.shallow_clone(),
+            v: value.reshape([b, t, h, v]),
+            log_decay: g.shallow_clone(),
+            v_scale: scale.as_ref().map(Tensor::shallow_clone),
+            skip: skip.as_ref().map(Tensor::shallow_clone),
+        };
+        let mut leaves = vec![&q, &key, &value, &g];
+        leaves.extend(scale.iter().chain(&skip).chain(&state));
+        let forms = [rule().forward(state.as_ref()), rule().chunked(state.as_ref())];
+        let forms = forms.map(|(o, after)| vec![o, after]);
+        assert_same(&format!("T = {tokens}"), &leaves, forms, 2e-5);
+    }
+}
+
+#[test]
+fn the_convolution_and_the_norms_are_those_of_the_torch_forms() {
+    for (tokens, channels) in [(1, 2), (2, 63), (63, 100), (300, 17), (3, 1000)] {
+        let mut random = Random::new(tokens);
+        let x = columns_of_a_wider_one(&mut random, &[2, tokens as i64, channels]);
+        let weight = leaf(&random.tensor(&[channels, 4], 1.0));
+        let bias = leaf(&random.tensor(&[channels], 1.0));
+        let what = format!("convolution of {tokens} × {channels}");
+        for (bias, state) in [(None, false), (Some(&bias), true)] {
+            let before = state.then(|| leaf(&random.tensor(&[2, 3, channels], 1.0)));
+            let mut leaves = vec![&x, &weight];
+            leaves.extend(bias);
+            leaves.extend(&before);
+            let mut states = [(); 2].map(|()| before.as_ref().map(Tensor::shallow_clone));
+            let [first, second] = &mut states;
+            let forms = [
+                vec![conv_silu(&x, &weight, bias, first.as_mut())],
+                vec![conv_silu_by_torch(&x, &weight, bias, second.as_mut())],
+            ];
+            assert_same(&what, &leaves, forms, 1e-5);
+            if let [Some(first), Some(second)] = states {
+                assert!(first.equal(&second), "{what}: the state");
+            }
+        }
+        let gate = columns_of_a_wider_one(&mut random, &[2, tokens as i64, channels]);
+        let weight = leaf(&random.tensor(&[channels], 1.0));
+        let forms = [vec![rms_norm(&x, &weight)], vec![rms_norm_by_torch(&x, &weight)]];
+        assert_same("norm", &[&x, &weight], forms, 1e-5);
+        let heads = leaf(&random.tensor(&[2, tokens as i64, 3, channels], 1.0));
+        let leaves = [&x, &gate, &weight];
+        for order in [Order::NormThenGate, Order::GateThenNorm] {
+            let forms = [
+                vec![gated_rms_norm(&x, &gate, &weight, order)],
+                vec![gated_rms_norm_by_torch(&x, &gate, &weight, order)],
+            ];
+            assert_same(&format!("{order:?}"), &leaves, forms, 1e-5);
+            let gate = leaf(&random.tensor(&[2, tokens as i64, 3, channels], 1.0));
+            let forms = [
+                vec![gated_rms_norm(&heads, &gate, &weight, order)],
+                vec![gated_rms_norm_by_torch(&heads, &gate, &weight, order)],
+            ];
+            assert_same(&format!("{order:?} of heads"), &[&heads, &gate, &weight], forms, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn shared_key_heads_and_several_steps_are_those_of_the_torch_form() {
+    for (tokens, n, key_heads, heads) in
+        [(1, 2, 1, 3), (63, 1, 2, 4), (50, 3, 2, 2), (100, 2, 1, 2)]
+    {
+        let mut random = Random::new(tokens as u64);
+        let (b, t, k, v) = (2, tokens, 20, 17);
+        let q = columns_of_a_wider_one(&mut random, &[b, t, key_heads * k]);
+        let key = leaf(&random.tensor(&[b, t * n, key_heads, k], 1.0));
+        let value = leaf(&random.tensor(&[b, t * n, heads, v], 1.0));
+        let g = leaf(&-random.tensor(&[b, t, heads], 0.3).abs());
+        let beta = leaf(&random.tensor(&[b, t * n, heads], 1.0).sigmoid());
+        let rule = || DeltaRule {
+            q: q.reshape([b, t, key_heads, k]),
+            k: key.shallow_clone(),
+            v: value.shallow_clone(),
+            log_decay: Some(g.shallow_clone()),
+            beta: beta.shallow_clone(),
+            scale: 0.3,
+            normalise: true,
+        };
+        let state = leaf(&random.tensor(&[b, heads, k, v], 1.0));
+        let forms = [rule().forward(Some(&state)), rule().chunked(Some(&state))];
+        let forms = forms.map(|(o, after)| vec![o, after]);
+        let what = format!("{tokens} positions of {n} steps, {key_heads} key heads");
+        assert_same(&what, &[&q, &key, &value, &g, &beta, &state], forms, 2e-5);
+    }
 }

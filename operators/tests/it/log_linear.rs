@@ -127,6 +127,7 @@ fn with_every_scale_1_it_is_the_plain_rule() {
             log_decay: Some(delta.log_decay.shallow_clone()),
             beta: delta.beta.as_ref().expect("a delta rule").shallow_clone(),
             scale: delta.scale,
+            normalise: false,
         };
         assert_close("delta rule", &delta.forward(None), &plain.chunked(None).0);
 
@@ -139,6 +140,8 @@ fn with_every_scale_1_it_is_the_plain_rule() {
             k: linear.k.select(2, 0),
             v: linear.v.shallow_clone(),
             log_decay: linear.log_decay.shallow_clone(),
+            v_scale: None,
+            skip: None,
         };
         assert_close("linear attention", &linear.forward(None), &plain.chunked(None).0);
     }

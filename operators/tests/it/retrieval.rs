@@ -17,7 +17,11 @@ fn unit(random: &mut Random, size: [i64; 4]) -> Tensor {
 fn delta_rule(k: Tensor, v: Tensor, beta: f64, log_decay: Option<Tensor>) -> DeltaRule {
     let (b, n, h, _) = k.size4().expect("[B, N, H, K]");
     let beta = Tensor::full([b, n, h], beta, (k.kind(), k.device()));
-    DeltaRule { q: k.zeros_like(), k, v, log_decay, beta, scale: 1.0 }
+    DeltaRule { q: k.zeros_like(), k, v, log_decay, beta, scale: 1.0, normalise: false }
+}
+
+fn linear_attention(k: Tensor, v: Tensor, log_decay: Tensor) -> LinearAttention {
+    LinearAttention { q: k.zeros_like(), k, v, log_decay, v_scale: None, skip: None }
 }
 
 #[test]
@@ -33,8 +37,7 @@ fn the_weights_on_the_values_are_what_the_state_gives() {
         assert_close("delta rule", &weights.matmul(&values), &k.transpose(1, 2).matmul(&state));
 
         let keys = k.select(2, 0);
-        let rule =
-            LinearAttention { q: keys.zeros_like(), k: keys.shallow_clone(), v, log_decay: g };
+        let rule = linear_attention(keys.shallow_clone(), v, g);
         let Retrieval { weights, values } = rule.retrieval();
         let (_, state) = rule.recurrent(None);
         assert_close(
@@ -56,7 +59,7 @@ fn independent_keys_crowd_linear_attention_and_less_so_the_delta_rule() {
         let v = random.tensor(&[8, n, 1, 16], 1.0);
         let g = Tensor::zeros([8, n, 1], (v.kind(), v.device()));
         let k = keys.select(2, 0);
-        let linear = LinearAttention { q: k.zeros_like(), k, v: v.shallow_clone(), log_decay: g };
+        let linear = linear_attention(k, v.shallow_clone(), g);
         let linear = linear.retrieval().snr();
         let expected = width as f64 / (n - 1) as f64;
         assert!((linear / expected - 1.0).abs() < 0.2, "{n} pairs: {linear}, expected {expected}");

@@ -1,361 +1,429 @@
-//! The backward pass: chunks from the last to the first, the gradient of the state carried along.
+//! The backward pass: chunks from the last to the first, the gradient of each head's state carried along.
 //!
-//! With G the gradient that arrives at O times the scale, Z the one that arrives at S', and the letters of the forward
-//! pass (`train.rs`):
+//! With G the gradient that arrives at O, Z the one that arrives at S', and the letters of the forward pass
+//! (`train.rs`), sums over the heads that share a key head in dQ and dK:
 //!
 //! ```text
-//! dΔ = Pᵀ G + (e^{ℓ_C−ℓ} ⊙ K) Z                  (I + A)ᵀ dR = dΔ
-//! dE = β ⊙ dR = dV                               dA = −dR Δᵀ (i > j),  dP = G Δᵀ (i ≥ j)
-//! dQ = e^ℓ ⊙ (G Sᵀ) + (dP ⊙ Γ) K
-//! dK = (dP ⊙ Γ)ᵀ Q + (N + Nᵀ) K − e^ℓ ⊙ (dE Sᵀ) + e^{ℓ_C−ℓ} ⊙ (Δ Zᵀ),   N_ij = β_i Γ_ij dA_ij
-//! dS = e^{ℓ_C} Z − (e^ℓ ⊙ K)ᵀ dE + (e^ℓ ⊙ Q)ᵀ G
+//! dΔ = Pᵀ G + e^{ℓ_C−ℓ} ⊙ (K Z)                  (I + A)ᵀ dR = dΔ
+//! dV = β ⊙ dR                                    dA = −dR Δᵀ (i > j),  dP = G Δᵀ (i ≥ j)
+//! X = −e^ℓ ⊙ dV,  Y = scale · e^ℓ ⊙ G
+//! dQ = Y Sᵀ + (scale · Γ ⊙ dP) K
+//! dK = X Sᵀ + (scale · Γ ⊙ dP)ᵀ Q + (N + Nᵀ) K + (e^{ℓ_C−ℓ} ⊙ Δ) Zᵀ,   N_ij = β_i Γ_ij dA_ij
+//! dS = e^{ℓ_C} Z + Kᵀ X + Qᵀ Y
 //! dβ_i = dR_i·E_i + Σ_j dA_ij Γ_ij k_i·k_j
 //! ```
 //! The gradient of ℓ collects, for each of these, the product of a decayed quantity and its gradient, and
-//! dg_r = Σ_{i ≥ r} dℓ_i.
+//! dg_r = Σ_{i ≥ r} dℓ_i. (The shorter dℓ_i = G_i·O_i − dV_i·V_i is equal, but what should cancel in its sums is rounded
+//! in two ways: five times the error.)
 
-use super::chunk::{Chunk, multiply};
-use super::{CHUNK, Inputs, Parallel, Shape};
+use super::chunk::{Head, Keys};
+use super::{CHUNK, Inputs, Shape, solve};
+use crate::cpu::chunk::{Product, lower_of_product, lower_times, lower_transposed_times};
+use crate::cpu::element::{Rows, convert};
 use crate::cpu::gemm::View;
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
-use crate::cpu::{Kernel, Simd, run, vector};
+use crate::cpu::{Element, Kernel, Parallel, Simd, run, vector};
 
-/// Where the gradients go, each of the shape of its input. Everything is overwritten.
+/// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten.
 #[derive(Debug)]
-pub struct Gradients<'a> {
-    /// `[B, T, H, K]`.
-    pub q: &'a mut [f32],
-    /// `[B, T, H, K]`.
-    pub k: &'a mut [f32],
-    /// `[B, T, H, V]`.
-    pub v: &'a mut [f32],
+pub struct Gradients<'a, E> {
+    /// `[B, T, key heads, K]`.
+    pub q: &'a mut [E],
+    /// `[B, T·steps, key heads, K]`.
+    pub k: &'a mut [E],
+    /// `[B, T·steps, H, V]`.
+    pub v: &'a mut [E],
     /// `[B, T, H]`.
     pub g: &'a mut [f32],
-    /// `[B, T, H]`.
+    /// `[B, T·steps, H]`.
     pub beta: &'a mut [f32],
 }
 
-/// Gradients from `d_out` `[B, T, H, V]` and the `states` that [`super::forward`] kept.
+/// Gradients from `d_out`, B·T rows of `[H, V]`, and the `states` that [`super::forward`] kept.
 ///
 /// `d_state` `[B, H, K, V]` is the gradient that arrives at the last state, and is left as the one of the first.
 ///
 /// # Panics
 /// When a slice has another length than its shape.
-pub fn backward(
-    inputs: &Inputs,
+pub fn backward<E: Element>(
+    inputs: &Inputs<E>,
     states: &[f32],
-    d_out: &[f32],
+    d_out: Rows<E>,
     d_state: &mut [f32],
-    gradients: &mut Gradients,
+    gradients: &mut Gradients<E>,
     parallel: Parallel,
 ) {
     inputs.check();
     let shape = inputs.shape;
+    let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = shape;
+    let (rows, values) = (batch * tokens, heads * value_width);
+    let all = batch * heads * shape.state_len();
     assert_eq!(states.len(), shape.states_len(), "delta rule: states must be [B, H, chunks, K, V]");
-    assert_eq!(d_out.len(), inputs.v.len(), "delta rule: d_out must be [B, T, H, V]");
+    assert_eq!(d_out.width(), values, "delta rule: rows of d_out must be [H, V]");
+    assert_eq!(d_state.len(), all, "delta rule: d_state must be [B, H, K, V]");
+    let keys = rows * key_heads * key_width;
+    assert_eq!(gradients.q.len(), keys, "delta rule: dq must have the shape of q");
+    assert_eq!(gradients.k.len(), keys * steps, "delta rule: dk must have the shape of k");
+    assert_eq!(gradients.v.len(), rows * steps * values, "delta rule: dv must have the shape of v");
+    assert_eq!(gradients.g.len(), inputs.g.len(), "delta rule: dg must have the shape of g");
     assert_eq!(
-        d_state.len(),
-        shape.pieces() * shape.state_len(),
-        "delta rule: d_state must be [B, H, K, V]"
+        gradients.beta.len(),
+        inputs.beta.len(),
+        "delta rule: dbeta must have the shape of beta"
     );
-    assert_eq!(gradients.q.len(), inputs.q.len(), "delta rule: dq must be [B, T, H, K]");
-    assert_eq!(gradients.k.len(), inputs.k.len(), "delta rule: dk must be [B, T, H, K]");
-    assert_eq!(gradients.v.len(), inputs.v.len(), "delta rule: dv must be [B, T, H, V]");
-    assert_eq!(gradients.g.len(), inputs.g.len(), "delta rule: dg must be [B, T, H]");
-    assert_eq!(gradients.beta.len(), inputs.beta.len(), "delta rule: dbeta must be [B, T, H]");
-    let chunks = shape.tokens.div_ceil(CHUNK);
-    let d_state = SharedMut::new(d_state);
     let to = Shared {
+        state: SharedMut::new(d_state),
         q: SharedMut::new(gradients.q),
         k: SharedMut::new(gradients.k),
         v: SharedMut::new(gradients.v),
         g: SharedMut::new(gradients.g),
         beta: SharedMut::new(gradients.beta),
     };
-    parallel(shape.pieces(), &|piece| {
-        // SAFETY: a piece touches the state of its own head and sequence only.
-        let z = unsafe { d_state.part(piece * shape.state_len(), shape.state_len()) };
-        let mut chunk = Chunk::new(shape);
-        let mut scratch = Scratch::new(shape);
-        for index in (0..chunks).rev() {
-            let s = &states[(piece * chunks + index) * shape.state_len()..][..shape.state_len()];
-            chunk.load(inputs, piece, index);
-            chunk.correct(s);
-            scratch.load(&chunk, d_out, inputs.scale);
-            scratch.run(&chunk, s, z);
-            scratch.write(&chunk, &to);
-        }
-    });
+    parallel(batch * key_heads, &|piece| run(Backward { inputs, states, d_out, to: &to, piece }));
 }
 
-/// [`Gradients`] that several threads write.
-struct Shared<'a> {
-    q: SharedMut<'a>,
-    k: SharedMut<'a>,
-    v: SharedMut<'a>,
+/// What several threads write.
+struct Shared<'a, E> {
+    state: SharedMut<'a>,
+    q: SharedMut<'a, E>,
+    k: SharedMut<'a, E>,
+    v: SharedMut<'a, E>,
     g: SharedMut<'a>,
     beta: SharedMut<'a>,
 }
 
-/// The quantities of the backward pass of one chunk.
+/// `piece` = sequence · key heads + key head.
+struct Backward<'a, 'b, E> {
+    inputs: &'a Inputs<'b, E>,
+    states: &'a [f32],
+    d_out: Rows<'a, E>,
+    to: &'a Shared<'a, E>,
+    piece: usize,
+}
+
+impl<E: Element> Kernel for Backward<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let Self { inputs, states, d_out, to, piece } = self;
+        let shape = inputs.shape;
+        let (sequence, key_head) = (piece / shape.key_heads, piece % shape.key_heads);
+        let len = shape.state_len();
+        let mut keys = Keys::new(shape);
+        let mut scratch = Scratch::new(shape);
+        for index in (0..shape.chunks()).rev() {
+            keys.load(s, inputs, sequence, key_head, index);
+            scratch.clear();
+            for h in key_head * shape.group()..(key_head + 1) * shape.group() {
+                let at = sequence * shape.heads + h;
+                let state = &states[(at * shape.chunks() + index) * len..][..len];
+                // SAFETY: the heads that share a key head of a sequence belong to one piece.
+                let z = unsafe { to.state.part(at * len, len) };
+                scratch.head.load(s, inputs, &keys, h);
+                scratch.head.correct(s, &keys, state, keys.rows);
+                scratch.load(s, &keys, d_out, h);
+                scratch.run(s, inputs.scale, &keys, state, z);
+                scratch.write(s, &keys, h, to);
+            }
+            scratch.write_keys(s, inputs, &keys, key_head, to);
+        }
+    }
+}
+
+/// The quantities of the backward pass of one chunk. Sums over the heads: `d_keys`, `d_kk`, `d_qk`; the rest is of one
+/// head.
 struct Scratch {
-    /// `[C, V]`: G.
-    d_out: Vec<f32>,
-    /// `[C, V]`: dΔ, then dR.
-    d_r: Vec<f32>,
-    /// `[C, V]`: dE = dV.
-    d_e: Vec<f32>,
-    /// `[V, C]`: Δᵀ.
+    shape: Shape,
+    head: Head,
+    /// `[C + R, V]`: dΔ, dR and at last X; below it G and at last Y.
+    x: Vec<f32>,
+    /// `[C, V]`
+    d_v: Vec<f32>,
+    /// `[V, CHUNK]`: Δᵀ.
     delta_transposed: Vec<f32>,
     /// `[V, K]`: Sᵀ, then Zᵀ.
     state_transposed: Vec<f32>,
-    /// `[C, CHUNK]`: dP, then dP ⊙ Γ.
-    d_p: Vec<f32>,
-    /// `[C, CHUNK]`: −dA, then N + Nᵀ.
-    d_a: Vec<f32>,
-    /// `[C, K]`.
-    d_q: Vec<f32>,
-    /// `[C, K]`.
-    d_k: Vec<f32>,
-    /// `[C, K]`: dE Sᵀ.
-    d_k_read: Vec<f32>,
-    /// `[C, K]`: Δ Zᵀ.
-    d_k_kept: Vec<f32>,
-    /// `[C]`.
-    d_beta: Vec<f32>,
-    /// `[C]`: dℓ, then dg.
-    d_g: Vec<f32>,
+    /// `[C + R, CHUNK]`: −dA, and below it dP.
+    d_scores: Vec<f32>,
+    /// `[C, CHUNK]`: N below the diagonal.
+    d_kk: Vec<f32>,
+    /// `[R, CHUNK]`: scale · Γ ⊙ dP.
+    d_qk: Vec<f32>,
+    /// `[C + R, K]`: dK, and below it dQ.
+    d_keys: Vec<f32>,
+    /// `[R, K]`: Y Sᵀ.
+    d_q_read: Vec<f32>,
+    /// `[C]`
+    d_beta: [f32; CHUNK],
+    /// `[C]`: dℓ, then its sums from each step on.
+    d_g: [f32; CHUNK],
 }
 
 impl Scratch {
     fn new(shape: Shape) -> Self {
-        let keys = || vec![0.0; CHUNK * shape.key_width];
-        let values = || vec![0.0; CHUNK * shape.value_width];
         let square = || vec![0.0; CHUNK * CHUNK];
         Self {
-            d_out: values(),
-            d_r: values(),
-            d_e: values(),
-            delta_transposed: values(),
+            shape,
+            head: Head::new(shape),
+            x: vec![0.0; 2 * CHUNK * shape.value_width],
+            d_v: vec![0.0; CHUNK * shape.value_width],
+            delta_transposed: vec![0.0; CHUNK * shape.value_width],
             state_transposed: vec![0.0; shape.state_len()],
-            d_p: square(),
-            d_a: square(),
-            d_q: keys(),
-            d_k: keys(),
-            d_k_read: keys(),
-            d_k_kept: keys(),
-            d_beta: vec![0.0; CHUNK],
-            d_g: vec![0.0; CHUNK],
+            d_scores: vec![0.0; 2 * CHUNK * CHUNK],
+            d_kk: square(),
+            d_qk: square(),
+            d_keys: vec![0.0; 2 * CHUNK * shape.key_width],
+            d_q_read: vec![0.0; CHUNK * shape.key_width],
+            d_beta: [0.0; CHUNK],
+            d_g: [0.0; CHUNK],
         }
     }
 
-    /// G, the chunk's rows of d_out times the scale.
-    fn load(&mut self, chunk: &Chunk, d_out: &[f32], scale: f32) {
-        let v = chunk.shape.value_width;
-        for (i, to) in self.d_out.chunks_mut(v).take(chunk.rows).enumerate() {
-            let from = &d_out[(chunk.first + i * chunk.shape.heads) * v..][..v];
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = scale * from;
-            }
+    /// The sums over the heads.
+    fn clear(&mut self) {
+        self.d_kk.fill(0.0);
+        self.d_qk.fill(0.0);
+        self.d_keys.fill(0.0);
+    }
+
+    /// G.
+    #[inline(always)]
+    fn load<S: Simd, E: Element>(&mut self, s: S, keys: &Keys, d_out: Rows<E>, head: usize) {
+        let width = self.shape.value_width;
+        let g = self.x[keys.rows * width..].chunks_exact_mut(width);
+        for (i, to) in g.take(keys.tokens).enumerate() {
+            let from = d_out.part(keys.first + i, head * width, width);
+            convert(
+                s,
+                from,
+                to,
+                #[inline(always)]
+                |x| x,
+            );
         }
     }
 
-    /// All gradients of the chunk; `z` is the gradient of the state after the chunk, then of the one before, `s`.
-    fn run(&mut self, chunk: &Chunk, s: &[f32], z: &mut [f32]) {
-        let (rows, k, v) = (chunk.rows, chunk.shape.key_width, chunk.shape.value_width);
-        // dΔ, dR, dE
-        multiply(
-            (rows, v, rows),
-            View::new(&chunk.p, CHUNK).transposed(),
-            (&self.d_out, v),
-            (&mut self.d_r, v),
-            false,
-        );
-        multiply((rows, v, k), View::new(&chunk.k_kept, k), (z, v), (&mut self.d_r, v), true);
-        super::solve::transposed(&chunk.minus_a, &mut self.d_r[..rows * v], rows, v);
-        run(ScaleRows { by: &chunk.beta[..rows], from: &self.d_r, to: &mut self.d_e, width: v });
+    /// All gradients of a head; `z` is the gradient of the state after the chunk, then of the one before, `state`.
+    #[inline(always)]
+    fn run<S: Simd>(&mut self, s: S, scale: f32, keys: &Keys, state: &[f32], z: &mut [f32]) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        let (tokens, steps) = (keys.tokens, self.shape.steps);
+        let head = &mut self.head;
+        let (d_r, g) = self.x.split_at_mut(rows * v);
+        let g = &mut g[..tokens * v];
+        // dΔ and Z·S'
+        let (a, b) = (View::new(&keys.stacked, k), View::new(&*z, v));
+        Product { size: [rows, v, k], a, b, c: d_r, accumulate: false }.run(s);
+        let mut through_end = head.decays.whole() * vector::dot(s, z, state);
+        for (i, row) in d_r.chunks_exact_mut(v).enumerate() {
+            vector::scale(s, head.decays.to_end[i], row);
+            let kept = vector::dot(s, row, &head.delta[i * v..][..v]);
+            self.d_g[i] = -kept;
+            through_end += kept;
+        }
+        let p = View::new(&head.p, CHUNK);
+        lower_transposed_times(s, ([tokens, v], steps), p, View::new(&*g, v), d_r, true);
+        solve::transposed(&head.minus_a, d_r, rows, v);
         // −dA and dP
-        transpose(rows, v, View::new(&chunk.delta, v), &mut self.delta_transposed, CHUNK);
-        let delta_transposed = (&self.delta_transposed[..], CHUNK);
-        multiply(
-            (rows, rows, v),
-            View::new(&self.d_r, v),
-            delta_transposed,
-            (&mut self.d_a, CHUNK),
-            false,
-        );
-        multiply(
-            (rows, rows, v),
-            View::new(&self.d_out, v),
-            delta_transposed,
-            (&mut self.d_p, CHUNK),
-            false,
-        );
-        // What meets the states: G Sᵀ, dE Sᵀ, Δ Zᵀ
-        transpose(k, v, View::new(s, v), &mut self.state_transposed, k);
-        multiply(
-            (rows, k, v),
-            View::new(&self.d_out, v),
-            (&self.state_transposed, k),
-            (&mut self.d_q, k),
-            false,
-        );
-        multiply(
-            (rows, k, v),
-            View::new(&self.d_e, v),
-            (&self.state_transposed, k),
-            (&mut self.d_k_read, k),
-            false,
-        );
-        transpose(k, v, View::new(z, v), &mut self.state_transposed, k);
-        multiply(
-            (rows, k, v),
-            View::new(&chunk.delta, v),
-            (&self.state_transposed, k),
-            (&mut self.d_k_kept, k),
-            false,
-        );
-        run(Scalars { scratch: self, chunk, s, z });
-        // dQ and dK
-        multiply(
-            (rows, k, rows),
-            View::new(&self.d_p, CHUNK),
-            (&chunk.k, k),
-            (&mut self.d_q, k),
-            true,
-        );
-        multiply(
-            (rows, k, rows),
-            View::new(&self.d_p, CHUNK).transposed(),
-            (&chunk.q, k),
-            (&mut self.d_k, k),
-            true,
-        );
-        multiply(
-            (rows, k, rows),
-            View::new(&self.d_a, CHUNK),
-            (&chunk.k, k),
-            (&mut self.d_k, k),
-            true,
-        );
-        // dS
-        let decay = chunk.whole_decay();
-        for z in z.iter_mut() {
-            *z *= decay;
-        }
-        multiply(
-            (k, v, rows),
-            View::new(&chunk.k_decayed, k).transposed(),
-            (&self.d_e, v),
-            (z, v),
-            true,
-        );
-        multiply(
-            (k, v, rows),
-            View::new(&chunk.q_decayed, k).transposed(),
-            (&self.d_out, v),
-            (z, v),
-            true,
-        );
-    }
-
-    fn write(&self, chunk: &Chunk, to: &Shared) {
-        let (k, v) = (chunk.shape.key_width, chunk.shape.value_width);
-        for i in 0..chunk.rows {
-            let row = chunk.first + i * chunk.shape.heads;
-            // SAFETY: the rows of this head and sequence belong to this piece alone.
-            unsafe {
-                to.q.part(row * k, k).copy_from_slice(&self.d_q[i * k..][..k]);
-                to.k.part(row * k, k).copy_from_slice(&self.d_k[i * k..][..k]);
-                to.v.part(row * v, v).copy_from_slice(&self.d_e[i * v..][..v]);
-                to.g.part(row, 1)[0] = self.d_g[i];
-                to.beta.part(row, 1)[0] = self.d_beta[i];
-            }
-        }
-    }
-}
-
-/// to_i ← by_i · from_i, row by row.
-struct ScaleRows<'a> {
-    by: &'a [f32],
-    from: &'a [f32],
-    to: &'a mut [f32],
-    width: usize,
-}
-
-impl Kernel for ScaleRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn body<S: Simd>(self, _: S) {
-        let rows = self.from.chunks_exact(self.width).zip(self.to.chunks_exact_mut(self.width));
-        for ((from, to), by) in rows.zip(self.by) {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = by * from;
-            }
-        }
-    }
-}
-
-/// Everything between the products: dβ, dℓ and dg; the parts of dQ and dK that come from the states; dP ⊙ Γ; N + Nᵀ.
-struct Scalars<'a> {
-    scratch: &'a mut Scratch,
-    chunk: &'a Chunk,
-    s: &'a [f32],
-    z: &'a [f32],
-}
-
-impl Kernel for Scalars<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn body<S: Simd>(self, simd: S) {
-        let Self { scratch, chunk, s, z } = self;
-        let (rows, k, v) = (chunk.rows, chunk.shape.key_width, chunk.shape.value_width);
-        scratch.d_g[..rows].fill(0.0);
-        let mut d_last = chunk.whole_decay() * vector::dot(simd, z, s);
+        transpose(rows, v, View::new(&head.delta, v), &mut self.delta_transposed, CHUNK);
+        let transposed = View::new(&self.delta_transposed, CHUNK);
+        let (minus_d_a, d_p) = self.d_scores.split_at_mut(CHUNK * CHUNK);
+        lower_of_product(s, ([rows, v], 1), View::new(&*d_r, v), transposed, minus_d_a, CHUNK);
+        lower_of_product(s, ([tokens, v], steps), View::new(&*g, v), transposed, d_p, CHUNK);
         for i in 0..rows {
-            let keys = i * k..(i + 1) * k;
-            let (q, key) = (&chunk.q_decayed[keys.clone()], &chunk.k_decayed[keys.clone()]);
-            let read = vector::dot(simd, q, &scratch.d_q[keys.clone()]);
-            let corrected = vector::dot(simd, key, &scratch.d_k_read[keys.clone()]);
-            let kept =
-                vector::dot(simd, &chunk.k_kept[keys.clone()], &scratch.d_k_kept[keys.clone()]);
-            scratch.d_g[i] += read + corrected - kept;
-            d_last += kept;
-            for j in keys {
-                scratch.d_q[j] *= chunk.decay[i];
-                scratch.d_k[j] =
-                    chunk.kept[i] * scratch.d_k_kept[j] - chunk.decay[i] * scratch.d_k_read[j];
+            let values = i * v..(i + 1) * v;
+            let row = i * CHUNK..i * CHUNK + i;
+            head.decays.between(s, i, &mut head.gamma);
+            let beta = head.beta[i];
+            let through_a = through_scores(
+                s,
+                -beta,
+                &head.gamma[..i],
+                &keys.kk[row.clone()],
+                &minus_d_a[row.clone()],
+                (&mut self.d_kk[row], &mut self.d_g[..i]),
+            );
+            self.d_g[i] -= beta * through_a;
+            let d_r = &mut d_r[values.clone()];
+            self.d_beta[i] = vector::dot(s, d_r, &head.e[values.clone()]) - through_a;
+            // dV and X
+            let d_v = &mut self.d_v[values.clone()];
+            let (beta, decay) = (s.splat(beta), s.splat(-head.decays.since_start[i]));
+            vector::update(
+                s,
+                d_r,
+                d_v,
+                #[inline(always)]
+                |d_r, _| s.mul(beta, d_r),
+            );
+            vector::update(
+                s,
+                d_v,
+                d_r,
+                #[inline(always)]
+                |d_v, _| s.mul(decay, d_v),
+            );
+            self.d_g[i] += vector::dot(s, d_r, &head.read[values]); // X_i·(K S)_i
+            if i % steps == steps - 1 {
+                let position = i / steps;
+                let (row, end) = (position * CHUNK, position * CHUNK + i + 1);
+                let row = row..end;
+                let through_p = through_scores(
+                    s,
+                    scale,
+                    &head.gamma[..=i],
+                    &keys.qk[row.clone()],
+                    &d_p[row.clone()],
+                    (&mut self.d_qk[row], &mut self.d_g[..=i]),
+                );
+                self.d_g[i] += scale * through_p;
+                let decay = scale * head.decays.since_start[i];
+                vector::scale(s, decay, &mut g[position * v..][..v]);
             }
-
-            let row = i * CHUNK..i * CHUNK + rows;
-            let (d_a, d_p) = (&mut scratch.d_a[row.clone()], &mut scratch.d_p[row.clone()]);
-            let (gamma, kk, p) = (&chunk.gamma[row.clone()], &chunk.kk[row.clone()], &chunk.p[row]);
-            // Σ_j dA_ij Γ_ij k_i·k_j; d_a holds −dA, and kk is zero on and above the diagonal.
-            let through_a = -vector::dot(simd, d_a, kk);
-            scratch.d_beta[i] =
-                vector::dot(simd, &scratch.d_r[i * v..][..v], &chunk.e[i * v..][..v]) + through_a;
-            // Γ_ij grows with ℓ_i and falls with ℓ_j, in P and in A = β Γ ⊙ K Kᵀ.
-            let beta = chunk.beta[i];
-            scratch.d_g[i] += vector::dot(simd, d_p, p) + beta * through_a;
-            for j in 0..rows {
-                scratch.d_g[j] -= d_p[j] * p[j] - beta * d_a[j] * kk[j];
-                d_p[j] *= gamma[j];
-                d_a[j] *= -beta * gamma[j];
-            }
-            d_a[i] = 0.0; // A is zero on its diagonal, Γ is not
         }
-        scratch.d_g[rows - 1] += d_last;
+        self.through_states(s, keys, state, z);
+        self.d_g[rows - 1] += through_end;
         for i in (1..rows).rev() {
-            scratch.d_g[i - 1] += scratch.d_g[i];
+            self.d_g[i - 1] += self.d_g[i];
         }
-        // N + Nᵀ; N is strictly lower.
+    }
+
+    /// What meets the states: dQ, dK, dS, and the gradient of ℓ from the read of S.
+    #[inline(always)]
+    fn through_states<S: Simd>(&mut self, s: S, keys: &Keys, state: &[f32], z: &mut [f32]) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        let tokens = keys.tokens;
+        let (d_k, d_q) = self.d_keys.split_at_mut(rows * k);
+        transpose(k, v, View::new(state, v), &mut self.state_transposed, k);
+        let (x, transposed) = (View::new(&self.x, v), View::new(&self.state_transposed, k));
+        Product { size: [rows, k, v], a: x, b: transposed, c: d_k, accumulate: true }.run(s);
+        let (a, c) = (x.from_row(rows), &mut self.d_q_read[..tokens * k]);
+        Product { size: [tokens, k, v], a, b: transposed, c, accumulate: false }.run(s);
+        let each = self.d_q_read.chunks_exact(k).zip(d_q.chunks_exact_mut(k));
+        for (i, (read, d_q)) in each.take(tokens).enumerate() {
+            self.d_g[keys.read_step(i)] += vector::dot(s, read, &keys.q()[i * k..][..k]);
+            vector::update(
+                s,
+                read,
+                d_q,
+                #[inline(always)]
+                |read, d_q| s.add(read, d_q),
+            );
+        }
+        self.head.delta_to_end(s, rows);
+        transpose(k, v, View::new(&*z, v), &mut self.state_transposed, k);
+        let (a, b) = (View::new(&self.head.delta, v), View::new(&self.state_transposed, k));
+        Product { size: [rows, k, v], a, b, c: d_k, accumulate: true }.run(s);
+        vector::scale(s, self.head.decays.whole(), z);
+        let a = View::new(&keys.stacked, k).transposed();
+        Product { size: [k, v, rows + tokens], a, b: x, c: z, accumulate: true }.run(s);
+    }
+
+    /// dV, dg and dβ of a head.
+    #[inline(always)]
+    fn write<S: Simd, E: Element>(&self, s: S, keys: &Keys, head: usize, to: &Shared<E>) {
+        let Shape { steps, heads, value_width: width, .. } = self.shape;
+        for i in 0..keys.rows {
+            let row = (keys.first * steps + i) * heads + head;
+            // SAFETY: the rows of this head and sequence belong to one piece.
+            let (d_v, d_beta) = unsafe { (to.v.part(row * width, width), to.beta.part(row, 1)) };
+            d_beta[0] = self.d_beta[i];
+            convert(
+                s,
+                &self.d_v[i * width..][..width],
+                d_v,
+                #[inline(always)]
+                |x| x,
+            );
+        }
+        for i in 0..keys.tokens {
+            // SAFETY: as above.
+            unsafe { to.g.part((keys.first + i) * heads + head, 1)[0] = self.d_g[i * steps] };
+        }
+    }
+
+    /// dQ and dK, after all heads.
+    #[inline(always)]
+    fn write_keys<S: Simd, E: Element>(
+        &mut self,
+        s: S,
+        inputs: &Inputs<E>,
+        keys: &Keys,
+        key_head: usize,
+        to: &Shared<E>,
+    ) {
+        let Shape { steps, key_heads, key_width: k, .. } = self.shape;
+        let (rows, tokens) = (keys.rows, keys.tokens);
+        let (d_k, d_q) = self.d_keys.split_at_mut(rows * k);
+        let (keys_view, d_qk) = (View::new(&keys.stacked, k), View::new(&self.d_qk, CHUNK));
+        lower_times(s, ([tokens, k], steps), d_qk, keys_view, &mut d_q[..tokens * k], true);
+        lower_transposed_times(s, ([tokens, k], steps), d_qk, View::new(keys.q(), k), d_k, true);
+        // N + Nᵀ
         for i in 0..rows {
             for j in 0..i {
-                scratch.d_a[j * CHUNK + i] = scratch.d_a[i * CHUNK + j];
+                self.d_kk[j * CHUNK + i] = self.d_kk[i * CHUNK + j];
             }
         }
+        let a = View::new(&self.d_kk, CHUNK);
+        Product { size: [rows, k, rows], a, b: keys_view, c: d_k, accumulate: true }.run(s);
+        for i in 0..rows + tokens {
+            let d = &mut self.d_keys[i * k..][..k];
+            let mut factor = 1.0;
+            if inputs.normalise {
+                // of x / √(Σ x² + ε) = f x: f (d − x̂ (x̂·d))
+                let normed = &keys.stacked[i * k..][..k];
+                vector::add_scaled(s, -vector::dot(s, normed, d), normed, d);
+                factor = keys.factors[i];
+            }
+            let (to, row) = if i < rows {
+                (&to.k, keys.first * steps + i)
+            } else {
+                (&to.q, keys.first + i - rows)
+            };
+            let factor = s.splat(factor);
+            // SAFETY: the rows of this key head and sequence belong to one piece.
+            let to = unsafe { to.part((row * key_heads + key_head) * k, k) };
+            convert(
+                s,
+                d,
+                to,
+                #[inline(always)]
+                |x| s.mul(factor, x),
+            );
+        }
     }
+}
+
+/// Adds factor · γ ⊙ d to `d_scores`, and takes its product with the scores from the columns' dℓ; returns Σ γ d score.
+#[inline(always)]
+fn through_scores<S: Simd>(
+    s: S,
+    factor: f32,
+    gamma: &[f32],
+    scores: &[f32],
+    d: &[f32],
+    (d_scores, d_log): (&mut [f32], &mut [f32]),
+) -> f32 {
+    let (factor, end) = (s.splat(factor), gamma.len());
+    assert_eq!((scores.len(), d.len(), d_scores.len(), d_log.len()), (end, end, end, end));
+    let mut sum = s.splat(0.0);
+    let mut i = 0;
+    while i < end {
+        let n = S::LANES.min(end - i);
+        // SAFETY: n values from i lie inside the five slices.
+        unsafe {
+            let decayed =
+                s.mul(f32::load(s, gamma.as_ptr().add(i), n), f32::load(s, d.as_ptr().add(i), n));
+            let product = s.mul(decayed, f32::load(s, scores.as_ptr().add(i), n));
+            sum = s.add(sum, product);
+            let to = d_scores.as_mut_ptr().add(i);
+            f32::store(s, to, n, s.fma(factor, decayed, f32::load(s, to, n)));
+            let to = d_log.as_mut_ptr().add(i);
+            f32::store(s, to, n, s.sub(f32::load(s, to, n), s.mul(factor, product)));
+        }
+        i += n;
+    }
+    s.sum(sum)
 }

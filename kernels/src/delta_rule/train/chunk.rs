@@ -1,264 +1,290 @@
-//! One chunk of one head: its inputs gathered into adjacent rows, and the quantities of the forward pass.
+//! One chunk: the keys that its heads share, and the quantities of the forward pass of one head.
 
 use super::{CHUNK, Inputs, Shape, solve};
-use crate::cpu::gemm::{Gemm, View};
+use crate::cpu::chunk::{Decays, Product, lower_of_product, lower_times};
+use crate::cpu::element::convert;
+use crate::cpu::gemm::View;
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
-use crate::cpu::{Kernel, Simd, run, vector};
+use crate::cpu::{Element, Simd, vector};
+use crate::norm::L2_EPS;
 
-/// A chunk and its scratch memory, used again from chunk to chunk. C below is `rows`.
-pub(super) struct Chunk {
-    pub(super) shape: Shape,
-    /// Positions of this chunk, at most [`CHUNK`].
+/// The keys and queries of a chunk, used again from chunk to chunk. C below is `rows`, R is `tokens`.
+pub(super) struct Keys {
+    shape: Shape,
+    /// Positions of this chunk.
+    pub(super) tokens: usize,
+    /// Steps of this chunk.
     pub(super) rows: usize,
-    /// Index into `[B, T, H]` of the first position; a position is `shape.heads` further than the one before.
+    /// The first position, counted over all sequences.
     pub(super) first: usize,
-    /// `[C, K]`.
-    pub(super) q: Vec<f32>,
-    /// `[C, K]`.
-    pub(super) k: Vec<f32>,
-    /// `[C, K]`: e^ℓ ⊙ Q.
-    pub(super) q_decayed: Vec<f32>,
-    /// `[C, K]`: −e^ℓ ⊙ K.
-    pub(super) k_decayed: Vec<f32>,
-    /// `[C, K]`: e^{ℓ_C − ℓ} ⊙ K.
-    pub(super) k_kept: Vec<f32>,
-    /// `[K, C]`: Kᵀ.
-    pub(super) k_transposed: Vec<f32>,
-    /// `[C, V]`: V, then E.
-    pub(super) e: Vec<f32>,
-    /// `[C, V]`: β ⊙ E, then Δ.
-    pub(super) delta: Vec<f32>,
-    /// `[C, V]`: the output, without its scale.
-    pub(super) out: Vec<f32>,
-    /// `[C]`: β.
-    pub(super) beta: Vec<f32>,
-    /// `[C]`: ℓ, e^ℓ, e^{ℓ_C − ℓ}.
-    pub(super) log_decay: Vec<f32>,
-    pub(super) decay: Vec<f32>,
-    pub(super) kept: Vec<f32>,
-    /// `[C, CHUNK]`: Γ, zero above the diagonal.
-    pub(super) gamma: Vec<f32>,
-    /// `[C, CHUNK]`: Γ ⊙ K Kᵀ, zero on and above the diagonal.
+    /// `[C + R, K]`: K, and below it Q, both as the rule uses them.
+    pub(super) stacked: Vec<f32>,
+    /// `[C + R]`: what they were multiplied by to be of unit norm, 1 without that.
+    pub(super) factors: Vec<f32>,
+    /// `[K, CHUNK]`: Kᵀ.
+    k_transposed: Vec<f32>,
+    /// `[C, CHUNK]`: K Kᵀ, of meaning up to the diagonal.
     pub(super) kk: Vec<f32>,
-    /// `[C, CHUNK]`: −A, zero on and above the diagonal.
-    pub(super) minus_a: Vec<f32>,
-    /// `[C, CHUNK]`: P, zero above the diagonal.
-    pub(super) p: Vec<f32>,
+    /// `[R, CHUNK]`: Q Kᵀ, of meaning up to the last step of a position.
+    pub(super) qk: Vec<f32>,
 }
 
-impl Chunk {
+impl Keys {
     pub(super) fn new(shape: Shape) -> Self {
-        let keys = || vec![0.0; CHUNK * shape.key_width];
-        let values = || vec![0.0; CHUNK * shape.value_width];
-        let square = || vec![0.0; CHUNK * CHUNK];
-        let scalars = || vec![0.0; CHUNK];
         Self {
             shape,
+            tokens: 0,
             rows: 0,
             first: 0,
-            q: keys(),
-            k: keys(),
-            q_decayed: keys(),
-            k_decayed: keys(),
-            k_kept: keys(),
-            k_transposed: keys(),
+            stacked: vec![0.0; 2 * CHUNK * shape.key_width],
+            factors: vec![1.0; 2 * CHUNK],
+            k_transposed: vec![0.0; CHUNK * shape.key_width],
+            kk: vec![0.0; CHUNK * CHUNK],
+            qk: vec![0.0; CHUNK * CHUNK],
+        }
+    }
+
+    /// Q, `[R, K]`.
+    pub(super) fn q(&self) -> &[f32] {
+        &self.stacked[self.rows * self.shape.key_width..]
+    }
+
+    /// The step after which position `i` is read.
+    pub(super) fn read_step(&self, i: usize) -> usize {
+        (i + 1) * self.shape.steps - 1
+    }
+
+    /// Chunk `index` of a key head of a sequence.
+    #[inline(always)]
+    pub(super) fn load<S: Simd, E: Element>(
+        &mut self,
+        s: S,
+        inputs: &Inputs<E>,
+        sequence: usize,
+        head: usize,
+        index: usize,
+    ) {
+        let Shape { tokens, steps, key_width: width, .. } = self.shape;
+        let position = index * self.shape.chunk_tokens();
+        self.tokens = self.shape.chunk_tokens().min(tokens - position);
+        self.rows = self.tokens * steps;
+        self.first = sequence * tokens + position;
+        let (first, rows) = (self.first, self.rows);
+        let each = self.stacked.chunks_exact_mut(width).zip(&mut self.factors);
+        for (i, (to, factor)) in each.take(rows + self.tokens).enumerate() {
+            let from = if i < rows {
+                inputs.k.part(first * steps + i, head * width, width)
+            } else {
+                inputs.q.part(first + i - rows, head * width, width)
+            };
+            convert(
+                s,
+                from,
+                to,
+                #[inline(always)]
+                |x| x,
+            );
+            if inputs.normalise {
+                *factor = 1.0 / (vector::dot(s, to, to) + L2_EPS as f32).sqrt();
+                vector::scale(s, *factor, to);
+            }
+        }
+        transpose(rows, width, View::new(&self.stacked, width), &mut self.k_transposed, CHUNK);
+        let keys = View::new(&self.k_transposed, CHUNK);
+        let k = View::new(&self.stacked, width);
+        lower_of_product(s, ([rows, width], 1), k, keys, &mut self.kk, CHUNK);
+        let q = k.from_row(rows);
+        lower_of_product(s, ([self.tokens, width], steps), q, keys, &mut self.qk, CHUNK);
+    }
+}
+
+/// One head in a chunk.
+pub(super) struct Head {
+    shape: Shape,
+    pub(super) decays: Decays,
+    /// `[C]`
+    pub(super) beta: Vec<f32>,
+    /// `[C, V]`
+    pub(super) v: Vec<f32>,
+    /// `[C + R, V]`: K S, and below it Q S, then the output.
+    pub(super) read: Vec<f32>,
+    /// `[C, V]`: E.
+    pub(super) e: Vec<f32>,
+    /// `[C, V]`: Δ.
+    pub(super) delta: Vec<f32>,
+    /// `[C, CHUNK]`: −A below the diagonal.
+    pub(super) minus_a: Vec<f32>,
+    /// `[R, CHUNK]`: P, zero from the next position's first step on.
+    pub(super) p: Vec<f32>,
+    /// `[C]`: a row of Γ.
+    pub(super) gamma: [f32; CHUNK],
+    scale: f32,
+}
+
+impl Head {
+    pub(super) fn new(shape: Shape) -> Self {
+        let values = || vec![0.0; CHUNK * shape.value_width];
+        Self {
+            shape,
+            decays: Decays::new(),
+            beta: Vec::with_capacity(CHUNK),
+            v: values(),
+            read: vec![0.0; 2 * CHUNK * shape.value_width],
             e: values(),
             delta: values(),
-            out: values(),
-            beta: scalars(),
-            log_decay: scalars(),
-            decay: scalars(),
-            kept: scalars(),
-            gamma: square(),
-            kk: square(),
-            minus_a: square(),
-            p: square(),
+            minus_a: vec![0.0; CHUNK * CHUNK],
+            p: vec![0.0; CHUNK * CHUNK],
+            gamma: [0.0; CHUNK],
+            scale: 1.0,
         }
     }
 
-    /// e^{ℓ_C}: how much of the state before the chunk is left after it.
-    pub(super) fn whole_decay(&self) -> f32 {
-        self.decay[self.rows - 1]
-    }
-
-    /// Gathers chunk `index` of `piece` = sequence · H + head, and forms what does not depend on the state.
-    pub(super) fn load(&mut self, inputs: &Inputs, piece: usize, index: usize) {
-        let Shape { tokens, heads, key_width, value_width, .. } = self.shape;
-        let (sequence, head) = (piece / heads, piece % heads);
-        let position = index * CHUNK;
-        self.rows = CHUNK.min(tokens - position);
-        self.first = (sequence * tokens + position) * heads + head;
-        let mut log_decay = 0.0;
-        for i in 0..self.rows {
-            let row = self.first + i * heads;
-            self.q[i * key_width..][..key_width]
-                .copy_from_slice(&inputs.q[row * key_width..][..key_width]);
-            self.k[i * key_width..][..key_width]
-                .copy_from_slice(&inputs.k[row * key_width..][..key_width]);
-            self.e[i * value_width..][..value_width]
-                .copy_from_slice(&inputs.v[row * value_width..][..value_width]);
-            self.beta[i] = inputs.beta[row];
-            log_decay += inputs.g[row];
-            self.log_decay[i] = log_decay;
+    /// V, β, the decays, −A and P.
+    #[inline(always)]
+    pub(super) fn load<S: Simd, E: Element>(
+        &mut self,
+        s: S,
+        inputs: &Inputs<E>,
+        keys: &Keys,
+        head: usize,
+    ) {
+        let Shape { steps, heads, value_width: width, .. } = self.shape;
+        self.scale = inputs.scale;
+        let g = |i: usize| match i % steps {
+            0 => inputs.g[(keys.first + i / steps) * heads + head],
+            _ => 0.0,
+        };
+        self.decays.load(s, (0..keys.rows).map(g));
+        let row = |i: usize| keys.first * steps + i;
+        self.beta.clear();
+        self.beta.extend((0..keys.rows).map(|i| inputs.beta[row(i) * heads + head]));
+        for (i, v) in self.v.chunks_exact_mut(width).take(keys.rows).enumerate() {
+            convert(
+                s,
+                inputs.v.part(row(i), head * width, width),
+                v,
+                #[inline(always)]
+                |x| x,
+            );
         }
-        run(Decays { chunk: self });
-        let (rows, k) = (self.rows, key_width);
-        transpose(rows, k, View::new(&self.k, k), &mut self.k_transposed, CHUNK);
-        multiply(
-            (rows, rows, k),
-            View::new(&self.k, k),
-            (&self.k_transposed, CHUNK),
-            (&mut self.kk, CHUNK),
-            false,
-        );
-        multiply(
-            (rows, rows, k),
-            View::new(&self.q, k),
-            (&self.k_transposed, CHUNK),
-            (&mut self.p, CHUNK),
-            false,
-        );
-        run(Mask { chunk: self });
-    }
-
-    /// E and Δ, from the state before the chunk, `[K, V]`.
-    pub(super) fn correct(&mut self, state: &[f32]) {
-        let (rows, k, v) = (self.rows, self.shape.key_width, self.shape.value_width);
-        multiply((rows, v, k), View::new(&self.k_decayed, k), (state, v), (&mut self.e, v), true);
-        for ((delta, e), beta) in
-            self.delta.chunks_mut(v).zip(self.e.chunks(v)).zip(&self.beta).take(rows)
-        {
-            for (delta, e) in delta.iter_mut().zip(e) {
-                *delta = beta * e;
+        for i in 0..keys.rows {
+            self.decays.between(s, i, &mut self.gamma);
+            let seen = ..=i;
+            weighed(
+                s,
+                -self.beta[i],
+                &self.gamma[seen],
+                &keys.kk[i * CHUNK..][seen],
+                &mut self.minus_a[i * CHUNK..][seen],
+            );
+            if i % steps == steps - 1 {
+                let position = i / steps;
+                let p = &mut self.p[position * CHUNK..][..CHUNK];
+                weighed(
+                    s,
+                    self.scale,
+                    &self.gamma[seen],
+                    &keys.qk[position * CHUNK..][seen],
+                    &mut p[seen],
+                );
+                p[i + 1..].fill(0.0);
             }
+        }
+    }
+
+    /// E and Δ from the state before the chunk, `[K, V]`. `reads` of the C + R rows are multiplied with the state: C
+    /// where Q S is not wanted.
+    #[inline(always)]
+    pub(super) fn correct<S: Simd>(&mut self, s: S, keys: &Keys, state: &[f32], reads: usize) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        let (a, b) = (View::new(&keys.stacked, k), View::new(state, v));
+        let c = &mut self.read[..reads * v];
+        Product { size: [reads, v, k], a, b, c, accumulate: false }.run(s);
+        for i in 0..rows {
+            let row = i * v..(i + 1) * v;
+            let (decay, beta) = (s.splat(-self.decays.since_start[i]), s.splat(self.beta[i]));
+            let e = &mut self.e[row.clone()];
+            vector::combine(
+                s,
+                &self.v[row.clone()],
+                &self.read[row.clone()],
+                e,
+                #[inline(always)]
+                |value, read| s.fma(decay, read, value),
+            );
+            convert(
+                s,
+                e,
+                &mut self.delta[row],
+                #[inline(always)]
+                |e| s.mul(beta, e),
+            );
         }
         solve::forward(&self.minus_a, &mut self.delta[..rows * v], rows, v);
     }
 
-    /// The output without its scale, from the state before the chunk and Δ.
-    pub(super) fn read(&mut self, state: &[f32]) {
-        let (rows, k, v) = (self.rows, self.shape.key_width, self.shape.value_width);
-        multiply(
-            (rows, v, k),
-            View::new(&self.q_decayed, k),
-            (state, v),
-            (&mut self.out, v),
-            false,
-        );
-        multiply(
-            (rows, v, rows),
-            View::new(&self.p, CHUNK),
-            (&self.delta, v),
-            (&mut self.out, v),
-            true,
-        );
-    }
-
-    /// Scales the output into its rows of `[B, T, H, V]`.
-    pub(super) fn write_output(&self, scale: f32, out: &SharedMut) {
-        let v = self.shape.value_width;
-        for (i, from) in self.out.chunks(v).take(self.rows).enumerate() {
-            // SAFETY: the rows of this head and sequence belong to this piece alone.
-            let to = unsafe { out.part((self.first + i * self.shape.heads) * v, v) };
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = scale * from;
-            }
+    /// The output into its rows of `[B, T, H, V]`, after [`Head::correct`] of all rows.
+    #[inline(always)]
+    pub(super) fn write_output<S: Simd, E: Element>(
+        &mut self,
+        s: S,
+        inputs: &Inputs<E>,
+        keys: &Keys,
+        head: usize,
+        out: &SharedMut<E>,
+    ) {
+        let Shape { steps, heads, value_width: width, .. } = self.shape;
+        let read = &mut self.read[keys.rows * width..][..keys.tokens * width];
+        for (i, read) in read.chunks_exact_mut(width).enumerate() {
+            vector::scale(s, inputs.scale * self.decays.since_start[keys.read_step(i)], read);
+        }
+        let (p, delta) = (View::new(&self.p, CHUNK), View::new(&self.delta, width));
+        lower_times(s, ([keys.tokens, width], steps), p, delta, read, true);
+        for (i, from) in read.chunks_exact(width).enumerate() {
+            // SAFETY: the rows of this head and sequence belong to one piece.
+            let to = unsafe { out.part(((keys.first + i) * heads + head) * width, width) };
+            convert(
+                s,
+                from,
+                to,
+                #[inline(always)]
+                |x| x,
+            );
         }
     }
 
     /// The state after the chunk in place of the one before.
-    pub(super) fn advance(&self, state: &mut [f32]) {
-        let (rows, k, v) = (self.rows, self.shape.key_width, self.shape.value_width);
-        let decay = self.whole_decay();
-        for s in state.iter_mut() {
-            *s *= decay;
-        }
-        multiply(
-            (k, v, rows),
-            View::new(&self.k_kept, k).transposed(),
-            (&self.delta, v),
-            (state, v),
-            true,
-        );
-    }
-}
-
-/// C `[m, n]` ← or += A `[m, k]` · B `[k, n]`, for (m, n, k) and row strides of B and C.
-pub(super) fn multiply(
-    (m, n, k): (usize, usize, usize),
-    a: View,
-    (b, b_row): (&[f32], usize),
-    (c, c_stride): (&mut [f32], usize),
-    accumulate: bool,
-) {
-    Gemm { m, n, k, a, b: View::new(b, b_row), c, c_stride, accumulate }.run();
-}
-
-/// e^ℓ, e^{ℓ_C − ℓ}, Γ, and the decayed q and k.
-struct Decays<'a> {
-    chunk: &'a mut Chunk,
-}
-
-impl Kernel for Decays<'_> {
-    type Output = ();
-
     #[inline(always)]
-    fn body<S: Simd>(self, s: S) {
-        let chunk = self.chunk;
-        let (rows, k) = (chunk.rows, chunk.shape.key_width);
-        let last = chunk.log_decay[rows - 1];
-        for i in 0..rows {
-            let log_decay = chunk.log_decay[i];
-            chunk.decay[i] = log_decay;
-            chunk.kept[i] = last - log_decay;
-            for (gamma, earlier) in chunk.gamma[i * CHUNK..][..=i].iter_mut().zip(&chunk.log_decay)
-            {
-                *gamma = log_decay - earlier;
-            }
-            vector::exp_and_sum(s, 0.0, &mut chunk.gamma[i * CHUNK..][..=i]);
-            chunk.gamma[i * CHUNK + i + 1..][..CHUNK - i - 1].fill(0.0);
-        }
-        vector::exp_and_sum(s, 0.0, &mut chunk.decay[..rows]);
-        vector::exp_and_sum(s, 0.0, &mut chunk.kept[..rows]);
-        for i in 0..rows {
-            let (decay, kept) = (chunk.decay[i], chunk.kept[i]);
-            for j in i * k..(i + 1) * k {
-                chunk.q_decayed[j] = decay * chunk.q[j];
-                chunk.k_decayed[j] = -decay * chunk.k[j];
-                chunk.k_kept[j] = kept * chunk.k[j];
-            }
-        }
+    pub(super) fn advance<S: Simd>(&mut self, s: S, keys: &Keys, state: &mut [f32]) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        self.delta_to_end(s, rows);
+        vector::scale(s, self.decays.whole(), state);
+        let (a, b) = (View::new(&keys.stacked, k).transposed(), View::new(&self.delta, v));
+        Product { size: [k, v, rows], a, b, c: state, accumulate: true }.run(s);
     }
-}
 
-/// Decay and mask of K Kᵀ and Q Kᵀ, and −A.
-struct Mask<'a> {
-    chunk: &'a mut Chunk,
-}
-
-impl Kernel for Mask<'_> {
-    type Output = ();
-
+    /// Δ ← e^{ℓ_C − ℓ} ⊙ Δ.
     #[inline(always)]
-    fn body<S: Simd>(self, _: S) {
-        let chunk = self.chunk;
-        for i in 0..chunk.rows {
-            let row = i * CHUNK..(i + 1) * CHUNK;
-            let minus_beta = -chunk.beta[i];
-            let gamma = &chunk.gamma[row.clone()];
-            let (kk, p, minus_a) = (
-                &mut chunk.kk[row.clone()],
-                &mut chunk.p[row.clone()],
-                &mut chunk.minus_a[row.clone()],
-            );
-            for j in 0..CHUNK {
-                p[j] *= gamma[j]; // Γ is zero above the diagonal
-                kk[j] *= gamma[j];
-                minus_a[j] = minus_beta * kk[j];
-            }
-            kk[i] = 0.0;
-            minus_a[i] = 0.0;
+    pub(super) fn delta_to_end<S: Simd>(&mut self, s: S, rows: usize) {
+        let width = self.shape.value_width;
+        for (delta, decay) in self.delta.chunks_exact_mut(width).zip(&self.decays.to_end).take(rows)
+        {
+            vector::scale(s, *decay, delta);
         }
     }
+}
+
+/// out_j ← factor · γ_j · score_j
+#[inline(always)]
+fn weighed<S: Simd>(s: S, factor: f32, gamma: &[f32], scores: &[f32], out: &mut [f32]) {
+    let factor = s.splat(factor);
+    vector::combine(
+        s,
+        gamma,
+        scores,
+        out,
+        #[inline(always)]
+        |gamma, score| s.mul(factor, s.mul(gamma, score)),
+    );
 }

@@ -4,12 +4,11 @@
 //! rows in registers.
 
 use super::CHUNK;
-use super::chunk::multiply;
-use crate::cpu::gemm::View;
+use crate::cpu::gemm::{Gemm, View};
 use crate::cpu::{Kernel, Simd, run};
 
-/// Rows that are solved in registers.
-const BLOCK: usize = 8;
+/// Rows that are solved in registers; two tiles of the product of the rows before.
+const BLOCK: usize = 12;
 
 /// X with (I + A) X = R: `x` holds R `[rows, v]` and then X; `minus_a` is −A, `[rows, CHUNK]`, strictly lower.
 pub(super) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
@@ -23,7 +22,6 @@ pub(super) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
                 View::new(&minus_a[start * CHUNK..], CHUNK),
                 (solved, v),
                 (block, v),
-                true,
             );
         }
         run(Block::<false> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
@@ -39,7 +37,7 @@ pub(super) fn transposed(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) 
         let block = &mut head[start * v..];
         if end < rows {
             let below = View::new(&minus_a[end * CHUNK + start..], CHUNK).transposed();
-            multiply((height, v, rows - end), below, (solved, v), (block, v), true);
+            multiply((height, v, rows - end), below, (solved, v), (block, v));
         }
         run(Block::<true> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
     }
@@ -104,4 +102,14 @@ impl<const TRANSPOSED: bool> Kernel for Block<'_, TRANSPOSED> {
             column += width;
         }
     }
+}
+
+/// C `[m, n]` += A `[m, k]` · B `[k, n]`, for (m, n, k) and row strides of B and C.
+fn multiply(
+    (m, n, k): (usize, usize, usize),
+    a: View,
+    (b, b_row): (&[f32], usize),
+    (c, c_stride): (&mut [f32], usize),
+) {
+    Gemm { m, n, k, a, b: View::new(b, b_row), c, c_stride, accumulate: true }.run();
 }

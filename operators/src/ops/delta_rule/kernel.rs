@@ -1,84 +1,133 @@
 //! The gated delta rule by the CPU kernels of `kernels::delta_rule::train`, as one differentiable operation.
 
+use half::bf16;
 use kernels::delta_rule::train::{self, Gradients, Inputs, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::DeltaRule;
 use crate::autograd::{Operation, apply, parallel};
-use crate::ops::memory::{read, write};
+use crate::ops::memory::{
+    Stored, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+};
+
+const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 impl DeltaRule {
-    /// Whether the kernels take these inputs: f32 on the CPU.
+    /// Whether the kernels take these inputs: q, k, v of one kind, f32 or bf16, the rest f32, on the CPU.
     pub(super) fn suits_kernel(&self) -> bool {
-        self.v.kind() == Kind::Float && self.v.device() == Device::Cpu
+        suits_kernels(&self.v)
+            && [&self.q, &self.k].iter().all(|x| x.kind() == self.v.kind())
+            && single_on_cpu(&self.beta)
+            && self.log_decay.as_ref().is_none_or(single_on_cpu)
+            && self.steps() as usize <= train::CHUNK
+            && self.v.numel() > 0
     }
 
     /// As [`Self::chunked`], by the kernels.
     pub(super) fn by_kernel(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
-        let (b, _, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
-        let value_width = self.v.size()[3];
-        let zeros = || Tensor::zeros([b, h, key_width, value_width], (Kind::Float, Device::Cpu));
+        let (b, t, _, key_width) = self.q.size4().expect("q is [B, T, H_k, K]");
+        let (heads, value_width) = (self.v.size()[2], self.v.size()[3]);
         let g = match &self.log_decay {
-            Some(g) => g.shallow_clone(),
-            None => self.beta.zeros_like(),
+            Some(g) => g.contiguous(),
+            None => Tensor::zeros([b, t, heads], SINGLE),
         };
-        let state = state.map_or_else(zeros, Tensor::shallow_clone);
-        let operation = Rule { scale: self.scale as f32 };
-        let inputs = [&self.q, &self.k, &self.v, &g, &self.beta, &state].map(Tensor::contiguous);
-        let mut outputs = apply(operation, &inputs.each_ref());
+        let state = match state {
+            Some(state) => state.to_kind(Kind::Float).contiguous(),
+            None => Tensor::zeros([b, heads, key_width, value_width], SINGLE),
+        };
+        let operation = Rule { scale: self.scale as f32, normalise: self.normalise };
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(in_rows);
+        let beta = self.beta.contiguous();
+        let mut outputs = apply(operation, &[&q, &k, &v, &g, &beta, &state]);
         let after = outputs.pop().expect("the operation returns the output and the state");
         (outputs.pop().expect("the operation returns the output and the state"), after)
     }
 }
 
-/// q, k `[B, T, H, K]`, v `[B, T, H, V]`, g, β `[B, T, H]`, state `[B, H, K, V]` → output `[B, T, H, V]`, state after.
+/// q `[B, T, H_k, K]`, k `[B, T·n, H_k, K]`, v `[B, T·n, H, V]`, g `[B, T, H]`, β `[B, T·n, H]`, state `[B, H, K, V]` →
+/// output `[B, T, H, V]`, state after.
 struct Rule {
     scale: f32,
+    normalise: bool,
 }
 
 impl Rule {
-    fn inputs<'a>(&self, tensors: &'a [Tensor]) -> Inputs<'a> {
+    fn inputs<'a, E: Stored>(&self, tensors: &'a [Tensor]) -> Inputs<'a, E> {
         let [q, k, v, g, beta, _] = tensors else { unreachable!("`by_kernel` passes six tensors") };
-        let (batch, tokens, heads, key_width) = q.size4().expect("q is [B, T, H, K]");
-        let value_width = v.size()[3];
-        let [batch, tokens, heads, key_width, value_width] =
-            [batch, tokens, heads, key_width, value_width].map(|n| n as usize);
-        let shape = Shape { batch, tokens, heads, key_width, value_width };
-        let [q, k, v, g, beta] = [q, k, v, g, beta].map(read);
-        Inputs { shape, q, k, v, g, beta, scale: self.scale }
+        let (batch, tokens, key_heads, key_width) = q.size4().expect("q is [B, T, H_k, K]");
+        let (_, steps, heads, value_width) = v.size4().expect("v is [B, T·n, H, V]");
+        let steps = steps / tokens;
+        let [batch, tokens, steps, key_heads, heads, key_width, value_width] =
+            [batch, tokens, steps, key_heads, heads, key_width, value_width].map(|n| n as usize);
+        Inputs {
+            shape: Shape { batch, tokens, steps, key_heads, heads, key_width, value_width },
+            q: rows(q),
+            k: rows(k),
+            v: rows(v),
+            g: read(g),
+            beta: read(beta),
+            scale: self.scale,
+            normalise: self.normalise,
+        }
+    }
+
+    fn run<E: Stored>(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        let inputs = self.inputs::<E>(tensors);
+        let mut state = tensors[5].copy();
+        let mut states = Tensor::empty([inputs.shape.states_len() as i64], SINGLE);
+        let Shape { batch, tokens, heads, value_width, .. } = inputs.shape;
+        let size = [batch, tokens, heads, value_width].map(|n| n as i64);
+        let mut out = Tensor::empty(size, (E::KIND, Device::Cpu));
+        train::forward(
+            &inputs,
+            write(&mut state),
+            write(&mut states),
+            elements_mut::<E>(&mut out),
+            &parallel,
+        );
+        (vec![out, state], vec![states])
+    }
+
+    fn gradients<E: Stored>(
+        &self,
+        tensors: &[Tensor],
+        states: &Tensor,
+        d_outputs: &[Tensor],
+    ) -> Vec<Tensor> {
+        let inputs = self.inputs::<E>(tensors);
+        let d_out = in_rows(&d_outputs[0]);
+        let mut d_state = d_outputs[1].contiguous().copy();
+        let mut d: Vec<Tensor> =
+            tensors[..5].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        {
+            let [q, k, v, g, beta] = &mut d[..] else { unreachable!("five were made") };
+            let mut gradients = Gradients {
+                q: elements_mut::<E>(q),
+                k: elements_mut(k),
+                v: elements_mut(v),
+                g: write(g),
+                beta: write(beta),
+            };
+            let (states, d_state) = (read(states), write(&mut d_state));
+            train::backward(&inputs, states, rows(&d_out), d_state, &mut gradients, &parallel);
+        }
+        d.push(d_state);
+        d
     }
 }
 
 impl Operation for Rule {
     fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-        let inputs = self.inputs(tensors);
-        let mut state = tensors[5].copy();
-        let mut states =
-            Tensor::empty([inputs.shape.states_len() as i64], (Kind::Float, Device::Cpu));
-        let mut out = tensors[2].empty_like();
-        train::forward(&inputs, write(&mut state), write(&mut states), write(&mut out), &parallel);
-        (vec![out, state], vec![states])
+        match tensors[2].kind() {
+            Kind::BFloat16 => self.run::<bf16>(tensors),
+            _ => self.run::<f32>(tensors),
+        }
     }
 
     fn backward(&self, tensors: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
-        let inputs = self.inputs(tensors);
-        let d_out = d_outputs[0].contiguous();
-        let mut d_state = d_outputs[1].contiguous().copy();
-        let mut d: Vec<Tensor> = tensors[..5].iter().map(Tensor::empty_like).collect();
-        {
-            let [q, k, v, g, beta] = &mut d[..] else { unreachable!("five were made") };
-            let [q, k, v, g, beta] = [q, k, v, g, beta].map(write);
-            let mut gradients = Gradients { q, k, v, g, beta };
-            train::backward(
-                &inputs,
-                read(&kept[0]),
-                read(&d_out),
-                write(&mut d_state),
-                &mut gradients,
-                &parallel,
-            );
+        match tensors[2].kind() {
+            Kind::BFloat16 => self.gradients::<bf16>(tensors, &kept[0], d_outputs),
+            _ => self.gradients::<f32>(tensors, &kept[0], d_outputs),
         }
-        d.push(d_state);
-        d
     }
 }

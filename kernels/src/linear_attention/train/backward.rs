@@ -1,0 +1,454 @@
+//! The backward pass: chunks from the last to the first, the gradient of each head's state carried along.
+//!
+//! With G the gradient that arrives at O, Z the one that arrives at S', and the letters of the forward pass
+//! (`train.rs`), sums over the heads in dQ and dK:
+//!
+//! ```text
+//! dP = G Ṽᵀ                       dṼ = e^{ℓ_C−ℓ} ⊙ (K Z) + Pᵀ G
+//! dQ = Σ (dP ⊙ Γ) K + (e^ℓ ⊙ G) Sᵀ        dK = Σ (dP ⊙ Γ)ᵀ Q + (e^{ℓ_C−ℓ} ⊙ Ṽ) Zᵀ
+//! dV = a ⊙ dṼ + D G      da_i = V_i·dṼ_i      dD = Σ_i V_i·G_i      dS = e^{ℓ_C} Z + Qᵀ (e^ℓ ⊙ G)
+//! ```
+//! The gradient of ℓ collects, for each of these, the product of a decayed quantity and its gradient, and
+//! dg_r = Σ_{i ≥ r} dℓ_i.
+
+use super::chunk::{Head, Keys, same};
+use super::{CHUNK, Inputs, Piece, Shape, View};
+use crate::cpu::chunk::{Product, lower_of_product, lower_times, lower_transposed_times};
+use crate::cpu::element::{convert, convert_two};
+use crate::cpu::pool::SharedMut;
+use crate::cpu::transpose::transpose;
+use crate::cpu::{Element, Kernel, Parallel, Rows, Simd, run, vector};
+
+/// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten.
+#[derive(Debug)]
+pub struct Gradients<'a, E> {
+    /// `[B, T, K]`.
+    pub q: &'a mut [E],
+    /// `[B, T, K]`.
+    pub k: &'a mut [E],
+    /// `[B, T, H, V]`.
+    pub v: &'a mut [E],
+    /// `[B, T, H]`.
+    pub v_scale: &'a mut [f32],
+    /// `[B, T, H]`.
+    pub g: &'a mut [f32],
+    /// `[H]`.
+    pub skip: &'a mut [f32],
+}
+
+/// Gradients from `d_out`, B·T rows of H·V, and the `states` that [`super::forward`] kept.
+///
+/// `d_state` `[B, H, K, V]` is the gradient that arrives at the last state, and is left as the one of the first.
+///
+/// # Panics
+/// When a slice has another length than its shape.
+pub fn backward<E: Element>(
+    inputs: &Inputs<E>,
+    states: &[f32],
+    d_out: Rows<E>,
+    d_state: &mut [f32],
+    gradients: &mut Gradients<E>,
+    parallel: Parallel,
+) {
+    inputs.check();
+    let shape = inputs.shape;
+    let Shape { batch, heads, key_width, value_width, .. } = shape;
+    let rows = shape.rows();
+    assert_eq!(
+        states.len(),
+        shape.states_len(),
+        "linear attention: states must be [B, H, chunks, K, V]"
+    );
+    assert_eq!(
+        d_out.width(),
+        heads * value_width,
+        "linear attention: rows of d_out must be [H, V]"
+    );
+    assert_eq!(
+        d_state.len(),
+        batch * heads * shape.state_len(),
+        "linear attention: d_state must be [B, H, K, V]"
+    );
+    assert_eq!(gradients.q.len(), rows * key_width, "linear attention: dq must be [B, T, K]");
+    assert_eq!(gradients.k.len(), rows * key_width, "linear attention: dk must be [B, T, K]");
+    assert_eq!(
+        gradients.v.len(),
+        rows * heads * value_width,
+        "linear attention: dv must be [B, T, H, V]"
+    );
+    assert_eq!(gradients.g.len(), rows * heads, "linear attention: dg must be [B, T, H]");
+    assert_eq!(
+        gradients.v_scale.len(),
+        rows * heads,
+        "linear attention: dv_scale must be [B, T, H]"
+    );
+    assert_eq!(gradients.skip.len(), heads, "linear attention: dskip must be [H]");
+    // dQ and dK of each group of heads, and dD of each sequence, summed at the end.
+    let groups = shape.groups();
+    let mut partial = vec![0.0; 2 * groups * rows * key_width];
+    let mut d_skip = vec![0.0; batch * heads];
+    {
+        let (d_q, d_k) = partial.split_at_mut(groups * rows * key_width);
+        let to = Shared {
+            d_state: SharedMut::new(d_state),
+            d_q: SharedMut::new(d_q),
+            d_k: SharedMut::new(d_k),
+            v: SharedMut::new(gradients.v),
+            v_scale: SharedMut::new(gradients.v_scale),
+            g: SharedMut::new(gradients.g),
+            skip: SharedMut::new(&mut d_skip),
+        };
+        parallel(batch * groups, &|piece| {
+            run(Backward { inputs, states, d_out, to: &to, piece: Piece::new(shape, piece) });
+        });
+    }
+    let (d_q, d_k) = partial.split_at(groups * rows * key_width);
+    let (q, k) = (SharedMut::new(gradients.q), SharedMut::new(gradients.k));
+    let step = shape.tokens * key_width;
+    parallel(batch, &|sequence| {
+        // SAFETY: the rows of a sequence belong to one call.
+        let (q, k) = unsafe { (q.part(sequence * step, step), k.part(sequence * step, step)) };
+        run(Sum { groups, all: d_q, from: sequence * step, to: q });
+        run(Sum { groups, all: d_k, from: sequence * step, to: k });
+    });
+    for (head, d) in gradients.skip.iter_mut().enumerate() {
+        *d = d_skip.iter().skip(head).step_by(heads.max(1)).sum();
+    }
+}
+
+/// to ← Σ over the groups of what stands at `from` in each group's part of `all`.
+struct Sum<'a, E> {
+    groups: usize,
+    all: &'a [f32],
+    from: usize,
+    to: &'a mut [E],
+}
+
+impl<E: Element> Kernel for Sum<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let len = self.all.len() / self.groups.max(1);
+        let mut sums = [0.0; 1024];
+        for (block, to) in self.to.chunks_mut(sums.len()).enumerate() {
+            let at = self.from + block * sums.len();
+            let sums = &mut sums[..to.len()];
+            sums.copy_from_slice(&self.all[at..][..to.len()]);
+            for group in 1..self.groups {
+                let from = &self.all[group * len + at..][..to.len()];
+                vector::update(
+                    s,
+                    from,
+                    sums,
+                    #[inline(always)]
+                    |x, sum| s.add(x, sum),
+                );
+            }
+            convert(s, sums, to, same);
+        }
+    }
+}
+
+/// What several threads write.
+struct Shared<'a, E> {
+    d_state: SharedMut<'a>,
+    /// `[groups, B, T, K]`.
+    d_q: SharedMut<'a>,
+    /// `[groups, B, T, K]`.
+    d_k: SharedMut<'a>,
+    v: SharedMut<'a, E>,
+    v_scale: SharedMut<'a>,
+    g: SharedMut<'a>,
+    /// `[B, H]`.
+    skip: SharedMut<'a>,
+}
+
+struct Backward<'a, 'b, E> {
+    inputs: &'a Inputs<'b, E>,
+    states: &'a [f32],
+    d_out: Rows<'a, E>,
+    to: &'a Shared<'a, E>,
+    piece: Piece,
+}
+
+impl<E: Element> Kernel for Backward<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        let Self { inputs, states, d_out, to, piece } = self;
+        let shape = inputs.shape;
+        let (state_len, width) = (shape.state_len(), shape.key_width);
+        let mut keys = Keys::new(shape);
+        let mut scratch = Scratch::new(shape);
+        for index in (0..shape.chunks()).rev() {
+            keys.load(s, inputs, piece.sequence, index);
+            let rows = keys.rows;
+            let at = (piece.group * shape.rows() + keys.first) * width;
+            // SAFETY: the rows of this group and sequence belong to one piece.
+            let (d_q, d_k) =
+                unsafe { (to.d_q.part(at, rows * width), to.d_k.part(at, rows * width)) };
+            d_q.fill(0.0);
+            d_k.fill(0.0);
+            scratch.d_scores.fill(0.0);
+            for h in piece.heads.0..piece.heads.1 {
+                let at = piece.sequence * shape.heads + h;
+                let state = &states[(at * shape.chunks() + index) * state_len..][..state_len];
+                // SAFETY: a head of a sequence belongs to one piece.
+                let (z, d_skip) =
+                    unsafe { (to.d_state.part(at * state_len, state_len), to.skip.part(at, 1)) };
+                scratch.load(s, inputs, &keys, h, d_out);
+                d_skip[0] += scratch.run(s, &keys, state, z, (d_q, d_k));
+                scratch.write(s, inputs, &keys, h, d_out, to);
+            }
+            let d_scores = View::new(&scratch.d_scores, CHUNK);
+            lower_times(s, ([rows, width], 1), d_scores, View::new(&keys.k, width), d_q, true);
+            lower_transposed_times(
+                s,
+                ([rows, width], 1),
+                d_scores,
+                View::new(&keys.q, width),
+                d_k,
+                true,
+            );
+        }
+    }
+}
+
+/// The quantities of the backward pass of one chunk; all but `d_scores` are those of one head.
+struct Scratch {
+    shape: Shape,
+    head: Head,
+    /// `[C, V]`: V.
+    v: Vec<f32>,
+    /// `[C, V]`: G, then e^ℓ ⊙ G.
+    d_out: Vec<f32>,
+    /// `[C, V]`: dṼ.
+    d_values: Vec<f32>,
+    /// `[V, CHUNK]`: Ṽᵀ.
+    values_transposed: Vec<f32>,
+    /// `[V, K]`: Sᵀ, then Zᵀ.
+    state_transposed: Vec<f32>,
+    /// `[C, K]`: (e^ℓ ⊙ G) Sᵀ.
+    read: Vec<f32>,
+    /// `[C, CHUNK]`: dP.
+    d_p: Vec<f32>,
+    /// `[C, CHUNK]`: Σ dP ⊙ Γ over the heads, zero above the diagonal.
+    d_scores: Vec<f32>,
+    /// `[C]`: V_i·dṼ_i.
+    d_v_scale: [f32; CHUNK],
+    /// `[C]`: dℓ, then dg.
+    d_g: [f32; CHUNK],
+}
+
+impl Scratch {
+    fn new(shape: Shape) -> Self {
+        let values = || vec![0.0; CHUNK * shape.value_width];
+        let square = || vec![0.0; CHUNK * CHUNK];
+        Self {
+            shape,
+            head: Head::new(shape),
+            v: values(),
+            d_out: values(),
+            d_values: values(),
+            values_transposed: values(),
+            state_transposed: vec![0.0; shape.state_len()],
+            read: vec![0.0; CHUNK * shape.key_width],
+            d_p: square(),
+            d_scores: square(),
+            d_v_scale: [0.0; CHUNK],
+            d_g: [0.0; CHUNK],
+        }
+    }
+
+    #[inline(always)]
+    fn load<S: Simd, E: Element>(
+        &mut self,
+        s: S,
+        inputs: &Inputs<E>,
+        keys: &Keys,
+        head: usize,
+        d_out: Rows<E>,
+    ) {
+        let width = self.shape.value_width;
+        self.head.load(s, inputs, keys, head);
+        let rows = self.v.chunks_exact_mut(width).zip(self.d_out.chunks_exact_mut(width));
+        for (i, (v, d)) in rows.take(keys.rows).enumerate() {
+            convert(s, inputs.v.part(keys.first + i, head * width, width), v, same);
+            convert(s, d_out.part(keys.first + i, head * width, width), d, same);
+        }
+    }
+
+    /// dṼ, da and dg; adds to dQ and dK `[C, K]` what comes through the states, and to dP ⊙ Γ; `z` is the gradient of
+    /// the state after the chunk, then of the one before, `state`. Returns dD.
+    #[inline(always)]
+    fn run<S: Simd>(
+        &mut self,
+        s: S,
+        keys: &Keys,
+        state: &[f32],
+        z: &mut [f32],
+        (d_q, d_k): (&mut [f32], &mut [f32]),
+    ) -> f32 {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        let head = &mut self.head;
+        // dP, P, and what they give to dℓ
+        transpose(rows, v, View::new(&head.values, v), &mut self.values_transposed, CHUNK);
+        let transposed = View::new(&self.values_transposed, CHUNK);
+        lower_of_product(
+            s,
+            ([rows, v], 1),
+            View::new(&self.d_out, v),
+            transposed,
+            &mut self.d_p,
+            CHUNK,
+        );
+        self.d_g.fill(0.0);
+        for i in 0..rows {
+            let (row, end) = (i * CHUNK, i * CHUNK + i + 1);
+            let row = row..end;
+            let (p, d_p) = (&mut head.p[row.clone()], &self.d_p[row.clone()]);
+            head.decays.between(s, i, p);
+            let d_scores = (&mut self.d_scores[row.clone()], &mut self.d_g[..=i]);
+            let through_p = decayed_scores(s, &keys.scores[row], d_p, p, d_scores);
+            self.d_g[i] += through_p;
+            head.p[i * CHUNK + i + 1..][..CHUNK - i - 1].fill(0.0);
+        }
+        // dṼ
+        let d_values = &mut self.d_values[..rows * v];
+        let (a, b) = (View::new(&keys.k, k), View::new(&*z, v));
+        Product { size: [rows, v, k], a, b, c: d_values, accumulate: false }.run(s);
+        let whole = head.decays.whole();
+        let mut through_end = whole * vector::dot(s, z, state); // Z·S'
+        for i in 0..rows {
+            let (row, values) = (&mut d_values[i * v..][..v], &head.values[i * v..][..v]);
+            vector::scale(s, head.decays.to_end[i], row);
+            let kept = vector::dot(s, row, values);
+            self.d_g[i] -= kept;
+            through_end += kept;
+        }
+        let p = View::new(&head.p, CHUNK);
+        lower_transposed_times(s, ([rows, v], 1), p, View::new(&self.d_out, v), d_values, true);
+        let mut d_skip = 0.0;
+        for i in 0..rows {
+            let row = i * v..(i + 1) * v;
+            let (d, values) = (&d_values[row.clone()], &self.v[row.clone()]);
+            self.d_v_scale[i] = vector::dot(s, d, values);
+            d_skip += vector::dot(s, &self.d_out[row], values);
+        }
+        self.through_states(s, keys, state, z, (d_q, d_k));
+        self.d_g[rows - 1] += through_end;
+        for i in (1..rows).rev() {
+            self.d_g[i - 1] += self.d_g[i];
+        }
+        d_skip
+    }
+
+    /// What meets the states: dQ, dK, dS, and the gradient of ℓ from the read of S.
+    #[inline(always)]
+    fn through_states<S: Simd>(
+        &mut self,
+        s: S,
+        keys: &Keys,
+        state: &[f32],
+        z: &mut [f32],
+        (d_q, d_k): (&mut [f32], &mut [f32]),
+    ) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        for (d, decay) in
+            self.d_out.chunks_exact_mut(v).zip(&self.head.decays.since_start).take(rows)
+        {
+            vector::scale(s, *decay, d);
+        }
+        let d_out = View::new(&self.d_out, v);
+        transpose(k, v, View::new(state, v), &mut self.state_transposed, k);
+        let (b, c) = (View::new(&self.state_transposed, k), &mut self.read[..rows * k]);
+        Product { size: [rows, k, v], a: d_out, b, c, accumulate: false }.run(s);
+        for i in 0..rows {
+            let row = i * k..(i + 1) * k;
+            let (read, d_q) = (&self.read[row.clone()], &mut d_q[row.clone()]);
+            self.d_g[i] += vector::dot(s, read, &keys.q[row]);
+            vector::update(
+                s,
+                read,
+                d_q,
+                #[inline(always)]
+                |read, d_q| s.add(read, d_q),
+            );
+        }
+        self.head.values_to_end(s, rows);
+        transpose(k, v, View::new(&*z, v), &mut self.state_transposed, k);
+        let (a, b) = (View::new(&self.head.values, v), View::new(&self.state_transposed, k));
+        Product { size: [rows, k, v], a, b, c: d_k, accumulate: true }.run(s);
+        vector::scale(s, self.head.decays.whole(), z);
+        let a = View::new(&keys.q, k).transposed();
+        Product { size: [k, v, rows], a, b: d_out, c: z, accumulate: true }.run(s);
+    }
+
+    #[inline(always)]
+    fn write<S: Simd, E: Element>(
+        &self,
+        s: S,
+        inputs: &Inputs<E>,
+        keys: &Keys,
+        head: usize,
+        d_out: Rows<E>,
+        to: &Shared<E>,
+    ) {
+        let Shape { heads, value_width: width, .. } = self.shape;
+        let skip = s.splat(inputs.skip[head]);
+        for i in 0..keys.rows {
+            let row = (keys.first + i) * heads + head;
+            // SAFETY: the rows of this head and sequence belong to one piece.
+            let (d_v, d_v_scale, d_g) = unsafe {
+                (to.v.part(row * width, width), to.v_scale.part(row, 1), to.g.part(row, 1))
+            };
+            d_v_scale[0] = self.d_v_scale[i];
+            d_g[0] = self.d_g[i];
+            let scale = s.splat(inputs.v_scale[row]);
+            convert_two(
+                s,
+                &self.d_values[i * width..][..width],
+                d_out.part(keys.first + i, head * width, width),
+                d_v,
+                #[inline(always)]
+                |d_value, d_out| s.fma(skip, d_out, s.mul(scale, d_value)),
+            );
+        }
+    }
+}
+
+/// From Γ_i in `gamma`, Q_i Kᵀ and dP_i: adds dP_i ⊙ Γ_i to `d_scores`, takes dP_i ⊙ P_i from the columns' dℓ, leaves P_i
+/// in `gamma`; returns dP_i·P_i.
+#[inline(always)]
+fn decayed_scores<S: Simd>(
+    s: S,
+    scores: &[f32],
+    d_p: &[f32],
+    gamma: &mut [f32],
+    (d_scores, d_log): (&mut [f32], &mut [f32]),
+) -> f32 {
+    let end = gamma.len();
+    assert_eq!((scores.len(), d_p.len(), d_scores.len(), d_log.len()), (end, end, end, end));
+    let mut sum = s.splat(0.0);
+    let mut i = 0;
+    while i < end {
+        let n = S::LANES.min(end - i);
+        // SAFETY: n values from i lie inside the five slices.
+        unsafe {
+            let decayed = f32::load(s, gamma.as_ptr().add(i), n);
+            let d_p = f32::load(s, d_p.as_ptr().add(i), n);
+            let p = s.mul(decayed, f32::load(s, scores.as_ptr().add(i), n));
+            let product = s.mul(d_p, p);
+            sum = s.add(sum, product);
+            let d_log = d_log.as_mut_ptr().add(i);
+            f32::store(s, d_log, n, s.sub(f32::load(s, d_log, n), product));
+            f32::store(s, gamma.as_mut_ptr().add(i), n, p);
+            let d_scores = d_scores.as_mut_ptr().add(i);
+            f32::store(s, d_scores, n, s.fma(d_p, decayed, f32::load(s, d_scores, n)));
+        }
+        i += n;
+    }
+    s.sum(sum)
+}

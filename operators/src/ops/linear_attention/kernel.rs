@@ -1,0 +1,129 @@
+//! Scalar-gated linear attention by the CPU kernels of `kernels::linear_attention::train`, as one differentiable
+//! operation.
+
+use half::bf16;
+use kernels::linear_attention::train::{self, Gradients, Inputs, Shape};
+use tch::{Device, Kind, Tensor};
+
+use super::LinearAttention;
+use crate::autograd::{Operation, apply, parallel};
+use crate::ops::memory::{
+    Stored, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+};
+
+const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+impl LinearAttention {
+    /// Whether the kernels take these inputs: q, k, v of one kind, f32 or bf16, the rest f32, on the CPU.
+    pub(super) fn suits_kernel(&self) -> bool {
+        suits_kernels(&self.v)
+            && [&self.q, &self.k].iter().all(|x| x.kind() == self.v.kind())
+            && single_on_cpu(&self.log_decay)
+            && self.v_scale.as_ref().is_none_or(single_on_cpu)
+            && self.skip.as_ref().is_none_or(single_on_cpu)
+            && self.v.numel() > 0
+    }
+
+    /// As [`Self::chunked`], by the kernels.
+    pub(super) fn by_kernel(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let (b, _, heads, value_width) = self.v.size4().expect("v is [B, T, H, V]");
+        let key_width = self.q.size()[2];
+        let state = match state {
+            Some(state) => state.to_kind(Kind::Float).contiguous(),
+            None => Tensor::zeros([b, heads, key_width, value_width], SINGLE),
+        };
+        let scale =
+            self.v_scale.as_ref().map_or_else(|| self.log_decay.ones_like(), Tensor::contiguous);
+        let skip =
+            self.skip.as_ref().map_or_else(|| Tensor::zeros([heads], SINGLE), Tensor::contiguous);
+        let inputs = [&self.q, &self.k, &self.v].map(in_rows);
+        let [q, k, v] = &inputs;
+        let g = self.log_decay.contiguous();
+        let mut outputs = apply(Rule, &[q, k, v, &scale, &g, &skip, &state]);
+        let after = outputs.pop().expect("the operation returns the output and the state");
+        (outputs.pop().expect("the operation returns the output and the state"), after)
+    }
+}
+
+/// q, k `[B, T, K]`, v `[B, T, H, V]`, a, g `[B, T, H]`, D `[H]`, state `[B, H, K, V]` → output `[B, T, H, V]`, state
+/// after.
+struct Rule;
+
+fn inputs<E: Stored>(tensors: &[Tensor]) -> Inputs<'_, E> {
+    let [q, k, v, scale, g, skip, _] = tensors else {
+        unreachable!("`by_kernel` passes seven tensors")
+    };
+    let (batch, tokens, heads, value_width) = v.size4().expect("v is [B, T, H, V]");
+    let [batch, tokens, heads, key_width, value_width] =
+        [batch, tokens, heads, q.size()[2], value_width].map(|n| n as usize);
+    Inputs {
+        shape: Shape { batch, tokens, heads, key_width, value_width },
+        q: rows(q),
+        k: rows(k),
+        v: rows(v),
+        v_scale: read(scale),
+        g: read(g),
+        skip: read(skip),
+    }
+}
+
+fn forward<E: Stored>(tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+    let inputs = inputs::<E>(tensors);
+    let mut state = tensors[6].copy();
+    let mut states = Tensor::empty([inputs.shape.states_len() as i64], SINGLE);
+    let mut out = Tensor::empty(tensors[2].size(), (E::KIND, Device::Cpu));
+    train::forward(
+        &inputs,
+        write(&mut state),
+        write(&mut states),
+        elements_mut::<E>(&mut out),
+        &parallel,
+    );
+    (vec![out, state], vec![states])
+}
+
+fn backward<E: Stored>(tensors: &[Tensor], states: &Tensor, d_outputs: &[Tensor]) -> Vec<Tensor> {
+    let inputs = inputs::<E>(tensors);
+    let d_out = in_rows(&d_outputs[0]);
+    let mut d_state = d_outputs[1].contiguous().copy();
+    let mut d: Vec<Tensor> =
+        tensors[..6].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+    {
+        let [q, k, v, scale, g, skip] = &mut d[..] else { unreachable!("six were made") };
+        let mut gradients = Gradients {
+            q: elements_mut::<E>(q),
+            k: elements_mut(k),
+            v: elements_mut(v),
+            v_scale: write(scale),
+            g: write(g),
+            skip: write(skip),
+        };
+        let d_out = rows(&d_out);
+        train::backward(
+            &inputs,
+            read(states),
+            d_out,
+            write(&mut d_state),
+            &mut gradients,
+            &parallel,
+        );
+    }
+    d.push(d_state);
+    d
+}
+
+impl Operation for Rule {
+    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        match tensors[2].kind() {
+            Kind::BFloat16 => forward::<bf16>(tensors),
+            _ => forward::<f32>(tensors),
+        }
+    }
+
+    fn backward(&self, tensors: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
+        match tensors[2].kind() {
+            Kind::BFloat16 => backward::<bf16>(tensors, &kept[0], d_outputs),
+            _ => backward::<f32>(tensors, &kept[0], d_outputs),
+        }
+    }
+}
