@@ -45,6 +45,14 @@ pub enum Error {
         /// What stands there.
         got: f64,
     },
+    /// The device to train on is not to be had.
+    #[error("training.device = {device:?}: {problem}; or train on \"cpu\"")]
+    Device {
+        /// As in the campaign file.
+        device: String,
+        /// What is missing, and what to do.
+        problem: String,
+    },
     /// Not even one sequence.
     #[error(
         "the {part} part of corpus {path} has {tokens} tokens, but one sequence of {sequence_length} and its last target \
@@ -166,6 +174,7 @@ impl Error {
             | Self::ValidationFraction(_)
             | Self::NoData
             | Self::Setting { .. }
+            | Self::Device { .. }
             | Self::TooShort { .. }
             | Self::Vocabulary { .. }
             | Self::Scale { .. }

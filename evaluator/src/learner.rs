@@ -5,7 +5,7 @@ use operators::ops::cross_entropy;
 use search::Architecture;
 use search::config::{Precision, TrainingConfig};
 use tch::nn::VarStore;
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
@@ -37,9 +37,11 @@ impl Learner {
     /// When a setting is impossible or libtorch cannot build the model.
     pub fn new(architecture: &Architecture, config: &TrainingConfig, seed: u64) -> Result<Self> {
         check(config)?;
-        let variables = VarStore::new(Device::Cpu);
+        let device = device(&config.device)?;
+        let variables = VarStore::new(device);
         let mut model = Model::new(&variables.root(), architecture, seed)?;
         model.set_precision(match config.precision {
+            Precision::Auto if device.is_cuda() => operators::precision::Precision::Bf16,
             Precision::Auto => operators::precision::fastest(),
             Precision::Fp32 => operators::precision::Precision::F32,
             Precision::Bf16 => operators::precision::Precision::Bf16,
@@ -114,10 +116,24 @@ impl Learner {
 /// Cross-entropy of `logits` `[B, T, vocab]` against `targets` `[B, T]`; without reduction `[B·T]`.
 pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Tensor {
     let vocab = logits.size()[2];
+    // where the logits are, in f32
+    let (logits, targets) = (logits.to_kind(Kind::Float), targets.to_device(logits.device()));
     let (logits, targets) = (logits.view([-1, vocab]), targets.reshape(-1));
     match reduction {
         Reduction::Mean => cross_entropy::mean_loss(&logits, &targets, IGNORED),
         _ => cross_entropy::losses(&logits, &targets, IGNORED),
+    }
+}
+
+/// The device that the campaign file names.
+fn device(name: &str) -> Result<Device> {
+    let unknown = |problem: String| Error::Device { device: name.to_owned(), problem };
+    match name.strip_prefix("cuda:").map(str::parse) {
+        Some(Ok(ordinal)) => {
+            operators::gpu::device(ordinal).map_err(|error| unknown(error.to_string()))
+        }
+        None if name == "cpu" => Ok(Device::Cpu),
+        _ => Err(unknown("it must be \"cpu\" or \"cuda:0\"".to_owned())),
     }
 }
 

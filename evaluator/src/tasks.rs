@@ -207,7 +207,9 @@ fn accuracies_of(
     targets: &Tensor,
     from: i64,
 ) -> Result<Vec<f64>> {
-    let answers = tch::no_grad(|| learner.model().forward(inputs)).argmax(-1, false); // [B, T]
+    let answers = tch::no_grad(|| learner.model().forward(inputs))
+        .argmax(-1, false)
+        .to_device(tch::Device::Cpu); // [B, T]
     let rest = targets.size()[1] - from;
     let (answers, targets) = (answers.narrow(1, from, rest), targets.narrow(1, from, rest));
     let right = answers.eq_tensor(&targets).sum_dim_intlist(1, false, Kind::Double);

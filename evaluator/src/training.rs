@@ -158,7 +158,12 @@ impl<'a> Training<'a> {
 
     fn origin(&self) -> Origin {
         // These two change nothing of the curve but its last bits.
-        let settings = TrainingConfig { threads: 0, validation_tokens: 0, ..self.config.clone() };
+        let settings = TrainingConfig {
+            threads: 0,
+            validation_tokens: 0,
+            device: String::new(),
+            ..self.config.clone()
+        };
         Origin {
             architecture: self.architecture.to_string(),
             seed: self.seed,

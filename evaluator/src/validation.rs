@@ -75,7 +75,7 @@ pub(crate) fn held_out(corpus: &Corpus, length: u64, sequences: u64) -> Tensor {
 fn sequence_losses(model: &Model, windows: &Tensor) -> Tensor {
     let (inputs, targets) = inputs_and_targets(windows);
     let losses = cross_entropy(&model.forward(&inputs), &targets, Reduction::None); // [B·T]
-    losses.view_as(&targets).mean_dim(1, false, Kind::Double)
+    losses.view(targets.size().as_slice()).mean_dim(1, false, Kind::Double)
 }
 
 /// Windows `[B, T + 1]` as what is read and what is to be said after each token, both `[B, T]`.

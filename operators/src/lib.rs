@@ -13,6 +13,7 @@ mod autograd;
 mod block;
 mod error;
 mod ffn;
+pub mod gpu;
 pub mod mixer;
 mod model;
 pub mod ops;

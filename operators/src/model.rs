@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use search::Architecture;
 use search::tensors::{Role, tensors};
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use crate::OperatorError;
 use crate::block::Block;
@@ -154,12 +154,17 @@ impl Model {
     }
 
     /// The numbers in which products are made from now on, where kernels make them; f32 in a new model. Weights stay f32.
+    /// On a GPU activations are kept in them, too.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
 
+    /// `[…]` → `[…, d]`, on the device of the weights.
     fn embed(&self, tokens: &Tensor) -> Tensor {
-        Tensor::embedding(&self.embedding, tokens, -1, false, false)
+        let tokens = tokens.to_device(self.embedding.device());
+        let x = Tensor::embedding(&self.embedding, &tokens, -1, false, false);
+        let narrow = self.precision == Precision::Bf16 && x.device().is_cuda();
+        if narrow { x.to_kind(Kind::BFloat16) } else { x }
     }
 
     fn hidden(&self, tokens: &Tensor, state: Option<&mut State>) -> Tensor {

@@ -33,6 +33,8 @@ typedef unsigned long long u64;
 
 #define DEVICE [[maybe_unused]] static inline
 #define UNROLL
+#define UNROLL_TWICE
+#define UNROLL_BY_FOUR
 #define FILL_ARRIVALS 1
 
 struct alignas(8) float2 { float x, y; };
@@ -137,7 +139,8 @@ inline void gate_progress(GateState& gate)
 inline void land(size_t i)
 {
     Copy copy = copies[i];
-    copies.erase(copies.begin() + (long)i);
+    copies[i] = copies.back(); // they land in any order
+    copies.pop_back();
     memcpy(copy.to, copy.from, copy.bytes);
     if (copy.gate != nullptr) {
         copy.gate->pieces = (int16_t)(copy.gate->pieces - (int)(copy.bytes / 16));
@@ -263,6 +266,8 @@ inline void launch(Launch& l, u32 x, u32 y, size_t shared_bytes, bool together, 
     }});                                                                                             \
     static void NAME(const ARGS& args)
 
+#define KERNEL_BESIDE(NAME, ARGS, THREADS, BLOCKS) KERNEL(NAME, ARGS, THREADS)
+
 DEVICE u32 thread_index() { return emulator::current->thread; }
 DEVICE u32 block_index() { return emulator::current->block->index_x; }
 DEVICE u32 block_index_y() { return emulator::current->block->index_y; }
@@ -369,6 +374,28 @@ DEVICE void copy16(void* shared, const void* global)
     if (mine.empty()) mine.emplace_back();
     mine.back().push_back({shared, global, 16, nullptr, false});
 }
+// The same, or 16 zero bytes where there is nothing to copy.
+DEVICE void copy16_or_zero(void* shared, const void* global, bool there)
+{
+    alignas(16) static const u8 zeros[16] = {};
+    copy16(shared, there ? global : zeros);
+}
+// The thread's copies join those that land in any order; the gate waits for them as for the thread's arrival.
+DEVICE void copies_arrive(Gate* gate)
+{
+    auto* g = (emulator::GateState*)gate;
+    for (auto& group : groups_of_copies()[emulator::current])
+        for (auto copy : group) {
+            if ((uintptr_t)copy.to % 16 != 0 || (uintptr_t)copy.from % 16 != 0)
+                fprintf(stderr, "copy16 is not aligned\n"), abort();
+            g->pieces++;
+            copy.gate = g;
+            copy.stubborn = emulator::chance() % 8 == 0;
+            emulator::copies.push_back(copy);
+        }
+    groups_of_copies().erase(emulator::current);
+    gate_arrive(gate);
+}
 DEVICE void copies_commit()
 {
     auto& mine = groups_of_copies()[emulator::current];
@@ -421,6 +448,13 @@ DEVICE void load_matrices_any(u32 (&r)[4], const void* row, bool transposed)
         }
         r[m] = pair[0] | (u32)pair[1] << 16;
     }
+}
+DEVICE u32 transpose_matrix(u32 pair)
+{
+    auto* all = emulator::exchange(&pair, 1);
+    u32 lane = emulator::current->thread % 32, g = lane / 4, t = lane % 4;
+    auto element = [&](u32 row, u32 column) { return all[row * 4 + column / 2][0] >> (column % 2 * 16) & 0xffffu; };
+    return element(2 * t, g) | element(2 * t + 1, g) << 16;
 }
 DEVICE void load_matrices(u32 (&r)[4], const void* row) { load_matrices_any(r, row, false); }
 DEVICE void load_matrices_transposed(u32 (&r)[4], const void* row) { load_matrices_any(r, row, true); }

@@ -38,7 +38,7 @@ pub struct Facts {
 /// A GPU and a stream on it.
 #[derive(Debug)]
 pub struct Gpu {
-    _context: Arc<CudaContext>,
+    context: Arc<CudaContext>,
     stream: sys::CUstream,
     facts: Facts,
     functions: HashMap<(Source, String, &'static str), sys::CUfunction>,
@@ -50,6 +50,10 @@ pub struct Gpu {
 
 /// Bytes of the pool of random numbers: no power of two, so that copies of it do not line up.
 const POOL_BYTES: usize = 24 * 1_000_000;
+
+// SAFETY: the context, the stream and the functions are handles that the driver lets any thread use, one at a time here,
+// as every launch takes `&mut self`.
+unsafe impl Send for Gpu {}
 
 /// Launches recorded once, to be started as one.
 #[derive(Debug)]
@@ -107,7 +111,7 @@ impl Gpu {
             format!("sm_{major}{minor}")
         };
         Ok(Self {
-            _context: context,
+            context,
             stream,
             facts,
             functions: HashMap::new(),
@@ -115,6 +119,25 @@ impl Gpu {
             architecture,
             pool: None,
         })
+    }
+
+    /// Opens GPU number `ordinal` for launches on `stream`, a CUDA stream of its primary context that somebody else owns
+    /// and keeps; 0 is the default stream.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn on_stream(ordinal: usize, stream: u64) -> Result<Self, Error> {
+        let mut gpu = Self::open(ordinal)?;
+        gpu.stream = stream as sys::CUstream;
+        Ok(gpu)
+    }
+
+    /// Makes its context the one of this thread. Launches need that on every thread that starts some.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn bind(&self) -> Result<(), Error> {
+        self.context.bind_to_thread().map_err(refused("binding the GPU to a thread"))
     }
 
     /// What is known of it.

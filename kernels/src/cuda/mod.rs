@@ -9,10 +9,16 @@
 //! emulator has tested are the ones that run on the [`gpu`]. Nothing here links CUDA: its libraries are loaded when they
 //! are there, and [`Error`] says what is missing when not.
 
+mod arguments;
+pub mod chunked;
 pub mod compiler;
 pub mod decode;
 pub mod emulator;
 pub mod gpu;
+pub mod norm;
+pub mod short_conv;
+pub mod torch_library;
+pub mod values;
 pub mod weights;
 
 /// What can go wrong on the way to a running kernel.
@@ -75,21 +81,34 @@ pub enum Error {
     },
 }
 
-/// A kernel source, one `.cu` file.
+/// A kernel source: what is compiled as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// One token through a whole stack.
     Decode,
+    /// Whole sequences of the recurrent mixers, forward and backward.
+    Chunked,
+    /// Norms of rows.
+    Norm,
+    /// The short convolution.
+    ShortConv,
+    /// What surrounds the recurrence of Mamba2.
+    Values,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Decode];
+    pub const ALL: [Self; 5] =
+        [Self::Decode, Self::Chunked, Self::Norm, Self::ShortConv, Self::Values];
 
     /// The folder or file below `kernels/src/cuda`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
+            Self::Chunked => "chunked",
+            Self::Norm => "norm",
+            Self::ShortConv => "short_conv",
+            Self::Values => "values",
         }
     }
 
@@ -108,6 +127,32 @@ impl Source {
                 include_str!("decode/attend.cuh"),
                 "#line 1 \"decode/step.cuh\"\n",
                 include_str!("decode/step.cuh"),
+            ),
+            Self::Chunked => concat!(
+                include_str!("chunked/tiles.cuh"),
+                "#line 1 \"chunked/prepare.cu\"\n",
+                include_str!("chunked/prepare.cu"),
+                "#line 1 \"chunked/forward.cu\"\n",
+                include_str!("chunked/forward.cu"),
+                "#line 1 \"chunked/backward.cu\"\n",
+                include_str!("chunked/backward.cu"),
+                "#line 1 \"chunked/gradients.cu\"\n",
+                include_str!("chunked/gradients.cu"),
+            ),
+            Self::Norm => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"norm/norm.cu\"\n",
+                include_str!("norm/norm.cu")
+            ),
+            Self::ShortConv => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"short_conv/short_conv.cu\"\n",
+                include_str!("short_conv/short_conv.cu")
+            ),
+            Self::Values => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"values/values.cu\"\n",
+                include_str!("values/values.cu")
             ),
         }
     }

@@ -12,10 +12,14 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define DEVICE static __device__ __forceinline__
-// A kernel takes one struct by value; `THREADS` is its exact block size.
-#define KERNEL(NAME, ARGS, THREADS) \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args)
+// A kernel takes one struct by value; `THREADS` is its exact block size, and registers are shared out so that BLOCKS of
+// them fit on a multiprocessor.
+#define KERNEL_BESIDE(NAME, ARGS, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ARGS args)
+#define KERNEL(NAME, ARGS, THREADS) KERNEL_BESIDE(NAME, ARGS, THREADS, 1)
 #define UNROLL _Pragma("unroll")
+#define UNROLL_TWICE _Pragma("unroll 2")
+#define UNROLL_BY_FOUR _Pragma("unroll 4")
 
 // ---- where am I ----
 DEVICE u32 thread_index() { return threadIdx.x; }
@@ -202,6 +206,17 @@ DEVICE void copy16(void* shared, const void* global)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
 }
+// The same, or 16 zero bytes where there is nothing to copy.
+DEVICE void copy16_or_zero(void* shared, const void* global, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 ::"r"(shared_address(shared)), "l"(global), "r"(there ? 16 : 0) : "memory");
+}
+// One of the gate's arrivals, when all copies that this thread has started have landed.
+DEVICE void copies_arrive(Gate* gate)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(gate)) : "memory");
+}
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
@@ -211,7 +226,7 @@ template <int LEFT> DEVICE void copies_wait() { asm volatile("cp.async.wait_grou
 // b0 = B[2t..][g], b1 = B[2t+8..][g]; d = D[g][2t], D[g][2t+1], D[g+8][2t], D[g+8][2t+1].
 DEVICE void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -220,11 +235,19 @@ DEVICE void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1)
 DEVICE void load_matrices(u32 (&r)[4], const void* row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)));
 }
 // The same, each matrix transposed.
 DEVICE void load_matrices_transposed(u32 (&r)[4], const void* row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)));
+}
+// An 8×8 matrix of 16-bit elements across the warp, transposed: lane (g, t) gives [g][2t], [g][2t+1] and receives
+// [2t][g], [2t+1][g].
+DEVICE u32 transpose_matrix(u32 pair)
+{
+    u32 transposed;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
+    return transposed;
 }

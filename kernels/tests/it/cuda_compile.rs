@@ -1,6 +1,10 @@
 //! Every CUDA source compiles for every architecture, without spills.
 
+use kernels::cuda::chunked::{Chunked, Part, Rule, Shape};
 use kernels::cuda::compiler::{available, compile};
+use kernels::cuda::norm::{Gate, Norm};
+use kernels::cuda::short_conv::ShortConv;
+use kernels::cuda::values::Values;
 use kernels::cuda::{Error, Extent, Source, decode};
 
 /// A100, H100 and H200; and PTX for what came later.
@@ -19,33 +23,69 @@ fn every_source_compiles_for_every_architecture_without_spills() {
     }
     for source in Source::ALL {
         for (architecture, extent) in ARCHITECTURES {
-            let defines = match source {
-                Source::Decode => decode::defines(extent).expect("the step fits"),
-            };
-            let compiled =
-                compile(source, &defines, architecture).unwrap_or_else(|error| panic!("{error}"));
-            assert!(!compiled.image.is_empty());
-            for kernel in &compiled.resources {
-                eprintln!(
-                    "{architecture:<12} {:<16} {:>3} registers  {} bytes spilled",
-                    kernel.kernel, kernel.registers, kernel.spill_store_bytes
-                );
-                assert!(
-                    kernel.registers > 0,
-                    "{architecture} {}: the assembler's report was not understood",
-                    kernel.kernel
-                );
-                assert_eq!(
-                    kernel.spill_store_bytes, 0,
-                    "{architecture} {}: registers are spilled",
-                    kernel.kernel
-                );
+            for defines in variants(source, extent) {
+                check(source, &defines, architecture);
             }
-            assert_eq!(
-                compiled.resources.is_empty(),
-                architecture.starts_with("compute"),
-                "{architecture}: no report"
-            );
         }
     }
+}
+
+/// The constants that a source is compiled with for an architecture.
+fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
+    match source {
+        Source::Decode => vec![decode::defines(extent).expect("the step fits")],
+        Source::Chunked => {
+            let variants = |rule, heads, key_heads, key_width, value_width| {
+                let shape =
+                    Shape { batch: 4, tokens: 4096, heads, key_heads, key_width, value_width };
+                let chunked = Chunked::new(rule, shape, 1.0, extent).expect("the shape is covered");
+                Part::ALL.map(|part| chunked.part_defines(part))
+            };
+            [
+                variants(Rule::Delta, 12, 12, 128, 256),
+                variants(Rule::Delta, 8, 8, 128, 128),
+                variants(Rule::LinearAttention, 64, 1, 128, 64),
+            ]
+            .concat()
+        }
+        Source::Norm => {
+            let norm = |width, gate| {
+                Norm { outer: 9, inner: 1, width, wide: false, gate, factor: 1.0, epsilon: 1e-5 }
+                    .defines()
+            };
+            vec![norm(256, Gate::AfterNorm), norm(4096, Gate::BeforeNorm), norm(2048, Gate::None)]
+        }
+        Source::Values => {
+            vec![Values { positions: 9, heads: 3, width: 64, wide: false }.defines()]
+        }
+        Source::ShortConv => [false, true]
+            .map(|wide| ShortConv { batch: 1, tokens: 9, channels: 8, wide }.defines())
+            .to_vec(),
+    }
+}
+
+fn check(source: Source, defines: &[(&'static str, u32)], architecture: &str) {
+    let compiled = compile(source, defines, architecture).unwrap_or_else(|error| panic!("{error}"));
+    assert!(!compiled.image.is_empty());
+    for kernel in &compiled.resources {
+        eprintln!(
+            "{architecture:<12} {:<18} {:>3} registers  {} bytes spilled  {defines:?}",
+            kernel.kernel, kernel.registers, kernel.spill_store_bytes
+        );
+        assert!(
+            kernel.registers > 0,
+            "{architecture} {}: the assembler's report was not understood",
+            kernel.kernel
+        );
+        assert_eq!(
+            kernel.spill_store_bytes, 0,
+            "{architecture} {}: registers are spilled",
+            kernel.kernel
+        );
+    }
+    assert_eq!(
+        compiled.resources.is_empty(),
+        architecture.starts_with("compute"),
+        "{architecture}: no report"
+    );
 }

@@ -8,8 +8,10 @@
 mod attention_training;
 mod cpu_families;
 mod cpu_products;
+mod cuda_chunked;
 mod cuda_compile;
 mod cuda_decode;
+mod cuda_rows;
 mod definitions;
 mod delta_rule_training;
 mod elementwise_training;

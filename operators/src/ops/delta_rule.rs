@@ -40,9 +40,15 @@ pub struct DeltaRule {
 }
 
 impl DeltaRule {
-    /// By the CPU kernels where they apply, else [`Self::chunked`], which says what goes in and out.
+    /// By the kernels of the CPU or the GPU where they apply, else [`Self::chunked`], which says what goes in and out.
     pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
-        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+        if self.suits_kernel() {
+            self.by_kernel(state)
+        } else if self.suits_gpu() {
+            self.by_gpu(state)
+        } else {
+            self.chunked(state)
+        }
     }
 
     /// n, the steps of a position.
@@ -52,7 +58,7 @@ impl DeltaRule {
 
     /// The same rule with one step at each position, a key head for each value head, and nothing left to normalise: the
     /// decay stands on the first of n steps, the query on the last.
-    fn plain(&self) -> Self {
+    pub(crate) fn plain(&self) -> Self {
         let n = self.steps();
         let unit = |x: &Tensor| if self.normalise { l2_norm(x) } else { x.shallow_clone() };
         Self {
@@ -78,7 +84,7 @@ impl DeltaRule {
     }
 
     /// What is read after the last step of each position, `[B, T·n, H, V]` → `[B, T, H, V]`.
-    fn after_last_step(&self, o: Tensor) -> Tensor {
+    pub(crate) fn after_last_step(&self, o: Tensor) -> Tensor {
         let n = self.steps();
         if n == 1 {
             return o;

@@ -8,9 +8,8 @@ mod kernel;
 
 use tch::{Kind, Tensor};
 
-use crate::retrieval::{Retrieval, unit_values};
-
 use super::{CHUNK, future, pad_end, wide};
+use crate::retrieval::{Retrieval, unit_values};
 
 /// The inputs of the rule, for T positions.
 #[derive(Debug)]
@@ -30,9 +29,15 @@ pub struct LinearAttention {
 }
 
 impl LinearAttention {
-    /// By the CPU kernels where they apply, else [`Self::chunked`], which says what goes in and out.
+    /// By the kernels of the CPU or the GPU where they apply, else [`Self::chunked`], which says what goes in and out.
     pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
-        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+        if self.suits_kernel() {
+            self.by_kernel(state)
+        } else if self.suits_gpu() {
+            self.by_gpu(state)
+        } else {
+            self.chunked(state)
+        }
     }
 
     /// a ⊙ V, as it is written.
@@ -101,14 +106,13 @@ impl LinearAttention {
 
     /// What reading with every key gives after the last position, as [`super::delta_rule::DeltaRule::retrieval`].
     pub fn retrieval(&self) -> Retrieval {
-        let v = unit_values(&self.v);
+        let written = self.written(wide(self.v.kind()));
         let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
         let log_decay = self.log_decay.shallow_clone();
-        let (v_scale, skip) = (None, None); // the values are those that are written
-        let (_, state) = Self { q, k, v, log_decay, v_scale, skip }.chunked(None); // [B, H, K, N]
+        let unit = Self { q, k, v: unit_values(&written), log_decay, v_scale: None, skip: None };
+        let (_, state) = unit.chunked(None); // [B, H, K, N]
         let keys = self.k.to_kind(state.kind()).unsqueeze(1); // [B, 1, N, K]
-        let values = self.written(state.kind()).transpose(1, 2);
-        Retrieval { weights: keys.matmul(&state), values }
+        Retrieval { weights: keys.matmul(&state), values: written.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors. `state` as in [`Self::chunked`].

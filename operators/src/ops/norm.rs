@@ -5,6 +5,7 @@ mod kernel;
 use tch::{Kind, Tensor};
 
 use super::wide;
+use crate::gpu;
 
 /// Added to the mean square, everywhere.
 pub const RMS_EPS: f64 = 1e-5;
@@ -25,13 +26,19 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor) -> Tensor {
     if kernel::suits(x, None, weight) {
         return kernel::rms_norm(x, None, weight);
     }
+    if gpu::suits_norm(x, None) {
+        return gpu::rms_norm(x, None, weight);
+    }
     rms_norm_by_torch(x, weight)
 }
 
-/// The norm of x `[…, W]` with a gate of the same shape; by the CPU kernel where it applies.
+/// The norm of x `[…, W]` with a gate of the same shape; by the kernels where they apply.
 pub fn gated_rms_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) -> Tensor {
     if kernel::suits(x, Some(gate), weight) {
         return kernel::rms_norm(x, Some((gate, order)), weight);
+    }
+    if gpu::suits_norm(x, Some(gate)) {
+        return gpu::rms_norm(x, Some((gate, order)), weight);
     }
     gated_rms_norm_by_torch(x, gate, weight, order)
 }
@@ -52,8 +59,11 @@ pub fn gated_rms_norm_by_torch(x: &Tensor, gate: &Tensor, weight: &Tensor, order
     }
 }
 
-/// `x / √(Σ x² + 1e-6)` over the last dimension; x `[…, K]`. The result is wide.
+/// `x / √(Σ x² + 1e-6)` over the last dimension; x `[…, K]`. The result is wide, but on a GPU of the kind of x.
 pub fn l2_norm(x: &Tensor) -> Tensor {
+    if x.kind() == Kind::BFloat16 && gpu::suits_norm(x, None) {
+        return gpu::l2_norm(x);
+    }
     let x = x.to_kind(wide(x.kind()));
     let scale = (x.square().sum_dim_intlist(-1, true, None::<Kind>) + L2_EPS).rsqrt();
     x * scale

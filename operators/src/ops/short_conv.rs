@@ -4,17 +4,22 @@ mod kernel;
 
 use tch::Tensor;
 
+use crate::gpu;
+
 /// Taps; the last one multiplies the current position.
 pub const WIDTH: i64 = 4;
 
 /// `silu(conv(x) + bias)`. x `[B, T, C]`, weight `[C, 4]`, bias `[C]`; `state` `[B, 3, C]` holds the inputs before x,
-/// oldest first, and is moved on; none stands for zeros. By the CPU kernel where it applies.
+/// oldest first, and is moved on; none stands for zeros. By the kernels of the CPU or the GPU where they apply.
 pub fn conv_silu(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     state: Option<&mut Tensor>,
 ) -> Tensor {
+    if state.is_none() && gpu::suits_conv(x) {
+        return gpu::conv_silu(x, weight, bias);
+    }
     if !kernel::suits(x, weight, bias) {
         return conv_silu_by_torch(x, weight, bias, state);
     }
@@ -42,9 +47,17 @@ pub fn conv_silu_by_torch(
     if let Some(state) = state {
         *state = padded.narrow(1, t, WIDTH - 1).contiguous();
     }
+    let bias = bias.map(|bias| bias.to_kind(x.kind()));
     // as an image of height 1 whose channels come last, which is how it lies in memory: no transposing copies
     let image = padded.transpose(1, 2).unsqueeze(2); // [B, C, 1, 3 + T]
-    let y = image.conv2d(&weight.reshape([c, 1, 1, WIDTH]), bias, 1, 0, 1, c);
+    let y = image.conv2d(
+        &weight.to_kind(x.kind()).reshape([c, 1, 1, WIDTH]),
+        bias.as_ref(),
+        1,
+        0,
+        1,
+        c,
+    );
     y.silu().squeeze_dim(2).transpose(1, 2)
 }
 

@@ -43,6 +43,15 @@ fn positive(key: &str, value: f64) -> Result<(), Wrong> {
     }
 }
 
+/// `cpu`, or `cuda:` and a number.
+fn device(key: &str, device: &str) -> Result<(), Wrong> {
+    let is_cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok());
+    if device == "cpu" || is_cuda {
+        return Ok(());
+    }
+    wrong(key, format!("must be \"cpu\" or \"cuda:0\", got {device:?}"))
+}
+
 fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
     if value >= 1 { Ok(()) } else { wrong(key, "must be at least 1, got 0") }
 }
@@ -135,6 +144,7 @@ impl CampaignFile {
             }
         }
         positive("training.gradient_clip", t.gradient_clip)?;
+        device("training.device", &t.device)?;
         positive("training.width_scale", t.width_scale)?;
         within("training.width_scale", t.width_scale, 0.0, 1.0)
     }
@@ -168,14 +178,8 @@ impl CampaignFile {
 
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
-        let is_cuda =
-            latency.device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok());
-        if latency.device != "cpu" && !is_cuda {
-            return wrong(
-                "latency.device",
-                format!("must be \"cpu\" or \"cuda:0\", got {:?}", latency.device),
-            );
-        }
+        device("latency.device", &latency.device)?;
+        let is_cuda = latency.device != "cpu";
         at_least_one("latency.decode_context", latency.decode_context.into())?;
         if is_cuda && latency.dtype != crate::latency::Dtype::Bf16 {
             let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";

@@ -58,6 +58,8 @@ pub struct TrainingConfig {
     pub width_scale: f64,
     /// The numbers in which products are made; weights, sums and states stay fp32.
     pub precision: Precision,
+    /// Where: `cpu`, or `cuda:0`.
+    pub device: String,
     /// Threads of one trainer; 0: all cores over the number of trainers.
     pub threads: u32,
 }
@@ -80,6 +82,7 @@ impl Default for TrainingConfig {
             validation_tokens: 65_536,
             width_scale: 1.0,
             precision: Precision::Auto,
+            device: "cpu".to_owned(),
             threads: 0,
         }
     }

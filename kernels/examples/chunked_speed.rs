@@ -1,0 +1,192 @@
+//! The chunked kernels on the GPU at hand: each against its definition, then their times inside a CUDA graph.
+//!
+//! `cargo run --release -p kernels --example chunked_speed [-- FILE]`: a table on standard output, JSON lines in FILE.
+
+use std::io::Write as _;
+
+use kernels::cuda::chunked::check::{Case, Problem};
+use kernels::cuda::chunked::{Chunked, Rule, Shape};
+use kernels::cuda::gpu::Gpu;
+use kernels::cuda::{Error, Launch, Machine};
+use serde_json::{Value, json};
+
+struct Report {
+    begin: std::time::Instant,
+    file: Option<std::fs::File>,
+    wrong: usize,
+}
+
+impl Report {
+    fn row(&mut self, name: &str, values: &Value) {
+        let seconds = self.begin.elapsed().as_secs_f64();
+        let _ = writeln!(std::io::stdout(), "{seconds:6.1} s  {name:<44} {values}");
+        if let Some(file) = &mut self.file {
+            let _ = writeln!(file, "{}", json!({ "name": name, "values": values }));
+        }
+    }
+}
+
+fn shape(batch: usize, tokens: usize, heads: (usize, usize), widths: (usize, usize)) -> Shape {
+    Shape {
+        batch,
+        tokens,
+        heads: heads.0,
+        key_heads: heads.1,
+        key_width: widths.0,
+        value_width: widths.1,
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args().nth(1).map(std::fs::File::create).transpose()?;
+    let mut report = Report { begin: std::time::Instant::now(), file, wrong: 0 };
+    let mut gpu = Gpu::open(0)?;
+    report.row("device", &json!(format!("{:?}", gpu.facts())));
+    checks(&mut gpu, &mut report)?;
+    prefill(&mut gpu, &mut report)?;
+    training(&mut gpu, &mut report)?;
+    for r in gpu.resources().to_vec() {
+        let values = json!({ "registers": r.registers, "spill_bytes": r.spill_store_bytes });
+        report.row(&r.kernel, &values);
+    }
+    if report.wrong > 0 {
+        return Err(format!("{} results are wrong", report.wrong).into());
+    }
+    Ok(())
+}
+
+/// Products round their operands to bf16, 2⁻⁹ each; a long sequence with values of β up to 1.6 adds a little.
+const LIMIT: f64 = 1e-2;
+
+fn checks(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    use Rule::{Delta, LinearAttention};
+    let cases = [
+        ("gated delta rule", Delta, shape(2, 1000, (4, 2), (128, 128)), true, true),
+        ("gated delta rule, wide values", Delta, shape(1, 700, (2, 2), (128, 256)), true, true),
+        ("delta rule", Delta, shape(2, 63, (3, 3), (64, 64)), false, true),
+        ("delta rule, one position", Delta, shape(3, 1, (2, 1), (96, 48)), true, true),
+        ("linear attention", LinearAttention, shape(2, 1000, (6, 1), (128, 64)), true, true),
+        ("linear attention, odd", LinearAttention, shape(1, 100, (2, 2), (32, 80)), true, true),
+        ("gated delta rule, 8192", Delta, shape(1, 8192, (32, 16), (128, 128)), true, false),
+    ];
+    for (name, rule, shape, decay, backward) in cases {
+        let case = Case { rule, shape, decay, backward, compared: 3 };
+        let problem = Problem::new(gpu, case, 11)?;
+        let chunked = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
+        let errors = problem.errors(gpu, &chunked)?;
+        problem.free(gpu)?;
+        let worst = errors.iter().fold(0.0, |worst: f64, (_, error)| worst.max(*error));
+        report.wrong += usize::from(worst >= LIMIT);
+        let list: Vec<String> = errors.iter().map(|(n, e)| format!("{n} {e:.1e}")).collect();
+        let verdict = if worst < LIMIT { "ok" } else { "WRONG" };
+        report.row(
+            &format!("check {name}"),
+            &json!({ "errors": list.join(" "), "verdict": verdict }),
+        );
+    }
+    Ok(())
+}
+
+/// Times that a graph holds the launches.
+const REPEATS: usize = 5;
+
+/// Median and spread (9th to 1st decile) of the launches in a graph, ms.
+fn time(gpu: &mut Gpu, launches: &[Launch]) -> Result<(f64, f64), Error> {
+    for launch in launches {
+        gpu.prepare(launch)?;
+    }
+    let graph = gpu.record(|gpu| {
+        for _ in 0..REPEATS {
+            for launch in launches {
+                gpu.launch(launch)?;
+            }
+        }
+        Ok(())
+    })?;
+    for _ in 0..3 {
+        gpu.replay(&graph)?;
+    }
+    let mut samples = Vec::new();
+    for _ in 0..25 {
+        samples.push(gpu.elapsed_ms(|gpu| gpu.replay(&graph))? / REPEATS as f64);
+    }
+    samples.sort_by(f64::total_cmp);
+    Ok((samples[12], samples[22] - samples[2]))
+}
+
+fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    use Rule::{Delta, LinearAttention};
+    let cases = [
+        ("gated delta rule 1x8192", Delta, shape(1, 8192, (32, 16), (128, 128)), true),
+        ("delta rule 1x8192", Delta, shape(1, 8192, (32, 32), (128, 128)), false),
+        ("linear attention 1x8192", LinearAttention, shape(1, 8192, (32, 32), (128, 128)), true),
+        ("gated delta rule 1x32768", Delta, shape(1, 32768, (32, 16), (128, 128)), true),
+        ("gated delta rule 8x4096", Delta, shape(8, 4096, (8, 8), (128, 256)), true),
+        ("Mamba2 1x8192", LinearAttention, shape(1, 8192, (64, 1), (128, 64)), true),
+    ];
+    for (name, rule, shape, decay) in cases {
+        let case = Case { rule, shape, decay, backward: false, compared: 1 };
+        let problem = Problem::new(gpu, case, 11)?;
+        let usual = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
+        let mut variants = vec![usual.clone()];
+        for (columns, stages) in [(16, 3), (32, 1), (32, 3), (64, 2), (64, 1)] {
+            let blocks = (columns, stages, usual.blocks().2);
+            if blocks == usual.blocks() || shape.tokens > 8192 {
+                continue;
+            }
+            let variant = usual.clone().tuned(columns, stages, blocks.2, gpu.extent());
+            variants.extend(variant.ok().filter(|v| v.blocks() == blocks));
+        }
+        for chunked in variants {
+            let launches = problem.forward(&chunked, false);
+            let (prepare, _) = time(gpu, &launches[..1])?;
+            let (walk, _) = time(gpu, &launches[1..])?;
+            let (ms, spread) = time(gpu, &launches)?;
+            report.row(
+                &format!("prefill {name} {:?}", chunked.blocks()),
+                &json!({
+                    "ms": ms, "spread": spread, "prepare": prepare, "walk": walk,
+                }),
+            );
+        }
+        problem.free(gpu)?;
+    }
+    Ok(())
+}
+
+fn training(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    use Rule::{Delta, LinearAttention};
+    let cases = [
+        ("gated delta rule 4x4096", Delta, shape(4, 4096, (12, 12), (128, 256)), true),
+        ("Mamba2 4x4096", LinearAttention, shape(4, 4096, (64, 1), (128, 64)), true),
+        ("gated delta rule 1x32768", Delta, shape(1, 32768, (12, 12), (128, 256)), true),
+    ];
+    for (name, rule, shape, decay) in cases {
+        let case = Case { rule, shape, decay, backward: true, compared: 1 };
+        let problem = Problem::new(gpu, case, 11)?;
+        let usual = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
+        let mut variants = vec![usual.clone()];
+        for blocks in [(64, 2, 32), (32, 2, 64), (32, 1, 64), (128, 2, 64), (128, 1, 64)] {
+            if blocks == usual.blocks() || shape.value_width % blocks.0 != 0 || shape.tokens > 4096
+            {
+                continue;
+            }
+            let variant = usual.clone().tuned(blocks.0, blocks.1, blocks.2, gpu.extent());
+            variants.extend(variant.ok().filter(|v| v.blocks() == blocks));
+        }
+        for chunked in variants {
+            let (forward, backward) = (problem.forward(&chunked, true), problem.backward(&chunked));
+            let (prepare, _) = time(gpu, &forward[..1])?;
+            let (walk, _) = time(gpu, &forward[1..])?;
+            let (back, _) = time(gpu, &backward[..1])?;
+            let (rest, _) = time(gpu, &backward[1..])?;
+            let all: Vec<Launch> = forward.into_iter().chain(backward).collect();
+            let (ms, spread) = time(gpu, &all)?;
+            report.row(&format!("training {name} {:?}", chunked.blocks()), &json!({
+                "ms": ms, "spread": spread, "prepare": prepare, "walk": walk, "walk_back": back, "gradients": rest,
+            }));
+        }
+        problem.free(gpu)?;
+    }
+    Ok(())
+}

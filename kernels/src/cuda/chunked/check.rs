@@ -1,0 +1,351 @@
+//! The kernels on a machine against the definition: random inputs, every output compared. The same for the emulator and
+//! for a GPU.
+
+use super::definition::Head;
+use super::{Chunked, Gradients, Inputs, Kept, Prepared, Rows, Rule, Shape};
+use crate::cuda::{Error, Launch, Machine, bf16_bits, bf16_value, download_vec, upload_new};
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// The rule.
+    pub rule: Rule,
+    /// The extents.
+    pub shape: Shape,
+    /// Whether there is a decay.
+    pub decay: bool,
+    /// Whether gradients are compared too.
+    pub backward: bool,
+    /// How many of the walks, the first and the last among them, are compared; all are computed.
+    pub compared: usize,
+}
+
+/// Errors relative to the size of what is compared, ‖x − definition‖ / ‖definition‖; NaN counts as infinite.
+pub type Errors = Vec<(&'static str, f64)>;
+
+struct Random(u64);
+
+impl Random {
+    fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (high - low) * ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn many(&mut self, count: usize, low: f64, high: f64) -> Vec<f32> {
+        (0..count).map(|_| self.uniform(low, high) as f32).collect()
+    }
+}
+
+/// Random inputs on a machine, and all the memory that the kernels want.
+#[derive(Debug)]
+pub struct Problem {
+    case: Case,
+    /// q, k and v side by side as parts of one matrix, bf16.
+    wide: Vec<u16>,
+    stride: usize,
+    g: Vec<f32>,
+    beta: Vec<f32>,
+    state: Vec<f32>,
+    d_out: Vec<u16>,
+    d_state_after: Vec<f32>,
+    scale: f32,
+    inputs: Inputs,
+    prepared: Prepared,
+    kept: Kept,
+    gradients: Gradients,
+    buffers: Buffers,
+}
+
+#[derive(Debug)]
+struct Buffers {
+    state: u64,
+    state_after: u64,
+    out: u64,
+    d_out: u64,
+    d_state_after: u64,
+}
+
+fn bf16s(values: &[f32]) -> Vec<u16> {
+    values.iter().map(|x| bf16_bits(*x)).collect()
+}
+
+impl Problem {
+    /// Draws the inputs and takes the memory.
+    pub fn new(machine: &mut dyn Machine, case: Case, seed: u64) -> Result<Self, Error> {
+        let Shape { batch, tokens, heads, key_heads, key_width, value_width } = case.shape;
+        let mut random = Random(seed);
+        let (keys, values) = (key_heads * key_width, heads * value_width);
+        let stride = (2 * keys + values + 8).next_multiple_of(8);
+        let mut wide = vec![0x7fc0_u16; batch * tokens * stride]; // NaN between the parts
+        for row in wide.chunks_mut(stride) {
+            for head in row[..2 * keys].chunks_mut(key_width) {
+                // of length 1, as queries and keys are
+                let x = random.many(key_width, -1.0, 1.0);
+                let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt();
+                for (to, x) in head.iter_mut().zip(x) {
+                    *to = bf16_bits(x / norm);
+                }
+            }
+            for to in &mut row[2 * keys..2 * keys + values] {
+                *to = bf16_bits(random.uniform(-1.0, 1.0) as f32);
+            }
+        }
+        let rows = case.shape.rows();
+        // some decays all but forget, some steps do nothing, some reflect
+        let g: Vec<f32> = (0..rows)
+            .map(|_| {
+                -random.uniform(0.0, 1.0).powi(4) as f32
+                    * if random.uniform(0.0, 1.0) < 0.02 { 60.0 } else { 0.5 }
+            })
+            .collect();
+        let beta: Vec<f32> = (0..rows)
+            .map(|_| {
+                if random.uniform(0.0, 1.0) < 0.05 { 0.0 } else { random.uniform(0.0, 1.6) as f32 }
+            })
+            .collect();
+        let state = random.many(case.shape.state_len(), -0.5, 0.5);
+        let d_out = bf16s(&random.many(rows * value_width, -1.0, 1.0));
+        let d_state_after = random.many(case.shape.state_len(), -0.5, 0.5);
+        let first = upload_new(machine, &wide)?;
+        let part = |offset: usize| Rows { address: first + 2 * offset as u64, stride };
+        let inputs = Inputs {
+            q: part(0),
+            k: part(keys),
+            v: part(2 * keys),
+            g: if case.decay { upload_new(machine, &g)? } else { 0 },
+            beta: upload_new(machine, &beta)?,
+        };
+        let shape = case.shape;
+        let mut take = |values: usize, bytes: usize| machine.allocate(values * bytes);
+        let prepared = Prepared {
+            inverse: take(shape.squares_len(), 2)?,
+            scores: take(shape.squares_len(), 2)?,
+            decays: take(shape.decays_len(), 4)?,
+        };
+        let kept = Kept {
+            corrections: take(rows * value_width, 2)?,
+            states: take(shape.states_len(), 2)?,
+        };
+        let gradients = Gradients {
+            q: take(rows * key_width, 2)?,
+            k: take(rows * key_width, 2)?,
+            v: take(rows * value_width, 2)?,
+            g: take(rows, 4)?,
+            beta: take(rows, 4)?,
+            state: take(shape.state_len(), 4)?,
+            states: take(shape.states_len(), 2)?,
+        };
+        let (state_after, out) = (take(shape.state_len(), 4)?, take(rows * value_width, 2)?);
+        let buffers = Buffers {
+            state: upload_new(machine, &state)?,
+            state_after,
+            out,
+            d_out: upload_new(machine, &d_out)?,
+            d_state_after: upload_new(machine, &d_state_after)?,
+        };
+        let scale = (key_width as f32).powf(-0.5);
+        Ok(Self {
+            case,
+            wide,
+            stride,
+            g: if case.decay { g } else { vec![0.0; rows] },
+            beta,
+            state,
+            d_out,
+            d_state_after,
+            scale,
+            inputs,
+            prepared,
+            kept,
+            gradients,
+            buffers,
+        })
+    }
+
+    /// Factor of the output.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The launches of the forward pass; `keep` what the backward pass needs.
+    pub fn forward(&self, chunked: &Chunked, keep: bool) -> [Launch; 2] {
+        [
+            chunked.prepare(&self.inputs, &self.prepared),
+            chunked.forward(
+                &self.inputs,
+                &self.prepared,
+                self.buffers.state,
+                self.buffers.state_after,
+                self.buffers.out,
+                keep.then_some(&self.kept),
+            ),
+        ]
+    }
+
+    /// The launches of the backward pass, after a forward pass that kept.
+    pub fn backward(&self, chunked: &Chunked) -> [Launch; 2] {
+        let row = self.case.shape.heads * self.case.shape.value_width;
+        let d_out = Rows { address: self.buffers.d_out, stride: row };
+        chunked.backward(
+            &self.inputs,
+            &self.prepared,
+            &self.kept,
+            d_out,
+            self.buffers.d_state_after,
+            &self.gradients,
+        )
+    }
+
+    /// One walk's inputs.
+    fn head(&self, piece: usize) -> Head {
+        let Shape { tokens, heads, key_heads, key_width, value_width, .. } = self.case.shape;
+        let (batch, head) = (piece / heads, piece % heads);
+        let key_head = head / (heads / key_heads);
+        let part = |offset: usize, width: usize| -> Vec<f64> {
+            (0..tokens)
+                .flat_map(|t| &self.wide[(batch * tokens + t) * self.stride + offset..][..width])
+                .map(|x| f64::from(bf16_value(*x)))
+                .collect()
+        };
+        let keys = key_heads * key_width;
+        Head {
+            q: part(key_head * key_width, key_width),
+            k: part(keys + key_head * key_width, key_width),
+            v: part(2 * keys + head * value_width, value_width),
+            g: self.rows_of(&self.g, piece, 1, |x| f64::from(*x)),
+            beta: self.rows_of(&self.beta, piece, 1, |x| f64::from(*x)),
+            state: self.state_of(&self.state, piece),
+            scale: f64::from(self.scale),
+        }
+    }
+
+    /// The rows of one walk in `[B, T, H, width]`.
+    fn rows_of<T>(
+        &self,
+        all: &[T],
+        piece: usize,
+        width: usize,
+        value: impl Fn(&T) -> f64,
+    ) -> Vec<f64> {
+        let Shape { tokens, heads, .. } = self.case.shape;
+        let (batch, head) = (piece / heads, piece % heads);
+        (0..tokens)
+            .flat_map(|t| &all[((batch * tokens + t) * heads + head) * width..][..width])
+            .map(value)
+            .collect()
+    }
+
+    /// One walk's part of `[B, H, K, V]`.
+    fn state_of(&self, all: &[f32], piece: usize) -> Vec<f64> {
+        let len = self.case.shape.key_width * self.case.shape.value_width;
+        all[piece * len..][..len].iter().map(|x| f64::from(*x)).collect()
+    }
+
+    /// Runs everything and compares.
+    pub fn errors(&self, machine: &mut dyn Machine, chunked: &Chunked) -> Result<Errors, Error> {
+        for launch in self.forward(chunked, self.case.backward) {
+            machine.launch(&launch)?;
+        }
+        if self.case.backward {
+            for launch in self.backward(chunked) {
+                machine.launch(&launch)?;
+            }
+        }
+        let Shape { key_width, value_width, .. } = self.case.shape;
+        let (rows, pieces) = (self.case.shape.rows(), self.case.shape.pieces());
+        let states = self.case.shape.state_len();
+        let (to, delta) = (&self.gradients, self.case.rule == Rule::Delta);
+        let out: Vec<u16> = download_vec(machine, self.buffers.out, rows * value_width)?;
+        let state: Vec<f32> = download_vec(machine, self.buffers.state_after, states)?;
+        let (mut narrow, mut full) = (Vec::new(), Vec::new());
+        if self.case.backward {
+            for (address, width) in [(to.q, key_width), (to.k, key_width), (to.v, value_width)] {
+                narrow.push(download_vec::<u16>(machine, address, rows * width)?);
+            }
+            full.push(download_vec::<f32>(machine, to.state, states)?);
+            full.push(download_vec::<f32>(machine, to.g, rows)?);
+            if delta {
+                full.push(download_vec::<f32>(machine, to.beta, rows)?);
+            }
+        }
+        // Every element must have been written, compared or not.
+        let written = out.iter().chain(narrow.iter().flatten()).all(|x| bf16_value(*x).is_finite())
+            && state.iter().chain(full.iter().flatten()).all(|x| x.is_finite());
+        let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
+        let mut compare = |name: &'static str, got: &[f64], expected: &[f64]| {
+            let error = got.iter().zip(expected).map(|(g, e)| (g - e).powi(2)).sum::<f64>();
+            let size = expected.iter().map(|e| e * e).sum::<f64>();
+            match sums.iter_mut().find(|sum| sum.0 == name) {
+                Some(sum) => (sum.1, sum.2) = (sum.1 + error, sum.2 + size),
+                None => sums.push((name, error, size)),
+            }
+        };
+        let bf16 = |x: &u16| f64::from(bf16_value(*x));
+        let f32 = |x: &f32| f64::from(*x);
+        let step = pieces.div_ceil(self.case.compared.max(1)).max(1);
+        let mut chosen: Vec<usize> = (0..pieces).step_by(step).collect();
+        if chosen.last() != Some(&(pieces - 1)) {
+            chosen.push(pieces - 1);
+        }
+        for piece in chosen {
+            let head = self.head(piece);
+            let (expected_out, expected_state) = head.forward(self.case.rule);
+            compare("out", &self.rows_of(&out, piece, value_width, bf16), &expected_out);
+            compare("state", &self.state_of(&state, piece), &expected_state);
+            if !self.case.backward {
+                continue;
+            }
+            let d_out = self.rows_of(&self.d_out, piece, value_width, bf16);
+            let d_state = self.state_of(&self.d_state_after, piece);
+            let d = head.backward(self.case.rule, &d_out, &d_state);
+            compare("dq", &self.rows_of(&narrow[0], piece, key_width, bf16), &d.q);
+            compare("dk", &self.rows_of(&narrow[1], piece, key_width, bf16), &d.k);
+            compare("dv", &self.rows_of(&narrow[2], piece, value_width, bf16), &d.v);
+            compare("dstate", &self.state_of(&full[0], piece), &d.state);
+            compare("dg", &self.rows_of(&full[1], piece, 1, f32), &d.g);
+            if delta {
+                compare("dbeta", &self.rows_of(&full[2], piece, 1, f32), &d.beta);
+            }
+        }
+        Ok(sums
+            .into_iter()
+            .map(|(name, error, size)| {
+                let error = (error / size.max(1e-30)).sqrt();
+                (name, if written && !error.is_nan() { error } else { f64::INFINITY })
+            })
+            .collect())
+    }
+
+    /// Gives the memory back.
+    pub fn free(self, machine: &mut dyn Machine) -> Result<(), Error> {
+        let (i, p, k, g, b) = (self.inputs, self.prepared, self.kept, self.gradients, self.buffers);
+        let all = [
+            i.q.address,
+            i.g,
+            i.beta,
+            p.inverse,
+            p.scores,
+            p.decays,
+            k.corrections,
+            k.states,
+            g.q,
+            g.k,
+            g.v,
+            g.g,
+            g.beta,
+            g.state,
+            g.states,
+            b.state,
+            b.state_after,
+            b.out,
+            b.d_out,
+            b.d_state_after,
+        ];
+        all.into_iter()
+            .filter(|address| *address != 0)
+            .try_for_each(|address| machine.free(address))
+    }
+}

@@ -1,0 +1,209 @@
+// The walk over the chunks of a sequence, the state in registers; a block per head and slice of VB value columns.
+//
+// Everything is transposed so that the result of one product is, in registers, the left operand of the next: a warp owns
+// 16 columns of V from beginning to end and meets no other warp but the one that writes its output.
+//     Eᵀ = Vᵀ − e^ℓ ⊙ (Sᵀ Kᵀ)      Δᵀ = Eᵀ inverseᵀ      S'ᵀ = e^{ℓ_C} Sᵀ + (e^{ℓ_C − ℓ} ⊙ Δᵀ) K
+//     Oᵀ = scale · e^ℓ ⊙ (Sᵀ Qᵀ) + Δᵀ scoresᵀ
+// The first line is one warp's, the second that of another, which takes Sᵀ and Δᵀ from shared memory in the order of the
+// first one's registers; a third kind of warp copies the next chunks. (DELTA 0: Δ = V.)
+
+#ifdef FORWARD
+struct ForwardArguments {
+    const u16 *q, *k, *v;     // [B, T, key heads, KW] twice, [B, T, heads, V], rows `*_row` apart
+    const u16 *inverse, *scores;
+    const float* decays;
+    const float* state;       // [B, heads, KW, V], or null: zeros
+    float* state_after;       // the same, or null
+    u16* out;                 // [B, T, heads, V]
+    u16* corrections;         // Δ, the same, or null: nothing is kept for a backward pass
+    u16* states;              // Sᵀ before each chunk, [B, heads, chunks, V, KW], or null
+    u64 q_row, k_row, v_row;
+    u32 tokens, heads, key_heads, value_width;
+    float scale;
+};
+
+const u32 FORWARD_WALKERS = VB / 16, FORWARD_THREADS = 32 * (2 * FORWARD_WALKERS + 1);
+
+// One chunk in shared memory.
+struct ForwardStage {
+    static const u32 k = 0, q = k + tile_bytes(C, KW), scores = q + tile_bytes(C, KW), inverse = scores + tile_bytes(C, C),
+                     v = inverse + (DELTA ? tile_bytes(C, C) : 0), decays = v + tile_bytes(C, VB), end = decays + 2 * C * 4;
+};
+// What a walker hands over of one chunk: Sᵀ and Δᵀ as operands.
+struct Handover {
+    static const u32 state = 0, delta = KW / 16 * 512, end = delta + C / 16 * 512;
+};
+struct ForwardShared {
+    static const u32 stages = 0, handovers = stages + STAGES * ForwardStage::end, gates = handovers + FORWARD_WALKERS * 2 * Handover::end,
+                     end = gates + (2 * STAGES + 4 * FORWARD_WALKERS) * 8;
+};
+struct ForwardGates {
+    Gate full[STAGES], empty[STAGES];
+    Gate given[FORWARD_WALKERS][2], taken[FORWARD_WALKERS][2];
+};
+
+DEVICE void forward_copy(const ForwardArguments& args, u8* shared, ForwardGates* gates, u32 lane)
+{
+    u32 chunks = (args.tokens + C - 1) / C;
+    Sequence s = sequence_of(block_index_y(), args.heads, args.key_heads);
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
+        u32 stage = chunk % STAGES, round = chunk / STAGES;
+        if (round > 0) gate_wait(&gates->empty[stage], (round - 1) & 1);
+        u8* to = shared + ForwardShared::stages + stage * ForwardStage::end;
+        u32 there = smaller(C, args.tokens - chunk * C);
+        u64 row = (u64)s.batch * args.tokens + chunk * C, place = (u64)block_index_y() * chunks + chunk;
+        copy_tile<C, KW, 32>(to + ForwardStage::k, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, lane);
+        copy_tile<C, VB, 32>(to + ForwardStage::v, args.v + row * args.v_row + s.head * args.value_width + block_index() * VB, args.v_row, there, lane);
+        for (u32 piece = lane; piece < 2 * C / 4; piece += 32)
+            copy16(to + ForwardStage::decays + piece * 16, args.decays + place * 3 * C + piece * 4);
+        if (DELTA) copy_tile<C, C, 32, true>(to + ForwardStage::inverse, args.inverse + place * C * C, C, C, lane);
+        copy_tile<C, KW, 32>(to + ForwardStage::q, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, lane);
+        copy_tile<C, C, 32, true>(to + ForwardStage::scores, args.scores + place * C * C, C, C, lane);
+        copies_arrive(&gates->full[stage]);
+    }
+}
+
+DEVICE void forward_walk(const ForwardArguments& args, u8* shared, ForwardGates* gates, u32 walker, u32 lane)
+{
+    u32 chunks = (args.tokens + C - 1) / C, group = lane / 4, pair = lane % 4;
+    float s[KW / 8][4]; // Sᵀ: rows are 16 value columns
+    u64 corner = (u64)block_index_y() * KW * args.value_width + block_index() * VB + walker * 16 + group;
+    UNROLL for (u32 n = 0; n < KW / 8; n++) UNROLL for (u32 i = 0; i < 4; i++) {
+        u64 at = corner + (u64)(n * 8 + 2 * pair + i % 2) * args.value_width + i / 2 * 8;
+        s[n][i] = args.state != nullptr ? args.state[at] : 0.f;
+    }
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
+        u32 stage = chunk % STAGES;
+        u8* from = shared + ForwardShared::stages + stage * ForwardStage::end;
+        u8* handover = shared + ForwardShared::handovers + (walker * 2 + chunk % 2) * Handover::end + lane * 16;
+        const float* decays = (const float*)(from + ForwardStage::decays);
+        gate_wait(&gates->full[stage], chunk / STAGES & 1);
+        if (chunk >= 2) gate_wait(&gates->taken[walker][chunk % 2], (chunk / 2 - 1) & 1);
+        u32 operands[KW / 16][4]; // Sᵀ
+        UNROLL for (u32 step = 0; step < KW / 16; step++) {
+            u32(&a)[4] = operands[step];
+            as_operand(a, s[2 * step], s[2 * step + 1]);
+            *(uint4*)(handover + Handover::state + step * 512) = make_uint4(a[0], a[1], a[2], a[3]);
+        }
+        u32 delta[C / 16][4]; // Δᵀ as operands
+        if (DELTA) {
+            float e[C / 8][4]; // Sᵀ Kᵀ, then Eᵀ
+            set_zero(e);
+            products<false, ALL_PIECES, KW>(e, operands, from + ForwardStage::k, lane);
+            u32 errors[C / 16][4]; // Eᵀ
+            UNROLL for (u32 n = 0; n < C / 16; n++) {
+                u32 v[4];
+                load_a_transposed<VB>(v, from + ForwardStage::v, n * 16, walker * 16, lane);
+                UNROLL for (u32 half = 0; half < 2; half++) {
+                    float2 decay = *(const float2*)(decays + n * 16 + half * 8 + 2 * pair);
+                    float(&x)[4] = e[2 * n + half];
+                    x[0] = bf16_low(v[2 * half]) - decay.x * x[0];
+                    x[1] = bf16_high(v[2 * half]) - decay.y * x[1];
+                    x[2] = bf16_low(v[2 * half + 1]) - decay.x * x[2];
+                    x[3] = bf16_high(v[2 * half + 1]) - decay.y * x[3];
+                }
+                as_operand(errors[n], e[2 * n], e[2 * n + 1]);
+            }
+            set_zero(e); // Δᵀ from here
+            products<false, UPPER_PIECES, C>(e, errors, from + ForwardStage::inverse, lane);
+            UNROLL for (u32 n = 0; n < C / 16; n++) as_operand(delta[n], e[2 * n], e[2 * n + 1]);
+        } else {
+            UNROLL for (u32 n = 0; n < C / 16; n++) load_a_transposed<VB>(delta[n], from + ForwardStage::v, n * 16, walker * 16, lane);
+        }
+        UNROLL for (u32 n = 0; n < C / 16; n++)
+            *(uint4*)(handover + Handover::delta + n * 512) = make_uint4(delta[n][0], delta[n][1], delta[n][2], delta[n][3]);
+        warp_sync();
+        if (lane == 0) gate_arrive(&gates->given[walker][chunk % 2]);
+
+        float whole = decays[C - 1];
+        UNROLL for (u32 n = 0; n < KW / 8; n++) UNROLL for (u32 i = 0; i < 4; i++) s[n][i] *= whole;
+        UNROLL for (u32 step = 0; step < C / 16; step++) // e^{ℓ_C − ℓ} ⊙ Δᵀ
+            scale_columns(delta[step], delta[step], decays + C + step * 16, 1.f, pair);
+        products<true, ALL_PIECES, KW>(s, delta, from + ForwardStage::k, lane);
+        warp_sync();
+        if (lane == 0) gate_arrive(&gates->empty[stage]);
+    }
+    if (args.state_after != nullptr)
+        UNROLL for (u32 n = 0; n < KW / 8; n++) UNROLL for (u32 i = 0; i < 4; i++)
+            args.state_after[corner + (u64)(n * 8 + 2 * pair + i % 2) * args.value_width + i / 2 * 8] = s[n][i];
+}
+
+DEVICE void forward_output(const ForwardArguments& args, u8* shared, ForwardGates* gates, u32 walker, u32 lane)
+{
+    u32 chunks = (args.tokens + C - 1) / C, group = lane / 4, pair = lane % 4;
+    Sequence sequence = sequence_of(block_index_y(), args.heads, args.key_heads);
+    u64 row_elements = (u64)args.heads * args.value_width;
+    u32 column = block_index() * VB + walker * 16;
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
+        u32 stage = chunk % STAGES;
+        u8* from = shared + ForwardShared::stages + stage * ForwardStage::end;
+        u8* handover = shared + ForwardShared::handovers + (walker * 2 + chunk % 2) * Handover::end + lane * 16;
+        const float* decays = (const float*)(from + ForwardStage::decays);
+        u64 place = (u64)block_index_y() * chunks + chunk;
+        gate_wait(&gates->full[stage], chunk / STAGES & 1);
+        gate_wait(&gates->given[walker][chunk % 2], chunk / 2 & 1);
+        float o[C / 8][4];
+        set_zero(o);
+        u32 operands[KW / 16][4]; // Sᵀ
+        UNROLL for (u32 step = 0; step < KW / 16; step++) {
+            uint4 given = *(const uint4*)(handover + Handover::state + step * 512);
+            u32(&a)[4] = operands[step];
+            a[0] = given.x, a[1] = given.y, a[2] = given.z, a[3] = given.w;
+            if (args.states != nullptr) {
+                u16* to = args.states + (place * args.value_width + column + group) * KW + step * 16 + 2 * pair;
+                *(u32*)to = a[0];
+                *(u32*)(to + 8 * KW) = a[1];
+                *(u32*)(to + 8) = a[2];
+                *(u32*)(to + 8 * KW + 8) = a[3];
+            }
+        }
+        products<false, ALL_PIECES, KW>(o, operands, from + ForwardStage::q, lane);
+        UNROLL for (u32 n = 0; n < C / 8; n++) {
+            float2 decay = *(const float2*)(decays + n * 8 + 2 * pair);
+            o[n][0] *= args.scale * decay.x, o[n][2] *= args.scale * decay.x;
+            o[n][1] *= args.scale * decay.y, o[n][3] *= args.scale * decay.y;
+        }
+        u32 delta[C / 16][4];
+        UNROLL for (u32 n = 0; n < C / 16; n++) {
+            uint4 given = *(const uint4*)(handover + Handover::delta + n * 512);
+            delta[n][0] = given.x, delta[n][1] = given.y, delta[n][2] = given.z, delta[n][3] = given.w;
+        }
+        products<false, UPPER_PIECES, C>(o, delta, from + ForwardStage::scores, lane);
+        warp_sync();
+        if (lane == 0) {
+            gate_arrive(&gates->taken[walker][chunk % 2]);
+            gate_arrive(&gates->empty[stage]);
+        }
+        u64 first = ((u64)sequence.batch * args.tokens + chunk * C) * row_elements + (u64)sequence.head * args.value_width + column;
+        u32 there = smaller(C, args.tokens - chunk * C);
+        UNROLL for (u32 n = 0; n < C / 16; n++) {
+            u32 a[4];
+            as_operand(a, o[2 * n], o[2 * n + 1]);
+            u32 rest = there > n * 16 ? there - n * 16 : 0;
+            store_transposed(args.out + first + n * 16 * row_elements, row_elements, a, rest, lane);
+            if (DELTA && args.corrections != nullptr)
+                store_transposed(args.corrections + first + n * 16 * row_elements, row_elements, delta[n], rest, lane);
+        }
+    }
+}
+
+KERNEL(chunked_forward, ForwardArguments, FORWARD_THREADS)
+{
+    u8* shared = shared_memory();
+    ForwardGates* gates = (ForwardGates*)(shared + ForwardShared::gates);
+    u32 warp = thread_index() / 32, lane = thread_index() % 32;
+    if (thread_index() == 0) {
+        for (u32 i = 0; i < STAGES; i++) gate_init(&gates->full[i], 32), gate_init(&gates->empty[i], 2 * FORWARD_WALKERS);
+        for (u32 w = 0; w < FORWARD_WALKERS; w++)
+            for (u32 i = 0; i < 2; i++) gate_init(&gates->given[w][i], 1), gate_init(&gates->taken[w][i], 1);
+        gates_ready();
+    }
+    block_sync();
+    if (warp < FORWARD_WALKERS)
+        forward_walk(args, shared, gates, warp, lane);
+    else if (warp < 2 * FORWARD_WALKERS)
+        forward_output(args, shared, gates, warp - FORWARD_WALKERS, lane);
+    else
+        forward_copy(args, shared, gates, lane);
+}
+#endif // FORWARD
