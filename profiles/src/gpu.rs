@@ -209,20 +209,22 @@ impl Times for GpuProfiler {
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
         let context = self.check(&key.conditions)?;
         let (architecture, _) = alone(&key.part)?;
-        let copies = copies(&architecture, key.working_set_mib, context);
+        let copies_of_part = copies(&architecture, key.working_set_mib, context);
         let sampled = match key.part {
             Part::Mixer { d_model, mixer } => {
                 let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
-                self.slope(d_model, &layer, copies, context)?.0
+                self.slope(d_model, &layer, copies_of_part, context)?.0
             }
             Part::Ffn { d_model, width } => {
                 let layer = Layer { mixer: None, ffn: Some(width as usize) };
-                self.slope(d_model, &layer, copies, context)?.0
+                self.slope(d_model, &layer, copies_of_part, context)?.0
             }
             // What is left of a step when its layers are taken away: the start and the end of the launch too.
             Part::Head { d_model, vocab } => {
                 let layer = Layer { mixer: None, ffn: Some(d_model as usize) };
-                let copies = *COPIES.start() as usize;
+                // layers that no cache holds: of others the first ones would cost less than the next
+                let (filler, _) = alone(&Part::Ffn { d_model, width: d_model })?;
+                let copies = copies(&filler, key.working_set_mib, context);
                 let (slope, _) = self.slope(d_model, &layer, copies, context)?;
                 let whole = Stack {
                     d_model: d_model as usize,

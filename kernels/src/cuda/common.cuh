@@ -20,7 +20,7 @@ DEVICE bool is_of(uint4 words, u32 tag)
 
 const float LOG2_E = 1.4426950408889634f;
 DEVICE float exp_fast(float x) { return exp2_fast(x * LOG2_E); }
-DEVICE float sigmoid(float x) { return 1.f / (1.f + exp_fast(-x)); }
+DEVICE float sigmoid(float x) { return reciprocal_fast(1.f + exp_fast(-x)); }
 DEVICE float silu(float x) { return x * sigmoid(x); }
 DEVICE float softplus(float x) { return x > 20.f ? x : log1pf(expf(x)); }
 

@@ -279,6 +279,7 @@ DEVICE u64 cycles() { return 0; }
 DEVICE float as_float(u32 bits) { float f; memcpy(&f, &bits, 4); return f; }
 DEVICE u32 as_bits(float value) { u32 bits; memcpy(&bits, &value, 4); return bits; }
 DEVICE float exp2_fast(float x) { return std::exp2(x); }
+DEVICE float reciprocal_fast(float x) { return 1.f / x; }
 DEVICE u32 bf16_bits(float x)
 {
     u32 bits = as_bits(x);

@@ -45,6 +45,13 @@ DEVICE float exp2_fast(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+// 1 / x of the special-function unit: relative error 2^-23, 0 for infinity.
+DEVICE float reciprocal_fast(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 // Two floats to two bf16, round to nearest even; `low` goes to the low half.
 DEVICE u32 bf16_pair(float low, float high)
 {

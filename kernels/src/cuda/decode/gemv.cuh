@@ -126,14 +126,15 @@ struct Columns {
     const uint4* low;
 };
 
-// Two rows of W times x over chunks · 256 columns, summed over the warp.
+// Two rows of W times x over chunks · 256 columns: the lower half of the warp gets the sum of
+// the first row, the upper half that of the second.
 //
 // The tensor core is used sideways. Lane (g, t) holds 8 neighbouring columns of both
 // rows; block g of 32 columns of the first row is row g of A, of the second row g + 8;
 // the same columns of x are column g of B. The diagonals of the two halves of D are
 // then the sums wanted: one product per 256 weights, no conversion to fp32 at all.
 template <u32 CHUNKS> // 0: as many as `chunks` says
-DEVICE void two_rows(const u8* unit, const Columns& x, u32 chunks, u32 lane, float& first, float& second)
+DEVICE float two_rows(const u8* unit, const Columns& x, u32 chunks, u32 lane)
 {
     const uint4* row0 = (const uint4*)unit + lane;
     const uint4* row1 = row0 + (CHUNKS != 0 ? CHUNKS : chunks) * 32;
@@ -151,8 +152,13 @@ DEVICE void two_rows(const u8* unit, const Columns& x, u32 chunks, u32 lane, flo
     bool diagonal = t == g / 2;
     float s0 = odd ? d0[1] + d1[1] + d2[1] + d3[1] : d0[0] + d1[0] + d2[0] + d3[0];
     float s1 = odd ? d0[3] + d1[3] + d2[3] + d3[3] : d0[2] + d1[2] + d2[2] + d3[2];
-    first = diagonal ? s0 : 0.f, second = diagonal ? s1 : 0.f;
-    UNROLL for (u32 mask = 16; mask > 0; mask >>= 1) first += shuffle_xor(first, mask), second += shuffle_xor(second, mask);
+    // the halves of the warp exchange one of the two, then each sums its own
+    s0 = diagonal ? s0 : 0.f, s1 = diagonal ? s1 : 0.f;
+    bool upper = lane >= 16;
+    float sum = upper ? s1 : s0, other = shuffle_xor(upper ? s0 : s1, 16);
+    sum += other;
+    UNROLL for (u32 mask = 8; mask > 0; mask >>= 1) sum += shuffle_xor(sum, mask);
+    return sum;
 }
 
 // What is done with the sums of a pair of rows; `r` of the two is this thread's.
@@ -209,18 +215,19 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
     u64 best = 0;
     float* sums = units.count * 2 <= PARTIALS ? shared.partial : (float*)shared.scratch + padded; // [units][2]
     for (u32 i = first; i < units.count; i += WARPS) {
-        float value[2];
+        float value;
         const u8* unit = wait_slot(shared, sequence + i);
-        if (p.chunks == 8) two_rows<8>(unit, x, 8, lane, value[0], value[1]);
-        else if (p.chunks == 6) two_rows<6>(unit, x, 6, lane, value[0], value[1]);
-        else two_rows<0>(unit, x, p.chunks, lane, value[0], value[1]);
+        if (p.chunks == 8) value = two_rows<8>(unit, x, 8, lane);
+        else if (p.chunks == 6) value = two_rows<6>(unit, x, 6, lane);
+        else value = two_rows<0>(unit, x, p.chunks, lane);
         release_slot(shared, sequence + i, lane);
         if (pieces > 1) {
-            if (lane == 0) sums[i * 2] = value[0], sums[i * 2 + 1] = value[1];
+            if (lane % 16 == 0) sums[i * 2 + lane / 16] = value;
         } else if (p.output == SWIGLU) {
-            if (lane == 0) show((u32*)p.out + first_pair + i, tagged(silu(value[0] * r) * (value[1] * r), step.tag));
-        } else if (lane < 2) {
-            put_row(shared, p, step, first_pair + i, first_pair, lane, (lane == 0 ? value[0] : value[1]) * r, best);
+            float up = shuffle_xor(value, 16);
+            if (lane == 0) show((u32*)p.out + first_pair + i, tagged(silu(value * r) * (up * r), step.tag));
+        } else if (lane % 16 == 0) {
+            put_row(shared, p, step, first_pair + i, first_pair, lane / 16, value * r, best);
         }
     }
     if (pieces > 1) {

@@ -97,7 +97,7 @@ DEVICE void delta(Shared& shared, const Phase& p, const Step& step, const Units&
         read_past(k_past, p, k_at, step.position);
         read_past(v_past, p, v_at, step.position);
         float rate = 0.f, dt_bias = 0.f;
-        if (p.gated) rate = expf(load_constant((const float*)p.a_log + head)), dt_bias = load_constant((const float*)p.dt_bias + head);
+        if (p.gated) rate = exp_fast(load_constant((const float*)p.a_log + head)), dt_bias = load_constant((const float*)p.dt_bias + head);
         Lanes<N> q_now, k_now;
         Lanes<1> v_now, b_now, a_now;
         a_now.at[0] = 0.f;
@@ -111,7 +111,7 @@ DEVICE void delta(Shared& shared, const Phase& p, const Step& step, const Units&
             look_again(looks);
         }
         warp_sync();
-        float decay = p.gated ? expf(-rate * softplus(a_now.at[0] + dt_bias)) : 1.f;
+        float decay = p.gated ? exp_fast(-rate * softplus(a_now.at[0] + dt_bias)) : 1.f;
         Lanes<N> q = convolved(q_past, q_now), k = convolved(k_past, k_now);
         float v_lane = convolved(v_past, v_now).at[0], beta = p.largest_beta * sigmoid(b_now.at[0]);
         float squares[2] = {dot(q, q), dot(k, k)};
@@ -174,7 +174,7 @@ DEVICE void mamba2(Shared& shared, const Phase& p, const Step& step, const Units
         read_past(b_past, p, b_at, step.position);
         read_past(c_past, p, c_at, step.position);
         read_past(x_past, p, x_at, step.position);
-        float rate = expf(load_constant((const float*)p.a_log + head)), dt_bias = load_constant((const float*)p.dt_bias + head);
+        float rate = exp_fast(load_constant((const float*)p.a_log + head)), dt_bias = load_constant((const float*)p.dt_bias + head);
         float skip = load_constant((const float*)p.skip + head);
         Lanes<N> b_now, c_now;
         Lanes<1> x_now, z_now, dt_now;
@@ -188,7 +188,7 @@ DEVICE void mamba2(Shared& shared, const Phase& p, const Step& step, const Units
             look_again(looks);
         }
         warp_sync();
-        float dt = softplus(dt_now.at[0] + dt_bias), decay = expf(-rate * dt);
+        float dt = softplus(dt_now.at[0] + dt_bias), decay = exp_fast(-rate * dt);
         Lanes<N> b = convolved(b_past, b_now), c = convolved(c_past, c_now);
         float x_lane = convolved(x_past, x_now).at[0];
 

@@ -2,7 +2,7 @@
 
 DEVICE void consume(Shared& shared, const DecodeArgs& args, Control* control, Step& step, u32 thread)
 {
-    u32 sequence = 0;
+    u32 sequence = 0, reciprocal = 0xffffffffu / block_count();
     fetch_description(shared, args, 0, thread);
     fetch_description(shared, args, 1, thread);
     copies_wait<0>();
@@ -11,7 +11,7 @@ DEVICE void consume(Shared& shared, const DecodeArgs& args, Control* control, St
     own_embedding(shared, shared.phase[0], args, step.token, thread);
     for (u32 i = 0; i < args.phase_count; i++) {
         const Phase& p = shared.phase[i % DESCRIPTIONS];
-        Units units = my_units(p, step.position);
+        Units units = my_units(p, step.position, reciprocal);
         stamp(step, i, BEGINS, thread);
         if (p.kind == GEMV) {
             gemv(shared, p, args, control, step, units, sequence, i, thread);

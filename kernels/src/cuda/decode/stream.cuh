@@ -5,11 +5,21 @@ struct Units {
     u32 begin, count; // in units
 };
 
+// n / blocks, by way of the rounded-down 2^32 / blocks, which is up to 2 too small: a division
+// takes a hundred cycles, and every phase would wait for three.
+DEVICE u32 over_blocks(u32 n, u32 blocks, u32 reciprocal)
+{
+    u32 q = (u32)((u64)n * reciprocal >> 32), rest = n - q * blocks;
+    if (rest >= blocks) q++, rest -= blocks;
+    return rest >= blocks ? q + 1 : q;
+}
+
 // The share of this block in a phase's stream.
-DEVICE Units my_units(const Phase& p, u32 position)
+DEVICE Units my_units(const Phase& p, u32 position, u32 reciprocal)
 {
     Units units;
-    u32 blocks = block_count(), me = (block_index() + p.rotation) % blocks;
+    u32 blocks = block_count(), me = block_index() + p.rotation; // the rotation is below the number of blocks
+    if (me >= blocks) me -= blocks;
     if (p.kind == ATTEND) {
         if (me >= p.key_heads * p.tiles * p.splits) {
             units.first = 0, units.begin = 0, units.count = 0;
@@ -24,7 +34,7 @@ DEVICE Units my_units(const Phase& p, u32 position)
         units.first = (const u8*)p.stream + (u64)(key_head * p.cache_blocks + units.begin) * p.unit_bytes;
         return units;
     }
-    u32 begin = p.groups * me / blocks, end = p.groups * (me + 1) / blocks; // the host checks the range
+    u32 begin = over_blocks(p.groups * me, blocks, reciprocal), end = over_blocks(p.groups * (me + 1), blocks, reciprocal); // the host checks the range
     units.begin = begin * p.units_per_group;
     units.count = (end - begin) * p.units_per_group;
     units.first = (const u8*)p.stream + (u64)units.begin * p.unit_bytes;
@@ -80,7 +90,7 @@ static_assert(PHASE_WORDS <= 32, "one lane brings 16 bytes of a description");
 DEVICE void produce(Shared& shared, const DecodeArgs& args, u32 position, u32 lane)
 {
     const Phase* phases = (const Phase*)args.phases;
-    u32 number = 0;
+    u32 number = 0, reciprocal = 0xffffffffu / block_count();
     uint4 words = make_uint4(0, 0, 0, 0); // of the description of the next phase, asked for in time
     if (lane < PHASE_WORDS) words = load_constant((const uint4*)phases + lane);
     for (u32 i = 0; i < args.phase_count; i++) {
@@ -90,7 +100,7 @@ DEVICE void produce(Shared& shared, const DecodeArgs& args, u32 position, u32 la
         const Phase& p = shared.streamed;
         if (i + 1 < args.phase_count && lane < PHASE_WORDS) words = load_constant((const uint4*)(phases + i + 1) + lane);
         prefetch_vectors(p, position, lane);
-        Units units = my_units(p, position);
+        Units units = my_units(p, position, reciprocal);
         u32 bytes = p.unit_bytes;
         for (u32 u = 0; u < units.count; u++, number++) {
             u32 slot = number % SLOTS, round = number / SLOTS;
