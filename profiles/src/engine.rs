@@ -10,6 +10,7 @@ mod recurrent;
 pub(crate) mod scratch;
 pub(crate) mod sublayer;
 
+use kernels::cpu::matrix::{Rows, Storage};
 use kernels::cpu::{Matrix, Pool, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use search::Architecture;
@@ -31,7 +32,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub(crate) struct Head {
     /// `[vocab, d]`, or none when the logits' matrix serves.
-    embedding: Option<Vec<f32>>,
+    embedding: Option<Rows>,
     /// `[d]`
     norm: Vec<f32>,
     /// `[vocab, d]`
@@ -75,13 +76,19 @@ impl State {
 }
 
 impl Head {
-    pub(crate) fn new(weights: &Weights, d_model: usize, vocab: usize, tied: bool) -> Self {
+    pub(crate) fn new(
+        weights: &Weights,
+        d_model: usize,
+        vocab: usize,
+        tied: bool,
+        storage: Storage,
+    ) -> Self {
         let embedding = weights.get("embedding.weight");
         let logits = if tied { embedding } else { weights.get("head.weight") };
         Self {
-            embedding: (!tied).then(|| embedding.to_vec()),
+            embedding: (!tied).then(|| Rows::pack(embedding, d_model, storage)),
             norm: weights.get("final_norm.weight").to_vec(),
-            logits: Matrix::from_rows(logits, vocab, d_model),
+            logits: Matrix::pack(logits, vocab, d_model, storage),
         }
     }
 
@@ -103,7 +110,7 @@ impl Head {
         let d = self.d_model();
         for (token, x) in tokens.iter().zip(x.chunks_exact_mut(d)) {
             match &self.embedding {
-                Some(rows) => x.copy_from_slice(&rows[*token as usize * d..][..d]),
+                Some(rows) => rows.read(*token as usize, x),
                 None => self.logits.read_row(*token as usize, x),
             }
         }
@@ -133,17 +140,31 @@ impl Head {
 }
 
 impl Engine {
-    /// Builds the model on `threads` threads, the calling one included.
+    /// Builds the model on `threads` threads, the calling one included, with weights in f32.
+    ///
+    /// # Panics
+    /// As [`Engine::with_storage`].
+    pub fn new(architecture: &Architecture, weights: &Weights, threads: usize) -> Self {
+        Self::with_storage(architecture, weights, threads, Storage::F32)
+    }
+
+    /// Builds the model with the matrices of mixers, feed-forward networks, embedding and head in one storage: norms,
+    /// convolutions and the parameters of decays stay f32.
     ///
     /// # Panics
     /// When the weights are not those of the architecture; [`Weights`] checks files before that.
-    pub fn new(architecture: &Architecture, weights: &Weights, threads: usize) -> Self {
+    pub fn with_storage(
+        architecture: &Architecture,
+        weights: &Weights,
+        threads: usize,
+        storage: Storage,
+    ) -> Self {
         let d = architecture.d_model() as usize;
         let vocab = architecture.vocab() as usize;
         Self {
             pool: Pool::new(threads),
-            sublayers: sublayer::build(architecture, weights),
-            head: Head::new(weights, d, vocab, architecture.tied_embeddings()),
+            sublayers: sublayer::build(architecture, weights, storage),
+            head: Head::new(weights, d, vocab, architecture.tied_embeddings(), storage),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Timings of single parts and of whole models, under the conditions of the latency table.
 //!
 //! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
-//! step is timed over copies of the part, each with weights and state of its own, taken in turn: as many as take the
-//! place of the model that the part stands for.
+//! step is timed over copies of the part, each with weights and state of its own: as many as take the place of the
+//! model that the part stands for. What is timed is a pass over all of them, as a whole model is a pass over its parts;
+//! so neither the clock nor what surrounds a step is paid once for every part.
 
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, Pool};
 use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
@@ -113,11 +115,11 @@ impl Profiler {
     /// When the conditions cannot be met on this machine.
     pub fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
         let LatencyKey { part, working_set_mib, conditions } = key;
-        let Timed { tokens, context, batch, threads } = self.check(conditions)?;
+        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
         self.check_memory(&architecture)?;
         let pool = Pool::new(threads);
-        let mut copies = Copies::new(&architecture, is_head, batch, context, tokens);
+        let mut copies = Copies::new(&architecture, is_head, batch, context, tokens, storage);
         let copy_bytes = copies.add(&architecture, SEED);
         let working_set = match working_set_mib {
             0 => self.working_set_bytes,
@@ -128,7 +130,8 @@ impl Profiler {
         for seed in 1..wanted.min(COPIES_MAX) as u64 {
             copies.add(&architecture, SEED + seed);
         }
-        Ok(self.timed(|| copies.run_next(&pool)))
+        let steps = copies.all.len();
+        Ok(self.timed(steps, || copies.run_all(&pool)))
     }
 
     /// Times a whole model with random weights.
@@ -140,14 +143,15 @@ impl Profiler {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
-        let Timed { tokens, context, batch, threads } = self.check(conditions)?;
+        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         self.check_memory(architecture)?;
-        let engine = Engine::new(architecture, &Weights::random(architecture, SEED), threads);
+        let weights = Weights::random(architecture, SEED);
+        let engine = Engine::with_storage(architecture, &weights, threads, storage);
         let vocab = architecture.vocab();
         let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
         let mut state = engine.pretended(batch, context, SEED);
         let mut logits = vec![0.0; batch * vocab as usize];
-        Ok(self.timed(|| {
+        Ok(self.timed(1, || {
             state.rewind(context);
             engine
                 .last_logits(&mut state, &prompt, &mut logits)
@@ -172,22 +176,23 @@ impl Profiler {
                     return Err(ProfileError::Conditions(what));
                 }
                 let values = vec![1.0_f32; bytes as usize / 4];
-                Ok(self.timed(|| limits::read(&pool, &values)))
+                Ok(self.timed(1, || limits::read(&pool, &values)))
             }
             Limit::Product => {
                 let [rows, outputs, inputs] = Limit::PRODUCT.map(|n| n as usize);
                 let matrix = Matrix::from_rows(&vec![0.5; outputs * inputs], outputs, inputs);
                 let (x, mut y) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
-                Ok(self.timed(|| matrix.apply(&pool, &x, &mut y)))
+                Ok(self.timed(1, || matrix.apply(&pool, &x, &mut y)))
             }
         }
     }
 
-    fn timed(&self, work: impl FnMut()) -> Timing {
+    /// Times `work`, which is `steps` steps, for one step.
+    fn timed(&self, steps: usize, work: impl FnMut()) -> Timing {
         let measured = timing::measure(&self.plan, work);
         Timing {
-            median_us: measured.median_us,
-            spread_us: measured.spread_us,
+            median_us: measured.median_us / steps as f64,
+            spread_us: measured.spread_us / steps as f64,
             samples: measured.samples as u32,
             // Where the system does not tell the load there is no sign of any.
             other_load: measured.other_load.unwrap_or(0.0),
@@ -203,9 +208,6 @@ impl Profiler {
                 self.device, conditions.device
             ));
         }
-        if conditions.dtype != Dtype::F32 {
-            return refuse(format!("the CPU engine computes in fp32, not in {}", conditions.dtype));
-        }
         if conditions.batch == 0 {
             return refuse("batch must be at least 1, got 0".to_owned());
         }
@@ -219,7 +221,7 @@ impl Profiler {
         };
         let [tokens, context, batch, threads] =
             [tokens, context, conditions.batch, conditions.threads].map(|n| n as usize);
-        Ok(Timed { tokens, context, batch, threads })
+        Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype) })
     }
 
     fn check_memory(&self, architecture: &Architecture) -> Result<(), ProfileError> {
@@ -251,6 +253,16 @@ struct Timed {
     context: usize,
     batch: usize,
     threads: usize,
+    storage: Storage,
+}
+
+/// How the engine keeps weights of an element type.
+pub fn storage(dtype: Dtype) -> Storage {
+    match dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::Int8 => Storage::Int8,
+    }
 }
 
 /// Between the second-level cache and the last: where most models are that a cache holds.
@@ -289,14 +301,14 @@ enum Copy {
     Head(Head),
 }
 
-/// Copies of one part, used in turn.
+/// Copies of one part, run one after the other.
 struct Copies {
     all: Vec<Copy>,
-    next: usize,
     is_head: bool,
     batch: usize,
     context: usize,
     tokens: usize,
+    storage: Storage,
     /// What the part reads, `[B·T, d]`.
     input: Vec<f32>,
     x: Vec<f32>,
@@ -313,17 +325,18 @@ impl Copies {
         batch: usize,
         context: usize,
         tokens: usize,
+        storage: Storage,
     ) -> Self {
         let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
         let mut random = SplitMix(SEED);
         let input: Vec<f32> = (0..batch * tokens * d).map(|_| random.between(-1.0, 1.0)).collect();
         Self {
             all: Vec::new(),
-            next: 0,
             is_head,
             batch,
             context,
             tokens,
+            storage,
             x: input.clone(),
             input,
             last: vec![0.0; batch * d],
@@ -338,14 +351,14 @@ impl Copies {
         let weights = Weights::random(architecture, seed);
         let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
         if self.is_head {
-            let head = Head::new(&weights, d, vocab, true);
+            let head = Head::new(&weights, d, vocab, true, self.storage);
             let bytes = head.weight_bytes();
             self.all.push(Copy::Head(head));
             return bytes;
         }
         let mut random = SplitMix(seed);
         let mut bytes = 0;
-        for layer in sublayer::build(architecture, &weights) {
+        for layer in sublayer::build(architecture, &weights, self.storage) {
             let memories: Vec<Memory> =
                 (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
             bytes += layer.weight_bytes() + memories.iter().map(Memory::bytes).sum::<usize>();
@@ -354,23 +367,23 @@ impl Copies {
         bytes
     }
 
-    /// One step of the next copy.
-    fn run_next(&mut self, pool: &Pool) {
-        let copies = self.all.len();
-        match &mut self.all[self.next] {
-            Copy::Sublayer { layer, memories } => {
-                for memory in memories.iter_mut() {
-                    memory.rewind(self.context);
+    /// One step of every copy, each going on from what the one before left, as the parts of a model do.
+    fn run_all(&mut self, pool: &Pool) {
+        self.x.copy_from_slice(&self.input);
+        for copy in &mut self.all {
+            match copy {
+                Copy::Sublayer { layer, memories } => {
+                    for memory in memories.iter_mut() {
+                        memory.rewind(self.context);
+                    }
+                    let mut on = Run { pool, scratch: &mut self.scratch };
+                    layer.forward(&mut on, self.tokens, &mut self.x, memories);
                 }
-                self.x.copy_from_slice(&self.input);
-                let mut on = Run { pool, scratch: &mut self.scratch };
-                layer.forward(&mut on, self.tokens, &mut self.x, memories);
-            }
-            Copy::Head(head) => {
-                head.embed(&self.prompt, &mut self.x);
-                head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
+                Copy::Head(head) => {
+                    head.embed(&self.prompt, &mut self.x);
+                    head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
+                }
             }
         }
-        self.next = (self.next + 1) % copies;
     }
 }

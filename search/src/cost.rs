@@ -138,7 +138,8 @@ pub fn part_cache_bytes(part: &Part, positions: u32, dtype: Dtype) -> u64 {
         return 0;
     };
     let kept = window.map_or(positions, |window| window.min(positions));
-    (2 * u64::from(*kv_heads) * u64::from(*head_width) * dtype.bytes()).saturating_mul(kept.into())
+    (2 * u64::from(*kv_heads) * u64::from(*head_width) * dtype.cache_element_bytes())
+        .saturating_mul(kept.into())
 }
 
 /// Bytes of one sequence's keys and values after `positions` positions.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::{Architecture, Mixer};
 use crate::cost;
 
-/// The element type of weights and activations. States are fp32 whatever it is.
+/// The element type of weights. States and activations are fp32 whatever it is; caches too on a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Dtype {
     /// IEEE single precision.
@@ -20,13 +20,26 @@ pub enum Dtype {
     /// bfloat16.
     #[serde(rename = "bf16")]
     Bf16,
+    /// Weights as 8-bit integers with one factor for each output of a matrix.
+    #[serde(rename = "int8")]
+    Int8,
 }
 
 impl Dtype {
-    /// Bytes of an element.
+    /// Bytes of a weight; the factors of 8-bit rows, one for hundreds of weights, are not counted.
     pub fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Bytes of an element of an attention cache. The CPU engine keeps caches in fp32 with bf16 weights too: there this
+    /// is half of the truth.
+    pub fn cache_element_bytes(self) -> u64 {
+        match self {
+            Self::F32 | Self::Int8 => 4,
             Self::Bf16 => 2,
         }
     }
@@ -37,6 +50,7 @@ impl fmt::Display for Dtype {
         f.write_str(match self {
             Self::F32 => "fp32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -157,7 +171,7 @@ pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// Memory that a decode step of the whole model passes through, in MiB, rounded up to a power of two from 8 to 256; 0 in
+/// Memory that a decode step of the whole model passes through, in MiB, rounded up to a power of two from 1 to 256; 0 in
 /// prefill, where many positions use what was read once.
 ///
 /// A part is read from the cache that the rest of its model leaves it: the same part is several times slower in a model
@@ -172,7 +186,7 @@ pub fn working_set_mib(architecture: &Architecture, conditions: &Conditions) -> 
         .saturating_mul(u64::from(batch.saturating_sub(1)));
     let bytes = cost::decode_bytes(architecture, context, dtype).saturating_add(others);
     let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-    mib.clamp(8, 256).next_power_of_two()
+    mib.clamp(1, 256).next_power_of_two()
 }
 
 /// The rows of the table that an architecture's latency is the sum of, in order, repeats included.

@@ -20,6 +20,11 @@ fn to_bf16(x: f32) -> u32 {
     if x.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7fff + (bits >> 16 & 1)) >> 16 }
 }
 
+#[inline(always)]
+fn bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 impl Simd for Portable {
     const LEVEL: super::Level = super::Level::Portable;
     const LANES: usize = LANES;
@@ -51,6 +56,17 @@ impl Simd for Portable {
             // SAFETY: the caller promises n writable values.
             unsafe { *p.add(i) = x }
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V) {
+        // SAFETY: the caller promises 2 · LANES readable values.
+        let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        (pairs.map(|[first, _]| bf16(first)), pairs.map(|[_, second]| bf16(second)))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::V {
+        // SAFETY: the caller promises LANES readable values.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {

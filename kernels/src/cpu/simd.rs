@@ -36,6 +36,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `n` values are writable at `p`.
     unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V);
+    /// Reads `LANES` pairs of bfloat16: the first of each pair, and the second.
+    ///
+    /// # Safety
+    /// `2 · LANES` values are readable at `p`.
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V);
+    /// Reads `LANES` integers.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at `p`.
+    unsafe fn load_i8(self, p: *const i8) -> Self::V;
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a − b

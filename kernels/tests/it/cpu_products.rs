@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::cpu::gemm::{Gemm, View};
+use kernels::cpu::matrix::{Rows, Storage};
 use kernels::cpu::{Kernel, Level, Matrix, Pool, Simd, run_at};
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
@@ -81,7 +82,7 @@ fn a_matrix_applies_to_one_token_and_to_many_on_any_threads() {
             let mut row = poisoned(inputs);
             matrix.read_row(outputs - 1, &mut row);
             assert_eq!(row, rows[(outputs - 1) * inputs..], "rows can be read back");
-            for tokens in [1, 2, 13, 100] {
+            for tokens in [1, 2, 3, 4, 5, 13, 100] {
                 let x = f32s(&random.signed(tokens * inputs));
                 let expected = product(
                     |t, i| f64::from(x[t * inputs + i]),
@@ -96,6 +97,68 @@ fn a_matrix_applies_to_one_token_and_to_many_on_any_threads() {
                     matrix.apply_at(level, &pool, &x, &mut y, true);
                     let twice: Vec<f64> = expected.iter().map(|x| 2.0 * x).collect();
                     assert_close(&y, &twice, 1e-6, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_of_lower_precision_are_close_and_are_multiplied_as_they_are() {
+    let mut random = Random::new(5);
+    // Of the largest weight of a row; bf16 keeps 8 bits, the integers reach 127.
+    for (storage, largest_error) in [(Storage::Bf16, 1.0 / 256.0), (Storage::Int8, 1.0 / 253.0)] {
+        for [outputs, inputs] in [[1, 1], [31, 7], [33, 63], [100, 130], [257, 33]] {
+            let rows = f32s(&random.signed(outputs * inputs));
+            let matrix = Matrix::pack(&rows, outputs, inputs, storage);
+            assert_eq!(matrix.storage(), storage);
+            let table = Rows::pack(&rows, inputs, storage);
+            let mut kept = poisoned(outputs * inputs);
+            let mut again = poisoned(inputs);
+            for (output, row) in kept.chunks_exact_mut(inputs).enumerate() {
+                matrix.read_row(output, row);
+                table.read(output, &mut again);
+                assert_eq!(row, again, "both keep the same");
+                let given = &rows[output * inputs..][..inputs];
+                let largest = given.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+                for (kept, given) in row.iter().zip(given) {
+                    assert!((kept - given).abs() <= largest_error * largest, "{kept} for {given}");
+                }
+            }
+            for threads in [1, 2] {
+                let pool = Pool::new(threads);
+                for tokens in [1, 2, 3, 4, 5, 13, 100] {
+                    let x = f32s(&random.signed(tokens * inputs));
+                    let weighted = |x: &[f32]| {
+                        product(
+                            |t, i| f64::from(x[t * inputs + i]),
+                            |i, o| f64::from(kept[o * inputs + i]),
+                            [tokens, outputs, inputs],
+                        )
+                    };
+                    let expected = weighted(&x);
+                    // Where the processor multiplies bfloat16, many tokens are rounded to it: 2⁻⁹ for each of x.
+                    let absolute: Vec<f32> = x.iter().map(|x| x.abs()).collect();
+                    let sizes = product(
+                        |t, i| f64::from(absolute[t * inputs + i]),
+                        |i, o| f64::from(kept[o * inputs + i]).abs(),
+                        [tokens, outputs, inputs],
+                    );
+                    for level in Level::available() {
+                        let mut y = poisoned(tokens * outputs);
+                        matrix.apply_at(level, &pool, &x, &mut y, false);
+                        matrix.apply_at(level, &pool, &x, &mut y, true);
+                        let rounding =
+                            if tokens > 4 && level == Level::Avx512 { 2e-3 } else { 3e-6 };
+                        for ((y, expected), size) in y.iter().zip(&expected).zip(&sizes) {
+                            let error = (f64::from(*y) - 2.0 * expected).abs();
+                            assert!(
+                                error <= 2.0 * (rounding * size + 1e-7),
+                                "{storage:?} {outputs}×{inputs}, {tokens}, {}: {y} for {expected}",
+                                level.name()
+                            );
+                        }
+                    }
                 }
             }
         }

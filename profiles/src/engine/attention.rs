@@ -2,6 +2,7 @@
 
 use kernels::attention::cpu::{Block, Decode};
 use kernels::cpu::gemm::View;
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::rope::cpu::Table;
@@ -79,6 +80,7 @@ impl Attention {
         prefix: &str,
         d: usize,
         shape: architecture::Attention,
+        storage: Storage,
     ) -> Self {
         let input = weights.rows(prefix, &["q.weight", "k.weight", "v.weight"]);
         let norm = |name: &str| weights.get(&format!("{prefix}{name}.weight")).to_vec();
@@ -89,9 +91,9 @@ impl Attention {
             kv_heads: shape.kv_heads as usize,
             head_width,
             window: shape.window.map(|w| w as usize),
-            input: Matrix::from_rows(&input, input.len() / d, d),
+            input: Matrix::pack(&input, input.len() / d, d, storage),
             qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
-            output: Matrix::from_rows(output, d, heads * head_width),
+            output: Matrix::pack(output, d, heads * head_width, storage),
         }
     }
 

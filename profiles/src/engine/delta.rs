@@ -1,6 +1,7 @@
 //! The delta family: DeltaNet, Gated DeltaNet, DeltaProduct.
 
 use kernels::cpu::gemm::View;
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::delta_rule::cpu::{Chunked, Step};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
@@ -44,7 +45,13 @@ struct Decay {
 }
 
 impl Delta {
-    pub(super) fn new(weights: &Weights, prefix: &str, d: usize, family: &DeltaFamily) -> Self {
+    pub(super) fn new(
+        weights: &Weights,
+        prefix: &str,
+        d: usize,
+        family: &DeltaFamily,
+        storage: Storage,
+    ) -> Self {
         let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
         let decay = family.decay.then(|| {
             inputs.push("a.weight");
@@ -68,15 +75,16 @@ impl Delta {
             key_width: family.key_width as usize,
             value_width: family.value_width as usize,
             largest_beta: if family.negative_eigenvalues { 2.0 } else { 1.0 },
-            input: Matrix::from_rows(&input, input.len() / d, d),
+            input: Matrix::pack(&input, input.len() / d, d, storage),
             convolution,
             decay,
             output_gate: family.output_gate,
             norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
-            output: Matrix::from_rows(
+            output: Matrix::pack(
                 weights.get(&format!("{prefix}o.weight")),
                 d,
                 family.value_rows() as usize,
+                storage,
             ),
         }
     }

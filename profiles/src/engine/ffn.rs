@@ -1,5 +1,6 @@
 //! The feed-forward network.
 
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::swiglu::cpu::SwiGlu;
 
@@ -19,12 +20,18 @@ pub(crate) struct Ffn {
 pub(super) const ROWS: usize = 16;
 
 impl Ffn {
-    pub(super) fn new(weights: &Weights, prefix: &str, d_model: usize, width: usize) -> Self {
+    pub(super) fn new(
+        weights: &Weights,
+        prefix: &str,
+        d_model: usize,
+        width: usize,
+        storage: Storage,
+    ) -> Self {
         let gate_up = weights.rows(prefix, &["gate.weight", "up.weight"]);
         let down = weights.get(&format!("{prefix}down.weight"));
         Self {
-            gate_up: Matrix::from_rows(&gate_up, 2 * width, d_model),
-            down: Matrix::from_rows(down, d_model, width),
+            gate_up: Matrix::pack(&gate_up, 2 * width, d_model, storage),
+            down: Matrix::pack(down, d_model, width, storage),
         }
     }
 

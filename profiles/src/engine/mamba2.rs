@@ -1,6 +1,7 @@
 //! Mamba2.
 
 use kernels::cpu::gemm::View;
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::linear_attention::cpu::{Chunked, Step};
 use kernels::norm::cpu::{Gate, RmsNorm};
@@ -43,6 +44,7 @@ impl Mamba2 {
         prefix: &str,
         d_model: usize,
         shape: architecture::Mamba2,
+        storage: Storage,
     ) -> Self {
         let tensor = |name: &str| weights.get(&format!("{prefix}{name}")).to_vec();
         let [heads, head_width, state_width] =
@@ -53,7 +55,7 @@ impl Mamba2 {
             heads,
             head_width,
             state_width,
-            input: Matrix::from_rows(&input, 2 * inner + 2 * state_width + heads, d_model),
+            input: Matrix::pack(&input, 2 * inner + 2 * state_width + heads, d_model, storage),
             convolution: Convolution {
                 weight: transpose_weight(&tensor("conv.weight")),
                 bias: Some(tensor("conv.bias")),
@@ -63,7 +65,7 @@ impl Mamba2 {
             dt_bias: tensor("dt_bias"),
             d: tensor("D"),
             norm: tensor("norm.weight"),
-            output: Matrix::from_rows(&tensor("out.weight"), d_model, inner),
+            output: Matrix::pack(&tensor("out.weight"), d_model, inner, storage),
         }
     }
 

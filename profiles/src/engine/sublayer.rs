@@ -1,5 +1,6 @@
 //! Half a layer: `x += f(norm(x))`, f a mixer or a feed-forward network.
 
+use kernels::cpu::matrix::Storage;
 use kernels::cpu::run;
 use kernels::norm::cpu::{Gate, RmsNorm};
 use search::Architecture;
@@ -70,7 +71,11 @@ impl Memory {
 }
 
 /// All sublayers of a model, in order.
-pub(crate) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Sublayer> {
+pub(crate) fn build(
+    architecture: &Architecture,
+    weights: &Weights,
+    storage: Storage,
+) -> Vec<Sublayer> {
     let d = architecture.d_model() as usize;
     let layers = architecture.layers().iter().enumerate();
     layers
@@ -79,14 +84,14 @@ pub(crate) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Subla
                 let prefix = format!("layers.{index}.mixer.");
                 let function = match mixer {
                     Mixer::Attention(shape) => {
-                        Function::Attention(Attention::new(weights, &prefix, d, shape))
+                        Function::Attention(Attention::new(weights, &prefix, d, shape, storage))
                     }
                     Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
                         let family = mixer.delta().expect("a member of the family");
-                        Function::Delta(Delta::new(weights, &prefix, d, &family))
+                        Function::Delta(Delta::new(weights, &prefix, d, &family, storage))
                     }
                     Mixer::Mamba2(shape) => {
-                        Function::Mamba2(Mamba2::new(weights, &prefix, d, shape))
+                        Function::Mamba2(Mamba2::new(weights, &prefix, d, shape, storage))
                     }
                 };
                 let norm = weights.get(&format!("layers.{index}.mixer_norm.weight")).to_vec();
@@ -95,7 +100,8 @@ pub(crate) fn build(architecture: &Architecture, weights: &Weights) -> Vec<Subla
             let ffn = layer.ffn_width.map(|width| {
                 let prefix = format!("layers.{index}.ffn.");
                 let norm = weights.get(&format!("layers.{index}.ffn_norm.weight")).to_vec();
-                let function = Function::Ffn(Ffn::new(weights, &prefix, d, width as usize));
+                let function =
+                    Function::Ffn(Ffn::new(weights, &prefix, d, width as usize, storage));
                 Sublayer { norm, function }
             });
             mixer.into_iter().chain(ffn)

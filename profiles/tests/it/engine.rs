@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use kernels::cpu::matrix::Storage;
 use profiles::{Engine, ProfileError, Weights};
 use safetensors::tensor::{Dtype, TensorView};
 use search::Architecture;
@@ -57,6 +58,41 @@ fn logits_are_those_of_the_definitions() {
             for engine in &engines {
                 let got = engine.logits(&mut engine.state(1), &tokens).unwrap();
                 assert_close(&got, &expected, &format!("{text}, {length} tokens"));
+            }
+        }
+    }
+}
+
+/// The largest difference of two sets of logits over the largest logit.
+fn difference(got: &[f32], expected: &[f64]) -> f64 {
+    let size = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+    let pairs = got.iter().zip(expected);
+    pairs
+        .map(|(a, b)| (f64::from(*a) - b).abs() / size)
+        .fold(0.0, |m: f64, e| if e.is_nan() { f64::INFINITY } else { m.max(e) })
+}
+
+#[test]
+fn logits_of_lower_precisions_differ_by_their_rounding() {
+    for (storage, bound) in [(Storage::Bf16, 0.02), (Storage::Int8, 0.03)] {
+        for text in STACKS {
+            let architecture = architecture(text);
+            let weights = Weights::random(&architecture, 6);
+            let engine = Engine::with_storage(&architecture, &weights, 2, storage);
+            let full = Engine::new(&architecture, &weights, 1);
+            assert!(engine.weight_bytes() < full.weight_bytes());
+            let tokens = tokens(63, architecture.vocab());
+            let expected = reference::logits(&architecture, &weights, &tokens);
+            let got = engine.logits(&mut engine.state(1), &tokens).unwrap();
+            let error = difference(&got, &expected);
+            assert!(error < bound && error > 1e-5, "{text}, {storage:?}: {error:.1e}");
+            // One token after the other: the same weights, other arithmetic.
+            let mut state = engine.state(1);
+            let vocab = architecture.vocab() as usize;
+            for (token, expected) in tokens.iter().zip(expected.chunks_exact(vocab)) {
+                let got = engine.decode(&mut state, &[*token]).unwrap();
+                let error = difference(&got, expected);
+                assert!(error < 2.0 * bound, "{text}, {storage:?}, decode: {error:.1e}");
             }
         }
     }

@@ -88,7 +88,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
         id: 12,
         part: parts[0],
         working_set_mib: 0,
-        conditions: Conditions { dtype: Dtype::Bf16, ..conditions },
+        conditions: Conditions { threads: 0, ..conditions },
     }));
 
     let output = program(&[], &input);

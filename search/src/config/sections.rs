@@ -107,7 +107,7 @@ pub enum Precision {
 pub struct LatencyConfig {
     /// Where: `cpu`, or `cuda:0`.
     pub device: String,
-    /// The element type of weights and activations.
+    /// The element type of weights: `fp32`, `bf16` or `int8`.
     pub dtype: crate::latency::Dtype,
     /// Positions in the cache when a decode step is timed.
     pub decode_context: u32,

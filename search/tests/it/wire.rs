@@ -23,7 +23,13 @@ fn conditions() -> impl Strategy<Value = Conditions> {
         any::<u32>().prop_map(|context| Phase::Decode { context }),
         any::<u32>().prop_map(|tokens| Phase::Prefill { tokens })
     ];
-    (".{0,20}", prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16)], any::<u32>(), any::<u32>(), phase)
+    (
+        ".{0,20}",
+        prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16), Just(Dtype::Int8)],
+        any::<u32>(),
+        any::<u32>(),
+        phase,
+    )
         .prop_map(|(device, dtype, batch, threads, phase)| Conditions {
             device,
             dtype,
