@@ -17,6 +17,10 @@ use crate::optimizer::AdamW;
 /// The key of [`Origin`] in a file's metadata.
 const ORIGIN: &str = "deltafront";
 
+/// There in the metadata if the logits are to be divided by the norms of the head's rows, as those of weights trained
+/// with normalisation are.
+const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
+
 /// The loss of every step, in the optimiser's file.
 const LOSSES: &str = "losses";
 
@@ -41,11 +45,17 @@ pub fn optimizer_path(weights: &Path) -> PathBuf {
 }
 
 /// Writes both files; a reader never sees half of one.
-pub(crate) fn save(path: &Path, origin: &Origin, optimizer: &AdamW, losses: &[f32]) -> Result<()> {
+pub(crate) fn save(
+    path: &Path,
+    origin: &Origin,
+    divided_logits: bool,
+    optimizer: &AdamW,
+    losses: &[f32],
+) -> Result<()> {
     let mut state = optimizer.moments();
     state.push((LOSSES.to_owned(), Tensor::from_slice(losses)));
-    write(&optimizer_path(path), origin, &state)?;
-    write(path, origin, &optimizer.weights())
+    write(&optimizer_path(path), origin, false, &state)?;
+    write(path, origin, divided_logits, &optimizer.weights())
 }
 
 /// Puts weights and state into `optimizer`, whose views the model computes with. Returns the step and the losses so far.
@@ -64,7 +74,12 @@ pub(crate) fn load(path: &Path, origin: &Origin, optimizer: &mut AdamW) -> Resul
     Ok((step, losses))
 }
 
-fn write(path: &Path, origin: &Origin, tensors: &[(String, Tensor)]) -> Result<()> {
+fn write(
+    path: &Path,
+    origin: &Origin,
+    divided_logits: bool,
+    tensors: &[(String, Tensor)],
+) -> Result<()> {
     let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
     let data: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
         .iter()
@@ -79,7 +94,10 @@ fn write(path: &Path, origin: &Origin, tensors: &[(String, Tensor)]) -> Result<(
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|problem| error(problem.to_string()))?;
     let origin = serde_json::to_string(origin).map_err(|problem| error(problem.to_string()))?;
-    let metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
+    let mut metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
+    if divided_logits {
+        metadata.insert(DIVIDED_LOGITS.to_owned(), "true".to_owned());
+    }
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|problem| error(problem.to_string()))?;
     files::write_atomically(path, &bytes)

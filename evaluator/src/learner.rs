@@ -48,6 +48,7 @@ impl Learner {
         });
         if config.weight_normalisation {
             model.normalise_weights();
+            model.divide_by_head_norms(true);
         }
         let optimizer = AdamW::new(&model, config)?;
         Ok(Self {

@@ -58,8 +58,10 @@ impl AdamW {
     /// # Errors
     /// When libtorch refuses, usually for want of memory.
     pub fn new(model: &Model, config: &TrainingConfig) -> Result<Self> {
+        // meta tokens are embeddings that no text names
+        let is_embedding = |role: Role| matches!(role, Role::Embedding | Role::MetaTokens);
         let decays =
-            |role: Role| role.is_matrix() && (config.decay_embeddings || role != Role::Embedding);
+            |role: Role| role.is_matrix() && (config.decay_embeddings || !is_embedding(role));
         let (decaying, others): (Vec<_>, Vec<_>) =
             model.variables().iter().partition(|v| decays(v.spec.role));
         let mut spans = Vec::new();

@@ -48,6 +48,7 @@ pub fn scaled(architecture: &Architecture, scale: f64) -> Result<Architecture> {
     let d_scaled = whole(d_model, scale)
         .ok_or_else(|| error(format!("d_model would be {}", f64::from(d_model) * scale)))?;
     Architecture::new(d_scaled, architecture.vocab(), architecture.tied_embeddings(), layers)
+        .and_then(|proxy| proxy.with_meta_tokens(architecture.meta_tokens()))
         .map_err(|problem| error(problem.to_string()))
 }
 

@@ -128,6 +128,7 @@ impl Task {
             architecture.tied_embeddings(),
             layers,
         )
+        .and_then(|model| model.with_meta_tokens(architecture.meta_tokens()))
         .map_err(|problem| Error::Task {
             name: self.config.name().to_owned(),
             problem: problem.to_string(),

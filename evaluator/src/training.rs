@@ -71,7 +71,9 @@ impl<'a> Training<'a> {
     /// # Errors
     /// When the files cannot be written; none is left half written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        checkpoint::save(path, &self.origin(), &self.learner.optimizer, &self.learner.losses)
+        let divided_logits = self.config.weight_normalisation;
+        let Learner { optimizer, losses, .. } = &self.learner;
+        checkpoint::save(path, &self.origin(), divided_logits, optimizer, losses)
     }
 
     /// One optimiser step. Returns its loss, nats per token.

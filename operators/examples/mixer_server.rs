@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let flops = 3.0
             * f64::from(batch)
-            * part_flops(&Part::Mixer { d_model: d, mixer: gene }, Phase::Prefill { tokens });
+            * part_flops(&Part::mixer(d, gene, 0), Phase::Prefill { tokens });
         let peak = precision::peak_flops(precision);
         let start = Instant::now();
         let y = precision::with(precision, || case.mixer.forward(&case.x, None));

@@ -31,6 +31,7 @@ fn genes(d: u32) -> Vec<Gene> {
             head_width: 64,
             window,
             qk_norm: false,
+            selective_rope: false,
         })
     };
     vec![
@@ -39,7 +40,7 @@ fn genes(d: u32) -> Vec<Gene> {
         attention(Some(64)),
         Gene::DeltaNet(DeltaNet::new(heads, 64, 64)),
         Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, 64, 128)),
-        Gene::Mamba2(Mamba2 { heads: 2 * heads, head_width: 64, state_width: 128 }),
+        Gene::Mamba2(Mamba2::new(2 * heads, 64, 128)),
     ]
 }
 

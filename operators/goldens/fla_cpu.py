@@ -41,7 +41,8 @@ def delta_product(q, k, v, g, beta, num_householder=1, **_):
 
 
 def log_linear(q, k, v, g, level_scales, scale=1.0, **_):
-    return naive_log_linear_attn(q, k, v, g, level_scales, scale), None
+    o = naive_log_linear_attn(*(x.float() for x in (q, k, v, g, level_scales)), scale)
+    return o.to(v.dtype), None
 
 
 def conv(x, weight, bias=None, activation=None, **_):
@@ -67,9 +68,9 @@ m_gdp.chunk_gated_delta_product = delta_product
 m_llm2.chunk_log_linear_attn, m_llm2.rmsnorm_fn = log_linear, gate_then_rms
 M.ShortConvolution.forward = lambda self, x, **_: conv(x, self.weight, self.bias, self.activation)
 M.RMSNorm.forward = M.FusedRMSNormGated.forward = rms
-for module in (m_llm2, activations):
-    for name in ("silu", "swish"):
-        module.ACT2FN[name] = F.silu
+m_llm2.ACT2FN = {"silu": F.silu, "swish": F.silu}
+for name in ("silu", "swish"):
+    activations.ACT2FN[name] = F.silu
 
 
 class LogLinearMamba2(m_llm2.LogLinearMamba2):

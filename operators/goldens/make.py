@@ -2,7 +2,8 @@
 
     python operators/goldens/make.py [name ...]
 
-needs torch 2.11, transformers 5.23, fla-core 0.6 and safetensors. Each case gives one file per length, holding the
+needs torch 2.11, transformers 5.23, fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
+the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
 (`state`, [B, H, K, V]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). Everything is float32. The test
 `operators/tests/it/goldens.rs` compares; the names are matched by `search::foreign`.
@@ -82,6 +83,14 @@ def fla(name, **options):
     return layer, lambda x: layer(x)[0]
 
 
+def paper(name, *a, **options):
+    """A layer of a paper's own repository."""
+    fla("DeltaNet", num_heads=2)  # for its modules
+    import papers
+    layer = getattr(papers, name)(*a, hidden_size=D, **options)
+    return layer, lambda x: layer(x)[0]
+
+
 CASES = {
     "llama_attention": lambda: attention(LlamaAttention),
     "qwen3_attention": lambda: attention(Qwen3Attention),
@@ -99,7 +108,26 @@ CASES = {
                                       use_forget_gate=False),
     "fla_gated_deltaproduct_3": lambda: fla("GatedDeltaProduct", num_heads=2, num_v_heads=4, head_dim=8, expand_v=1,
                                             num_householder=3, allow_neg_eigval=False),
+    "fla_log_linear_mamba2": lambda: fla("LogLinearMamba2", num_heads=4, head_dim=8, state_size=12, expand=2,
+                                         use_bias=False, use_conv_bias=True),
+    "paper_log_linear_mamba2": lambda: paper("log_linear_mamba2", num_heads=4, head_dim=8, state_size=12, expand=2),
+    "paper_log_linear_gated_deltanet": lambda: paper("log_linear_gated_deltanet", num_heads=2, head_dim=8, expand_v=1.5),
+    "paper_selective_rope_attention": lambda: paper("selective_rope", "Attention", num_heads=2, qk_norm=True),
+    "paper_selective_rope_window_9": lambda: paper("selective_rope", "Attention", num_heads=2, window_size=9),
+    "paper_selective_rope_gated_deltanet": lambda: paper("selective_rope", "GatedDeltaNet", num_heads=2, num_v_heads=4,
+                                                         head_dim=8, expand_v=1.5, allow_neg_eigval=True),
 }
+
+
+def in_bf16(name, layer, forward, x, dy):
+    """The same in bfloat16 throughout: output and gradients, as `b16.y`, `b16.dx`, `b16.g.NAME`, the measure of ours."""
+    layer.bfloat16()
+    layer.zero_grad()
+    x, dy = x.detach().bfloat16().requires_grad_(), dy.bfloat16()
+    y = forward(x)
+    (y * dy).sum().backward()
+    grads = {f"g.{n}": p.grad for n, p in layer.named_parameters() if p.requires_grad}
+    return {f"b16.{n}": t.detach().bfloat16().contiguous() for n, t in ({"y": y, "dx": x.grad} | grads).items()}
 
 
 def make(name, length):
@@ -107,8 +135,9 @@ def make(name, length):
     STATE.clear()
     layer, forward = CASES[name]()
     with torch.no_grad():
-        for n, p in layer.named_parameters():  # of a size at which nothing is negligible
-            p.copy_(torch.randn_like(p) * 0.3 + (1 if "norm" in n or n == "D" else 0) if p.dim() == 1 else torch.randn_like(p) * 0.3)
+        for n, p in layer.named_parameters():  # constants stay; the others of a size at which nothing is negligible
+            if p.requires_grad:
+                p.copy_(torch.randn_like(p) * 0.3 + (1 if "norm" in n or n in ("D", "L") else 0) if p.dim() == 1 else torch.randn_like(p) * 0.3)
     x, dy = (torch.randn(BATCH, length, D) for _ in range(2))
     x.requires_grad_()
     y = forward(x)
@@ -117,9 +146,12 @@ def make(name, length):
     if STATE:
         out["state"] = STATE[0]
     for n, p in layer.named_parameters():
+        if not p.requires_grad:  # constants that a library keeps among its parameters
+            continue
         out[f"w.{n}"], out[f"g.{n}"] = p, p.grad
     path = HERE / f"{name}_{length}.safetensors"
-    save_file({n: t.detach().float().contiguous() for n, t in out.items()}, path)
+    out = {n: t.detach().float().contiguous().clone() for n, t in out.items()}
+    save_file(out | in_bf16(name, layer, forward, x, dy), path)
     print(f"{path.name}: {path.stat().st_size} bytes, {', '.join(sorted(out))}")
 
 

@@ -3,6 +3,7 @@
 mod attention;
 mod delta;
 mod mamba2;
+mod phases;
 mod sliding_window;
 
 use std::collections::HashMap;
@@ -13,7 +14,10 @@ use search::architecture::{Attention, Layer, Mixer as Gene};
 use search::tensors::mixer_tensors;
 use tch::{Device, Kind, Tensor, nn};
 
+pub use phases::PhaseState;
+
 use crate::OperatorError;
+use crate::ops::log_linear::Levels;
 use crate::retrieval::Retrieval;
 use crate::weights::{Variable, Weights, all_taken, create};
 
@@ -51,15 +55,21 @@ pub struct Cache {
     pub v: Tensor,
     /// Number of positions seen, those forgotten included.
     pub position: i64,
+    /// Of attention with Selective RoPE.
+    pub phases: Option<PhaseState>,
 }
 
 /// The state of a linear mixer, in f32 or f64.
 #[derive(Debug)]
 pub struct Recurrent {
-    /// `[B, H, K, V]`
+    /// `[B, H, K, V]`; of a log-linear mixer one for each level, `[B, H, L, K, V]`
     pub memory: Tensor,
+    /// Number of positions seen.
+    pub position: i64,
     /// The last three inputs of the short convolution, oldest first: `[B, 3, C]`
     pub conv: Tensor,
+    /// Of a mixer with Selective RoPE.
+    pub phases: Option<PhaseState>,
 }
 
 impl MixerState {
@@ -85,16 +95,27 @@ impl MixerState {
 impl Cache {
     fn new(batch: i64, heads: i64, width: i64, options: (Kind, Device)) -> Self {
         let empty = || Tensor::zeros([batch, heads, 0, width], options);
-        Self { k: empty(), v: empty(), position: 0 }
+        Self { k: empty(), v: empty(), position: 0, phases: None }
     }
 }
 
 impl Recurrent {
-    fn new(memory: [i64; 4], channels: i64, options: (Kind, Device)) -> Self {
-        Self {
-            memory: Tensor::zeros(memory, options),
-            conv: Tensor::zeros([memory[0], 3, channels], options),
-        }
+    /// memory: B, H, K, V.
+    fn new(memory: [i64; 4], levels: Option<u32>, channels: i64, options: (Kind, Device)) -> Self {
+        let [b, h, k, v] = memory;
+        let memory = match levels {
+            Some(levels) => Tensor::zeros([b, h, levels.into(), k, v], options),
+            None => Tensor::zeros([b, h, k, v], options),
+        };
+        Self { memory, position: 0, conv: Tensor::zeros([b, 3, channels], options), phases: None }
+    }
+
+    /// Runs a log-linear rule on the memory, which moves on.
+    fn through(&mut self, run: impl FnOnce(&mut Levels) -> Tensor) -> Tensor {
+        let mut levels = Levels { memory: self.memory.shallow_clone(), position: self.position };
+        let o = run(&mut levels);
+        self.memory = levels.memory;
+        o
     }
 }
 
@@ -109,7 +130,7 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         }
         Gene::DeltaNet(_) | Gene::GatedDeltaNet(_) | Gene::DeltaProduct(_) => {
             let family = gene.delta().expect("a member of the family");
-            Box::new(delta::Delta::new(family, weights)?)
+            Box::new(delta::Delta::new(family, gene.phases(), weights)?)
         }
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
     })

@@ -15,10 +15,15 @@ use crate::precision::{self, Precision};
 use crate::retrieval::Retrieval;
 use crate::weights::{Variable, Weights, all_taken, create};
 
+/// By which a row of zeros is divided instead of its norm.
+const LEAST_NORM: f64 = 1e-30;
+
 /// A language model: tokens in, logits of the next token out.
 #[derive(Debug)]
 pub struct Model {
     embedding: Tensor,
+    /// The learnt vectors before every sequence, `[m, d]`.
+    meta: Option<Tensor>,
     blocks: Vec<Block>,
     final_norm: Tensor,
     head: Tensor,
@@ -59,6 +64,7 @@ impl Model {
         }
         let mut weights = Weights::root(&mut untaken);
         let embedding = weights.take("embedding.weight")?;
+        let meta = weights.take_if(architecture.meta_tokens() > 0, "meta.weight")?;
         let head = weights.take_if(!architecture.tied_embeddings(), "head.weight")?;
         let head = head.unwrap_or_else(|| embedding.shallow_clone());
         let final_norm = weights.take("final_norm.weight")?;
@@ -69,6 +75,7 @@ impl Model {
         all_taken(&untaken)?;
         Ok(Self {
             embedding,
+            meta,
             blocks,
             final_norm,
             head,
@@ -97,13 +104,19 @@ impl Model {
         self.logits(&x)
     }
 
-    /// The state before the first token, on the device and in the precision of the weights.
+    /// The state before the first token, on the device and in the precision of the weights: empty, or what the meta
+    /// tokens leave, with its gradient.
     pub fn state(&self, batch: i64) -> State {
-        State { layers: self.blocks.iter().map(|block| block.state(batch)).collect() }
+        let mut state =
+            State { layers: self.blocks.iter().map(|block| block.state(batch)).collect() };
+        if let Some(meta) = self.meta_of(batch) {
+            let _ = self.through(meta, Some(&mut state));
+        }
+        state
     }
 
     /// What each layer's memory gives back of what it stored in the first n positions of `tokens` `[B, T]` (int64), for
-    /// each n of `positions`; nothing for a layer without mixer.
+    /// each n of `positions`; nothing for a layer without mixer. Meta tokens are left out: they are no part of the text.
     pub fn retrieval(&self, tokens: &Tensor, positions: &[i64]) -> Vec<Option<Vec<Retrieval>>> {
         tch::no_grad(|| {
             let mut x = self.embed(tokens);
@@ -142,7 +155,7 @@ impl Model {
                     _ => continue,
                 };
                 let norm = tensor.square().sum_dim_intlist(dim, true, tensor.kind()).sqrt();
-                let _ = tensor.shallow_clone().g_div_(&norm.clamp_min(f64::MIN_POSITIVE.sqrt()));
+                let _ = tensor.shallow_clone().g_div_(&norm.clamp_min(LEAST_NORM));
             }
         });
     }
@@ -167,8 +180,28 @@ impl Model {
         if narrow { x.to_kind(Kind::BFloat16) } else { x }
     }
 
+    /// The meta tokens for each of `batch` sequences, `[B, m, d]`.
+    fn meta_of(&self, batch: i64) -> Option<Tensor> {
+        let meta = self.meta.as_ref()?;
+        Some(meta.unsqueeze(0).expand([batch, -1, -1], false))
+    }
+
+    /// The hidden states of `tokens` `[B, T]`: without a state they begin after the meta tokens.
     fn hidden(&self, tokens: &Tensor, state: Option<&mut State>) -> Tensor {
-        let mut x = self.embed(tokens);
+        let x = self.embed(tokens);
+        let (batch, positions, _) = x.size3().expect("x is [B, T, d]");
+        let meta = if state.is_none() { self.meta_of(batch) } else { None };
+        match meta {
+            Some(meta) => {
+                let meta_tokens = meta.size()[1];
+                self.through(Tensor::cat(&[meta, x], 1), None).narrow(1, meta_tokens, positions)
+            }
+            None => self.through(x, state),
+        }
+    }
+
+    /// x `[B, T, d]` through all blocks.
+    fn through(&self, mut x: Tensor, state: Option<&mut State>) -> Tensor {
         match state {
             Some(state) => {
                 for (block, state) in self.blocks.iter().zip(&mut state.layers) {
@@ -190,6 +223,6 @@ impl Model {
             return linear(&x, &self.head);
         }
         let norms = self.head.square().sum_dim_intlist(1, true, self.head.kind()).sqrt();
-        linear(&x, &(&self.head / norms))
+        linear(&x, &(&self.head / norms.clamp_min(LEAST_NORM)))
     }
 }

@@ -83,14 +83,17 @@ pub(crate) fn create(
     let count = spec.elements() as usize;
     let mut random = Random::new(seed, &spec.name);
     let values: Vec<f32> = match spec.role {
-        Role::Embedding | Role::Head | Role::Reader | Role::Writer => {
-            (0..count).map(|_| (MATRIX_STD * random.normal()) as f32).collect()
-        }
+        Role::Embedding
+        | Role::MetaTokens
+        | Role::Head
+        | Role::Reader
+        | Role::Writer
+        | Role::Inner => (0..count).map(|_| (MATRIX_STD * random.normal()) as f32).collect(),
         // torch's Conv1d: uniform within ±1/√fan_in, 4 taps
         Role::ConvWeight | Role::ConvBias => {
             (0..count).map(|_| random.uniform(-0.5, 0.5) as f32).collect()
         }
-        Role::NormWeight | Role::SkipD => vec![1.0; count],
+        Role::NormWeight | Role::SkipD | Role::LevelScale => vec![1.0; count],
         Role::ALog => {
             let lowest = if matches!(mixer, Some(Mixer::Mamba2(_))) { 1.0 } else { 0.0 };
             (0..count).map(|_| random.uniform(lowest, 16.0).max(A_FLOOR).ln() as f32).collect()

@@ -4,11 +4,15 @@
 
 mod attention;
 mod delta;
+mod fenwick;
 mod ffn;
 mod mamba2;
+mod phases;
 mod recurrent;
 pub(crate) mod scratch;
 pub(crate) mod sublayer;
+
+use std::borrow::Cow;
 
 use kernels::cpu::matrix::{Rows, Storage};
 use kernels::cpu::{Matrix, Pool, run};
@@ -26,6 +30,9 @@ pub struct Engine {
     pool: Pool,
     sublayers: Vec<Sublayer>,
     head: Head,
+    /// What a sequence begins with in every sublayer: nothing, or what the meta tokens leave.
+    initial: Vec<Memory>,
+    meta_tokens: usize,
 }
 
 /// Embedding, final norm and logits.
@@ -46,6 +53,8 @@ pub struct State {
     batch: usize,
     /// For every sublayer, for every sequence.
     memories: Vec<Vec<Memory>>,
+    /// Positions that every sequence had before its first token.
+    meta_tokens: usize,
     scratch: Scratch,
 }
 
@@ -70,7 +79,7 @@ impl State {
     pub(crate) fn rewind(&mut self, position: usize) {
         self.position = position;
         for memory in self.memories.iter_mut().flatten() {
-            memory.rewind(position);
+            memory.rewind(position + self.meta_tokens);
         }
     }
 }
@@ -84,11 +93,21 @@ impl Head {
         storage: Storage,
     ) -> Self {
         let embedding = weights.get("embedding.weight");
-        let logits = if tied { embedding } else { weights.get("head.weight") };
+        let head = if tied { embedding } else { weights.get("head.weight") };
+        let mut logits = Cow::Borrowed(head);
+        if weights.divided_logits {
+            for row in logits.to_mut().chunks_exact_mut(d_model) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+                for x in row {
+                    *x /= norm;
+                }
+            }
+        }
         Self {
-            embedding: (!tied).then(|| Rows::pack(embedding, d_model, storage)),
+            embedding: (!tied || weights.divided_logits)
+                .then(|| Rows::pack(embedding, d_model, storage)),
             norm: weights.get("final_norm.weight").to_vec(),
-            logits: Matrix::pack(logits, vocab, d_model, storage),
+            logits: Matrix::pack(&logits, vocab, d_model, storage),
         }
     }
 
@@ -161,21 +180,29 @@ impl Engine {
     ) -> Self {
         let d = architecture.d_model() as usize;
         let vocab = architecture.vocab() as usize;
-        Self {
+        let sublayers = sublayer::build(architecture, weights, storage);
+        let meta_tokens = architecture.meta_tokens() as usize;
+        let mut engine = Self {
             pool: Pool::new(threads),
-            sublayers: sublayer::build(architecture, weights, storage),
             head: Head::new(weights, d, vocab, architecture.tied_embeddings(), storage),
+            initial: sublayers.iter().map(Sublayer::memory).collect(),
+            sublayers,
+            meta_tokens,
+        };
+        if meta_tokens > 0 {
+            let mut state = engine.state(1);
+            let mut x = weights.get("meta.weight").to_vec();
+            engine.through(&mut state, meta_tokens, &mut x);
+            engine.initial = state.memories.into_iter().flatten().collect();
         }
+        engine
     }
 
     /// The state of `batch` sequences that have seen nothing.
     pub fn state(&self, batch: usize) -> State {
-        let memories = self
-            .sublayers
-            .iter()
-            .map(|layer| (0..batch).map(|_| layer.memory()).collect())
-            .collect();
-        State { position: 0, batch, memories, scratch: Scratch::default() }
+        let memories = self.initial.iter().map(|memory| vec![memory.clone(); batch]).collect();
+        let meta_tokens = self.meta_tokens;
+        State { position: 0, batch, memories, meta_tokens, scratch: Scratch::default() }
     }
 
     /// A state as if `position` positions had been seen, with random values: to time a step without a long prompt.
@@ -185,7 +212,7 @@ impl Engine {
         state.position = position;
         for (layer, memories) in self.sublayers.iter().zip(&mut state.memories) {
             for memory in memories {
-                *memory = layer.pretended(position, &mut random);
+                *memory = layer.pretended(position + self.meta_tokens, &mut random);
             }
         }
         state
@@ -265,11 +292,16 @@ impl Engine {
         let length = tokens.len() / batch;
         let mut x = state.scratch.take(tokens.len() * self.head.d_model());
         self.head.embed(tokens, &mut x);
-        let mut on = Run { pool: &self.pool, scratch: &mut state.scratch };
-        for (layer, memories) in self.sublayers.iter().zip(&mut state.memories) {
-            layer.forward(&mut on, length, &mut x, memories);
-        }
+        self.through(state, length, &mut x);
         state.position += length;
         Ok(x)
+    }
+
+    /// x `[B·T, d]` through all sublayers, T = `length`.
+    fn through(&self, state: &mut State, length: usize, x: &mut [f32]) {
+        let mut on = Run { pool: &self.pool, scratch: &mut state.scratch };
+        for (layer, memories) in self.sublayers.iter().zip(&mut state.memories) {
+            layer.forward(&mut on, length, x, memories);
+        }
     }
 }

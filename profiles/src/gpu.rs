@@ -211,7 +211,8 @@ impl Times for GpuProfiler {
         let (architecture, _) = alone(&key.part)?;
         let copies_of_part = copies(&architecture, key.working_set_mib, context);
         let sampled = match key.part {
-            Part::Mixer { d_model, mixer } => {
+            Part::Mixer { d_model, mixer, meta_tokens } => {
+                stack::refuse_meta_tokens(meta_tokens)?;
                 let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
                 self.slope(d_model, &layer, copies_of_part, context)?.0
             }

@@ -117,9 +117,14 @@ impl Profiler {
         let LatencyKey { part, working_set_mib, conditions } = key;
         let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
+        let meta_tokens = match part {
+            Part::Mixer { meta_tokens, .. } => *meta_tokens as usize,
+            Part::Ffn { .. } | Part::Head { .. } => 0,
+        };
         self.check_memory(&architecture)?;
         let pool = Pool::new(threads);
-        let mut copies = Copies::new(&architecture, is_head, batch, context, tokens, storage);
+        let mut copies =
+            Copies::new(&architecture, is_head, batch, context + meta_tokens, tokens, storage);
         let copy_bytes = copies.add(&architecture, SEED);
         let working_set = match working_set_mib {
             0 => self.working_set_bytes,
@@ -280,7 +285,7 @@ fn working_set_bytes(cpu: &Cpu) -> usize {
 /// The smallest architecture that holds the part, and whether the part is its head.
 pub(crate) fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
     let (d_model, vocab, layer, is_head) = match *part {
-        Part::Mixer { d_model, mixer } => {
+        Part::Mixer { d_model, mixer, .. } => {
             (d_model, 1, Layer { mixer: Some(mixer), ffn_width: None }, false)
         }
         Part::Ffn { d_model, width } => {

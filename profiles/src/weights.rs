@@ -9,10 +9,15 @@ use search::tensors::{Role, TensorSpec, tensors};
 
 use crate::error::ProfileError;
 
+/// In a checkpoint's metadata if its logits are divided by the norms of the head's rows.
+const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
+
 /// Every tensor of one architecture, row-major f32.
 #[derive(Debug, Clone)]
 pub struct Weights {
     tensors: HashMap<String, Vec<f32>>,
+    /// Whether logits are divided by the norms of the head's rows, as weights want that were trained with normalisation.
+    pub(crate) divided_logits: bool,
 }
 
 impl Weights {
@@ -27,7 +32,7 @@ impl Weights {
                 (spec.name, values)
             })
             .collect();
-        Self { tensors }
+        Self { tensors, divided_logits: false }
     }
 
     /// Reads an fp32 safetensors checkpoint that holds the tensors of `architecture`; others in it are ignored.
@@ -37,8 +42,16 @@ impl Weights {
     pub fn load(path: &Path, architecture: &Architecture) -> Result<Self, ProfileError> {
         let file = std::fs::read(path)
             .map_err(|source| ProfileError::Read { path: path.to_owned(), source })?;
-        let file = SafeTensors::deserialize(&file)
-            .map_err(|e| ProfileError::Format { path: path.to_owned(), what: e.to_string() })?;
+        let wrong = |e: safetensors::SafeTensorError| ProfileError::Format {
+            path: path.to_owned(),
+            what: e.to_string(),
+        };
+        let (_, metadata) = SafeTensors::read_metadata(&file).map_err(wrong)?;
+        let divided_logits = metadata
+            .metadata()
+            .as_ref()
+            .is_some_and(|metadata| metadata.contains_key(DIVIDED_LOGITS));
+        let file = SafeTensors::deserialize(&file).map_err(wrong)?;
         let tensors = tensors(architecture)
             .into_iter()
             .map(|spec| {
@@ -46,7 +59,7 @@ impl Weights {
                 Ok((spec.name, values))
             })
             .collect::<Result<_, ProfileError>>()?;
-        Ok(Self { tensors })
+        Ok(Self { tensors, divided_logits })
     }
 
     /// A tensor by name.
@@ -55,6 +68,11 @@ impl Weights {
     /// When the architecture that the weights were made for has no such tensor.
     pub fn get(&self, name: &str) -> &[f32] {
         self.tensors.get(name).unwrap_or_else(|| panic!("weights: there is no tensor {name}"))
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// Several tensors one below the other.
@@ -83,11 +101,14 @@ fn read(file: &SafeTensors<'_>, spec: &TensorSpec) -> Result<Vec<f32>, ProfileEr
 /// [0.001, 0.1]), drawn from a uniform distribution of the same variance.
 fn initial(role: Role, random: &mut SplitMix) -> f32 {
     match role {
-        Role::Embedding | Role::Head | Role::Reader | Role::Writer => {
-            random.between(-0.02 * 3.0_f32.sqrt(), 0.02 * 3.0_f32.sqrt())
-        }
+        Role::Embedding
+        | Role::MetaTokens
+        | Role::Head
+        | Role::Reader
+        | Role::Writer
+        | Role::Inner => random.between(-0.02 * 3.0_f32.sqrt(), 0.02 * 3.0_f32.sqrt()),
         Role::ConvWeight | Role::ConvBias => random.between(-0.5, 0.5),
-        Role::NormWeight | Role::SkipD => 1.0,
+        Role::NormWeight | Role::SkipD | Role::LevelScale => 1.0,
         Role::ALog => random.between(1.0, 16.0).ln(),
         Role::DtBias => {
             let dt = random.between(0.001_f32.ln(), 0.1_f32.ln()).exp();

@@ -9,6 +9,7 @@
 //! ```
 
 mod mixer;
+mod phases;
 mod text;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use mixer::{
     Attention, DeltaFamily, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Mamba2, Mixer,
     MixerKind,
 };
+pub use phases::Phases;
 
 /// Why a description is not an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,7 @@ pub struct Architecture {
     d_model: u32,
     vocab: u32,
     tied_embeddings: bool,
+    meta_tokens: u32,
     layers: Vec<Layer>,
 }
 
@@ -79,6 +82,9 @@ pub struct Unchecked {
     pub vocab: u32,
     /// Whether the head shares the embedding's matrix.
     pub tied_embeddings: bool,
+    /// Learnt vectors before every sequence.
+    #[serde(default, skip_serializing_if = "crate::latency::is_zero")]
+    pub meta_tokens: u32,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
 }
@@ -86,7 +92,7 @@ pub struct Unchecked {
 impl TryFrom<Unchecked> for Architecture {
     type Error = ArchitectureError;
     fn try_from(u: Unchecked) -> Result<Self, Self::Error> {
-        Self::new(u.d_model, u.vocab, u.tied_embeddings, u.layers)
+        Self::new(u.d_model, u.vocab, u.tied_embeddings, u.layers)?.with_meta_tokens(u.meta_tokens)
     }
 }
 
@@ -96,6 +102,7 @@ impl From<Architecture> for Unchecked {
             d_model: a.d_model,
             vocab: a.vocab,
             tied_embeddings: a.tied_embeddings,
+            meta_tokens: a.meta_tokens,
             layers: a.layers,
         }
     }
@@ -160,7 +167,21 @@ impl Architecture {
                 what,
             })?;
         }
-        Ok(Self { d_model, vocab, tied_embeddings, layers })
+        Ok(Self { d_model, vocab, tied_embeddings, meta_tokens: 0, layers })
+    }
+
+    /// The same with `meta_tokens` learnt vectors before every sequence, which give its mixers a learnt initial state or
+    /// cache (arXiv 2511.18890).
+    ///
+    /// # Errors
+    /// When there are more than 2²⁰.
+    pub fn with_meta_tokens(self, meta_tokens: u32) -> Result<Self, ArchitectureError> {
+        if meta_tokens > MAX_WIDTH {
+            return Err(ArchitectureError::Model(format!(
+                "meta tokens must be 0 to {MAX_WIDTH}, got {meta_tokens}"
+            )));
+        }
+        Ok(Self { meta_tokens, ..self })
     }
 
     /// Width of the residual stream.
@@ -176,6 +197,11 @@ impl Architecture {
     /// Whether the head shares the embedding's matrix.
     pub fn tied_embeddings(&self) -> bool {
         self.tied_embeddings
+    }
+
+    /// Learnt vectors before every sequence.
+    pub fn meta_tokens(&self) -> u32 {
+        self.meta_tokens
     }
 
     /// The layers, first to last.

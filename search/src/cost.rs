@@ -3,14 +3,21 @@
 //! Convention of the counts: a multiplication and an addition are one operation each, so a matrix of `out × in` costs
 //! 2·out·in on one token. Counted are projections, convolutions, the recurrence in its one-token form, and attention's
 //! scores and weighted sums. Left out, as everywhere, is what is linear in a vector: norms, activations, gates, softmax,
-//! rotary positions, scalings by a constant, residual additions, and the look-up of an embedding.
+//! rotary positions, scalings by a constant, residual additions, the look-up of an embedding, and the additions by which
+//! the states of a log-linear mixer move from level to level (one state a token on average).
+//!
+//! A log-linear mixer has the more states the longer its past is. Of a decode after `context` positions the fullest
+//! position up to there counts, at which all the levels it can reach are in use; of a prefill every position as it is.
+//!
+//! Meta tokens are positions that a sequence begins with: they are attended to and kept, but computed once for a model,
+//! not for a sequence.
 //!
 //! The chunked form that trains and prefills does more operations than the recurrence, in faster ones; these counts do
 //! not depend on a chunk size. Operations are `f64`, because a long prompt of a large model passes `u64`.
 
 use std::collections::BTreeMap;
 
-use crate::architecture::{Architecture, Attention, Mamba2, Mixer};
+use crate::architecture::{Architecture, Attention, Mamba2, Mixer, Phases};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
 use crate::tensors::{CONV_WIDTH, ffn_parameters, mixer_parameters, parameters};
 
@@ -24,8 +31,10 @@ pub fn part_flops(part: &Part, phase: Phase) -> f64 {
         Phase::Prefill { tokens } => f64::from(tokens),
     };
     match *part {
-        Part::Mixer { d_model, mixer } => {
-            tokens * token_flops(d_model.into(), &mixer) + attended_flops(&mixer, phase)
+        Part::Mixer { d_model, mixer, meta_tokens } => {
+            tokens * token_flops(d_model.into(), &mixer)
+                + attended_flops(&mixer, phase, meta_tokens)
+                + level_flops(&mixer, phase, meta_tokens)
         }
         // gate, up and down: 3·f·d weights
         Part::Ffn { d_model, width } => tokens * 6.0 * f64::from(width) * f64::from(d_model),
@@ -47,10 +56,56 @@ pub fn flops_per_token(architecture: &Architecture, phase: Phase) -> f64 {
     }
 }
 
-/// Operations of a mixer on one token, but those that grow with the number of positions attended to.
+/// Levels in use at the fullest of the positions 0 to `position`.
+pub fn live_levels(position: u32, levels: u32) -> u32 {
+    // the level of a past position is the number of bits in which it differs; the fullest position has only ones
+    let fullest = (u64::from(position) + 1).ilog2();
+    (fullest + 1).min(levels)
+}
+
+/// Levels in use beside that of the position itself, summed over the positions below `tokens`.
+fn past_levels(tokens: u32, levels: u32) -> f64 {
+    let (t, last) = (u64::from(tokens), levels - 1);
+    // bit i is set in whole halves of periods of 2^(i+1), and in what is left of the last one
+    let set = |i: u32| (t >> (i + 1) << i) + (t % (1 << (i + 1))).saturating_sub(1 << i);
+    // the last level holds everything from bit last − 1 on
+    let below: u64 = (0..last - 1).map(set).sum();
+    (below + t.saturating_sub(1 << (last - 1))) as f64
+}
+
+/// Operations of the states beyond the first of a log-linear mixer: each decays, is erased from and read.
+fn level_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
+    let Some(levels) = mixer.levels() else { return 0.0 };
+    let states = match phase {
+        Phase::Decode { context } => {
+            f64::from(live_levels(context.saturating_add(meta_tokens), levels) - 1)
+        }
+        Phase::Prefill { tokens } => {
+            past_levels(tokens.saturating_add(meta_tokens), levels)
+                - past_levels(meta_tokens, levels)
+        }
+    };
+    let (heads, k, v, erased) = if let Mixer::Mamba2(m) = *mixer {
+        (m.heads, m.state_width, m.head_width, false)
+    } else {
+        let family = mixer.delta().expect("the other log-linear mixer is of the family");
+        (family.value_heads, family.key_width, family.value_width, true)
+    };
+    let (k, v) = (f64::from(k), f64::from(v));
+    // e^g S: K·V; Sᵀk and S −= β k (Sᵀk)ᵀ: 2·K·V each, β ·: V; the read: 2·K·V; λ · and its sum: 2·V
+    let erasing = if erased { 4.0 * k * v + v } else { 0.0 };
+    states * f64::from(heads) * (3.0 * k * v + erasing + 2.0 * v)
+}
+
+/// Operations of a mixer on one token, but those that grow with the number of positions before it.
 fn token_flops(d: f64, mixer: &Mixer) -> f64 {
     let conv = 2.0 * CONV_WIDTH as f64; // per channel
-    match *mixer {
+    // the angles of Selective RoPE; their sums and the turning are left out as rotary positions are
+    let phases = mixer.phases().map_or(0.0, |phases| {
+        let (rank, angles) = (Phases::RANK as f64, phases.channels() as f64);
+        2.0 * rank * (d + angles) + conv * angles
+    });
+    let rest = match *mixer {
         // q, o: h·k·d weights each; k, v: h_kv·k·d
         Mixer::Attention(Attention { heads, kv_heads, head_width, .. }) => {
             4.0 * d * f64::from(head_width) * (f64::from(heads) + f64::from(kv_heads))
@@ -63,20 +118,22 @@ fn token_flops(d: f64, mixer: &Mixer) -> f64 {
             // q, k, v; b: n·H; o: H·V; and where they are there, g: H·V; a: H
             let gate = if family.output_gate { outputs } else { 0.0 };
             let decay = if family.decay { h } else { 0.0 };
-            let projections = 2.0 * d * (channels + n * h + outputs + gate + decay);
+            let levels = family.level_rows() as f64;
+            let projections = 2.0 * d * (channels + n * h + outputs + gate + decay + levels);
             let convolutions = if family.short_conv { conv * channels } else { 0.0 };
             // e^g S: K·V; each step; the read: 2·K·V
             projections + convolutions + decay * k * v + h * (n * delta_step(k, v) + 2.0 * k * v)
         }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
+        Mixer::Mamba2(m @ Mamba2 { heads, head_width, state_width, .. }) => {
             let (h, p, n) = (f64::from(heads), f64::from(head_width), f64::from(state_width));
-            // in: (2·h·P + 2·N + h)·d; out: h·P·d
-            let projections = 2.0 * d * (3.0 * h * p + 2.0 * n + h);
+            // in: (2·h·P + 2·N + h)·d, and h·l·d for λ; out: h·P·d
+            let projections = 2.0 * d * (3.0 * h * p + 2.0 * n + h + m.level_rows() as f64);
             let conv = (conv + 1.0) * (h * p + 2.0 * n); // with a bias
             // dt·x: P; e^{dt·A} S: P·N; S += (dt·x) Bᵀ and S·C: 2·P·N each; + D·x: 2·P
             projections + conv + h * (5.0 * p * n + 3.0 * p)
         }
-    }
+    };
+    phases + rest
 }
 
 /// One delta step: Sᵀk and S += k uᵀ: 2·K·V each; u = β (v − Sᵀk): 2·V.
@@ -85,58 +142,73 @@ fn delta_step(k: f64, v: f64) -> f64 {
 }
 
 /// Scores and weighted sums of attention: 2·k each for every query head and position attended to.
-fn attended_flops(mixer: &Mixer, phase: Phase) -> f64 {
+fn attended_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
     let Mixer::Attention(Attention { heads, head_width, window, .. }) = *mixer else {
         return 0.0;
     };
     let window = window.map_or(f64::INFINITY, f64::from);
     let attended = match phase {
         // the token itself included
-        Phase::Decode { context } => (f64::from(context) + 1.0).min(window),
-        // Σ_{t=1..T} min(t, w)
+        Phase::Decode { context } => {
+            (f64::from(context) + f64::from(meta_tokens) + 1.0).min(window)
+        }
+        // Σ_{t=m+1..m+T} min(t, w)
         Phase::Prefill { tokens } => {
-            let t = f64::from(tokens);
-            let rising = t.min(window);
-            rising * (rising + 1.0) / 2.0 + (t - rising) * rising
+            let upto = |t: f64| {
+                let rising = t.min(window);
+                rising * (rising + 1.0) / 2.0 + (t - rising) * rising
+            };
+            let meta_tokens = f64::from(meta_tokens);
+            upto(f64::from(tokens) + meta_tokens) - upto(meta_tokens)
         }
     };
     4.0 * f64::from(heads) * f64::from(head_width) * attended
 }
 
-/// Bytes of one sequence's recurrent state in a part: the state itself and the last three inputs of each convolution.
-pub fn part_state_bytes(part: &Part) -> u64 {
-    let Part::Mixer { mixer, .. } = part else {
+/// Bytes of one sequence's recurrent state in a part while it reads its first `positions` positions: the state itself, or
+/// as many as a log-linear mixer has levels in use, and the last three inputs of each convolution.
+pub fn part_state_bytes(part: &Part, positions: u32) -> u64 {
+    let Part::Mixer { mixer, meta_tokens, .. } = part else {
         return 0;
     };
+    let positions = positions.saturating_add(*meta_tokens);
     let conv = CONV_WIDTH - 1;
+    let states =
+        mixer.levels().map_or(1, |levels| live_levels(positions.saturating_sub(1), levels).into());
     let elements = match *mixer {
         Mixer::Attention(_) => 0,
         Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
             let family = mixer.delta().expect("a member of the family");
             let convolutions = if family.short_conv { conv * family.channels() } else { 0 };
-            u64::from(family.key_width) * family.value_rows() + convolutions
+            (u64::from(family.key_width) * family.value_rows()).saturating_mul(states)
+                + convolutions
         }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
+        Mixer::Mamba2(Mamba2 { heads, head_width, state_width, .. }) => {
             let (inner, n) = (u64::from(heads) * u64::from(head_width), u64::from(state_width));
-            inner * n + conv * (inner + 2 * n)
+            (inner * n).saturating_mul(states) + conv * (inner + 2 * n)
         }
     };
-    elements.saturating_mul(STATE_ELEMENT_BYTES)
+    // the last three inputs of their convolution, and their sums
+    let phases = mixer.phases().map_or(0, |phases| (conv + 1) * phases.channels());
+    elements.saturating_add(phases).saturating_mul(STATE_ELEMENT_BYTES)
 }
 
-/// Bytes of one sequence's recurrent states.
-pub fn state_bytes(architecture: &Architecture) -> u64 {
-    parts(architecture).map(|part| part_state_bytes(&part)).fold(0, u64::saturating_add)
+/// Bytes of one sequence's recurrent states while it reads its first `positions` positions.
+pub fn state_bytes(architecture: &Architecture, positions: u32) -> u64 {
+    parts(architecture).map(|part| part_state_bytes(&part, positions)).fold(0, u64::saturating_add)
 }
 
 /// Bytes of one sequence's keys and values in a part after `positions` positions; a window keeps its own length only.
 pub fn part_cache_bytes(part: &Part, positions: u32, dtype: Dtype) -> u64 {
     let Part::Mixer {
-        mixer: Mixer::Attention(Attention { kv_heads, head_width, window, .. }), ..
+        mixer: Mixer::Attention(Attention { kv_heads, head_width, window, .. }),
+        meta_tokens,
+        ..
     } = part
     else {
         return 0;
     };
+    let positions = positions.saturating_add(*meta_tokens);
     let kept = window.map_or(positions, |window| window.min(positions));
     (2 * u64::from(*kv_heads) * u64::from(*head_width) * dtype.cache_element_bytes())
         .saturating_mul(kept.into())
@@ -152,7 +224,7 @@ pub fn cache_bytes(architecture: &Architecture, positions: u32, dtype: Dtype) ->
 /// Bytes of the weights that a decode step reads in a part; of the embedding, that is one row.
 pub fn part_weight_bytes(part: &Part, dtype: Dtype) -> u64 {
     let elements = match *part {
-        Part::Mixer { d_model, mixer } => {
+        Part::Mixer { d_model, mixer, .. } => {
             u64::from(d_model) + mixer_parameters(d_model.into(), &mixer)
         }
         Part::Ffn { d_model, width } => {
@@ -172,7 +244,7 @@ pub fn weight_bytes(architecture: &Architecture, dtype: Dtype) -> u64 {
 /// keys and values of `context` positions and of its own. Over the memory's bandwidth this is a floor of the time.
 pub fn part_decode_bytes(part: &Part, context: u32, dtype: Dtype) -> u64 {
     part_weight_bytes(part, dtype)
-        .saturating_add(part_state_bytes(part).saturating_mul(2))
+        .saturating_add(part_state_bytes(part, context.saturating_add(1)).saturating_mul(2))
         .saturating_add(part_cache_bytes(part, context.saturating_add(1), dtype))
 }
 
@@ -199,7 +271,10 @@ pub fn values<'a>(
                 let batch = f64::from(*batch);
                 values.insert("decode_flops".to_owned(), flops);
                 values.insert("weight_bytes".to_owned(), weight_bytes(architecture, *dtype) as f64);
-                values.insert("state_bytes".to_owned(), batch * state_bytes(architecture) as f64);
+                values.insert(
+                    "state_bytes".to_owned(),
+                    batch * state_bytes(architecture, context.saturating_add(1)) as f64,
+                );
                 values.insert(
                     "cache_bytes".to_owned(),
                     batch * cache_bytes(architecture, context, *dtype) as f64,

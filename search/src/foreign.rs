@@ -9,7 +9,7 @@ use crate::tensors::{TensorSpec, mixer_tensors};
 pub enum Library {
     /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2.
     Transformers,
-    /// flash-linear-attention.
+    /// flash-linear-attention, and the papers' own code built on it: log-linear attention, Selective RoPE.
     Fla,
 }
 
@@ -43,6 +43,9 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
                     "conv1d.weight".to_owned()
                 }
                 ("q_norm.weight" | "k_norm.weight", _) => ours.name.clone(),
+                ("phi_down.weight", _) => "rotary.phi_proj.0.weight".to_owned(),
+                ("phi_up.weight", _) => "rotary.phi_proj.1.weight".to_owned(),
+                ("phi_conv.weight", _) => "rotary.phi_conv1d.weight".to_owned(),
                 (name, _) => match name.rsplit_once('.') {
                     Some((module, tensor)) if module.ends_with("conv") => {
                         format!("{module}1d.{tensor}")

@@ -65,6 +65,10 @@ pub enum Part {
         d_model: u32,
         /// The mixer and its shape.
         mixer: Mixer,
+        /// Learnt positions before the sequence, if the mixer's time depends on how many: in a cache or in the states of
+        /// a log-linear mixer.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        meta_tokens: u32,
     },
     /// `x += ffn(norm(x))`.
     Ffn {
@@ -117,6 +121,14 @@ impl fmt::Display for Limit {
                 write!(f, "a product of {rows}×{inner} by {inner}×{columns}")
             }
         }
+    }
+}
+
+impl Part {
+    /// A mixer in a model with `meta_tokens`, which count where its time depends on them.
+    pub fn mixer(d_model: u32, mixer: Mixer, meta_tokens: u32) -> Self {
+        let depends = matches!(mixer, Mixer::Attention(_)) || mixer.levels().is_some();
+        Self::Mixer { d_model, mixer, meta_tokens: if depends { meta_tokens } else { 0 } }
     }
 }
 
@@ -180,7 +192,7 @@ pub(crate) fn is_zero(n: &u32) -> bool {
 pub fn working_set_mib(architecture: &Architecture, conditions: &Conditions) -> u32 {
     let Phase::Decode { context } = conditions.phase else { return 0 };
     let Conditions { dtype, batch, .. } = *conditions;
-    let others = cost::state_bytes(architecture)
+    let others = cost::state_bytes(architecture, context.saturating_add(1))
         .saturating_mul(2)
         .saturating_add(cost::cache_bytes(architecture, context, dtype))
         .saturating_mul(u64::from(batch.saturating_sub(1)));
@@ -205,7 +217,10 @@ pub fn keys<'a>(
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mixer { d_model, mixer } => write!(f, "d={d_model} {mixer}"),
+            Self::Mixer { d_model, mixer, meta_tokens: 0 } => write!(f, "d={d_model} {mixer}"),
+            Self::Mixer { d_model, mixer, meta_tokens } => {
+                write!(f, "d={d_model} {mixer} after {meta_tokens} meta tokens")
+            }
             Self::Ffn { d_model, width } => write!(f, "d={d_model} ffn({width})"),
             Self::Head { d_model, vocab } => write!(f, "d={d_model} head({vocab})"),
         }
@@ -273,12 +288,12 @@ pub struct LatencyEntry {
 
 /// The parts that an architecture is made of, in order, repeats included: its composed latency is the sum over them.
 pub fn parts(architecture: &Architecture) -> impl Iterator<Item = Part> + '_ {
-    let d_model = architecture.d_model();
+    let (d_model, meta_tokens) = (architecture.d_model(), architecture.meta_tokens());
     architecture
         .layers()
         .iter()
         .flat_map(move |layer| {
-            let mixer = layer.mixer.map(|mixer| Part::Mixer { d_model, mixer });
+            let mixer = layer.mixer.map(|mixer| Part::mixer(d_model, mixer, meta_tokens));
             let ffn = layer.ffn_width.map(|width| Part::Ffn { d_model, width });
             mixer.into_iter().chain(ffn)
         })

@@ -12,6 +12,9 @@ use crate::architecture::{
 };
 use crate::space::Space;
 
+/// Levels of log-linear mixers: enough for 16,384 positions, as in arXiv 2506.04761.
+const LEVELS: Option<u32> = Some(15);
+
 /// A stack by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reference {
@@ -27,6 +30,8 @@ pub enum Reference {
     DeltaNetGlobal,
     /// Gated DeltaNet in every layer.
     GatedDeltaNet,
+    /// Log-linear Gated DeltaNet in every layer (arXiv 2506.04761).
+    LogLinearGdn,
     /// Gated DeltaNet and sliding-window attention in turn (arXiv 2412.06464, H1).
     GdnH1,
     /// Mamba2, Gated DeltaNet and sliding-window attention in turn (arXiv 2412.06464, H2).
@@ -35,6 +40,8 @@ pub enum Reference {
     GdnFull,
     /// Mamba2 in every layer.
     Mamba2,
+    /// Log-linear Mamba2 in every layer (arXiv 2506.04761).
+    LogLinearMamba2,
     /// Mamba2 with full attention in one layer of eight, as in Nemotron-H.
     Mamba2Full,
     /// Mamba2 and sliding-window attention in turn, as in Samba.
@@ -56,6 +63,8 @@ pub struct ReferenceShape {
     pub vocab: u32,
     /// Whether the head shares the embedding's matrix.
     pub tied_embeddings: bool,
+    /// Learnt vectors before every sequence.
+    pub meta_tokens: u32,
     /// Hidden width of every FFN.
     pub ffn_width: u32,
     /// Full attention; without a window.
@@ -87,6 +96,7 @@ impl ReferenceShape {
             layers,
             vocab,
             tied_embeddings,
+            meta_tokens: 0,
             ffn_width: 3 * d_model,
             attention: Attention {
                 heads,
@@ -94,15 +104,12 @@ impl ReferenceShape {
                 head_width,
                 window: None,
                 qk_norm: false,
+                selective_rope: false,
             },
             window: 128,
             deltanet: DeltaNet::new(heads, head_width, head_width),
             gated_deltanet: GatedDeltaNet::new(gated_heads, head_width, 2 * head_width),
-            mamba2: Mamba2 {
-                heads: 2 * heads,
-                head_width,
-                state_width: if d_model < 256 { 64 } else { 128 },
-            },
+            mamba2: Mamba2::new(2 * heads, head_width, if d_model < 256 { 64 } else { 128 }),
         }
     }
 
@@ -112,11 +119,15 @@ impl ReferenceShape {
         let d_model = space.d_model()[space.d_model().len() / 2];
         let mut shape =
             Self::usual(d_model, space.middle_depth(), space.vocab(), space.tied_embeddings());
+        shape.meta_tokens = space.meta_tokens();
         if let Some(width) = space.middle_ffn(d_model) {
             shape.ffn_width = width;
         }
         let mut windowed = None;
         for kind in MixerKind::ALL {
+            if matches!(kind, MixerKind::LogLinearGatedDeltaNet | MixerKind::LogLinearMamba2) {
+                continue; // shaped as the mixers that they extend
+            }
             match (kind, space.middle_shape(kind, d_model)) {
                 (MixerKind::SlidingWindow, Some(Mixer::Attention(attention))) => {
                     windowed = Some(attention);
@@ -140,7 +151,7 @@ impl ReferenceShape {
 
     /// Two steps with negative eigenvalues, in the shape of the Gated DeltaNet.
     fn delta_product(&self, decay: bool) -> Mixer {
-        let GatedDeltaNet { heads, key_width, value_width, output_gate, options } =
+        let GatedDeltaNet { heads, key_width, value_width, output_gate, levels: _, options } =
             self.gated_deltanet;
         let options = DeltaOptions { negative_eigenvalues: true, ..options };
         Mixer::DeltaProduct(DeltaProduct {
@@ -167,23 +178,29 @@ impl ReferenceShape {
             MixerKind::DeltaProduct => self.delta_product(false),
             MixerKind::GatedDeltaProduct => self.delta_product(true),
             MixerKind::Mamba2 => Mixer::Mamba2(self.mamba2),
+            MixerKind::LogLinearGatedDeltaNet => {
+                Mixer::GatedDeltaNet(GatedDeltaNet { levels: LEVELS, ..self.gated_deltanet })
+            }
+            MixerKind::LogLinearMamba2 => Mixer::Mamba2(Mamba2 { levels: LEVELS, ..self.mamba2 }),
         }
     }
 }
 
 impl Reference {
     /// Every stack.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::FullAttention,
         Self::SwaFull,
         Self::DeltaNet,
         Self::DeltaNetSwa,
         Self::DeltaNetGlobal,
         Self::GatedDeltaNet,
+        Self::LogLinearGdn,
         Self::GdnH1,
         Self::GdnH2,
         Self::GdnFull,
         Self::Mamba2,
+        Self::LogLinearMamba2,
         Self::Mamba2Full,
         Self::Samba,
         Self::NemotronFlash,
@@ -199,10 +216,12 @@ impl Reference {
             Self::DeltaNetSwa => "deltanet-swa",
             Self::DeltaNetGlobal => "deltanet-global",
             Self::GatedDeltaNet => "gated-deltanet",
+            Self::LogLinearGdn => "log-linear-gdn",
             Self::GdnH1 => "gdn-h1",
             Self::GdnH2 => "gdn-h2",
             Self::GdnFull => "gdn-full",
             Self::Mamba2 => "mamba2",
+            Self::LogLinearMamba2 => "log-linear-mamba2",
             Self::Mamba2Full => "mamba2-full",
             Self::Samba => "samba",
             Self::NemotronFlash => "nemotron-flash",
@@ -230,7 +249,8 @@ impl Reference {
             }
             layers.push(Layer { mixer: None, ffn_width: Some(shape.ffn_width) });
         }
-        Architecture::new(shape.d_model, shape.vocab, shape.tied_embeddings, layers)
+        Architecture::new(shape.d_model, shape.vocab, shape.tied_embeddings, layers)?
+            .with_meta_tokens(shape.meta_tokens)
     }
 
     /// The mixer of layer `index` of `n`.
@@ -250,6 +270,8 @@ impl Reference {
                 }
             }
             Self::GatedDeltaNet => GatedDeltaNet,
+            Self::LogLinearGdn => MixerKind::LogLinearGatedDeltaNet,
+            Self::LogLinearMamba2 => MixerKind::LogLinearMamba2,
             Self::GdnH1 => cycle(&[GatedDeltaNet, SlidingWindow]),
             Self::GdnH2 => cycle(&[Mamba2, GatedDeltaNet, SlidingWindow]),
             Self::GdnFull => cycle(&[GatedDeltaNet, GatedDeltaNet, GatedDeltaNet, FullAttention]),

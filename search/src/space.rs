@@ -18,8 +18,9 @@ mod tables;
 use rand::{Rng, RngExt, SeedableRng};
 
 pub use config::{
-    AttentionChoices, Counts, DeltaChoices, FfnChoice, Mamba2Choices, MixerChoices, Range, Ratio,
-    SpaceConfig, StageChoices, WindowChoices,
+    AttentionChoices, Counts, DeltaChoices, FfnChoice, LogLinearDeltaChoices,
+    LogLinearMamba2Choices, Mamba2Choices, MixerChoices, Range, Ratio, SpaceConfig, StageChoices,
+    WindowChoices,
 };
 
 pub use coordinates::{Coordinate, Scale};
@@ -290,6 +291,11 @@ impl Space {
                 what: format!("tied_embeddings = {}", architecture.tied_embeddings()),
             });
         }
+        if architecture.meta_tokens() != tables.meta_tokens {
+            return Err(SpaceViolation::Model {
+                what: format!("meta_tokens = {}", architecture.meta_tokens()),
+            });
+        }
         with_form!(self.choices, form => form.read(tables, architecture).map(|_| ())?);
         if self.choices.depth_missed(architecture) > 0 {
             return Err(SpaceViolation::Model {
@@ -335,6 +341,11 @@ impl Space {
     /// Whether the head shares the embedding's matrix.
     pub fn tied_embeddings(&self) -> bool {
         self.choices.tables.tied_embeddings
+    }
+
+    /// Learnt vectors before every sequence.
+    pub fn meta_tokens(&self) -> u32 {
+        self.choices.tables.meta_tokens
     }
 
     /// The number of layers in the middle of the range, for stacks that are set beside this space.

@@ -308,7 +308,8 @@ impl<'a> Page<'a> {
             spans.push(Span::styled(format!("{text:<width$}"), theme.dim()));
         }
         let (mixer, ffn) = self.sizes.layers[block.first];
-        let memory = size::layer_memory_bytes(layer, self.drawing.context, self.drawing.cache);
+        let Drawing { architecture, context, cache, .. } = *self.drawing;
+        let memory = size::layer_memory_bytes(layer, context, architecture.meta_tokens(), cache);
         let parameters = if height == 1 { mixer + ffn } else { [mixer, ffn][row] };
         let memory =
             if row == 0 && memory > 0 { quantity::bytes(memory as f64) } else { String::new() };
@@ -364,7 +365,14 @@ fn number(block: &Block<'_>) -> String {
 /// The numbers of a mixer, with the letters of the architecture's text form.
 fn shape(mixer: &Mixer) -> String {
     match *mixer {
-        Mixer::Attention(Attention { heads, kv_heads, head_width, window, qk_norm }) => {
+        Mixer::Attention(Attention {
+            heads,
+            kv_heads,
+            head_width,
+            window,
+            qk_norm,
+            selective_rope,
+        }) => {
             let mut text = format!("h{heads}");
             if kv_heads != heads {
                 let _ = write!(text, "/{kv_heads}");
@@ -373,7 +381,8 @@ fn shape(mixer: &Mixer) -> String {
             if let Some(window) = window {
                 let _ = write!(text, " w{window}");
             }
-            text + if qk_norm { " qknorm" } else { "" }
+            text += if qk_norm { " qknorm" } else { "" };
+            text + if selective_rope { " srope" } else { "" }
         }
         Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
             let family = mixer.delta().expect("a member of the family");
@@ -385,10 +394,15 @@ fn shape(mixer: &Mixer) -> String {
             if family.steps > 1 {
                 let _ = write!(text, " n{}", family.steps);
             }
-            text + if family.negative_eigenvalues { " neg" } else { "" }
+            if let Some(levels) = family.levels {
+                let _ = write!(text, " l{levels}");
+            }
+            text += if family.negative_eigenvalues { " neg" } else { "" };
+            text + if family.selective_rope { " srope" } else { "" }
         }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
-            format!("h{heads} p{head_width} n{state_width}")
+        Mixer::Mamba2(Mamba2 { heads, head_width, state_width, levels }) => {
+            let levels = levels.map_or_else(String::new, |levels| format!(" l{levels}"));
+            format!("h{heads} p{head_width} n{state_width}{levels}")
         }
     }
 }

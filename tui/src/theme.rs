@@ -78,6 +78,8 @@ impl Theme {
             MixerKind::DeltaProduct => Color::LightGreen,
             MixerKind::GatedDeltaProduct => Color::LightCyan,
             MixerKind::Mamba2 => Color::Yellow,
+            MixerKind::LogLinearGatedDeltaNet => Color::Blue,
+            MixerKind::LogLinearMamba2 => Color::LightYellow,
         })
     }
 
@@ -97,6 +99,8 @@ pub fn mixer_sign(kind: MixerKind) -> char {
         MixerKind::DeltaProduct => '▽',
         MixerKind::GatedDeltaProduct => '▼',
         MixerKind::Mamba2 => '●',
+        MixerKind::LogLinearGatedDeltaNet => '◭',
+        MixerKind::LogLinearMamba2 => '◉',
     }
 }
 

@@ -4,6 +4,7 @@
 use evaluator::{Corpus, Training};
 use profiles::{Engine, Weights};
 use search::Architecture;
+use search::config::TrainingConfig;
 use tch::Tensor;
 
 use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
@@ -28,8 +29,16 @@ fn check(what: &str, a: &[f32], b: &[f32]) {
 
 /// Trains a little, so that no tensor has its first value, saves, loads in the engine and compares.
 fn compare(architecture: &Architecture, corpus: &Corpus, length: usize) {
+    compare_trained(architecture, corpus, length, training_config());
+}
+
+fn compare_trained(
+    architecture: &Architecture,
+    corpus: &Corpus,
+    length: usize,
+    mut config: TrainingConfig,
+) {
     let folder = Folder::new();
-    let mut config = training_config();
     config.learning_rate = 3e-2;
     let mut training =
         Training::new(architecture.clone(), corpus, &config, 6).expect("it can be trained");
@@ -93,6 +102,26 @@ fn options_of_the_delta_family_agree_with_the_inference_engine() {
         for length in [5, 65] {
             compare(&architecture(&[mixer]), &corpus, length);
         }
+    }
+}
+
+#[test]
+fn normalised_weights_and_divided_logits_agree_with_the_inference_engine() {
+    let corpus = corpus();
+    for tied in [",tied", ""] {
+        let text = format!("d=20,vocab=256{tied} | gdn(h=2,k=7,v=9)+ffn(17) | m2(h=2,p=5,n=7)");
+        let config = TrainingConfig { weight_normalisation: true, ..training_config() };
+        compare_trained(&text.parse().expect("the text is valid"), &corpus, 33, config);
+    }
+}
+
+#[test]
+fn log_linear_mixers_selective_rope_and_meta_tokens_agree_with_the_inference_engine() {
+    let corpus = corpus();
+    let text = "d=20,vocab=256,tied,meta=3 | lgdn(h=2,k=6,v=9,l=9)+ffn(17) | lm2(h=2,p=5,n=7,l=9) | \
+                attn(h=2,kv=1,k=6,srope) | swa(h=2,kv=2,k=6,w=7,srope) | gdp(h=2,k=4,v=3,n=2,srope)";
+    for length in [5, 100] {
+        compare(&text.parse().expect("the text is valid"), &corpus, length);
     }
 }
 

@@ -73,8 +73,8 @@ fn only_matrices_decay_and_embeddings_by_choice() {
         assert!(optimizer.step(0.1).abs() < 1e-12);
         for (variable, (name, before)) in model.variables().iter().zip(before) {
             let decays = match variable.spec.role {
-                Role::Embedding => decay_embeddings,
-                Role::Head | Role::Reader | Role::Writer => true,
+                Role::Embedding | Role::MetaTokens => decay_embeddings,
+                Role::Head | Role::Reader | Role::Writer | Role::Inner => true,
                 _ => false,
             };
             let expected = before * if decays { 0.95 } else { 1.0 };

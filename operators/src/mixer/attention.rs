@@ -1,8 +1,10 @@
-//! Full attention: grouped key and value heads, rotary positions, optional RMSNorm of each head's q and k.
+//! Full attention: grouped key and value heads, rotary positions or Selective RoPE, optional RMSNorm of each head's q
+//! and k.
 
-use search::architecture::Attention;
+use search::architecture::{Attention, Mixer as Gene};
 use tch::Tensor;
 
+use super::phases::{PhaseState, Phases};
 use super::{Cache, Mixer, MixerState};
 use crate::OperatorError;
 use crate::ops::linear::{linear, project};
@@ -21,6 +23,7 @@ pub(super) struct Projections {
     v: Tensor,
     o: Tensor,
     norms: Option<(Tensor, Tensor)>,
+    phases: Option<Phases>,
 }
 
 impl Projections {
@@ -38,20 +41,36 @@ impl Projections {
             } else {
                 None
             },
+            phases: Phases::new(Gene::Attention(*gene).phases(), weights)?,
         })
     }
 
-    /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`; each `[B, H, T, K]`.
-    fn heads(&self, x: &Tensor, first: i64) -> (Tensor, Tensor, Tensor) {
+    /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`; each `[B, H, T, K]`. Selective RoPE
+    /// moves its state.
+    fn heads(
+        &self,
+        x: &Tensor,
+        first: i64,
+        phases: Option<&mut PhaseState>,
+    ) -> (Tensor, Tensor, Tensor) {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let heads = |x: Tensor, heads: i64| x.reshape([b, t, heads, self.width]);
         let [q, k, v] = project(x, &[&self.q, &self.k, &self.v]).try_into().expect("three maps");
         let (mut q, mut k, v) =
             (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
+        let angles = self.phases.as_ref().map(|own| own.angles(x, phases)); // [B, T, H_kv, K/2]
+        if let Some(angles) = &angles {
+            // the queries of a group turn with their key
+            let groups = self.heads / self.kv_heads;
+            let of_queries = angles.repeat_interleave_self_int(groups, Some(2), None);
+            (q, k) = (rope::turn(&q, &of_queries), rope::turn(&k, angles));
+        }
         if let Some((q_norm, k_norm)) = &self.norms {
             (q, k) = (norm::rms_norm(&q, q_norm), norm::rms_norm(&k, k_norm));
         }
-        let (q, k) = (rope::rotate(&q, first), rope::rotate(&k, first));
+        if angles.is_none() {
+            (q, k) = (rope::rotate(&q, first), rope::rotate(&k, first));
+        }
         (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     }
 
@@ -60,12 +79,14 @@ impl Projections {
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        cache: Option<&mut Cache>,
+        mut cache: Option<&mut Cache>,
         keep: Option<i64>,
         attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor,
     ) -> Tensor {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
-        let (q, mut k, mut v) = self.heads(x, cache.as_ref().map_or(0, |cache| cache.position));
+        let first = cache.as_ref().map_or(0, |cache| cache.position);
+        let phases = cache.as_mut().and_then(|cache| cache.phases.as_mut());
+        let (q, mut k, mut v) = self.heads(x, first, phases);
         if let Some(cache) = cache {
             if cache.position > 0 {
                 k = Tensor::cat(&[&cache.k, &k], 2);
@@ -83,12 +104,14 @@ impl Projections {
 
     /// Every key asks, as a query would, the last `window` keys (none: all).
     pub(super) fn retrieval(&self, x: &Tensor, window: Option<i64>) -> Retrieval {
-        let (_, k, v) = self.heads(x, 0);
+        let (_, k, v) = self.heads(x, 0, None);
         Retrieval { weights: attention::read_back(&k, window), values: v }
     }
 
     pub(super) fn cache(&self, batch: i64) -> Cache {
-        Cache::new(batch, self.kv_heads, self.width, (self.k.kind(), self.k.device()))
+        let options = (self.k.kind(), self.k.device());
+        let phases = self.phases.as_ref().map(|phases| phases.state(batch));
+        Cache { phases, ..Cache::new(batch, self.kv_heads, self.width, options) }
     }
 }
 

@@ -1,17 +1,20 @@
 //! The delta family, one module for all its members: DeltaNet (arXiv 2406.06484), Gated DeltaNet (arXiv 2412.06464,
 //! with a decay before each delta step and a gate on the normed output) and DeltaProduct (arXiv 2502.10297, n delta
 //! steps per token: the rule on a sequence n times as long, the decay on the first step of a token and its query on the
-//! last). Which parts a member has stands in its [`DeltaFamily`].
+//! last). Log-linear Gated DeltaNet (arXiv 2506.04761) keeps a state for each piece of a Fenwick tree over the past.
+//! Which parts a member has stands in its [`DeltaFamily`].
 
-use search::architecture::DeltaFamily;
+use search::architecture::{DeltaFamily, Phases as PhaseShape};
 use tch::Tensor;
 
+use super::phases::Phases;
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::delta_rule::DeltaRule;
 use crate::ops::linear::{linear, project};
+use crate::ops::log_linear::{self, LogLinear};
 use crate::ops::norm::{self, Order};
-use crate::ops::{self, short_conv, wide};
+use crate::ops::{self, rope, short_conv, wide};
 use crate::retrieval::Retrieval;
 use crate::weights::Weights;
 
@@ -25,10 +28,13 @@ pub(super) struct Delta {
     b: Tensor,
     decay: Option<Decay>,
     gate: Option<Tensor>,
+    /// The projection l and L of λ = softplus(L ⊙ l·x).
+    lambda: Option<(Tensor, Tensor)>,
     /// Of q, k and v.
     convs: Option<[Tensor; 3]>,
     norm: Tensor,
     o: Tensor,
+    phases: Option<Phases>,
 }
 
 /// g = −exp(A_log) · softplus(a·x + dt_bias)
@@ -39,14 +45,42 @@ struct Decay {
     dt_bias: Tensor,
 }
 
+/// The inputs of the rule, n steps for each position, and what the rule does not see.
+struct Inputs {
+    rule: DeltaRule,
+    /// λ of a log-linear member, `[B, T, H, L]`.
+    lambda: Option<Tensor>,
+    /// The output gate, `[B, T, H, V]`.
+    gate: Option<Tensor>,
+}
+
+impl Inputs {
+    /// The log-linear rule, where there is λ.
+    fn log_linear(&self) -> Option<LogLinear> {
+        let lambda = self.lambda.as_ref()?.shallow_clone();
+        let DeltaRule { q, k, v, log_decay, beta, scale, .. } = self.rule.plain();
+        let log_decay = log_decay.expect("a log-linear member has a decay");
+        Some(LogLinear { q, k, v, log_decay, beta: Some(beta), lambda, scale })
+    }
+}
+
 impl Delta {
-    pub(super) fn new(shape: DeltaFamily, weights: &mut Weights) -> Result<Self, OperatorError> {
+    pub(super) fn new(
+        shape: DeltaFamily,
+        phases: Option<PhaseShape>,
+        weights: &mut Weights,
+    ) -> Result<Self, OperatorError> {
         let decay = if shape.decay {
             Some(Decay {
                 a: weights.take("a.weight")?,
                 a_log: weights.take("A_log")?,
                 dt_bias: weights.take("dt_bias")?,
             })
+        } else {
+            None
+        };
+        let lambda = if shape.levels.is_some() {
+            Some((weights.take("l.weight")?, weights.take("L")?))
         } else {
             None
         };
@@ -67,19 +101,21 @@ impl Delta {
             b: weights.take("b.weight")?,
             decay,
             gate: weights.take_if(shape.output_gate, "g.weight")?,
+            lambda,
             convs,
             norm: weights.take("norm.weight")?,
             o: weights.take("o.weight")?,
+            phases: Phases::new(phases, weights)?,
         })
     }
 
-    /// The rule's inputs, n steps for each position, and the output gate `[B, T, H, V]`, from x `[B, T, d]`; `conv`
-    /// moves the convolution's state.
+    /// From x `[B, T, d]`; `conv` moves the convolution's state. Selective RoPE turns by `angles`, `[B, T, H, K/2]`.
     fn inputs(
         &self,
         x: &Tensor,
+        angles: Option<&Tensor>,
         conv: impl FnOnce(&Tensor, &Tensor) -> Tensor,
-    ) -> (DeltaRule, Option<Tensor>) {
+    ) -> Inputs {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let [n, heads, value_heads, key_width, value_width] = self.sizes();
         let (k_rows, v_rows) = (heads * key_width, value_heads * value_width);
@@ -88,6 +124,7 @@ impl Delta {
         let mut matrices = vec![&qkv, &self.b];
         matrices.extend(self.decay.as_ref().map(|decay| &decay.a));
         matrices.extend(&self.gate);
+        matrices.extend(self.lambda.as_ref().map(|(l, _)| l));
         let mut parts = project(x, &matrices).into_iter();
         let mut part = || parts.next().expect("a part for each matrix");
         let qkv = match &self.convs {
@@ -96,7 +133,11 @@ impl Delta {
         };
         let [q, k, v] = ops::parts(&qkv, [k_rows, n * k_rows, n * v_rows]);
         // step j of position t comes j after step 0 of position t: [B, T·n, H, ·]
-        let q = q.reshape([b, t, heads, key_width]);
+        let mut q = q.reshape([b, t, heads, key_width]);
+        let mut k = k.reshape([b, t, n, heads, key_width]);
+        if let Some(angles) = angles {
+            (q, k) = (rope::turn(&q, angles), rope::turn(&k, &angles.unsqueeze(2)));
+        }
         let k = k.reshape([b, t * n, heads, key_width]);
         let v = v.reshape([b, t * n, value_heads, value_width]);
         let kind = wide(x.kind());
@@ -107,16 +148,11 @@ impl Delta {
             -decay.a_log.to_kind(kind).exp() * dt
         });
         let gate = self.gate.as_ref().map(|_| part().reshape([b, t, value_heads, value_width]));
-        let rule = DeltaRule {
-            q,
-            k,
-            v,
-            log_decay,
-            beta,
-            scale: (key_width as f64).powf(-0.5),
-            normalise: true,
-        };
-        (rule, gate)
+        let lambda =
+            self.lambda.as_ref().map(|(_, scales)| log_linear::level_scales(&part(), scales));
+        let rule =
+            DeltaRule { q, k, v, log_decay, beta, scale: self.shape.scale(), normalise: true };
+        Inputs { rule, lambda, gate }
     }
 
     /// Steps, key heads, value heads, K, V.
@@ -139,42 +175,63 @@ impl Delta {
 
 impl Mixer for Delta {
     fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor {
-        let (mut conv, mut memory) = (None, None);
+        let mut state = state.map(MixerState::recurrent);
+        let angles = self
+            .phases
+            .as_ref()
+            .map(|phases| phases.angles(x, state.as_mut().and_then(|state| state.phases.as_mut())));
+        let inputs = self.inputs(x, angles.as_ref(), |x, taps| {
+            let conv = state.as_mut().map(|state| &mut state.conv);
+            short_conv::conv_silu(x, taps, None, conv)
+        });
+        let o = match (inputs.log_linear(), &mut state) {
+            (Some(rule), None) => rule.forward(None),
+            (Some(rule), Some(state)) => state.through(|levels| rule.forward(Some(levels))),
+            (None, None) => inputs.rule.forward(None).0,
+            (None, Some(state)) => {
+                let (o, after) = inputs.rule.forward(Some(&state.memory));
+                state.memory = after;
+                o
+            }
+        };
         if let Some(state) = state {
-            let state = state.recurrent();
-            (conv, memory) = (Some(&mut state.conv), Some(&mut state.memory));
+            state.position += x.size()[1];
         }
-        let (rule, gate) = self.inputs(x, |x, taps| short_conv::conv_silu(x, taps, None, conv));
-        let (o, after) = rule.forward(memory.as_deref());
-        if let Some(memory) = memory {
-            *memory = after;
-        }
-        self.output(&o, gate.as_ref())
+        self.output(&o, inputs.gate.as_ref())
     }
 
     fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
-        let Recurrent { memory, conv } = state.recurrent();
-        let (rule, gate) = self.inputs(&x.unsqueeze(1), |x, taps| {
-            short_conv::conv_silu_step(&x.squeeze_dim(1), taps, None, conv).unsqueeze(1)
+        let state = state.recurrent();
+        let x = x.unsqueeze(1);
+        let angles = self.phases.as_ref().map(|phases| phases.angles(&x, state.phases.as_mut()));
+        let inputs = self.inputs(&x, angles.as_ref(), |x, taps| {
+            short_conv::conv_silu_step(&x.squeeze_dim(1), taps, None, &mut state.conv).unsqueeze(1)
         });
-        let (o, after) = rule.recurrent(Some(memory));
-        *memory = after;
-        self.output(&o, gate.as_ref()).squeeze_dim(1)
+        let o = if let Some(rule) = inputs.log_linear() {
+            state.through(|levels| rule.recurrent(levels))
+        } else {
+            let (o, after) = inputs.rule.recurrent(Some(&state.memory));
+            state.memory = after;
+            o
+        };
+        state.position += 1;
+        self.output(&o, inputs.gate.as_ref()).squeeze_dim(1)
     }
 
     fn state(&self, batch: i64) -> MixerState {
         let [_, _, heads, key_width, value_width] = self.sizes();
         let channels = if self.shape.short_conv { self.shape.channels().cast_signed() } else { 0 };
         let options = (wide(self.q.kind()), self.q.device());
-        MixerState::Recurrent(Recurrent::new(
-            [batch, heads, key_width, value_width],
-            channels,
-            options,
-        ))
+        let memory = [batch, heads, key_width, value_width];
+        let state = Recurrent::new(memory, self.shape.levels, channels, options);
+        let phases = self.phases.as_ref().map(|phases| phases.state(batch));
+        MixerState::Recurrent(Recurrent { phases, ..state })
     }
 
     fn retrieval(&self, x: &Tensor) -> Retrieval {
-        let (rule, _) = self.inputs(x, |x, taps| short_conv::conv_silu(x, taps, None, None));
-        rule.retrieval()
+        // of a log-linear member as if every λ were 1: what its states hold together
+        let angles = self.phases.as_ref().map(|phases| phases.angles(x, None));
+        let conv = |x: &Tensor, taps: &Tensor| short_conv::conv_silu(x, taps, None, None);
+        self.inputs(x, angles.as_ref(), conv).rule.retrieval()
     }
 }

@@ -1,5 +1,6 @@
 //! Mamba2 (arXiv 2405.21060): one input projection, one convolution over x, B and C, the state-space duality layer
-//! with a skip D·x, and an output that is gated first and normed after.
+//! with a skip D·x, and an output that is gated first and normed after. The log-linear form (arXiv 2506.04761) keeps a
+//! state for each piece of a Fenwick tree over the past.
 
 use search::architecture::Mamba2 as Gene;
 use tch::Tensor;
@@ -8,6 +9,7 @@ use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
 use crate::ops::linear::linear;
 use crate::ops::linear_attention::LinearAttention;
+use crate::ops::log_linear::{self, LogLinear};
 use crate::ops::norm::{self, Order};
 use crate::ops::{parts, short_conv, wide};
 use crate::retrieval::Retrieval;
@@ -25,8 +27,39 @@ pub(super) struct Mamba2 {
     a_log: Tensor,
     dt_bias: Tensor,
     skip: Tensor,
+    /// L of λ = softplus(L ⊙ …).
+    level_scales: Option<Tensor>,
     norm: Tensor,
     output: Tensor,
+}
+
+/// What the recurrence does not see: z `[B, T, I]` for the gate, λ `[B, T, H, L]` of the log-linear form.
+struct Rest {
+    z: Tensor,
+    lambda: Option<Tensor>,
+}
+
+impl Rest {
+    /// The log-linear form of the rule, where there is λ: every head gets the shared q and k. `run` gives what it reads.
+    fn log_linear(
+        &self,
+        rule: &LinearAttention,
+        run: impl FnOnce(&LogLinear) -> Tensor,
+    ) -> Option<Tensor> {
+        let lambda = self.lambda.as_ref()?.shallow_clone();
+        let heads = rule.v.size()[2];
+        let shared = |x: &Tensor| x.unsqueeze(2).expand([-1, -1, heads, -1], false);
+        let form = LogLinear {
+            q: shared(&rule.q),
+            k: shared(&rule.k),
+            v: rule.written(wide(rule.v.kind())),
+            log_decay: rule.log_decay.shallow_clone(),
+            beta: None,
+            lambda,
+            scale: 1.0,
+        };
+        Some(rule.with_skip(run(&form)))
+    }
 }
 
 impl Mamba2 {
@@ -41,6 +74,7 @@ impl Mamba2 {
             a_log: weights.take("A_log")?,
             dt_bias: weights.take("dt_bias")?,
             skip: weights.take("D")?,
+            level_scales: weights.take_if(gene.levels.is_some(), "L")?,
             norm: weights.take("norm.weight")?,
             output: weights.take("out.weight")?,
         })
@@ -50,23 +84,23 @@ impl Mamba2 {
         self.heads * self.head_width
     }
 
-    /// The recurrence's inputs and the gate z `[B, T, I]` from u `[B, T, d]`; `conv` moves the convolution's state.
-    fn inputs(
-        &self,
-        u: &Tensor,
-        conv: impl FnOnce(&Tensor) -> Tensor,
-    ) -> (LinearAttention, Tensor) {
+    /// The recurrence's inputs and what it does not see from u `[B, T, d]`; `conv` moves the convolution's state.
+    fn inputs(&self, u: &Tensor, conv: impl FnOnce(&Tensor) -> Tensor) -> (LinearAttention, Rest) {
         let (b, t, _) = u.size3().expect("u is [B, T, d]");
         let (inner, n) = (self.inner(), self.state_width);
         let all = linear(u, &self.input);
-        let [z, xbc, dt] = parts(&all, [inner, inner + 2 * n, self.heads]);
+        let level_rows = self.level_scales.as_ref().map_or(0, |scales| scales.numel() as i64);
+        let [z, xbc, dt, levels] = parts(&all, [inner, inner + 2 * n, self.heads, level_rows]);
+        let lambda =
+            self.level_scales.as_ref().map(|scales| log_linear::level_scales(&levels, scales));
         let [x, k, q] = parts(&conv(&xbc), [inner, n, n]);
         let x = x.reshape([b, t, self.heads, self.head_width]);
         let kind = wide(u.kind());
         let dt = (dt.to_kind(kind) + &self.dt_bias).softplus();
         let log_decay = -self.a_log.to_kind(kind).exp() * &dt;
         let skip = Some(self.skip.shallow_clone());
-        (LinearAttention { q, k, v: x, log_decay, v_scale: Some(dt), skip }, z)
+        let rule = LinearAttention { q, k, v: x, log_decay, v_scale: Some(dt), skip };
+        (rule, Rest { z, lambda })
     }
 
     /// From what the recurrence reads, `[B, T, H, P]`, to the residual stream, `[B, T, d]`: gate before norm.
@@ -79,35 +113,51 @@ impl Mamba2 {
 
 impl Mixer for Mamba2 {
     fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor {
-        let (mut conv, mut memory) = (None, None);
+        let mut state = state.map(MixerState::recurrent);
+        let (rule, rest) = self.inputs(x, |x| {
+            let conv = state.as_mut().map(|state| &mut state.conv);
+            short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), conv)
+        });
+        let log_linear = rest.log_linear(&rule, |form| match &mut state {
+            Some(state) => state.through(|levels| form.forward(Some(levels))),
+            None => form.forward(None),
+        });
+        let y = log_linear.unwrap_or_else(|| {
+            let (y, after) = rule.forward(state.as_ref().map(|state| &state.memory));
+            if let Some(state) = &mut state {
+                state.memory = after;
+            }
+            y
+        });
         if let Some(state) = state {
-            let state = state.recurrent();
-            (conv, memory) = (Some(&mut state.conv), Some(&mut state.memory));
+            state.position += x.size()[1];
         }
-        let (rule, z) =
-            self.inputs(x, |x| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), conv));
-        let (y, after) = rule.forward(memory.as_deref());
-        if let Some(memory) = memory {
-            *memory = after;
-        }
-        self.output(&y, &z)
+        self.output(&y, &rest.z)
     }
 
     fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
-        let Recurrent { memory, conv } = state.recurrent();
-        let (rule, z) = self.inputs(&x.unsqueeze(1), |x| {
-            short_conv::conv_silu_step(&x.squeeze_dim(1), &self.conv, Some(&self.conv_bias), conv)
-                .unsqueeze(1)
+        let state = state.recurrent();
+        let (rule, rest) = self.inputs(&x.unsqueeze(1), |x| {
+            let (x, conv) = (x.squeeze_dim(1), &mut state.conv);
+            short_conv::conv_silu_step(&x, &self.conv, Some(&self.conv_bias), conv).unsqueeze(1)
         });
-        let (y, after) = rule.recurrent(Some(memory));
-        *memory = after;
-        self.output(&y, &z).squeeze_dim(1)
+        let log_linear =
+            rest.log_linear(&rule, |form| state.through(|levels| form.recurrent(levels)));
+        let y = log_linear.unwrap_or_else(|| {
+            let (y, after) = rule.recurrent(Some(&state.memory));
+            state.memory = after;
+            y
+        });
+        state.position += 1;
+        self.output(&y, &rest.z).squeeze_dim(1)
     }
 
     fn state(&self, batch: i64) -> MixerState {
         let memory = [batch, self.heads, self.state_width, self.head_width];
         let options = (wide(self.input.kind()), self.input.device());
-        MixerState::Recurrent(Recurrent::new(memory, self.inner() + 2 * self.state_width, options))
+        let levels = self.level_scales.as_ref().map(|scales| scales.size()[1] as u32);
+        let channels = self.inner() + 2 * self.state_width;
+        MixerState::Recurrent(Recurrent::new(memory, levels, channels, options))
     }
 
     fn retrieval(&self, x: &Tensor) -> Retrieval {

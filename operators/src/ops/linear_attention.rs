@@ -41,7 +41,7 @@ impl LinearAttention {
     }
 
     /// a ⊙ V, as it is written.
-    fn written(&self, kind: Kind) -> Tensor {
+    pub(crate) fn written(&self, kind: Kind) -> Tensor {
         let v = self.v.to_kind(kind);
         self.v_scale
             .as_ref()
@@ -49,7 +49,7 @@ impl LinearAttention {
     }
 
     /// O + D ⊙ V, in the kind of v.
-    fn with_skip(&self, o: Tensor) -> Tensor {
+    pub(crate) fn with_skip(&self, o: Tensor) -> Tensor {
         let o = match &self.skip {
             Some(skip) => o + self.v.to_kind(wide(self.v.kind())) * skip.unsqueeze(-1),
             None => o,

@@ -10,6 +10,21 @@ use crate::autograd::{Operation, apply, parallel};
 /// θ of every attention layer here.
 pub const THETA: f64 = 1e4;
 
+/// θ^(−2i/K) for i below K/2 = `half`, `[K/2]`, of the kind and on the device of `like`.
+pub fn frequencies(half: i64, theta: f64, like: &Tensor) -> Tensor {
+    let exponents =
+        Tensor::arange(half, (Kind::Double, like.device())) * (-theta.ln() / half as f64);
+    exponents.exp().to_kind(like.kind())
+}
+
+/// Turns x `[B, T, H, K]` by `angles`, `[B, T, H, K/2]` or what spreads to it.
+pub fn turn(x: &Tensor, angles: &Tensor) -> Tensor {
+    let half = x.size()[x.dim() - 1] / 2;
+    let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
+    let [a, b] = parts(x, [half, half]);
+    Tensor::cat(&[&a * &cos - &b * &sin, &b * &cos + &a * &sin], -1)
+}
+
 /// Turns x `[B, T, H, K]`, whose first position is `first`.
 pub fn rotate(x: &Tensor, first: i64) -> Tensor {
     let (_, t, _, k) = x.size4().expect("[B, T, H, K]");
@@ -19,13 +34,12 @@ pub fn rotate(x: &Tensor, first: i64) -> Tensor {
     let positions = Tensor::arange_start(first, first + t, wide);
     // [T, 1, K/2]
     let angles = positions.reshape([t, 1, 1]) * frequencies;
-    let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
     if single_on_cpu(x) {
+        let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
         let inputs = [x.contiguous(), cos.contiguous(), sin.contiguous()];
         return apply(Rotate, &inputs.each_ref()).pop().expect("one output");
     }
-    let [a, b] = parts(x, [half, half]);
-    Tensor::cat(&[&a * &cos - &b * &sin, &b * &cos + &a * &sin], -1)
+    turn(x, &angles)
 }
 
 /// x `[B, T, H, K]`, cosines and sines `[T, 1, K/2]` → x turned.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
-use kernels::{attention, delta_rule, linear_attention, norm, rope, short_conv};
+use kernels::{attention, delta_rule, linear_attention, log_linear, norm, rope, short_conv};
 use search::architecture::{DeltaFamily, Mixer as Gene};
 use tch::Tensor;
 
@@ -52,19 +52,28 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                 linear(x, &w["k.weight"], d),
                 linear(x, &w["v.weight"], d),
             );
-            let rotated = |x: &[f64], norm: &str| {
-                let mut x = match w.get(norm) {
-                    Some(weight) => norm::rms_norm_definition(x, weight, norm::RMS_EPS),
-                    None => x.to_vec(),
+            let phi = phi(w, x, kv);
+            let rotated = |x: &[f64], norm: &str, kv_head: usize| {
+                let normed = |x: Vec<f64>| match w.get(norm) {
+                    Some(weight) => norm::rms_norm_definition(&x, weight, norm::RMS_EPS),
+                    None => x,
                 };
+                let mut x = x.to_vec();
+                if let Some(phi) = &phi {
+                    let half = width / 2;
+                    let phi = columns(phi, kv * half, kv_head * half, half);
+                    rope::selective_definition(&mut x, &phi, width, 5e5);
+                    return normed(x);
+                }
+                let mut x = normed(x);
                 rope::definition(&mut x, width, 0, 1e4);
                 x
             };
             let heads: Vec<Vec<f64>> = (0..h)
                 .map(|i| {
                     let j = i / (h / kv);
-                    let q = rotated(&columns(&q, h * width, i * width, width), "q_norm.weight");
-                    let k = rotated(&columns(&k, kv * width, j * width, width), "k_norm.weight");
+                    let q = rotated(&columns(&q, h * width, i * width, width), "q_norm.weight", j);
+                    let k = rotated(&columns(&k, kv * width, j * width, width), "k_norm.weight", j);
                     let v = columns(&v, kv * width, j * width, width);
                     let window = gene.window.map(|w| w as usize);
                     attention::definition(
@@ -87,7 +96,8 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                 (gene.heads as usize, gene.head_width as usize, gene.state_width as usize);
             let inner = h * p;
             let all = linear(x, &w["in.weight"], d);
-            let rows = 2 * inner + 2 * n + h;
+            let levels = gene.levels.unwrap_or(0) as usize;
+            let rows = 2 * inner + 2 * n + h + h * levels;
             let z = columns(&all, rows, 0, inner);
             let channels = inner + 2 * n;
             let xbc = conv_silu(
@@ -105,8 +115,13 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                         .collect();
                     let g: Vec<f64> = dt.iter().map(|dt| -w["A_log"][i].exp() * dt).collect();
                     let v: Vec<f64> = x.iter().enumerate().map(|(at, x)| x * dt[at / p]).collect();
-                    let y =
-                        linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p]);
+                    let y = if levels > 0 {
+                        let raw = columns(&all, rows, rows - (h - i) * levels, levels);
+                        let lambda = lambda(&raw, &w["L"][i * levels..][..levels]);
+                        log_linear::linear_attention_definition(&c, &b, &v, &g, &lambda, 1.0)
+                    } else {
+                        linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p])
+                    };
                     y.iter().zip(&x).map(|(y, x)| y + w["D"][i] * x).collect()
                 })
                 .collect();
@@ -119,6 +134,22 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
             linear(&y, &w["out.weight"], inner)
         }
     }
+}
+
+/// φ `[T, H·K/2]` of Selective RoPE, if the mixer has it; x `[T, d]`.
+fn phi(w: &Weights, x: &[f64], heads: usize) -> Option<Vec<f64>> {
+    let d = D as usize;
+    let down = w.get("phi_down.weight")?;
+    let share = if d.is_multiple_of(heads) { d / heads } else { d };
+    let unit: Vec<f64> = x.chunks_exact(share).flat_map(norm::l2_norm_definition).collect();
+    let phi = linear(&linear(&unit, down, d), &w["phi_up.weight"], 16);
+    let taps = &w["phi_conv.weight"];
+    Some(short_conv::definition(&phi, taps, None, &mut vec![0.0; 3 * taps.len() / 4]))
+}
+
+/// λ `[T, L]` of one head from its raw values `[T, L]` and its L.
+fn lambda(raw: &[f64], scales: &[f64]) -> Vec<f64> {
+    raw.iter().enumerate().map(|(at, x)| softplus(x * scales[at % scales.len()])).collect()
 }
 
 /// A member of the delta family, step after step: of a token's n steps the first has the decay and the last the query.
@@ -136,10 +167,16 @@ fn delta(w: &Weights, x: &[f64], family: &DeltaFamily) -> Vec<f64> {
     };
     let (q, k, v) = (project("q"), project("k"), project("v"));
     let b = linear(x, &w["b.weight"], d);
+    let phi = phi(w, x, h);
     let heads: Vec<Vec<f64>> = (0..value_h)
         .map(|i| {
             let key_head = i / (value_h / h);
-            let unit = |x: Vec<f64>| -> Vec<f64> {
+            let unit = |mut x: Vec<f64>| -> Vec<f64> {
+                if let Some(phi) = &phi {
+                    let half = k_width / 2;
+                    let phi = columns(phi, h * half, key_head * half, half);
+                    rope::selective_definition(&mut x, &phi, k_width, 5e5);
+                }
                 x.chunks_exact(k_width).flat_map(norm::l2_norm_definition).collect()
             };
             let q = unit(columns(&q, h * k_width, key_head * k_width, k_width));
@@ -179,6 +216,14 @@ fn delta(w: &Weights, x: &[f64], family: &DeltaFamily) -> Vec<f64> {
                         o.extend(read);
                     }
                 }
+            }
+            if let Some(levels) = family.levels {
+                let levels = levels as usize;
+                let raw =
+                    columns(&linear(x, &w["l.weight"], d), value_h * levels, i * levels, levels);
+                let lambda = lambda(&raw, &w["L"][i * levels..][..levels]);
+                let (k, v, beta) = (&k[0], &v[0], &beta[0]);
+                o = log_linear::delta_rule_definition(&q, k, v, &g, beta, &lambda, 1.0);
             }
             match w.get("g.weight") {
                 Some(gate) => {

@@ -1,4 +1,4 @@
-//! Whole layers against those of transformers and flash-linear-attention: forward, final state, and the gradients of
+//! Whole layers against those of transformers, flash-linear-attention and the papers' own code: forward, final state, and the gradients of
 //! the input and of every parameter. `goldens/make.py` made the numbers.
 
 use std::collections::HashMap;
@@ -29,6 +29,12 @@ const CASES: &[(&str, &str, Library)] = &[
     ("fla_gated_deltanet_plain", "gdn(h=2,k=8,v=8,nogate,vg=2,noconv)", Library::Fla),
     ("fla_deltaproduct_2", "dp(h=2,k=8,v=8,n=2,neg)", Library::Fla),
     ("fla_gated_deltaproduct_3", "gdp(h=2,k=8,v=8,n=3,vg=2)", Library::Fla),
+    ("fla_log_linear_mamba2", "lm2(h=4,p=8,n=12,l=15)", Library::Fla),
+    ("paper_log_linear_mamba2", "lm2(h=4,p=8,n=12,l=8)", Library::Fla),
+    ("paper_log_linear_gated_deltanet", "lgdn(h=2,k=8,v=12,l=8)", Library::Fla),
+    ("paper_selective_rope_attention", "attn(h=2,kv=2,k=8,qknorm,srope)", Library::Fla),
+    ("paper_selective_rope_window_9", "swa(h=2,kv=2,k=8,w=9,srope)", Library::Fla),
+    ("paper_selective_rope_gated_deltanet", "gdn(h=2,k=8,v=12,vg=2,neg,srope)", Library::Fla),
 ];
 
 struct Golden(HashMap<String, Tensor>);
@@ -59,6 +65,7 @@ fn check(name: &str, gene: &str, library: Library, length: i64) {
     let (mixer, variables) = alone(&store.root(), D, gene, 0).expect("the gene is possible");
     let places = places(library, D.into(), &gene);
     let placed: u64 = places.iter().map(|place| place.ours.elements()).sum();
+    assert_the_way_back(name, &golden, &places);
     let theirs: usize =
         golden.0.iter().filter(|(n, _)| n.starts_with("w.")).map(|(_, t)| t.numel()).sum();
     assert_eq!(placed, theirs as u64, "{name}: every number of theirs has a place");
@@ -72,7 +79,10 @@ fn check(name: &str, gene: &str, library: Library, length: i64) {
     let y = mixer.forward(&x, Some(&mut state));
     (&y * golden.get("dy")).sum(Kind::Float).backward();
     let mut errors = vec![("y".to_owned(), error(&y, golden.get("y")))];
-    if let MixerState::Recurrent(state) = &state {
+    // the dense references of log-linear attention have no state
+    if let MixerState::Recurrent(state) = &state
+        && gene.levels().is_none()
+    {
         errors.push(("state".to_owned(), error(&state.memory, golden.get("state"))));
     }
     errors.push(("dx".to_owned(), error(&x.grad(), golden.get("dx"))));
@@ -95,6 +105,79 @@ fn check(name: &str, gene: &str, library: Library, length: i64) {
             *error <= tolerance,
             "{name} over {length} positions: {what}: relative error {error:e}"
         );
+    }
+}
+
+/// Our tensors put where theirs are give all of theirs back.
+fn assert_the_way_back(name: &str, golden: &Golden, places: &[Place]) {
+    let mut rows: HashMap<&str, Vec<(u64, Tensor)>> = HashMap::new();
+    for place in places {
+        let ours = golden.ours("w", place);
+        rows.entry(&place.theirs).or_default().push((place.first_row, ours));
+    }
+    for (theirs, mut parts) in rows {
+        parts.sort_by_key(|(first, _)| *first);
+        let parts: Vec<Tensor> = parts.into_iter().map(|(_, part)| part).collect();
+        let whole = golden.get(&format!("w.{theirs}"));
+        assert!(Tensor::cat(&parts, 0).reshape_as(whole).equal(whole), "{name}: {theirs}");
+    }
+}
+
+/// ‖got − expected‖ / ‖expected‖
+fn distance(got: &Tensor, expected: &Tensor) -> f64 {
+    let [got, expected] = [got, expected].map(|x| x.to_kind(Kind::Double));
+    (got - &expected).norm().double_value(&[]) / expected.norm().double_value(&[])
+}
+
+/// In bf16 throughout, weights too: the error of ours and of the library's layer, both against the library's in fp32.
+fn check_bf16(name: &str, gene: &str, library: Library, length: i64) {
+    let golden = Golden::read(name, length);
+    let gene = support::gene(gene);
+    let store = nn::VarStore::new(Device::Cpu);
+    let (mixer, variables) = alone(&store.root(), D, gene, 0).expect("the gene is possible");
+    let places = places(library, D.into(), &gene);
+    for (place, variable) in places.iter().zip(&variables) {
+        tch::no_grad(|| variable.tensor.shallow_clone().copy_(&golden.ours("w", place)));
+        variable.tensor.shallow_clone().set_data(&variable.tensor.to_kind(Kind::BFloat16));
+    }
+    let narrow = |name: &str| golden.get(name).to_kind(Kind::BFloat16);
+    let x = narrow("x").set_requires_grad(true);
+    let y = mixer.forward(&x, None);
+    assert_eq!(y.kind(), Kind::BFloat16, "{name}");
+    (&y * narrow("dy")).sum(Kind::Float).backward();
+    let both = |ours: &Tensor, what: &str| {
+        let exact = golden.get(what);
+        (distance(ours, exact), distance(golden.get(&format!("b16.{what}")), exact))
+    };
+    let mut rows = vec![("y", both(&y, "y")), ("dx", both(&x.grad(), "dx"))];
+    for (place, variable) in places.iter().zip(&variables) {
+        let exact = golden.ours("g", place);
+        let errors = (
+            distance(&variable.tensor.grad(), &exact),
+            distance(&golden.ours("b16.g", place), &exact),
+        );
+        rows.push((&place.ours.name, errors));
+    }
+    let (what, (ours, theirs)) = rows
+        .into_iter()
+        .max_by(|(_, a), (_, b)| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
+        .expect("there are rows");
+    let mut out = std::io::stdout().lock();
+    let (y, plain) = both(&y, "y");
+    writeln!(out, "| {name} | {length} | bf16 y {y:.1e} plain {plain:.1e} | worst {ours:.1e} plain {theirs:.1e} | {what} |")
+        .expect("stdout is open");
+    assert!(
+        ours <= 2.0 * theirs,
+        "{name} over {length} positions in bf16: {what}: error {ours:e}, of the plain form {theirs:e}"
+    );
+}
+
+#[test]
+fn in_bf16_no_mixer_errs_more_than_twice_as_much_as_the_plain_form() {
+    for (name, gene, library) in CASES {
+        for length in [37, 100] {
+            check_bf16(name, gene, *library, length);
+        }
     }
 }
 

@@ -20,10 +20,40 @@ fn hybrid() -> Architecture {
     HYBRID.parse().expect("the text is canonical")
 }
 
+/// With meta tokens, and every way in which a layer can keep them.
+fn with_meta() -> Architecture {
+    "d=12,vocab=17,tied,meta=5 | lgdn(h=2,k=4,v=6,l=6)+ffn(20) | swa(h=2,kv=1,k=4,w=9,srope) | \
+     lm2(h=3,p=4,n=5,l=8) | attn(h=2,kv=2,k=6) | dn(h=2,k=6,v=5,srope)"
+        .parse()
+        .expect("the text is canonical")
+}
+
 #[test]
 fn step_by_step_logits_are_those_of_the_parallel_form() {
+    for architecture in [hybrid(), with_meta()] {
+        step_by_step(&architecture);
+    }
+}
+
+#[test]
+fn meta_tokens_are_learnt_and_the_text_begins_after_them() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let model = Model::new(&store.root(), &with_meta(), 1).expect("it builds");
+    let tokens = tokens(2, 9);
+    let before = model.forward(&tokens);
+    before.sum(Kind::Float).backward();
+    let meta = &model.variables_where(|role| role == Role::MetaTokens)[0];
+    assert_eq!(meta.size(), [5, 12]);
+    let gradients = meta.grad().square().sum_dim_intlist(1, false, Kind::Float);
+    assert!(numbers(&gradients).iter().all(|g| *g > 0.0), "every one of them is learnt");
+    let _ = tch::no_grad(|| meta.shallow_clone().g_mul_scalar_(-3.0));
+    let after = model.forward(&tokens);
+    assert!(crate::support::error(&after, &before) > 1e-4, "the first position sees them");
+}
+
+fn step_by_step(architecture: &Architecture) {
     let mut store = nn::VarStore::new(Device::Cpu);
-    let model = Model::new(&store.root(), &hybrid(), 1).expect("it builds");
+    let model = Model::new(&store.root(), architecture, 1).expect("it builds");
     store.double();
     randomise(model.variables(), 32);
     let tokens = tokens(2, 100);
@@ -64,7 +94,7 @@ fn the_seed_and_nothing_else_gives_the_weights() {
 
 #[test]
 fn initial_weights_are_those_of_the_reference_layers() {
-    let text = "d=256,vocab=64 | gdn(h=64,k=16,v=16)+ffn(256) | m2(h=64,p=8,n=16)";
+    let text = "d=256,vocab=64 | gdn(h=64,k=16,v=16)+ffn(256) | lm2(h=64,p=8,n=16,l=5)";
     let store = nn::VarStore::new(Device::Cpu);
     let model = Model::new(&store.root(), &text.parse().expect("canonical"), 3).expect("it builds");
     for variable in model.variables() {
@@ -75,7 +105,9 @@ fn initial_weights_are_those_of_the_reference_layers() {
         let within = |low: f64, high: f64| values.iter().all(|x| (low..=high).contains(x));
         let name = &variable.spec.name;
         match variable.spec.role {
-            Role::NormWeight | Role::SkipD => assert!(within(1.0, 1.0), "{name}"),
+            Role::NormWeight | Role::SkipD | Role::LevelScale => {
+                assert!(within(1.0, 1.0), "{name}")
+            }
             Role::ConvWeight | Role::ConvBias => assert!(within(-0.5, 0.5) && std > 0.2, "{name}"),
             Role::ALog => assert!(
                 within(if name.contains("layers.1") { 0.0 } else { -4.2 }, 16.0_f64.ln()),

@@ -15,6 +15,7 @@ fn options(upto: &mut impl FnMut(u64) -> u32) -> DeltaOptions {
         value_groups: upto(3),
         negative_eigenvalues: upto(2) == 1,
         short_conv: upto(2) == 1,
+        selective_rope: upto(2) == 1,
     }
 }
 
@@ -29,32 +30,39 @@ fn random_mixer(random: &mut Random) -> Mixer {
                 head_width: 2 * upto(8),
                 window: (upto(2) == 1).then(|| upto(100)),
                 qk_norm: upto(2) == 1,
+                selective_rope: upto(2) == 1,
             })
         }
         3 => Mixer::DeltaNet(DeltaNet {
             heads: upto(4),
-            key_width: upto(20),
+            key_width: 2 * upto(10),
             value_width: upto(20),
             output_gate: upto(2) == 1,
             options: options(&mut upto),
         }),
         4 => Mixer::GatedDeltaNet(GatedDeltaNet {
             heads: upto(4),
-            key_width: upto(20),
+            key_width: 2 * upto(10),
             value_width: upto(20),
             output_gate: upto(2) == 1,
+            levels: (upto(2) == 1).then(|| 1 + upto(16)),
             options: options(&mut upto),
         }),
         5 => Mixer::DeltaProduct(DeltaProduct {
             heads: upto(4),
-            key_width: upto(20),
+            key_width: 2 * upto(10),
             value_width: upto(20),
             steps: 1 + upto(4),
             decay: upto(2) == 1,
             output_gate: upto(2) == 1,
             options: options(&mut upto),
         }),
-        _ => Mixer::Mamba2(Mamba2 { heads: upto(4), head_width: upto(20), state_width: upto(20) }),
+        _ => Mixer::Mamba2(Mamba2 {
+            heads: upto(4),
+            head_width: upto(20),
+            state_width: upto(20),
+            levels: (upto(2) == 1).then(|| 1 + upto(16)),
+        }),
     }
 }
 
@@ -68,7 +76,9 @@ fn random_architecture(random: &mut Random) -> Architecture {
         })
         .collect();
     let (d, vocab) = (1 + random.below(30) as u32, 1 + random.below(40) as u32);
+    let meta_tokens = if random.below(2) == 0 { 0 } else { random.below(9) as u32 };
     Architecture::new(d, vocab, random.below(2) == 0, layers)
+        .and_then(|stack| stack.with_meta_tokens(meta_tokens))
         .expect("every drawn architecture is valid")
 }
 

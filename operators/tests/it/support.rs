@@ -46,7 +46,16 @@ pub(crate) const D: u32 = 12;
 /// One gene of every kind, with every option, small and lopsided.
 pub(crate) fn genes() -> Vec<Gene> {
     let attention = |kv_heads, window, qk_norm| {
-        Gene::Attention(Attention { heads: 4, kv_heads, head_width: 6, window, qk_norm })
+        let selective_rope = false;
+        let head_width = 6;
+        Gene::Attention(Attention {
+            heads: 4,
+            kv_heads,
+            head_width,
+            window,
+            qk_norm,
+            selective_rope,
+        })
     };
     vec![
         attention(4, None, false),
@@ -61,7 +70,16 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("dp(h=2,k=5,v=7,n=2,neg)"),
         gene("gdp(h=2,k=4,v=3,n=3,vg=2,neg)"),
         gene("gdp(h=1,k=4,v=3,n=2,nogate,noconv)"),
-        Gene::Mamba2(Mamba2 { heads: 3, head_width: 5, state_width: 7 }),
+        Gene::Mamba2(Mamba2::new(3, 5, 7)),
+        gene("lgdn(h=2,k=4,v=3,l=8,vg=2,neg)"),
+        gene("lgdn(h=1,k=4,v=5,l=3,nogate,noconv)"),
+        gene("lm2(h=3,p=5,n=4,l=9)"),
+        gene("attn(h=4,kv=2,k=6,qknorm,srope)"),
+        gene("swa(h=2,kv=2,k=4,w=9,srope)"),
+        gene("dn(h=2,k=6,v=5,srope)"),
+        gene("gdn(h=5,k=4,v=3,noconv,srope)"),
+        gene("gdp(h=2,k=4,v=3,n=2,vg=2,neg,srope)"),
+        gene("lgdn(h=3,k=4,v=3,l=8,srope)"),
     ]
 }
 
@@ -102,6 +120,7 @@ pub(crate) fn randomise(variables: &[Variable], seed: u64) {
         let value = match spec.role {
             Role::NormWeight | Role::SkipD => random.tensor(&shape, 0.3) + 1.0,
             Role::ALog | Role::DtBias => random.tensor(&shape, 0.5) - 1.0,
+            Role::LevelScale => random.tensor(&shape, 0.5) + 1.0,
             _ => random
                 .tensor(&shape, if shape.len() == 1 { 0.5 } else { (shape[1] as f64).powf(-0.5) }),
         };

@@ -9,6 +9,7 @@ use kernels::rope::cpu::Table;
 use search::architecture;
 
 use super::ffn::ROWS;
+use super::phases::{PhaseState, Phases, Turns};
 use super::recurrent::interleave_heads;
 use super::scratch::Run;
 use crate::weights::{SplitMix, Weights};
@@ -28,6 +29,8 @@ pub(crate) struct Attention {
     window: Option<usize>,
     /// Rows q, k, v.
     input: Matrix,
+    /// Selective RoPE in place of rotary positions.
+    phases: Option<Phases>,
     /// Weights of the RMSNorm of q and of k, `[K]`.
     qk_norm: Option<[Vec<f32>; 2]>,
     /// `[d, H·K]`
@@ -44,11 +47,13 @@ pub(crate) struct Cache {
     /// Positions seen.
     position: usize,
     rotations: Table,
+    phases: Option<PhaseState>,
 }
 
 impl Cache {
     pub(super) fn bytes(&self) -> usize {
         self.keys.iter().chain(&self.values).map(Vec::len).sum::<usize>() * size_of::<f32>()
+            + self.phases.as_ref().map_or(0, PhaseState::bytes)
     }
 
     /// Forgets what came after `position`, which a window may not have kept: only for timing the same step again.
@@ -67,6 +72,9 @@ impl Cache {
         random: &mut SplitMix,
     ) {
         self.position = position;
+        if let Some(phases) = &mut self.phases {
+            phases.pretend(random);
+        }
         let values = position.min(window.unwrap_or(position)) * self.rotations.head_width();
         for rows in self.keys.iter_mut().chain(&mut self.values) {
             *rows = (0..values).map(|_| random.between(-1.0, 1.0)).collect();
@@ -92,13 +100,18 @@ impl Attention {
             head_width,
             window: shape.window.map(|w| w as usize),
             input: Matrix::pack(&input, input.len() / d, d, storage),
+            phases: architecture::Mixer::Attention(shape)
+                .phases()
+                .map(|phases| Phases::new(weights, prefix, d, phases)),
             qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
             output: Matrix::pack(output, d, heads * head_width, storage),
         }
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.input.bytes() + self.output.bytes()
+        self.input.bytes()
+            + self.output.bytes()
+            + self.phases.as_ref().map_or(0, Phases::weight_bytes)
     }
 
     pub(super) fn window(&self) -> Option<usize> {
@@ -111,6 +124,7 @@ impl Attention {
             values: vec![Vec::new(); self.kv_heads],
             position: 0,
             rotations: Table::new(self.head_width, THETA),
+            phases: self.phases.as_ref().map(Phases::state),
         }
     }
 
@@ -123,6 +137,7 @@ impl Attention {
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Cache>,
     ) {
+        let mut sequences = h.chunks_exact(tokens * self.input.inputs());
         on.mix_sequences(
             (&self.input, &self.output),
             h,
@@ -130,8 +145,17 @@ impl Attention {
             x,
             states,
             |on, p, mixed, cache| {
-                cache.rotations.extend_to(cache.position + tokens);
-                self.norm_and_rotate(on, p, cache);
+                let h = sequences.next().expect("as many inputs as projections");
+                let turns = if let (Some(phases), Some(state)) = (&self.phases, &mut cache.phases) {
+                    Some(phases.turns(on, h, state))
+                } else {
+                    cache.rotations.extend_to(cache.position + tokens);
+                    None
+                };
+                self.norm_and_rotate(on, p, cache, turns.as_ref());
+                if let Some(turns) = turns {
+                    turns.give_back(on);
+                }
                 if tokens == 1 {
                     self.decode(on, p, mixed, cache);
                 } else {
@@ -143,18 +167,29 @@ impl Attention {
     }
 
     /// The heads of q and k in p `[T, (H + 2 H_kv)·K]`, in place.
-    fn norm_and_rotate(&self, on: &Run<'_>, p: &mut [f32], cache: &Cache) {
+    fn norm_and_rotate(&self, on: &Run<'_>, p: &mut [f32], cache: &Cache, turns: Option<&Turns>) {
+        let group = self.heads / self.kv_heads;
         let (k, stride) = (self.head_width, self.input.outputs());
         on.pool.chunks_mut(p, ROWS * stride, |block, p| {
             for (t, row) in (block * ROWS..).zip(p.chunks_exact_mut(stride)) {
                 let (q, rest) = row.split_at_mut(self.heads * k);
                 let key = &mut rest[..self.kv_heads * k];
+                if let Some(turns) = turns {
+                    for (head, q) in q.chunks_exact_mut(k).enumerate() {
+                        turns.turn(q, t, head / group);
+                    }
+                    for (head, key) in key.chunks_exact_mut(k).enumerate() {
+                        turns.turn(key, t, head);
+                    }
+                }
                 if let Some([q_weight, k_weight]) = &self.qk_norm {
                     run(RmsNorm { x: q, weight: q_weight, gate: Gate::None });
                     run(RmsNorm { x: key, weight: k_weight, gate: Gate::None });
                 }
-                for head in q.chunks_exact_mut(k).chain(key.chunks_exact_mut(k)) {
-                    cache.rotations.rotate(head, cache.position + t);
+                if turns.is_none() {
+                    for head in q.chunks_exact_mut(k).chain(key.chunks_exact_mut(k)) {
+                        cache.rotations.rotate(head, cache.position + t);
+                    }
                 }
             }
         });

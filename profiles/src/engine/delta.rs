@@ -1,4 +1,4 @@
-//! The delta family: DeltaNet, Gated DeltaNet, DeltaProduct.
+//! The delta family: DeltaNet, Gated DeltaNet, log-linear or not, DeltaProduct.
 
 use kernels::cpu::gemm::View;
 use kernels::cpu::matrix::Storage;
@@ -6,9 +6,11 @@ use kernels::cpu::{Matrix, run};
 use kernels::delta_rule::cpu::{Chunked, Step};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
-use search::architecture::DeltaFamily;
+use search::architecture::{DeltaFamily, Phases as PhaseShape};
 
+use super::fenwick::Visit;
 use super::ffn::ROWS;
+use super::phases::{Phases, Turns};
 use super::recurrent::{Convolution, Recurrent, interleave_heads};
 use super::scratch::Run;
 use crate::weights::Weights;
@@ -24,11 +26,16 @@ pub(crate) struct Delta {
     key_width: usize,
     value_width: usize,
     largest_beta: f32,
-    /// Rows q, k, v, then b, and where they are there a, g; of k, v and b one block for each step.
+    /// Rows q, k, v, then b, and where they are there a, g, λ; of k, v and b one block for each step.
     input: Matrix,
     convolution: Option<Convolution>,
     decay: Option<Decay>,
     output_gate: bool,
+    /// L of λ = softplus(L ⊙ …), `[H, L]`, of a log-linear member.
+    level_scales: Option<Vec<f32>>,
+    scale: f32,
+    /// Selective RoPE of q and k.
+    phases: Option<Phases>,
     /// `[V]`
     norm: Vec<f32>,
     /// `[d, H·V]`
@@ -51,6 +58,7 @@ impl Delta {
         d: usize,
         family: &DeltaFamily,
         storage: Storage,
+        phases: Option<PhaseShape>,
     ) -> Self {
         let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
         let decay = family.decay.then(|| {
@@ -63,6 +71,10 @@ impl Delta {
         if family.output_gate {
             inputs.push("g.weight");
         }
+        let level_scales = family.levels.map(|_| {
+            inputs.push("l.weight");
+            weights.get(&format!("{prefix}L")).to_vec()
+        });
         let convolution = family.short_conv.then(|| {
             let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
             Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 }
@@ -79,6 +91,9 @@ impl Delta {
             convolution,
             decay,
             output_gate: family.output_gate,
+            level_scales,
+            scale: family.scale() as f32,
+            phases: phases.map(|phases| Phases::new(weights, prefix, d, phases)),
             norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
             output: Matrix::pack(
                 weights.get(&format!("{prefix}o.weight")),
@@ -96,12 +111,17 @@ impl Delta {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.input.bytes() + self.output.bytes()
+        self.input.bytes()
+            + self.output.bytes()
+            + self.phases.as_ref().map_or(0, Phases::weight_bytes)
     }
 
     pub(super) fn state(&self) -> Recurrent {
         let channels = self.convolution.as_ref().map_or(0, Convolution::channels);
-        Recurrent::new(channels, self.heads, self.key_width, self.value_width)
+        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
+        let shape = [self.heads, self.key_width, self.value_width];
+        let phases = self.phases.as_ref().map(Phases::state);
+        Recurrent { phases, ..Recurrent::with_levels(channels, levels, shape) }
     }
 
     /// x `[B·T, d]` += mixer(h `[B·T, d]`), one state for each of the B sequences.
@@ -113,6 +133,7 @@ impl Delta {
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Recurrent>,
     ) {
+        let mut sequences = h.chunks_exact(tokens * self.input.inputs());
         on.mix_sequences(
             (&self.input, &self.output),
             h,
@@ -120,7 +141,15 @@ impl Delta {
             x,
             states,
             |on, p, mixed, state| {
-                self.mix(on, p, tokens, mixed, state);
+                let h = sequences.next().expect("as many inputs as projections");
+                let turns = match (&self.phases, &mut state.phases) {
+                    (Some(phases), Some(state)) => Some(phases.turns(on, h, state)),
+                    _ => None,
+                };
+                self.mix(on, p, tokens, mixed, state, turns.as_ref());
+                if let Some(turns) = turns {
+                    turns.give_back(on);
+                }
             },
         );
     }
@@ -133,6 +162,7 @@ impl Delta {
         tokens: usize,
         mixed: &mut [f32],
         state: &mut Recurrent,
+        turns: Option<&Turns>,
     ) {
         let Self { steps, key_heads, heads, key_width, value_width, .. } = *self;
         let (stride, channels) = (self.input.outputs(), self.channels());
@@ -141,15 +171,33 @@ impl Delta {
         let normed = |row: &mut [f32]| {
             run(L2Norm { x: &mut row[..(1 + steps) * keys], width: key_width });
         };
+        // what turns is normed after it
+        let normed_now = |row: &mut [f32]| {
+            if turns.is_none() {
+                normed(row);
+            }
+        };
         match &self.convolution {
-            Some(convolution) => convolution.forward(on, p, stride, state, &mut y, normed),
+            Some(convolution) => convolution.forward(on, p, stride, state, &mut y, normed_now),
             None => on.pool.chunks_mut(&mut y, ROWS * channels, |block, y| {
                 let rows = p[block * ROWS * stride..].chunks(stride);
                 for (y, p) in y.chunks_exact_mut(channels).zip(rows) {
                     y.iter_mut().zip(p).for_each(|(y, &p)| *y = p * sigmoid(p));
-                    normed(y);
+                    normed_now(y);
                 }
             }),
+        }
+        if let Some(turns) = turns {
+            on.pool.chunks_mut(&mut y, ROWS * channels, |block, y| {
+                for (t, row) in (block * ROWS..).zip(y.chunks_exact_mut(channels)) {
+                    for (head, x) in
+                        row[..(1 + steps) * keys].chunks_exact_mut(key_width).enumerate()
+                    {
+                        turns.turn(x, t, head % key_heads);
+                    }
+                    normed(row);
+                }
+            });
         }
 
         // [H, T·n] each; the decay is on a token's first step
@@ -171,39 +219,69 @@ impl Delta {
             }
         }
 
-        let scale = (key_width as f32).powf(-0.5);
+        let scale = self.scale;
         let mut o = on.scratch.take(heads * tokens * value_width);
-        on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
-            let key_head = head / (heads / key_heads);
-            let q = &y[key_head * key_width..];
-            let k = |step: usize| &y[(1 + step) * keys + key_head * key_width..];
-            let v = |step| &y[(1 + steps) * keys + step * values + head * value_width..];
-            let g = &g[head * tokens * steps..][..tokens * steps];
-            let beta = &beta[head * tokens * steps..][..tokens * steps];
-            if tokens == 1 {
-                for step in 0..steps {
-                    let (q, k, v) =
-                        (&q[..key_width], &k(step)[..key_width], &v(step)[..value_width]);
-                    let (g, beta) = (g[step], beta[step]);
-                    run(Step { q, k, v, g, beta, scale, state: &mut *state, o: &mut *o });
-                }
-            } else if steps == 1 {
-                let [q, k, v] = [q, k(0), v(0)].map(|x| View::new(x, channels));
-                run(Chunked { tokens, key_width, value_width, q, k, v, g, beta, scale, state, o });
-            } else {
-                // the rule on the lengthened sequence; only a token's last step is read
-                let mut sequence = Interleaved::new(tokens * steps, key_width, value_width);
-                for t in 0..tokens {
-                    let at = t * channels;
-                    sequence.push_query(t * steps + steps - 1, &q[at..][..key_width]);
+        if let (Some(fenwick), Some(scales)) = (&mut state.fenwick, &self.level_scales) {
+            let lambda = lambdas(p, stride, scales);
+            let levels = scales.len() / heads;
+            fenwick.forward(on, tokens, value_width, &mut o, |visit| {
+                let Visit { head, at, level, state, read, nothing } = visit;
+                let row = &y[at * channels..][..channels];
+                let key_head = head / (heads / key_heads);
+                let q = &row[key_head * key_width..][..key_width];
+                let k = &row[keys + key_head * key_width..][..key_width];
+                let written = &row[2 * keys + head * value_width..][..value_width];
+                let v = if level == 0 { written } else { nothing };
+                let (g, beta) = (g[head * tokens + at], beta[head * tokens + at]);
+                let scale = scale * lambda[(at * heads + head) * levels + level];
+                run(Step { q, k, v, g, beta, scale, state, o: read });
+            });
+        } else {
+            on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
+                let key_head = head / (heads / key_heads);
+                let q = &y[key_head * key_width..];
+                let k = |step: usize| &y[(1 + step) * keys + key_head * key_width..];
+                let v = |step| &y[(1 + steps) * keys + step * values + head * value_width..];
+                let g = &g[head * tokens * steps..][..tokens * steps];
+                let beta = &beta[head * tokens * steps..][..tokens * steps];
+                if tokens == 1 {
                     for step in 0..steps {
-                        let (k, v) = (&k(step)[at..][..key_width], &v(step)[at..][..value_width]);
-                        sequence.push(k, v);
+                        let (q, k, v) =
+                            (&q[..key_width], &k(step)[..key_width], &v(step)[..value_width]);
+                        let (g, beta) = (g[step], beta[step]);
+                        run(Step { q, k, v, g, beta, scale, state: &mut *state, o: &mut *o });
                     }
+                } else if steps == 1 {
+                    let [q, k, v] = [q, k(0), v(0)].map(|x| View::new(x, channels));
+                    run(Chunked {
+                        tokens,
+                        key_width,
+                        value_width,
+                        q,
+                        k,
+                        v,
+                        g,
+                        beta,
+                        scale,
+                        state,
+                        o,
+                    });
+                } else {
+                    // the rule on the lengthened sequence; only a token's last step is read
+                    let mut sequence = Interleaved::new(tokens * steps, key_width, value_width);
+                    for t in 0..tokens {
+                        let at = t * channels;
+                        sequence.push_query(t * steps + steps - 1, &q[at..][..key_width]);
+                        for step in 0..steps {
+                            let (k, v) =
+                                (&k(step)[at..][..key_width], &v(step)[at..][..value_width]);
+                            sequence.push(k, v);
+                        }
+                    }
+                    sequence.run(steps, g, beta, scale, state, o);
                 }
-                sequence.run(steps, g, beta, scale, state, o);
-            }
-        });
+            });
+        }
 
         interleave_heads(on, &o, tokens, value_width, mixed);
         let width = heads * value_width;
@@ -286,6 +364,15 @@ impl Interleaved {
         let last = all.chunks_exact(value_width).skip(steps - 1).step_by(steps);
         o.chunks_exact_mut(value_width).zip(last).for_each(|(o, last)| o.copy_from_slice(last));
     }
+}
+
+/// λ `[T, H, L]` from the last rows of p `[T, stride]` and L `[H, L]`.
+pub(super) fn lambdas(p: &[f32], stride: usize, scales: &[f32]) -> Vec<f32> {
+    let of_row = |row: &[f32]| {
+        let raw = &row[stride - scales.len()..];
+        raw.iter().zip(scales).map(|(raw, scale)| softplus(raw * scale)).collect::<Vec<f32>>()
+    };
+    p.chunks_exact(stride).flat_map(of_row).collect()
 }
 
 pub(super) fn sigmoid(x: f32) -> f32 {

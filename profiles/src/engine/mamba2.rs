@@ -1,4 +1,4 @@
-//! Mamba2.
+//! Mamba2, log-linear or not.
 
 use kernels::cpu::gemm::View;
 use kernels::cpu::matrix::Storage;
@@ -8,7 +8,8 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
-use super::delta::softplus;
+use super::delta::{lambdas, softplus};
+use super::fenwick::Visit;
 use super::ffn::ROWS;
 use super::recurrent::{Convolution, Recurrent, interleave_heads};
 use super::scratch::Run;
@@ -22,7 +23,7 @@ pub(crate) struct Mamba2 {
     head_width: usize,
     /// N.
     state_width: usize,
-    /// Rows z, x, B, C, dt.
+    /// Rows z, x, B, C, dt, and λ of the log-linear form.
     input: Matrix,
     /// Of x, B, C.
     convolution: Convolution,
@@ -32,6 +33,8 @@ pub(crate) struct Mamba2 {
     dt_bias: Vec<f32>,
     /// `[H]`
     d: Vec<f32>,
+    /// L of λ = softplus(L ⊙ …), `[H, L]`, of the log-linear form.
+    level_scales: Option<Vec<f32>>,
     /// `[H·P]`
     norm: Vec<f32>,
     /// `[d, H·P]`
@@ -55,7 +58,7 @@ impl Mamba2 {
             heads,
             head_width,
             state_width,
-            input: Matrix::pack(&input, 2 * inner + 2 * state_width + heads, d_model, storage),
+            input: Matrix::pack(&input, input.len() / d_model, d_model, storage),
             convolution: Convolution {
                 weight: transpose_weight(&tensor("conv.weight")),
                 bias: Some(tensor("conv.bias")),
@@ -64,6 +67,7 @@ impl Mamba2 {
             a: tensor("A_log").iter().map(|a| -a.exp()).collect(),
             dt_bias: tensor("dt_bias"),
             d: tensor("D"),
+            level_scales: shape.levels.map(|_| tensor("L")),
             norm: tensor("norm.weight"),
             output: Matrix::pack(&tensor("out.weight"), d_model, inner, storage),
         }
@@ -75,7 +79,8 @@ impl Mamba2 {
 
     pub(super) fn state(&self) -> Recurrent {
         let channels = self.convolution.channels();
-        Recurrent::new(channels, self.heads, self.state_width, self.head_width)
+        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
+        Recurrent::with_levels(channels, levels, [self.heads, self.state_width, self.head_width])
     }
 
     /// x `[B·T, d]` += mixer(h `[B·T, d]`), one state for each of the B sequences.
@@ -118,39 +123,57 @@ impl Mamba2 {
         // [H, T] each
         let mut dt = on.scratch.take(heads * tokens);
         let mut g = on.scratch.take(heads * tokens);
+        let dt_at = inner + channels;
         for (t, row) in p.chunks_exact(stride).enumerate() {
             for head in 0..heads {
-                let step = softplus(row[stride - heads + head] + self.dt_bias[head]);
+                let step = softplus(row[dt_at + head] + self.dt_bias[head]);
                 dt[head * tokens + t] = step;
                 g[head * tokens + t] = step * self.a[head];
             }
         }
 
         let mut o = on.scratch.take(tokens * inner);
-        on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
-            let (q, k) = (&y[inner + key_width..], &y[inner..]);
-            let v = &y[head * value_width..];
-            let (g, dt) = (&g[head * tokens..][..tokens], &dt[head * tokens..][..tokens]);
-            if tokens == 1 {
-                let (q, k, v) = (&q[..key_width], &k[..key_width], &v[..value_width]);
-                run(Step { q, k, v, v_scale: dt[0], g: g[0], scale: 1.0, state, o });
-            } else {
-                let [q, k, v] = [q, k, v].map(|x| View::new(x, channels));
-                let scale = 1.0;
-                run(Chunked {
-                    tokens,
-                    key_width,
-                    value_width,
-                    q,
-                    k,
-                    v,
-                    v_scale: dt,
-                    g,
-                    scale,
-                    state,
-                    o,
-                });
-            }
+        if let (Some(fenwick), Some(scales)) = (&mut state.fenwick, &self.level_scales) {
+            let lambda = lambdas(p, stride, scales);
+            let levels = scales.len() / heads;
+            fenwick.forward(on, tokens, value_width, &mut o, |visit| {
+                let Visit { head, at, level, state, read, nothing } = visit;
+                let row = &y[at * channels..][..channels];
+                let (k, q) = row[inner..].split_at(key_width);
+                let written = &row[head * value_width..][..value_width];
+                let v = if level == 0 { written } else { nothing };
+                let (g, v_scale) = (g[head * tokens + at], dt[head * tokens + at]);
+                let scale = lambda[(at * heads + head) * levels + level];
+                run(Step { q, k, v, v_scale, g, scale, state, o: read });
+            });
+        } else {
+            on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
+                let (q, k) = (&y[inner + key_width..], &y[inner..]);
+                let v = &y[head * value_width..];
+                let (g, dt) = (&g[head * tokens..][..tokens], &dt[head * tokens..][..tokens]);
+                if tokens == 1 {
+                    let (q, k, v) = (&q[..key_width], &k[..key_width], &v[..value_width]);
+                    run(Step { q, k, v, v_scale: dt[0], g: g[0], scale: 1.0, state, o });
+                } else {
+                    let [q, k, v] = [q, k, v].map(|x| View::new(x, channels));
+                    let scale = 1.0;
+                    run(Chunked {
+                        tokens,
+                        key_width,
+                        value_width,
+                        q,
+                        k,
+                        v,
+                        v_scale: dt,
+                        g,
+                        scale,
+                        state,
+                        o,
+                    });
+                }
+            });
+        }
+        on.pool.chunks_mut(&mut o, tokens * value_width, |head, o| {
             for (o, y) in o.chunks_exact_mut(value_width).zip(y.chunks_exact(channels)) {
                 for (o, x) in o.iter_mut().zip(&y[head * value_width..][..value_width]) {
                     *o += self.d[head] * x;

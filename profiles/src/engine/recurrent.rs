@@ -3,7 +3,9 @@
 use kernels::cpu::run;
 use kernels::short_conv::cpu::ConvolveSilu;
 
+use super::fenwick::Fenwick;
 use super::ffn::ROWS;
+use super::phases::PhaseState;
 use super::scratch::Run;
 use crate::weights::SplitMix;
 
@@ -14,9 +16,13 @@ const HISTORY: usize = kernels::short_conv::WIDTH - 1;
 #[derive(Debug, Clone)]
 pub(crate) struct Recurrent {
     /// The last three inputs of the convolution, `[3, C]`, oldest first.
-    history: Vec<f32>,
+    pub(super) history: Vec<f32>,
     /// S of every head, `[H, K, V]`.
     pub(super) matrix: Vec<f32>,
+    /// Of a log-linear mixer instead.
+    pub(super) fenwick: Option<Fenwick>,
+    /// Of a mixer with Selective RoPE.
+    pub(super) phases: Option<PhaseState>,
 }
 
 impl Recurrent {
@@ -24,18 +30,48 @@ impl Recurrent {
         Self {
             history: vec![0.0; HISTORY * channels],
             matrix: vec![0.0; heads * key_width * value_width],
+            fenwick: None,
+            phases: None,
         }
     }
 
-    /// As if something had been seen, with values from `random`.
-    pub(super) fn pretend(&mut self, random: &mut SplitMix) {
+    /// Of a mixer with a state for each of `levels` pieces of the past, if it is log-linear.
+    pub(super) fn with_levels(
+        channels: usize,
+        levels: Option<usize>,
+        [heads, key_width, value_width]: [usize; 3],
+    ) -> Self {
+        let Some(levels) = levels else {
+            return Self::new(channels, heads, key_width, value_width);
+        };
+        let fenwick = Fenwick::new(levels, heads, key_width * value_width);
+        Self { fenwick: Some(fenwick), ..Self::new(channels, 0, 0, 0) }
+    }
+
+    /// As if `position` positions had been seen, with values from `random`.
+    pub(super) fn pretend(&mut self, position: usize, random: &mut SplitMix) {
+        if let Some(fenwick) = &mut self.fenwick {
+            fenwick.pretend(position, random);
+        }
+        if let Some(phases) = &mut self.phases {
+            phases.pretend(random);
+        }
         for x in self.history.iter_mut().chain(&mut self.matrix) {
             *x = random.between(-1.0, 1.0);
         }
     }
 
+    /// See [`super::State::rewind`].
+    pub(super) fn rewind(&mut self, position: usize) {
+        if let Some(fenwick) = &mut self.fenwick {
+            fenwick.rewind(position);
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         (self.history.len() + self.matrix.len()) * size_of::<f32>()
+            + self.fenwick.as_ref().map_or(0, Fenwick::bytes)
+            + self.phases.as_ref().map_or(0, PhaseState::bytes)
     }
 }
 

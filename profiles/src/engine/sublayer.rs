@@ -51,7 +51,8 @@ impl Memory {
     pub(crate) fn rewind(&mut self, position: usize) {
         match self {
             Self::Cache(cache) => cache.rewind(position),
-            Self::Recurrent(_) | Self::None => {}
+            Self::Recurrent(state) => state.rewind(position),
+            Self::None => {}
         }
     }
 
@@ -88,7 +89,14 @@ pub(crate) fn build(
                     }
                     Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
                         let family = mixer.delta().expect("a member of the family");
-                        Function::Delta(Delta::new(weights, &prefix, d, &family, storage))
+                        Function::Delta(Delta::new(
+                            weights,
+                            &prefix,
+                            d,
+                            &family,
+                            storage,
+                            mixer.phases(),
+                        ))
                     }
                     Mixer::Mamba2(shape) => {
                         Function::Mamba2(Mamba2::new(weights, &prefix, d, shape, storage))
@@ -127,7 +135,7 @@ impl Sublayer {
             (Memory::Cache(cache), Function::Attention(mixer)) => {
                 cache.pretend(position, mixer.window(), random);
             }
-            (Memory::Recurrent(state), _) => state.pretend(random),
+            (Memory::Recurrent(state), _) => state.pretend(position, random),
             _ => {}
         }
         memory

@@ -11,6 +11,7 @@ use crate::error::ProfileError;
 /// # Errors
 /// When the step does not cover one of its mixers.
 pub fn stack(architecture: &Architecture, positions: usize) -> Result<Stack, ProfileError> {
+    refuse_meta_tokens(architecture.meta_tokens())?;
     let layers = architecture
         .layers()
         .iter()
@@ -30,12 +31,29 @@ pub fn stack(architecture: &Architecture, positions: usize) -> Result<Stack, Pro
     })
 }
 
+/// Meta tokens, which the step does not know.
+pub(super) fn refuse_meta_tokens(meta_tokens: u32) -> Result<(), ProfileError> {
+    if meta_tokens == 0 { Ok(()) } else { Err(refusal("meta tokens")) }
+}
+
+fn refusal(what: &str) -> ProfileError {
+    ProfileError::Conditions(format!(
+        "the GPU's decode step does not cover {what}; leave them out of [space], or time with latency.device = \"cpu\""
+    ))
+}
+
 /// A mixer of the step.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "a mixer that the step does not cover is refused here"
-)]
 pub(super) fn mixer(mixer: &Mixer) -> Result<decode::Mixer, ProfileError> {
+    let missing = if mixer.levels().is_some() {
+        "log-linear mixers"
+    } else if mixer.phases().is_some() {
+        "Selective RoPE"
+    } else {
+        ""
+    };
+    if !missing.is_empty() {
+        return Err(refusal(missing));
+    }
     Ok(match mixer {
         Mixer::Attention(shape) => decode::Mixer::Attention {
             heads: shape.heads as usize,

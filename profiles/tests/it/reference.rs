@@ -2,7 +2,7 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    activation, attention, delta_rule, linear_attention, norm, rope, short_conv, swiglu,
+    activation, attention, delta_rule, linear_attention, log_linear, norm, rope, short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
@@ -14,13 +14,14 @@ struct Model<'a> {
     tokens: usize,
 }
 
-/// Logits `[T, vocab]` of every position.
+/// Logits `[T, vocab]` of every position, meta tokens before the first.
 pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u32]) -> Vec<f64> {
     let d = architecture.d_model() as usize;
-    let mut model = Model { weights, prefix: String::new(), tokens: tokens.len() };
+    let meta_tokens = architecture.meta_tokens() as usize;
+    let mut model = Model { weights, prefix: String::new(), tokens: meta_tokens + tokens.len() };
     let embedding = model.tensor("embedding.weight");
-    let mut x: Vec<f64> =
-        tokens.iter().flat_map(|t| embedding[*t as usize * d..][..d].to_vec()).collect();
+    let mut x = if meta_tokens > 0 { model.tensor("meta.weight") } else { Vec::new() };
+    x.extend(tokens.iter().flat_map(|t| embedding[*t as usize * d..][..d].to_vec()));
     for (index, layer) in architecture.layers().iter().enumerate() {
         if let Some(mixer) = &layer.mixer {
             model.prefix = format!("layers.{index}.");
@@ -39,7 +40,7 @@ pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u
     model.prefix.clear();
     let h = model.rms_norm(&x, "final_norm.weight");
     let head = if architecture.tied_embeddings() { "embedding.weight" } else { "head.weight" };
-    model.linear(head, &h)
+    model.linear(head, &h).split_off(meta_tokens * architecture.vocab() as usize)
 }
 
 fn add(x: &mut [f64], y: &[f64]) {
@@ -104,18 +105,39 @@ impl Model<'_> {
             let kv = head * kv_heads / heads;
             let mut q = columns(&q, heads * k, head * k, k);
             let mut key = columns(&key, kv_heads * k, kv * k, k);
+            let phi = self.phi(h, kv_heads, kv, k / 2);
+            if let Some(phi) = &phi {
+                rope::selective_definition(&mut q, phi, k, 5e5);
+                rope::selective_definition(&mut key, phi, k, 5e5);
+            }
             if shape.qk_norm {
                 q = self.rms_norm(&q, "q_norm.weight");
                 key = self.rms_norm(&key, "k_norm.weight");
             }
-            rope::definition(&mut q, k, 0, 1e4);
-            rope::definition(&mut key, k, 0, 1e4);
+            if phi.is_none() {
+                rope::definition(&mut q, k, 0, 1e4);
+                rope::definition(&mut key, k, 0, 1e4);
+            }
             let v = columns(&v, kv_heads * k, kv * k, k);
             let window = shape.window.map(|w| w as usize);
             let o = attention::definition(&q, &key, &v, self.tokens, window, (k as f64).powf(-0.5));
             put(&o, k, &mut out, heads * k, head * k);
         }
         self.linear("o.weight", &out)
+    }
+
+    /// φ `[T, K/2]` of one head, if the mixer has Selective RoPE.
+    fn phi(&self, h: &[f64], heads: usize, head: usize, half: usize) -> Option<Vec<f64>> {
+        if !self.weights.has(&format!("{}phi_up.weight", self.prefix)) {
+            return None;
+        }
+        let d = h.len() / self.tokens;
+        let share = if d.is_multiple_of(heads) { d / heads } else { d };
+        let unit: Vec<f64> = h.chunks_exact(share).flat_map(norm::l2_norm_definition).collect();
+        let phi = self.linear("phi_up.weight", &self.linear("phi_down.weight", &unit));
+        let taps = self.tensor("phi_conv.weight");
+        let phi = short_conv::definition(&phi, &taps, None, &mut vec![0.0; 3 * taps.len() / 4]);
+        Some(columns(&phi, heads * half, head * half, half))
     }
 
     fn delta(&self, family: &DeltaFamily, h: &[f64]) -> Vec<f64> {
@@ -130,7 +152,19 @@ impl Model<'_> {
                 x.into_iter().map(activation::silu).collect()
             }
         };
-        let (q, key, value) = (projected("q"), projected("k"), projected("v"));
+        let (mut q, mut key, value) = (projected("q"), projected("k"), projected("v"));
+        for head in 0..key_heads {
+            let Some(phi) = self.phi(h, key_heads, head, k / 2) else { break };
+            for (x, copies) in [(&mut q, 1), (&mut key, steps)] {
+                for copy in 0..copies {
+                    let stride = copies * key_heads * k;
+                    let from = (copy * key_heads + head) * k;
+                    let mut turned = columns(x, stride, from, k);
+                    rope::selective_definition(&mut turned, &phi, k, 5e5);
+                    put(&turned, k, x, stride, from);
+                }
+            }
+        }
         let b = self.linear("b.weight", h);
         let a = family.decay.then(|| self.linear("a.weight", h));
         let gate = family.output_gate.then(|| self.linear("g.weight", h));
@@ -140,6 +174,7 @@ impl Model<'_> {
             let key_head = head / (heads / key_heads);
             let mut state = vec![0.0; k * v];
             let mut o = Vec::new();
+            let mut inputs: [Vec<f64>; 5] = Default::default(); // q, k, v, g, β
             for t in 0..self.tokens {
                 let q = l2(&q[(t * key_heads + key_head) * k..][..k]);
                 let mut read = Vec::new();
@@ -156,11 +191,21 @@ impl Model<'_> {
                         }
                         _ => 0.0,
                     };
+                    let all: [&[f64]; 5] = [&q, &key, value, &[g], &[beta]];
+                    inputs.iter_mut().zip(all).for_each(|(inputs, x)| inputs.extend(x));
                     let scale = (k as f64).powf(-0.5);
                     read =
                         delta_rule::definition(&q, &key, value, &[g], &[beta], scale, &mut state);
                 }
                 o.extend(read);
+            }
+            if let Some(levels) = family.levels {
+                let levels = levels as usize;
+                let raw =
+                    columns(&self.linear("l.weight", h), heads * levels, head * levels, levels);
+                let lambda = self.lambda(&raw, head, levels);
+                let [q, k, v, g, beta] = &inputs;
+                o = log_linear::delta_rule_definition(q, k, v, g, beta, &lambda, 1.0);
             }
             let weight = self.tensor("norm.weight");
             let o = match &gate {
@@ -175,10 +220,18 @@ impl Model<'_> {
         self.linear("o.weight", &out)
     }
 
+    /// λ `[T, L]` of a head from its raw values.
+    fn lambda(&self, raw: &[f64], head: usize, levels: usize) -> Vec<f64> {
+        let scales = &self.tensor("L")[head * levels..][..levels];
+        raw.iter().enumerate().map(|(at, x)| softplus(x * scales[at % levels])).collect()
+    }
+
     fn mamba2(&self, shape: &Mamba2, h: &[f64]) -> Vec<f64> {
         let (heads, p, n) =
             (shape.heads as usize, shape.head_width as usize, shape.state_width as usize);
-        let (inner, stride) = (heads * p, 2 * heads * p + 2 * n + heads);
+        let (inner, levels) = (heads * p, shape.levels.unwrap_or(0) as usize);
+        let stride = 2 * inner + 2 * n + heads * (1 + levels);
+        let dt_at = 2 * inner + 2 * n;
         let projected = self.linear("in.weight", h);
         let z = columns(&projected, stride, 0, inner);
         let channels = inner + 2 * n;
@@ -188,14 +241,20 @@ impl Model<'_> {
         let mut y = vec![0.0; self.tokens * inner];
         for head in 0..heads {
             let x = columns(&xbc, channels, head * p, p);
-            let dt: Vec<f64> = columns(&projected, stride, stride - heads + head, 1)
+            let dt: Vec<f64> = columns(&projected, stride, dt_at + head, 1)
                 .into_iter()
                 .map(|dt| softplus(dt + self.tensor("dt_bias")[head]))
                 .collect();
             let a = -self.tensor("A_log")[head].exp();
             let g: Vec<f64> = dt.iter().map(|dt| dt * a).collect();
             let v: Vec<f64> = x.iter().enumerate().map(|(i, x)| dt[i / p] * x).collect();
-            let mut o = linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p]);
+            let mut o = if levels > 0 {
+                let raw = columns(&projected, stride, dt_at + heads + head * levels, levels);
+                let lambda = self.lambda(&raw, head, levels);
+                log_linear::linear_attention_definition(&c, &b, &v, &g, &lambda, 1.0)
+            } else {
+                linear_attention::definition(&c, &b, &v, &g, 1.0, &mut vec![0.0; n * p])
+            };
             let skip: Vec<f64> = x.iter().map(|x| self.tensor("D")[head] * x).collect();
             add(&mut o, &skip);
             put(&o, p, &mut y, inner, head * p);

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_WIDTH;
 
+/// Levels above this one would lie beyond any context: positions are 32 bits wide.
+const MAX_LEVELS: u32 = 33;
+
 /// A token mixer and its shape.
 ///
 /// A new mixer is a new variant here; the compiler then names every place that must know it.
@@ -31,7 +34,7 @@ pub enum Mixer {
     Mamba2(Mamba2),
 }
 
-/// Grouped-query softmax attention with rotary positions (θ = 10⁴).
+/// Grouped-query softmax attention with rotary positions: θ = 10⁴, or Selective RoPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
@@ -44,9 +47,12 @@ pub struct Attention {
     /// The last positions attended to, the current one included; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
-    /// RMSNorm with a learnt weight on each head's q and k.
+    /// RMSNorm with a learnt weight on each head's q and k: before rotary positions, but after Selective RoPE.
     #[serde(default)]
     pub qk_norm: bool,
+    /// Selective RoPE (arXiv 2511.17388) in place of rotary positions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub selective_rope: bool,
 }
 
 /// DeltaNet: state of `key_width` × `value_width` per head.
@@ -88,6 +94,9 @@ pub struct GatedDeltaNet {
     /// Whether the normed output is gated by SiLU(g·x).
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub output_gate: bool,
+    /// Log-linear (arXiv 2506.04761): a state for each of so many pieces of the past; none: one state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u32>,
     /// What the whole family may choose.
     #[serde(default, skip_serializing_if = "DeltaOptions::is_default")]
     pub options: DeltaOptions,
@@ -97,7 +106,7 @@ impl GatedDeltaNet {
     /// The reference layer.
     pub fn new(heads: u32, key_width: u32, value_width: u32) -> Self {
         let options = DeltaOptions::default();
-        Self { heads, key_width, value_width, output_gate: true, options }
+        Self { heads, key_width, value_width, output_gate: true, levels: None, options }
     }
 }
 
@@ -133,11 +142,19 @@ pub struct DeltaOptions {
     pub negative_eigenvalues: bool,
     /// The short convolutions on q, k and v.
     pub short_conv: bool,
+    /// Selective RoPE (arXiv 2511.17388) on q and k.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub selective_rope: bool,
 }
 
 impl Default for DeltaOptions {
     fn default() -> Self {
-        Self { value_groups: 1, negative_eigenvalues: false, short_conv: true }
+        Self {
+            value_groups: 1,
+            negative_eigenvalues: false,
+            short_conv: true,
+            selective_rope: false,
+        }
     }
 }
 
@@ -179,9 +196,23 @@ pub struct DeltaFamily {
     pub negative_eigenvalues: bool,
     /// Whether q, k and v pass a short convolution.
     pub short_conv: bool,
+    /// Whether q and k turn by Selective RoPE.
+    pub selective_rope: bool,
+    /// States of a head, each of a piece of the past with a scale λ of its own; none: one state without a scale.
+    pub levels: Option<u32>,
 }
 
 impl DeltaFamily {
+    /// What multiplies the read: K^−½, or 1 where λ does.
+    pub fn scale(&self) -> f64 {
+        if self.levels.is_some() { 1.0 } else { f64::from(self.key_width).powf(-0.5) }
+    }
+
+    /// Rows of the projection from which λ comes.
+    pub fn level_rows(&self) -> u64 {
+        u64::from(self.value_heads) * u64::from(self.levels.unwrap_or(0))
+    }
+
     /// Rows of q, and of each step's k.
     pub fn key_rows(&self) -> u64 {
         u64::from(self.heads) * u64::from(self.key_width)
@@ -208,6 +239,21 @@ pub struct Mamba2 {
     pub head_width: u32,
     /// N, width of the state.
     pub state_width: u32,
+    /// Log-linear (arXiv 2506.04761): a state for each of so many pieces of the past; none: one state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u32>,
+}
+
+impl Mamba2 {
+    /// The reference layer.
+    pub fn new(heads: u32, head_width: u32, state_width: u32) -> Self {
+        Self { heads, head_width, state_width, levels: None }
+    }
+
+    /// Rows of the input projection from which λ comes.
+    pub fn level_rows(&self) -> u64 {
+        u64::from(self.heads) * u64::from(self.levels.unwrap_or(0))
+    }
 }
 
 /// The name of a mixer without its shape. Sliding-window attention has a name of its own.
@@ -236,11 +282,17 @@ pub enum MixerKind {
     /// Mamba2.
     #[serde(rename = "m2")]
     Mamba2,
+    /// Log-linear Gated DeltaNet.
+    #[serde(rename = "lgdn")]
+    LogLinearGatedDeltaNet,
+    /// Log-linear Mamba2.
+    #[serde(rename = "lm2")]
+    LogLinearMamba2,
 }
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::FullAttention,
         Self::SlidingWindow,
         Self::DeltaNet,
@@ -248,6 +300,8 @@ impl MixerKind {
         Self::DeltaProduct,
         Self::GatedDeltaProduct,
         Self::Mamba2,
+        Self::LogLinearGatedDeltaNet,
+        Self::LogLinearMamba2,
     ];
 
     /// The short name that stands in the text form and in campaign files.
@@ -260,6 +314,8 @@ impl MixerKind {
             Self::DeltaProduct => "dp",
             Self::GatedDeltaProduct => "gdp",
             Self::Mamba2 => "m2",
+            Self::LogLinearGatedDeltaNet => "lgdn",
+            Self::LogLinearMamba2 => "lm2",
         }
     }
 
@@ -273,6 +329,8 @@ impl MixerKind {
             Self::DeltaProduct => "DeltaProduct",
             Self::GatedDeltaProduct => "Gated DeltaProduct",
             Self::Mamba2 => "Mamba2",
+            Self::LogLinearGatedDeltaNet => "log-linear Gated DeltaNet",
+            Self::LogLinearMamba2 => "log-linear Mamba2",
         }
     }
 }
@@ -284,10 +342,14 @@ impl Mixer {
             Self::Attention(Attention { window: None, .. }) => MixerKind::FullAttention,
             Self::Attention(Attention { window: Some(_), .. }) => MixerKind::SlidingWindow,
             Self::DeltaNet(_) => MixerKind::DeltaNet,
-            Self::GatedDeltaNet(_) => MixerKind::GatedDeltaNet,
+            Self::GatedDeltaNet(GatedDeltaNet { levels: None, .. }) => MixerKind::GatedDeltaNet,
+            Self::GatedDeltaNet(GatedDeltaNet { levels: Some(_), .. }) => {
+                MixerKind::LogLinearGatedDeltaNet
+            }
             Self::DeltaProduct(DeltaProduct { decay: false, .. }) => MixerKind::DeltaProduct,
             Self::DeltaProduct(DeltaProduct { decay: true, .. }) => MixerKind::GatedDeltaProduct,
-            Self::Mamba2(_) => MixerKind::Mamba2,
+            Self::Mamba2(Mamba2 { levels: None, .. }) => MixerKind::Mamba2,
+            Self::Mamba2(Mamba2 { levels: Some(_), .. }) => MixerKind::LogLinearMamba2,
         }
     }
 
@@ -305,7 +367,8 @@ impl Mixer {
             }
             Self::Attention(_) | Self::Mamba2(_) => return None,
         };
-        let DeltaOptions { value_groups, negative_eigenvalues, short_conv } = options;
+        let DeltaOptions { value_groups, negative_eigenvalues, short_conv, selective_rope } =
+            options;
         Some(DeltaFamily {
             heads,
             value_heads: heads.saturating_mul(value_groups),
@@ -316,7 +379,18 @@ impl Mixer {
             output_gate,
             negative_eigenvalues,
             short_conv,
+            selective_rope,
+            levels: self.levels(),
         })
+    }
+
+    /// The number of pieces into which a log-linear mixer cuts the past.
+    pub fn levels(&self) -> Option<u32> {
+        match self {
+            Self::GatedDeltaNet(m) => m.levels,
+            Self::Mamba2(m) => m.levels,
+            Self::Attention(_) | Self::DeltaNet(_) | Self::DeltaProduct(_) => None,
+        }
     }
 
     /// Expected and got, when the shape is impossible.
@@ -355,6 +429,12 @@ impl Mixer {
                 width("key_width", family.key_width)?;
                 width("value_width", family.value_width)?;
                 width("value_groups · heads", family.value_heads)?;
+                if family.selective_rope && !family.key_width.is_multiple_of(2) {
+                    return Err(format!(
+                        "key_width must be even for Selective RoPE, got {}",
+                        family.key_width
+                    ));
+                }
                 if let Self::DeltaProduct(product) = self
                     && !(2..=8).contains(&product.steps)
                 {
@@ -367,6 +447,11 @@ impl Mixer {
                 width("state_width", m.state_width)?;
             }
         }
-        Ok(())
+        match self.levels() {
+            Some(levels) if !(2..=MAX_LEVELS).contains(&levels) => {
+                Err(format!("levels must be 2 to {MAX_LEVELS}, got {levels}"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The canonical text form of an architecture: what people read in tables, and what is hashed.
 //!
 //! ```text
-//! architecture = "d=" INT ",vocab=" INT [ ",tied" ] { " | " [ INT "*" ] layer }
+//! architecture = "d=" INT ",vocab=" INT [ ",tied" ] [ ",meta=" INT ] { " | " [ INT "*" ] layer }
 //! layer        = mixer [ "+ffn(" INT ")" ] | "ffn(" INT ")"
 //! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" INT ] } ")"
 //! ```
@@ -24,7 +24,8 @@ impl fmt::Display for Mixer {
                 if let Some(window) = a.window {
                     write!(f, ",w={window}")?;
                 }
-                f.write_str(if a.qk_norm { ",qknorm)" } else { ")" })
+                f.write_str(if a.qk_norm { ",qknorm" } else { "" })?;
+                f.write_str(if a.selective_rope { ",srope)" } else { ")" })
             }
             Self::DeltaNet(m) => {
                 write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
@@ -33,6 +34,9 @@ impl fmt::Display for Mixer {
             }
             Self::GatedDeltaNet(m) => {
                 write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
+                if let Some(levels) = m.levels {
+                    write!(f, ",l={levels}")?;
+                }
                 f.write_str(if m.output_gate { "" } else { ",nogate" })?;
                 write!(f, "{})", m.options)
             }
@@ -46,7 +50,11 @@ impl fmt::Display for Mixer {
                 write!(f, "{})", m.options)
             }
             Self::Mamba2(m) => {
-                write!(f, "{name}(h={},p={},n={})", m.heads, m.head_width, m.state_width)
+                write!(f, "{name}(h={},p={},n={}", m.heads, m.head_width, m.state_width)?;
+                match m.levels {
+                    Some(levels) => write!(f, ",l={levels})"),
+                    None => f.write_str(")"),
+                }
             }
         }
     }
@@ -63,6 +71,9 @@ impl fmt::Display for DeltaOptions {
         }
         if !self.short_conv {
             f.write_str(",noconv")?;
+        }
+        if self.selective_rope {
+            f.write_str(",srope")?;
         }
         Ok(())
     }
@@ -85,6 +96,9 @@ impl fmt::Display for Architecture {
         if self.tied_embeddings {
             f.write_str(",tied")?;
         }
+        if self.meta_tokens > 0 {
+            write!(f, ",meta={}", self.meta_tokens)?;
+        }
         for run in self.layers.chunk_by(|a, b| a == b) {
             f.write_str(" | ")?;
             if run.len() > 1 {
@@ -105,6 +119,8 @@ impl FromStr for Architecture {
         cursor.expect(",vocab=")?;
         let vocab = cursor.number()?;
         let tied = cursor.take(",tied");
+        let meta_tokens =
+            if cursor.rest().starts_with(",meta") { cursor.field(",meta")? } else { 0 };
         let mut layers = Vec::new();
         while !cursor.rest().is_empty() {
             cursor.expect(" | ")?;
@@ -125,7 +141,7 @@ impl FromStr for Architecture {
             let layer = cursor.layer()?;
             layers.extend(std::iter::repeat_n(layer, count));
         }
-        Self::new(d_model, vocab, tied, layers)
+        Self::new(d_model, vocab, tied, layers)?.with_meta_tokens(meta_tokens)
     }
 }
 
@@ -222,7 +238,9 @@ impl Cursor<'_> {
     fn delta_options(&mut self) -> Result<DeltaOptions, ArchitectureError> {
         let value_groups = if self.rest().starts_with(",vg") { self.field(",vg")? } else { 1 };
         let negative_eigenvalues = self.take(",neg");
-        Ok(DeltaOptions { value_groups, negative_eigenvalues, short_conv: !self.take(",noconv") })
+        let short_conv = !self.take(",noconv");
+        let selective_rope = self.take(",srope");
+        Ok(DeltaOptions { value_groups, negative_eigenvalues, short_conv, selective_rope })
     }
 
     fn mixer(&mut self) -> Result<Mixer, ArchitectureError> {
@@ -247,6 +265,7 @@ impl Cursor<'_> {
                     head_width,
                     window,
                     qk_norm: self.take(",qknorm"),
+                    selective_rope: self.take(",srope"),
                 })
             }
             MixerKind::DeltaNet => {
@@ -255,8 +274,13 @@ impl Cursor<'_> {
                 let options = self.delta_options()?;
                 Mixer::DeltaNet(DeltaNet { heads, key_width, value_width, output_gate, options })
             }
-            MixerKind::GatedDeltaNet => {
+            MixerKind::GatedDeltaNet | MixerKind::LogLinearGatedDeltaNet => {
                 let [heads, key_width, value_width] = self.delta_shape()?;
+                let levels = if kind == MixerKind::LogLinearGatedDeltaNet {
+                    Some(self.field(",l")?)
+                } else {
+                    None
+                };
                 let output_gate = !self.take(",nogate");
                 let options = self.delta_options()?;
                 Mixer::GatedDeltaNet(GatedDeltaNet {
@@ -264,6 +288,7 @@ impl Cursor<'_> {
                     key_width,
                     value_width,
                     output_gate,
+                    levels,
                     options,
                 })
             }
@@ -279,10 +304,15 @@ impl Cursor<'_> {
                     options: self.delta_options()?,
                 })
             }
-            MixerKind::Mamba2 => Mixer::Mamba2(Mamba2 {
+            MixerKind::Mamba2 | MixerKind::LogLinearMamba2 => Mixer::Mamba2(Mamba2 {
                 heads: self.field("h")?,
                 head_width: self.field(",p")?,
                 state_width: self.field(",n")?,
+                levels: if kind == MixerKind::LogLinearMamba2 {
+                    Some(self.field(",l")?)
+                } else {
+                    None
+                },
             }),
         };
         self.expect(")")?;

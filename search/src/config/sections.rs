@@ -44,7 +44,7 @@ pub struct TrainingConfig {
     /// Whether embeddings decay too.
     pub decay_embeddings: bool,
     /// Unit L2 norm, after each step, for the rows of matrices that read the hidden state and the columns of those that
-    /// write to it (arXiv 2511.18890); nothing decays then.
+    /// write to it (arXiv 2511.18890); nothing decays then, and logits are divided by the norms of the head's rows.
     pub weight_normalisation: bool,
     /// AdamW's β₁.
     pub beta1: f64,

@@ -21,6 +21,9 @@ pub struct SpaceConfig {
     /// Whether the head shares the embedding's matrix.
     #[serde(default = "defaults::tied_embeddings")]
     pub tied_embeddings: bool,
+    /// Learnt vectors before every sequence, as in Nemotron-Flash; 0: none.
+    #[serde(default)]
+    pub meta_tokens: u32,
     /// Choices for the width of the residual stream.
     pub d_model: Vec<u32>,
     /// Number of layers. Needed in a flat space; in a staged one it is an optional further limit.
@@ -77,6 +80,12 @@ pub struct MixerChoices {
     /// Mamba2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m2: Option<Mamba2Choices>,
+    /// Log-linear Gated DeltaNet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lgdn: Option<LogLinearDeltaChoices>,
+    /// Log-linear Mamba2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm2: Option<LogLinearMamba2Choices>,
 }
 
 /// Choices for full attention.
@@ -91,6 +100,8 @@ pub struct AttentionChoices {
     pub head_width: Counts,
     /// RMSNorm on each head's q and k.
     pub qk_norm: Vec<bool>,
+    /// Selective RoPE in place of rotary positions.
+    pub selective_rope: Vec<bool>,
 }
 
 impl Default for AttentionChoices {
@@ -100,6 +111,7 @@ impl Default for AttentionChoices {
             kv_heads: Counts::Auto,
             head_width: Counts::List(vec![32, 64]),
             qk_norm: vec![false],
+            selective_rope: vec![false],
         }
     }
 }
@@ -118,12 +130,15 @@ pub struct WindowChoices {
     pub window: Vec<u32>,
     /// RMSNorm on each head's q and k.
     pub qk_norm: Vec<bool>,
+    /// Selective RoPE in place of rotary positions.
+    pub selective_rope: Vec<bool>,
 }
 
 impl Default for WindowChoices {
     fn default() -> Self {
-        let AttentionChoices { heads, kv_heads, head_width, qk_norm } = AttentionChoices::default();
-        Self { heads, kv_heads, head_width, window: vec![64, 128], qk_norm }
+        let AttentionChoices { heads, kv_heads, head_width, qk_norm, selective_rope } =
+            AttentionChoices::default();
+        Self { heads, kv_heads, head_width, window: vec![64, 128], qk_norm, selective_rope }
     }
 }
 
@@ -146,6 +161,8 @@ pub struct DeltaChoices {
     pub negative_eigenvalues: Vec<bool>,
     /// The short convolutions on q, k and v.
     pub short_conv: Vec<bool>,
+    /// Selective RoPE on q and k.
+    pub selective_rope: Vec<bool>,
 }
 
 impl Default for DeltaChoices {
@@ -158,6 +175,7 @@ impl Default for DeltaChoices {
             value_groups: vec![1],
             negative_eigenvalues: vec![false],
             short_conv: vec![true],
+            selective_rope: vec![false],
         }
     }
 }
@@ -182,6 +200,8 @@ pub struct DeltaProductChoices {
     pub negative_eigenvalues: Vec<bool>,
     /// The short convolutions on q, k and v.
     pub short_conv: Vec<bool>,
+    /// Selective RoPE on q and k.
+    pub selective_rope: Vec<bool>,
 }
 
 impl Default for DeltaProductChoices {
@@ -195,6 +215,7 @@ impl Default for DeltaProductChoices {
             value_groups: vec![1],
             negative_eigenvalues: vec![true],
             short_conv: vec![true],
+            selective_rope: vec![false],
         }
     }
 }
@@ -214,6 +235,67 @@ pub struct Mamba2Choices {
 impl Default for Mamba2Choices {
     fn default() -> Self {
         Self { heads: Counts::Auto, head_width: vec![32, 64], state_width: vec![64, 128] }
+    }
+}
+
+/// Choices for log-linear Gated DeltaNet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogLinearDeltaChoices {
+    /// Heads; `"auto"`: ¾ of d_model / key_width, rounded, at least 1.
+    pub heads: Counts,
+    /// K, rows of the states.
+    pub key_width: Vec<u32>,
+    /// V, columns of the states; `"auto"`: 2 K.
+    pub value_width: Counts,
+    /// States of a head; l of them tell 2^(l − 1) positions apart.
+    pub levels: Vec<u32>,
+    /// Whether the output is gated.
+    pub output_gate: Vec<bool>,
+    /// Value heads for each key head.
+    pub value_groups: Vec<u32>,
+    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
+    pub negative_eigenvalues: Vec<bool>,
+    /// The short convolutions on q, k and v.
+    pub short_conv: Vec<bool>,
+    /// Selective RoPE on q and k.
+    pub selective_rope: Vec<bool>,
+}
+
+impl Default for LogLinearDeltaChoices {
+    fn default() -> Self {
+        Self {
+            heads: Counts::Auto,
+            key_width: vec![32, 64],
+            value_width: Counts::Auto,
+            levels: vec![defaults::LEVELS],
+            output_gate: vec![true],
+            value_groups: vec![1],
+            negative_eigenvalues: vec![false],
+            short_conv: vec![true],
+            selective_rope: vec![false],
+        }
+    }
+}
+
+/// Choices for log-linear Mamba2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogLinearMamba2Choices {
+    /// Heads; `"auto"`: 2 d_model / head_width, where that divides.
+    pub heads: Counts,
+    /// P, channels of a head.
+    pub head_width: Vec<u32>,
+    /// N, width of the states.
+    pub state_width: Vec<u32>,
+    /// States of a head; l of them tell 2^(l − 1) positions apart.
+    pub levels: Vec<u32>,
+}
+
+impl Default for LogLinearMamba2Choices {
+    fn default() -> Self {
+        let Mamba2Choices { heads, head_width, state_width } = Mamba2Choices::default();
+        Self { heads, head_width, state_width, levels: vec![defaults::LEVELS] }
     }
 }
 
@@ -429,6 +511,9 @@ impl JsonSchema for Ratio {
 
 mod defaults {
     use super::{FfnChoice, Ratio};
+
+    /// Of log-linear mixers: enough for 16,384 positions.
+    pub(super) const LEVELS: u32 = 15;
 
     pub(super) fn vocab() -> u32 {
         256

@@ -70,7 +70,7 @@ impl Space {
             // Doubling matters more than one layer more.
             (mixers.len() as f64 + 1.0).log2() / 2.0,
             decades(crate::tensors::parameters(architecture)),
-            decades(cost::state_bytes(architecture)),
+            decades(cost::state_bytes(architecture, POSITIONS)),
             decades(cost::cache_bytes(architecture, POSITIONS, Dtype::F32)),
             ffns.len() as f64 / count,
             ffn_width / count / 4.0,

@@ -4,8 +4,8 @@
 //! genes at another d_model" has a meaning when heads or widths are derived.
 
 use super::config::{
-    AttentionChoices, Counts, DeltaProductChoices, FfnChoice, Mamba2Choices, SpaceConfig,
-    WindowChoices,
+    AttentionChoices, Counts, DeltaProductChoices, FfnChoice, LogLinearDeltaChoices,
+    LogLinearMamba2Choices, Mamba2Choices, SpaceConfig, WindowChoices,
 };
 use super::{SpaceError, invalid};
 use crate::architecture::{
@@ -21,6 +21,7 @@ const MAX_SHAPES: usize = 1 << 16;
 pub(super) struct Tables {
     pub(super) vocab: u32,
     pub(super) tied_embeddings: bool,
+    pub(super) meta_tokens: u32,
     pub(super) d_model: Vec<u32>,
     /// The same choices at every d_model.
     pub(super) ffn: Vec<FfnChoice>,
@@ -63,6 +64,9 @@ type Misfit = (&'static str, String);
 impl Tables {
     pub(super) fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
         in_range("space.vocab", &[config.vocab])?;
+        if config.meta_tokens > 0 {
+            in_range("space.meta_tokens", &[config.meta_tokens])?;
+        }
         listed("space.d_model", &config.d_model)?;
         in_range("space.d_model", &config.d_model)?;
         listed("space.ffn", &config.ffn)?;
@@ -90,6 +94,7 @@ impl Tables {
         Ok(Self {
             vocab: config.vocab,
             tied_embeddings: config.tied_embeddings,
+            meta_tokens: config.meta_tokens,
             d_model: config.d_model.clone(),
             ffn: config.ffn.clone(),
             mixers,
@@ -242,7 +247,8 @@ impl MixerTable {
 }
 
 /// The genes that are on or off.
-const FLAGS: [&str; 4] = ["qk_norm", "output_gate", "negative_eigenvalues", "short_conv"];
+const FLAGS: [&str; 5] =
+    ["qk_norm", "output_gate", "negative_eigenvalues", "short_conv", "selective_rope"];
 
 impl Gene {
     pub(super) fn choices(&self) -> usize {
@@ -279,16 +285,15 @@ impl Gene {
 /// The genes of every mixer that the file names, in the order in which [`resolve`] takes them.
 fn genes_by_kind(config: &SpaceConfig) -> Result<Vec<(MixerKind, Vec<Gene>)>, SpaceError> {
     let mut kinds = Vec::new();
-    if let Some(AttentionChoices { heads, kv_heads, head_width, qk_norm }) = &config.mixers.attn {
-        kinds.push((
-            MixerKind::FullAttention,
-            attention("attn", heads, kv_heads, head_width, qk_norm)?,
-        ));
+    if let Some(choices) = &config.mixers.attn {
+        kinds.push((MixerKind::FullAttention, attention("attn", choices)?));
     }
-    if let Some(WindowChoices { heads, kv_heads, head_width, window, qk_norm }) = &config.mixers.swa
-    {
-        let mut genes = attention("swa", heads, kv_heads, head_width, qk_norm)?;
-        genes.push(Gene::list("space.mixers.swa.window", "window", window)?);
+    if let Some(choices) = &config.mixers.swa {
+        let WindowChoices { heads, kv_heads, head_width, window, qk_norm, selective_rope } =
+            choices.clone();
+        let shared = AttentionChoices { heads, kv_heads, head_width, qk_norm, selective_rope };
+        let mut genes = attention("swa", &shared)?;
+        genes.push(Gene::list("space.mixers.swa.window", "window", &window)?);
         kinds.push((MixerKind::SlidingWindow, genes));
     }
     for (kind, choices) in
@@ -305,6 +310,7 @@ fn genes_by_kind(config: &SpaceConfig) -> Result<Vec<(MixerKind, Vec<Gene>)>, Sp
                 value_groups: choices.value_groups.clone(),
                 negative_eigenvalues: choices.negative_eigenvalues.clone(),
                 short_conv: choices.short_conv.clone(),
+                selective_rope: choices.selective_rope.clone(),
             };
             kinds.push((kind, delta(kind, &product)?));
         }
@@ -325,16 +331,39 @@ fn genes_by_kind(config: &SpaceConfig) -> Result<Vec<(MixerKind, Vec<Gene>)>, Sp
         ];
         kinds.push((MixerKind::Mamba2, genes));
     }
+    if let Some(choices) = &config.mixers.lgdn {
+        let LogLinearDeltaChoices { levels, .. } = choices;
+        let product = DeltaProductChoices {
+            heads: choices.heads.clone(),
+            key_width: choices.key_width.clone(),
+            value_width: choices.value_width.clone(),
+            steps: vec![1],
+            output_gate: choices.output_gate.clone(),
+            value_groups: choices.value_groups.clone(),
+            negative_eigenvalues: choices.negative_eigenvalues.clone(),
+            short_conv: choices.short_conv.clone(),
+            selective_rope: choices.selective_rope.clone(),
+        };
+        let mut genes = delta(MixerKind::LogLinearGatedDeltaNet, &product)?;
+        genes.push(Gene::list("space.mixers.lgdn.levels", "levels", levels)?);
+        kinds.push((MixerKind::LogLinearGatedDeltaNet, genes));
+    }
+    if let Some(LogLinearMamba2Choices { heads, head_width, state_width, levels }) =
+        &config.mixers.lm2
+    {
+        let genes = vec![
+            Gene::counts("space.mixers.lm2.heads", "heads", heads)?,
+            Gene::list("space.mixers.lm2.head_width", "head_width", head_width)?,
+            Gene::list("space.mixers.lm2.state_width", "state_width", state_width)?,
+            Gene::list("space.mixers.lm2.levels", "levels", levels)?,
+        ];
+        kinds.push((MixerKind::LogLinearMamba2, genes));
+    }
     Ok(kinds)
 }
 
-fn attention(
-    name: &str,
-    heads: &Counts,
-    kv_heads: &Counts,
-    head_width: &Counts,
-    qk_norm: &[bool],
-) -> Result<Vec<Gene>, SpaceError> {
+fn attention(name: &str, choices: &AttentionChoices) -> Result<Vec<Gene>, SpaceError> {
+    let AttentionChoices { heads, kv_heads, head_width, qk_norm, selective_rope } = choices;
     let key = |gene: &str| format!("space.mixers.{name}.{gene}");
     if *heads == Counts::Auto && *head_width == Counts::Auto {
         return invalid(
@@ -347,6 +376,7 @@ fn attention(
         Gene::counts(&key("kv_heads"), "kv_heads", kv_heads)?,
         Gene::counts(&key("head_width"), "head_width", head_width)?,
         Gene::flags(&key("qk_norm"), "qk_norm", qk_norm)?,
+        Gene::flags(&key("selective_rope"), "selective_rope", selective_rope)?,
     ])
 }
 
@@ -366,6 +396,7 @@ fn delta(kind: MixerKind, choices: &DeltaProductChoices) -> Result<Vec<Gene>, Sp
             &choices.negative_eigenvalues,
         )?,
         Gene::flags(&key("short_conv"), "short_conv", &choices.short_conv)?,
+        Gene::flags(&key("selective_rope"), "selective_rope", &choices.selective_rope)?,
     ])
 }
 
@@ -420,14 +451,23 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
                 ));
             }
             let qk_norm = given(settings[3]) == 1;
-            let window = settings.get(4).copied().map(given);
-            Mixer::Attention(Attention { heads, kv_heads, head_width, window, qk_norm })
+            let selective_rope = given(settings[4]) == 1;
+            let window = settings.get(5).copied().map(given);
+            Mixer::Attention(Attention {
+                heads,
+                kv_heads,
+                head_width,
+                window,
+                qk_norm,
+                selective_rope,
+            })
         }
         MixerKind::DeltaNet
         | MixerKind::GatedDeltaNet
         | MixerKind::DeltaProduct
-        | MixerKind::GatedDeltaProduct => {
-            let decay = matches!(kind, MixerKind::GatedDeltaNet | MixerKind::GatedDeltaProduct);
+        | MixerKind::GatedDeltaProduct
+        | MixerKind::LogLinearGatedDeltaNet => {
+            let decay = !matches!(kind, MixerKind::DeltaNet | MixerKind::DeltaProduct);
             let key_width = given(settings[1]);
             let heads = match settings[0] {
                 Setting::Value(heads) => heads,
@@ -446,6 +486,7 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
                 value_groups: given(settings[5]),
                 negative_eigenvalues: given(settings[6]) == 1,
                 short_conv: given(settings[7]) == 1,
+                selective_rope: given(settings[8]) == 1,
             };
             match kind {
                 MixerKind::DeltaNet => Mixer::DeltaNet(DeltaNet {
@@ -455,13 +496,16 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
                     output_gate,
                     options,
                 }),
-                MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(GatedDeltaNet {
-                    heads,
-                    key_width,
-                    value_width,
-                    output_gate,
-                    options,
-                }),
+                MixerKind::GatedDeltaNet | MixerKind::LogLinearGatedDeltaNet => {
+                    Mixer::GatedDeltaNet(GatedDeltaNet {
+                        heads,
+                        key_width,
+                        value_width,
+                        output_gate,
+                        levels: settings.get(9).copied().map(given),
+                        options,
+                    })
+                }
                 _ => Mixer::DeltaProduct(DeltaProduct {
                     heads,
                     key_width,
@@ -473,13 +517,15 @@ fn resolve(kind: MixerKind, d_model: u32, settings: &[Setting]) -> Result<Mixer,
                 }),
             }
         }
-        MixerKind::Mamba2 => {
+        MixerKind::Mamba2 | MixerKind::LogLinearMamba2 => {
             let head_width = given(settings[1]);
             let heads = match settings[0] {
                 Setting::Value(heads) => heads,
                 Setting::Auto => divided("head_width", 2 * d_model, head_width, "head_width =")?,
             };
-            Mixer::Mamba2(Mamba2 { heads, head_width, state_width: given(settings[2]) })
+            let state_width = given(settings[2]);
+            let levels = settings.get(3).copied().map(given);
+            Mixer::Mamba2(Mamba2 { heads, head_width, state_width, levels })
         }
     };
     mixer.check().map_err(|what| ("heads", what))?;

@@ -93,7 +93,11 @@ fn wrong_texts_are_refused_where_they_are_wrong() {
         ("d=99999999999,vocab=9 | ffn(1)", 2, "expected a number"),
         ("d=8 | ffn(1)", 3, "expected `,vocab=`"),
         ("d=8,vocab=9|ffn(1)", 11, "expected ` | `"),
-        ("d=8,vocab=9 | ", 14, "expected a layer (one of attn, swa, dn, gdn, dp, gdp, m2, ffn)"),
+        (
+            "d=8,vocab=9 | ",
+            14,
+            "expected a layer (one of attn, swa, dn, gdn, dp, gdp, m2, lgdn, lm2, ffn)",
+        ),
         ("d=8,vocab=9 | rwkv(h=1)", 14, "expected a layer"),
         ("d=8,vocab=9 | 0*ffn(1)", 14, "1 to 4096 layers, got 0"),
         ("d=8,vocab=9 | 5000*ffn(1)", 14, "1 to 4096 layers, got 5000"),

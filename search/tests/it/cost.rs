@@ -61,6 +61,12 @@ impl Count {
 
     /// One position of a mixer that is at `position`, from 0.
     fn mixer(&mut self, d: u32, mixer: &Mixer, position: u32) {
+        if let Some(phases) = mixer.phases() {
+            let angles = phases.heads * phases.half;
+            self.matrix(16, d);
+            self.matrix(angles, 16);
+            self.conv(angles, false);
+        }
         match *mixer {
             Mixer::Attention(Attention { heads, kv_heads, head_width, window, .. }) => {
                 self.matrix(heads * head_width, d); // q
@@ -100,9 +106,24 @@ impl Count {
                 for _ in 0..value_heads {
                     self.delta(k, v, family.decay, family.steps);
                 }
+                if let Some(levels) = family.levels {
+                    self.matrix(value_heads * levels, d); // λ
+                    for _ in 0..value_heads * past_levels(position, levels) {
+                        for _ in 0..k * v {
+                            self.op(); // e^g S
+                        }
+                        self.matrix(v, k); // Sᵀk
+                        for _ in 0..v {
+                            self.op(); // β ·
+                        }
+                        self.matrix(k, v); // S −= k uᵀ
+                        self.matrix(v, k); // Sᵀq
+                        self.matrix(v, 1); // o += λ ·
+                    }
+                }
                 self.matrix(d, value_heads * v);
             }
-            Mixer::Mamba2(Mamba2 { heads, head_width: p, state_width: n }) => {
+            Mixer::Mamba2(Mamba2 { heads, head_width: p, state_width: n, levels }) => {
                 for rows in [heads * p, heads * p, n, n, heads] {
                     self.matrix(rows, d); // z, x, B, C, dt
                 }
@@ -120,6 +141,16 @@ impl Count {
                     }
                     self.matrix(p, n); // S += (dt·x) Bᵀ
                     self.matrix(p, n); // S C
+                }
+                if let Some(levels) = levels {
+                    self.matrix(heads * levels, d); // λ
+                    for _ in 0..heads * past_levels(position, levels) {
+                        for _ in 0..p * n {
+                            self.op(); // e^{dt·A} S
+                        }
+                        self.matrix(p, n); // S C
+                        self.matrix(p, 1); // y += λ ·
+                    }
                 }
                 self.matrix(d, heads * p);
             }
@@ -146,10 +177,15 @@ impl Count {
 }
 
 /// Small enough to be counted one by one: every mixer at odd shapes.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 13] = [
     "d=3,vocab=2 | dn(h=2,k=3,v=5,gate,vg=3,noconv) | gdn(h=1,k=2,v=3,nogate,vg=2,neg)",
     "d=3,vocab=2 | dp(h=2,k=3,v=5,n=3,neg) | gdp(h=1,k=2,v=3,n=2,nogate,vg=2,noconv)",
+    "d=3,vocab=2 | lgdn(h=1,k=2,v=3,l=15,vg=2,neg) | lm2(h=2,p=2,n=3,l=4)",
+    "d=2,vocab=2 | lgdn(h=1,k=2,v=1,l=2,nogate,noconv) | lm2(h=1,p=1,n=1,l=33)",
     "d=5,vocab=7 | attn(h=3,kv=1,k=2)+ffn(11)",
+    "d=5,vocab=7,meta=7 | swa(h=3,kv=1,k=2,w=12) | attn(h=1,kv=1,k=2) | gdn(h=1,k=2,v=3)",
+    "d=5,vocab=7,tied,meta=5 | lm2(h=1,p=2,n=2,l=5) | m2(h=1,p=2,n=2)",
+    "d=5,vocab=7 | attn(h=4,kv=2,k=4,qknorm,srope) | gdp(h=2,k=4,v=1,n=2,noconv,srope)",
     "d=3,vocab=1,tied | swa(h=4,kv=2,k=6,w=9)",
     "d=7,vocab=3 | dn(h=2,k=3,v=5)+ffn(1)",
     "d=1,vocab=3 | gdn(h=3,k=2,v=7)",
@@ -165,14 +201,16 @@ fn small() -> impl Iterator<Item = Architecture> {
 fn decode_operations_are_those_of_the_loops() {
     for architecture in small() {
         for context in [0, 1, 8, 9, 63] {
-            let mut count = Count::default();
-            count.token(&architecture, context, true);
+            // of log-linear mixers at the position up to there at which they do the most
+            let at = |position| {
+                let mut count = Count::default();
+                count.token(&architecture, position, true);
+                count.0
+            };
+            let meta = architecture.meta_tokens();
+            let count = (0..=meta + context).map(at).max().expect("there is a position");
             let formula = cost::flops(&architecture, Phase::Decode { context });
-            assert_eq!(
-                formula.to_bits(),
-                (count.0 as f64).to_bits(),
-                "{architecture} at {context}"
-            );
+            assert_eq!(formula.to_bits(), (count as f64).to_bits(), "{architecture} at {context}");
         }
     }
 }
@@ -182,8 +220,9 @@ fn prefill_operations_are_those_of_the_loops() {
     for architecture in small() {
         for tokens in [1, 2, 9, 10, 63] {
             let mut count = Count::default();
-            for position in 0..tokens {
-                count.token(&architecture, position, position + 1 == tokens);
+            let meta = architecture.meta_tokens();
+            for position in meta..meta + tokens {
+                count.token(&architecture, position, position + 1 == meta + tokens);
             }
             let phase = Phase::Prefill { tokens };
             let formula = cost::flops(&architecture, phase);
@@ -194,24 +233,40 @@ fn prefill_operations_are_those_of_the_loops() {
     }
 }
 
+/// Pieces of the past of `position` that a log-linear mixer tells apart: by the definition, from every past position.
+fn past_levels(position: u32, levels: u32) -> u32 {
+    let level = |past: u32| (32 - (position ^ past).leading_zeros()).min(levels - 1);
+    (0..position).map(level).collect::<std::collections::BTreeSet<u32>>().len() as u32
+}
+
 /// Elements of every state array that a decoder keeps, written out.
-fn state_elements(mixer: &Mixer) -> u64 {
+fn state_elements(mixer: &Mixer, positions: u32) -> u64 {
     let mut elements = 0;
+    let states = mixer.levels().map_or(1, |levels| {
+        1 + (0..positions).map(|position| past_levels(position, levels)).max().unwrap_or(0)
+    });
     let mut array =
         |sizes: &[u32]| elements += sizes.iter().map(|&n| u64::from(n)).product::<u64>();
     match *mixer {
-        Mixer::Attention(_) => {}
+        Mixer::Attention(a) => {
+            if a.selective_rope {
+                array(&[4, a.kv_heads, a.head_width / 2]); // three inputs of the convolution, and the sums
+            }
+        }
         Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
             let family = mixer.delta().expect("it is one of the family");
-            array(&[family.value_heads, family.key_width, family.value_width]);
+            if family.selective_rope {
+                array(&[4, family.heads, family.key_width / 2]);
+            }
+            array(&[states, family.value_heads, family.key_width, family.value_width]);
             if family.short_conv {
                 array(&[3, family.heads, family.key_width]);
                 array(&[3, family.steps, family.heads, family.key_width]);
                 array(&[3, family.steps, family.value_heads, family.value_width]);
             }
         }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width }) => {
-            array(&[heads, head_width, state_width]);
+        Mixer::Mamba2(Mamba2 { heads, head_width, state_width, .. }) => {
+            array(&[states, heads, head_width, state_width]);
             array(&[3, heads * head_width + 2 * state_width]);
         }
     }
@@ -220,19 +275,21 @@ fn state_elements(mixer: &Mixer) -> u64 {
 
 proptest! {
     #[test]
-    fn states_and_caches_are_their_arrays(architecture in strategies::architecture(), positions in 0..2000_u32) {
+    fn states_and_caches_are_their_arrays(architecture in strategies::architecture(), positions in 0..300_u32) {
         let mut state = 0;
         let mut cache = 0;
+        let given = positions;
+        let positions = positions + architecture.meta_tokens();
         for layer in architecture.layers() {
-            state += layer.mixer.as_ref().map_or(0, state_elements) * 4;
+            state += layer.mixer.as_ref().map_or(0, |mixer| state_elements(mixer, positions)) * 4;
             if let Some(Mixer::Attention(a)) = layer.mixer {
                 let kept = (0..positions).filter(|&p| a.window.is_none_or(|w| positions - p <= w)).count() as u64;
                 cache += kept * 2 * u64::from(a.kv_heads * a.head_width) * 2;
             }
         }
-        prop_assert_eq!(cost::state_bytes(&architecture), state);
-        prop_assert_eq!(cost::cache_bytes(&architecture, positions, Dtype::Bf16), cache);
-        prop_assert_eq!(cost::cache_bytes(&architecture, positions, Dtype::F32), 2 * cache);
+        prop_assert_eq!(cost::state_bytes(&architecture, given), state);
+        prop_assert_eq!(cost::cache_bytes(&architecture, given, Dtype::Bf16), cache);
+        prop_assert_eq!(cost::cache_bytes(&architecture, given, Dtype::F32), 2 * cache);
     }
 
     #[test]
@@ -241,10 +298,11 @@ proptest! {
         let embedding = d * u64::from(architecture.vocab());
         let read: u64 = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32)).sum();
         // A decode step reads one row of an embedding that is not the head as well.
-        let not_read = if architecture.tied_embeddings() { 0 } else { embedding };
+        let not_read = if architecture.tied_embeddings() { 0 } else { embedding }
+            + d * u64::from(architecture.meta_tokens()); // read once for the model
         prop_assert_eq!(read, cost::weight_bytes(&architecture, Dtype::F32) - 4 * not_read + 4 * d);
         let decode = cost::decode_bytes(&architecture, 99, Dtype::F32);
-        let state = cost::state_bytes(&architecture);
+        let state = cost::state_bytes(&architecture, 100);
         prop_assert_eq!(decode, read + 2 * state + cost::cache_bytes(&architecture, 100, Dtype::F32));
     }
 }
@@ -266,16 +324,18 @@ fn the_largest_architecture_overflows_nothing() {
     let text = format!("d={n},vocab={n} | 4096*gdn(h={n},k={n},v={n})+ffn({n})");
     let architecture: Architecture = text.parse().expect("the largest numbers that are accepted");
     assert!(cost::flops(&architecture, Phase::Prefill { tokens: u32::MAX }).is_finite());
-    assert_eq!(cost::state_bytes(&architecture), u64::MAX);
+    assert_eq!(cost::state_bytes(&architecture, 1), u64::MAX);
     assert_eq!(cost::decode_bytes(&architecture, u32::MAX, Dtype::F32), u64::MAX);
     let attention = Part::Mixer {
         d_model: n,
+        meta_tokens: 0,
         mixer: Mixer::Attention(Attention {
             heads: n,
             kv_heads: n,
             head_width: n,
             window: None,
             qk_norm: true,
+            selective_rope: true,
         }),
     };
     assert_eq!(cost::part_cache_bytes(&attention, u32::MAX, Dtype::F32), u64::MAX);

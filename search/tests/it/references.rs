@@ -1,10 +1,11 @@
 //! The reference stacks, against the lists of their sources.
 
+use search::Architecture;
+use search::architecture::{GatedDeltaNet, Mamba2, Mixer};
 use search::references::{Reference, ReferenceShape};
 use search::space::{Space, SpaceConfig};
-use search::{Architecture, architecture::Mixer};
 
-/// The operators of a stack as Nemotron-Flash writes them: d DeltaNet, g Gated DeltaNet, m Mamba2, a attention,
+/// The operators of a stack as Nemotron-Flash writes them: d DeltaNet, g Gated DeltaNet, m Mamba2 (G, M log-linear), a attention,
 /// s sliding-window attention, f FFN.
 fn operators(architecture: &Architecture) -> String {
     let mut text = String::new();
@@ -14,6 +15,8 @@ fn operators(architecture: &Architecture) -> String {
                 text.push(if attention.window.is_some() { 's' } else { 'a' });
             }
             Some(Mixer::DeltaNet(_)) => text.push('d'),
+            Some(Mixer::GatedDeltaNet(GatedDeltaNet { levels: Some(_), .. })) => text.push('G'),
+            Some(Mixer::Mamba2(Mamba2 { levels: Some(_), .. })) => text.push('M'),
             Some(Mixer::GatedDeltaNet(_)) => text.push('g'),
             Some(Mixer::DeltaProduct(_)) => text.push('p'),
             Some(Mixer::Mamba2(_)) => text.push('m'),
@@ -55,6 +58,8 @@ fn stacks_follow_their_rule() {
         (Reference::Mamba2, 1, "mf"),
         (Reference::Mamba2Full, 8, "mfmfmfmfafmfmfmf"),
         (Reference::Mamba2Full, 4, "mfmfafmf"),
+        (Reference::LogLinearGdn, 2, "GfGf"),
+        (Reference::LogLinearMamba2, 2, "MfMf"),
         (Reference::Samba, 4, "mfsfmfsf"),
         (Reference::NemotronFlash, 4, "dfmfafmf"),
         (Reference::NemotronFlash, 6, "dfmfafmfdfmf"),

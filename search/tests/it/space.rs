@@ -30,6 +30,51 @@ head_width = [32]
 state_width = [16, 64]
 "#;
 
+/// Every mixer with every option.
+const EVERYTHING: &str = r#"
+meta_tokens = 5
+d_model = [48, 96]
+depth = { min = 1, max = 4 }
+ffn = ["none", "2x"]
+
+[mixers.attn]
+head_width = [16, 24]
+qk_norm = [false, true]
+selective_rope = [false, true]
+[mixers.swa]
+head_width = [24]
+window = [32, 64]
+selective_rope = [false, true]
+[mixers.dn]
+key_width = [16]
+output_gate = [false, true]
+value_groups = [1, 2]
+selective_rope = [false, true]
+[mixers.gdn]
+key_width = [16]
+output_gate = [false, true]
+negative_eigenvalues = [false, true]
+short_conv = [false, true]
+selective_rope = [false, true]
+[mixers.dp]
+key_width = [16]
+steps = [2, 3]
+[mixers.gdp]
+key_width = [16]
+selective_rope = [false, true]
+[mixers.m2]
+head_width = [32]
+state_width = [16]
+[mixers.lgdn]
+key_width = [16]
+levels = [8, 15]
+selective_rope = [false, true]
+[mixers.lm2]
+head_width = [32]
+state_width = [16]
+levels = [8, 15]
+"#;
+
 /// Three stages over four mixers, with a depth that not every template reaches.
 const STAGED: &str = r#"
 d_model = [64, 128]
@@ -88,10 +133,29 @@ fn edits(a: &Architecture, b: &Architecture) -> usize {
     row[b.len()]
 }
 
+#[test]
+fn samples_of_the_whole_space_reach_every_mixer_and_option() {
+    let space = space(EVERYTHING);
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    let texts: Vec<String> = (0..400).map(|_| space.sample(rng).to_string()).collect();
+    let all = texts.join("\n");
+    for kind in search::architecture::MixerKind::ALL {
+        let name = kind.name();
+        let found = [" ", "*"].iter().any(|before| all.contains(&format!("{before}{name}(")));
+        assert!(found, "{name}");
+    }
+    for option in
+        ["qknorm", "srope", ",vg=2", ",neg", ",noconv", ",nogate", ",gate", ",n=3", ",l=8"]
+    {
+        assert!(all.contains(option), "{option}");
+    }
+    assert!(texts.iter().all(|text| text.contains(",tied,meta=5 | ")));
+}
+
 proptest! {
     #[test]
     fn moves_stay_inside_and_move(seed in any::<u64>()) {
-        for space in [space(FLAT), space(STAGED)] {
+        for space in [space(FLAT), space(STAGED), space(EVERYTHING)] {
             let rng = &mut ChaCha8Rng::seed_from_u64(seed);
             let a = space.sample(rng);
             prop_assert_eq!(space.contains(&a), Ok(()));

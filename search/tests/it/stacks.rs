@@ -18,8 +18,14 @@ pub(crate) struct Stacks {
 fn mixers() -> [Option<Mixer>; 4] {
     let delta = |heads| DeltaNet::new(heads, 16, 16);
     let gated = |heads| GatedDeltaNet::new(heads, 16, 32);
-    let attention =
-        Attention { heads: 2, kv_heads: 1, head_width: 16, window: None, qk_norm: false };
+    let attention = Attention {
+        heads: 2,
+        kv_heads: 1,
+        head_width: 16,
+        window: None,
+        qk_norm: false,
+        selective_rope: false,
+    };
     [
         Some(Mixer::DeltaNet(delta(2))),
         Some(Mixer::GatedDeltaNet(gated(2))),

@@ -41,8 +41,8 @@ fn conditions() -> impl Strategy<Value = Conditions> {
 
 fn part() -> impl Strategy<Value = Part> {
     prop_oneof![
-        (any::<u32>(), strategies::mixer())
-            .prop_map(|(d_model, mixer)| Part::Mixer { d_model, mixer }),
+        (any::<u32>(), strategies::mixer(), any::<u32>())
+            .prop_map(|(d_model, mixer, meta)| Part::mixer(d_model, mixer, meta)),
         (any::<u32>(), any::<u32>()).prop_map(|(d_model, width)| Part::Ffn { d_model, width }),
         (any::<u32>(), any::<u32>()).prop_map(|(d_model, vocab)| Part::Head { d_model, vocab }),
     ]
@@ -179,6 +179,7 @@ fn the_json_of_the_messages_stands() {
                 .expect("a layer")
                 .mixer
                 .expect("a mixer"),
+            meta_tokens: 0,
         },
         working_set_mib: 0,
         conditions: Conditions {

@@ -412,7 +412,7 @@ mod tests {
             )
         };
         let (one, four) = (at(1), at(4));
-        let state = 2.0 * cost::part_state_bytes(&part) as f64;
+        let state = 2.0 * cost::part_state_bytes(&part, 8) as f64;
         assert!((four.0 - one.0 - 3.0 * state).abs() < 0.5 && (four.1 / one.1 - 4.0).abs() < 1e-9);
     }
 }

@@ -44,15 +44,25 @@ impl Parameters {
 }
 
 /// Recurrent state and cache of one layer, for one sequence of `context` positions.
-pub(super) fn layer_memory_bytes(layer: &Layer, context: u32, dtype: Dtype) -> u64 {
+pub(super) fn layer_memory_bytes(
+    layer: &Layer,
+    context: u32,
+    meta_tokens: u32,
+    dtype: Dtype,
+) -> u64 {
     layer.mixer.map_or(0, |mixer| {
         // Neither depends on the width of the residual stream.
-        let part = Part::Mixer { d_model: 1, mixer };
-        part_state_bytes(&part).saturating_add(part_cache_bytes(&part, context, dtype))
+        let part = Part::mixer(1, mixer, meta_tokens);
+        part_state_bytes(&part, context.saturating_add(1))
+            .saturating_add(part_cache_bytes(&part, context, dtype))
     })
 }
 
 /// The same of the whole stack.
 pub(super) fn memory_bytes(architecture: &Architecture, context: u32, dtype: Dtype) -> u64 {
-    state_bytes(architecture).saturating_add(cache_bytes(architecture, context, dtype))
+    state_bytes(architecture, context.saturating_add(1)).saturating_add(cache_bytes(
+        architecture,
+        context,
+        dtype,
+    ))
 }
