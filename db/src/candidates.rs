@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use search::campaign::{Candidate, History, Progress};
+use search::campaign::{Candidate, History, Progress, Trained};
 use search::latency::Timing;
 use search::subject::SubjectError;
 use search::wire::Value;
@@ -12,6 +12,9 @@ use sqlx::{Connection, Row};
 use crate::error::DbError;
 use crate::open::Store;
 use crate::row;
+
+/// Candidate, tokens, seed, seconds, and a value with its name, mean and standard error.
+type TrainingRow = (i64, i64, i64, f64, Option<String>, Option<f64>, Option<f64>);
 
 impl Store {
     /// What the campaign's state machine goes on from: all its candidates, and the whole latency table.
@@ -79,10 +82,12 @@ impl Store {
                 .or_default()
                 .insert(timing.try_get("name").map_err(sql)?, row::timing(timing).map_err(sql)?);
         }
+        let mut trained = self.trained(connection, campaign_id).await?;
         rows.iter()
             .map(|row| {
                 let id: i64 = row.try_get("id").map_err(sql)?;
                 Ok(Candidate {
+                    trained: trained.remove(&id).unwrap_or_default(),
                     values: values.remove(&id).unwrap_or_default(),
                     whole: wholes.remove(&id).unwrap_or_default(),
                     curve: curves.remove(&id).unwrap_or_default(),
@@ -92,7 +97,43 @@ impl Store {
             .collect()
     }
 
-    /// The columns of one row; its values, timings and curve are left empty.
+    /// The finished trainings of all candidates of a campaign, by candidate.
+    async fn trained(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeMap<i64, Vec<Trained>>, DbError> {
+        let sql = |source| self.sql("reading the trainings", source);
+        let rows: Vec<TrainingRow> = sqlx::query_as(
+            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
+             JOIN candidates ON candidates.id = t.candidate_id \
+             LEFT JOIN training_values v USING (candidate_id, tokens, seed) WHERE campaign_id = ?",
+        )
+        .bind(campaign_id)
+        .fetch_all(connection)
+        .await
+        .map_err(sql)?;
+        let mut by_key: BTreeMap<(i64, u64, u64), Trained> = BTreeMap::new();
+        for (id, tokens, seed, seconds, name, mean, standard_error) in rows {
+            let (tokens, seed) = (tokens.cast_unsigned(), seed.cast_unsigned());
+            let trained = by_key.entry((id, tokens, seed)).or_insert_with(|| Trained {
+                tokens,
+                seed,
+                values: BTreeMap::new(),
+                seconds,
+            });
+            if let (Some(name), Some(mean)) = (name, mean) {
+                trained.values.insert(name, Value { mean, standard_error });
+            }
+        }
+        let mut by_candidate: BTreeMap<i64, Vec<Trained>> = BTreeMap::new();
+        for ((id, _, _), trained) in by_key {
+            by_candidate.entry(id).or_default().push(trained);
+        }
+        Ok(by_candidate)
+    }
+
+    /// The columns of one row; its values, trainings, timings and curve are left empty.
     fn candidate_row(&self, row: &SqliteRow) -> Result<Candidate, DbError> {
         let sql = |source| self.sql("reading the candidates", source);
         let number: u32 = row.try_get("number").map_err(sql)?;
@@ -117,6 +158,8 @@ impl Store {
             state,
             failed_attempts: row.try_get("failed_attempts").map_err(sql)?,
             values: BTreeMap::new(),
+            fidelity: row.try_get::<i64, _>("fidelity").map_err(sql)?.cast_unsigned(),
+            trained: Vec::new(),
             whole: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: row::retrieval(row).map_err(|error| {
@@ -143,12 +186,12 @@ pub(crate) async fn write(
     // Number, subject, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
-         failed_attempts, tokens, train_seconds, checkpoint, retrieval) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         failed_attempts, fidelity, tokens, train_seconds, checkpoint, retrieval) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (campaign_id, number) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
-         log = excluded.log, failed_attempts = excluded.failed_attempts, tokens = excluded.tokens, \
-         train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint, retrieval = excluded.retrieval \
-         RETURNING id",
+         log = excluded.log, failed_attempts = excluded.failed_attempts, fidelity = excluded.fidelity, \
+         tokens = excluded.tokens, train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint, \
+         retrieval = excluded.retrieval RETURNING id",
     )
     .bind(campaign_id)
     .bind(candidate.number)
@@ -161,6 +204,7 @@ pub(crate) async fn write(
     .bind(reason)
     .bind(log)
     .bind(candidate.failed_attempts)
+    .bind(candidate.fidelity.cast_signed())
     .bind(candidate.tokens.cast_signed())
     .bind(candidate.train_seconds)
     .bind(candidate.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()))
@@ -171,6 +215,7 @@ pub(crate) async fn write(
         "DELETE FROM candidate_values WHERE candidate_id = ?",
         "DELETE FROM whole_timings WHERE candidate_id = ?",
         "DELETE FROM curve_points WHERE candidate_id = ?",
+        "DELETE FROM trainings WHERE candidate_id = ?",
     ] {
         sqlx::query(table).bind(id).execute(&mut *connection).await?;
     }
@@ -197,6 +242,32 @@ pub(crate) async fn write(
         .bind(&timing.kernels)
         .execute(&mut *connection)
         .await?;
+    }
+    for trained in &candidate.trained {
+        let (tokens, seed) = (trained.tokens.cast_signed(), trained.seed.cast_signed());
+        sqlx::query(
+            "INSERT INTO trainings (candidate_id, tokens, seed, seconds) VALUES (?, ?, ?, ?)",
+        )
+        .bind(id)
+        .bind(tokens)
+        .bind(seed)
+        .bind(trained.seconds)
+        .execute(&mut *connection)
+        .await?;
+        for (name, value) in &trained.values {
+            sqlx::query(
+                "INSERT INTO training_values (candidate_id, tokens, seed, name, mean, standard_error) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(id)
+            .bind(tokens)
+            .bind(seed)
+            .bind(name)
+            .bind(value.mean)
+            .bind(value.standard_error)
+            .execute(&mut *connection)
+            .await?;
+        }
     }
     for (tokens, loss) in &candidate.curve {
         sqlx::query(

@@ -107,6 +107,17 @@ fn check(change: &Change) -> Result<(), DbError> {
                 })?;
             }
             finite(|| format!("the training time of candidate {number}"), candidate.train_seconds)?;
+            for trained in &candidate.trained {
+                let of = || format!("a training of candidate {number}");
+                finite(|| format!("the time of {}", of()), trained.seconds)?;
+                for (name, value) in &trained.values {
+                    finite(|| format!("{name} of {}", of()), value.mean)?;
+                    finite(
+                        || format!("the standard error of {name} of {}", of()),
+                        value.standard_error.unwrap_or(0.0),
+                    )?;
+                }
+            }
             for (tokens, loss) in &candidate.curve {
                 finite(|| format!("the loss of candidate {number} at {tokens} tokens"), *loss)?;
             }

@@ -177,6 +177,8 @@ impl From<search::campaign::Candidate> for Candidate {
                 State::Failed { reason, log } => CandidateState::Failed { reason, log },
             },
             values: row.values,
+            fidelity: row.fidelity,
+            trained: row.trained,
             decode_whole: row.whole.get("decode_us").cloned(),
             prefill_whole: row.whole.get("prefill_us").cloned(),
             curve: row.curve,
@@ -189,12 +191,14 @@ impl From<search::campaign::Candidate> for Candidate {
     }
 }
 
-/// Ranks of non-domination among the done candidates that have every objective.
+/// Ranks of non-domination among the candidates that are done at the highest fidelity and have every objective.
 fn rank(objectives: &[String], candidates: &mut [Candidate]) {
+    let done = candidates.iter().filter(|candidate| candidate.state == CandidateState::Done);
+    let top = done.map(|candidate| candidate.fidelity).max().unwrap_or(0);
     let (places, points): (Vec<usize>, Vec<Objectives>) = candidates
         .iter()
         .enumerate()
-        .filter(|(_, candidate)| candidate.state == CandidateState::Done)
+        .filter(|(_, c)| c.state == CandidateState::Done && c.fidelity == top)
         .filter_map(|(place, candidate)| {
             let point =
                 objectives.iter().map(|name| Some(objective::read(&candidate.values, name)?.mean));

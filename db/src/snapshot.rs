@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use search::architecture::ArchitectureId;
+use search::campaign::Trained;
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::subject::Subject;
@@ -82,6 +83,10 @@ pub struct Candidate {
     pub state: CandidateState,
     /// Values by name: `bits_per_byte`, `validation_loss`, `decode_us`, `prefill_us`, `parameters`, `state_bytes`, ….
     pub values: BTreeMap<String, Value>,
+    /// Tokens that its values were trained for; 0 before the first rung is finished.
+    pub fidelity: u64,
+    /// Its finished trainings, by tokens and seed: rungs, repeats from other seeds, longer ones.
+    pub trained: Vec<Trained>,
     /// Decode time of the whole model, measured (front members only).
     pub decode_whole: Option<Timing>,
     /// Prefill time of the whole model, measured (front members only).
@@ -96,7 +101,8 @@ pub struct Candidate {
     pub tokens: u64,
     /// Seconds of training.
     pub train_seconds: f64,
-    /// Rank of non-domination among the done candidates, 0 = the Pareto front; none until done.
+    /// Rank of non-domination among the candidates done at the highest fidelity that one has reached, 0 = the Pareto
+    /// front; none for others.
     pub rank: Option<u32>,
 }
 

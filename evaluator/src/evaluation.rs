@@ -58,9 +58,14 @@ pub fn evaluate(
         curve: Vec::new(),
         retrieval: Vec::new(),
     };
+    // Beyond the campaign's tokens it is another, longer training, with a schedule of its own length.
+    let schedule = TrainingConfig {
+        tokens: proxies.training.tokens.max(request.tokens),
+        ..proxies.training.clone()
+    };
     // A task is learnt anew on each rung, for its share of the tokens.
     let share = match proxies.corpus {
-        Some(_) => (request.tokens as f64 / proxies.training.tokens.max(1) as f64).min(1.0),
+        Some(_) => request.tokens as f64 / proxies.training.tokens.max(1) as f64,
         None => 1.0,
     };
     let trainings: Vec<TrainingConfig> = proxies
@@ -77,6 +82,7 @@ pub fn evaluate(
         .sum();
     let mut meter = Meter::new(request.id, of_tasks, progress);
     if let Some(corpus) = proxies.corpus {
+        let proxies = Proxies { training: &schedule, ..proxies };
         text(request, &architecture, corpus, proxies, stop, &mut meter, &mut evaluation)?;
     }
     let mut base = Vec::new();

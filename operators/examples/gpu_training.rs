@@ -14,12 +14,26 @@ use tch::{Device, Kind, Tensor, nn};
 
 fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
     let heads = d / head;
-    let attention =
-        Attention { heads, kv_heads: heads.min(4), head_width: head, window: None, qk_norm: false };
+    let attention = Attention {
+        heads,
+        kv_heads: heads.min(4),
+        head_width: head,
+        window: None,
+        qk_norm: false,
+        selective_rope: false,
+    };
     vec![
         ("Gated DeltaNet", Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, head, 2 * head))),
         ("DeltaNet", Gene::DeltaNet(DeltaNet::new(heads, head, head))),
-        ("Mamba2", Gene::Mamba2(Mamba2 { heads: 2 * d / 64, head_width: 64, state_width: 128 })),
+        (
+            "Mamba2",
+            Gene::Mamba2(Mamba2 {
+                heads: 2 * d / 64,
+                head_width: 64,
+                state_width: 128,
+                levels: None,
+            }),
+        ),
         ("attention", Gene::Attention(attention)),
     ]
 }

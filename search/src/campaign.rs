@@ -6,8 +6,10 @@
 //! that goes on where it stood.
 //!
 //! The life of a candidate: proposed → its parts timed (known ones are not timed again) → over a limit? dropped before
-//! a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. When all evaluations are
-//! over, the members of the front are timed as whole models.
+//! a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. With rungs a candidate is
+//! done at the lowest one first, and is trained on when it is among the best there ([`rungs`]). When all evaluations are
+//! over, extra trainings measure how far the front is to be trusted ([`trust`]), and its members are timed as whole
+//! models.
 //!
 //! Proposals depend on the campaign's seed, the candidate's number and the earlier candidates' outcomes, never on the
 //! order in which these arrived. With one trainer, a campaign that was killed and resumed proposes what it would have
@@ -15,14 +17,17 @@
 
 mod candidate;
 mod machine;
+pub mod rungs;
 mod table;
+pub mod trust;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::latency::{Conditions, LatencyEntry};
 use crate::wire::{self, Request};
 
-pub use candidate::{Candidate, CandidateState, Progress};
+pub use candidate::{Candidate, CandidateState, Progress, Trained};
 pub use machine::Campaign;
 pub use table::LatencyTable;
 
@@ -39,6 +44,12 @@ pub struct Settings {
     pub objectives: Vec<String>,
     /// Tokens of a full evaluation.
     pub tokens: u64,
+    /// Tokens of the rungs below, ascending; none: every candidate is trained to the end.
+    pub rungs: Vec<u64>,
+    /// One in so many of the candidates at a rung is trained on to the next; at least 2.
+    pub promote: u32,
+    /// Extra trainings that measure how far results are to be trusted.
+    pub trust: trust::Plan,
     /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
     pub latencies: Vec<(String, Conditions)>,
     /// Largest value by name: before training for values known by then (`decode_us`, `parameters`, …), after it for
@@ -108,6 +119,8 @@ pub enum Command {
     SaveProgress(Progress),
     /// Add this row to the latency table.
     SaveLatency(LatencyEntry),
+    /// Remove a checkpoint that nothing goes on from any more, once the rows before it are written.
+    RemoveCheckpoint(PathBuf),
     /// Send this to a worker that can do it and is idle; there is one by [`Event::Workers`]. `Stop` goes to the worker
     /// at the named request.
     Send(Request),

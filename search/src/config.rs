@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use error::ConfigError;
 pub use sections::{
     DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
+    TrustConfig,
 };
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
@@ -49,6 +50,9 @@ pub struct CampaignFile {
     /// How candidates are proposed, and when it ends.
     #[serde(default)]
     pub search: SearchConfig,
+    /// How far results are to be trusted.
+    #[serde(default)]
+    pub trust: TrustConfig,
     /// Who trains the proxies.
     #[serde(default)]
     pub evaluator: EvaluatorConfig,
@@ -72,6 +76,16 @@ impl CampaignFile {
     /// When no architecture is possible; a parsed file has been checked for that.
     pub fn space(&self) -> Result<Space, SpaceError> {
         Space::new(&self.space)
+    }
+
+    /// The extra trainings that the file asks for.
+    pub fn trust(&self) -> crate::campaign::trust::Plan {
+        crate::campaign::trust::Plan {
+            repeats: self.trust.repeats,
+            longer: self.trust.longer,
+            longer_tokens: self.training.tokens.saturating_mul(self.trust.longer_factor.into()),
+            seeds: 1,
+        }
     }
 
     /// The reference stacks that the file asks for; unknown names, which a parsed file does not have, are left out.

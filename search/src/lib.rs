@@ -24,6 +24,7 @@ pub mod pareto;
 pub mod proposals;
 pub mod references;
 pub mod space;
+pub mod statistics;
 pub mod subject;
 pub mod surrogate;
 pub mod tensors;

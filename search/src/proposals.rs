@@ -85,6 +85,13 @@ pub enum Outcome {
     Pending,
     /// Evaluated.
     Known(Objectives),
+    /// Evaluated at a lower fidelity than the known ones: what they are expected to be there.
+    Estimated {
+        /// Expected values.
+        objectives: Objectives,
+        /// Standard deviation of each.
+        deviations: Vec<f64>,
+    },
     /// Outside a limit that is known only by trying; nothing was spent on it.
     Infeasible,
     /// Tried and failed.
@@ -266,18 +273,24 @@ impl<P: Clone> Proposer<P> {
     }
 }
 
-/// A trial whose objectives are known.
+/// A trial whose objectives are known, or estimated from a lower fidelity.
 struct Known<'a, P> {
     number: u32,
     point: &'a P,
     objectives: &'a Objectives,
+    /// Standard deviation of each objective where it is an estimate; none: as it was evaluated.
+    deviations: Option<&'a [f64]>,
 }
 
 impl<'a, P> Known<'a, P> {
     fn of(trial: &'a Trial<P>) -> Option<Self> {
+        let (number, point) = (trial.number, &trial.point);
         match &trial.outcome {
             Outcome::Known(objectives) => {
-                Some(Self { number: trial.number, point: &trial.point, objectives })
+                Some(Self { number, point, objectives, deviations: None })
+            }
+            Outcome::Estimated { objectives, deviations } => {
+                Some(Self { number, point, objectives, deviations: Some(deviations) })
             }
             Outcome::Pending | Outcome::Infeasible | Outcome::Failed => None,
         }

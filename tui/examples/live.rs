@@ -79,6 +79,8 @@ fn row(candidate: snapshot::Candidate) -> Candidate {
         },
         failed_attempts: 0,
         values: candidate.values,
+        fidelity: candidate.fidelity,
+        trained: candidate.trained,
         whole: whole
             .into_iter()
             .filter_map(|(name, t)| Some((name.to_owned(), t?)))

@@ -231,6 +231,22 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     if disturbed {
         text.push_str(" ~: other processes loaded the machine.");
     }
+    let fidelities: Vec<u64> =
+        list.iter().filter(|c| c.rank.is_some()).map(|c| c.fidelity).filter(|&t| t > 0).collect();
+    if let Some(tokens) = fidelities.iter().max().filter(|_| campaign.tokens > 0) {
+        let tokens = quantity::scaled(*tokens as f64);
+        text.extend(["\nTrained values are after ", &tokens, " tokens"]);
+        let seeds =
+            |c: &&&Candidate| c.trained.iter().filter(|t| t.tokens == c.fidelity).count() > 1;
+        match list.iter().filter(seeds).count() {
+            0 => text.push_str(", from one seed."),
+            n => text.extend([
+                ", from one seed; of ",
+                &words::count(n, "candidate"),
+                " they are means over several, ± their standard error.",
+            ]),
+        }
+    }
     text.push('\n');
     text
 }
@@ -275,6 +291,9 @@ fn what(candidate: &Candidate) -> String {
         None => stack,
     };
     match &candidate.state {
+        CandidateState::Done if candidate.rank.is_none() && candidate.fidelity > 1 => {
+            format!("(stopped at {} tokens) {stack}", quantity::scaled(candidate.fidelity as f64))
+        }
         CandidateState::Done => stack,
         CandidateState::Proposed => format!("(waits for its latency) {stack}"),
         CandidateState::Training => format!("(in training) {stack}"),

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use db::snapshot::CampaignState;
 use db::{Access, Change, DbError, RunEnd, Store};
-use search::campaign::{CandidateState, Progress};
+use search::campaign::{CandidateState, Progress, Trained};
 
 use crate::samples::{campaign, done, event, folder, latency, proposed, store};
 
@@ -18,6 +20,9 @@ async fn what_is_written_is_read_again() {
     infeasible.reference = Some("full attention".to_owned());
     let mut first = done(1, 2.5, 100.0);
     first.seed = u64::MAX;
+    // A training that reported nothing is one all the same, and seeds are ordered as the numbers they are.
+    let silent = Trained { tokens: 1 << 40, seed: u64::MAX, values: BTreeMap::new(), seconds: 1.0 };
+    first.trained.push(silent);
     let written = vec![first, failed, infeasible, proposed(4)];
     let mut changes: Vec<Change> = written.iter().cloned().map(Change::Candidate).collect();
     changes.push(Change::Latency(latency(5.0)));
@@ -128,10 +133,12 @@ async fn numbers_that_are_not_finite_are_refused() {
         curve.curve[1].1 = poison;
         let mut seconds = done(1, 1.0, 1.0);
         seconds.train_seconds = poison;
+        let mut trained = done(1, 1.0, 1.0);
+        trained.trained[0].seconds = poison;
         let mut whole = done(1, 1.0, 1.0);
         whole.whole.get_mut("decode_us").unwrap().spread_us = poison;
         value.whole.clear();
-        for candidate in [value, error_of_value, curve, seconds, whole] {
+        for candidate in [value, error_of_value, curve, seconds, trained, whole] {
             let error = store.apply(&run, &[Change::Candidate(candidate)]).await.unwrap_err();
             assert!(matches!(error, DbError::NotFinite { .. }), "{error}");
         }
@@ -148,6 +155,9 @@ async fn ranks_are_those_of_non_domination() {
     failed.state = CandidateState::Failed { reason: "no".into(), log: String::new() };
     let mut lacking = done(6, 0.1, 0.1);
     lacking.values.remove("bits_per_byte");
+    // Better than all, but hardly trained.
+    let mut short = done(8, 0.5, 0.5);
+    short.fidelity = 1 << 20;
     let candidates = [
         done(1, 2.0, 10.0),
         done(2, 1.0, 20.0),
@@ -156,6 +166,7 @@ async fn ranks_are_those_of_non_domination() {
         failed,
         lacking,
         proposed(7),
+        short,
     ];
     store.apply(&run, &candidates.map(Change::Candidate)).await.unwrap();
     let ranks: Vec<Option<u32>> = store
@@ -166,7 +177,7 @@ async fn ranks_are_those_of_non_domination() {
         .iter()
         .map(|candidate| candidate.rank)
         .collect();
-    assert_eq!(ranks, [Some(0), Some(0), Some(1), Some(2), None, None, None]);
+    assert_eq!(ranks, [Some(0), Some(0), Some(1), Some(2), None, None, None, None]);
 }
 
 #[tokio::test]

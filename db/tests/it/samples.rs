@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use db::{Access, Change, NewCampaign, Owner, Run, Store};
 use search::Architecture;
-use search::campaign::{Candidate, CandidateState};
+use search::campaign::{Candidate, CandidateState, Trained};
 use search::config::LatencyConfig;
 use search::latency::{Conditions, Dtype, LatencyEntry, LatencyKey, Phase, Timing, parts};
 use search::subject::Subject;
@@ -61,6 +61,8 @@ pub(crate) fn proposed(number: u32) -> Candidate {
             "parameters".to_owned(),
             Value { mean: 12_345.0, standard_error: None },
         )]),
+        fidelity: 0,
+        trained: Vec::new(),
         whole: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
@@ -77,6 +79,15 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
     let value = |mean| Value { mean, standard_error: Some(0.01) };
     candidate.values.insert("bits_per_byte".to_owned(), value(bits_per_byte));
     candidate.values.insert("decode_us".to_owned(), value(decode_us));
+    candidate.fidelity = 1 << 40;
+    let trained = |tokens, seed, mean| Trained {
+        tokens,
+        seed,
+        values: BTreeMap::from([("bits_per_byte".to_owned(), value(mean))]),
+        seconds: 6.125,
+    };
+    candidate.trained =
+        vec![trained(1 << 20, 7, bits_per_byte + 1.0), trained(1 << 40, 7, bits_per_byte)];
     candidate.whole.insert("decode_us".to_owned(), timing(decode_us * 1.02));
     candidate.curve = vec![(1024, 5.5), (2048, 4.25), (1 << 40, 1.0)];
     candidate.retrieval = vec![LayerRetrieval { layer: 0, snr: vec![(2, 17.5), (1000, 0.25)] }];

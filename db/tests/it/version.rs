@@ -105,3 +105,44 @@ async fn the_schema_number_is_that_of_the_newest_migration() {
     assert_eq!(&header[68..72], b"dFnt");
     assert_eq!(i64::from(header[63]), SCHEMA_VERSION);
 }
+
+/// A file as the first version wrote it, with one candidate that is done and one in training.
+const FIRST: &str = "
+    INSERT INTO campaigns VALUES (1, 'old', 'name = \"old\"', '/data', 3, 2, 4096, '[\"bits_per_byte\",\"decode_us\"]', '{}', 0, 5, 9);
+    INSERT INTO candidates VALUES (1, 1, 1, 'd=64,vocab=256 | ffn(8)', 'a', NULL, 'random', 3, 'done', NULL, NULL, 0, 4096, 2.5, NULL);
+    INSERT INTO candidates VALUES (2, 1, 2, 'd=64,vocab=256 | ffn(9)', 'b', NULL, 'random', 3, 'training', NULL, NULL, 0, 512, 0.5, NULL);
+    INSERT INTO candidate_values VALUES (1, 'bits_per_byte', 2.5, 0.1), (1, 'decode_us', 9.0, 0.2), (2, 'decode_us', 8.0, NULL);
+";
+
+#[tokio::test]
+async fn an_older_file_is_brought_up_to_date_and_keeps_what_it_held() {
+    let path = folder("older").join("old.db");
+    let first = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/0001_campaigns.sql");
+    // As sqlx does it: the migration, and its row in a table of migrations.
+    let migrator = sqlx::migrate!("./migrations");
+    let old = migrator.iter().next().unwrap();
+    let text = std::fs::read_to_string(first).unwrap();
+    let hex = old.checksum.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let table = format!(
+        "{text}; CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, \
+         execution_time BIGINT NOT NULL); INSERT INTO _sqlx_migrations (version, description, success, checksum, \
+         execution_time) VALUES (1, 'campaigns', TRUE, x'{hex}', 1); {FIRST}"
+    );
+    sql(&path, table.leak()).await;
+    let error = Store::open(&path, Access::ReadOnly).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the next `deltafront run` on it brings it up to date"),
+        "{error}"
+    );
+    let store = Store::open(&path, Access::ReadWrite).await.unwrap();
+    let snapshot = store.snapshot("old").await.unwrap();
+    let [done, training] = snapshot.candidates.as_slice() else { panic!("two candidates") };
+    assert_eq!((done.fidelity, done.rank, training.fidelity), (4096, Some(0), 0));
+    let [trained] = done.trained.as_slice() else { panic!("one training") };
+    assert_eq!((trained.tokens, trained.seed, trained.seconds), (4096, 3, 2.5));
+    assert_eq!(trained.values.keys().collect::<Vec<_>>(), ["bits_per_byte"]);
+    assert!(training.trained.is_empty());
+    drop(store);
+    Store::open(&path, Access::ReadOnly).await.unwrap();
+}

@@ -137,7 +137,7 @@ fn weights_of_lower_precision_are_close_and_are_multiplied_as_they_are() {
                         )
                     };
                     let expected = weighted(&x);
-                    // Where the processor multiplies bfloat16, many tokens are rounded to it: 2⁻⁹ for each of x.
+                    // Where the processor multiplies bfloat16, many tokens are rounded to it: 2⁻⁸ for each of x.
                     let absolute: Vec<f32> = x.iter().map(|x| x.abs()).collect();
                     let sizes = product(
                         |t, i| f64::from(absolute[t * inputs + i]),
@@ -149,7 +149,7 @@ fn weights_of_lower_precision_are_close_and_are_multiplied_as_they_are() {
                         matrix.apply_at(level, &pool, &x, &mut y, false);
                         matrix.apply_at(level, &pool, &x, &mut y, true);
                         let rounding =
-                            if tokens > 4 && level == Level::Avx512 { 2e-3 } else { 3e-6 };
+                            if tokens > 4 && level == Level::Avx512 { 4e-3 } else { 3e-6 };
                         for ((y, expected), size) in y.iter().zip(&expected).zip(&sizes) {
                             let error = (f64::from(*y) - 2.0 * expected).abs();
                             assert!(

@@ -162,12 +162,14 @@ fn check_bf16(name: &str, gene: &str, library: Library, length: i64) {
         .into_iter()
         .max_by(|(_, a), (_, b)| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
         .expect("there are rows");
+    let per_head = ["A_log", "dt_bias", "D", "L"].contains(&what);
     let mut out = std::io::stdout().lock();
     let (y, plain) = both(&y, "y");
     writeln!(out, "| {name} | {length} | bf16 y {y:.1e} plain {plain:.1e} | worst {ours:.1e} plain {theirs:.1e} | {what} |")
         .expect("stdout is open");
     assert!(
-        ours <= 2.0 * theirs,
+        // Near the unit of bf16's rounding the ratio of two errors is chance: of a few numbers per head more than of a matrix.
+        ours <= 2.0 * theirs || ours <= 2.0_f64.powi(if per_head { -5 } else { -6 }),
         "{name} over {length} positions in bf16: {what}: error {ours:e}, of the plain form {theirs:e}"
     );
 }

@@ -106,7 +106,7 @@ fn initial_weights_are_those_of_the_reference_layers() {
         let name = &variable.spec.name;
         match variable.spec.role {
             Role::NormWeight | Role::SkipD | Role::LevelScale => {
-                assert!(within(1.0, 1.0), "{name}")
+                assert!(within(1.0, 1.0), "{name}");
             }
             Role::ConvWeight | Role::ConvBias => assert!(within(-0.5, 0.5) && std > 0.2, "{name}"),
             Role::ALog => assert!(

@@ -1,6 +1,6 @@
 //! One row of a campaign: a subject with all that is known of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::latency::Timing;
 use crate::subject::Subject;
@@ -19,10 +19,15 @@ pub struct Candidate {
     pub origin: String,
     /// Where it stands.
     pub state: CandidateState,
-    /// Trainings that failed so far. One that a kill or a stop cut off is not among them.
+    /// Trainings at this rung that failed so far. One that a kill or a stop cut off is not among them.
     pub failed_attempts: u32,
-    /// Values by name: costs at proposal, latencies when its parts are timed, the rest after training.
+    /// Values by name: costs at proposal, latencies when its parts are timed, the rest after training: those of its
+    /// highest rung, means over the seeds where it was trained from several.
     pub values: BTreeMap<String, Value>,
+    /// Tokens that the values were trained for: those asked for by its highest finished rung; 0 before.
+    pub fidelity: u64,
+    /// Its finished trainings, by tokens and seed.
+    pub trained: Vec<Trained>,
     /// Times of the whole model by the name of the latency, `decode_us`, `prefill_us`; front members and references.
     pub whole: BTreeMap<String, Timing>,
     /// Training loss against tokens, (tokens, nats per token).
@@ -39,6 +44,73 @@ pub struct Candidate {
     pub checkpoint: Option<std::path::PathBuf>,
 }
 
+/// A training that came to its end, with what it reported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// Tokens it was asked for, from its beginning: its fidelity.
+    pub tokens: u64,
+    /// Seed of initialisation and data order.
+    pub seed: u64,
+    /// What the trainer reported.
+    pub values: BTreeMap<String, Value>,
+    /// Seconds, those of earlier rungs not included.
+    pub seconds: f64,
+}
+
+impl Candidate {
+    /// Adds a finished training, whose values outdate what is known of the same tokens and seed.
+    pub(super) fn add(&mut self, trained: Trained) {
+        let key = (trained.tokens, trained.seed);
+        match self.trained.binary_search_by_key(&key, |t| (t.tokens, t.seed)) {
+            Ok(index) => self.trained[index] = trained,
+            Err(index) => self.trained.insert(index, trained),
+        }
+        let of_trainer: BTreeSet<&String> =
+            self.trained.iter().flat_map(|t| t.values.keys()).collect();
+        self.values.retain(|name, _| !of_trainer.contains(name));
+        self.values.extend(self.trained_values(self.fidelity));
+    }
+
+    /// What trainings of so many tokens reported: as it was reported for one, mean and standard error over the seeds
+    /// for several.
+    pub fn trained_values(&self, tokens: u64) -> BTreeMap<String, Value> {
+        let mut seeds: BTreeMap<&String, Vec<Value>> = BTreeMap::new();
+        for trained in self.trained.iter().filter(|t| t.tokens == tokens) {
+            for (name, value) in &trained.values {
+                seeds.entry(name).or_default().push(*value);
+            }
+        }
+        seeds.into_iter().map(|(name, values)| (name.clone(), over_seeds(&values))).collect()
+    }
+
+    /// Its values as they stood when it had been trained for so many tokens; none if it was not.
+    pub fn values_at(&self, tokens: u64) -> Option<BTreeMap<String, Value>> {
+        let trained = self.trained_values(tokens);
+        if trained.is_empty() {
+            return None;
+        }
+        let mut values = self.values.clone();
+        values.extend(trained);
+        Some(values)
+    }
+
+    /// Seeds that it was trained from for so many tokens.
+    pub fn seeds(&self, tokens: u64) -> usize {
+        self.trained.iter().filter(|t| t.tokens == tokens).count()
+    }
+}
+
+/// The mean over trainings from different seeds with its standard error, s/√n.
+fn over_seeds(values: &[Value]) -> Value {
+    if let [value] = values {
+        return *value;
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().map(|v| v.mean).sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v.mean - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Value { mean, standard_error: Some((variance / n).sqrt()) }
+}
+
 /// Where a candidate stands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CandidateState {
@@ -46,7 +118,7 @@ pub enum CandidateState {
     Proposed,
     /// Within the limits, in training or waiting for it.
     Training,
-    /// Trained and timed.
+    /// Trained and timed; to its end, or to the rung that its [`Candidate::fidelity`] says, from where it may go on.
     Done,
     /// Cannot be: over a limit, or its worker said so.
     Infeasible {
@@ -63,7 +135,7 @@ pub enum CandidateState {
 }
 
 impl CandidateState {
-    /// Whether nothing more will happen to it.
+    /// Whether nothing more will happen to it by itself.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Done | Self::Infeasible { .. } | Self::Failed { .. })
     }

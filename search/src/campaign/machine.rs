@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::rungs::{Extrapolation, Ladder, objectives_at, top};
 use super::{
     Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings,
+    Trained, trust,
 };
 use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
 use crate::objective;
@@ -20,7 +22,15 @@ const INFEASIBLE_IN_A_ROW: usize = 500;
 enum Task {
     Part(LatencyKey),
     Whole { number: u32, name: String },
-    Train { number: u32 },
+    Train(Training),
+}
+
+/// A training on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Training {
+    number: u32,
+    tokens: u64,
+    seed: u64,
 }
 
 /// A campaign between two events.
@@ -41,9 +51,13 @@ pub struct Campaign<D: Subjects> {
     /// Failed tries of a timing in this run, with the last reason.
     failed_parts: HashMap<LatencyKey, u32>,
     failed_wholes: HashMap<(u32, String), u32>,
+    /// The same of trainings beside those that the candidates are judged by.
+    failed_extras: HashMap<Training, u32>,
     /// Parts that cannot be timed: tried often enough (a failure), or the profiler says so (infeasible).
     hopeless: HashMap<LatencyKey, CandidateState>,
     failures_in_a_row: u32,
+    /// Tokens of each rung, ascending, the full training last.
+    rungs: Vec<u64>,
     /// Set when nothing new shall begin; what runs is waited for.
     ending: Option<Finish>,
     finished: bool,
@@ -66,14 +80,15 @@ impl<D: Subjects> Campaign<D> {
             history.candidates.into_iter().map(|c| (c.number, c)).collect();
         for row in rows.values_mut() {
             if row.state == CandidateState::Training {
-                row.curve.clear();
-                row.tokens = 0;
+                back_to_rung(row);
             }
         }
         let points = rows
             .values()
             .filter_map(|row| Some((row.number, domain.point(&row.subject)?)))
             .collect();
+        let rungs = settings.rungs.iter().copied().filter(|&tokens| tokens < settings.tokens);
+        let rungs = rungs.chain([settings.tokens]).collect();
         Self {
             settings,
             domain,
@@ -87,8 +102,10 @@ impl<D: Subjects> Campaign<D> {
             next_request: 1,
             failed_parts: HashMap::new(),
             failed_wholes: HashMap::new(),
+            failed_extras: HashMap::new(),
             hopeless: HashMap::new(),
             failures_in_a_row: 0,
+            rungs,
             ending: None,
             finished: false,
         }
@@ -144,14 +161,17 @@ impl<D: Subjects> Campaign<D> {
     pub fn candidate_of(&self, request: u64) -> Option<&Candidate> {
         match self.tasks.get(&request)? {
             Task::Part(_) => None,
-            Task::Whole { number, .. } | Task::Train { number } => self.rows.get(number),
+            Task::Whole { number, .. } | Task::Train(Training { number, .. }) => {
+                self.rows.get(number)
+            }
         }
     }
 
-    /// The numbers of the candidates that no other dominates, ascending.
+    /// The numbers of the candidates that no other dominates, ascending, among those at the highest rung that one has
+    /// reached.
     pub fn front(&self) -> Vec<u32> {
         let (numbers, points): (Vec<u32>, Vec<Objectives>) =
-            self.rows.values().filter_map(|row| Some((row.number, self.objectives(row)?))).unzip();
+            self.contenders().filter_map(|row| Some((row.number, self.objectives(row)?))).unzip();
         front(&points).into_iter().map(|index| numbers[index]).collect()
     }
 
@@ -171,23 +191,36 @@ impl<D: Subjects> Campaign<D> {
             .count()
     }
 
+    /// Those done at the highest rung that one has reached.
+    fn contenders(&self) -> impl Iterator<Item = &Candidate> + Clone {
+        let top = top(self.rows.values());
+        let is_there =
+            move |row: &&Candidate| row.state == CandidateState::Done && row.fidelity == top;
+        self.rows.values().filter(is_there)
+    }
+
     fn objectives(&self, row: &Candidate) -> Option<Objectives> {
-        if row.state != CandidateState::Done {
-            return None;
+        objectives_at(row, &self.settings.objectives, row.fidelity)
+    }
+
+    fn ladder(&self) -> Ladder<'_> {
+        Ladder {
+            rungs: &self.rungs,
+            promote: self.settings.promote,
+            objectives: &self.settings.objectives,
+            limits: &self.settings.limits,
         }
-        let values: Option<Vec<f64>> = self
-            .settings
-            .objectives
-            .iter()
-            .map(|o| Some(objective::read(&row.values, o)?.mean))
-            .collect();
-        Objectives::new(values?).ok()
     }
 
     // Events.
 
     fn progress(&mut self, progress: &wire::Progress, commands: &mut Vec<Command>) {
-        let Some(Task::Train { number }) = self.tasks.get(&progress.id) else { return };
+        let Some(Task::Train(training)) = self.tasks.get(&progress.id) else { return };
+        let number = &training.number;
+        // An extra training has no curve in the row.
+        if self.rows[number].state != CandidateState::Training {
+            return;
+        }
         if !progress.loss.is_finite() || !progress.tokens_per_second.is_finite() {
             return;
         }
@@ -206,31 +239,50 @@ impl<D: Subjects> Campaign<D> {
 
     fn result(&mut self, evaluation: wire::Evaluation, commands: &mut Vec<Command>) {
         let id = evaluation.id;
-        let Some(Task::Train { number }) = self.tasks.get(&id) else { return };
-        let number = *number;
+        let Some(&Task::Train(training)) = self.tasks.get(&id) else { return };
+        let number = training.number;
         if let Err(reason) = self.check(&evaluation, number) {
+            let kept = &self.rows[&number].checkpoint;
+            let useless = evaluation.checkpoint.filter(|path| kept.as_ref() != Some(path));
             self.failed(id, reason, String::new(), commands);
+            commands.extend(useless.map(Command::RemoveCheckpoint));
             return;
         }
         self.tasks.remove(&id);
         self.failures_in_a_row = 0;
         let row = self.rows.get_mut(&number).expect("a task is of a row");
-        for (name, value) in evaluation.values {
-            // What was measured or computed here outweighs what a trainer says.
-            row.values.entry(name).or_insert(value);
-        }
-        row.state = match over_limit(&self.settings.limits, &row.values) {
-            Some(reason) => CandidateState::Infeasible { reason },
-            None => CandidateState::Done,
+        // What was measured or computed here outweighs what a trainer says.
+        let is_of_trainer = |name: &String| {
+            !row.values.contains_key(name)
+                || row.trained.iter().any(|t| t.values.contains_key(name))
         };
-        row.tokens = evaluation.tokens;
+        let values =
+            evaluation.values.into_iter().filter(|(name, _)| is_of_trainer(name)).collect();
+        let Training { tokens, seed, .. } = training;
         row.train_seconds += evaluation.seconds;
-        row.checkpoint = evaluation.checkpoint;
-        if !evaluation.curve.is_empty() {
-            row.curve = evaluation.curve;
-        }
-        row.retrieval = evaluation.retrieval;
+        let superseded = if row.state == CandidateState::Training {
+            row.fidelity = tokens;
+            row.tokens = evaluation.tokens;
+            if !evaluation.curve.is_empty() {
+                row.curve = evaluation.curve;
+            }
+            row.retrieval = evaluation.retrieval;
+            row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+            // At a lower rung a limit on what the trainer reports may yet be kept.
+            row.state = match over_limit(&self.settings.limits, &row.values) {
+                Some(reason) if tokens >= self.settings.tokens => {
+                    CandidateState::Infeasible { reason }
+                }
+                _ => CandidateState::Done,
+            };
+            std::mem::replace(&mut row.checkpoint, evaluation.checkpoint)
+        } else {
+            row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+            evaluation.checkpoint
+        };
+        let superseded = superseded.filter(|path| row.checkpoint.as_ref() != Some(path));
         commands.push(Command::Save(row.clone()));
+        commands.extend(superseded.map(Command::RemoveCheckpoint));
     }
 
     /// Whether a result has everything that a front needs.
@@ -249,13 +301,18 @@ impl<D: Subjects> Campaign<D> {
         {
             return Err("the result's retrieval SNR must be finite".to_owned());
         }
-        let known = &self.rows[&number].values;
+        // What an earlier rung reported is no value of this one.
+        let row = &self.rows[&number];
+        let is_known = |name: &str| {
+            row.values.contains_key(name)
+                && !row.trained.iter().any(|t| t.values.contains_key(name))
+        };
         match self
             .settings
             .objectives
             .iter()
             .map(|objective| objective::value_name(objective))
-            .find(|&name| !known.contains_key(name) && !evaluation.values.contains_key(name))
+            .find(|&name| !is_known(name) && !evaluation.values.contains_key(name))
         {
             Some(name) => Err(format!("the result lacks the objective `{name}`")),
             None => Ok(()),
@@ -264,7 +321,7 @@ impl<D: Subjects> Campaign<D> {
 
     fn timing(&mut self, measured: wire::Measured, commands: &mut Vec<Command>) {
         let timing = measured.timing;
-        if matches!(self.tasks.get(&measured.id), None | Some(Task::Train { .. })) {
+        if matches!(self.tasks.get(&measured.id), None | Some(Task::Train(_))) {
             return;
         }
         if let Err(reason) = check_timing(&timing) {
@@ -282,15 +339,18 @@ impl<D: Subjects> Campaign<D> {
                 row.whole.insert(name, timing);
                 commands.push(Command::Save(row.clone()));
             }
-            Some(Task::Train { .. }) | None => {}
+            Some(Task::Train(_)) | None => {}
         }
     }
 
     fn infeasible(&mut self, refusal: wire::Refusal, commands: &mut Vec<Command>) {
         match self.tasks.remove(&refusal.id) {
             // A training that was told to stop goes on another day.
-            Some(Task::Train { .. }) if self.ending == Some(Finish::Stopped) => {}
-            Some(Task::Train { number }) => {
+            Some(Task::Train(_)) if self.ending == Some(Finish::Stopped) => {}
+            Some(Task::Train(extra)) if self.is_extra(extra) => {
+                self.failed_extras.insert(extra, self.settings.attempts);
+            }
+            Some(Task::Train(Training { number, .. })) => {
                 let state = CandidateState::Infeasible { reason: refusal.reason };
                 self.save(number, state, commands);
             }
@@ -310,11 +370,13 @@ impl<D: Subjects> Campaign<D> {
         match self.tasks.remove(&id) {
             // The same signal that stops the campaign may end its workers.
             Some(_) if self.ending == Some(Finish::Stopped) => {}
-            Some(Task::Train { number }) => {
+            Some(Task::Train(extra)) if self.is_extra(extra) => {
+                *self.failed_extras.entry(extra).or_default() += 1;
+            }
+            Some(Task::Train(Training { number, .. })) => {
                 let row = self.rows.get_mut(&number).expect("a task is of a row");
                 row.failed_attempts += 1;
-                row.tokens = 0;
-                row.curve.clear();
+                back_to_rung(row);
                 if row.failed_attempts < attempts {
                     commands.push(Command::Save(row.clone()));
                 } else {
@@ -343,7 +405,7 @@ impl<D: Subjects> Campaign<D> {
         }
         self.ending = Some(Finish::Stopped);
         for (&id, task) in &self.tasks {
-            if matches!(task, Task::Train { .. }) {
+            if matches!(task, Task::Train(_)) {
                 commands.push(Command::Send(Request::Stop { id }));
             }
         }
@@ -360,7 +422,16 @@ impl<D: Subjects> Campaign<D> {
     fn save(&mut self, number: u32, state: CandidateState, commands: &mut Vec<Command>) {
         let row = self.rows.get_mut(&number).expect("only rows change their state");
         row.state = state;
+        let is_lost =
+            matches!(row.state, CandidateState::Failed { .. } | CandidateState::Infeasible { .. });
+        let checkpoint = if is_lost { row.checkpoint.take() } else { None };
         commands.push(Command::Save(row.clone()));
+        commands.extend(checkpoint.map(Command::RemoveCheckpoint));
+    }
+
+    /// Whether a training is beside those that its candidate is judged by.
+    fn is_extra(&self, training: Training) -> bool {
+        self.rows[&training.number].state != CandidateState::Training
     }
 
     // What follows from the state alone.
@@ -369,9 +440,11 @@ impl<D: Subjects> Campaign<D> {
         // An exhausted space ends the proposals only; what was proposed still runs.
         if matches!(self.ending, None | Some(Finish::Exhausted { .. })) {
             self.settle(commands);
-            while self.ending.is_none() && self.propose(commands) {
+            while self.ending.is_none() && (self.promote(commands) || self.propose(commands)) {
                 self.settle(commands);
             }
+            // No further candidate comes; what was proposed climbs on.
+            while self.ending.is_some() && self.promote(commands) {}
         }
         if matches!(self.ending, None | Some(Finish::Exhausted { .. })) {
             self.send(commands);
@@ -391,12 +464,27 @@ impl<D: Subjects> Campaign<D> {
 
     /// Whether a candidate waits for something, or a whole model for its timing.
     fn is_at_work(&self) -> bool {
-        self.rows.values().any(|row| !row.state.is_final()) || !self.wanted_wholes().is_empty()
+        self.rows.values().any(|row| !row.state.is_final())
+            || self.wanted_extra().is_some()
+            || !self.wanted_wholes().is_empty()
     }
 
     fn finish(&mut self, finish: Finish, commands: &mut Vec<Command>) {
         self.finished = true;
         self.tasks.clear();
+        if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) {
+            // Who was left at a rung when all was over would begin anew if there were more evaluations one day.
+            let full = self.settings.tokens;
+            let left = |row: &&mut Candidate| {
+                row.state == CandidateState::Done && row.fidelity > 0 && row.fidelity < full
+            };
+            for row in self.rows.values_mut().filter(left) {
+                if let Some(checkpoint) = row.checkpoint.take() {
+                    commands.push(Command::Save(row.clone()));
+                    commands.push(Command::RemoveCheckpoint(checkpoint));
+                }
+            }
+        }
         commands.push(Command::Finish(finish));
     }
 
@@ -453,6 +541,43 @@ impl<D: Subjects> Campaign<D> {
         Some(CandidateState::Training)
     }
 
+    /// Whether proposals are over: all evaluations are spent, or there is nothing left to propose.
+    fn is_proposed_out(&self) -> bool {
+        self.spent() >= self.settings.evaluations as usize || self.ending.is_some()
+    }
+
+    /// Candidates that are drawn before the algorithm begins.
+    fn start_size(&self) -> usize {
+        (self.proposer.start as usize).max(self.proposer.references.len())
+    }
+
+    /// Trains the best of a rung on, if there is room for one; false when there was none. A start is evaluated as a whole
+    /// first.
+    fn promote(&mut self, commands: &mut Vec<Command>) -> bool {
+        let states = || self.rows.values().map(|row| &row.state);
+        let is_last = self.is_proposed_out();
+        if self.rungs.len() < 2
+            || states().any(|state| *state == CandidateState::Proposed)
+            || !is_last && self.spent() < self.start_size()
+        {
+            return false;
+        }
+        let training = states().filter(|state| **state == CandidateState::Training).count();
+        if training >= self.trainers as usize {
+            return false;
+        }
+        // Shares are rounded up when all are there to be shared: no candidate is on its way to its first rung.
+        let climbs = |row: &Candidate| row.state == CandidateState::Training && row.fidelity == 0;
+        let is_last = is_last && !self.rows.values().any(climbs);
+        let Some(number) = self.ladder().promotion(&self.rows.values(), is_last) else {
+            return false;
+        };
+        let row = self.rows.get_mut(&number).expect("the number of a row");
+        row.failed_attempts = 0;
+        self.save(number, CandidateState::Training, commands);
+        true
+    }
+
     /// Proposes as many candidates as there is room for; false when there was none.
     ///
     /// The start does not depend on outcomes, so it is proposed as a whole and its parts are timed before anything
@@ -464,7 +589,7 @@ impl<D: Subjects> Campaign<D> {
             return false;
         }
         let spent = self.spent();
-        let start = (self.proposer.start as usize).max(self.proposer.references.len());
+        let start = self.start_size();
         let training =
             self.rows.values().filter(|row| row.state == CandidateState::Training).count();
         let room = if spent < start {
@@ -491,8 +616,9 @@ impl<D: Subjects> Campaign<D> {
             });
             return false;
         }
+        let extrapolation = Extrapolation::new(&self.ladder(), &self.rows.values());
         let mut trials: Vec<Trial<D::Point>> =
-            self.rows.values().filter_map(|row| self.trial(row)).collect();
+            self.rows.values().filter_map(|row| self.trial(row, &extrapolation)).collect();
         for _ in 0..room {
             let number = self.rows.last_key_value().map_or(1, |(number, _)| number + 1);
             let proposal = match self.proposer.propose(&self.domain, number, &trials) {
@@ -515,6 +641,8 @@ impl<D: Subjects> Campaign<D> {
                 origin: proposal.origin.to_string(),
                 state: CandidateState::Proposed,
                 failed_attempts: 0,
+                fidelity: 0,
+                trained: Vec::new(),
                 whole: BTreeMap::new(),
                 curve: Vec::new(),
                 retrieval: Vec::new(),
@@ -524,19 +652,33 @@ impl<D: Subjects> Campaign<D> {
                 checkpoint: None,
             };
             self.points.insert(number, proposal.point);
-            trials.extend(self.trial(&row));
+            trials.extend(self.trial(&row, &extrapolation));
             commands.push(Command::Save(row.clone()));
             self.rows.insert(number, row);
         }
         true
     }
 
-    fn trial(&self, row: &Candidate) -> Option<Trial<D::Point>> {
+    /// What a candidate teaches. One that has climbed less than others is known as far as its rung tells.
+    fn trial(&self, row: &Candidate, extrapolation: &Extrapolation) -> Option<Trial<D::Point>> {
         let outcome = match row.state {
-            CandidateState::Proposed | CandidateState::Training => Outcome::Pending,
-            CandidateState::Done => self.objectives(row).map_or(Outcome::Failed, Outcome::Known),
             CandidateState::Infeasible { .. } => Outcome::Infeasible,
             CandidateState::Failed { .. } => Outcome::Failed,
+            CandidateState::Proposed | CandidateState::Training if row.fidelity == 0 => {
+                Outcome::Pending
+            }
+            CandidateState::Proposed | CandidateState::Training | CandidateState::Done => {
+                match self.objectives(row) {
+                    None => Outcome::Failed,
+                    Some(objectives) if row.fidelity >= extrapolation.top() => {
+                        Outcome::Known(objectives)
+                    }
+                    Some(objectives) => {
+                        let (objectives, deviations) = extrapolation.of(&objectives, row.fidelity);
+                        Outcome::Estimated { objectives, deviations }
+                    }
+                }
+            }
         };
         let point = self.points.get(&row.number)?.clone();
         Some(Trial { number: row.number, point, outcome })
@@ -545,7 +687,7 @@ impl<D: Subjects> Campaign<D> {
     /// Gives idle workers what is wanted: timings of parts first, then trainings, whole models when all else is done.
     fn send(&mut self, commands: &mut Vec<Command>) {
         let parts = self.wanted_parts();
-        let is_training = self.tasks.values().any(|task| matches!(task, Task::Train { .. }));
+        let is_training = self.tasks.values().any(|task| matches!(task, Task::Train(_)));
         let may_time = !(self.settings.quiet_timing && is_training);
         if may_time {
             for key in &parts {
@@ -562,14 +704,13 @@ impl<D: Subjects> Campaign<D> {
                 commands.push(Command::Send(Request::Measure(request)));
             }
         }
-        let is_timing = self.tasks.values().any(|task| !matches!(task, Task::Train { .. }));
+        let is_timing = self.tasks.values().any(|task| !matches!(task, Task::Train(_)));
         if !(self.settings.quiet_timing && (is_timing || !parts.is_empty())) {
             self.send_trainings(commands);
+            self.send_extras(commands);
         }
-        let all_final = self.rows.values().all(|row| row.state.is_final());
-        if all_final
-            && (self.spent() >= self.settings.evaluations as usize || self.ending.is_some())
-        {
+        let is_training = self.tasks.values().any(|task| matches!(task, Task::Train(_)));
+        if self.is_judged() && !is_training && self.wanted_extra().is_none() {
             for (number, name, conditions) in self.wanted_wholes() {
                 if self.idle_profilers() == 0 {
                     break;
@@ -584,41 +725,142 @@ impl<D: Subjects> Campaign<D> {
         }
     }
 
+    /// Whether every candidate is where it stays, and none will follow.
+    fn is_judged(&self) -> bool {
+        self.rows.values().all(|row| row.state.is_final()) && self.is_proposed_out()
+    }
+
+    fn trainings(&self) -> impl Iterator<Item = Training> {
+        self.tasks.values().filter_map(|task| {
+            if let Task::Train(training) = task { Some(*training) } else { None }
+        })
+    }
+
     fn send_trainings(&mut self, commands: &mut Vec<Command>) {
-        let running: HashSet<u32> = self
-            .tasks
-            .values()
-            .filter_map(|task| if let Task::Train { number } = task { Some(*number) } else { None })
-            .collect();
-        let idle = (self.trainers as usize).saturating_sub(running.len());
-        let next: Vec<u32> = self
+        let running: HashSet<u32> = self.trainings().map(|training| training.number).collect();
+        let idle = (self.trainers as usize).saturating_sub(self.trainings().count());
+        let ladder = self.ladder();
+        let next: Vec<Training> = self
             .rows
             .values()
             .filter(|row| row.state == CandidateState::Training && !running.contains(&row.number))
-            .map(|row| row.number)
+            .filter_map(|row| {
+                let tokens = ladder.next(row)?;
+                Some(Training { number: row.number, tokens, seed: row.seed })
+            })
             .take(idle)
             .collect();
-        for number in next {
-            let id = self.begin(Task::Train { number });
-            let row = &self.rows[&number];
-            let attempt = row.failed_attempts + 1;
-            commands.push(Command::Send(match &row.subject {
-                Subject::Stack(architecture) => Request::Evaluate(wire::Evaluate {
-                    id,
-                    attempt,
-                    architecture: architecture.clone(),
-                    tokens: self.settings.tokens,
-                    seed: row.seed,
-                    resume_from: None,
-                }),
-                Subject::Point(parameters) => Request::Eval(wire::Eval {
-                    id,
-                    attempt,
-                    parameters: parameters.clone(),
-                    seed: row.seed,
-                }),
-            }));
+        for training in next {
+            self.train(training, commands);
         }
+    }
+
+    /// Trainings that measure how far the results are to be trusted, when all candidates are judged.
+    fn send_extras(&mut self, commands: &mut Vec<Command>) {
+        while self.is_judged() && self.trainings().count() < self.trainers as usize {
+            let Some(training) = self.wanted_extra() else { return };
+            self.train(training, commands);
+        }
+    }
+
+    fn train(&mut self, training: Training, commands: &mut Vec<Command>) {
+        let id = self.begin(Task::Train(training));
+        let row = &self.rows[&training.number];
+        let extra = self.is_extra(training);
+        let failed = match self.failed_extras.get(&training) {
+            Some(&failed) if extra => failed,
+            _ if extra => 0,
+            _ => row.failed_attempts,
+        };
+        // A checkpoint may be what a training failed at: the next attempt begins from nothing.
+        let resume_from = if extra || failed > 0 { None } else { row.checkpoint.clone() };
+        let attempt = failed + 1;
+        commands.push(Command::Send(match &row.subject {
+            Subject::Stack(architecture) => Request::Evaluate(wire::Evaluate {
+                id,
+                attempt,
+                architecture: architecture.clone(),
+                tokens: training.tokens,
+                seed: training.seed,
+                resume_from,
+            }),
+            Subject::Point(parameters) => Request::Eval(wire::Eval {
+                id,
+                attempt,
+                parameters: parameters.clone(),
+                seed: training.seed,
+            }),
+        }));
+    }
+
+    /// The next training beside those that candidates are judged by; none when there is none, or when what is wanted
+    /// depends on those under way.
+    fn wanted_extra(&self) -> Option<Training> {
+        let (plan, full) = (&self.settings.trust, self.settings.tokens);
+        let names = &self.settings.objectives;
+        let running: Vec<Training> = self.trainings().collect();
+        let is_open = |training: &Training| {
+            let tries = self.failed_extras.get(training).copied().unwrap_or(0);
+            tries < self.settings.attempts
+                && !running.contains(training)
+                && !self.rows[&training.number]
+                    .trained
+                    .iter()
+                    .any(|t| (t.tokens, t.seed) == (training.tokens, training.seed))
+        };
+        let done =
+            || self.rows.values().filter(|r| r.state == CandidateState::Done && r.fidelity == full);
+        let with_seed = |row: &Candidate, index: u64| Training {
+            number: row.number,
+            tokens: full,
+            seed: row.seed.wrapping_add(index),
+        };
+        // Of all, the second seed before the third: a comparison that is stopped is a fair one.
+        let of_all = (1..u64::from(plan.seeds))
+            .find_map(|index| done().map(|row| with_seed(row, index)).find(is_open));
+        if of_all.is_some() {
+            return of_all;
+        }
+        let is_repeat =
+            |tokens: u64, seed: u64, row: &Candidate| tokens == full && seed != row.seed;
+        let repeated: usize = done()
+            .flat_map(|row| row.trained.iter().filter(|t| is_repeat(t.tokens, t.seed, row)))
+            .count()
+            + running.iter().filter(|t| is_repeat(t.tokens, t.seed, &self.rows[&t.number])).count();
+        let of_all: usize = done().count() * plan.seeds.saturating_sub(1) as usize;
+        if repeated < of_all + plan.repeats as usize {
+            let mut busy: Vec<u32> = running.iter().map(|t| t.number).collect();
+            let seed = self.settings.seed.wrapping_add(repeated as u64);
+            while let Some(number) = trust::repeat(self.rows.values(), names, full, seed, &busy) {
+                let row = &self.rows[&number];
+                let next = (1..u64::from(u32::MAX)).map(|index| with_seed(row, index));
+                let next = next.take(32).find(|t| is_open(t));
+                match next {
+                    Some(training) if !running.iter().any(|t| t.number == number) => {
+                        return Some(training);
+                    }
+                    _ => busy.push(number),
+                }
+            }
+        }
+        let is_longer = |tokens: u64| tokens == plan.longer_tokens && tokens > full;
+        let tried: usize = self
+            .rows
+            .values()
+            .filter(|row| row.trained.iter().any(|t| is_longer(t.tokens)))
+            .count()
+            + running.iter().filter(|t| is_longer(t.tokens)).count();
+        if tried >= plan.longer as usize || !is_longer(plan.longer_tokens) {
+            return None;
+        }
+        trust::longer(self.rows.values(), names, full, plan.longer)
+            .into_iter()
+            .map(|number| Training {
+                number,
+                tokens: plan.longer_tokens,
+                seed: self.rows[&number].seed,
+            })
+            .find(is_open)
     }
 
     fn begin(&mut self, task: Task) -> u64 {
@@ -629,7 +871,7 @@ impl<D: Subjects> Campaign<D> {
     }
 
     fn idle_profilers(&self) -> usize {
-        let busy = self.tasks.values().filter(|task| !matches!(task, Task::Train { .. })).count();
+        let busy = self.tasks.values().filter(|task| !matches!(task, Task::Train(_))).count();
         (self.profilers as usize).saturating_sub(busy)
     }
 
@@ -683,6 +925,13 @@ impl<D: Subjects> Campaign<D> {
         }
         wanted
     }
+}
+
+/// A training that did not come to its end leaves what the rung before it left.
+fn back_to_rung(row: &mut Candidate) {
+    let fidelity = row.fidelity;
+    row.tokens = fidelity;
+    row.curve.retain(|(tokens, _)| *tokens <= fidelity);
 }
 
 /// The sentence about the first value that is over its limit.

@@ -210,6 +210,7 @@ impl CampaignFile {
         at_least_one("search.concurrency", search.concurrency.into())?;
         at_least_one("search.attempts", search.attempts.into())?;
         at_least_one("search.give_up_after", search.give_up_after.into())?;
+        self.check_rungs()?;
         if !(1..=4).contains(&search.objectives.len()) {
             return wrong(
                 "search.objectives",
@@ -259,6 +260,48 @@ impl CampaignFile {
                     search.references.len(),
                     search.evaluations
                 ),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl CampaignFile {
+    fn check_rungs(&self) -> Result<(), Wrong> {
+        let (search, training) = (&self.search, &self.training);
+        let step = u64::from(training.batch) * u64::from(training.sequence_length);
+        let mut below = 0;
+        for (index, &tokens) in search.rungs.iter().enumerate() {
+            let key = format!("search.rungs.{index}");
+            if tokens < step {
+                return wrong(
+                    &key,
+                    format!(
+                        "{tokens} tokens are less than one step of batch × sequence_length = {step}"
+                    ),
+                );
+            }
+            if tokens <= below {
+                return wrong(&key, format!("rungs must ascend, got {tokens} after {below}"));
+            }
+            if tokens >= training.tokens {
+                return wrong(
+                    &key,
+                    format!(
+                        "must be below training.tokens = {}, which is the last rung, got {tokens}",
+                        training.tokens
+                    ),
+                );
+            }
+            below = tokens;
+        }
+        if search.promote < 2 {
+            return wrong("search.promote", format!("must be at least 2, got {}", search.promote));
+        }
+        if self.trust.longer_factor < 2 {
+            return wrong(
+                "trust.longer_factor",
+                format!("must be at least 2, got {}", self.trust.longer_factor),
             );
         }
         Ok(())

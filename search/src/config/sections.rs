@@ -155,6 +155,11 @@ pub struct SearchConfig {
     pub limits: BTreeMap<String, f64>,
     /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
     pub references: Vec<String>,
+    /// Tokens of cheaper, earlier looks at a candidate, ascending, below `training.tokens`: only the best at one are
+    /// trained on to the next. None: every candidate is trained to the end.
+    pub rungs: Vec<u64>,
+    /// One in so many candidates is trained on from a rung.
+    pub promote: u32,
     /// Trainings at once.
     pub concurrency: u32,
     /// Tries of a training that fails before its candidate counts as failed.
@@ -172,10 +177,31 @@ impl Default for SearchConfig {
             objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
             limits: BTreeMap::new(),
             references: Vec::new(),
+            rungs: Vec::new(),
+            promote: 3,
             concurrency: 1,
             attempts: 2,
             give_up_after: 5,
         }
+    }
+}
+
+/// `[trust]`: extra trainings when all candidates are evaluated, which measure how far the front is to be trusted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustConfig {
+    /// Trainings of front members, or of candidates close to it, from other seeds, at most: as long as noise could change
+    /// the front. Values become means over the seeds.
+    pub repeats: u32,
+    /// Candidates, from the best to the worst, that are trained for longer, to see whether the order stays.
+    pub longer: u32,
+    /// How much longer.
+    pub longer_factor: u32,
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        Self { repeats: 0, longer: 0, longer_factor: 4 }
     }
 }
 

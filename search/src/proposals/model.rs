@@ -184,14 +184,24 @@ impl Model {
             let head_values = values(head, &head_chosen, &head_scales[objective]);
             let hyperparameters = memory.fit(objective, head_points.clone(), &head_values);
             let values = values(known, &chosen, scale);
-            let mut process = GaussianProcess::new(points.clone(), &values, &hyperparameters);
+            let mut noise: Vec<f64> = chosen
+                .iter()
+                .map(|&index| {
+                    let Known { objectives, deviations, .. } = &known[index];
+                    let deviation = deviations.map_or(0.0, |of| of[objective]);
+                    (deviation * scale.slope(objectives.values()[objective])).powi(2)
+                })
+                .collect();
+            let mut process =
+                GaussianProcess::with_noise(points.clone(), &values, &noise, &hyperparameters);
             if !pending.is_empty() {
                 let expected = process.predict(&pending);
                 let mut together = points.clone();
                 together.rows.extend_from_slice(&pending.rows);
                 let values: Vec<f64> =
                     values.into_iter().chain(expected.iter().map(|p| p.mean)).collect();
-                process = GaussianProcess::new(together, &values, &hyperparameters);
+                noise.resize(values.len(), 0.0);
+                process = GaussianProcess::with_noise(together, &values, &noise, &hyperparameters);
             }
             let mut observed = points.clone();
             observed.rows.extend_from_slice(&pending.rows);
@@ -241,7 +251,7 @@ fn feasibility<D: Domain>(
     let labelled: Vec<(&D::Point, f64)> = trials
         .iter()
         .filter_map(|trial| match trial.outcome {
-            Outcome::Known(_) => Some((&trial.point, 1.0)),
+            Outcome::Known(_) | Outcome::Estimated { .. } => Some((&trial.point, 1.0)),
             Outcome::Infeasible | Outcome::Failed => Some((&trial.point, 0.0)),
             Outcome::Pending => None,
         })
@@ -353,6 +363,16 @@ impl Scale {
     fn of(&self, value: f64) -> f64 {
         let z = (value - self.best) / self.range;
         if z <= LINEAR { z } else { LINEAR + BEND * (1.0 + (z - LINEAR) / BEND).ln() }
+    }
+
+    /// The derivative of [`Scale::of`].
+    fn slope(&self, value: f64) -> f64 {
+        let z = (value - self.best) / self.range;
+        if z <= LINEAR {
+            self.range.recip()
+        } else {
+            (self.range * (1.0 + (z - LINEAR) / BEND)).recip()
+        }
     }
 }
 

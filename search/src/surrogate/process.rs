@@ -207,8 +207,19 @@ const LANES: usize = 8;
 impl GaussianProcess {
     /// Conditions on values at points. The values are standardised inside.
     pub fn new(points: Encoded, values: &[f64], hyperparameters: &Hyperparameters) -> Self {
+        Self::with_noise(points, values, &vec![0.0; values.len()], hyperparameters)
+    }
+
+    /// The same with values of which some are less sure than others: `extra` is what each one's variance is above that of
+    /// the rest.
+    pub fn with_noise(
+        points: Encoded,
+        values: &[f64],
+        extra: &[f64],
+        hyperparameters: &Hyperparameters,
+    ) -> Self {
         let n = points.len();
-        assert_eq!(n, values.len(), "a value for each point");
+        assert_eq!((n, n), (values.len(), extra.len()), "a value and a variance for each point");
         let (mean, scale) = moments(values);
         let weights: Vec<f64> = hyperparameters.log_weights.iter().map(|w| w.exp()).collect();
         let mut process = Self {
@@ -232,7 +243,7 @@ impl GaussianProcess {
         let factor = loop {
             let mut matrix = covariance.clone();
             for i in 0..n {
-                matrix[i * n + i] += noise;
+                matrix[i * n + i] += noise + extra[i] / (scale * scale);
             }
             if factorize(&mut matrix, n) {
                 break matrix;

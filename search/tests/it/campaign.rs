@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
@@ -18,6 +19,9 @@ fn settings() -> Settings {
         refusals_count: false,
         objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
         tokens: 1000,
+        rungs: Vec::new(),
+        promote: 3,
+        trust: Plan::default(),
         latencies: conditions(),
         limits: BTreeMap::new(),
         attempts: 2,

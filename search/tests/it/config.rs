@@ -175,7 +175,14 @@ fn errors_name_the_key_and_point_at_the_text() {
         ("tokens = 262_144", "tokens = 1000", "training.tokens", "1000", "less than one step"),
         ("learning_rate = 3e-3", "learning_rate = nan", "training.learning_rate", "nan", "above 0"),
         ("beta2 = 0.95", "beta2 = 1.5", "training.beta2", "1.5", "below 1"),
-        ("device = \"cpu\"", "device = \"gpu\"", "latency.device", "\"gpu\"", "cuda:0"),
+        ("device = \"cpu\"", "device = \"gpu\"", "training.device", "\"gpu\"", "cuda:0"),
+        (
+            "[latency]\ndevice = \"cpu\"",
+            "[latency]\ndevice = \"gpu\"",
+            "latency.device",
+            "\"gpu\"",
+            "cuda:0",
+        ),
         (
             "\"swa-full\"]",
             "\"swafull\"]",

@@ -12,6 +12,7 @@ mod references;
 mod simulation;
 mod space;
 mod stacks;
+mod statistics;
 mod strategies;
 mod surrogate;
 mod tensors;

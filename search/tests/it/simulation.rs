@@ -3,8 +3,10 @@
 //! and at the end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use rand::{RngExt, SeedableRng};
+use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
@@ -27,6 +29,8 @@ struct World {
     /// Share of trainings and parts that fail, in one way or another.
     trouble: f64,
     quiet_timing: bool,
+    /// Whether candidates are trained in rungs, and some of them again afterwards.
+    rungs: bool,
 }
 
 const CALM: World = World {
@@ -36,7 +40,13 @@ const CALM: World = World {
     repeats: 0.0,
     trouble: 0.0,
     quiet_timing: true,
+    rungs: false,
 };
+
+const FULL: u64 = 1000;
+const RUNGS: [u64; 2] = [100, 300];
+const LONGER: u64 = 4000;
+const REPEATS: usize = 5;
 
 fn settings(world: &World) -> Settings {
     Settings {
@@ -44,7 +54,14 @@ fn settings(world: &World) -> Settings {
         evaluations: 30,
         refusals_count: false,
         objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
-        tokens: 1000,
+        tokens: FULL,
+        rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
+        promote: 3,
+        trust: if world.rungs {
+            Plan { repeats: REPEATS as u32, longer: 4, longer_tokens: LONGER, seeds: 1 }
+        } else {
+            Plan::default()
+        },
         latencies: conditions(),
         limits: BTreeMap::from([
             ("decode_us".to_owned(), BUDGET_US),
@@ -88,9 +105,18 @@ impl Store {
     fn save(&mut self, row: Candidate) {
         if let Some(old) = self.rows.get(&row.number) {
             assert_eq!(old.subject, row.subject, "a number keeps its subject");
-            if old.state.is_final() {
+            assert!(old.fidelity <= row.fidelity, "nobody falls from a rung");
+            for trained in &old.trained {
+                assert!(row.trained.contains(trained), "what was trained stays");
+            }
+            let is_promoted = old.state == CandidateState::Done
+                && row.state == CandidateState::Training
+                && old.fidelity < FULL;
+            if old.state.is_final() && !is_promoted {
                 assert_eq!(old.state, row.state, "what is final stays");
-                assert_eq!(old.values, row.values, "what is final stays");
+                if old.trained == row.trained {
+                    assert_eq!(old.values, row.values, "what is final stays");
+                }
             }
         } else {
             let id = row.subject.id();
@@ -114,6 +140,10 @@ struct Driver<'a> {
     answers: Vec<(u32, Event)>,
     training: HashSet<u64>,
     timing: HashSet<u64>,
+    /// Those that a trainer has written.
+    checkpoints: HashSet<PathBuf>,
+    /// Tokens of all trainings that were begun.
+    tokens_begun: u64,
     finish: Option<Finish>,
     kills: u32,
 }
@@ -132,6 +162,14 @@ impl Driver<'_> {
                         entry.key
                     );
                     self.store.latencies.push(entry);
+                }
+                Command::RemoveCheckpoint(path) => {
+                    assert!(
+                        self.store.rows.values().all(|row| row.checkpoint.as_ref() != Some(&path)),
+                        "a row still goes on from {}",
+                        path.display()
+                    );
+                    assert!(self.checkpoints.remove(&path), "{} was not there", path.display());
                 }
                 Command::Send(request) => self.send(request),
                 Command::Finish(finish) => self.finish = Some(finish),
@@ -160,6 +198,15 @@ impl Driver<'_> {
                 assert!(self.training.insert(evaluate.id));
                 assert!(self.training.len() <= self.world.trainers as usize);
                 self.check_may_train(&evaluate);
+                let from = evaluate.resume_from.as_ref().map_or(0, |path| {
+                    assert!(self.checkpoints.contains(path), "{} is gone", path.display());
+                    self.store
+                        .rows
+                        .values()
+                        .find(|r| r.checkpoint.as_ref() == Some(path))
+                        .map_or(0, |r| r.fidelity)
+                });
+                self.tokens_begun += evaluate.tokens - from;
                 let answer = trained(&evaluate, self.world.trouble);
                 self.answer(answer);
             }
@@ -209,12 +256,27 @@ impl Driver<'_> {
             .values()
             .find(|row| row.subject.stack() == Some(&evaluate.architecture))
             .expect("saved before it was sent");
-        assert_eq!(row.state, CandidateState::Training);
-        for (name, limit) in settings(self.world).limits {
+        let settings = settings(self.world);
+        if row.state == CandidateState::Training {
+            let ladder = settings.rungs.iter().copied().chain([FULL]);
+            assert_eq!(Some(evaluate.tokens), ladder.into_iter().find(|t| *t > row.fidelity));
+            assert_eq!(evaluate.attempt, row.failed_attempts + 1);
+            assert_eq!(evaluate.seed, row.seed);
+            let goes_on = evaluate.attempt == 1 && row.fidelity > 0;
+            assert_eq!(evaluate.resume_from.is_some(), goes_on, "a promoted training goes on");
+        } else {
+            // An extra one: another seed, or for longer.
+            assert_eq!((&row.state, row.fidelity), (&CandidateState::Done, FULL));
+            assert!((evaluate.tokens == FULL) == (evaluate.seed != row.seed));
+            assert!(evaluate.tokens == FULL || evaluate.tokens == LONGER);
+            assert_eq!(evaluate.resume_from, None);
+            let others = self.store.rows.values();
+            let mut climbing = others.filter(|r| r.state == CandidateState::Training);
+            assert_eq!(climbing.next(), None, "extra trainings come last");
+        }
+        for (name, limit) in settings.limits {
             assert!(row.values[&name].mean <= limit, "trained over {name}");
         }
-        assert_eq!(evaluate.attempt, row.failed_attempts + 1);
-        assert_eq!(evaluate.seed, row.seed);
     }
 
     fn answer(&mut self, event: Event) {
@@ -240,6 +302,10 @@ impl Driver<'_> {
             self.training.remove(&id);
             self.timing.remove(&id);
         }
+        if let Event::Result(Evaluation { checkpoint: Some(path), .. }) = &event {
+            // A worker writes it before it answers; a late answer to a dead driver leaves one that nobody knows.
+            self.checkpoints.insert(path.clone());
+        }
         let commands = self.campaign.handle(event);
         self.execute(commands);
     }
@@ -259,7 +325,13 @@ fn id_of(event: &Event) -> Option<u64> {
 fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
     let id = evaluate.id;
     let name = evaluate.architecture.to_string();
-    let loss = 1.0 + chance(&name);
+    // Seeds are noise, and little training is worse and says less.
+    let noise = |what: u64| chance(&format!("{name} {what}")) - 0.5;
+    let short = FULL as f64 / evaluate.tokens as f64 - 1.0;
+    let mut loss = 1.0 + chance(&name) + 0.1 * short + 0.02 * short * noise(evaluate.tokens);
+    if evaluate.seed != 5 {
+        loss += 0.05 * noise(evaluate.seed);
+    }
     let exact = |mean| Value { mean, standard_error: None };
     let refusal = |reason: &str| Refusal { id, reason: reason.to_owned() };
     let result = |values: &[(&str, f64)]| {
@@ -269,12 +341,16 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
             parameters: 1,
             tokens: evaluate.tokens,
             seconds: 1.0,
-            checkpoint: None,
+            checkpoint: Some(
+                format!("/{}-{}-{}", evaluate.architecture.id(), evaluate.seed, evaluate.tokens)
+                    .into(),
+            ),
             curve: vec![(evaluate.tokens, loss)],
             retrieval: Vec::new(),
         })
     };
-    let luck = chance(&format!("{name} attempt {}", evaluate.attempt));
+    let luck =
+        chance(&format!("{name} {} {} {}", evaluate.tokens, evaluate.seed, evaluate.attempt));
     if luck >= trouble {
         return result(&[("bits_per_byte", loss)]);
     }
@@ -304,6 +380,12 @@ fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
 
 /// Runs a campaign in a world to its end; its store and the number of kills.
 fn run(world: &World) -> (Store, u32) {
+    let (store, kills, _) = run_counting(world);
+    (store, kills)
+}
+
+/// And the tokens of all trainings that were begun.
+fn run_counting(world: &World) -> (Store, u32, u64) {
     let store = Store::default();
     let mut driver = Driver {
         world,
@@ -313,6 +395,8 @@ fn run(world: &World) -> (Store, u32) {
         answers: Vec::new(),
         training: HashSet::new(),
         timing: HashSet::new(),
+        checkpoints: HashSet::new(),
+        tokens_begun: 0,
         finish: None,
         kills: 0,
     };
@@ -325,7 +409,7 @@ fn run(world: &World) -> (Store, u32) {
     }
     assert_eq!(driver.finish, Some(Finish::Complete), "{world:?}");
     check_end(&driver, world);
-    (driver.store, driver.kills)
+    (driver.store, driver.kills, driver.tokens_begun)
 }
 
 fn check_end(driver: &Driver<'_>, world: &World) {
@@ -334,8 +418,11 @@ fn check_end(driver: &Driver<'_>, world: &World) {
     let numbers: Vec<u32> = rows.keys().copied().collect();
     assert_eq!(numbers, (1..=rows.len() as u32).collect::<Vec<_>>(), "numbers without gaps");
     assert!(rows.values().all(|row| row.state.is_final()));
-    let evaluated =
-        rows.values().filter(|r| !matches!(r.state, CandidateState::Infeasible { .. })).count();
+    // Who was trained at a rung and refused at the next has cost something too.
+    let is_evaluated = |row: &&Candidate| {
+        row.fidelity > 0 || !matches!(row.state, CandidateState::Infeasible { .. })
+    };
+    let evaluated = rows.values().filter(is_evaluated).count();
     assert_eq!(evaluated, settings.evaluations as usize);
     assert!(rows.values().all(|row| row.values.values().all(|v| v.mean.is_finite())));
     let front = driver.campaign.front();
@@ -344,17 +431,71 @@ fn check_end(driver: &Driver<'_>, world: &World) {
         assert_eq!(rows[number].state, CandidateState::Done);
         assert_eq!(rows[number].whole.len(), settings.latencies.len(), "timed as a whole");
     }
+    check_rungs(driver, &settings);
     let stored: HashMap<u32, Candidate> = rows.clone().into_iter().collect();
     let in_memory: HashMap<u32, Candidate> =
         driver.campaign.candidates().map(|row| (row.number, row.clone())).collect();
     assert_eq!(stored, in_memory, "what is in memory is what was saved");
 }
 
+fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
+    let done = || driver.store.rows.values().filter(|row| row.state == CandidateState::Done);
+    let front = driver.campaign.front();
+    for row in done() {
+        assert!(settings.rungs.contains(&row.fidelity) || row.fidelity == FULL);
+        assert_eq!(
+            row.checkpoint.is_some(),
+            row.fidelity == FULL,
+            "only who is at the end keeps one"
+        );
+        let at_end = row.trained_values(row.fidelity)["bits_per_byte"];
+        assert_eq!(row.values["bits_per_byte"], at_end, "the values are of the highest rung");
+    }
+    for number in front {
+        assert_eq!(driver.store.rows[&number].fidelity, FULL, "one fidelity in a front");
+    }
+    let kept = done().filter_map(|row| row.checkpoint.clone()).collect::<HashSet<_>>();
+    assert!(kept.is_subset(&driver.checkpoints), "a checkpoint that a row names is gone");
+    if driver.kills == 0 && driver.world.repeats == 0.0 {
+        assert_eq!(kept, driver.checkpoints, "nothing is left over");
+    }
+    if settings.rungs.is_empty() {
+        return;
+    }
+    for (rung, next) in [(RUNGS[0], RUNGS[1]), (RUNGS[1], FULL)] {
+        let at = |tokens: u64| done().filter(|row| row.fidelity >= tokens).count();
+        // A third goes on; the references always do, and those that later ones pushed out of the third have gone on too.
+        assert!(at(next) >= at(rung).div_ceil(4), "{} of {} went on", at(next), at(rung));
+        assert!(at(next) < at(rung), "{} of {} went on", at(next), at(rung));
+    }
+    let repeats: usize = done().map(|row| row.seeds(FULL).saturating_sub(1)).sum();
+    assert!(repeats <= REPEATS);
+    let longer = done().filter(|row| row.seeds(LONGER) > 0).count();
+    assert!(
+        longer <= 4 && (longer > 0 || driver.world.trouble > 0.0),
+        "{longer} were trained for longer"
+    );
+}
+
+#[test]
+fn rungs_cost_less_than_full_trainings() {
+    let (_, _, full) = run_counting(&CALM);
+    let (store, _, rungs) = run_counting(&World { rungs: true, ..CALM });
+    let extra: u64 = store
+        .rows
+        .values()
+        .flat_map(|row| row.trained.iter().filter(|t| t.seed != row.seed || t.tokens > FULL))
+        .map(|t| t.tokens)
+        .sum();
+    assert!(extra > 0);
+    assert!(2 * (rungs - extra) < full, "{rungs} tokens, {extra} of them extra, and {full}");
+}
+
 #[test]
 fn campaigns_reach_their_end_in_every_world() {
     let mut kills = 0;
     for seed in 0..20 {
-        for quiet_timing in [true, false] {
+        for (quiet_timing, rungs) in [(true, false), (false, false), (true, true), (false, true)] {
             let world = World {
                 scheduler_seed: seed,
                 trainers: 1 + seed as u32 % 4,
@@ -362,6 +503,7 @@ fn campaigns_reach_their_end_in_every_world() {
                 repeats: 0.2,
                 trouble: 0.3,
                 quiet_timing,
+                rungs,
             };
             let (store, killed) = run(&world);
             kills += killed;
@@ -373,8 +515,8 @@ fn campaigns_reach_their_end_in_every_world() {
 
 #[test]
 fn kills_and_delays_change_nothing_with_one_trainer() {
-    for trouble in [0.0, 0.3] {
-        let calm = World { trouble, ..CALM };
+    for (trouble, rungs) in [(0.0, false), (0.3, false), (0.0, true), (0.3, true)] {
+        let calm = World { trouble, rungs, ..CALM };
         let (expected, _) = run(&calm);
         for seed in 0..12 {
             for quiet_timing in [true, false] {

@@ -28,6 +28,10 @@ pub(super) fn standing(candidate: &Candidate, tokens: u64, theme: Theme) -> (cha
         CandidateState::Done if candidate.rank == Some(0) => {
             ('●', "front".to_owned(), theme.front())
         }
+        CandidateState::Done if candidate.fidelity < tokens && candidate.rank.is_none() => {
+            let at = quantity::scaled(candidate.fidelity as f64);
+            ('∘', format!("at {at}"), theme.dim())
+        }
         CandidateState::Done => ('·', "done".to_owned(), Style::new()),
         CandidateState::Infeasible { .. } => ('–', "infeasible".to_owned(), theme.dim()),
         CandidateState::Failed { .. } => ('✗', "failed".to_owned(), theme.failure()),

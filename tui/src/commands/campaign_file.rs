@@ -79,7 +79,7 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 11] = [
     "search.algorithm",
     "search.evaluations",
     "search.start",
@@ -88,6 +88,8 @@ const HARMLESS: [&str; 9] = [
     "search.attempts",
     "search.give_up_after",
     "evaluator.timeout_seconds",
+    "search.promote",
+    "trust",
     "latency.time_whole_models",
 ];
 

@@ -36,7 +36,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             let front = candidates.iter().filter(|c| c.rank == Some(0)).count();
             let best = candidates
                 .iter()
-                .filter(|c| c.state == CandidateState::Done)
+                .filter(|c| c.rank.is_some())
                 .filter_map(|c| c.values.get("bits_per_byte"))
                 .min_by(|a, b| a.mean.total_cmp(&b.mean))
                 .copied();

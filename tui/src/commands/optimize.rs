@@ -413,7 +413,11 @@ fn job(
             evaluations: settings.evaluations,
             refusals_count: true,
             objectives: objectives(&black_box.space),
-            tokens: 0,
+            // A black box has one fidelity.
+            tokens: 1,
+            rungs: Vec::new(),
+            promote: 2,
+            trust: search::campaign::trust::Plan::default(),
             latencies: Vec::new(),
             limits: settings.limits.clone(),
             attempts: settings.attempts,

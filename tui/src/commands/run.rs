@@ -114,7 +114,7 @@ async fn campaign(
         comparable(&before.campaign.config_toml, file, &args.file)?;
         let done = done(&before);
         let finished = before.campaign.state == CampaignState::Finished;
-        if finished && done >= file.search.evaluations as usize {
+        if finished && done >= file.search.evaluations as usize && !is_changed {
             report::print(&store, &file.name, &files.folder).await?;
             say(&format!(
                 "campaign `{}` is finished; raise `search.evaluations` above {done} in {} to go on with it",
@@ -304,6 +304,9 @@ fn job(
             refusals_count: false,
             objectives: file.search.objectives.clone(),
             tokens: file.training.tokens,
+            rungs: file.search.rungs.clone(),
+            promote: file.search.promote,
+            trust: file.trust(),
             latencies: Vec::new(),
             limits,
             attempts: file.search.attempts,

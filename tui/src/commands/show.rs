@@ -102,6 +102,20 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);
     }
+    for trained in &candidate.trained {
+        if (trained.tokens, trained.seed) == (campaign.tokens, candidate.seed) {
+            continue;
+        }
+        // The objectives that it reported; all of them are in the JSON.
+        let values: Vec<String> = campaign
+            .objectives
+            .iter()
+            .filter_map(|name| Some(words::value(name, *trained.values.get(name)?)))
+            .collect();
+        let tokens = quantity::scaled(trained.tokens as f64);
+        let text = format!("{}, seed {}", values.join(", "), trained.seed);
+        rows.push(vec![format!("at {tokens} tokens"), text]);
+    }
     if candidate.tokens > 0 {
         let mut trained = format!(
             "{} of {} tokens in {}, seed {}",
@@ -195,6 +209,11 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         CandidateState::Infeasible { reason } => ("infeasible", Some(reason), None),
         CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
     };
+    let trained: Vec<serde_json::Value> = candidate
+        .trained
+        .iter()
+        .map(|t| json!({ "tokens": t.tokens, "seed": t.seed, "values": t.values, "seconds": t.seconds }))
+        .collect();
     json!({
         "number": candidate.number,
         "id": candidate.id,
@@ -214,6 +233,8 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "retrieval": candidate.retrieval,
         "seed": candidate.seed,
         "tokens": candidate.tokens,
+        "fidelity": candidate.fidelity,
+        "trained": trained,
         "train_seconds": candidate.train_seconds,
     })
 }

@@ -1,6 +1,7 @@
 //! A campaign at work: news of the workers become events, commands become writes and requests.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -16,7 +17,7 @@ use super::resume::{GAVE_UP, latencies, retry, same_device};
 use super::slot::{News, Slot};
 use super::spec::Role;
 use super::stop::StopSignals;
-use super::{Job, broken};
+use super::{Introduction, Job, broken};
 
 /// How often progress is written, and the driver's own sign of life.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,6 +31,10 @@ pub(super) struct Desk<'a, D: Subjects> {
     pub(super) slots: Vec<Slot>,
     pub(super) display: Display,
     evaluations: u64,
+    /// Tokens of a full evaluation.
+    tokens: u64,
+    /// The folder of the campaign's checkpoints.
+    checkpoints: Option<PathBuf>,
     objectives: Vec<String>,
     counts_refusals: bool,
     profilers: u32,
@@ -37,8 +42,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
     unwritten: Vec<(Progress, f64)>,
-    /// Candidates whose end was shown.
-    shown: HashSet<u32>,
+    /// Candidates whose end was shown, with the number of trainings that they had then.
+    shown: HashSet<(u32, usize)>,
     /// Candidates that failed since one last succeeded.
     failed_in_a_row: Vec<u32>,
     /// Failures of attempts, to be remembered with the next write.
@@ -110,7 +115,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             .candidates
             .iter()
             .filter(|row| row.state.is_final())
-            .map(|row| row.number)
+            .map(|row| (row.number, row.trained.len()))
             .collect();
         let evaluations = u64::from(job.settings.evaluations);
         let objectives = job.settings.objectives.clone();
@@ -140,6 +145,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             slots,
             display,
             evaluations,
+            tokens: job.settings.tokens,
+            checkpoints: match &job.trainer.introduction {
+                Introduction::Configure(configure) => configure.checkpoints.clone(),
+                Introduction::Space(_) => None,
+            },
             objectives,
             counts_refusals,
             profilers: u32::from(profiler.is_some()),
@@ -242,6 +252,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let commands = self.machine.handle(event);
         let mut changes = Vec::new();
         let mut requests = Vec::new();
+        let mut superseded = Vec::new();
         let mut finish = None;
         for command in commands {
             match command {
@@ -250,14 +261,17 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     changes.push(Change::Candidate(candidate));
                 }
                 Command::SaveProgress(progress) => {
-                    let seconds = self
+                    let now = self
                         .trainings
                         .values()
                         .find(|(number, _)| *number == progress.number)
                         .map_or(0.0, |(_, begin)| begin.elapsed().as_secs_f64());
-                    self.unwritten.push((progress, seconds));
+                    let row = self.machine.candidates().find(|row| row.number == progress.number);
+                    let before = row.map_or(0.0, |row| row.train_seconds);
+                    self.unwritten.push((progress, before + now));
                 }
                 Command::SaveLatency(entry) => changes.push(Change::Latency(entry)),
+                Command::RemoveCheckpoint(path) => superseded.push(path),
                 Command::Send(request) => requests.push(request),
                 Command::Finish(end) => finish = Some(end),
             }
@@ -290,6 +304,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 self.show(row);
             }
             self.show_overall();
+        }
+        for path in superseded {
+            remove_checkpoint(&path, self.checkpoints.as_deref());
         }
         for request in requests {
             self.send(request)?;
@@ -333,8 +350,17 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         match &request {
             Request::Evaluate(_) | Request::Eval(_) => {
                 let row = self.machine.candidate_of(id);
-                let (number, label) =
+                let (number, mut label) =
                     row.map_or((0, String::new()), |row| (row.number, label(row)));
+                if let Request::Evaluate(evaluate) = &request {
+                    if row.is_some_and(|row| row.seed != evaluate.seed) {
+                        label = format!("{label}, seed {}", evaluate.seed);
+                    }
+                    if evaluate.tokens != self.tokens {
+                        let tokens = tui::quantity::scaled(evaluate.tokens as f64);
+                        label = format!("{label}, {tokens} tokens");
+                    }
+                }
                 self.trainings.insert(id, (number, Instant::now()));
                 self.display.begin(index.unwrap_or(0), label);
             }
@@ -355,10 +381,18 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
 
     /// Says how a candidate ended, once.
     fn show(&mut self, row: &Candidate) {
-        if !row.state.is_final() || !self.shown.insert(row.number) {
+        if !row.state.is_final() || !self.shown.insert((row.number, row.trained.len())) {
             return;
         }
         let text = match &row.state {
+            CandidateState::Done if row.fidelity < self.tokens => {
+                let values = self
+                    .objectives
+                    .iter()
+                    .filter_map(|name| Some(crate::words::value(name, *row.values.get(name)?)));
+                let tokens = tui::quantity::scaled(row.fidelity as f64);
+                format!("{} at {tokens} tokens", values.collect::<Vec<_>>().join(", "))
+            }
             CandidateState::Done => {
                 let values: Vec<String> = self
                     .objectives
@@ -396,6 +430,24 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         };
         let done = over(&self.machine, self.counts_refusals);
         self.display.overall(done, self.evaluations, &message);
+    }
+}
+
+/// Removes a checkpoint with what lies beside it under the same name, an optimiser's state say. Files outside the campaign's
+/// folder belong to the user's own trainer, and stay.
+fn remove_checkpoint(path: &Path, folder: Option<&Path>) {
+    let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return };
+    if folder.is_none() || path.parent() != folder {
+        return;
+    }
+    let Some(Ok(files)) = path.parent().map(std::fs::read_dir) else { return };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(stem));
+        if rest.is_some_and(|rest| rest.starts_with('.')) {
+            // What cannot be removed costs room, nothing else.
+            let _ = std::fs::remove_file(file.path());
+        }
     }
 }
 

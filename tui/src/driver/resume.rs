@@ -66,8 +66,8 @@ pub(super) async fn retry(
         if numbers.contains(&row.number) && matches!(row.state, CandidateState::Failed { .. }) {
             row.state = CandidateState::Proposed;
             row.failed_attempts = 0;
-            row.tokens = 0;
-            row.curve.clear();
+            row.tokens = row.fidelity;
+            row.curve.retain(|(tokens, _)| *tokens <= row.fidelity);
             again.push(row.clone());
         }
     }

@@ -118,6 +118,8 @@ fn point(candidate: &Candidate, x_name: &str, y_name: &str, selected: bool) -> O
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }
+    // What was trained for less than others has no place among them.
+    candidate.rank?;
     let on_front = candidate.rank == Some(0);
     let error = |error: Option<f64>| error.filter(|error| error.is_finite()).unwrap_or(0.0).abs();
     Some(Point {

@@ -1,0 +1,203 @@
+//! Which extra trainings tell how far a front is to be trusted: members of the front from other seeds, where noise could
+//! change it, and candidates of every quality for longer, to see whether the proxy ranks as a longer training does.
+
+use rand::{RngExt, SeedableRng};
+
+use super::{Candidate, CandidateState, rungs};
+use crate::objective::value_name;
+use crate::pareto::{Objectives, front};
+use crate::proposals::SearchRng;
+
+/// What may be spent on extra trainings, once all candidates are evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Plan {
+    /// Trainings of front members from other seeds, at most.
+    pub repeats: u32,
+    /// Candidates trained for longer.
+    pub longer: u32,
+    /// Tokens of these.
+    pub longer_tokens: u64,
+    /// Seeds that every candidate is trained from, whatever its place; at least 1. For comparisons of a few.
+    pub seeds: u32,
+}
+
+/// Seeds that a candidate is trained from at most.
+const SEEDS: usize = 5;
+/// Fronts drawn to see how sure a place on it is.
+const DRAWS: u32 = 400;
+/// A candidate that is on fewer of the drawn fronts, or off fewer, keeps its place.
+const DOUBT: f64 = 0.05;
+/// Repeats, as pairs of one candidate, that it takes to say how much seeds matter.
+const KNOWN: usize = 3;
+
+/// How far one more training from another seed could matter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Doubt {
+    /// The candidate.
+    pub number: u32,
+    /// The chance that it belongs to the front, given the noise.
+    pub membership: f64,
+}
+
+/// The standard deviation between seeds of each objective, pooled over all candidates with several, and its degrees of
+/// freedom. Zero for values that no trainer reports.
+pub fn seed_deviations(rows: &[&Candidate], names: &[String], tokens: u64) -> Vec<(f64, usize)> {
+    names
+        .iter()
+        .map(|name| value_name(name))
+        .map(|name| {
+            let (mut squares, mut freedom) = (0.0, 0);
+            for row in rows {
+                let of_seeds: Vec<f64> = row
+                    .trained
+                    .iter()
+                    .filter(|t| t.tokens == tokens)
+                    .filter_map(|t| Some(t.values.get(name)?.mean))
+                    .collect();
+                let mean = of_seeds.iter().sum::<f64>() / of_seeds.len().max(1) as f64;
+                squares += of_seeds.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+                freedom += of_seeds.len().saturating_sub(1);
+            }
+            (if freedom == 0 { 0.0 } else { (squares / freedom as f64).sqrt() }, freedom)
+        })
+        .collect()
+}
+
+/// The candidates that a front of this fidelity is made of.
+fn contenders<'a>(
+    rows: impl Iterator<Item = &'a Candidate>,
+    names: &[String],
+    tokens: u64,
+) -> (Vec<&'a Candidate>, Vec<Objectives>) {
+    rows.filter(|row| row.state == CandidateState::Done && row.fidelity == tokens)
+        .filter_map(|row| Some((row, rungs::objectives_at(row, names, tokens)?)))
+        .unzip()
+}
+
+/// How sure the place of each candidate is, by drawing fronts from the noise between seeds; before that is known, from the
+/// standard errors that trainers report.
+pub fn doubts<'a>(
+    rows: impl Iterator<Item = &'a Candidate>,
+    names: &[String],
+    tokens: u64,
+    seed: u64,
+) -> Vec<Doubt> {
+    let (rows, points) = contenders(rows, names, tokens);
+    let deviations = seed_deviations(&rows, names, tokens);
+    let errors: Vec<Vec<f64>> = rows
+        .iter()
+        .map(|row| {
+            names
+                .iter()
+                .zip(&deviations)
+                .map(|(name, &(deviation, freedom))| {
+                    let name = value_name(name);
+                    let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
+                    if !is_trained {
+                        0.0
+                    } else if freedom > 0 {
+                        deviation / (row.seeds(tokens).max(1) as f64).sqrt()
+                    } else {
+                        row.values.get(name).and_then(|v| v.standard_error).unwrap_or(0.0)
+                    }
+                })
+                .collect()
+        })
+        .collect();
+    let mut rng = SearchRng::seed_from_u64(seed);
+    let mut on_front = vec![0_u32; rows.len()];
+    for _ in 0..DRAWS {
+        let drawn: Vec<Objectives> = points
+            .iter()
+            .zip(&errors)
+            .map(|(point, errors)| {
+                let moved: Vec<f64> = point
+                    .values()
+                    .iter()
+                    .zip(errors)
+                    .map(|(value, error)| value + error * normal(&mut rng))
+                    .collect();
+                Objectives::new(moved).unwrap_or_else(|_| point.clone())
+            })
+            .collect();
+        for index in front(&drawn) {
+            on_front[index] += 1;
+        }
+    }
+    rows.iter()
+        .zip(on_front)
+        .map(|(row, count)| Doubt {
+            number: row.number,
+            membership: f64::from(count) / f64::from(DRAWS),
+        })
+        .collect()
+}
+
+/// The candidate whose training from another seed says most about the front; none when noise cannot change it.
+/// Candidates in `busy` are being trained already.
+pub(super) fn repeat<'a>(
+    rows: impl Iterator<Item = &'a Candidate> + Clone,
+    names: &[String],
+    tokens: u64,
+    seed: u64,
+    busy: &[u32],
+) -> Option<u32> {
+    let (all, points) = contenders(rows.clone(), names, tokens);
+    let freedom = seed_deviations(&all, names, tokens).iter().map(|(_, n)| *n).max().unwrap_or(0);
+    let members: Vec<u32> = front(&points).into_iter().map(|index| all[index].number).collect();
+    let doubts = doubts(rows, names, tokens, seed);
+    let mut best: Option<(f64, u32)> = None;
+    for (row, doubt) in all.iter().zip(&doubts) {
+        let seeds = row.seeds(tokens);
+        if seeds >= SEEDS || busy.contains(&row.number) {
+            continue;
+        }
+        let p = doubt.membership;
+        let mut worth =
+            if p > DOUBT && p < 1.0 - DOUBT { p * (1.0 - p) / seeds as f64 } else { 0.0 };
+        // Until it is known how much seeds matter, members of the front are repeated to learn it.
+        if freedom < KNOWN && members.contains(&row.number) {
+            worth += 1.0 / seeds as f64;
+        }
+        if worth > best.map_or(0.0, |(worth, _)| worth) {
+            best = Some((worth, row.number));
+        }
+    }
+    best.map(|(_, number)| number)
+}
+
+/// The candidates to train for longer: spread evenly over the order of the first value that a trainer reports.
+pub(super) fn longer<'a>(
+    rows: impl Iterator<Item = &'a Candidate>,
+    names: &[String],
+    tokens: u64,
+    count: u32,
+) -> Vec<u32> {
+    let (rows, _) = contenders(rows, names, tokens);
+    let is_trained = |name: &&str| {
+        rows.iter().any(|row| row.trained.iter().any(|t| t.values.contains_key(*name)))
+    };
+    let Some(name) = names.iter().map(|name| value_name(name)).find(is_trained) else {
+        return Vec::new();
+    };
+    // As they stood before repeats moved the means, so that the choice stays.
+    let value = |row: &&Candidate| {
+        let first = row.trained.iter().find(|t| t.tokens == tokens && t.seed == row.seed);
+        first.and_then(|t| t.values.get(name)).map_or(f64::INFINITY, |v| v.mean)
+    };
+    let mut order = rows;
+    order.sort_by(|a, b| value(a).total_cmp(&value(b)).then(a.number.cmp(&b.number)));
+    let count = (count as usize).min(order.len());
+    (0..count)
+        .map(|i| {
+            let place = i as f64 * (order.len() - 1) as f64 / (count.max(2) - 1) as f64;
+            order[place.round() as usize].number
+        })
+        .collect()
+}
+
+/// A draw from the standard normal distribution (Box and Muller 1958).
+fn normal(rng: &mut SearchRng) -> f64 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
