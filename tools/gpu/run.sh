@@ -26,7 +26,7 @@ part() { # NAME SECONDS COMMAND...: one part, whose output is kept; its failure 
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu,pstate --format=csv | tee "$results/device.txt"
 part doctor 60 ./deltafront --db "$results/campaign.db" doctor
 part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
-part composed 90 ./deltafront-profile --device cuda:0 --composed 30
+part composed 120 ./deltafront-profile --device cuda:0 --composed 30
 grep '^{' "$results/composed.txt" >"$results/composed.jsonl"
 site=$results/site
 python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl 2>/dev/null
