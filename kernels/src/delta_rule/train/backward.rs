@@ -14,7 +14,7 @@
 //! ```
 //! The gradient of ℓ collects, for each of these, the product of a decayed quantity and its gradient, and
 //! dg_r = Σ_{i ≥ r} dℓ_i. (The shorter dℓ_i = G_i·O_i − dV_i·V_i is equal, but what should cancel in its sums is rounded
-//! in two ways: five times the error.)
+//! in two ways.)
 
 use super::chunk::{Head, Keys};
 use super::{CHUNK, Inputs, Shape, solve};
