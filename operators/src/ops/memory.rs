@@ -4,6 +4,8 @@ use half::bf16;
 use kernels::cpu::{Element, Rows};
 use tch::{Device, Kind, Tensor};
 
+use crate::autograd::Operation;
+
 /// The kinds of numbers that kernels take.
 pub(crate) trait Stored: Element {
     const KIND: Kind;
@@ -137,4 +139,34 @@ pub(crate) fn rows<E: Stored>(tensor: &Tensor) -> Rows<'_, E> {
     // both inside the tensor's memory, which lives as long as the tensor.
     let data = unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) };
     Rows::new(data, count, width, stride)
+}
+
+/// An operation of which the kernel is written once for tensors in f32 and in bf16.
+pub(crate) trait StoredOperation: Send + Sync {
+    /// As [`Operation::forward`], the first input in E.
+    fn run<E: Stored>(&self, inputs: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>);
+
+    /// As [`Operation::backward`], the first input in E.
+    fn gradients<E: Stored>(
+        &self,
+        inputs: &[Tensor],
+        kept: &[Tensor],
+        d_outputs: &[Tensor],
+    ) -> Vec<Tensor>;
+}
+
+impl<T: StoredOperation> Operation for T {
+    fn forward(&self, inputs: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        match inputs[0].kind() {
+            Kind::BFloat16 => self.run::<bf16>(inputs),
+            _ => self.run::<f32>(inputs),
+        }
+    }
+
+    fn backward(&self, inputs: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
+        match inputs[0].kind() {
+            Kind::BFloat16 => self.gradients::<bf16>(inputs, kept, d_outputs),
+            _ => self.gradients::<f32>(inputs, kept, d_outputs),
+        }
+    }
 }

@@ -1,13 +1,12 @@
 //! The gated delta rule by the CPU kernels of `kernels::delta_rule::train`, as one differentiable operation.
 
-use half::bf16;
 use kernels::delta_rule::train::{self, Gradients, Inputs, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::DeltaRule;
-use crate::autograd::{Operation, apply, parallel};
+use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
 };
 
 const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -70,7 +69,9 @@ impl Rule {
             normalise: self.normalise,
         }
     }
+}
 
+impl StoredOperation for Rule {
     fn run<E: Stored>(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
         let inputs = self.inputs::<E>(tensors);
         let mut state = tensors[5].copy();
@@ -91,7 +92,7 @@ impl Rule {
     fn gradients<E: Stored>(
         &self,
         tensors: &[Tensor],
-        states: &Tensor,
+        kept: &[Tensor],
         d_outputs: &[Tensor],
     ) -> Vec<Tensor> {
         let inputs = self.inputs::<E>(tensors);
@@ -108,26 +109,10 @@ impl Rule {
                 g: write(g),
                 beta: write(beta),
             };
-            let (states, d_state) = (read(states), write(&mut d_state));
+            let (states, d_state) = (read(&kept[0]), write(&mut d_state));
             train::backward(&inputs, states, rows(&d_out), d_state, &mut gradients, &parallel);
         }
         d.push(d_state);
         d
-    }
-}
-
-impl Operation for Rule {
-    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-        match tensors[2].kind() {
-            Kind::BFloat16 => self.run::<bf16>(tensors),
-            _ => self.run::<f32>(tensors),
-        }
-    }
-
-    fn backward(&self, tensors: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
-        match tensors[2].kind() {
-            Kind::BFloat16 => self.gradients::<bf16>(tensors, &kept[0], d_outputs),
-            _ => self.gradients::<f32>(tensors, &kept[0], d_outputs),
-        }
     }
 }

@@ -1,14 +1,13 @@
 //! Scalar-gated linear attention by the CPU kernels of `kernels::linear_attention::train`, as one differentiable
 //! operation.
 
-use half::bf16;
 use kernels::linear_attention::train::{self, Gradients, Inputs, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::LinearAttention;
-use crate::autograd::{Operation, apply, parallel};
+use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
 };
 
 const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -67,63 +66,54 @@ fn inputs<E: Stored>(tensors: &[Tensor]) -> Inputs<'_, E> {
     }
 }
 
-fn forward<E: Stored>(tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-    let inputs = inputs::<E>(tensors);
-    let mut state = tensors[6].copy();
-    let mut states = Tensor::empty([inputs.shape.states_len() as i64], SINGLE);
-    let mut out = Tensor::empty(tensors[2].size(), (E::KIND, Device::Cpu));
-    train::forward(
-        &inputs,
-        write(&mut state),
-        write(&mut states),
-        elements_mut::<E>(&mut out),
-        &parallel,
-    );
-    (vec![out, state], vec![states])
-}
-
-fn backward<E: Stored>(tensors: &[Tensor], states: &Tensor, d_outputs: &[Tensor]) -> Vec<Tensor> {
-    let inputs = inputs::<E>(tensors);
-    let d_out = in_rows(&d_outputs[0]);
-    let mut d_state = d_outputs[1].contiguous().copy();
-    let mut d: Vec<Tensor> =
-        tensors[..6].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
-    {
-        let [q, k, v, scale, g, skip] = &mut d[..] else { unreachable!("six were made") };
-        let mut gradients = Gradients {
-            q: elements_mut::<E>(q),
-            k: elements_mut(k),
-            v: elements_mut(v),
-            v_scale: write(scale),
-            g: write(g),
-            skip: write(skip),
-        };
-        let d_out = rows(&d_out);
-        train::backward(
+impl StoredOperation for Rule {
+    fn run<E: Stored>(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
+        let inputs = inputs::<E>(tensors);
+        let mut state = tensors[6].copy();
+        let mut states = Tensor::empty([inputs.shape.states_len() as i64], SINGLE);
+        let mut out = Tensor::empty(tensors[2].size(), (E::KIND, Device::Cpu));
+        train::forward(
             &inputs,
-            read(states),
-            d_out,
-            write(&mut d_state),
-            &mut gradients,
+            write(&mut state),
+            write(&mut states),
+            elements_mut::<E>(&mut out),
             &parallel,
         );
-    }
-    d.push(d_state);
-    d
-}
-
-impl Operation for Rule {
-    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-        match tensors[2].kind() {
-            Kind::BFloat16 => forward::<bf16>(tensors),
-            _ => forward::<f32>(tensors),
-        }
+        (vec![out, state], vec![states])
     }
 
-    fn backward(&self, tensors: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
-        match tensors[2].kind() {
-            Kind::BFloat16 => backward::<bf16>(tensors, &kept[0], d_outputs),
-            _ => backward::<f32>(tensors, &kept[0], d_outputs),
+    fn gradients<E: Stored>(
+        &self,
+        tensors: &[Tensor],
+        kept: &[Tensor],
+        d_outputs: &[Tensor],
+    ) -> Vec<Tensor> {
+        let inputs = inputs::<E>(tensors);
+        let d_out = in_rows(&d_outputs[0]);
+        let mut d_state = d_outputs[1].contiguous().copy();
+        let mut d: Vec<Tensor> =
+            tensors[..6].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        {
+            let [q, k, v, scale, g, skip] = &mut d[..] else { unreachable!("six were made") };
+            let mut gradients = Gradients {
+                q: elements_mut::<E>(q),
+                k: elements_mut(k),
+                v: elements_mut(v),
+                v_scale: write(scale),
+                g: write(g),
+                skip: write(skip),
+            };
+            let d_out = rows(&d_out);
+            train::backward(
+                &inputs,
+                read(&kept[0]),
+                d_out,
+                write(&mut d_state),
+                &mut gradients,
+                &parallel,
+            );
         }
+        d.push(d_state);
+        d
     }
 }

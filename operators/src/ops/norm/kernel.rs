@@ -1,13 +1,12 @@
 //! RMSNorm with and without gates by the CPU kernels of `kernels::norm::train`, as one differentiable operation.
 
-use half::bf16;
 use kernels::norm::train::{self, Gate, Gradients, Inputs};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::Order;
-use crate::autograd::{Operation, apply, parallel};
+use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
 };
 
 /// Whether the kernel takes these: x and the gate of one kind, f32 or bf16, the weight in f32, on the CPU.
@@ -44,15 +43,22 @@ impl Norm {
             weight: read(&tensors[1]),
         }
     }
+}
 
-    fn run<E: Stored>(&self, tensors: &[Tensor]) -> Tensor {
+impl StoredOperation for Norm {
+    fn run<E: Stored>(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
         let mut y = Tensor::empty(tensors[0].size(), (E::KIND, Device::Cpu));
         train::forward(&self.inputs::<E>(tensors), elements_mut(&mut y), &parallel);
-        y
+        (vec![y], Vec::new())
     }
 
-    fn gradients<E: Stored>(&self, tensors: &[Tensor], d_y: &Tensor) -> Vec<Tensor> {
-        let d_y = in_rows(d_y);
+    fn gradients<E: Stored>(
+        &self,
+        tensors: &[Tensor],
+        _: &[Tensor],
+        d_outputs: &[Tensor],
+    ) -> Vec<Tensor> {
+        let d_y = in_rows(&d_outputs[0]);
         let mut d: Vec<Tensor> =
             tensors.iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
         {
@@ -67,22 +73,5 @@ impl Norm {
             train::backward(&self.inputs::<E>(tensors), rows(&d_y), &mut gradients, &parallel);
         }
         d
-    }
-}
-
-impl Operation for Norm {
-    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-        let y = match tensors[0].kind() {
-            Kind::BFloat16 => self.run::<bf16>(tensors),
-            _ => self.run::<f32>(tensors),
-        };
-        (vec![y], Vec::new())
-    }
-
-    fn backward(&self, tensors: &[Tensor], _: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
-        match tensors[0].kind() {
-            Kind::BFloat16 => self.gradients::<bf16>(tensors, &d_outputs[0]),
-            _ => self.gradients::<f32>(tensors, &d_outputs[0]),
-        }
     }
 }

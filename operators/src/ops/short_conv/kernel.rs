@@ -1,12 +1,12 @@
 //! The short convolution by the CPU kernels of `kernels::short_conv::train`, as one differentiable operation.
 
-use half::bf16;
 use kernels::short_conv::train::{self, Gradients, Inputs};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::autograd::{Operation, apply, parallel};
+use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, elements, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements, elements_mut, in_rows, read, rows, single_on_cpu,
+    suits_kernels, write,
 };
 
 /// Whether the kernel takes these: x in f32 or bf16, weight and bias in f32, on the CPU.
@@ -48,15 +48,22 @@ impl Convolution {
             bias: self.bias.then(|| read(&tensors[2])),
         }
     }
+}
 
-    fn run<E: Stored>(&self, tensors: &[Tensor]) -> Tensor {
+impl StoredOperation for Convolution {
+    fn run<E: Stored>(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
         let mut y = Tensor::empty(tensors[0].size(), (E::KIND, Device::Cpu));
         train::forward(&self.inputs::<E>(tensors), elements_mut(&mut y), &parallel);
-        y
+        (vec![y], Vec::new())
     }
 
-    fn gradients<E: Stored>(&self, tensors: &[Tensor], d_y: &Tensor) -> Vec<Tensor> {
-        let d_y = in_rows(d_y);
+    fn gradients<E: Stored>(
+        &self,
+        tensors: &[Tensor],
+        _: &[Tensor],
+        d_outputs: &[Tensor],
+    ) -> Vec<Tensor> {
+        let d_y = in_rows(&d_outputs[0]);
         let mut d: Vec<Tensor> =
             tensors.iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
         {
@@ -72,22 +79,5 @@ impl Convolution {
             train::backward(&self.inputs::<E>(tensors), rows(&d_y), &mut gradients, &parallel);
         }
         d
-    }
-}
-
-impl Operation for Convolution {
-    fn forward(&self, tensors: &[Tensor]) -> (Vec<Tensor>, Vec<Tensor>) {
-        let y = match tensors[0].kind() {
-            Kind::BFloat16 => self.run::<bf16>(tensors),
-            _ => self.run::<f32>(tensors),
-        };
-        (vec![y], Vec::new())
-    }
-
-    fn backward(&self, tensors: &[Tensor], _: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor> {
-        match tensors[0].kind() {
-            Kind::BFloat16 => self.gradients::<bf16>(tensors, &d_outputs[0]),
-            _ => self.gradients::<f32>(tensors, &d_outputs[0]),
-        }
     }
 }
