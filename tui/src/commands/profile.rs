@@ -66,6 +66,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let architecture = stack(db, args).await?;
         let mut profiler = Profiler::start().await?;
+        let flops_per_us = profiler.limit(Limit::Product, args.threads).await?;
         let mut phases = Vec::new();
         for phase in
             [Phase::Decode { context: args.context }, Phase::Prefill { tokens: args.prompt }]
@@ -77,7 +78,9 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 threads: args.threads,
                 phase,
             };
-            phases.push(Breakdown::measure(&mut profiler, &architecture, conditions).await?);
+            let breakdown =
+                Breakdown::measure(&mut profiler, &architecture, conditions, flops_per_us).await?;
+            phases.push(breakdown);
         }
         profiler.process.dismiss().await;
         let text = if args.json {
@@ -207,15 +210,15 @@ impl Breakdown {
         profiler: &mut Profiler,
         architecture: &Architecture,
         conditions: Conditions,
+        flops_per_us: f64,
     ) -> anyhow::Result<Self> {
         // In prefill weights are read once for many positions: from memory, whatever the size.
         let read_mib = match working_set_mib(architecture, &conditions) {
             0 => 256,
             mib => mib,
         };
-        let threads = conditions.threads;
-        let read_bytes_per_us = profiler.limit(Limit::Read { mib: read_mib }, threads).await?;
-        let flops_per_us = profiler.limit(Limit::Product, threads).await?;
+        let read = Limit::Read { mib: read_mib };
+        let read_bytes_per_us = profiler.limit(read, conditions.threads).await?;
         let mut known: HashMap<LatencyKey, Timing> = HashMap::new();
         let mut rows = Vec::new();
         for (name, key) in names(architecture).into_iter().zip(keys(architecture, &conditions)) {
@@ -226,9 +229,10 @@ impl Breakdown {
                     let LatencyKey { part, working_set_mib, conditions } = key.clone();
                     Request::Measure(Measure { id, part, working_set_mib, conditions })
                 };
-                profiler.time(&key.to_string(), request).await?
+                let timing = profiler.time(&key.to_string(), request).await?;
+                known.insert(key.clone(), timing.clone());
+                timing
             };
-            known.insert(key.clone(), timing.clone());
             let (bytes, flops) = work(&key.part, &conditions);
             let bound_us = (bytes / read_bytes_per_us).max(flops / flops_per_us);
             rows.push(Row { name, part: key.part, timing, bytes, flops, bound_us });
