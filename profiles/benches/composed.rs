@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use kernels::timing::Plan;
-use profiles::measure::Profiler;
+use profiles::measure::{Profiler, Times};
 use rand::SeedableRng;
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyKey, Phase, Timing, keys};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kernels::device::Cpu;
 use kernels::timing::Plan;
-use profiles::measure::Profiler;
+use profiles::measure::{Profiler, Times};
 use search::Architecture;
 use search::latency::{Conditions, Dtype, Limit, Phase, Timing, keys};
 

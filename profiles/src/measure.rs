@@ -57,32 +57,6 @@ pub trait Times {
     fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError>;
 }
 
-impl Times for Profiler {
-    fn device(&self) -> &str {
-        self.device()
-    }
-
-    fn serves(&self) -> String {
-        "cpu".to_owned()
-    }
-
-    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        self.part(key)
-    }
-
-    fn whole(
-        &self,
-        architecture: &Architecture,
-        conditions: &Conditions,
-    ) -> Result<Timing, ProfileError> {
-        self.whole(architecture, conditions)
-    }
-
-    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
-        Self::limit(self, limit, threads)
-    }
-}
-
 /// Times parts and models on this CPU.
 #[derive(Debug)]
 pub struct Profiler {
@@ -92,28 +66,17 @@ pub struct Profiler {
     plan: Plan,
 }
 
-impl Profiler {
-    /// A profiler of this machine.
-    pub fn new(plan: Plan) -> Self {
-        let cpu = Cpu::read();
-        Self {
-            device: cpu.device_name(),
-            working_set_bytes: working_set_bytes(&cpu),
-            memory_bytes: cpu.memory_available_bytes,
-            plan,
-        }
-    }
-
-    /// The name of the device, as conditions must give it.
-    pub fn device(&self) -> &str {
+impl Times for Profiler {
+    fn device(&self) -> &str {
         &self.device
     }
 
-    /// Times one part, `working_set_mib` 0 standing for a model a little larger than the second-level cache.
-    ///
-    /// # Errors
-    /// When the conditions cannot be met on this machine.
-    pub fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
+    fn serves(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    /// `working_set_mib` 0 stands for a model a little larger than the second-level cache.
+    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
         let LatencyKey { part, working_set_mib, conditions } = key;
         let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
@@ -139,11 +102,7 @@ impl Profiler {
         Ok(self.timed(steps, || copies.run_all(&pool)))
     }
 
-    /// Times a whole model with random weights.
-    ///
-    /// # Errors
-    /// When the conditions cannot be met on this machine.
-    pub fn whole(
+    fn whole(
         &self,
         architecture: &Architecture,
         conditions: &Conditions,
@@ -164,11 +123,7 @@ impl Profiler {
         }))
     }
 
-    /// Times what bounds every model.
-    ///
-    /// # Errors
-    /// When this machine has fewer threads or less memory.
-    pub fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
+    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
         check_threads(threads)?;
         let pool = Pool::new(threads as usize);
         match limit {
@@ -189,6 +144,19 @@ impl Profiler {
                 let (x, mut y) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
                 Ok(self.timed(1, || matrix.apply(&pool, &x, &mut y)))
             }
+        }
+    }
+}
+
+impl Profiler {
+    /// A profiler of this machine.
+    pub fn new(plan: Plan) -> Self {
+        let cpu = Cpu::read();
+        Self {
+            device: cpu.device_name(),
+            working_set_bytes: working_set_bytes(&cpu),
+            memory_bytes: cpu.memory_available_bytes,
+            plan,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kernels::timing::Plan;
-use profiles::measure::Profiler;
+use profiles::measure::{Profiler, Times};
 use search::Architecture;
 use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, keys};
 
