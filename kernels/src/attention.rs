@@ -3,6 +3,33 @@
 pub mod cpu;
 pub mod train;
 
+use crate::cpu::{Simd, vector};
+
+/// A softmax over blocks of keys, as far as it has come (arXiv 2205.14135, alg. 1): the largest score, and the sum of the
+/// exponentials of the scores less it.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    largest: f32,
+    sum: f32,
+}
+
+impl Running {
+    const BEGIN: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
+
+    /// Takes further scores and leaves their exponentials in their place; what `o` has summed so far is brought to the
+    /// new largest score.
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, s: S, scores: &mut [f32], o: &mut [f32]) {
+        let largest = self.largest.max(vector::largest(s, scores));
+        let shrink = (self.largest - largest).exp();
+        self.largest = largest;
+        self.sum = self.sum * shrink + vector::exp_and_sum(s, largest, scores);
+        if shrink < 1.0 {
+            vector::scale(s, shrink, o);
+        }
+    }
+}
+
 /// Causal softmax attention of one head (arXiv 1706.03762, eq. 1), over the last `window` positions, the current one
 /// included (arXiv 2004.05150), or over all of them:
 ///

@@ -1,5 +1,6 @@
 //! Softmax attention on the CPU: one token against a cache, and blocks of queries.
 
+use super::Running;
 use crate::cpu::chunk::Product;
 use crate::cpu::gemm::View;
 use crate::cpu::{Kernel, Simd, vector};
@@ -94,8 +95,7 @@ impl Kernel for Block<'_> {
         assert_eq!(o.len(), tokens * value_width, "attention: o must be [T, V]");
         let window = window.unwrap_or(usize::MAX);
         let mut scores = vec![0.0; tokens * KEY_BLOCK];
-        let mut largest = vec![f32::NEG_INFINITY; tokens];
-        let mut sums = vec![0.0_f32; tokens];
+        let mut softmax = vec![Running::BEGIN; tokens];
         o.fill(0.0);
         let begin = (first + 1).saturating_sub(window);
         let end = first + tokens;
@@ -116,19 +116,13 @@ impl Kernel for Block<'_> {
                 }
                 let seen = &mut row[from..to];
                 vector::scale(s, scale, seen);
-                let new = largest[i].max(vector::largest(s, seen));
-                let shrink = (largest[i] - new).exp();
-                largest[i] = new;
-                sums[i] = sums[i] * shrink + vector::exp_and_sum(s, new, seen);
-                if shrink < 1.0 {
-                    vector::scale(s, shrink, &mut o[i * value_width..][..value_width]);
-                }
+                softmax[i].take(s, seen, &mut o[i * value_width..][..value_width]);
             }
             let (a, b) = (View::new(scores, n), values.from_row(block));
             Product { size: [tokens, value_width, n], a, b, c: o, accumulate: true }.run(s);
         }
-        for (o, sum) in o.chunks_exact_mut(value_width).zip(&sums) {
-            vector::scale(s, 1.0 / sum, o);
+        for (o, softmax) in o.chunks_exact_mut(value_width).zip(&softmax) {
+            vector::scale(s, 1.0 / softmax.sum, o);
         }
     }
 }

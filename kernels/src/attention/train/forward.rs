@@ -1,6 +1,7 @@
 //! The forward pass.
 
 use super::{BLOCK, Block, Inputs, Shape, gather};
+use crate::attention::Running;
 use crate::cpu::gemm::View;
 use crate::cpu::packed::Space;
 use crate::cpu::pool::SharedMut;
@@ -64,8 +65,7 @@ impl Kernel for Head<'_> {
             vector::scale(s, scale, q);
             let o = &mut o[..n * value_width];
             o.fill(0.0);
-            let mut largest = [f32::NEG_INFINITY; BLOCK];
-            let mut sums = [0.0_f32; BLOCK];
+            let mut softmax = [Running::BEGIN; BLOCK];
             let end = shape.past() + first + n;
             let begin = (shape.past() + first + 1).saturating_sub(shape.window());
             for key in (begin / BLOCK * BLOCK..end).step_by(BLOCK) {
@@ -86,13 +86,7 @@ impl Kernel for Head<'_> {
                         continue;
                     }
                     let seen = &mut row[from..to];
-                    let new = largest[i].max(vector::largest(s, seen));
-                    let shrink = (largest[i] - new).exp();
-                    largest[i] = new;
-                    sums[i] = sums[i] * shrink + vector::exp_and_sum(s, new, seen);
-                    if shrink < 1.0 {
-                        vector::scale(s, shrink, &mut o[i * value_width..][..value_width]);
-                    }
+                    softmax[i].take(s, seen, &mut o[i * value_width..][..value_width]);
                 }
                 let (a, b) =
                     (View::new(scores, w), View::new(&values[key * value_width..], value_width));
@@ -103,12 +97,12 @@ impl Kernel for Head<'_> {
             let log_sums = unsafe { self.log_sums.part(self.piece * tokens + first, n) };
             for (i, o) in o.chunks_exact_mut(value_width.max(1)).enumerate() {
                 let row = (b * tokens + first + i) * heads + head;
-                vector::scale(s, 1.0 / sums[i], o);
+                vector::scale(s, 1.0 / softmax[i].sum, o);
                 // SAFETY: as above.
                 unsafe { self.out.part(row * value_width, value_width) }.copy_from_slice(o);
             }
             for (i, log_sum) in log_sums.iter_mut().enumerate() {
-                *log_sum = largest[i] + sums[i].ln();
+                *log_sum = softmax[i].largest + softmax[i].sum.ln();
             }
         }
     }
