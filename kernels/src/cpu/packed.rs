@@ -8,13 +8,13 @@
 mod pack;
 mod tile;
 
-use super::gemm::View;
+use super::gemm::{Tile, View};
 use super::matrix::PANEL;
 use super::pool::SharedMut;
 use super::simd::Simd;
 use super::{Kernel, Level, Precision, run_in};
 use pack::pack;
-use tile::{Out, tile_of_height};
+use tile::tile_of_height;
 
 /// Rows of A that are packed at once: with [`DEPTH`] words each they fill a fifth of a second-level cache of 1 MiB.
 pub(crate) const BLOCK: usize = 96;
@@ -181,7 +181,7 @@ impl Multiply<'_> {
                     // alone; the last element is checked to lie inside.
                     unsafe {
                         let c = c.part(at, (height - 1) * n + width).as_mut_ptr();
-                        let out = Out { c, stride: *n, height, width, accumulate };
+                        let out = Tile { c, stride: *n, height, width, accumulate };
                         let strip = strips.as_ptr().add(row * words);
                         tile_of_height::<S, NARROW>(s, words, strip, b.as_ptr(), &out);
                     }
@@ -234,7 +234,7 @@ pub(crate) fn multiply_bf16<S: Simd>(
         for row in (0..m).step_by(S::TILE_ROWS) {
             let height = (m - row).min(S::TILE_ROWS);
             let c = &mut c[row * n + from..][..(height - 1) * n + width];
-            let out = Out { c: c.as_mut_ptr(), stride: n, height, width, accumulate };
+            let out = Tile { c: c.as_mut_ptr(), stride: n, height, width, accumulate };
             // SAFETY: the strip and the panel are packed; C holds `height` rows of `width` columns from here on.
             unsafe {
                 let strip = strips.as_ptr().add(row * words);

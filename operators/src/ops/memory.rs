@@ -24,7 +24,7 @@ pub(crate) fn suits_kernels(tensor: &Tensor) -> bool {
     tensor.device() == Device::Cpu && matches!(tensor.kind(), Kind::Float | Kind::BFloat16)
 }
 
-fn check<E: Stored>(tensor: &Tensor) -> usize {
+fn check_kind<E: Stored>(tensor: &Tensor) {
     assert!(
         tensor.kind() == E::KIND && tensor.device() == Device::Cpu,
         "a kernel got {:?} on {:?}, it takes {:?} on the CPU",
@@ -32,6 +32,10 @@ fn check<E: Stored>(tensor: &Tensor) -> usize {
         tensor.device(),
         E::KIND
     );
+}
+
+fn check<E: Stored>(tensor: &Tensor) -> usize {
+    check_kind::<E>(tensor);
     assert!(tensor.is_contiguous(), "kernels take contiguous tensors");
     tensor.numel()
 }
@@ -121,13 +125,7 @@ pub(crate) fn in_rows(tensor: &Tensor) -> Tensor {
 
 /// The rows of `[B, T, …]` or `[B, …]`, made by [`in_rows`].
 pub(crate) fn rows<E: Stored>(tensor: &Tensor) -> Rows<'_, E> {
-    assert!(
-        tensor.kind() == E::KIND && tensor.device() == Device::Cpu,
-        "a kernel got {:?} on {:?}, it takes {:?} on the CPU",
-        tensor.kind(),
-        tensor.device(),
-        E::KIND
-    );
+    check_kind::<E>(tensor);
     let stride = row_stride(tensor).expect("`in_rows` made the rows");
     let count = tensor.size()[..leading(tensor)].iter().product::<i64>() as usize;
     let width = tensor.size()[leading(tensor)..].iter().product::<i64>() as usize;

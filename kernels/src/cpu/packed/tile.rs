@@ -1,16 +1,8 @@
 //! The part of C that stays in registers.
 
 use crate::cpu::Simd;
+use crate::cpu::gemm::Tile;
 use crate::cpu::matrix::PANEL;
-
-/// Where a register tile is written.
-pub(super) struct Out {
-    pub(super) c: *mut f32,
-    pub(super) stride: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) accumulate: bool,
-}
 
 /// The register tile of this instruction set, with no more rows than `out` needs.
 ///
@@ -22,7 +14,7 @@ pub(super) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
     words: usize,
     strip: *const f32,
     panel: *const f32,
-    out: &Out,
+    out: &Tile,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -53,7 +45,7 @@ unsafe fn tile<
     words: usize,
     strip: *const f32,
     panel: *const f32,
-    out: &Out,
+    out: &Tile,
 ) {
     debug_assert_eq!(VECTORS * S::LANES, PANEL);
     let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
