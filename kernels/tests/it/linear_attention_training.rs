@@ -6,9 +6,7 @@ use kernels::cpu::{Element, Rows, serial};
 use kernels::linear_attention::definition;
 use kernels::linear_attention::train::{Gradients, Inputs, Shape, backward, forward};
 
-use crate::random::{
-    Random, assert_close, assert_slope, directions, f32s, f64s, moved, poisoned, products,
-};
+use crate::random::{Random, assert_close, assert_gradients, f32s, f64s, poisoned, products};
 
 /// Inputs of a batch in f64: q, k `[B, T, K]`, v `[B, T, H, V]`, a, g `[B, T, H]`, D `[H]`, state `[B, H, K, V]`.
 #[derive(Clone)]
@@ -134,19 +132,13 @@ fn forward_equals_the_definition_and_gradients_its_finite_differences() {
         let [out, state, gradients @ ..] = case.kernel::<f32>(&towards);
         assert_close(&out, &expected[0], 1e-5, &format!("{shape:?} out"));
         assert_close(&state, &expected[1], 1e-5, &format!("{shape:?} state"));
-        let loss = |case: &Case| {
+        let loss = |inputs: &[Vec<f64>; NAMES.len()]| {
+            let case = Case { inputs: inputs.clone(), ..case };
             case.definition().iter().zip(&towards).map(|(x, d)| products(x, d)).sum::<f64>()
         };
-        for (index, gradient) in gradients.iter().enumerate() {
-            for direction in directions(&mut random, gradient.len()) {
-                let at = |step: f64| {
-                    let mut case = case.clone();
-                    case.inputs[index] = moved(&case.inputs[index], &direction, step);
-                    loss(&case)
-                };
-                assert_slope(gradient, &direction, at, &format!("{shape:?} d{}", NAMES[index]));
-            }
-        }
+        assert_gradients(&mut random, &case.inputs, &gradients, loss, |index| {
+            format!("{shape:?} d{}", NAMES[index])
+        });
     }
 }
 

@@ -72,6 +72,27 @@ pub(crate) fn directions(random: &mut Random, n: usize) -> Vec<Vec<f64>> {
     directions
 }
 
+/// Fails when the gradients of the inputs are not the slopes of `loss` along [`directions`]; `what` names an input.
+#[track_caller]
+pub(crate) fn assert_gradients<const N: usize>(
+    random: &mut Random,
+    inputs: &[Vec<f64>; N],
+    gradients: &[Vec<f32>; N],
+    loss: impl Fn(&[Vec<f64>; N]) -> f64,
+    what: impl Fn(usize) -> String,
+) {
+    for (index, gradient) in gradients.iter().enumerate() {
+        for direction in directions(random, gradient.len()) {
+            let at = |step: f64| {
+                let mut inputs = inputs.clone();
+                inputs[index] = moved(&inputs[index], &direction, step);
+                loss(&inputs)
+            };
+            assert_slope(gradient, &direction, at, &what(index));
+        }
+    }
+}
+
 /// Fails when a gradient is not the slope of `loss` in a direction; `loss` takes the length of the step.
 #[track_caller]
 pub(crate) fn assert_slope(

@@ -10,9 +10,7 @@ use kernels::norm::{
 };
 use kernels::short_conv::{self, train as conv};
 
-use crate::random::{
-    Random, assert_close, assert_slope, directions, f32s, f64s, moved, poisoned, products,
-};
+use crate::random::{Random, assert_close, assert_gradients, f32s, f64s, poisoned, products};
 
 fn narrow<E: Element>(x: &[f64]) -> Vec<E> {
     x.iter().map(|x| E::narrow(*x as f32)).collect()
@@ -94,16 +92,10 @@ fn the_convolution_and_its_gradients() {
         let towards = random.signed(expected.len());
         let [y, gradients @ ..] = conv_kernel::<f32>(shape, &inputs, &towards);
         assert_close(&y, &expected, 2e-6, &format!("{shape:?}"));
-        for (index, gradient) in gradients.iter().enumerate() {
-            for direction in directions(&mut random, gradient.len()) {
-                let loss = |step: f64| {
-                    let mut inputs = inputs.clone();
-                    inputs[index] = moved(&inputs[index], &direction, step);
-                    products(&conv_definition(shape, &inputs), &towards)
-                };
-                assert_slope(gradient, &direction, loss, &format!("{shape:?} gradient {index}"));
-            }
-        }
+        let loss = |inputs: &Conv| products(&conv_definition(shape, inputs), &towards);
+        assert_gradients(&mut random, &inputs, &gradients, loss, |index| {
+            format!("{shape:?} gradient {index}")
+        });
     }
 }
 
@@ -177,17 +169,10 @@ fn the_norms_and_their_gradients() {
             let towards = random.signed(n);
             let [y, gradients @ ..] = norm_kernel::<f32>(order, shape, &inputs, &towards);
             assert_close(&y, &expected, 2e-6, &format!("{order:?} {shape:?}"));
-            for (index, gradient) in gradients.iter().enumerate() {
-                for direction in directions(&mut random, gradient.len()) {
-                    let loss = |step: f64| {
-                        let mut inputs = inputs.clone();
-                        inputs[index] = moved(&inputs[index], &direction, step);
-                        products(&norm_definition(order, &inputs), &towards)
-                    };
-                    let what = format!("{order:?} {shape:?} gradient {index}");
-                    assert_slope(gradient, &direction, loss, &what);
-                }
-            }
+            let loss = |inputs: &Norm| products(&norm_definition(order, inputs), &towards);
+            assert_gradients(&mut random, &inputs, &gradients, loss, |index| {
+                format!("{order:?} {shape:?} gradient {index}")
+            });
         }
     }
 }
