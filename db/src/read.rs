@@ -1,5 +1,6 @@
 //! Reading what viewers show.
 
+use search::campaign::findings::agreements;
 use search::objective;
 use search::pareto::{Objectives, ranks};
 use sqlx::sqlite::SqliteRow;
@@ -56,15 +57,12 @@ impl Store {
             .await
             .map_err(sql)?;
         let (campaign, revision) = self.campaign_row(&row)?;
-        let mut candidates: Vec<Candidate> = self
-            .candidates(&mut transaction, campaign_id)
-            .await?
-            .into_iter()
-            .map(Candidate::from)
-            .collect();
+        let rows = self.candidates(&mut transaction, campaign_id).await?;
+        let agreements = agreements(&rows, &campaign.objectives);
+        let mut candidates: Vec<Candidate> = rows.into_iter().map(Candidate::from).collect();
         transaction.commit().await.map_err(sql)?;
         rank(&campaign.objectives, &mut candidates);
-        Ok(Snapshot { campaign, candidates, revision })
+        Ok(Snapshot { campaign, candidates, agreements, revision })
     }
 
     /// Changes whenever [`Store::snapshot`] would show something else; cheap enough to ask ten times a second.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::architecture::ArchitectureId;
 use search::campaign::Trained;
+use search::campaign::findings::Agreement;
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::subject::Subject;
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub campaign: Campaign,
     /// Its candidates, in the order of their proposal.
     pub candidates: Vec<Candidate>,
+    /// How far the orders of the candidates after fewer and after more tokens agree.
+    pub agreements: Vec<Agreement>,
     /// Grows with every write to the campaign: equal revisions, equal snapshots.
     pub revision: i64,
 }

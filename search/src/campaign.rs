@@ -16,6 +16,7 @@
 //! proposed anyway.
 
 mod candidate;
+pub mod findings;
 mod machine;
 pub mod rungs;
 mod table;

@@ -3,9 +3,11 @@
 //! A value that is not finite cannot become [`Objectives`], so it cannot enter a front.
 
 mod hypervolume;
+mod scale;
 mod sorting;
 
 pub use hypervolume::hypervolume;
+pub use scale::{Scale, ScaledAxis};
 pub use sorting::{crowding_distances, front, ranks};
 
 /// The values of one candidate, all finite, all minimised.

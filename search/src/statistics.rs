@@ -1,5 +1,7 @@
 //! Small statistics: lines through few points, and how far two orders agree.
 
+use serde::Serialize;
+
 /// A straight line through pairs, with the scatter about it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
@@ -50,7 +52,7 @@ impl Line {
 }
 
 /// A rank correlation with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Correlation {
     /// −1 to 1.
     pub value: f64,

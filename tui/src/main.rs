@@ -20,6 +20,7 @@ Examples:
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
+  deltafront report my-campaign        how far that front is to be trusted
   deltafront profile my-campaign 17    its layers' times beside what this machine could do
   deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
   deltafront optimize --command CMD    search for anything else that your command evaluates
@@ -58,6 +59,8 @@ enum Command {
     List(commands::list::Args),
     /// Print a campaign, or one of its candidates.
     Show(commands::show::Args),
+    /// Say how far a front is to be trusted, and how fast it was found.
+    Report(commands::report::Args),
     /// Time a stack part by part, beside what this machine could do.
     Profile(commands::profile::Args),
     /// Write the stack of a candidate as a config, with what is known of it.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),
+        Command::Report(args) => commands::report::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
         Command::Bench(args) => commands::bench::run(&args),

@@ -1,4 +1,5 @@
-//! The Pareto front of a campaign as a scatter plot: on the screen a ratatui widget, in a report [`to_text`].
+//! The Pareto front of a campaign as a scatter plot: on the screen a ratatui widget, in a report [`to_text`]; and
+//! [`LinePlot`], lines over the same kind of axes.
 //!
 //! Both axes are minimised, so better is down and to the left. The members of the front are joined by the staircase
 //! that bounds what they dominate; error bars are drawn where they are wide enough to see; points too far from the
@@ -7,6 +8,8 @@
 mod axis;
 mod canvas;
 mod dots;
+mod frame;
+mod lines;
 mod scene;
 
 use db::snapshot::Snapshot;
@@ -18,6 +21,8 @@ use ratatui::widgets::Widget;
 pub use axis::{Axis, Tick};
 use canvas::Canvas;
 pub(crate) use dots::Dots;
+use frame::Frame;
+pub use lines::{LinePlot, Series};
 use scene::Scene;
 pub use scene::axes;
 

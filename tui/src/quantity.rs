@@ -83,7 +83,8 @@ fn prefixed(x: f64, units: &[&str]) -> String {
 pub fn measured(value: Value) -> String {
     let Value { mean, standard_error } = value;
     match standard_error {
-        Some(error) if error > 0.0 && error.is_finite() && mean.is_finite() => {
+        // Less than that is rounding.
+        Some(error) if error > 1e-12 * mean.abs() && error.is_finite() && mean.is_finite() => {
             let magnitude = error.log10().floor();
             let leading = error / 10f64.powf(magnitude);
             let decimals =

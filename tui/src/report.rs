@@ -1,4 +1,8 @@
-//! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table.
+//! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table. What `report`
+//! prints is in [`findings`] and [`progress`].
+
+pub(crate) mod findings;
+pub(crate) mod progress;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
@@ -8,7 +12,7 @@ use db::Store;
 use db::snapshot::{Campaign, Candidate, CandidateState, Snapshot};
 use search::latency::{Part, Phase, Timing, parts};
 use search::objective::{read, value_name};
-use tui::{plot, quantity};
+use tui::{agreement, plot, quantity};
 
 use crate::words;
 
@@ -146,6 +150,16 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
     if !rows.is_empty() {
         text.push('\n');
         text.push_str(&candidates(&snapshot.campaign, rows));
+    }
+    for agreement in snapshot.agreements.iter().filter(|agreement| agreement.kendall.is_some()) {
+        let (tau, rho) = (agreement.kendall, agreement.spearman);
+        let line = format!(
+            "Rank correlation of {}: τ {}, ρ {}.\n",
+            agreement::title(agreement),
+            agreement::correlation(tau),
+            agreement::correlation(rho),
+        );
+        text.push_str(&line);
     }
     text
 }

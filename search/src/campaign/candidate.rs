@@ -94,6 +94,13 @@ impl Candidate {
         Some(values)
     }
 
+    /// Whether it counts as an evaluation, or will: all do but those that were infeasible before a training;
+    /// `refusals_count`: those too.
+    pub fn is_evaluation(&self, refusals_count: bool) -> bool {
+        let is_infeasible = matches!(self.state, CandidateState::Infeasible { .. });
+        !is_infeasible || self.train_seconds > 0.0 || refusals_count
+    }
+
     /// Seeds that it was trained from for so many tokens.
     pub fn seeds(&self, tokens: u64) -> usize {
         self.trained.iter().filter(|t| t.tokens == tokens).count()

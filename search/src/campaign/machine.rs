@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::rungs::{Extrapolation, Ladder, objectives_at, top};
+use super::trust::{self, Training};
 use super::{
     Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings,
-    Trained, trust,
+    Trained,
 };
 use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
 use crate::objective;
@@ -23,14 +24,6 @@ enum Task {
     Part(LatencyKey),
     Whole { number: u32, name: String },
     Train(Training),
-}
-
-/// A training on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Training {
-    number: u32,
-    tokens: u64,
-    seed: u64,
 }
 
 /// A campaign between two events.
@@ -182,13 +175,7 @@ impl<D: Subjects> Campaign<D> {
 
     /// Candidates whose training counts or will count as an evaluation: all but those that were infeasible before it.
     pub fn spent(&self) -> usize {
-        self.rows
-            .values()
-            .filter(|row| {
-                let is_infeasible = matches!(row.state, CandidateState::Infeasible { .. });
-                !is_infeasible || row.train_seconds > 0.0 || self.settings.refusals_count
-            })
-            .count()
+        self.rows.values().filter(|row| row.is_evaluation(self.settings.refusals_count)).count()
     }
 
     /// Those done at the highest rung that one has reached.
@@ -796,71 +783,11 @@ impl<D: Subjects> Campaign<D> {
     /// The next training beside those that candidates are judged by; none when there is none, or when what is wanted
     /// depends on those under way.
     fn wanted_extra(&self) -> Option<Training> {
-        let (plan, full) = (&self.settings.trust, self.settings.tokens);
-        let names = &self.settings.objectives;
         let running: Vec<Training> = self.trainings().collect();
-        let is_open = |training: &Training| {
-            let tries = self.failed_extras.get(training).copied().unwrap_or(0);
-            tries < self.settings.attempts
-                && !running.contains(training)
-                && !self.rows[&training.number]
-                    .trained
-                    .iter()
-                    .any(|t| (t.tokens, t.seed) == (training.tokens, training.seed))
+        let is_given_up = |training: &Training| {
+            self.failed_extras.get(training).is_some_and(|&tries| tries >= self.settings.attempts)
         };
-        let done =
-            || self.rows.values().filter(|r| r.state == CandidateState::Done && r.fidelity == full);
-        let with_seed = |row: &Candidate, index: u64| Training {
-            number: row.number,
-            tokens: full,
-            seed: row.seed.wrapping_add(index),
-        };
-        // Of all, the second seed before the third: a comparison that is stopped is a fair one.
-        let of_all = (1..u64::from(plan.seeds))
-            .find_map(|index| done().map(|row| with_seed(row, index)).find(is_open));
-        if of_all.is_some() {
-            return of_all;
-        }
-        let is_repeat =
-            |tokens: u64, seed: u64, row: &Candidate| tokens == full && seed != row.seed;
-        let repeated: usize = done()
-            .flat_map(|row| row.trained.iter().filter(|t| is_repeat(t.tokens, t.seed, row)))
-            .count()
-            + running.iter().filter(|t| is_repeat(t.tokens, t.seed, &self.rows[&t.number])).count();
-        let of_all: usize = done().count() * plan.seeds.saturating_sub(1) as usize;
-        if repeated < of_all + plan.repeats as usize {
-            let mut busy: Vec<u32> = running.iter().map(|t| t.number).collect();
-            let seed = self.settings.seed.wrapping_add(repeated as u64);
-            while let Some(number) = trust::repeat(self.rows.values(), names, full, seed, &busy) {
-                let row = &self.rows[&number];
-                let next = (1..u64::from(u32::MAX)).map(|index| with_seed(row, index));
-                let next = next.take(32).find(|t| is_open(t));
-                match next {
-                    Some(training) if !running.iter().any(|t| t.number == number) => {
-                        return Some(training);
-                    }
-                    _ => busy.push(number),
-                }
-            }
-        }
-        let is_longer = |tokens: u64| tokens == plan.longer_tokens && tokens > full;
-        let tried: usize = self
-            .rows
-            .values()
-            .filter(|row| row.trained.iter().any(|t| is_longer(t.tokens)))
-            .count()
-            + running.iter().filter(|t| is_longer(t.tokens)).count();
-        if tried >= plan.longer as usize || !is_longer(plan.longer_tokens) {
-            return None;
-        }
-        trust::longer(self.rows.values(), names, full, plan.longer)
-            .into_iter()
-            .map(|number| Training {
-                number,
-                tokens: plan.longer_tokens,
-                seed: self.rows[&number].seed,
-            })
-            .find(is_open)
+        trust::next(&self.settings, &self.rows, &running, is_given_up)
     }
 
     fn begin(&mut self, task: Task) -> u64 {

@@ -1,9 +1,12 @@
 //! Which extra trainings tell how far a front is to be trusted: members of the front from other seeds, where noise could
 //! change it, and candidates of every quality for longer, to see whether the proxy ranks as a longer training does.
 
-use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
 
-use super::{Candidate, CandidateState, rungs};
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+
+use super::{Candidate, CandidateState, Settings, rungs};
 use crate::objective::value_name;
 use crate::pareto::{Objectives, front};
 use crate::proposals::SearchRng;
@@ -25,13 +28,21 @@ pub struct Plan {
 const SEEDS: usize = 5;
 /// Fronts drawn to see how sure a place on it is.
 const DRAWS: u32 = 400;
-/// A candidate that is on fewer of the drawn fronts, or off fewer, keeps its place.
-const DOUBT: f64 = 0.05;
+/// A candidate that is on a smaller part of the drawn fronts, or off one, keeps its place.
+pub const DOUBT: f64 = 0.05;
 /// Repeats, as pairs of one candidate, that it takes to say how much seeds matter.
 const KNOWN: usize = 3;
 
+/// A training of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Training {
+    pub(super) number: u32,
+    pub(super) tokens: u64,
+    pub(super) seed: u64,
+}
+
 /// How far one more training from another seed could matter.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Doubt {
     /// The candidate.
     pub number: u32,
@@ -133,9 +144,69 @@ pub fn doubts<'a>(
         .collect()
 }
 
+/// The extra training to begin next, when all candidates are judged; none when there is none, or when what is wanted
+/// depends on those in `running`.
+pub(super) fn next(
+    settings: &Settings,
+    rows: &BTreeMap<u32, Candidate>,
+    running: &[Training],
+    is_given_up: impl Fn(&Training) -> bool,
+) -> Option<Training> {
+    let (plan, full, names) = (&settings.trust, settings.tokens, &settings.objectives);
+    let is_open = |training: &Training| {
+        let key = (training.tokens, training.seed);
+        !is_given_up(training)
+            && !running.contains(training)
+            && !rows[&training.number].trained.iter().any(|t| (t.tokens, t.seed) == key)
+    };
+    let done = || rows.values().filter(|r| r.state == CandidateState::Done && r.fidelity == full);
+    let with_seed = |row: &Candidate, index: u64| Training {
+        number: row.number,
+        tokens: full,
+        seed: row.seed.wrapping_add(index),
+    };
+    // Of all, the second seed before the third: a comparison that is stopped is a fair one.
+    let of_all = (1..u64::from(plan.seeds))
+        .find_map(|index| done().map(|row| with_seed(row, index)).find(is_open));
+    if of_all.is_some() {
+        return of_all;
+    }
+    let is_repeat = |tokens: u64, seed: u64, row: &Candidate| tokens == full && seed != row.seed;
+    let repeated: usize = done()
+        .flat_map(|row| row.trained.iter().filter(|t| is_repeat(t.tokens, t.seed, row)))
+        .count()
+        + running.iter().filter(|t| is_repeat(t.tokens, t.seed, &rows[&t.number])).count();
+    let of_all: usize = done().count() * plan.seeds.saturating_sub(1) as usize;
+    if repeated < of_all + plan.repeats as usize {
+        let mut busy: Vec<u32> = running.iter().map(|t| t.number).collect();
+        let seed = settings.seed.wrapping_add(repeated as u64);
+        while let Some(number) = repeat(rows.values(), names, full, seed, &busy) {
+            let row = &rows[&number];
+            let next = (1..u64::from(u32::MAX)).map(|index| with_seed(row, index));
+            match next.take(32).find(is_open) {
+                Some(training) if !running.iter().any(|t| t.number == number) => {
+                    return Some(training);
+                }
+                _ => busy.push(number),
+            }
+        }
+    }
+    let is_longer = |tokens: u64| tokens == plan.longer_tokens && tokens > full;
+    let has_longer = |row: &&Candidate| row.trained.iter().any(|t| is_longer(t.tokens));
+    let tried = rows.values().filter(has_longer).count()
+        + running.iter().filter(|t| is_longer(t.tokens)).count();
+    if tried >= plan.longer as usize || !is_longer(plan.longer_tokens) {
+        return None;
+    }
+    longer(rows.values(), names, full, plan.longer)
+        .into_iter()
+        .map(|number| Training { number, tokens: plan.longer_tokens, seed: rows[&number].seed })
+        .find(is_open)
+}
+
 /// The candidate whose training from another seed says most about the front; none when noise cannot change it.
 /// Candidates in `busy` are being trained already.
-pub(super) fn repeat<'a>(
+fn repeat<'a>(
     rows: impl Iterator<Item = &'a Candidate> + Clone,
     names: &[String],
     tokens: u64,
@@ -167,7 +238,7 @@ pub(super) fn repeat<'a>(
 }
 
 /// The candidates to train for longer: spread evenly over the order of the first value that a trainer reports.
-pub(super) fn longer<'a>(
+fn longer<'a>(
     rows: impl Iterator<Item = &'a Candidate>,
     names: &[String],
     tokens: u64,

@@ -5,6 +5,7 @@ mod campaign;
 mod config;
 mod cost;
 mod edges;
+mod findings;
 mod parameters;
 mod pareto;
 mod proposals;

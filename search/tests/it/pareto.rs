@@ -1,7 +1,7 @@
 //! Sorting, crowding and hypervolume against slow and plain definitions.
 
 use proptest::prelude::*;
-use search::pareto::{Objectives, crowding_distances, front, hypervolume, ranks};
+use search::pareto::{Objectives, Scale, crowding_distances, front, hypervolume, ranks};
 
 fn points(rows: &[&[f64]]) -> Vec<Objectives> {
     rows.iter().map(|row| Objectives::new(*row).expect("finite")).collect()
@@ -119,5 +119,53 @@ proptest! {
         let volume = hypervolume(&points, &vec![reference; objectives]);
         let cells = volume_by_cells(&points, objectives as u32, reference);
         prop_assert!((volume - cells).abs() < 1e-9, "{volume} against {cells} by cells");
+    }
+}
+
+#[test]
+fn a_scale_is_that_of_the_front() {
+    // The third point is dominated, so that its values give no scale.
+    let found = points(&[&[2.0, 8.0], &[4.0, 6.0], &[9.0, 9.0]]);
+    let scale = Scale::of(&found).expect("there are points");
+    let ends: Vec<(f64, f64)> = scale.axes().iter().map(|axis| (axis.best, axis.worst)).collect();
+    assert_eq!(ends, [(2.0, 4.0), (6.0, 8.0)]);
+    assert!(scale.axes().iter().all(|axis| !axis.is_log));
+    // (0, 1) and (1, 0) up to (1.1, 1.1): 1.1·0.1 + 0.1·1.0 = 0.21
+    assert!((scale.share(&found) - 1.0).abs() < 1e-12);
+    let expected = 0.11 / 0.21;
+    assert!((scale.share(&found[..1]) - expected).abs() < 1e-12);
+    let evaluations =
+        [None, Some(found[0].clone()), Some(found[2].clone()), Some(found[1].clone())];
+    let trace = scale.trace(&evaluations);
+    for (share, expected) in trace.iter().zip([0.0, expected, expected, 1.0]) {
+        assert!((share - expected).abs() < 1e-12, "{trace:?}");
+    }
+    assert_eq!(Scale::of(&[]), None);
+}
+
+#[test]
+fn decades_are_scaled_by_logarithms_and_a_single_value_by_itself() {
+    let found = points(&[&[1.0, 5.0], &[10.0, 5.0 - 1e-9], &[100.0, 4.0]]);
+    let scale = Scale::of(&found).expect("there are points");
+    assert!(scale.axes()[0].is_log && !scale.axes()[1].is_log);
+    // (0, 1), (0.5, 1), (1, 0): the middle one is halfway by its logarithm and adds nothing.
+    assert!((scale.share(&found[..1]) - scale.share(&found[..2])).abs() < 1e-6);
+    let middle = scale.share(&found[1..2]) / scale.share(&found[..1]);
+    assert!((middle - 0.6 / 1.1).abs() < 1e-6, "{middle}");
+    for single in [&[3.0, -2.0][..], &[0.0, 0.0]] {
+        let scale = Scale::of(&points(&[single])).expect("a point");
+        assert!((scale.share(&points(&[single])) - 1.0).abs() < 1e-12);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_trace_is_the_share_of_all_before(found in some_points(3, 20)) {
+        let Some(scale) = Scale::of(&found) else { return Ok(()) };
+        let evaluations: Vec<Option<Objectives>> = found.iter().cloned().map(Some).collect();
+        for (index, share) in scale.trace(&evaluations).into_iter().enumerate() {
+            prop_assert!((share - scale.share(&found[..=index])).abs() < 1e-9);
+        }
+        prop_assert!((scale.share(&found) - 1.0).abs() < 1e-9);
     }
 }

@@ -9,6 +9,7 @@ use ratatui::widgets::{Block, Borders, Widget};
 use super::rows::StateFilter;
 use super::state::{State, Zoom};
 use super::{details, frame, table};
+use crate::agreement;
 use crate::plot::FrontPlot;
 use crate::quantity;
 
@@ -130,7 +131,16 @@ fn stacked(area: Rect, percent: u16) -> [Rect; 2] {
 }
 
 fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
-    let inner = pane(state, vec![Span::raw("front")], area, buffer);
+    let mut title = vec![Span::raw("front")];
+    // How far short trainings are to be trusted, the longest first, as many as there is room for.
+    let agreements = state.snapshot.iter().flat_map(|snapshot| snapshot.agreements.iter().rev());
+    for text in agreements.filter_map(agreement::short) {
+        let width: usize = title.iter().map(Span::width).sum();
+        if width + text.chars().count() + 8 < usize::from(area.width) {
+            title.push(Span::styled(format!(" · {text}"), state.theme.dim()));
+        }
+    }
+    let inner = pane(state, title, area, buffer);
     if let Some(snapshot) = &state.snapshot {
         FrontPlot::new(snapshot, state.theme).select(state.selected).render(inner, buffer);
     }

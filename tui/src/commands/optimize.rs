@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use db::snapshot::{BLACK_BOX, CampaignState, Snapshot};
+use db::snapshot::{BLACK_BOX, Campaign, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
 use search::campaign::Settings;
 use search::config::LatencyConfig;
@@ -321,7 +321,16 @@ fn stored(snapshot: &Snapshot) -> anyhow::Result<BlackBox> {
             snapshot.campaign.name
         );
     }
-    toml::from_str(&snapshot.campaign.config_toml)
+    settings_of(&snapshot.campaign)
+}
+
+/// How the points of a black box's campaign are proposed.
+pub(super) fn algorithm_of(campaign: &Campaign) -> anyhow::Result<Algorithm> {
+    Ok(settings_of(campaign)?.optimize.algorithm)
+}
+
+fn settings_of(campaign: &Campaign) -> anyhow::Result<BlackBox> {
+    toml::from_str(&campaign.config_toml)
         .context("the campaign's own settings, as they were stored, do not parse")
 }
 

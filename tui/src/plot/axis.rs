@@ -24,16 +24,20 @@ impl Axis {
     /// An axis on which `lo` and `hi` both lie, with a small margin; logarithmic when they are positive and more than
     /// a decade apart. Values that are not finite give the axis from 0 to 1.
     pub fn spanning(lo: f64, hi: f64) -> Self {
-        if !lo.is_finite() || !hi.is_finite() {
+        match at_ease(lo, hi) {
+            Some((lo, hi)) if lo > 0.0 && hi / lo > 10.0 => {
+                let margin = (hi / lo).powf(MARGIN);
+                Self { lo: lo / margin, hi: hi * margin, log: true }
+            }
+            _ => Self::linear(lo, hi),
+        }
+    }
+
+    /// The same, but linear over decades too: for what is counted.
+    pub fn linear(lo: f64, hi: f64) -> Self {
+        let Some((lo, hi)) = at_ease(lo, hi) else {
             return Self { lo: 0.0, hi: 1.0, log: false };
-        }
-        // What is next to nothing, or too large for the arithmetic below, is drawn where doubles are at ease.
-        let at_ease = |x: f64| if x.abs() < 1e-200 { 0.0 } else { x.clamp(-1e200, 1e200) };
-        let (lo, hi) = (at_ease(lo.min(hi)), at_ease(hi.max(lo)));
-        if lo > 0.0 && hi / lo > 10.0 {
-            let margin = (hi / lo).powf(MARGIN);
-            return Self { lo: lo / margin, hi: hi * margin, log: true };
-        }
+        };
         // A range that doubles cannot resolve, or none at all, is widened around the values.
         let least = (lo.abs().max(hi.abs()) * 1e-6).max(1e-200);
         let margin = if hi - lo > least {
@@ -121,6 +125,13 @@ impl Axis {
             .unwrap_or_default();
         values.into_iter().map(|value| Tick { value, label: log_label(value) }).collect()
     }
+}
+
+/// The ends in their order; none when one is not finite. What is next to nothing, or too large for the arithmetic of axes,
+/// is drawn where doubles are at ease.
+fn at_ease(lo: f64, hi: f64) -> Option<(f64, f64)> {
+    let at_ease = |x: f64| if x.abs() < 1e-200 { 0.0 } else { x.clamp(-1e200, 1e200) };
+    (lo.is_finite() && hi.is_finite()).then(|| (at_ease(lo.min(hi)), at_ease(hi.max(lo))))
 }
 
 /// As many decimals as the step has; a common prefix when every step is a multiple of it.

@@ -7,166 +7,57 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::scene::{Kind, Point, Scene};
-use super::{Dots, Tick};
-use crate::quantity;
+use super::{Dots, Frame};
 use crate::theme::Theme;
-
-/// From this height on, a legend and the name of the x axis have a row of their own.
-const ROOMY_HEIGHT: u16 = 11;
 
 /// A scene on an area of cells.
 pub(super) struct Canvas<'a> {
-    area: Rect,
+    frame: Frame<'a>,
     /// The cells between the axes.
     inside: Rect,
     scene: &'a Scene,
-    x_ticks: Vec<Tick>,
-    y_ticks: Vec<Tick>,
     theme: Theme,
 }
 
 impl<'a> Canvas<'a> {
     pub(super) fn lay_out(area: Rect, scene: &'a Scene, theme: Theme) -> Self {
-        // Above: the name of the y axis. Below: axis, tick labels, and the legend where there is room for it.
-        let below = if area.height >= ROOMY_HEIGHT { 3 } else { 2 };
-        let height = area.height - 1 - below;
-        let y_ticks = scene.y.ticks(usize::from(height).div_ceil(3).max(2));
-        let margin = y_ticks
-            .iter()
-            .map(|tick| tick.label.chars().count() as u16)
-            .max()
-            .unwrap_or(0)
-            .min(area.width / 3);
-        let inside = Rect::new(area.x + margin + 1, area.y + 1, area.width - margin - 2, height);
-        let x_ticks = scene.x.ticks(usize::from(inside.width / 9).max(2));
-        Self { area, inside, scene, x_ticks, y_ticks, theme }
+        let frame =
+            Frame::lay_out(area, (&scene.x, &scene.x_name), (&scene.y, &scene.y_name), theme);
+        Self { inside: frame.inside, frame, scene, theme }
     }
 
     fn column(&self, value: f64) -> Option<i64> {
-        let at = self.scene.x.position(value)?;
-        Some((at * f64::from(self.inside.width - 1)).round() as i64)
+        self.frame.column(value)
     }
 
-    /// Rows count from the top.
     fn row(&self, value: f64) -> Option<i64> {
-        let at = self.scene.y.position(value)?;
-        Some(((1.0 - at) * f64::from(self.inside.height - 1)).round() as i64)
+        self.frame.row(value)
     }
 
     fn put(&self, buffer: &mut Buffer, column: i64, row: i64, sign: char, style: Style) {
-        if (0..i64::from(self.inside.width)).contains(&column)
-            && (0..i64::from(self.inside.height)).contains(&row)
-        {
-            let at = (self.inside.x + column as u16, self.inside.y + row as u16);
-            if let Some(cell) = buffer.cell_mut(at) {
-                cell.reset();
-                cell.set_char(sign).set_style(style);
-            }
-        }
+        self.frame.put(buffer, column, row, sign, style);
     }
 
     pub(super) fn draw(&self, buffer: &mut Buffer) {
-        self.axes(buffer);
-        if self.area.height >= ROOMY_HEIGHT {
-            self.legend(buffer);
-        }
-        self.budget(buffer);
+        self.frame.draw(buffer);
+        self.legend(buffer);
+        self.frame.budget(buffer, self.scene.budget);
         self.staircase(buffer);
         self.error_bars(buffer);
         self.points(buffer);
         self.labels(buffer);
     }
 
-    fn axes(&self, buffer: &mut Buffer) {
-        let Rect { x, y, width, height } = self.inside;
-        let dim = self.theme.dim();
-        let name = quantity::shortened(
-            quantity::axis_title(&self.scene.y_name),
-            usize::from(self.area.width),
-        );
-        buffer.set_string(self.area.x, self.area.y, name, dim);
-        for row in 0..height {
-            buffer.set_string(x - 1, y + row, "│", dim);
-        }
-        buffer.set_string(x - 1, y + height, "└", dim);
-        for column in 0..width {
-            buffer.set_string(x + column, y + height, "─", dim);
-        }
-        for tick in &self.y_ticks {
-            let Some(row) = self.row(tick.value).filter(|row| (0..i64::from(height)).contains(row))
-            else {
-                continue;
-            };
-            let room = usize::from(x - 1 - self.area.x);
-            let label = format!("{:>room$}", quantity::shortened(&tick.label, room));
-            buffer.set_string(self.area.x, y + row as u16, label, Style::new());
-            buffer.set_string(x - 1, y + row as u16, "┤", dim);
-        }
-        // Labels are centred below their ticks and left out where two would touch.
-        let name = quantity::title(&self.scene.x_name);
-        let named_here = self.area.height < ROOMY_HEIGHT;
-        let end = i64::from(width) - if named_here { name.chars().count() as i64 + 1 } else { 0 };
-        let mut free_from = -i64::from(x - self.area.x);
-        for tick in &self.x_ticks {
-            let Some(column) =
-                self.column(tick.value).filter(|c| (0..i64::from(width)).contains(c))
-            else {
-                continue;
-            };
-            buffer.set_string(x + column as u16, y + height, "┬", dim);
-            let length = tick.label.chars().count() as i64;
-            let start = (column - length / 2).min(i64::from(width) - length);
-            if start >= free_from && start + length <= end {
-                buffer.set_string(
-                    (i64::from(x) + start) as u16,
-                    y + height + 1,
-                    &tick.label,
-                    Style::new(),
-                );
-                free_from = start + length + 2;
-            }
-        }
-        if named_here && end > 0 {
-            buffer.set_string(x + end as u16 + 1, y + height + 1, name, dim);
-        }
-    }
-
     fn legend(&self, buffer: &mut Buffer) {
-        let row = self.area.bottom() - 1;
-        let name = quantity::axis_title(&self.scene.x_name);
-        let start = i64::from(self.area.right()) - 1 - name.chars().count() as i64;
-        let start = start.max(i64::from(self.area.x)) as u16;
-        buffer.set_stringn(start, row, name, usize::from(self.area.width), self.theme.dim());
-        let mut at = self.inside.x;
         let clipped = self.scene.points.iter().any(|point| self.is_outside(point));
         let entries = [
-            ("●", "front", self.theme.front(), self.scene.any(Kind::Front)),
-            ("◆", "reference", self.theme.reference(), self.scene.any(Kind::Reference)),
-            ("·", "dominated", self.theme.dim(), self.scene.any(Kind::Dominated)),
-            ("↗", "beyond", self.theme.dim(), clipped),
+            ('●', "front", self.theme.front(), self.scene.any(Kind::Front)),
+            ('◆', "reference", self.theme.reference(), self.scene.any(Kind::Reference)),
+            ('·', "dominated", self.theme.dim(), self.scene.any(Kind::Dominated)),
+            ('↗', "beyond", self.theme.dim(), clipped),
         ];
-        for (sign, word, style, present) in entries {
-            let length = word.chars().count() as u16 + 2;
-            if present && at + length < start {
-                buffer.set_string(at, row, sign, style);
-                buffer.set_string(at + 2, row, word, self.theme.dim());
-                at += length + 2;
-            }
-        }
-    }
-
-    fn budget(&self, buffer: &mut Buffer) {
-        let Some(column) = self.scene.budget.and_then(|budget| self.column(budget)) else { return };
-        for row in 0..i64::from(self.inside.height) {
-            self.put(buffer, column, row, '┊', self.theme.dim());
-        }
-        let word = "budget";
-        let length = word.len() as i64;
-        if (length..i64::from(self.inside.width)).contains(&column) {
-            for (i, letter) in word.chars().enumerate() {
-                self.put(buffer, column - length + i as i64, 0, letter, self.theme.dim());
-            }
-        }
+        let present = entries.into_iter().filter(|(.., is_present)| *is_present);
+        self.frame.legend(buffer, present.map(|(sign, word, style, _)| (sign, word, style)));
     }
 
     /// Right along a member's value until the next member's latency, then down to it.
@@ -212,24 +103,16 @@ impl<'a> Canvas<'a> {
                 continue;
             };
             let mut dots = Dots::new(self.inside);
-            let (width, height) = (dots.width() as f64, dots.height() as f64);
-            let across = |x: f64| {
-                self.scene.x.position(x).map(|at| (at * (width - 1.0)).clamp(-1.0, width) as i64)
-            };
-            let down = |y: f64| {
-                self.scene
-                    .y
-                    .position(y)
-                    .map(|at| ((1.0 - at) * (height - 1.0)).clamp(-1.0, height) as i64)
-            };
-            if let (Some(lo), Some(hi)) =
-                (across(point.x - point.x_error), across(point.x + point.x_error))
+            let across = |x: f64| self.frame.across(&dots, x);
+            let down = |y: f64| self.frame.down(&dots, y);
+            let across = (across(point.x - point.x_error), across(point.x + point.x_error));
+            let down = (down(point.y + point.y_error), down(point.y - point.y_error));
+            if let (Some(lo), Some(hi)) = across
                 && hi - lo >= 2 * VISIBLE
             {
                 dots.line((lo, row * 4 + 1), (hi, row * 4 + 1));
             }
-            if let (Some(lo), Some(hi)) =
-                (down(point.y + point.y_error), down(point.y - point.y_error))
+            if let (Some(lo), Some(hi)) = down
                 && hi - lo >= 2 * VISIBLE
             {
                 dots.line((column * 2, lo), (column * 2, hi));

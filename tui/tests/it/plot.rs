@@ -1,7 +1,8 @@
 //! The plot as text.
 
 use search::wire::Value;
-use tui::plot::to_text;
+use tui::plot::{LinePlot, Series, to_text};
+use tui::theme::Theme;
 
 use crate::sample;
 
@@ -79,4 +80,59 @@ fn axes_follow_the_objectives() {
     assert!(text.contains("validation bits per byte") && text.contains("decode latency"), "{text}");
     snapshot.campaign.objectives = vec!["bits_per_byte".to_owned()];
     assert!(to_text(&snapshot, 90, 20, false).contains("decode latency"));
+}
+
+/// Two rising lines, one of them with points of its own.
+fn series() -> Vec<Series> {
+    let line =
+        |rate: f64| (1..=40).map(move |n| (f64::from(n), 1.0 - (-f64::from(n) / rate).exp()));
+    let points = vec![(3.0, 0.5), (20.0, 0.7)];
+    vec![
+        Series {
+            name: "quick".to_owned(),
+            sign: 'a',
+            line: line(5.0).collect(),
+            points: Vec::new(),
+        },
+        Series { name: "slow".to_owned(), sign: 'b', line: line(20.0).collect(), points },
+    ]
+}
+
+fn lines(series: &[Series], budget: Option<f64>) -> LinePlot<'_> {
+    LinePlot {
+        x_name: "evaluations",
+        y_name: "share",
+        series,
+        is_linear: true,
+        budget,
+        theme: Theme::PLAIN,
+    }
+}
+
+#[test]
+fn lines_at_two_sizes() {
+    let series = series();
+    for (width, height) in [(40, 9), (80, 16)] {
+        let text = lines(&series, Some(30.0)).to_text(width, height);
+        insta::assert_snapshot!(format!("lines_{width}x{height}"), text);
+    }
+}
+
+#[test]
+fn lines_of_no_size_or_without_points_do_not_panic() {
+    let bad = vec![Series {
+        name: "bad".to_owned(),
+        sign: 'a',
+        line: vec![(f64::NAN, 1.0)],
+        points: vec![(1.0, f64::INFINITY)],
+    }];
+    for series in [Vec::new(), bad] {
+        let text = lines(&series, None).to_text(60, 12);
+        assert!(text.contains("nothing to draw yet"), "{text}");
+    }
+    let one = vec![Series { line: vec![(1.0, 1.0)], ..series().remove(0) }];
+    for (width, height) in [(1, 1), (24, 7), (25, 40), (200, 8)] {
+        lines(&one, Some(5.0)).to_text(width, height);
+        lines(&series(), None).to_text(width, height);
+    }
 }

@@ -7,5 +7,6 @@ mod interrupt;
 mod kill;
 mod output;
 mod profile;
+mod report;
 mod trouble;
 mod whole;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot};
 use search::Architecture;
+use search::campaign::findings::Agreement;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::statistics::Correlation;
 use search::subject::Subject;
 use search::wire::{LayerRetrieval, Value};
 
@@ -187,13 +189,22 @@ pub(crate) fn running() -> Snapshot {
     let mut candidates: Vec<Candidate> =
         ROWS.iter().enumerate().map(|(i, row)| candidate(i as u32 + 1, row)).collect();
     rank(&mut candidates);
-    Snapshot { campaign: campaign("speeches", CampaignState::Running), candidates, revision: 412 }
+    let agreements = vec![Agreement {
+        value: "bits_per_byte".to_owned(),
+        fewer: TOKENS / 8,
+        more: TOKENS,
+        pairs: 21,
+        kendall: Some(Correlation { value: 0.724, low: 0.552, high: 0.837, pairs: 21 }),
+        spearman: Some(Correlation { value: 0.891, low: 0.732, high: 0.958, pairs: 21 }),
+    }];
+    let campaign = campaign("speeches", CampaignState::Running);
+    Snapshot { campaign, candidates, agreements, revision: 412 }
 }
 
 /// Nothing proposed yet.
 pub(crate) fn empty() -> Snapshot {
     let campaign = Campaign { active_seconds: 0.0, ..campaign("speeches", CampaignState::Running) };
-    Snapshot { campaign, candidates: Vec::new(), revision: 1 }
+    Snapshot { campaign, candidates: Vec::new(), agreements: Vec::new(), revision: 1 }
 }
 
 /// The first reference alone, done.
@@ -201,6 +212,7 @@ pub(crate) fn single() -> Snapshot {
     let mut snapshot = running();
     snapshot.candidates.truncate(1);
     snapshot.candidates[0].rank = Some(0);
+    snapshot.agreements.clear();
     snapshot
 }
 

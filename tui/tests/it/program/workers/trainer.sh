@@ -6,6 +6,7 @@
 #   configure                          refuses its configuration
 #   slow S                             takes S seconds for each evaluation
 #   FAKE_FIXED=1   gives the same loss to all
+#   FAKE_NOISE=1   moves it by the number of the evaluation, the seed and the tokens
 set -u
 mode=${FAKE_TRAINER:-}
 what=${mode%% *}
@@ -32,6 +33,13 @@ while IFS= read -r line; do
         stack=${stack%%'],'*}
         loss=$((${#stack} % 900 + 100))
         if [ -n "${FAKE_FIXED:-}" ]; then loss=385; fi
+        if [ -n "${FAKE_NOISE:-}" ]; then
+            tokens=${line#*'"tokens":'}
+            tokens=${tokens%%,*}
+            seed=${line#*'"seed":'}
+            seed=${seed%%[,\}]*}
+            loss=$((loss + (count * 29 + seed * 7 + tokens / 8192) % 100))
+        fi
         echo '{"type":"progress","id":'"$id"',"step":1,"tokens":4096,"tokens_total":65536,"loss":5.5,"tokens_per_second":1000}'
         echo '{"type":"progress","id":'"$id"',"step":8,"tokens":32768,"tokens_total":65536,"loss":3.25,"tokens_per_second":2000}'
         case $what-$hit in

@@ -1,0 +1,229 @@
+//! One campaign with its uncertainty: the front and the chance of each place on it, rank correlations between fidelities,
+//! noise between seeds, composed latencies beside whole models.
+
+use std::collections::BTreeMap;
+
+use db::snapshot::Campaign;
+use search::campaign::findings::{Agreement, Composition, agreements, compositions};
+use search::campaign::{Candidate, rungs, trust};
+use search::objective::value_name;
+use search::pareto;
+use search::wire::Value;
+use serde::Serialize;
+use tui::{agreement, quantity};
+
+use crate::words;
+
+/// What a campaign tells of how far it is to be trusted.
+#[derive(Debug, Serialize)]
+pub(crate) struct Findings {
+    /// Tokens that the front's values were trained for; 1 where there is no such thing.
+    tokens: u64,
+    /// Members of the front, and who may be one, the likeliest first.
+    front: Vec<Member>,
+    /// Rank correlations between trainings of different lengths.
+    agreements: Vec<Agreement>,
+    /// Of each objective that trainers report.
+    seed_noise: Vec<SeedNoise>,
+    /// Latencies summed from parts beside those of whole models.
+    compositions: Vec<Composition>,
+}
+
+/// A candidate that is on the front, or could be.
+#[derive(Debug, Serialize)]
+struct Member {
+    number: u32,
+    text: String,
+    reference: Option<String>,
+    on_front: bool,
+    membership: f64,
+    seeds: usize,
+    objectives: BTreeMap<String, Value>,
+}
+
+/// How much the seed of a training matters.
+#[derive(Debug, Serialize)]
+struct SeedNoise {
+    value: String,
+    /// Standard deviation between seeds; none before a candidate was trained from two.
+    deviation: Option<f64>,
+    degrees_of_freedom: usize,
+}
+
+impl Findings {
+    pub(crate) fn of(campaign: &Campaign, rows: &[Candidate]) -> Self {
+        let names = &campaign.objectives;
+        let tokens = rungs::top(rows.iter());
+        let doubts = trust::doubts(rows.iter(), names, tokens, campaign.seed);
+        let by_number: BTreeMap<u32, &Candidate> =
+            rows.iter().map(|row| (row.number, row)).collect();
+        // Doubts are of all that the front is made of.
+        let contenders: Vec<&Candidate> = doubts.iter().map(|d| by_number[&d.number]).collect();
+        let points: Vec<pareto::Objectives> =
+            contenders.iter().filter_map(|row| rungs::objectives_at(row, names, tokens)).collect();
+        let on_front = pareto::front(&points);
+        let mut front: Vec<Member> = doubts
+            .iter()
+            .zip(&contenders)
+            .enumerate()
+            .map(|(index, (doubt, row))| Member {
+                number: row.number,
+                text: row.subject.to_string(),
+                reference: row.reference.clone(),
+                on_front: on_front.contains(&index),
+                membership: doubt.membership,
+                seeds: row.seeds(tokens),
+                objectives: names
+                    .iter()
+                    .filter_map(|name| row.values.get_key_value(value_name(name)))
+                    .map(|(name, value)| (name.clone(), *value))
+                    .collect(),
+            })
+            .filter(|member| member.on_front || member.membership >= trust::DOUBT)
+            .collect();
+        front.sort_by(|a, b| b.membership.total_cmp(&a.membership).then(a.number.cmp(&b.number)));
+        let deviations = trust::seed_deviations(&contenders, names, tokens);
+        let is_trained =
+            |name: &str| rows.iter().any(|r| r.trained.iter().any(|t| t.values.contains_key(name)));
+        let seed_noise = names
+            .iter()
+            .map(|name| value_name(name))
+            .zip(deviations)
+            .filter(|(name, _)| is_trained(name))
+            .map(|(name, (deviation, degrees_of_freedom))| SeedNoise {
+                value: name.to_owned(),
+                deviation: (degrees_of_freedom > 0).then_some(deviation),
+                degrees_of_freedom,
+            })
+            .collect();
+        Self {
+            tokens,
+            front,
+            agreements: agreements(rows, names),
+            seed_noise,
+            compositions: compositions(rows),
+        }
+    }
+
+    /// `is_of_stacks`: not a black box's.
+    pub(crate) fn text(&self, campaign: &Campaign) -> String {
+        if self.front.is_empty() {
+            return "nothing is evaluated yet\n".to_owned();
+        }
+        let is_of_stacks = !campaign.is_black_box();
+        let mut text = self.front_text(campaign);
+        if is_of_stacks {
+            text.push_str(&self.agreements_text());
+        }
+        text.push_str(&self.noise_text(is_of_stacks));
+        if is_of_stacks {
+            text.push_str(&self.compositions_text());
+        }
+        text
+    }
+
+    fn front_text(&self, campaign: &Campaign) -> String {
+        let names: Vec<&str> = campaign.objectives.iter().map(|name| value_name(name)).collect();
+        let mut heading: Vec<String> = ["#", "", "chance", "seeds"].map(str::to_owned).to_vec();
+        heading.extend(names.iter().map(|name| quantity::title(name).to_owned()));
+        heading.push(if campaign.is_black_box() { "parameters" } else { "stack" }.to_owned());
+        let mut rows = vec![heading];
+        for member in &self.front {
+            let mut row = vec![
+                member.number.to_string(),
+                if member.on_front { "●" } else { "" }.to_owned(),
+                format!("{:.0} %", 100.0 * member.membership),
+                member.seeds.to_string(),
+            ];
+            row.extend(names.iter().map(|name| {
+                let value = member.objectives.get(*name);
+                value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value))
+            }));
+            let what = quantity::shortened(&member.text, 60);
+            row.push(match &member.reference {
+                Some(name) => format!("{name}: {what}"),
+                None => what,
+            });
+            rows.push(row);
+        }
+        let align = format!("rlrr{}", "r".repeat(names.len()));
+        let after = if self.tokens > 1 {
+            format!(", after {} tokens", quantity::scaled(self.tokens as f64))
+        } else {
+            String::new()
+        };
+        let noise = if self.seed_noise.iter().any(|noise| noise.degrees_of_freedom > 0) {
+            "the noise between seeds"
+        } else {
+            "the standard errors that trainers report (no candidate was trained from two seeds)"
+        };
+        format!(
+            "the front{after}, and who may belong to it\n{}●: on the front of the means. chance: how often it is on a \
+             front drawn from {noise}.\n",
+            words::table(&align, &rows)
+        )
+    }
+
+    fn agreements_text(&self) -> String {
+        let mut text =
+            "\nrank correlation between shorter and longer trainings, with 95 % intervals\n"
+                .to_owned();
+        if self.agreements.is_empty() {
+            text.push_str(
+                "unknown: every candidate was trained for one length; `search.rungs` and `trust.longer` in the \
+                 campaign file measure it\n",
+            );
+            return text;
+        }
+        let heading = ["trainings", "Kendall τ_b", "Spearman ρ"].map(str::to_owned).to_vec();
+        let rows = self.agreements.iter().map(|a| {
+            let (tau, rho) = (a.kendall, a.spearman);
+            vec![agreement::title(a), agreement::correlation(tau), agreement::correlation(rho)]
+        });
+        let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
+        text.push_str(&words::table("lll", &rows));
+        if self.agreements.iter().any(|a| a.kendall.is_none()) {
+            text.push_str("–: fewer than 5 candidates, or all alike.\n");
+        }
+        text
+    }
+
+    fn noise_text(&self, is_of_stacks: bool) -> String {
+        let mut text = "\nstandard deviation between seeds\n".to_owned();
+        let known = self.seed_noise.iter().filter_map(|noise| Some((noise, noise.deviation?)));
+        for (noise, deviation) in known.clone() {
+            let line = format!(
+                "{}: {} ({} of freedom)\n",
+                quantity::title(&noise.value),
+                quantity::significant(deviation),
+                words::count(noise.degrees_of_freedom, "degree"),
+            );
+            text.push_str(&line);
+        }
+        if known.count() == 0 {
+            text.push_str("unknown: no candidate was trained from two seeds");
+            text.push_str(if is_of_stacks { "; `trust.repeats` measures it\n" } else { "\n" });
+        }
+        text
+    }
+
+    fn compositions_text(&self) -> String {
+        let mut text = "\nlatencies composed of timed parts beside whole models\n".to_owned();
+        if self.compositions.is_empty() {
+            text.push_str("unknown: no whole model is timed yet; that comes when all is trained\n");
+        }
+        for composition in &self.compositions {
+            let line = format!(
+                "{}: off by {:+.1} % on average, {:.1} % in size, at most {:.1} %, over {}; τ {}\n",
+                quantity::title(&composition.value),
+                100.0 * composition.mean_error,
+                100.0 * composition.mean_absolute_error,
+                100.0 * composition.largest_error,
+                words::count(composition.stacks, "stack"),
+                agreement::correlation(composition.kendall),
+            );
+            text.push_str(&line);
+        }
+        text
+    }
+}
