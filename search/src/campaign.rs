@@ -62,7 +62,7 @@ pub struct Settings {
     pub give_up_after: u32,
     /// Nothing is timed while something trains: right where both use the same device.
     pub quiet_timing: bool,
-    /// Whether front members and references are timed as whole models at the end.
+    /// Whether front members, references and stacks given by name are timed as whole models at the end.
     pub time_whole_models: bool,
 }
 

@@ -18,6 +18,7 @@ pub use sections::{
 };
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
+use crate::architecture::Architecture;
 use crate::references::Reference;
 use crate::space::{Space, SpaceConfig, SpaceError};
 
@@ -84,8 +85,15 @@ impl CampaignFile {
             repeats: self.trust.repeats,
             longer: self.trust.longer,
             longer_tokens: self.training.tokens.saturating_mul(self.trust.longer_factor.into()),
-            seeds: 1,
+            seeds: self.trust.seeds,
         }
+    }
+
+    /// The stacks of its own that the file names; those that do not parse, which a parsed file does not have, are left
+    /// out.
+    pub fn stacks(&self) -> impl Iterator<Item = (&String, Architecture)> {
+        let stacks = self.search.stacks.iter();
+        stacks.filter_map(|(name, text)| Some((name, text.parse().ok()?)))
     }
 
     /// The reference stacks that the file asks for; unknown names, which a parsed file does not have, are left out.

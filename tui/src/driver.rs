@@ -7,6 +7,7 @@ mod child;
 mod desk;
 mod display;
 pub(crate) mod gpus;
+mod profiler;
 mod resume;
 mod slot;
 mod spec;
@@ -25,6 +26,8 @@ use tokio::sync::mpsc;
 
 pub(crate) use child::Process;
 use desk::Desk;
+pub(crate) use profiler::Profiler;
+pub(crate) use resume::latencies;
 use slot::{News, Slot};
 pub(crate) use slot::{ask, ask_space, meet};
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};

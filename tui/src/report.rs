@@ -1,6 +1,7 @@
 //! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table. What `report`
-//! prints is in [`findings`] and [`progress`].
+//! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`].
 
+pub(crate) mod comparison;
 pub(crate) mod findings;
 pub(crate) mod progress;
 

@@ -2,6 +2,7 @@
 
 use super::tasks::TASKS_ERROR;
 use super::{CampaignFile, TaskConfig};
+use crate::architecture::Architecture;
 use crate::references::Reference;
 
 /// A key whose value is impossible.
@@ -252,15 +253,40 @@ impl CampaignFile {
                 return wrong(&key, format!("`{name}` is listed twice"));
             }
         }
-        if search.references.len() > search.evaluations as usize {
+        self.check_stacks()?;
+        let beside = search.references.len() + search.stacks.len();
+        if beside > search.evaluations as usize {
             return wrong(
                 "search.evaluations",
                 format!(
-                    "{} references do not fit into {} evaluations",
-                    search.references.len(),
+                    "{beside} references and stacks do not fit into {} evaluations",
                     search.evaluations
                 ),
             );
+        }
+        Ok(())
+    }
+
+    fn check_stacks(&self) -> Result<(), Wrong> {
+        for (name, text) in &self.search.stacks {
+            let key = format!("search.stacks.{name}");
+            if self.search.references.contains(name) {
+                return wrong(&key, format!("a reference is called `{name}` too"));
+            }
+            let stack: Architecture = match text.parse() {
+                Ok(stack) => stack,
+                Err(error) => return wrong(&key, format!("does not name a stack: {error}")),
+            };
+            if stack.vocab() != self.space.vocab {
+                return wrong(
+                    &key,
+                    format!(
+                        "has a vocabulary of {}, space.vocab is {}",
+                        stack.vocab(),
+                        self.space.vocab
+                    ),
+                );
+            }
         }
         Ok(())
     }
@@ -298,6 +324,7 @@ impl CampaignFile {
         if search.promote < 2 {
             return wrong("search.promote", format!("must be at least 2, got {}", search.promote));
         }
+        at_least_one("trust.seeds", self.trust.seeds.into())?;
         if self.trust.longer_factor < 2 {
             return wrong(
                 "trust.longer_factor",

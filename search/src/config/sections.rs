@@ -155,6 +155,9 @@ pub struct SearchConfig {
     pub limits: BTreeMap<String, f64>,
     /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
     pub references: Vec<String>,
+    /// Stacks of your own to evaluate on the same terms, by a name, in their text form; they come after the references.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub stacks: BTreeMap<String, String>,
     /// Tokens of cheaper, earlier looks at a candidate, ascending, below `training.tokens`: only the best at one are
     /// trained on to the next. None: every candidate is trained to the end.
     pub rungs: Vec<u64>,
@@ -177,6 +180,7 @@ impl Default for SearchConfig {
             objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
             limits: BTreeMap::new(),
             references: Vec::new(),
+            stacks: BTreeMap::new(),
             rungs: Vec::new(),
             promote: 3,
             concurrency: 1,
@@ -193,6 +197,8 @@ pub struct TrustConfig {
     /// Trainings of front members, or of candidates close to it, from other seeds, at most: as long as noise could change
     /// the front. Values become means over the seeds.
     pub repeats: u32,
+    /// Seeds that every candidate is trained from, for a comparison of few; values become means over them.
+    pub seeds: u32,
     /// Candidates, from the best to the worst, that are trained for longer, to see whether the order stays.
     pub longer: u32,
     /// How much longer.
@@ -201,7 +207,7 @@ pub struct TrustConfig {
 
 impl Default for TrustConfig {
     fn default() -> Self {
-        Self { repeats: 0, longer: 0, longer_factor: 4 }
+        Self { repeats: 0, seeds: 1, longer: 0, longer_factor: 4 }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use search::Architecture;
 use search::architecture::{GatedDeltaNet, Mamba2, Mixer};
-use search::references::{Reference, ReferenceShape};
+use search::cost;
+use search::latency::{Dtype, Phase};
+use search::references::{EqualLatency, Reference, ReferenceShape};
 use search::space::{Space, SpaceConfig};
 
 /// The operators of a stack as Nemotron-Flash writes them: d DeltaNet, g Gated DeltaNet, m Mamba2 (G, M log-linear), a attention,
@@ -40,6 +42,9 @@ fn nemotron_flash_is_exact_at_the_sizes_of_the_paper() {
     let large = ["dfmfafmf"; 2].concat() + &["dfmf"; 2].concat();
     assert_eq!(large.len(), 24);
     assert_eq!(stack(Reference::NemotronFlash, 12), large);
+    let larger = ["dfmfafmf"; 2].concat() + "dfmfafmf" + &["dfmf"; 3].concat();
+    assert_eq!(larger.len(), 36);
+    assert_eq!(stack(Reference::NemotronFlash, 18), larger);
     assert_eq!(stack(Reference::NemotronFlashSmall, 15), ["mfafafd"; 3].concat() + "mfafdff");
 }
 
@@ -47,7 +52,9 @@ fn nemotron_flash_is_exact_at_the_sizes_of_the_paper() {
 fn stacks_follow_their_rule() {
     let cases = [
         (Reference::FullAttention, 3, "afafaf"),
+        (Reference::Swa, 2, "sfsf"),
         (Reference::SwaFull, 4, "sfafsfaf"),
+        (Reference::Mamba2Only, 2, "mmmm"),
         (Reference::DeltaNet, 2, "dfdf"),
         (Reference::DeltaNetSwa, 4, "dfsfdfsf"),
         (Reference::DeltaNetGlobal, 6, "dfafdfafdfdf"),
@@ -104,4 +111,74 @@ fn references_of_a_space_are_members_where_it_has_their_mixers() {
     }
     let foreign = Reference::Mamba2.build(&shape).expect("the usual shape");
     assert!(space.contains(&foreign).is_err());
+}
+
+#[test]
+fn a_scaled_shape_keeps_its_proportions() {
+    for d_model in [96, 512, 2048] {
+        let shape = ReferenceShape::usual(d_model, 6, 256, true);
+        for scale in [0.1, 0.5, 0.77, 1.0, 1.3, 3.0] {
+            let scaled = shape.scaled(scale);
+            let near = |name: &str, from: u32, to: u32, within: f64| {
+                let (wanted, got) = (f64::from(from) * scale, f64::from(to));
+                assert!((got - wanted).abs() <= within, "{name} {from} × {scale} became {to}");
+            };
+            near("d_model", shape.d_model, scaled.d_model, 32.0);
+            near("ffn_width", shape.ffn_width, scaled.ffn_width, 32.0);
+            near("heads", shape.deltanet.heads, scaled.deltanet.heads, 1.0);
+            near("heads", shape.mamba2.heads, scaled.mamba2.heads, 1.0);
+            if f64::from(shape.attention.heads) * scale >= 1.0 {
+                assert_eq!(scaled.attention.head_width, shape.attention.head_width);
+            } else {
+                assert!(scaled.attention.head_width < shape.attention.head_width);
+            }
+            for reference in Reference::ALL {
+                assert!(reference.build(&scaled).is_ok(), "{reference} at {d_model} × {scale}");
+            }
+        }
+    }
+    let mut shape = ReferenceShape::usual(256, 2, 256, true);
+    shape.attention.kv_heads = 2;
+    let attention = shape.scaled(0.6).attention;
+    assert_eq!((attention.heads, attention.kv_heads), (2, 1), "grouped as before");
+}
+
+#[test]
+fn every_stack_is_found_at_the_latency_of_another() {
+    // A machine on which time is what must be read, and a little for each layer, give or take a percent.
+    let time_us = |stack: &Architecture| {
+        let bytes = cost::decode_bytes(stack, 512, Dtype::F32) as f64;
+        let jitter = (cost::flops(stack, Phase::Decode { context: 512 }) as u64 % 21) as f64 - 10.0;
+        (0.3 * stack.layers().len() as f64 + bytes / 30_000.0) * (1.0 + jitter / 1000.0)
+    };
+    let shape = ReferenceShape::usual(128, 4, 256, true);
+    for reference in Reference::ALL {
+        for wanted_us in [30.0, 70.0, 900.0] {
+            let mut search = EqualLatency::new(reference, shape.clone(), wanted_us);
+            let mut timed = 0;
+            while let Some(stack) = search.ask() {
+                let us = time_us(&stack);
+                search.tell(stack, us);
+                timed += 1;
+            }
+            let (stack, us) = search.nearest().expect("something was timed");
+            assert!(
+                (us / wanted_us - 1.0).abs() < 0.1,
+                "{reference}: {us} of {wanted_us}: {stack}"
+            );
+            assert!(timed <= 10, "{reference}: {timed} timings");
+        }
+    }
+}
+
+#[test]
+fn an_impossible_latency_gives_the_nearest_there_is() {
+    let shape = ReferenceShape::usual(64, 2, 256, true);
+    let mut search = EqualLatency::new(Reference::DeltaNet, shape, 1.0);
+    while let Some(stack) = search.ask() {
+        let us = 50.0 + f64::from(stack.d_model());
+        search.tell(stack, us);
+    }
+    let (stack, us) = search.nearest().expect("something was timed");
+    assert_eq!((stack.d_model(), *us), (8, 58.0));
 }

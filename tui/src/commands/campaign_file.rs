@@ -79,11 +79,12 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 12] = [
     "search.algorithm",
     "search.evaluations",
     "search.start",
     "search.references",
+    "search.stacks",
     "search.concurrency",
     "search.attempts",
     "search.give_up_after",

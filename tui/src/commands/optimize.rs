@@ -304,7 +304,8 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
         (false, false) => Show::Bars,
     };
     let job = job(args, &black_box, parameters, program, &files, show)?;
-    drive_to_end(&store, job, changes, &files, Conclusion { again, show }).await
+    let conclusion = Conclusion { again, show, reports: show != Show::Nothing };
+    drive_to_end(&store, job, changes, &files, conclusion).await
 }
 
 /// Whether an evaluation was spent on it, to an end.

@@ -1,7 +1,7 @@
 //! `deltafront profile`
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,12 +12,12 @@ use search::latency::{
     Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_mib,
 };
 use search::tensors::parameters;
-use search::wire::{Measure, MeasureLimit, MeasureWhole, Reply, Request};
+use search::wire::{Measure, Request};
 use serde_json::json;
 use tui::quantity;
 
 use super::{block_on, candidate, open};
-use crate::driver::{Process, Program, Role, broken, meet};
+use crate::driver::{Profiler, Program, Role};
 use crate::{report, words};
 
 const EXAMPLES: &str = "\
@@ -65,14 +65,14 @@ fn dtype(word: &str) -> Result<Dtype, String> {
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let architecture = stack(db, args).await?;
-        let mut profiler = Profiler::start().await?;
+        let mut profiler = Profiler::start(&Program::built_in(Role::Profiler)?).await?;
         let flops_per_us = profiler.limit(Limit::Product, args.threads).await?;
         let mut phases = Vec::new();
         for phase in
             [Phase::Decode { context: args.context }, Phase::Prefill { tokens: args.prompt }]
         {
             let conditions = Conditions {
-                device: profiler.device.clone(),
+                device: profiler.device().to_owned(),
                 dtype: args.dtype,
                 batch: args.batch,
                 threads: args.threads,
@@ -82,7 +82,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 Breakdown::measure(&mut profiler, &architecture, conditions, flops_per_us).await?;
             phases.push(breakdown);
         }
-        profiler.process.dismiss().await;
+        profiler.dismiss().await;
         let text = if args.json {
             let json: Vec<_> = phases.iter().map(Breakdown::json).collect();
             let whole = json!({
@@ -131,58 +131,6 @@ async fn stack(db: &Path, args: &Args) -> anyhow::Result<Architecture> {
         None => text.trim(),
     };
     text.parse().with_context(|| format!("`{}` does not name a stack", args.stack))
-}
-
-/// The worker that times, asked one thing at a time.
-struct Profiler {
-    process: Process,
-    device: String,
-    id: u64,
-}
-
-impl Profiler {
-    async fn start() -> anyhow::Result<Self> {
-        let program = Program::built_in(Role::Profiler)?;
-        let (process, hello) = meet(Role::Profiler, &program, None)
-            .await
-            .map_err(|(reason, log)| broken(&reason, &log))?;
-        Ok(Self { process, device: hello.device, id: 0 })
-    }
-
-    /// Sends the request that `with` makes of a fresh id, and hears the timing. `what` is shown meanwhile.
-    async fn time(
-        &mut self,
-        what: &str,
-        with: impl FnOnce(u64) -> Request,
-    ) -> anyhow::Result<Timing> {
-        self.id += 1;
-        let mut stderr = std::io::stderr();
-        if stderr.is_terminal() {
-            write!(stderr, "\r\x1b[Ktiming {}", quantity::shortened(what, 70))?;
-            stderr.flush()?;
-        }
-        let sent = self.process.send(&with(self.id)).await;
-        let reply = match self.process.line().await {
-            Some(line) if sent => Reply::parse(&line).context("the profiler wrote a bad line"),
-            _ => Err(anyhow::anyhow!("the profiler is gone\n{}", self.process.tail().trim_end())),
-        };
-        if stderr.is_terminal() {
-            write!(stderr, "\r\x1b[K")?;
-        }
-        match reply? {
-            Reply::Timing(measured) if measured.id == self.id => Ok(measured.timing),
-            Reply::Failed(refusal) | Reply::Infeasible(refusal) => {
-                bail!("{what}: {}", refusal.reason)
-            }
-            other => bail!("the profiler answered out of turn: {other:?}"),
-        }
-    }
-
-    /// How much of a limit this machine does in a µs.
-    async fn limit(&mut self, limit: Limit, threads: u32) -> anyhow::Result<f64> {
-        let request = |id| Request::MeasureLimit(MeasureLimit { id, limit, threads });
-        Ok(limit.amount() / self.time(&limit.to_string(), request).await?.median_us)
-    }
 }
 
 /// What one layer, or the head, takes.
@@ -237,11 +185,7 @@ impl Breakdown {
             let bound_us = (bytes / read_bytes_per_us).max(flops / flops_per_us);
             rows.push(Row { name, part: key.part, timing, bytes, flops, bound_us });
         }
-        let request = |id| {
-            let (architecture, conditions) = (architecture.clone(), conditions.clone());
-            Request::MeasureWhole(MeasureWhole { id, architecture, conditions })
-        };
-        let whole = profiler.time("the whole model", request).await?;
+        let whole = profiler.whole("the whole model", architecture, &conditions).await?;
         Ok(Self { conditions, read_bytes_per_us, read_mib, flops_per_us, rows, whole })
     }
 

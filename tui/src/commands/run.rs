@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use db::snapshot::{CampaignState, Candidate, CandidateState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
 use search::campaign::{Finish, Settings};
-use search::config::{CampaignFile, DataConfig, TrainingConfig};
+use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::proposals::Proposer;
 use search::references::ReferenceShape;
 use search::space::Space;
@@ -136,7 +136,8 @@ async fn campaign(
         }
     }
     let show = job.show;
-    drive_to_end(&store, job, changes, &files, Conclusion { again, show }).await
+    let conclusion = Conclusion { again, show, reports: true };
+    drive_to_end(&store, job, changes, &files, conclusion).await
 }
 
 /// What is said when a run is over.
@@ -144,6 +145,8 @@ pub(super) struct Conclusion {
     /// The command that goes on with the campaign.
     pub(super) again: String,
     pub(super) show: Show,
+    /// Whether the campaign is reported at its end.
+    pub(super) reports: bool,
 }
 
 /// Takes the campaign, makes the changes, drives it, gives it back and reports.
@@ -152,7 +155,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     job: Job<D>,
     changes: Vec<Change>,
     files: &Files,
-    Conclusion { again, show }: Conclusion,
+    Conclusion { again, show, reports }: Conclusion,
 ) -> anyhow::Result<ExitCode> {
     let is_quiet = show == Show::Nothing;
     let (name, evaluations, give_up_after) =
@@ -183,7 +186,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
         }
     };
     given_back?;
-    if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) && !is_quiet {
+    if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) && reports {
         report::print(store, &name, &files.folder).await?;
     }
     let code = match finish {
@@ -224,7 +227,7 @@ pub(super) fn done(snapshot: &Snapshot) -> usize {
     snapshot.candidates.iter().filter(|candidate| candidate.state == CandidateState::Done).count()
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -266,7 +269,7 @@ impl Files {
 }
 
 /// What the driver needs, from what the file says.
-fn job(
+pub(super) fn job(
     file: &CampaignFile,
     data: &DataConfig,
     folder: &Path,
@@ -284,6 +287,7 @@ fn job(
                 .with_context(|| format!("reference stack `{}` in this space", reference.name()))?;
             Ok((reference.name().to_owned(), stack))
         })
+        .chain(file.stacks().map(|(name, stack)| Ok((name.clone(), stack))))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let trainers = file.search.concurrency.max(1);
     let program = match &file.evaluator.command {
@@ -333,10 +337,7 @@ fn job(
         trainers,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
-            program: match file.latency.device.as_str() {
-                "cpu" => Program::built_in(Role::Profiler)?,
-                device => Program::built_in(Role::Profiler)?.on(device),
-            },
+            program: profiler(&file.latency)?,
             introduction: Introduction::Configure(Box::new(Configure {
                 latency: Some(file.latency.clone()),
                 ..Configure::default()
@@ -346,6 +347,12 @@ fn job(
         }),
         show: if bars { Show::Bars } else { Show::Lines },
     })
+}
+
+/// The profiler on the device that the file names.
+pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
+    let program = Program::built_in(Role::Profiler)?;
+    Ok(if latency.device == "cpu" { program } else { program.on(&latency.device) })
 }
 
 /// `threads = 0` made a number: all cores over the number of trainers.

@@ -10,7 +10,7 @@ use search::wire::Hello;
 use super::spec::Role;
 
 /// The latencies of a candidate: what `[latency]` asks for, on the device that the profiler has.
-pub(super) fn latencies(config: &LatencyConfig, device: &str) -> Vec<(String, Conditions)> {
+pub(crate) fn latencies(config: &LatencyConfig, device: &str) -> Vec<(String, Conditions)> {
     let under = |phase| Conditions {
         device: device.to_owned(),
         dtype: config.dtype,

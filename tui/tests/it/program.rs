@@ -1,6 +1,7 @@
 //! The real program with workers that only pretend.
 
 mod black_box;
+mod compare;
 mod harness;
 mod input;
 mod interrupt;

@@ -2,6 +2,7 @@
 # A profiler that speaks the wire protocol and times nothing: a part takes as many µs as the request has characters after its id.
 #   FAKE_PROFILER=slow S   takes S seconds for each measurement
 #   FAKE_DEVICE            the device it claims to be
+#   FAKE_PROFILER=widths   takes longer for wider whole models
 #   FAKE_FIXED=1           takes the same time for all
 set -u
 mode=${FAKE_PROFILER:-}
@@ -19,6 +20,16 @@ while IFS= read -r line; do
         *) time=$((${#what} % 50 + 20)) ;;
         esac
         if [ -n "${FAKE_FIXED:-}" ]; then time=$((time / 1000 + 50)); fi
+        case $mode-$line in
+        widths-*'"measure_whole"'*)
+            width=${line#*'"d_model":'}
+            width=${width%%,*}
+            ffn=${line#*'"ffn_width":'}
+            ffn=${ffn%%[,\}]*}
+            case $ffn in *[!0-9]*) ffn=0 ;; esac
+            time=$((200 + 10 * width + 5 * ffn))
+            ;;
+        esac
         echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":0.01,"kernels":"fake-1"}'
         ;;
     esac
