@@ -7,7 +7,8 @@
 //! In reading order: [`architecture`] is the genome and its one text form; [`tensors`] and [`cost`] are what follows from
 //! it by formula, [`latency`] what must be measured. [`space`] holds which architectures may be proposed and the moves
 //! between them, [`references`] the stacks that people designed. [`proposals`] choose with the help of [`pareto`], and
-//! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`abilities`] is what mixers
+//! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
+//! with depth and width. [`abilities`] is what mixers
 //! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
 //! workers hear and say.
 
@@ -18,6 +19,7 @@ pub mod config;
 pub mod cost;
 pub mod foreign;
 pub mod latency;
+pub mod law;
 pub mod objective;
 pub mod parameters;
 pub mod pareto;

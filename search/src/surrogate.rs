@@ -3,7 +3,7 @@
 //!
 //! Pure numerics on encoded points. It knows nothing of architectures or proposals: `proposals` calls it.
 
-mod cholesky;
+pub(crate) mod cholesky;
 mod ehvi;
 mod kernel;
 mod normal;

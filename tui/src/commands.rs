@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod init;
+pub(crate) mod law;
 pub(crate) mod list;
 pub(crate) mod optimize;
 pub(crate) mod profile;

@@ -22,6 +22,7 @@ Examples:
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
   deltafront compare my-campaign 17    that stack beside hand-designed ones that are as fast
+  deltafront law my-campaign           how its loss falls with depth and width
   deltafront profile my-campaign 17    its layers' times beside what this machine could do
   deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
   deltafront optimize --command CMD    search for anything else that your command evaluates
@@ -64,6 +65,8 @@ enum Command {
     Report(commands::report::Args),
     /// Set a stack beside the hand-designed ones, each as wide as takes the same time.
     Compare(commands::compare::Args),
+    /// Fit how the loss falls with depth and width, and say which to take for a latency.
+    Law(commands::law::Args),
     /// Time a stack part by part, beside what this machine could do.
     Profile(commands::profile::Args),
     /// Write the stack of a candidate as a config, with what is known of it.
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Show(args) => commands::show::run(&db, &args),
         Command::Report(args) => commands::report::run(&db, &args),
         Command::Compare(args) => commands::compare::run(&db, &args),
+        Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
         Command::Bench(args) => commands::bench::run(&args),

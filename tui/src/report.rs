@@ -1,8 +1,10 @@
 //! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table. What `report`
-//! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`].
+//! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`], what
+//! `law` prints in [`law`].
 
 pub(crate) mod comparison;
 pub(crate) mod findings;
+pub(crate) mod law;
 pub(crate) mod progress;
 
 use std::collections::HashSet;

@@ -21,6 +21,11 @@ impl LatencyTable {
         self.0.contains_key(key)
     }
 
+    /// What this took.
+    pub fn get(&self, key: &LatencyKey) -> Option<&Timing> {
+        self.0.get(key)
+    }
+
     /// The parts of an architecture that are not timed yet under these conditions, each once.
     pub fn missing(&self, architecture: &Architecture, conditions: &Conditions) -> Vec<LatencyKey> {
         let mut missing: Vec<LatencyKey> = Vec::new();

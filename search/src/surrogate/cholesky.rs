@@ -15,7 +15,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Replaces the lower triangle of `matrix` by L with L Lᵀ = matrix. False when it is not positive definite.
-pub(super) fn factorize(matrix: &mut [f64], n: usize) -> bool {
+pub(crate) fn factorize(matrix: &mut [f64], n: usize) -> bool {
     for i in 0..n {
         let (above, rest) = matrix.split_at_mut(i * n);
         let row = &mut rest[..n];
@@ -33,14 +33,14 @@ pub(super) fn factorize(matrix: &mut [f64], n: usize) -> bool {
 }
 
 /// x with L x = b, in place.
-pub(super) fn solve_lower(l: &[f64], n: usize, b: &mut [f64]) {
+pub(crate) fn solve_lower(l: &[f64], n: usize, b: &mut [f64]) {
     for i in 0..n {
         b[i] = (b[i] - dot(&l[i * n..i * n + i], &b[..i])) / l[i * n + i];
     }
 }
 
 /// x with Lᵀ x = b, in place.
-pub(super) fn solve_upper(l: &[f64], n: usize, b: &mut [f64]) {
+pub(crate) fn solve_upper(l: &[f64], n: usize, b: &mut [f64]) {
     for i in (0..n).rev() {
         b[i] /= l[i * n + i];
         let (before, value) = (&l[i * n..i * n + i], b[i]);

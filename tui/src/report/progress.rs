@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use db::snapshot::Campaign;
 use search::campaign::{Candidate, findings, rungs};
+use search::config::LatencyConfig;
 use search::objective::value_name;
 use search::pareto::{Objectives, Scale};
 use search::statistics::mean_and_error;
@@ -225,13 +226,6 @@ pub(crate) fn same_terms(campaigns: &[(Campaign, String, Vec<Candidate>)]) -> an
             "kind: one is of stacks, one of a black box".to_owned()
         } else if other.tokens != first.tokens {
             format!("training.tokens ({} and {})", first.tokens, other.tokens)
-        } else if (other.latency.device != first.latency.device)
-            || other.latency.dtype != first.latency.dtype
-            || other.latency.threads != first.latency.threads
-            || other.latency.decode_context != first.latency.decode_context
-            || other.latency.prefill_tokens != first.latency.prefill_tokens
-        {
-            "[latency]".to_owned()
         } else {
             continue;
         };
@@ -240,6 +234,28 @@ pub(crate) fn same_terms(campaigns: &[(Campaign, String, Vec<Candidate>)]) -> an
             first.name,
             other.name
         );
+    }
+    same_latency(campaigns.iter().map(|(campaign, ..)| campaign))
+}
+
+/// Refuses campaigns that were timed under different conditions.
+pub(crate) fn same_latency<'a>(
+    mut campaigns: impl Iterator<Item = &'a Campaign>,
+) -> anyhow::Result<()> {
+    let Some(first) = campaigns.next() else { return Ok(()) };
+    let terms = |campaign: &Campaign| {
+        // What is done with the times is no part of them.
+        let (decode_budget_us, time_whole_models) = (None, true);
+        LatencyConfig { decode_budget_us, time_whole_models, ..campaign.latency.clone() }
+    };
+    for other in campaigns {
+        if terms(other) != terms(first) {
+            bail!(
+                "campaigns `{}` and `{}` differ in [latency]: their times cannot be compared; look at them one by one",
+                first.name,
+                other.name
+            );
+        }
     }
     Ok(())
 }

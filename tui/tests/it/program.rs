@@ -6,6 +6,7 @@ mod harness;
 mod input;
 mod interrupt;
 mod kill;
+mod law;
 mod output;
 mod profile;
 mod report;

@@ -1,0 +1,216 @@
+//! The law of depth and width as text: its unknowns with their bands, a drawing of loss against latency for each depth, and
+//! what it says for a budget.
+
+use std::ops::RangeInclusive;
+
+use search::law::{Choice, Fit, Law, LayerSpeed, Observation};
+use search::wire::Value;
+use serde::Serialize;
+use tui::plot::{LinePlot, Series};
+use tui::quantity;
+use tui::theme::Theme;
+
+use crate::words;
+
+/// Rows of the table of choices.
+const CHOICES: usize = 6;
+/// Depths that are drawn at most.
+const LINES: u32 = 8;
+
+/// What `deltafront law` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
+    /// Name of the loss.
+    value: String,
+    trainings: usize,
+    stacks: usize,
+    depths: (u32, u32),
+    widths: (u32, u32),
+    /// The length of training that everything below is for.
+    tokens: u64,
+    law: Law,
+    /// Names of the unknowns, their values and 95 % bands.
+    unknowns: Vec<(&'static str, f64, (f64, f64))>,
+    deviation: f64,
+    explained: f64,
+    speeds: Vec<LayerSpeed>,
+    budget_us: Option<f64>,
+    /// Within the budget, the best first.
+    choices: Option<Vec<Choice>>,
+    /// (depth, width, loss) of each training of this length.
+    #[serde(skip)]
+    points: Vec<(u32, u32, f64)>,
+}
+
+impl Found {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of what is shown")]
+    pub(crate) fn new(
+        value: &str,
+        observations: &[Observation],
+        fit: &Fit,
+        speeds: Vec<LayerSpeed>,
+        depths: RangeInclusive<u32>,
+        tokens: u64,
+        budget_us: Option<f64>,
+        choices: Option<Vec<Choice>>,
+    ) -> Self {
+        let mut stacks: Vec<u32> = observations.iter().map(|o| o.stack).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        let widths = observations.iter().map(|o| o.width);
+        let of_length = observations.iter().filter(|o| o.tokens == tokens);
+        Self {
+            value: value.to_owned(),
+            trainings: observations.len(),
+            stacks: stacks.len(),
+            depths: (*depths.start(), *depths.end()),
+            widths: (widths.clone().min().unwrap_or(0), widths.max().unwrap_or(0)),
+            tokens,
+            law: fit.law,
+            unknowns: unknowns(fit),
+            deviation: fit.deviation,
+            explained: fit.explained,
+            speeds,
+            budget_us,
+            choices,
+            points: of_length.map(|o| (o.depth, o.width, o.loss)).collect(),
+        }
+    }
+
+    pub(crate) fn text(&self, theme: Theme, width: u16) -> String {
+        let data = if self.law.tokens.is_some() { " + c·N^−γ" } else { "" };
+        let mut text = format!(
+            "{} = L0 + a·D^−α + b·W^−β{data}, D layers, W width{}\n{} of {}, depths {} to {}, widths {} to {}\n\n",
+            quantity::title(&self.value),
+            if data.is_empty() {
+                format!(", after {} tokens", quantity::scaled(self.tokens as f64))
+            } else {
+                ", N tokens".to_owned()
+            },
+            words::count(self.trainings, "training"),
+            words::count(self.stacks, "stack"),
+            self.depths.0,
+            self.depths.1,
+            self.widths.0,
+            self.widths.1,
+        );
+        let heading = ["", "value", "95 % band"].map(str::to_owned).to_vec();
+        let rows = self.unknowns.iter().map(|(name, value, (low, high))| {
+            let band =
+                format!("{} to {}", quantity::significant(*low), quantity::significant(*high));
+            vec![(*name).to_owned(), quantity::significant(*value), band]
+        });
+        let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
+        text.push_str(&words::table("lrl", &rows));
+        let line = format!(
+            "The law explains {:.0} % of the variance; stacks lie {} about it.\n",
+            100.0 * self.explained,
+            quantity::significant(self.deviation),
+        );
+        text.push_str(&line);
+        if self.speeds.is_empty() {
+            text.push_str("No stack is timed yet: what a depth and width takes is not known.\n");
+            return text;
+        }
+        text.extend(["\n", self.plot(theme, width).trim_end(), "\n"]);
+        let line = format!(
+            "Lines are the law, one for each depth, over the widths; digits off the lines are the trained stacks. A layer takes \
+             {}\n(mean over the campaign's stacks of this width ± standard deviation).\n",
+            self.layer_words()
+        );
+        text.push_str(&line);
+        if let (Some(budget_us), Some(choices)) = (self.budget_us, &self.choices) {
+            text.extend(["\n", &self.choices_text(budget_us, choices)]);
+        }
+        text
+    }
+
+    fn layer_words(&self) -> String {
+        let of = |speed: &LayerSpeed| {
+            let (mean, standard_error) = (speed.layer_us, speed.deviation_us);
+            let us = quantity::measured(Value { mean, standard_error });
+            format!("{us} µs at width {}", speed.width)
+        };
+        self.speeds.iter().map(of).collect::<Vec<_>>().join(", ")
+    }
+
+    fn plot(&self, theme: Theme, width: u16) -> String {
+        let (first, last) = self.depths;
+        let step = (last - first + 1).div_ceil(LINES).max(1);
+        let series: Vec<Series> = (first..=last)
+            .step_by(step as usize)
+            .map(|depth| {
+                let line = self.speeds.iter().map(|speed| {
+                    (
+                        speed.at(depth),
+                        self.law.at(depth.into(), speed.width.into(), self.tokens as f64),
+                    )
+                });
+                let points = self.points.iter().filter(|point| point.0 == depth);
+                let points = points.filter_map(|(_, width, loss)| {
+                    let speed = self.speeds.iter().find(|speed| speed.width == *width)?;
+                    Some((speed.at(depth), *loss))
+                });
+                Series {
+                    name: if depth == 1 { "layer".to_owned() } else { "layers".to_owned() },
+                    sign: char::from_digit(depth % 36, 36).unwrap_or('?'),
+                    line: line.collect(),
+                    points: points.collect(),
+                }
+            })
+            .collect();
+        let plot = LinePlot {
+            x_name: "decode_us",
+            y_name: &self.value,
+            series: &series,
+            is_linear: false,
+            budget: self.budget_us,
+            theme,
+        };
+        plot.to_text(width.min(100), 20)
+    }
+
+    fn choices_text(&self, budget_us: f64, choices: &[Choice]) -> String {
+        let budget = quantity::significant(budget_us);
+        if choices.is_empty() {
+            return format!(
+                "no depth and width among those of the campaign decodes a token within {budget} µs\n"
+            );
+        }
+        let mut heading = ["depth", "width", "decode µs"].map(str::to_owned).to_vec();
+        heading.extend([quantity::title(&self.value), "95 % band", "best in"].map(str::to_owned));
+        let mut rows = vec![heading];
+        rows.extend(choices.iter().take(CHOICES).map(|choice| {
+            let (low, high) = choice.band;
+            vec![
+                choice.depth.to_string(),
+                choice.width.to_string(),
+                quantity::significant(choice.latency_us),
+                quantity::significant(choice.loss),
+                format!("{} to {}", quantity::significant(low), quantity::significant(high)),
+                format!("{:.0} %", 100.0 * choice.best_in),
+            ]
+        }));
+        format!(
+            "within {budget} µs a token\n{}best in: of the resampled laws. Nothing is asked beyond the depths and widths that \
+             were trained.\n",
+            words::table("rrrrlr", &rows)
+        )
+    }
+}
+
+fn unknowns(fit: &Fit) -> Vec<(&'static str, f64, (f64, f64))> {
+    let mut all = vec![("L0", fit.law.floor, fit.band(|law| law.floor))];
+    all.push(("a", fit.law.depth.factor, fit.band(|law| law.depth.factor)));
+    all.push(("α", fit.law.depth.exponent, fit.band(|law| law.depth.exponent)));
+    all.push(("b", fit.law.width.factor, fit.band(|law| law.width.factor)));
+    all.push(("β", fit.law.width.exponent, fit.band(|law| law.width.exponent)));
+    if let Some(tokens) = fit.law.tokens {
+        let of = |get: fn(&search::law::Power) -> f64| {
+            fit.band(move |law| law.tokens.as_ref().map_or(f64::NAN, get))
+        };
+        all.push(("c", tokens.factor, of(|power| power.factor)));
+        all.push(("γ", tokens.exponent, of(|power| power.exponent)));
+    }
+    all
+}
