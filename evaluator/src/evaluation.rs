@@ -63,11 +63,12 @@ pub fn evaluate(
         tokens: proxies.training.tokens.max(request.tokens),
         ..proxies.training.clone()
     };
-    // A task is learnt anew on each rung, for its share of the tokens.
-    let share = match proxies.corpus {
-        Some(_) => request.tokens as f64 / proxies.training.tokens.max(1) as f64,
-        None => 1.0,
+    // A task is learnt anew on each rung, for its share of the tokens: of the text's, or of all tasks' where they are all.
+    let whole = match proxies.corpus {
+        Some(_) => proxies.training.tokens,
+        None => proxies.tasks.iter().map(|task| task.config().tokens).sum(),
     };
+    let share = request.tokens as f64 / whole.max(1) as f64;
     let trainings: Vec<TrainingConfig> = proxies
         .tasks
         .iter()

@@ -37,12 +37,13 @@ pub struct CampaignFile {
     pub seed: u64,
     /// Which architectures may be proposed.
     pub space: SpaceConfig,
-    /// The text that proxies are trained on.
-    pub data: DataConfig,
+    /// The text that proxies are trained on; none: `tasks` are all they are trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataConfig>,
     /// How a proxy is trained.
     #[serde(default)]
     pub training: TrainingConfig,
-    /// Generated tasks that every candidate is trained on beside the text.
+    /// Generated tasks that every candidate is trained on, each from the start.
     #[serde(default)]
     pub tasks: Vec<TaskConfig>,
     /// What is timed, and the budget.
@@ -79,12 +80,20 @@ impl CampaignFile {
         Space::new(&self.space)
     }
 
+    /// Tokens that a candidate is trained on in the end: of the text, or where there is none of all tasks together.
+    pub fn tokens(&self) -> u64 {
+        if self.data.is_none() && !self.tasks.is_empty() {
+            return self.tasks.iter().map(|task| task.tokens).fold(0, u64::saturating_add);
+        }
+        self.training.tokens
+    }
+
     /// The extra trainings that the file asks for.
     pub fn trust(&self) -> crate::campaign::trust::Plan {
         crate::campaign::trust::Plan {
             repeats: self.trust.repeats,
             longer: self.trust.longer,
-            longer_tokens: self.training.tokens.saturating_mul(self.trust.longer_factor.into()),
+            longer_tokens: self.tokens().saturating_mul(self.trust.longer_factor.into()),
             seeds: self.trust.seeds,
         }
     }

@@ -67,7 +67,8 @@ pub struct Configure {
     pub data: Option<DataConfig>,
     /// For trainers.
     pub training: Option<TrainingConfig>,
-    /// For trainers; none: no tasks. Without `data` they are all there is to train on.
+    /// For trainers; none: no tasks. Without `data` they are all there is to train on, and [`Evaluate::tokens`] are
+    /// those of all tasks together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskConfig>,
     /// For profilers.

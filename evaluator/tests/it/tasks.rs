@@ -143,11 +143,14 @@ fn noise_has_its_share_and_every_symbol_is_drawn() {
     }
 }
 
-fn run(architecture: &str, tasks: &[Task], tokens: u64) -> Evaluation {
+/// Trained for this part of the tasks' tokens.
+fn run(architecture: &str, tasks: &[Task], part: f64) -> Evaluation {
     tch::set_num_threads(1);
     let training = training_config();
     let proxies = Proxies { corpus: None, tasks, training: &training, checkpoints: None };
     let architecture = architecture.parse().expect("the text is valid");
+    let whole: u64 = tasks.iter().map(|task| task.config().tokens).sum();
+    let tokens = (whole as f64 * part) as u64;
     let request = Evaluate { id: 1, attempt: 1, architecture, tokens, seed: 5, resume_from: None };
     evaluate(&request, proxies, &|| false, &mut |_| {}).expect("it can be trained")
 }
@@ -167,7 +170,7 @@ fn a_mixer_learns_to_recall_and_a_feed_forward_network_does_not() {
     };
     let tasks = [Task::new(config)];
     let learnt =
-        run("d=32,vocab=256 | dn(h=2,k=16,v=16)+ffn(64) | dn(h=2,k=16,v=16)+ffn(64)", &tasks, 0);
+        run("d=32,vocab=256 | dn(h=2,k=16,v=16)+ffn(64) | dn(h=2,k=16,v=16)+ffn(64)", &tasks, 1.0);
     let accuracy = learnt.values["mqar_accuracy"];
     assert!(accuracy.mean > 0.9, "{accuracy:?}");
     assert!((learnt.values["mqar_error"].mean - (1.0 - accuracy.mean)).abs() < 1e-12);
@@ -179,7 +182,7 @@ fn a_mixer_learns_to_recall_and_a_feed_forward_network_does_not() {
     assert_eq!(learnt.tokens, 300 * 16 * 12);
 
     // A feed-forward network alone sees no other position: one value of six is as good as another.
-    let blind = run("d=32,vocab=256 | ffn(64)", &tasks, 0);
+    let blind = run("d=32,vocab=256 | ffn(64)", &tasks, 1.0);
     let accuracy = blind.values["mqar_accuracy"];
     assert!(
         accuracy.mean < 0.4 && accuracy.standard_error.expect("it is known") > 0.01,
@@ -202,7 +205,7 @@ fn every_kind_reports_under_its_name() {
     let mut configs: Vec<TaskConfig> = TaskKind::ALL.map(small).to_vec();
     configs.push(TaskConfig { name: Some("again".to_owned()), weight: 0.0, ..small(TaskKind::S3) });
     let tasks: Vec<Task> = configs.iter().cloned().map(Task::new).collect();
-    let evaluation = run("d=16,vocab=256,tied | gdn(h=2,k=8,v=8)", &tasks, 0);
+    let evaluation = run("d=16,vocab=256,tied | gdn(h=2,k=8,v=8)", &tasks, 1.0);
     let mut expected: Vec<String> = configs.iter().flat_map(TaskConfig::value_names).collect();
     expected.push("tasks_error".to_owned());
     expected.sort();
@@ -211,4 +214,22 @@ fn every_kind_reports_under_its_name() {
     let errors: f64 =
         TaskKind::ALL.iter().map(|kind| evaluation.values[&format!("{kind}_error")].mean).sum();
     assert!((evaluation.values["tasks_error"].mean - errors / 6.0).abs() < 1e-12);
+}
+
+#[test]
+fn a_rung_of_tasks_alone_is_a_part_of_each() {
+    let task = |kind, steps: u64| {
+        Task::new(TaskConfig {
+            tokens: steps * 2 * 10,
+            batch: 2,
+            sequence_length: 10,
+            test_sequences: 2,
+            ..TaskConfig::new(kind)
+        })
+    };
+    let tasks = [task(TaskKind::Parity, 40), task(TaskKind::S3, 20)];
+    let stack = "d=8,vocab=256,tied | ffn(8)";
+    assert_eq!(run(stack, &tasks, 1.0).tokens, 60 * 20);
+    assert_eq!(run(stack, &tasks, 0.25).tokens, 15 * 20);
+    assert_eq!(run(stack, &tasks, 1e-9).tokens, 2 * 20, "one step each");
 }

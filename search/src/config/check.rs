@@ -22,7 +22,7 @@ const KNOWN_BEFORE_TRAINING: [&str; 8] = [
     "state_bytes",
     "cache_bytes",
 ];
-const KNOWN_AFTER_TRAINING: [&str; 3] = ["bits_per_byte", "bits_per_token", "validation_loss"];
+const MEASURED_ON_TEXT: [&str; 3] = ["bits_per_byte", "bits_per_token", "validation_loss"];
 
 fn wrong(key: &str, message: impl Into<String>) -> Result<(), Wrong> {
     Err(Wrong { key: key.to_owned(), message: message.into() })
@@ -81,7 +81,14 @@ impl CampaignFile {
     }
 
     fn check_data(&self) -> Result<(), Wrong> {
-        let data = &self.data;
+        let Some(data) = &self.data else {
+            if self.tasks.is_empty() && self.evaluator.command.is_none() {
+                let message = "is missing, and there are no [[tasks]]: nothing to train on; add [data] with a \
+                               corpus = \"…\", or [[tasks]] with a kind = \"…\"";
+                return wrong("data", message);
+            }
+            return Ok(());
+        };
         if data.corpus.as_os_str().is_empty() {
             return wrong(
                 "data.corpus",
@@ -169,12 +176,37 @@ impl CampaignFile {
 
     /// The names of the values that the built-in trainer reports for this file.
     fn known_after_training(&self) -> Vec<String> {
-        let mut names: Vec<String> = KNOWN_AFTER_TRAINING.map(str::to_owned).to_vec();
+        let mut names = Vec::new();
+        if self.data.is_some() {
+            names.extend(MEASURED_ON_TEXT.map(str::to_owned));
+        }
         names.extend(self.tasks.iter().flat_map(TaskConfig::value_names));
         if !self.tasks.is_empty() {
             names.push(TASKS_ERROR.to_owned());
         }
         names
+    }
+
+    /// Whether a value of this name will be known of every candidate.
+    fn check_value(&self, key: &str, name: &str) -> Result<(), Wrong> {
+        if self.evaluator.command.is_some() {
+            return Ok(()); // reports what it likes
+        }
+        let after = self.known_after_training();
+        let known: Vec<&str> =
+            after.iter().map(String::as_str).chain(KNOWN_BEFORE_TRAINING).collect();
+        if known.contains(&name) {
+            return Ok(());
+        }
+        let list = known.join(", ");
+        if MEASURED_ON_TEXT.contains(&name) {
+            let message = format!(
+                "`{name}` is measured on text, and there is no [data]; add it, or choose of {list}"
+            );
+            return wrong(key, message);
+        }
+        let hint = super::error::did_you_mean(name, &known);
+        wrong(key, format!("{hint}`{name}` is not a value; there are {list}"))
     }
 
     fn check_latency(&self) -> Result<(), Wrong> {
@@ -223,21 +255,11 @@ impl CampaignFile {
             if search.objectives[..index].contains(objective) {
                 return wrong(&key, format!("`{objective}` is listed twice"));
             }
-            // An own evaluator reports what it likes.
-            if self.evaluator.command.is_none() {
-                let after = self.known_after_training();
-                let known = after.iter().map(String::as_str).chain(KNOWN_BEFORE_TRAINING);
-                known_value(&key, objective, &known.collect::<Vec<_>>())?;
-            }
+            self.check_value(&key, objective)?;
         }
         for (name, &limit) in &search.limits {
             let key = format!("search.limits.{name}");
-            if self.evaluator.command.is_none() {
-                let after = self.known_after_training();
-                let known = KNOWN_BEFORE_TRAINING.into_iter();
-                let known = known.chain(after.iter().map(String::as_str));
-                known_value(&key, name, &known.collect::<Vec<_>>())?;
-            }
+            self.check_value(&key, name)?;
             positive(&key, limit)?;
         }
         for (index, name) in search.references.iter().enumerate() {
@@ -294,8 +316,12 @@ impl CampaignFile {
 
 impl CampaignFile {
     fn check_rungs(&self) -> Result<(), Wrong> {
-        let (search, training) = (&self.search, &self.training);
-        let step = u64::from(training.batch) * u64::from(training.sequence_length);
+        let (search, training, last) = (&self.search, &self.training, self.tokens());
+        // A task takes at least one step, whatever its share of a rung.
+        let step = match self.data {
+            Some(_) => u64::from(training.batch) * u64::from(training.sequence_length),
+            None => 1,
+        };
         let mut below = 0;
         for (index, &tokens) in search.rungs.iter().enumerate() {
             let key = format!("search.rungs.{index}");
@@ -310,13 +336,14 @@ impl CampaignFile {
             if tokens <= below {
                 return wrong(&key, format!("rungs must ascend, got {tokens} after {below}"));
             }
-            if tokens >= training.tokens {
+            if tokens >= last {
+                let whole = match self.data {
+                    Some(_) => "training.tokens",
+                    None => "the tokens of all tasks",
+                };
                 return wrong(
                     &key,
-                    format!(
-                        "must be below training.tokens = {}, which is the last rung, got {tokens}",
-                        training.tokens
-                    ),
+                    format!("must be below {whole} = {last}, which is the last rung, got {tokens}"),
                 );
             }
             below = tokens;
@@ -333,14 +360,6 @@ impl CampaignFile {
         }
         Ok(())
     }
-}
-
-fn known_value(key: &str, name: &str, known: &[&str]) -> Result<(), Wrong> {
-    if known.contains(&name) {
-        return Ok(());
-    }
-    let hint = super::error::did_you_mean(name, known);
-    wrong(key, format!("{hint}`{name}` is not a value; there are {}", known.join(", ")))
 }
 
 /// Token files come with a vocabulary of their own.

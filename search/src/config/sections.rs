@@ -27,7 +27,7 @@ pub struct DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
-    /// Tokens a proxy is trained on.
+    /// Tokens of the text that a proxy is trained on.
     pub tokens: u64,
     /// Sequences in a step.
     pub batch: u32,
@@ -158,7 +158,8 @@ pub struct SearchConfig {
     /// Stacks of your own to evaluate on the same terms, by a name, in their text form; they come after the references.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub stacks: BTreeMap<String, String>,
-    /// Tokens of cheaper, earlier looks at a candidate, ascending, below `training.tokens`: only the best at one are
+    /// Tokens of cheaper, earlier looks at a candidate, ascending, below `training.tokens` (without `[data]`: below the
+    /// tokens of all tasks together): only the best at one are
     /// trained on to the next. None: every candidate is trained to the end.
     pub rungs: Vec<u64>,
     /// One in so many candidates is trained on from a rung.

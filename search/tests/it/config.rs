@@ -265,6 +265,49 @@ fn tasks_are_checked_and_name_their_values() {
     }
 }
 
+/// Tasks, no text.
+const TASKS_ALONE: &str = "name = \"tasks\"\n[space]\nd_model = [64]\ndepth = { min = 2, max = 6 }\n\
+    [space.mixers.gdn]\n[[tasks]]\nkind = \"parity\"\ntokens = 5000\n[[tasks]]\nkind = \"s3\"\ntokens = 3000\n\
+    [search]\nobjectives = [\"parity_error\", \"decode_us\"]\n";
+
+#[test]
+fn tasks_alone_need_no_text() {
+    let file = CampaignFile::parse(TASKS_ALONE).expect("tasks are enough");
+    assert_eq!((file.data.as_ref(), file.tokens()), (None, 8000));
+    let text = toml::to_string(&file).expect("a campaign file is TOML");
+    assert_eq!(CampaignFile::parse(&text), Ok(file));
+    let with_rungs = |rungs: &str| {
+        CampaignFile::parse(&TASKS_ALONE.replace("[search]", &format!("[search]\nrungs = {rungs}")))
+    };
+    assert!(with_rungs("[100, 7999]").is_ok(), "rungs count the tokens of all tasks");
+    for (error, key, message) in [
+        (
+            CampaignFile::parse(&TASKS_ALONE.replace("parity_error", "bits_per_byte")),
+            "search.objectives.0",
+            "measured on text, and there is no [data]",
+        ),
+        (
+            CampaignFile::parse(TASKS_ALONE.split("[search]").next().expect("a beginning")),
+            "search.objectives.0",
+            "measured on text, and there is no [data]",
+        ),
+        (
+            CampaignFile::parse(TASKS_ALONE.split("[[tasks]]").next().expect("a beginning")),
+            "data",
+            "there are no [[tasks]]",
+        ),
+        (with_rungs("[8000]"), "search.rungs.0", "below the tokens of all tasks = 8000"),
+    ] {
+        let error = error.expect_err(message);
+        assert_eq!(error.key, key, "{error}");
+        assert!(error.message.contains(message), "{error}");
+    }
+    let own = "[search]\n[evaluator]\ncommand = \"python my_trainer.py\"\n";
+    let own = TASKS_ALONE.split("[[tasks]]").next().expect("a beginning").to_owned() + own;
+    let own = CampaignFile::parse(&own).expect("an own evaluator has its own data");
+    assert_eq!(own.tokens(), own.training.tokens);
+}
+
 #[test]
 fn broken_toml_and_missing_sections_are_pointed_at() {
     let error = error("seed = 0 ", "seed = = 0 ");

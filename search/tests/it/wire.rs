@@ -157,7 +157,7 @@ proptest! {
 fn the_configuration_of_a_campaign_reads_back() {
     let file = CampaignFile::parse(TEMPLATE).expect("the template is a campaign file");
     let request = Request::Configure(Configure {
-        data: Some(file.data),
+        data: file.data,
         training: Some(file.training),
         tasks: Vec::new(),
         latency: Some(file.latency),

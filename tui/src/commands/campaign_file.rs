@@ -6,13 +6,14 @@ use std::path::Path;
 use anyhow::bail;
 use search::config::{CampaignFile, ConfigError, DataConfig};
 
-/// The data with absolute paths; they must lead somewhere.
+/// The data, if there is any, with absolute paths; they must lead somewhere.
 pub(super) fn absolute(
-    data: &DataConfig,
+    data: Option<&DataConfig>,
     folder: &Path,
     file: &Path,
     text: &str,
-) -> anyhow::Result<DataConfig> {
+) -> anyhow::Result<Option<DataConfig>> {
+    let Some(data) = data else { return Ok(None) };
     let found = |key: &str, path: &Path, what: &str| {
         let path = folder.join(path);
         if path.exists() {
@@ -36,7 +37,7 @@ pub(super) fn absolute(
             None => anyhow::anyhow!("{}: {message}", file.display()),
         })
     };
-    Ok(DataConfig {
+    Ok(Some(DataConfig {
         corpus: found(
             "corpus",
             &data.corpus,
@@ -50,7 +51,7 @@ pub(super) fn absolute(
             })
             .transpose()?,
         validation_fraction: data.validation_fraction,
-    })
+    }))
 }
 
 /// An error of the campaign file with the line it is about.

@@ -76,6 +76,12 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let of = Chosen::find(&super::open(db).await?, args).await?;
+    if args.tokens.is_some() && of.file.data.is_none() && !of.file.tasks.is_empty() {
+        bail!(
+            "campaign `{}` has no text, and its [[tasks]] say for how many tokens each is trained; leave --tokens out",
+            args.campaign
+        );
+    }
     let name =
         args.name.clone().unwrap_or_else(|| format!("{}-compare-{}", args.campaign, of.number));
     let store = Store::open(db, Access::ReadWrite).await?;
@@ -113,9 +119,8 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     };
     let files = Files::beside(db, &name);
     let source = format!("the file of campaign `{}`", args.campaign);
-    let data = absolute(&file.data, &of.folder, Path::new(&source), "")?;
-    let job =
-        job(&file, &data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    let data = absolute(file.data.as_ref(), &of.folder, Path::new(&source), "")?;
+    let job = job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     let again = format!(
         "{} compare{} {} {}{}",
         words::program(),
@@ -191,7 +196,7 @@ fn new_campaign(file: &CampaignFile, of: &Chosen) -> anyhow::Result<NewCampaign>
         config_folder: of.folder.to_string_lossy().into_owned(),
         seed: file.seed,
         evaluations: file.search.evaluations,
-        tokens: file.training.tokens,
+        tokens: file.tokens(),
         objectives: file.search.objectives.clone(),
         latency: file.latency.clone(),
     })

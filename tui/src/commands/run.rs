@@ -68,9 +68,9 @@ async fn campaign(
     file: &CampaignFile,
     folder: &Path,
 ) -> anyhow::Result<ExitCode> {
-    let data = absolute(&file.data, folder, &args.file, text)?;
+    let data = absolute(file.data.as_ref(), folder, &args.file, text)?;
     let files = Files::beside(db, &file.name);
-    let job = job(file, &data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    let job = job(file, data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -87,7 +87,7 @@ async fn campaign(
         config_folder: folder.to_string_lossy().into_owned(),
         seed: file.seed,
         evaluations: file.search.evaluations,
-        tokens: file.training.tokens,
+        tokens: file.tokens(),
         objectives: file.search.objectives.clone(),
         latency: file.latency.clone(),
     };
@@ -271,7 +271,7 @@ impl Files {
 /// What the driver needs, from what the file says.
 pub(super) fn job(
     file: &CampaignFile,
-    data: &DataConfig,
+    data: Option<DataConfig>,
     folder: &Path,
     files: &Files,
     bars: bool,
@@ -307,7 +307,7 @@ pub(super) fn job(
             evaluations: file.search.evaluations,
             refusals_count: false,
             objectives: file.search.objectives.clone(),
-            tokens: file.training.tokens,
+            tokens: file.tokens(),
             rungs: file.search.rungs.clone(),
             promote: file.search.promote,
             trust: file.trust(),
@@ -325,7 +325,7 @@ pub(super) fn job(
             role: Role::Trainer,
             program,
             introduction: Introduction::Configure(Box::new(Configure {
-                data: Some(data.clone()),
+                data,
                 training: Some(with_threads(&file.training, trainers)),
                 tasks: file.tasks.clone(),
                 latency: None,

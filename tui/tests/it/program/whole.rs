@@ -32,6 +32,40 @@ fn a_campaign_runs_to_its_end() {
 }
 
 #[test]
+fn a_campaign_of_tasks_alone_needs_no_text_and_keeps_to_that() {
+    let mut world = World::new("tasks_alone");
+    let data = "[data]\ncorpus = \"corpus.txt\"\n";
+    world.edit(data, "[[tasks]]\nkind = \"parity\"\ntokens = 65_536\n");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("`bits_per_byte` is measured on text"), "{}", said.stderr);
+    world.edit("[search]", "[search]\nobjectives = [\"parity_error\", \"decode_us\"]");
+    world.set("FAKE_VALUE", "parity_error");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let configuration: serde_json::Value =
+        serde_json::from_str(&world.read("configuration")).expect("a line of JSON");
+    assert!(configuration["data"].is_null(), "{configuration}");
+    assert_eq!(configuration["tasks"][0]["kind"], "parity");
+    assert_eq!(world.campaign()["tokens"], 65_536);
+    let said = world.say(&["show", "small"]);
+    assert!(said.stdout.contains("parity_error"), "{}", said.stdout);
+    let said = world.say(&["compare", "small", "1", "--tokens", "4096"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("has no text"), "{}", said.stderr);
+
+    // Goes on as it is, and not with a text beside the task.
+    world.edit("evaluations = 8", "evaluations = 9");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("goes on: 8 of 9 done"), "{}", said.stderr);
+    world.edit("[training]", &format!("{data}[training]"));
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("data.corpus: nothing → \"corpus.txt\""), "{}", said.stderr);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_campaign_also_with_bars() {
     let [one, two] = ["same_one", "same_two"].map(World::new);
     assert_eq!(one.say(&["run"]).code, 0);

@@ -8,6 +8,8 @@
 #   law                                the loss is 2 + 0.3/D + 8/W of depth D and width W, give or take 0.005
 #   FAKE_FIXED=1   gives the same loss to all
 #   FAKE_NOISE=1   moves it by the number of the evaluation, the seed and the tokens
+#   FAKE_VALUE=NAME   reports NAME in the place of bits_per_byte
+# The last configuration it got stays in FAKE_FOLDER.
 set -u
 mode=${FAKE_TRAINER:-}
 what=${mode%% *}
@@ -17,6 +19,7 @@ echo '{"type":"hello","protocol":1,"worker":"fake-train 1.0","can":["evaluate"],
 while IFS= read -r line; do
     case $line in
     '{"type":"configure"'*)
+        echo "$line" >"$FAKE_FOLDER/configuration"
         if [ "$what" = configure ]; then
             echo '{"type":"failed","id":0,"reason":"the corpus has 12 tokens, fewer than one sequence of 256"}'
         fi
@@ -59,7 +62,7 @@ while IFS= read -r line; do
         slow-*) sleep "$at" ;;
         esac
         echo end >>"$FAKE_FOLDER/order"
-        echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
+        echo '{"type":"result","id":'"$id"',"values":{"'"${FAKE_VALUE:-bits_per_byte}"'":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
         ;;
     '{"type":"stop"'*)
         id=${line#*'"id":'}
