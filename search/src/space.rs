@@ -11,6 +11,7 @@
 mod config;
 mod coordinates;
 mod flat;
+mod meta;
 mod stage;
 mod staged;
 mod tables;
@@ -28,6 +29,7 @@ pub use coordinates::{Coordinate, Scale};
 use crate::architecture::{Architecture, Mixer, MixerKind};
 use crate::tensors::parameters;
 use flat::{Flat, check_depth};
+use meta::WithMeta;
 use staged::Staged;
 use tables::Tables;
 
@@ -138,8 +140,8 @@ struct Choices {
 
 #[derive(Debug, Clone)]
 enum AnyForm {
-    Flat(Flat),
-    Staged(Staged),
+    Flat(WithMeta<Flat>),
+    Staged(WithMeta<Staged>),
 }
 
 /// Runs `$body` with `$form` bound to the form that the choices have.
@@ -177,9 +179,9 @@ impl Space {
             check_depth(depth)?;
         }
         let form = if config.stages.is_empty() {
-            AnyForm::Flat(Flat::new(config)?)
+            AnyForm::Flat(WithMeta(Flat::new(config)?))
         } else {
-            AnyForm::Staged(Staged::new(config, &tables)?)
+            AnyForm::Staged(WithMeta(Staged::new(config, &tables)?))
         };
         let choices = Choices { tables, form, depth, min_parameters, max_parameters };
         let witness = choices.find_witness()?;
@@ -291,11 +293,6 @@ impl Space {
                 what: format!("tied_embeddings = {}", architecture.tied_embeddings()),
             });
         }
-        if architecture.meta_tokens() != tables.meta_tokens {
-            return Err(SpaceViolation::Model {
-                what: format!("meta_tokens = {}", architecture.meta_tokens()),
-            });
-        }
         with_form!(self.choices, form => form.read(tables, architecture).map(|_| ())?);
         if self.choices.depth_missed(architecture) > 0 {
             return Err(SpaceViolation::Model {
@@ -343,16 +340,18 @@ impl Space {
         self.choices.tables.tied_embeddings
     }
 
-    /// Learnt vectors before every sequence.
-    pub fn meta_tokens(&self) -> u32 {
-        self.choices.tables.meta_tokens
+    /// The number of meta tokens in the middle of the choices.
+    pub fn middle_meta_tokens(&self) -> u32 {
+        let mut choices = self.choices.tables.meta_tokens.clone();
+        choices.sort_unstable();
+        choices[choices.len() / 2]
     }
 
     /// The number of layers in the middle of the range, for stacks that are set beside this space.
     pub fn middle_depth(&self) -> u32 {
         match (self.choices.depth, &self.choices.form) {
             (Some(Range { min, max }), _) => min.midpoint(max),
-            (None, AnyForm::Staged(form)) => form.middle_mixers(),
+            (None, AnyForm::Staged(form)) => form.0.middle_mixers(),
             (None, AnyForm::Flat(_)) => unreachable!("a flat space has a range of layers"),
         }
     }

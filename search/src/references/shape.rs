@@ -75,7 +75,7 @@ impl ReferenceShape {
         let d_model = space.d_model()[space.d_model().len() / 2];
         let mut shape =
             Self::usual(d_model, space.middle_depth(), space.vocab(), space.tied_embeddings());
-        shape.meta_tokens = space.meta_tokens();
+        shape.meta_tokens = space.middle_meta_tokens();
         if let Some(width) = space.middle_ffn(d_model) {
             shape.ffn_width = width;
         }

@@ -21,9 +21,11 @@ pub struct SpaceConfig {
     /// Whether the head shares the embedding's matrix.
     #[serde(default = "defaults::tied_embeddings")]
     pub tied_embeddings: bool,
-    /// Learnt vectors before every sequence, as in Nemotron-Flash; 0: none.
-    #[serde(default)]
-    pub meta_tokens: u32,
+    /// Choices for the number of learnt vectors before every sequence, as in Nemotron-Flash; 0: none. A single number
+    /// is a list of one.
+    #[serde(default = "defaults::meta_tokens", deserialize_with = "one_or_more")]
+    #[schemars(schema_with = "one_or_more_schema")]
+    pub meta_tokens: Vec<u32>,
     /// Choices for the width of the residual stream.
     pub d_model: Vec<u32>,
     /// Number of layers. Needed in a flat space; in a staged one it is an optional further limit.
@@ -365,6 +367,36 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// A whole number or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    struct OneOrMore;
+    impl<'de> Visitor<'de> for OneOrMore {
+        type Value = Vec<u32>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number or a list of whole numbers")
+        }
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<u32>, E> {
+            u32::try_from(number)
+                .map(|number| vec![number])
+                .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+        }
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<u32>, E> {
+            u32::try_from(number)
+                .map(|number| vec![number])
+                .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<u32>, A::Error> {
+            Vec::deserialize(de::value::SeqAccessDeserializer::new(seq))
+        }
+    }
+    deserializer.deserialize_any(OneOrMore)
+}
+
+fn one_or_more_schema(_: &mut SchemaGenerator) -> Schema {
+    let number = json_schema!({ "type": "integer", "minimum": 0 });
+    json_schema!({ "anyOf": [number, { "type": "array", "items": number, "minItems": 1 }] })
+}
+
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -517,6 +549,9 @@ mod defaults {
 
     pub(super) fn vocab() -> u32 {
         256
+    }
+    pub(super) fn meta_tokens() -> Vec<u32> {
+        vec![0]
     }
     pub(super) fn tied_embeddings() -> bool {
         true

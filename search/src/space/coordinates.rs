@@ -43,6 +43,9 @@ impl Space {
             ["d_model", "depth", "parameters", "state", "cache", "ffns", "ffn width"]
                 .map(|name| number(name.to_owned()))
                 .to_vec();
+        if self.choices.tables.meta_tokens.len() > 1 {
+            all.push(number("meta tokens".to_owned()));
+        }
         for table in &self.choices.tables.mixers {
             let kind = table.kind.name();
             all.push(number(format!("share of {kind}")));
@@ -75,6 +78,11 @@ impl Space {
             ffns.len() as f64 / count,
             ffn_width / count / 4.0,
         ];
+        if tables.meta_tokens.len() > 1 {
+            let doublings = |n: u32| (f64::from(n) + 1.0).log2();
+            let most = tables.meta_tokens.iter().copied().map(doublings).fold(1.0, f64::max);
+            point.push(doublings(architecture.meta_tokens()) / most);
+        }
         let d = tables.nearest_d_model(architecture.d_model());
         for table in &tables.mixers {
             let own: Vec<_> =

@@ -118,7 +118,6 @@ impl Form for Flat {
             ffn_width: tables.ffn[layer.ffn].width(d_model),
         });
         Architecture::new(d_model, tables.vocab, tables.tied_embeddings, layers.collect())
-            .and_then(|stack| stack.with_meta_tokens(tables.meta_tokens))
             .expect("the tables hold checked choices only")
     }
 

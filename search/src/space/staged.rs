@@ -93,7 +93,6 @@ impl Form for Staged {
             }
         }
         Architecture::new(d_model, tables.vocab, tables.tied_embeddings, layers)
-            .and_then(|stack| stack.with_meta_tokens(tables.meta_tokens))
             .expect("the tables hold checked choices only")
     }
 

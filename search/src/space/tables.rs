@@ -21,7 +21,7 @@ const MAX_SHAPES: usize = 1 << 16;
 pub(super) struct Tables {
     pub(super) vocab: u32,
     pub(super) tied_embeddings: bool,
-    pub(super) meta_tokens: u32,
+    pub(super) meta_tokens: Vec<u32>,
     pub(super) d_model: Vec<u32>,
     /// The same choices at every d_model.
     pub(super) ffn: Vec<FfnChoice>,
@@ -64,9 +64,9 @@ type Misfit = (&'static str, String);
 impl Tables {
     pub(super) fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
         in_range("space.vocab", &[config.vocab])?;
-        if config.meta_tokens > 0 {
-            in_range("space.meta_tokens", &[config.meta_tokens])?;
-        }
+        listed("space.meta_tokens", &config.meta_tokens)?;
+        let some: Vec<u32> = config.meta_tokens.iter().copied().filter(|&n| n > 0).collect();
+        in_range("space.meta_tokens", &some)?;
         listed("space.d_model", &config.d_model)?;
         in_range("space.d_model", &config.d_model)?;
         listed("space.ffn", &config.ffn)?;
@@ -94,7 +94,7 @@ impl Tables {
         Ok(Self {
             vocab: config.vocab,
             tied_embeddings: config.tied_embeddings,
-            meta_tokens: config.meta_tokens,
+            meta_tokens: config.meta_tokens.clone(),
             d_model: config.d_model.clone(),
             ffn: config.ffn.clone(),
             mixers,
@@ -115,6 +115,10 @@ impl Tables {
 
     pub(super) fn nearest_d_model(&self, d_model: u32) -> usize {
         nearest(self.d_model.iter().map(|&choice| ratio_distance(choice, d_model)))
+    }
+
+    pub(super) fn nearest_meta_tokens(&self, meta_tokens: u32) -> usize {
+        nearest(self.meta_tokens.iter().map(|&choice| ratio_distance(choice + 1, meta_tokens + 1)))
     }
 
     pub(super) fn table(&self, kind: MixerKind) -> Option<usize> {

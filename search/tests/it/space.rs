@@ -32,7 +32,7 @@ state_width = [16, 64]
 
 /// Every mixer with every option.
 const EVERYTHING: &str = r#"
-meta_tokens = 5
+meta_tokens = [0, 5]
 d_model = [48, 96]
 depth = { min = 1, max = 4 }
 ffn = ["none", "2x"]
@@ -149,7 +149,9 @@ fn samples_of_the_whole_space_reach_every_mixer_and_option() {
     {
         assert!(all.contains(option), "{option}");
     }
-    assert!(texts.iter().all(|text| text.contains(",tied,meta=5 | ")));
+    for meta in [",tied | ", ",tied,meta=5 | "] {
+        assert!(all.contains(meta), "{meta}");
+    }
 }
 
 proptest! {
@@ -188,8 +190,9 @@ proptest! {
     }
 
     #[test]
-    fn coordinates_are_finite_and_tell_members_apart(seed in any::<u64>(), staged in any::<bool>()) {
-        let space = space(if staged { STAGED } else { FLAT });
+    fn coordinates_are_finite_and_tell_members_apart(seed in any::<u64>(), staged in any::<bool>(), meta in any::<bool>()) {
+        let text = if staged { STAGED } else { FLAT };
+        let space = space(&if meta { format!("meta_tokens = [0, 1, 64]\n{text}") } else { text.to_owned() });
         let rng = &mut ChaCha8Rng::seed_from_u64(seed);
         let a = space.sample(rng);
         let point = space.encode(&a);
@@ -199,6 +202,30 @@ proptest! {
         // A swap of two layers can keep every mean; whatever else is done must show.
         let (b, what) = space.mutate(&a, rng);
         prop_assert!(what.contains("swapped") || point != space.encode(&b), "{} from {} to {}", what, a, b);
+    }
+
+    #[test]
+    fn the_number_of_meta_tokens_changes_alone_and_passes_on(seed in any::<u64>(), staged in any::<bool>()) {
+        // Without limits, so that every change is allowed.
+        let text = if staged { STAGED } else { FLAT }.lines().filter(|line| !line.contains("parameters"));
+        let text = text.collect::<Vec<_>>().join("\n");
+        let space = space(&format!("meta_tokens = [0, 16, 64]\n{text}"));
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let a = space.sample(rng);
+        let changed: Vec<Architecture> = (0..300)
+            .map(|_| space.mutate(&a, rng))
+            .filter(|(_, what)| what.starts_with("meta tokens"))
+            .map(|(child, _)| child)
+            .collect();
+        prop_assert!(!changed.is_empty() && changed.len() < 150, "{}", changed.len());
+        for child in &changed {
+            prop_assert_eq!(a.layers(), child.layers());
+            prop_assert_ne!(a.meta_tokens(), child.meta_tokens());
+        }
+        let b = std::iter::repeat_with(|| space.sample(rng)).find(|b| b.meta_tokens() != a.meta_tokens());
+        let b = b.expect("there are others");
+        let of_a = (0..40).filter(|_| space.recombine(&a, &b, rng).meta_tokens() == a.meta_tokens()).count();
+        prop_assert!((1..40).contains(&of_a), "{}", of_a);
     }
 
     #[test]
@@ -251,8 +278,8 @@ fn a_template_expands_to_a_list_of_layers() {
 
 #[test]
 fn every_member_of_a_small_space_is_reached_by_single_genes() {
-    let flat = "d_model = [64, 96]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", \"2x\"]\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\nstate_width = [16]\n";
-    let staged = "d_model = [64]\ndepth = { min = 3, max = 9 }\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\n[mixers.attn]\nhead_width = [32]\n\
+    let flat = "meta_tokens = [3, 0]\nd_model = [64, 96]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", \"2x\"]\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\nstate_width = [16]\n";
+    let staged = "meta_tokens = [0, 16, 64]\nd_model = [64]\ndepth = { min = 3, max = 9 }\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\n[mixers.attn]\nhead_width = [32]\n\
          [[stages]]\nmixers = [\"dn\", \"m2\"]\nrepeat = { min = 1, max = 2 }\n\
          [[stages]]\nratios = [\"0:1\", \"1:1\"]\nffns_per_mixer = [0, 2]\nrepeat = { min = 1, max = 1 }\n";
     for space in [space(flat), space(staged)] {
