@@ -115,6 +115,62 @@ fn sum(state: &Levels) -> Tensor {
     state.memory.sum_dim_intlist(2, false, Kind::Double)
 }
 
+/// What the definition holds of each level for the position after the last, `[L, K, V]`: a query that is a unit vector
+/// reads a row, a scale that is one reads a level, and the position itself writes, erases and forgets nothing.
+fn defined_state(rule: &LogLinear, b: i64, h: i64) -> Tensor {
+    let levels = rule.lambda.size()[3];
+    let then = |x: &Tensor, width: i64, at: Option<i64>| {
+        let mut all = numbers(&x.get(b).select(1, h));
+        all.extend((0..width).map(|i| f64::from(u8::from(Some(i) == at))));
+        all
+    };
+    let (k, v) = (then(&rule.k, K, None), then(&rule.v, V, None));
+    let g = then(&rule.log_decay, 1, None);
+    let beta = rule.beta.as_ref().map(|beta| then(beta, 1, None));
+    let mut state = Vec::new();
+    for (level, row) in (0..levels).flat_map(|level| (0..K).map(move |row| (level, row))) {
+        let (q, lambda) = (then(&rule.q, K, Some(row)), then(&rule.lambda, levels, Some(level)));
+        let o = match &beta {
+            Some(beta) => log_linear::delta_rule_definition(&q, &k, &v, &g, beta, &lambda, 1.0),
+            None => log_linear::linear_attention_definition(&q, &k, &v, &g, &lambda, 1.0),
+        };
+        state.extend_from_slice(&o[o.len() - V as usize..]);
+    }
+    Tensor::from_slice(&state).reshape([levels, K, V])
+}
+
+/// The states `[L, K, V]` as the position after the last sees them.
+fn seen_next(state: &Levels, b: i64, h: i64) -> Tensor {
+    let mut memory = state.memory.get(b).get(h).unbind(0);
+    if let Some((upto, into)) = log_linear::merge(state.position as usize, memory.len()) {
+        let zero = memory[0].zeros_like();
+        let kept = if into > upto { memory[into].shallow_clone() } else { zero.shallow_clone() };
+        let moved = memory[..=upto].iter().fold(kept, |sum, s| sum + s);
+        memory[..=upto].fill_with(|| zero.shallow_clone());
+        memory[into] = moved;
+    }
+    Tensor::stack(&memory, 0)
+}
+
+#[test]
+fn the_states_are_what_the_definition_holds_at_each_level() {
+    for (levels, delta) in cases() {
+        for tokens in [1, 2, 63, 64, 100, 129] {
+            let rule = rule(tokens, levels, delta);
+            let (mut parallel, mut stepped) = (empty(levels), empty(levels));
+            let _ = rule.forward(Some(&mut parallel));
+            let _ = rule.recurrent(&mut stepped);
+            let (b, h) = (1, 2);
+            let expected = defined_state(&rule, b, h);
+            assert!(expected.abs().max().double_value(&[]) > 0.1);
+            for (form, state) in [("parallel", &parallel), ("step by step", &stepped)] {
+                let what = format!("{form}: {levels} levels after {tokens}, delta {delta}");
+                assert_close(&what, &seen_next(state, b, h), &expected);
+            }
+        }
+    }
+}
+
 #[test]
 fn with_every_scale_1_it_is_the_plain_rule() {
     for tokens in TOKENS {
