@@ -5,8 +5,11 @@
 needs torch 2.11, transformers 5.23, fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
 the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
-(`state`, [B, H, K, V]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). Everything is float32. The test
-`operators/tests/it/goldens.rs` compares; the names are matched by `search::foreign`.
+(`state`, [B, H, K, V]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
+`Exactly`, and the numbers are stored in float32: an error that the test `operators/tests/it/goldens.rs` finds is ours.
+The measure of ours in bfloat16 is the library's layer in bfloat16 throughout: `b16.y`, `b16.dx`, `b16.g.NAME`, and under
+`b16.typical.NAME` its relative error over further inputs, because on a single one it may be small by chance.
+The names are matched by `search::foreign`.
 
 fla's kernels need a GPU; `shim` stands in for Triton at import, and the ops that its layers call are replaced by fla's
 own naive references.
@@ -23,9 +26,28 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3Rotary
 from transformers.models.olmo_hybrid import modeling_olmo_hybrid as olmo
 from transformers.models.mamba2 import modeling_mamba2 as hf_mamba2
 
+from torch.overrides import TorchFunctionMode
+
 torch.set_num_threads(1)
 D, BATCH, LENGTHS = 16, 2, (37, 100)
+DRAWS = 8  # further inputs over which the error of the plain bfloat16 form is averaged
 STATE = []  # the final state of the layer that ran last, [B, H, K, V]
+
+
+class Exactly(TorchFunctionMode):
+    """float64 wherever a library asks for float32."""
+    def __enter__(self):
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *a):
+        torch.set_default_dtype(torch.float32)
+        return super().__exit__(*a)
+
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        wide = lambda x: torch.float64 if x is torch.float32 else x
+        f = torch.Tensor.double if f is torch.Tensor.float else f
+        return f(*map(wide, args), **{n: wide(x) for n, x in (kwargs or {}).items()})
 
 
 def recording(op, transpose=False):
@@ -48,8 +70,8 @@ def attention(kind, window=None):
                  vocab_size=8, rms_norm_eps=1e-5, attn_implementation="eager")
     config = (LlamaConfig if kind is LlamaAttention else Qwen3Config)(**shape, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
     layer = kind(config, 0)
-    rotary = (LlamaRotaryEmbedding if kind is LlamaAttention else Qwen3RotaryEmbedding)(config)
     def forward(x):
+        rotary = (LlamaRotaryEmbedding if kind is LlamaAttention else Qwen3RotaryEmbedding)(config)
         i = torch.arange(x.shape[1])
         allowed = (i[:, None] >= i) & (i[:, None] - i < (window or x.shape[1]))
         mask = torch.zeros(x.shape[1], x.shape[1]).masked_fill(~allowed, float("-inf"))[None, None]
@@ -74,9 +96,10 @@ def mamba2():
 
 def fla(name, **options):
     """A layer of fla; its module is imported after transformers has bound its torch fallbacks."""
-    sys.path[:0] = [str(HERE), str(HERE / "shim")]
-    for module in [m for m in sys.modules if m.split(".")[0] in ("triton", "fla")]:
-        del sys.modules[module]
+    if "fla_cpu" not in sys.modules:
+        sys.path[:0] = [str(HERE), str(HERE / "shim")]
+        for module in [m for m in sys.modules if m.split(".")[0] in ("triton", "fla")]:
+            del sys.modules[module]
     import fla_cpu
     fla_cpu.STATE = STATE
     layer = getattr(fla_cpu, name)(hidden_size=D, **options)
@@ -119,15 +142,20 @@ CASES = {
 }
 
 
-def in_bf16(name, layer, forward, x, dy):
-    """The same in bfloat16 throughout: output and gradients, as `b16.y`, `b16.dx`, `b16.g.NAME`, the measure of ours."""
-    layer.bfloat16()
+def gradients(layer, forward, x, dy):
+    """The output, and the gradients of sum(y * dy)."""
     layer.zero_grad()
-    x, dy = x.detach().bfloat16().requires_grad_(), dy.bfloat16()
+    x = x.requires_grad_()
     y = forward(x)
     (y * dy).sum().backward()
-    grads = {f"g.{n}": p.grad for n, p in layer.named_parameters() if p.requires_grad}
-    return {f"b16.{n}": t.detach().bfloat16().contiguous() for n, t in ({"y": y, "dx": x.grad} | grads).items()}
+    of_parameters = {f"g.{n}": p.grad for n, p in layer.named_parameters() if p.requires_grad}
+    return {n: t.detach().clone() for n, t in ({"y": y, "dx": x.grad} | of_parameters).items()}
+
+
+def typical(plain, exact):
+    """The relative error of `plain`, root mean square over the draws."""
+    errors = [((p.double() - e).norm() / e.norm()) ** 2 for p, e in zip(plain, exact)]
+    return torch.stack(errors).mean().sqrt()
 
 
 def make(name, length):
@@ -138,21 +166,23 @@ def make(name, length):
         for n, p in layer.named_parameters():  # constants stay; the others of a size at which nothing is negligible
             if p.requires_grad:
                 p.copy_(torch.randn_like(p) * 0.3 + (1 if "norm" in n or n in ("D", "L") else 0) if p.dim() == 1 else torch.randn_like(p) * 0.3)
-    x, dy = (torch.randn(BATCH, length, D) for _ in range(2))
-    x.requires_grad_()
-    y = forward(x)
-    (y * dy).sum().backward()
-    out = {"x": x, "dy": dy, "y": y, "dx": x.grad}
-    if STATE:
-        out["state"] = STATE[0]
-    for n, p in layer.named_parameters():
-        if not p.requires_grad:  # constants that a library keeps among its parameters
-            continue
-        out[f"w.{n}"], out[f"g.{n}"] = p, p.grad
+    (x, dy), *others = [[torch.randn(BATCH, length, D) for _ in range(2)] for _ in range(1 + DRAWS)]
+    out = {"x": x, "dy": dy} | {f"w.{n}": p.clone() for n, p in layer.named_parameters() if p.requires_grad}
+    layer.double()
+    with Exactly():
+        exact = gradients(layer, forward, x.double(), dy.double())
+        if STATE:
+            out["state"] = STATE[0]
+        exact_others = [gradients(layer, forward, x.double(), dy.double()) for x, dy in others]
+    layer.bfloat16()
+    plain = gradients(layer, forward, x.bfloat16(), dy.bfloat16())
+    plain_others = [gradients(layer, forward, x.bfloat16(), dy.bfloat16()) for x, dy in others]
+    out |= exact
+    out |= {f"b16.typical.{n}": typical([p[n] for p in plain_others], [e[n] for e in exact_others]) for n in exact}
+    out = {n: t.detach().float() for n, t in out.items()} | {f"b16.{n}": t.bfloat16() for n, t in plain.items()}
     path = HERE / f"{name}_{length}.safetensors"
-    out = {n: t.detach().float().contiguous().clone() for n, t in out.items()}
-    save_file(out | in_bf16(name, layer, forward, x, dy), path)
-    print(f"{path.name}: {path.stat().st_size} bytes, {', '.join(sorted(out))}")
+    save_file({n: t.contiguous().clone() for n, t in out.items()}, path)
+    print(f"{path.name}: {path.stat().st_size} bytes, {len(out)} tensors")
 
 
 def log_linear(length, heads=2, k=8, v=12, levels=8):
@@ -163,11 +193,12 @@ def log_linear(length, heads=2, k=8, v=12, levels=8):
     shapes = {"q": (k,), "k": (k,), "v": (v,), "g": (), "lambda": (levels,)}
     inputs = {n: torch.randn(BATCH, length, heads, *shape) for n, shape in shapes.items()}
     inputs = {n: (-x.abs() * 0.3 if n == "g" else x.abs() if n == "lambda" else x).requires_grad_() for n, x in inputs.items()}
-    y = naive_log_linear_attn(*inputs.values(), 0.5)
-    dy = torch.randn_like(y)
-    (y * dy).sum().backward()
+    dy = torch.randn(BATCH, length, heads, v)
+    with Exactly():
+        y = naive_log_linear_attn(*(x.double() for x in inputs.values()), 0.5)
+        (y * dy).sum().backward()
     out = {"y": y, "dy": dy} | {f"w.{n}": x for n, x in inputs.items()} | {f"g.{n}": x.grad for n, x in inputs.items()}
-    save_file({n: t.detach().contiguous() for n, t in out.items()}, HERE / f"fla_log_linear_rule_{length}.safetensors")
+    save_file({n: t.detach().float().contiguous() for n, t in out.items()}, HERE / f"fla_log_linear_rule_{length}.safetensors")
 
 
 for name in sys.argv[1:] or [*CASES, "fla_log_linear_rule"]:

@@ -1,6 +1,5 @@
 //! What the chunked forms of the recurrences share.
 
-use super::element::convert;
 use super::gemm::{Gemm, View};
 use super::simd::Simd;
 use super::vector;
@@ -122,11 +121,63 @@ pub(crate) fn lower_of_product<S: Simd>(
     }
 }
 
+/// The gradient of the logarithms g of a chunk. A decay e^{ℓ_i − ℓ_j} holds the g_r with j < r ≤ i, and what it gives to
+/// its exponent is summed over just those. As a gradient of ℓ_i and of −ℓ_j it would have to cancel for all other r, and
+/// what rounding leaves of that shows beside a sum over many positions, as the gradient of `A_log` is one.
+#[derive(Debug)]
+pub(crate) struct LogGradients {
+    /// `[C]`: through each e^{ℓ_i}.
+    pub(crate) since_start: [f32; CHUNK],
+    /// `[C]`: through each e^{ℓ_C − ℓ_i}.
+    pub(crate) to_end: [f32; CHUNK],
+    /// `[C]`: through the Γ_ij of column j, over the rows so far.
+    pub(crate) columns: [f32; CHUNK],
+    /// `[C]`: dg.
+    pub(crate) g: [f32; CHUNK],
+}
+
+impl LogGradients {
+    pub(crate) fn new() -> Self {
+        let zeros = [0.0; CHUNK];
+        Self { since_start: zeros, to_end: zeros, columns: zeros, g: zeros }
+    }
+
+    /// Forgets the columns of the head before.
+    pub(crate) fn clear(&mut self) {
+        self.columns.fill(0.0);
+    }
+
+    /// Row i has been added to the columns, and with it all below: what stands left of i passes g_i.
+    #[inline(always)]
+    pub(crate) fn close_row<S: Simd>(&mut self, s: S, i: usize) {
+        self.g[i] = vector::sum(s, &self.columns[..i]);
+    }
+
+    /// dg of all `rows`, which have been closed; `whole` comes through e^{ℓ_C}.
+    pub(crate) fn finish(&mut self, rows: usize, whole: f32) {
+        let mut after = whole;
+        for (g, through) in self.g.iter_mut().zip(&self.since_start).take(rows).rev() {
+            after += through;
+            *g += after;
+        }
+        let mut before = 0.0;
+        for (g, through) in self.g.iter_mut().zip(&self.to_end).take(rows) {
+            *g += before;
+            before += through;
+        }
+    }
+}
+
 /// The decays of a chunk, from the logarithms g of each position: exponentials of sums, never quotients.
+///
+/// The sums ℓ are kept in two parts. They grow along the chunk, where their differences between neighbours stay small: a
+/// rounding of ℓ_i = −50 alone would change every decay that begins or ends at i by 2·10⁻⁶ of it.
 #[derive(Debug)]
 pub(crate) struct Decays {
-    /// ℓ_i = Σ_{r ≤ i} g_r.
-    pub(crate) log: Vec<f32>,
+    /// ℓ_i = Σ_{r ≤ i} g_r, rounded.
+    log: Vec<f32>,
+    /// What rounding took from ℓ_i.
+    log_rest: Vec<f32>,
     /// e^{ℓ_i}: what is left at i of the state before the chunk.
     pub(crate) since_start: Vec<f32>,
     /// e^{ℓ_C − ℓ_i}: what is left of i after the chunk.
@@ -136,7 +187,7 @@ pub(crate) struct Decays {
 impl Decays {
     pub(crate) fn new() -> Self {
         let zeros = || Vec::with_capacity(CHUNK);
-        Self { log: zeros(), since_start: zeros(), to_end: zeros() }
+        Self { log: zeros(), log_rest: zeros(), since_start: zeros(), to_end: zeros() }
     }
 
     /// e^{ℓ_C}: what is left of the state before the chunk after it.
@@ -147,16 +198,20 @@ impl Decays {
     /// Takes the g of the chunk's positions, at least one.
     #[inline(always)]
     pub(crate) fn load<S: Simd>(&mut self, s: S, g: impl Iterator<Item = f32>) {
-        let mut sum = 0.0;
+        let mut sum = 0.0_f64;
         self.log.clear();
-        self.log.extend(g.map(|g| {
-            sum += g;
-            sum
-        }));
+        self.log_rest.clear();
+        for g in g {
+            sum += f64::from(g);
+            self.log.push(sum as f32);
+            self.log_rest.push((sum - f64::from(sum as f32)) as f32);
+        }
         self.since_start.clear();
         self.since_start.extend_from_slice(&self.log);
         self.to_end.clear();
-        self.to_end.extend(self.log.iter().map(|log| sum - log));
+        let parts = self.log.iter().zip(&self.log_rest);
+        let rest_of_sum = |(&log, &rest): (&f32, &f32)| sum - f64::from(log) - f64::from(rest);
+        self.to_end.extend(parts.map(|parts| rest_of_sum(parts) as f32));
         vector::exp_and_sum(s, 0.0, &mut self.since_start);
         vector::exp_and_sum(s, 0.0, &mut self.to_end);
     }
@@ -164,13 +219,14 @@ impl Decays {
     /// Γ_ij = e^{ℓ_i − ℓ_j} for every j ≤ i, into `out`.
     #[inline(always)]
     pub(crate) fn between<S: Simd>(&self, s: S, i: usize, out: &mut [f32]) {
-        let own = s.splat(self.log[i]);
-        convert(
+        let (own, own_rest) = (s.splat(self.log[i]), s.splat(self.log_rest[i]));
+        vector::combine(
             s,
             &self.log[..=i],
+            &self.log_rest[..=i],
             &mut out[..=i],
             #[inline(always)]
-            |at| s.exp(s.sub(own, at)),
+            |at, rest| s.exp(s.add(s.sub(own, at), s.sub(own_rest, rest))),
         );
     }
 }

@@ -45,6 +45,24 @@ pub fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
 }
 
+/// Σ x_i
+#[inline(always)]
+pub fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let p = x.as_ptr();
+    let mut sum = s.splat(0.0);
+    let mut i = 0;
+    while i + S::LANES <= x.len() {
+        // SAFETY: i + LANES ≤ the length.
+        sum = unsafe { s.add(s.load(p.add(i)), sum) };
+        i += S::LANES;
+    }
+    if i < x.len() {
+        // SAFETY: i + the rest = the length.
+        sum = unsafe { s.add(s.load_part(p.add(i), x.len() - i), sum) };
+    }
+    s.sum(sum)
+}
+
 /// y_i ← f(x_i, y_i)
 #[inline(always)]
 pub fn update<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V, S::V) -> S::V) {

@@ -13,7 +13,7 @@
 
 mod kernel;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::retrieval::{Retrieval, unit_values};
 
@@ -236,14 +236,19 @@ pub(super) struct Decay {
 }
 
 impl Decay {
-    /// g `[N, BH, C, 1]`.
+    /// g `[N, BH, C, 1]`. Sums in f64: they grow along the chunk, where their differences stay small.
     pub(super) fn new(g: &Tensor, c: i64) -> Self {
-        let sum = g.cumsum(2, g.kind());
+        let sum = g.cumsum(2, Kind::Double);
         let last = sum.narrow(2, c - 1, 1);
+        let exp = |log: &Tensor| log.to_kind(g.kind()).exp();
         // masked before exp: above the diagonal the exponent is positive and may overflow
-        let between = (&sum - sum.transpose(-1, -2))
-            .masked_fill(&future(c, g.device()), f64::NEG_INFINITY)
-            .exp();
-        Self { between, since_start: sum.exp(), to_end: (&last - &sum).exp(), whole: last.exp() }
+        let between =
+            (&sum - sum.transpose(-1, -2)).masked_fill(&future(c, g.device()), f64::NEG_INFINITY);
+        Self {
+            between: exp(&between),
+            since_start: exp(&sum),
+            to_end: exp(&(&last - &sum)),
+            whole: exp(&last),
+        }
     }
 }

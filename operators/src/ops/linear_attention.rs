@@ -71,22 +71,24 @@ impl LinearAttention {
             padded(&self.k).reshape([b, n, c, key_width]),
         );
         let v = padded(&self.written(kind)).reshape([b, n, c, h, value_width]);
-        let sum = padded(&self.log_decay).reshape([b, n, c, h]).cumsum(2, kind); // ln γ
+        // ln γ in f64: it grows along the chunk, where differences stay small
+        let sum = padded(&self.log_decay).reshape([b, n, c, h]).cumsum(2, Kind::Double);
+        let exp = |log: &Tensor| log.to_kind(kind).exp();
         let last = sum.narrow(2, c - 1, 1); // [B, N, 1, H]
 
         // inside the chunk: (Q Kᵀ ⊙ Γ) V, Γ_ij = γ_i/γ_j for i ≥ j; masked before exp, which could overflow above
         let by_head = sum.permute([0, 1, 3, 2]).unsqueeze(-1); // [B, N, H, C, 1]
         let between = (&by_head - by_head.transpose(-1, -2))
-            .masked_fill(&future(c, q.device()), f64::NEG_INFINITY)
-            .exp(); // [B, N, H, C, C]
+            .masked_fill(&future(c, q.device()), f64::NEG_INFINITY);
+        let between = exp(&between); // [B, N, H, C, C]
         let scores = q.matmul(&k.transpose(-1, -2)).unsqueeze(2) * between;
         let inside = scores.matmul(&v.permute([0, 1, 3, 2, 4])); // [B, N, H, C, V]
 
         // what each chunk adds to the state: Kᵀ (γ_C/γ ⊙ V), [B, N, K, H·V]
-        let weighted = &v * (&last - &sum).exp().unsqueeze(-1);
+        let weighted = &v * exp(&(&last - &sum)).unsqueeze(-1);
         let added = k.transpose(-1, -2).matmul(&weighted.reshape([b, n, c, h * value_width]));
         let added = added.reshape([b, n, key_width, h, value_width]).unbind(1);
-        let whole = last.exp().unsqueeze(-1).unbind(1); // N × [B, 1, H, 1]
+        let whole = exp(&last).unsqueeze(-1).unbind(1); // N × [B, 1, H, 1]
         let mut s = match state {
             Some(state) => state.to_kind(kind).transpose(1, 2),
             None => Tensor::zeros([b, key_width, h, value_width], (kind, q.device())),
@@ -97,7 +99,7 @@ impl LinearAttention {
             starts.push(std::mem::replace(&mut s, next));
         }
         let starts = Tensor::stack(&starts, 1).reshape([b, n, key_width, h * value_width]);
-        let before = q.matmul(&starts).reshape([b, n, c, h, value_width]) * sum.exp().unsqueeze(-1);
+        let before = q.matmul(&starts).reshape([b, n, c, h, value_width]) * exp(&sum).unsqueeze(-1);
         let o = (inside.permute([0, 1, 3, 2, 4]) + before)
             .reshape([b, n * c, h, value_width])
             .narrow(1, 0, t);

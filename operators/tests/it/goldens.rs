@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::support::{self, error};
 
 const D: u32 = 16;
-/// Of f32 against f32, relative to the largest value.
+/// Of f32 against the library's f64, relative to the largest value.
 const TOLERANCE: f64 = 1e-5;
 
 /// File, gene, library.
@@ -98,11 +98,8 @@ fn check(name: &str, gene: &str, library: Library, length: i64) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "| {name} | {length} | {worst:.1e} | {what} |").expect("stdout is open");
     for (what, error) in &errors {
-        // sums over all positions of terms that nearly cancel
-        let decay = what.ends_with("A_log") || what.ends_with("dt_bias");
-        let tolerance = if decay { 2.0 * TOLERANCE } else { TOLERANCE };
         assert!(
-            *error <= tolerance,
+            *error <= TOLERANCE,
             "{name} over {length} positions: {what}: relative error {error:e}"
         );
     }
@@ -129,7 +126,11 @@ fn distance(got: &Tensor, expected: &Tensor) -> f64 {
     (got - &expected).norm().double_value(&[]) / expected.norm().double_value(&[])
 }
 
-/// In bf16 throughout, weights too: the error of ours and of the library's layer, both against the library's in fp32.
+/// In bf16 throughout, weights too: the error of ours and of the library's layer, both against the library's in f64.
+///
+/// The library's is the larger of that on this input and that over further ones (root mean square), because of a few
+/// numbers it may be small by chance: at T = 100 the plain form errs by 2.2e-3 in dt_bias of log-linear Gated DeltaNet (two
+/// numbers) where 4.7e-2 is typical, by 6.8e-3 in D of log-linear Mamba2 (four) where 1.7e-2 is.
 fn check_bf16(name: &str, gene: &str, library: Library, length: i64) {
     let golden = Golden::read(name, length);
     let gene = support::gene(gene);
@@ -145,31 +146,33 @@ fn check_bf16(name: &str, gene: &str, library: Library, length: i64) {
     let y = mixer.forward(&x, None);
     assert_eq!(y.kind(), Kind::BFloat16, "{name}");
     (&y * narrow("dy")).sum(Kind::Float).backward();
+    let plain = |what: &str, theirs: &Tensor, exact: &Tensor| {
+        let typical = golden.get(&format!("b16.typical.{what}")).double_value(&[]);
+        distance(theirs, exact).max(typical)
+    };
     let both = |ours: &Tensor, what: &str| {
         let exact = golden.get(what);
-        (distance(ours, exact), distance(golden.get(&format!("b16.{what}")), exact))
+        let plain = plain(what, golden.get(&format!("b16.{what}")), exact);
+        (distance(ours, exact), plain)
     };
     let mut rows = vec![("y", both(&y, "y")), ("dx", both(&x.grad(), "dx"))];
     for (place, variable) in places.iter().zip(&variables) {
         let exact = golden.ours("g", place);
-        let errors = (
-            distance(&variable.tensor.grad(), &exact),
-            distance(&golden.ours("b16.g", place), &exact),
-        );
+        let what = format!("g.{}", place.theirs);
+        let plain = plain(&what, &golden.ours("b16.g", place), &exact);
+        let errors = (distance(&variable.tensor.grad(), &exact), plain);
         rows.push((&place.ours.name, errors));
     }
     let (what, (ours, theirs)) = rows
         .into_iter()
         .max_by(|(_, a), (_, b)| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
         .expect("there are rows");
-    let per_head = ["A_log", "dt_bias", "D", "L"].contains(&what);
     let mut out = std::io::stdout().lock();
     let (y, plain) = both(&y, "y");
     writeln!(out, "| {name} | {length} | bf16 y {y:.1e} plain {plain:.1e} | worst {ours:.1e} plain {theirs:.1e} | {what} |")
         .expect("stdout is open");
     assert!(
-        // Near the unit of bf16's rounding the ratio of two errors is chance: of a few numbers per head more than of a matrix.
-        ours <= 2.0 * theirs || ours <= 2.0_f64.powi(if per_head { -5 } else { -6 }),
+        ours <= 2.0 * theirs,
         "{name} over {length} positions in bf16: {what}: error {ours:e}, of the plain form {theirs:e}"
     );
 }

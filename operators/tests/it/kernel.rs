@@ -209,3 +209,39 @@ fn shared_key_heads_and_several_steps_are_those_of_the_torch_form() {
         assert_same(&what, &[&q, &key, &value, &g, &beta, &state], forms, 2e-5);
     }
 }
+
+/// The gradient of a factor of all log-decays, as `exp(A_log)` is one: a sum over positions beside which nothing may be
+/// left of what cancels inside a chunk.
+#[test]
+fn the_gradient_of_a_shared_decay_is_that_in_f64() {
+    let (b, t, h, k, v) = (2, 100, 3, 8, 12);
+    for seed in 0..4 {
+        let mut random = Random::new(900 + seed);
+        let mut numbers = |shape: &[i64]| random.tensor(shape, 1.0);
+        let (q, key, value) =
+            (numbers(&[b, t, h, k]), numbers(&[b, t, h, k]), numbers(&[b, t, h, v]));
+        let (beta, u) = (numbers(&[b, t, h]).sigmoid(), numbers(&[b, t, h]).softplus());
+        let towards = numbers(&[b, t, h, v]);
+        let gradient = |kind: Kind, delta: bool| {
+            let of = |x: &Tensor| x.to_kind(Kind::Float).to_kind(kind); // the same numbers in both
+            let factor = Tensor::ones([h], (kind, tch::Device::Cpu)).set_requires_grad(true);
+            let log_decay = -of(&u) * &factor;
+            let o = if delta {
+                let (q, k, v, beta) = (of(&q), of(&key), of(&value), of(&beta));
+                let log_decay = Some(log_decay);
+                DeltaRule { q, k, v, log_decay, beta, scale: 0.3, normalise: true }.forward(None).0
+            } else {
+                let (q, k, v) = (of(&q.select(2, 0)), of(&key.select(2, 0)), of(&value));
+                let (v_scale, skip) = (Some(of(&beta)), None);
+                LinearAttention { q, k, v, log_decay, v_scale, skip }.forward(None).0
+            };
+            (o * of(&towards)).sum(kind).backward();
+            factor.grad()
+        };
+        for delta in [true, false] {
+            let exact = gradient(Kind::Double, delta);
+            let error = crate::support::error(&gradient(Kind::Float, delta), &exact);
+            assert!(error < 6e-7, "seed {seed}, delta rule {delta}: {error:e}");
+        }
+    }
+}

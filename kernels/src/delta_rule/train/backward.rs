@@ -12,13 +12,14 @@
 //! dS = e^{ℓ_C} Z + Kᵀ X + Qᵀ Y
 //! dβ_i = dR_i·E_i + Σ_j dA_ij Γ_ij k_i·k_j
 //! ```
-//! The gradient of ℓ collects, for each of these, the product of a decayed quantity and its gradient, and
-//! dg_r = Σ_{i ≥ r} dℓ_i. (The shorter dℓ_i = G_i·O_i − dV_i·V_i is equal, but what should cancel in its sums is rounded
-//! in two ways.)
+//! dg collects, from each of these, the product of a decayed quantity and its gradient: see [`LogGradients`]. (The shorter
+//! dg_r = Σ_{i ≥ r} G_i·O_i − dV_i·V_i is equal, but what should cancel in its sums is rounded in two ways.)
 
 use super::chunk::{Head, Keys};
 use super::{CHUNK, Inputs, Shape, solve};
-use crate::cpu::chunk::{Product, lower_of_product, lower_times, lower_transposed_times};
+use crate::cpu::chunk::{
+    LogGradients, Product, lower_of_product, lower_times, lower_transposed_times,
+};
 use crate::cpu::element::{Rows, convert};
 use crate::cpu::gemm::View;
 use crate::cpu::pool::SharedMut;
@@ -157,8 +158,7 @@ struct Scratch {
     d_q_read: Vec<f32>,
     /// `[C]`
     d_beta: [f32; CHUNK],
-    /// `[C]`: dℓ, then its sums from each step on.
-    d_g: [f32; CHUNK],
+    d_log: LogGradients,
 }
 
 impl Scratch {
@@ -177,7 +177,7 @@ impl Scratch {
             d_keys: vec![0.0; 2 * CHUNK * shape.key_width],
             d_q_read: vec![0.0; CHUNK * shape.key_width],
             d_beta: [0.0; CHUNK],
-            d_g: [0.0; CHUNK],
+            d_log: LogGradients::new(),
         }
     }
 
@@ -213,15 +213,13 @@ impl Scratch {
         let head = &mut self.head;
         let (d_r, g) = self.x.split_at_mut(rows * v);
         let g = &mut g[..tokens * v];
-        // dΔ and Z·S'
+        // dΔ
         let (a, b) = (View::new(&keys.stacked, k), View::new(&*z, v));
         Product { size: [rows, v, k], a, b, c: d_r, accumulate: false }.run(s);
-        let mut through_end = head.decays.whole() * vector::dot(s, z, state);
+        let through_whole = head.decays.whole() * vector::dot(s, z, state);
         for (i, row) in d_r.chunks_exact_mut(v).enumerate() {
             vector::scale(s, head.decays.to_end[i], row);
-            let kept = vector::dot(s, row, &head.delta[i * v..][..v]);
-            self.d_g[i] = -kept;
-            through_end += kept;
+            self.d_log.to_end[i] = vector::dot(s, row, &head.delta[i * v..][..v]);
         }
         let p = View::new(&head.p, CHUNK);
         lower_transposed_times(s, ([tokens, v], steps), p, View::new(&*g, v), d_r, true);
@@ -232,7 +230,8 @@ impl Scratch {
         let (minus_d_a, d_p) = self.d_scores.split_at_mut(CHUNK * CHUNK);
         lower_of_product(s, ([rows, v], 1), View::new(&*d_r, v), transposed, minus_d_a, CHUNK);
         lower_of_product(s, ([tokens, v], steps), View::new(&*g, v), transposed, d_p, CHUNK);
-        for i in 0..rows {
+        self.d_log.clear();
+        for i in (0..rows).rev() {
             let values = i * v..(i + 1) * v;
             let row = i * CHUNK..i * CHUNK + i;
             head.decays.between(s, i, &mut head.gamma);
@@ -243,9 +242,8 @@ impl Scratch {
                 &head.gamma[..i],
                 &keys.kk[row.clone()],
                 &minus_d_a[row.clone()],
-                (&mut self.d_kk[row], &mut self.d_g[..i]),
+                (&mut self.d_kk[row], &mut self.d_log.columns[..i]),
             );
-            self.d_g[i] -= beta * through_a;
             let d_r = &mut d_r[values.clone()];
             self.d_beta[i] = vector::dot(s, d_r, &head.e[values.clone()]) - through_a;
             // dV and X
@@ -265,29 +263,26 @@ impl Scratch {
                 #[inline(always)]
                 |d_v, _| s.mul(decay, d_v),
             );
-            self.d_g[i] += vector::dot(s, d_r, &head.read[values]); // X_i·(K S)_i
+            self.d_log.since_start[i] = vector::dot(s, d_r, &head.read[values]); // X_i·(K S)_i
             if i % steps == steps - 1 {
                 let position = i / steps;
                 let (row, end) = (position * CHUNK, position * CHUNK + i + 1);
                 let row = row..end;
-                let through_p = through_scores(
+                through_scores(
                     s,
                     scale,
                     &head.gamma[..=i],
                     &keys.qk[row.clone()],
                     &d_p[row.clone()],
-                    (&mut self.d_qk[row], &mut self.d_g[..=i]),
+                    (&mut self.d_qk[row], &mut self.d_log.columns[..=i]),
                 );
-                self.d_g[i] += scale * through_p;
                 let decay = scale * head.decays.since_start[i];
                 vector::scale(s, decay, &mut g[position * v..][..v]);
             }
+            self.d_log.close_row(s, i);
         }
         self.through_states(s, keys, state, z);
-        self.d_g[rows - 1] += through_end;
-        for i in (1..rows).rev() {
-            self.d_g[i - 1] += self.d_g[i];
-        }
+        self.d_log.finish(rows, through_whole);
     }
 
     /// What meets the states: dQ, dK, dS, and the gradient of ℓ from the read of S.
@@ -303,7 +298,8 @@ impl Scratch {
         Product { size: [tokens, k, v], a, b: transposed, c, accumulate: false }.run(s);
         let each = self.d_q_read.chunks_exact(k).zip(d_q.chunks_exact_mut(k));
         for (i, (read, d_q)) in each.take(tokens).enumerate() {
-            self.d_g[keys.read_step(i)] += vector::dot(s, read, &keys.q()[i * k..][..k]);
+            self.d_log.since_start[keys.read_step(i)] +=
+                vector::dot(s, read, &keys.q()[i * k..][..k]);
             vector::update(
                 s,
                 read,
@@ -340,7 +336,7 @@ impl Scratch {
         }
         for i in 0..keys.tokens {
             // SAFETY: as above.
-            unsafe { to.g.part((keys.first + i) * heads + head, 1)[0] = self.d_g[i * steps] };
+            unsafe { to.g.part((keys.first + i) * heads + head, 1)[0] = self.d_log.g[i * steps] };
         }
     }
 
@@ -396,7 +392,7 @@ impl Scratch {
     }
 }
 
-/// Adds factor · γ ⊙ d to `d_scores`, and takes its product with the scores from the columns' dℓ; returns Σ γ d score.
+/// Adds factor · γ ⊙ d to `d_scores`, and its product with the scores to `columns`; returns Σ γ d score.
 #[inline(always)]
 fn through_scores<S: Simd>(
     s: S,
@@ -404,10 +400,10 @@ fn through_scores<S: Simd>(
     gamma: &[f32],
     scores: &[f32],
     d: &[f32],
-    (d_scores, d_log): (&mut [f32], &mut [f32]),
+    (d_scores, columns): (&mut [f32], &mut [f32]),
 ) -> f32 {
     let (factor, end) = (s.splat(factor), gamma.len());
-    assert_eq!((scores.len(), d.len(), d_scores.len(), d_log.len()), (end, end, end, end));
+    assert_eq!((scores.len(), d.len(), d_scores.len(), columns.len()), (end, end, end, end));
     let mut sum = s.splat(0.0);
     let mut i = 0;
     while i < end {
@@ -420,8 +416,8 @@ fn through_scores<S: Simd>(
             sum = s.add(sum, product);
             let to = d_scores.as_mut_ptr().add(i);
             f32::store(s, to, n, s.fma(factor, decayed, f32::load(s, to, n)));
-            let to = d_log.as_mut_ptr().add(i);
-            f32::store(s, to, n, s.sub(f32::load(s, to, n), s.mul(factor, product)));
+            let to = columns.as_mut_ptr().add(i);
+            f32::store(s, to, n, s.fma(factor, product, f32::load(s, to, n)));
         }
         i += n;
     }

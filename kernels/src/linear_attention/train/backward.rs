@@ -8,12 +8,13 @@
 //! dQ = Σ (dP ⊙ Γ) K + (e^ℓ ⊙ G) Sᵀ        dK = Σ (dP ⊙ Γ)ᵀ Q + (e^{ℓ_C−ℓ} ⊙ Ṽ) Zᵀ
 //! dV = a ⊙ dṼ + D G      da_i = V_i·dṼ_i      dD = Σ_i V_i·G_i      dS = e^{ℓ_C} Z + Qᵀ (e^ℓ ⊙ G)
 //! ```
-//! The gradient of ℓ collects, for each of these, the product of a decayed quantity and its gradient, and
-//! dg_r = Σ_{i ≥ r} dℓ_i.
+//! dg collects, from each of these, the product of a decayed quantity and its gradient: see [`LogGradients`].
 
 use super::chunk::{Head, Keys, same};
 use super::{CHUNK, Inputs, Piece, Shape, View};
-use crate::cpu::chunk::{Product, lower_of_product, lower_times, lower_transposed_times};
+use crate::cpu::chunk::{
+    LogGradients, Product, lower_of_product, lower_times, lower_transposed_times,
+};
 use crate::cpu::element::{convert, convert_two};
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
@@ -238,8 +239,7 @@ struct Scratch {
     d_scores: Vec<f32>,
     /// `[C]`: V_i·dṼ_i.
     d_v_scale: [f32; CHUNK],
-    /// `[C]`: dℓ, then dg.
-    d_g: [f32; CHUNK],
+    d_log: LogGradients,
 }
 
 impl Scratch {
@@ -258,7 +258,7 @@ impl Scratch {
             d_p: square(),
             d_scores: square(),
             d_v_scale: [0.0; CHUNK],
-            d_g: [0.0; CHUNK],
+            d_log: LogGradients::new(),
         }
     }
 
@@ -293,7 +293,7 @@ impl Scratch {
     ) -> f32 {
         let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
         let head = &mut self.head;
-        // dP, P, and what they give to dℓ
+        // dP, P, and what they give to dg
         transpose(rows, v, View::new(&head.values, v), &mut self.values_transposed, CHUNK);
         let transposed = View::new(&self.values_transposed, CHUNK);
         lower_of_product(
@@ -304,29 +304,26 @@ impl Scratch {
             &mut self.d_p,
             CHUNK,
         );
-        self.d_g.fill(0.0);
-        for i in 0..rows {
+        self.d_log.clear();
+        for i in (0..rows).rev() {
             let (row, end) = (i * CHUNK, i * CHUNK + i + 1);
             let row = row..end;
             let (p, d_p) = (&mut head.p[row.clone()], &self.d_p[row.clone()]);
             head.decays.between(s, i, p);
-            let d_scores = (&mut self.d_scores[row.clone()], &mut self.d_g[..=i]);
-            let through_p = decayed_scores(s, &keys.scores[row], d_p, p, d_scores);
-            self.d_g[i] += through_p;
+            let d_scores = (&mut self.d_scores[row.clone()], &mut self.d_log.columns[..=i]);
+            decayed_scores(s, &keys.scores[row], d_p, p, d_scores);
+            self.d_log.close_row(s, i);
             head.p[i * CHUNK + i + 1..][..CHUNK - i - 1].fill(0.0);
         }
         // dṼ
         let d_values = &mut self.d_values[..rows * v];
         let (a, b) = (View::new(&keys.k, k), View::new(&*z, v));
         Product { size: [rows, v, k], a, b, c: d_values, accumulate: false }.run(s);
-        let whole = head.decays.whole();
-        let mut through_end = whole * vector::dot(s, z, state); // Z·S'
+        let through_whole = head.decays.whole() * vector::dot(s, z, state);
         for i in 0..rows {
             let (row, values) = (&mut d_values[i * v..][..v], &head.values[i * v..][..v]);
             vector::scale(s, head.decays.to_end[i], row);
-            let kept = vector::dot(s, row, values);
-            self.d_g[i] -= kept;
-            through_end += kept;
+            self.d_log.to_end[i] = vector::dot(s, row, values);
         }
         let p = View::new(&head.p, CHUNK);
         lower_transposed_times(s, ([rows, v], 1), p, View::new(&self.d_out, v), d_values, true);
@@ -338,10 +335,7 @@ impl Scratch {
             d_skip += vector::dot(s, &self.d_out[row], values);
         }
         self.through_states(s, keys, state, z, (d_q, d_k));
-        self.d_g[rows - 1] += through_end;
-        for i in (1..rows).rev() {
-            self.d_g[i - 1] += self.d_g[i];
-        }
+        self.d_log.finish(rows, through_whole);
         d_skip
     }
 
@@ -368,7 +362,7 @@ impl Scratch {
         for i in 0..rows {
             let row = i * k..(i + 1) * k;
             let (read, d_q) = (&self.read[row.clone()], &mut d_q[row.clone()]);
-            self.d_g[i] += vector::dot(s, read, &keys.q[row]);
+            self.d_log.since_start[i] = vector::dot(s, read, &keys.q[row]);
             vector::update(
                 s,
                 read,
@@ -405,7 +399,7 @@ impl Scratch {
                 (to.v.part(row * width, width), to.v_scale.part(row, 1), to.g.part(row, 1))
             };
             d_v_scale[0] = self.d_v_scale[i];
-            d_g[0] = self.d_g[i];
+            d_g[0] = self.d_log.g[i];
             let scale = s.splat(inputs.v_scale[row]);
             convert_two(
                 s,
@@ -419,19 +413,17 @@ impl Scratch {
     }
 }
 
-/// From Γ_i in `gamma`, Q_i Kᵀ and dP_i: adds dP_i ⊙ Γ_i to `d_scores`, takes dP_i ⊙ P_i from the columns' dℓ, leaves P_i
-/// in `gamma`; returns dP_i·P_i.
+/// From Γ_i in `gamma`, Q_i Kᵀ and dP_i: adds dP_i ⊙ Γ_i to `d_scores` and dP_i ⊙ P_i to `columns`, leaves P_i in `gamma`.
 #[inline(always)]
 fn decayed_scores<S: Simd>(
     s: S,
     scores: &[f32],
     d_p: &[f32],
     gamma: &mut [f32],
-    (d_scores, d_log): (&mut [f32], &mut [f32]),
-) -> f32 {
+    (d_scores, columns): (&mut [f32], &mut [f32]),
+) {
     let end = gamma.len();
-    assert_eq!((scores.len(), d_p.len(), d_scores.len(), d_log.len()), (end, end, end, end));
-    let mut sum = s.splat(0.0);
+    assert_eq!((scores.len(), d_p.len(), d_scores.len(), columns.len()), (end, end, end, end));
     let mut i = 0;
     while i < end {
         let n = S::LANES.min(end - i);
@@ -440,15 +432,12 @@ fn decayed_scores<S: Simd>(
             let decayed = f32::load(s, gamma.as_ptr().add(i), n);
             let d_p = f32::load(s, d_p.as_ptr().add(i), n);
             let p = s.mul(decayed, f32::load(s, scores.as_ptr().add(i), n));
-            let product = s.mul(d_p, p);
-            sum = s.add(sum, product);
-            let d_log = d_log.as_mut_ptr().add(i);
-            f32::store(s, d_log, n, s.sub(f32::load(s, d_log, n), product));
+            let columns = columns.as_mut_ptr().add(i);
+            f32::store(s, columns, n, s.fma(d_p, p, f32::load(s, columns, n)));
             f32::store(s, gamma.as_mut_ptr().add(i), n, p);
             let d_scores = d_scores.as_mut_ptr().add(i);
             f32::store(s, d_scores, n, s.fma(d_p, decayed, f32::load(s, d_scores, n)));
         }
         i += n;
     }
-    s.sum(sum)
 }
