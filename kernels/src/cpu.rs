@@ -4,6 +4,7 @@
 //! [`Simd`], and compiled for every [`Level`]. [`run`] takes the best level of this machine; tests take each of
 //! [`Level::available`] through [`run_at`].
 
+mod aligned;
 pub(crate) mod chunk;
 pub mod element;
 pub mod gemm;
@@ -21,6 +22,7 @@ mod x86;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use aligned::Aligned;
 pub use element::{Element, Rows};
 pub use matrix::Matrix;
 pub use packed::Arithmetic;

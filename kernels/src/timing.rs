@@ -50,9 +50,15 @@ pub struct Measurement {
 /// ends; the quietest series counts.
 ///
 /// The patience and the warm-up bound the time only between calls of `work`.
-pub fn measure(plan: &Plan, mut work: impl FnMut()) -> Measurement {
+pub fn measure(plan: &Plan, work: impl FnMut()) -> Measurement {
+    measure_after(plan, || {}, work)
+}
+
+/// [`measure`], with something that happens before each sample and is not timed.
+pub fn measure_after(plan: &Plan, mut before: impl FnMut(), mut work: impl FnMut()) -> Measurement {
     let begin = Instant::now();
     loop {
+        before();
         work();
         if begin.elapsed() >= plan.warm_up {
             break;
@@ -61,7 +67,7 @@ pub fn measure(plan: &Plan, mut work: impl FnMut()) -> Measurement {
     let mut quietest: Option<Measurement> = None;
     let mut pause = Duration::from_millis(100);
     loop {
-        let series = series(plan, &mut work);
+        let series = series(plan, &mut before, &mut work);
         let load = |m: &Measurement| m.other_load.unwrap_or(0.0);
         if quietest.as_ref().is_none_or(|best| load(&series) < load(best)) {
             quietest = Some(series);
@@ -76,13 +82,14 @@ pub fn measure(plan: &Plan, mut work: impl FnMut()) -> Measurement {
     }
 }
 
-fn series(plan: &Plan, work: &mut impl FnMut()) -> Measurement {
+fn series(plan: &Plan, before: &mut impl FnMut(), work: &mut impl FnMut()) -> Measurement {
     let load = LoadWatch::start();
     let begin = Instant::now();
     let mut samples_us = Vec::new();
     while samples_us.len() < plan.samples_min.max(1)
         || (samples_us.len() < plan.samples_max && begin.elapsed() < plan.time)
     {
+        before();
         let start = Instant::now();
         work();
         samples_us.push(start.elapsed().as_secs_f64() * 1e6);

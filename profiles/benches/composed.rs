@@ -1,5 +1,6 @@
 //! How well composed latencies agree with whole models: `cargo bench -p profiles --bench composed`; options after `--`:
-//! a number of stacks (50), `fp32`, `bf16` or `int8`, and `2threads`.
+//! a number of stacks (50), `fp32`, `bf16` or `int8`, and `2threads`. Memory in huge pages, which the driver asks for when
+//! it starts the profiler, is asked for by `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` here.
 //!
 //! Draws random stacks, half of them from the space of a new campaign file and half from one with wider models, and
 //! times each as a whole beside the sum of its parts. A row with `!` holds a timing that other processes disturbed.
@@ -13,6 +14,7 @@ use profiles::measure::{Profiler, Times};
 use rand::SeedableRng;
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyKey, Phase, Timing, keys};
+use search::statistics::kendall;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,11 +26,7 @@ fn main() -> io::Result<()> {
         _ => Dtype::F32,
     };
     let threads = if has("2threads") { 2 } else { 1 };
-    let plan = Plan {
-        time: Duration::from_millis(80),
-        patience: Duration::from_millis(400),
-        ..Plan::default()
-    };
+    let plan = Plan { patience: Duration::from_secs(1), ..Plan::default() };
     let profiler = Profiler::new(plan);
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.device(), kernels::version())?;
@@ -79,20 +77,8 @@ fn main() -> io::Result<()> {
             pairs.len(),
             100.0 * errors.clone().sum::<f64>() / pairs.len() as f64,
             100.0 * errors.fold(0.0, f64::max),
-            kendall(pairs),
+            kendall(pairs).map_or(1.0, |correlation| correlation.value),
         )?;
     }
     writeln!(out, "{} parts timed", parts.len())
-}
-
-/// Kendall's τ: pairs in the same order minus pairs in the other, over all pairs.
-fn kendall(points: &[(f64, f64)]) -> f64 {
-    let (mut sum, mut all) = (0.0, 0.0);
-    for (i, (a, b)) in points.iter().enumerate() {
-        for (c, d) in &points[..i] {
-            sum += ((a - c) * (b - d)).signum();
-            all += 1.0;
-        }
-    }
-    if all > 0.0 { sum / all } else { 1.0 }
 }

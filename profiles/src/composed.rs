@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use search::Architecture;
 use search::latency::{Conditions, Dtype, LatencyKey, Phase, Timing, keys};
 use search::space::{Space, SpaceConfig};
+use search::statistics::kendall;
 use serde_json::json;
 
 use crate::error::ProfileError;
@@ -69,7 +70,7 @@ pub fn run(
         "stacks": pairs.len(), "parts": table.len(), "context": context,
         "mean_error": errors.iter().sum::<f64>() / errors.len().max(1) as f64,
         "largest_error": errors.iter().copied().fold(0.0, f64::max),
-        "kendall_tau": kendall_tau(&pairs),
+        "kendall_tau": kendall(&pairs).map(|correlation| correlation.value),
         "device": device.device(), "kernels": kernels::version(),
     }));
     Ok(())
@@ -92,29 +93,9 @@ fn both(
     Ok((composed, device.whole(stack, conditions)?.median_us))
 }
 
-/// Kendall's rank correlation τ-a.
-fn kendall_tau(pairs: &[(f64, f64)]) -> f64 {
-    let mut agreement = 0.0;
-    for (i, a) in pairs.iter().enumerate() {
-        for b in &pairs[..i] {
-            agreement += ((a.0 - b.0) * (a.1 - b.1)).signum();
-        }
-    }
-    let n = pairs.len() as f64;
-    if n < 2.0 { 1.0 } else { agreement / (n * (n - 1.0) / 2.0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tau_counts_pairs_in_order() {
-        let close = |pairs: &[(f64, f64)], tau: f64| (kendall_tau(pairs) - tau).abs() < 1e-12;
-        assert!(close(&[(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)], 1.0));
-        assert!(close(&[(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)], -1.0));
-        assert!(close(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0)], 1.0 / 3.0));
-    }
 
     #[test]
     fn the_space_of_target_stacks_is_possible() {

@@ -32,7 +32,7 @@ const COPIES: std::ops::RangeInclusive<u64> = 4..=48;
 /// Bytes of the shorter stack for models that no cache holds.
 const LARGE_BYTES: u64 = 160 << 20;
 /// Models of this size and more count as such.
-const LARGE_MIB: u32 = 64;
+const LARGE_KIB: u32 = 64 << 10;
 /// Tokens of the head that stacks of parts have.
 const SMALL_VOCABULARY: usize = 64;
 
@@ -135,7 +135,7 @@ impl GpuProfiler {
                 samples.push(1e3 * ms / STEPS as f64);
             }
         }
-        let after = self.watch.read();
+        let after = self.watch.read_after(&before);
         samples.sort_by(f64::total_cmp);
         let at = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
         Ok(Sampled {
@@ -187,10 +187,10 @@ fn timing(sampled: Sampled) -> Timing {
     }
 }
 
-/// Copies of a part that fill what a model of `working_set_mib` fills.
-fn copies(part: &Architecture, working_set_mib: u32, context: usize) -> usize {
-    let wanted = match working_set_mib {
-        mib if (1..LARGE_MIB).contains(&mib) => (u64::from(mib) * 3 / 4) << 20,
+/// Copies of a part that fill what a model of `working_set_kib` fills.
+fn copies(part: &Architecture, working_set_kib: u32, context: usize) -> usize {
+    let wanted = match working_set_kib {
+        kib if (1..LARGE_KIB).contains(&kib) => u64::from(kib) << 10,
         _ => LARGE_BYTES,
     };
     let bytes = search::cost::decode_bytes(part, context as u32, Dtype::Bf16).max(1);
@@ -209,7 +209,7 @@ impl Times for GpuProfiler {
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
         let context = self.check(&key.conditions)?;
         let (architecture, _) = alone(&key.part)?;
-        let copies_of_part = copies(&architecture, key.working_set_mib, context);
+        let copies_of_part = copies(&architecture, key.working_set_kib, context);
         let sampled = match key.part {
             Part::Mixer { d_model, mixer, meta_tokens } => {
                 stack::refuse_meta_tokens(meta_tokens)?;
@@ -225,7 +225,7 @@ impl Times for GpuProfiler {
                 let layer = Layer { mixer: None, ffn: Some(d_model as usize) };
                 // layers that no cache holds: of others the first ones would cost less than the next
                 let (filler, _) = alone(&Part::Ffn { d_model, width: d_model })?;
-                let copies = copies(&filler, key.working_set_mib, context);
+                let copies = copies(&filler, key.working_set_kib, context);
                 let (slope, _) = self.slope(d_model, &layer, copies, context)?;
                 let whole = Stack {
                     d_model: d_model as usize,

@@ -34,7 +34,7 @@ pub trait Times {
     /// The `device` of a `[latency]` section that means this one.
     fn serves(&self) -> String;
 
-    /// Times one part, as it runs in a model of `working_set_mib`; 0 stands for no model in particular.
+    /// Times one part, as it runs in a model of `working_set_kib`; 0 stands for no model in particular.
     ///
     /// # Errors
     /// When the conditions cannot be met on this device.
@@ -75,9 +75,9 @@ impl Times for Profiler {
         "cpu".to_owned()
     }
 
-    /// `working_set_mib` 0 stands for a model a little larger than the second-level cache.
+    /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        let LatencyKey { part, working_set_mib, conditions } = key;
+        let LatencyKey { part, working_set_kib, conditions } = key;
         let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
         let meta_tokens = match part {
@@ -89,17 +89,20 @@ impl Times for Profiler {
         let mut copies =
             Copies::new(&architecture, is_head, batch, context + meta_tokens, tokens, storage);
         let copy_bytes = copies.add(&architecture, SEED);
-        let working_set = match working_set_mib {
+        let working_set = match working_set_kib {
             0 => self.working_set_bytes,
-            // Models of half to the whole of it are meant.
-            mib => (*mib as usize * 3 / 4) << 20,
+            kib => (*kib as usize) << 10,
         };
-        let wanted = if tokens == 1 { working_set.div_ceil(copy_bytes.max(1)) } else { 1 };
+        let wanted = if tokens == 1 { working_set / copy_bytes.max(1) } else { 1 };
         for seed in 1..wanted.min(COPIES_MAX) as u64 {
             copies.add(&architecture, SEED + seed);
         }
         let steps = copies.all.len();
-        Ok(self.timed(steps, || copies.run_all(&pool)))
+        // What is left of the memory that the model passes through is read between the passes.
+        let rest = if tokens == 1 { working_set.saturating_sub(steps * copy_bytes) } else { 0 };
+        let rest = vec![1.0_f32; rest / size_of::<f32>()];
+        let before = || limits::read(&pool, &rest);
+        Ok(self.timed(steps, before, || copies.run_all(&pool)))
     }
 
     fn whole(
@@ -115,12 +118,16 @@ impl Times for Profiler {
         let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
         let mut state = engine.pretended(batch, context, SEED);
         let mut logits = vec![0.0; batch * vocab as usize];
-        Ok(self.timed(1, || {
-            state.rewind(context);
-            engine
-                .last_logits(&mut state, &prompt, &mut logits)
-                .expect("the prompt was made for this model");
-        }))
+        Ok(self.timed(
+            1,
+            || {},
+            || {
+                state.rewind(context);
+                engine
+                    .last_logits(&mut state, &prompt, &mut logits)
+                    .expect("the prompt was made for this model");
+            },
+        ))
     }
 
     fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
@@ -136,13 +143,13 @@ impl Times for Profiler {
                     return Err(ProfileError::Conditions(what));
                 }
                 let values = vec![1.0_f32; bytes as usize / 4];
-                Ok(self.timed(1, || limits::read(&pool, &values)))
+                Ok(self.timed(1, || {}, || limits::read(&pool, &values)))
             }
             Limit::Product => {
                 let [rows, outputs, inputs] = Limit::PRODUCT.map(|n| n as usize);
                 let matrix = Matrix::from_rows(&vec![0.5; outputs * inputs], outputs, inputs);
                 let (x, mut y) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
-                Ok(self.timed(1, || matrix.apply(&pool, &x, &mut y)))
+                Ok(self.timed(1, || {}, || matrix.apply(&pool, &x, &mut y)))
             }
         }
     }
@@ -160,9 +167,9 @@ impl Profiler {
         }
     }
 
-    /// Times `work`, which is `steps` steps, for one step.
-    fn timed(&self, steps: usize, work: impl FnMut()) -> Timing {
-        let measured = timing::measure(&self.plan, work);
+    /// Times `work`, which is `steps` steps, for one step; `before` runs before it each time.
+    fn timed(&self, steps: usize, before: impl FnMut(), work: impl FnMut()) -> Timing {
+        let measured = timing::measure_after(&self.plan, before, work);
         Timing {
             median_us: measured.median_us / steps as f64,
             spread_us: measured.spread_us / steps as f64,

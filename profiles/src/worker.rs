@@ -53,8 +53,8 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
-        Ok(Request::Measure(Measure { id, part, working_set_mib, conditions })) => {
-            let key = LatencyKey { part, working_set_mib, conditions };
+        Ok(Request::Measure(Measure { id, part, working_set_kib, conditions })) => {
+            let key = LatencyKey { part, working_set_kib, conditions };
             Some(timed(id, &key.to_string(), || profiler.part(&key)))
         }
         Ok(Request::MeasureWhole(request)) => {

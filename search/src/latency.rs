@@ -170,9 +170,9 @@ pub struct LatencyKey {
     /// What is timed.
     #[serde(flatten)]
     pub part: Part,
-    /// Of which size of model: see [`working_set_mib`].
+    /// Of which size of model: see [`working_set_kib`].
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub working_set_mib: u32,
+    pub working_set_kib: u32,
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
@@ -183,13 +183,13 @@ pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// Memory that a decode step of the whole model passes through, in MiB, rounded up to a power of two from 1 to 256; 0 in
-/// prefill, where many positions use what was read once.
+/// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0
+/// in prefill, where many positions use what was read once.
 ///
 /// A part is read from the cache that the rest of its model leaves it: the same part is several times slower in a model
-/// that does not fit the last cache. So the size of the model belongs to the key of a part's timing, as coarse as caches
-/// are.
-pub fn working_set_mib(architecture: &Architecture, conditions: &Conditions) -> u32 {
+/// that does not fit the last cache. So the size of the model belongs to the key of a part's timing; to an eighth, since
+/// near the size of a cache a quarter more memory takes half as long again.
+pub fn working_set_kib(architecture: &Architecture, conditions: &Conditions) -> u32 {
     let Phase::Decode { context } = conditions.phase else { return 0 };
     let Conditions { dtype, batch, .. } = *conditions;
     let others = cost::state_bytes(architecture, context.saturating_add(1))
@@ -197,8 +197,9 @@ pub fn working_set_mib(architecture: &Architecture, conditions: &Conditions) -> 
         .saturating_add(cost::cache_bytes(architecture, context, dtype))
         .saturating_mul(u64::from(batch.saturating_sub(1)));
     let bytes = cost::decode_bytes(architecture, context, dtype).saturating_add(others);
-    let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-    mib.clamp(1, 256).next_power_of_two()
+    let kib = bytes.div_ceil(1 << 10).clamp(64, 256 << 10) as u32;
+    let step = 1 << (kib.ilog2() - 2);
+    (kib + step / 2) / step * step
 }
 
 /// The rows of the table that an architecture's latency is the sum of, in order, repeats included.
@@ -206,10 +207,10 @@ pub fn keys<'a>(
     architecture: &'a Architecture,
     conditions: &'a Conditions,
 ) -> impl Iterator<Item = LatencyKey> + 'a {
-    let working_set_mib = working_set_mib(architecture, conditions);
+    let working_set_kib = working_set_kib(architecture, conditions);
     parts(architecture).map(move |part| LatencyKey {
         part,
-        working_set_mib,
+        working_set_kib,
         conditions: conditions.clone(),
     })
 }
@@ -245,8 +246,8 @@ impl fmt::Display for Conditions {
 impl fmt::Display for LatencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.part, self.conditions)?;
-        if self.working_set_mib > 0 {
-            write!(f, "; in a model of up to {} MiB", self.working_set_mib)?;
+        if self.working_set_kib > 0 {
+            write!(f, "; in a model of about {} KiB", self.working_set_kib)?;
         }
         Ok(())
     }

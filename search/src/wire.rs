@@ -116,9 +116,9 @@ pub struct Measure {
     /// What to time.
     #[serde(flatten)]
     pub part: Part,
-    /// Memory in MiB that the model passes through which the part stands for; 0: the profiler chooses.
+    /// Memory in KiB that the model passes through which the part stands for; 0: the profiler chooses.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub working_set_mib: u32,
+    pub working_set_kib: u32,
     /// Under which conditions.
     pub conditions: Conditions,
 }

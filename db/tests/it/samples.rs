@@ -111,7 +111,7 @@ pub(crate) fn latency(median_us: f64) -> LatencyEntry {
         phase: Phase::Decode { context: 512 },
     };
     LatencyEntry {
-        key: LatencyKey { part, working_set_mib: 8, conditions },
+        key: LatencyKey { part, working_set_kib: 8, conditions },
         timing: timing(median_us),
     }
 }

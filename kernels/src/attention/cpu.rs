@@ -41,14 +41,10 @@ impl Kernel for Decode<'_> {
             "attention decode: values must be [C, V]"
         );
         for (q, o) in q.chunks_exact(key_width).zip(o.chunks_exact_mut(value_width)) {
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(key_width)) {
-                *score = scale * vector::dot(s, q, key);
-            }
+            vector::dots(s, q, keys, scores);
+            vector::scale(s, scale, scores);
             let sum = vector::exp_and_sum(s, vector::largest(s, scores), scores);
-            o.fill(0.0);
-            for (weight, value) in scores.iter().zip(values.chunks_exact(value_width)) {
-                vector::add_scaled(s, *weight, value, o);
-            }
+            vector::weighted_sum(s, scores, values, o);
             vector::scale(s, 1.0 / sum, o);
         }
     }

@@ -7,7 +7,6 @@
 //! They are kept in one of three [`Storage`]s. Inputs and outputs are f32 always, and so is arithmetic, but for one
 //! case: many tokens against weights below f32, on processors that multiply bfloat16, round their inputs to it.
 
-mod aligned;
 mod few;
 mod many;
 mod panels;

@@ -63,6 +63,111 @@ pub fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
     s.sum(sum)
 }
 
+/// y `[N]` ← M `[N, K]` · x `[K]`, four rows at a time so that no sum waits for the one before.
+#[inline(always)]
+pub fn dots<S: Simd>(s: S, x: &[f32], m: &[f32], y: &mut [f32]) {
+    assert_eq!(m.len(), x.len() * y.len());
+    let k = x.len();
+    let whole = k / S::LANES * S::LANES;
+    let (blocks, rest) = y.as_chunks_mut::<4>();
+    for (block, y) in blocks.iter_mut().enumerate() {
+        let rows = m[4 * block * k..].as_ptr();
+        let mut sums = [s.splat(0.0); 4];
+        for i in (0..whole).step_by(S::LANES) {
+            // SAFETY: i + LANES ≤ k, and m has four rows of k values from here.
+            unsafe {
+                let x = s.load(x.as_ptr().add(i));
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.fma(x, s.load(rows.add(row * k + i)), *sum);
+                }
+            }
+        }
+        if whole < k {
+            // SAFETY: whole + (k − whole) = k.
+            unsafe {
+                let x = s.load_part(x.as_ptr().add(whole), k - whole);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.fma(x, s.load_part(rows.add(row * k + whole), k - whole), *sum);
+                }
+            }
+        }
+        *y = sums.map(
+            #[inline(always)]
+            |sum| s.sum(sum),
+        );
+    }
+    let done = 4 * blocks.len();
+    for (y, row) in rest.iter_mut().zip(m[done * k..].chunks_exact(k)) {
+        *y = dot(s, x, row);
+    }
+}
+
+/// y `[K]` ← Mᵀ · w, M `[N, K]`, w `[N]`: y stays in registers while M is read once.
+#[inline(always)]
+pub fn weighted_sum<S: Simd>(s: S, w: &[f32], m: &[f32], y: &mut [f32]) {
+    let k = y.len();
+    assert_eq!(m.len(), k * w.len());
+    let whole = k / S::LANES * S::LANES;
+    let mut at = 0;
+    // SAFETY: at + the columns of a call ≤ whole ≤ k, and m has a row of k values for each of w.
+    unsafe {
+        while at + 4 * S::LANES <= whole {
+            columns::<S, 4>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+            at += 4 * S::LANES;
+        }
+        while at + 2 * S::LANES <= whole {
+            columns::<S, 2>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+            at += 2 * S::LANES;
+        }
+        if at < whole {
+            columns::<S, 1>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+        }
+    }
+    if whole < k {
+        let mut sum = s.splat(0.0);
+        for (w, row) in w.iter().zip(m.chunks_exact(k)) {
+            // SAFETY: whole + (k − whole) = k.
+            sum =
+                s.fma(s.splat(*w), unsafe { s.load_part(row.as_ptr().add(whole), k - whole) }, sum);
+        }
+        // SAFETY: as above.
+        unsafe { s.store_part(y.as_mut_ptr().add(whole), k - whole, sum) };
+    }
+}
+
+/// `N` vectors of columns of [`weighted_sum`], with two sums for each so that none waits for the row before.
+///
+/// # Safety
+/// `N · LANES` values are readable at `m` and at every multiple of `stride` after it below `w.len() · stride`, and
+/// writable at `y`.
+#[inline(always)]
+unsafe fn columns<S: Simd, const N: usize>(
+    s: S,
+    w: &[f32],
+    m: *const f32,
+    stride: usize,
+    y: *mut f32,
+) {
+    let mut sums = [[s.splat(0.0); N]; 2];
+    let (pairs, last) = w.as_chunks::<2>();
+    let rows = pairs.iter().map(<[f32; 2]>::as_slice).chain(std::iter::once(last));
+    for (pair, weights) in rows.enumerate() {
+        for (row, (w, sums)) in weights.iter().zip(&mut sums).enumerate() {
+            let w = s.splat(*w);
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: row 2·pair + row of w, column j of N.
+                let x = unsafe { s.load(m.add((2 * pair + row) * stride + j * S::LANES)) };
+                *sum = s.fma(w, x, *sum);
+            }
+        }
+    }
+    let [even, odd] = sums;
+    for (j, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+        // SAFETY: column j of N.
+        unsafe { s.store(y.add(j * S::LANES), s.add(even, odd)) };
+    }
+}
+
 /// y_i ← f(x_i, y_i)
 #[inline(always)]
 pub fn update<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V, S::V) -> S::V) {

@@ -244,3 +244,47 @@ impl Kernel for Dot<'_> {
         kernels::cpu::vector::dot(s, self.0, self.1)
     }
 }
+
+#[test]
+fn rows_and_columns_against_a_vector_are_exact_at_every_extent() {
+    let mut random = Random::new(5);
+    for (n, k) in [(1, 1), (3, 7), (4, 16), (5, 33), (6, 64), (63, 100), (17, 128), (2, 200)] {
+        let [m, x, w] = [n * k, k, n].map(|len| f32s(&random.uniform(len, 0.0, 1.0)));
+        let rows: Vec<f64> = m
+            .chunks_exact(k)
+            .map(|row| row.iter().zip(&x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
+            .collect();
+        let columns: Vec<f64> = (0..k)
+            .map(|j| {
+                w.iter()
+                    .zip(&m[j..].iter().step_by(k).collect::<Vec<_>>())
+                    .map(|(w, m)| f64::from(*w) * f64::from(**m))
+                    .sum()
+            })
+            .collect();
+        for level in Level::available() {
+            let (mut y, mut z) = (vec![f32::NAN; n], vec![f32::NAN; k]);
+            run_at(level, Around { m: &m, x: &x, y: &mut y, w: &w, z: &mut z });
+            assert_close(&y, &rows, 1e-6, level.name());
+            assert_close(&z, &columns, 1e-6, level.name());
+        }
+    }
+}
+
+/// y ← M x and z ← Mᵀ w.
+struct Around<'a> {
+    m: &'a [f32],
+    x: &'a [f32],
+    y: &'a mut [f32],
+    w: &'a [f32],
+    z: &'a mut [f32],
+}
+
+impl Kernel for Around<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        kernels::cpu::vector::dots(s, self.x, self.m, self.y);
+        kernels::cpu::vector::weighted_sum(s, self.w, self.m, self.z);
+    }
+}

@@ -3,7 +3,7 @@
 use kernels::attention::cpu::{Block, Decode};
 use kernels::cpu::gemm::View;
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{Matrix, run};
+use kernels::cpu::{Aligned, Matrix, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::rope::cpu::Table;
 use search::architecture;
@@ -41,9 +41,9 @@ pub(crate) struct Attention {
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     /// Per key/value head `[C, K]`, keys rotated.
-    keys: Vec<Vec<f32>>,
+    keys: Vec<Aligned<f32>>,
     /// Per key/value head `[C, K]`.
-    values: Vec<Vec<f32>>,
+    values: Vec<Aligned<f32>>,
     /// Positions seen.
     position: usize,
     rotations: Table,
@@ -52,7 +52,8 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(super) fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(Vec::len).sum::<usize>() * size_of::<f32>()
+        self.keys.iter().chain(&self.values).map(|rows| rows.len()).sum::<usize>()
+            * size_of::<f32>()
             + self.phases.as_ref().map_or(0, PhaseState::bytes)
     }
 
@@ -60,7 +61,7 @@ impl Cache {
     pub(super) fn rewind(&mut self, position: usize) {
         self.position = position;
         for rows in self.keys.iter_mut().chain(&mut self.values) {
-            rows.truncate(position * self.rotations.head_width());
+            rows.resize(rows.len().min(position * self.rotations.head_width()));
         }
     }
 
@@ -77,7 +78,8 @@ impl Cache {
         }
         let values = position.min(window.unwrap_or(position)) * self.rotations.head_width();
         for rows in self.keys.iter_mut().chain(&mut self.values) {
-            *rows = (0..values).map(|_| random.between(-1.0, 1.0)).collect();
+            rows.resize(values);
+            rows.fill_with(|| random.between(-1.0, 1.0));
         }
     }
 }
@@ -120,8 +122,8 @@ impl Attention {
 
     pub(super) fn state(&self) -> Cache {
         Cache {
-            keys: vec![Vec::new(); self.kv_heads],
-            values: vec![Vec::new(); self.kv_heads],
+            keys: vec![Aligned::zeros(0); self.kv_heads],
+            values: vec![Aligned::zeros(0); self.kv_heads],
             position: 0,
             rotations: Table::new(self.head_width, THETA),
             phases: self.phases.as_ref().map(Phases::state),
@@ -301,7 +303,7 @@ impl Attention {
             let heads = cache.keys.iter_mut().zip(keys.chunks_exact(k));
             for (rows, new) in heads.chain(cache.values.iter_mut().zip(values.chunks_exact(k))) {
                 if rows.len() < slot + k {
-                    rows.resize(slot + k, 0.0);
+                    rows.resize(slot + k);
                 }
                 rows[slot..slot + k].copy_from_slice(new);
             }

@@ -1,5 +1,6 @@
 //! The states of a log-linear mixer: one for each piece of the Fenwick tree over what a sequence has seen.
 
+use kernels::cpu::Aligned;
 use kernels::log_linear::merge;
 
 use super::scratch::Run;
@@ -18,7 +19,7 @@ pub(crate) struct Fenwick {
 
 /// Of every level a state `[K, V]`; a level that was never in use has no memory yet.
 #[derive(Debug, Clone)]
-struct Head(Vec<Vec<f32>>);
+struct Head(Vec<Aligned<f32>>);
 
 /// What one level does at one position: S moves on and adds λ times its read to o.
 pub(super) struct Visit<'a> {
@@ -36,11 +37,17 @@ pub(super) struct Visit<'a> {
 
 impl Fenwick {
     pub(super) fn new(levels: usize, heads: usize, size: usize) -> Self {
-        Self { position: 0, levels, size, heads: vec![Head(vec![Vec::new(); levels]); heads] }
+        Self {
+            position: 0,
+            levels,
+            size,
+            heads: vec![Head(vec![Aligned::zeros(0); levels]); heads],
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.heads.iter().flat_map(|head| &head.0).map(Vec::len).sum::<usize>() * size_of::<f32>()
+        self.heads.iter().flat_map(|head| &head.0).map(|state| state.len()).sum::<usize>()
+            * size_of::<f32>()
     }
 
     /// As if the fullest position up to `position` came next, with values from `random`.
@@ -49,7 +56,8 @@ impl Fenwick {
         let in_use = levels_in_use(self.position, self.levels);
         for head in &mut self.heads {
             for state in &mut head.0[..in_use] {
-                *state = (0..self.size).map(|_| random.between(-1.0, 1.0)).collect();
+                state.resize(self.size);
+                state.fill_with(|| random.between(-1.0, 1.0));
             }
         }
     }
@@ -119,7 +127,7 @@ impl Head {
                 .find(|&level| !self.0[level].is_empty() && !is_in_use(level, position, levels));
             match unused {
                 Some(level) => self.0.swap(0, level),
-                None => self.0[0] = vec![0.0; size],
+                None => self.0[0] = Aligned::zeros(size),
             }
         }
         self.0[0].fill(0.0);

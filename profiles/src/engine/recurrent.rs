@@ -1,6 +1,6 @@
 //! What the recurrent mixers share: the convolved channels of their input projection, and their state.
 
-use kernels::cpu::run;
+use kernels::cpu::{Aligned, run};
 use kernels::short_conv::cpu::ConvolveSilu;
 
 use super::fenwick::Fenwick;
@@ -18,7 +18,7 @@ pub(crate) struct Recurrent {
     /// The last three inputs of the convolution, `[3, C]`, oldest first.
     pub(super) history: Vec<f32>,
     /// S of every head, `[H, K, V]`.
-    pub(super) matrix: Vec<f32>,
+    pub(super) matrix: Aligned<f32>,
     /// Of a log-linear mixer instead.
     pub(super) fenwick: Option<Fenwick>,
     /// Of a mixer with Selective RoPE.
@@ -29,7 +29,7 @@ impl Recurrent {
     pub(super) fn new(channels: usize, heads: usize, key_width: usize, value_width: usize) -> Self {
         Self {
             history: vec![0.0; HISTORY * channels],
-            matrix: vec![0.0; heads * key_width * value_width],
+            matrix: Aligned::zeros(heads * key_width * value_width),
             fenwick: None,
             phases: None,
         }
@@ -56,7 +56,7 @@ impl Recurrent {
         if let Some(phases) = &mut self.phases {
             phases.pretend(random);
         }
-        for x in self.history.iter_mut().chain(&mut self.matrix) {
+        for x in self.history.iter_mut().chain(&mut *self.matrix) {
             *x = random.between(-1.0, 1.0);
         }
     }

@@ -64,7 +64,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
         input += &line(&Request::Measure(Measure {
             id,
             part: *part,
-            working_set_mib: 8,
+            working_set_kib: 8 << 10,
             conditions: conditions.clone(),
         }));
     }
@@ -87,7 +87,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
     input += &line(&Request::Measure(Measure {
         id: 12,
         part: parts[0],
-        working_set_mib: 0,
+        working_set_kib: 0,
         conditions: Conditions { threads: 0, ..conditions },
     }));
 

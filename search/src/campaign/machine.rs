@@ -685,7 +685,7 @@ impl<D: Subjects> Campaign<D> {
                 let request = wire::Measure {
                     id,
                     part: key.part,
-                    working_set_mib: key.working_set_mib,
+                    working_set_kib: key.working_set_kib,
                     conditions: key.conditions.clone(),
                 };
                 commands.push(Command::Send(Request::Measure(request)));

@@ -51,11 +51,17 @@ fn start(
     proposer: Proposer<search::Architecture>,
 ) -> (Campaign<Stacks>, Vec<Command>) {
     let mut campaign = Campaign::new(settings, Stacks { depth: 2 }, proposer, History::default());
-    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let commands = timed(&mut campaign, commands);
+    (campaign, commands)
+}
+
+/// Answers all timings that are asked for; the commands since the last answer.
+fn timed(campaign: &mut Campaign<Stacks>, mut commands: Vec<Command>) -> Vec<Command> {
     while let Some(Request::Measure(measure)) = requests(&commands).first() {
         commands = campaign.handle(Event::Timing(Measured { id: measure.id, timing: timing() }));
     }
-    (campaign, commands)
+    commands
 }
 
 fn requests(commands: &[Command]) -> Vec<Request> {
@@ -213,6 +219,7 @@ fn failures_in_a_row_end_the_campaign() {
     while !matches!(commands.last(), Some(Command::Finish(_))) {
         let id = training(&commands).id;
         commands = campaign.handle(failure(id));
+        commands = timed(&mut campaign, commands);
     }
     let gave_up = Finish::GaveUp { reason: "exit status 134".to_owned() };
     assert_eq!(commands.last(), Some(&Command::Finish(gave_up)));

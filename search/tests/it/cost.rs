@@ -388,9 +388,12 @@ fn a_part_is_timed_in_models_as_large_as_its_own() {
         phase,
     };
     let decode = |context| Phase::Decode { context };
-    let set = |layers, batch, phase| latency::working_set_mib(&stack(layers), &under(batch, phase));
+    let set = |layers, batch, phase| latency::working_set_kib(&stack(layers), &under(batch, phase));
     // 4 · 512² + 3 · 512 · 1536 parameters of 4 bytes are 13 MiB a layer.
-    assert_eq!([1, 2, 3, 4, 100].map(|n| set(n, 1, decode(0))), [16, 32, 64, 64, 256]);
+    assert_eq!(
+        [1, 2, 3, 4, 100].map(|n| set(n, 1, decode(0))),
+        [14, 28, 40, 56, 256].map(|mib| mib << 10)
+    );
     assert!(set(1, 8, decode(1024)) > set(1, 1, decode(1024)), "every sequence has its own cache");
     assert_eq!(
         set(1, 1, Phase::Prefill { tokens: 512 }),
@@ -400,6 +403,6 @@ fn a_part_is_timed_in_models_as_large_as_its_own() {
     let conditions = under(1, decode(0));
     let keys: Vec<_> = latency::keys(&stack(2), &conditions).collect();
     assert_eq!(keys.len(), 5);
-    assert!(keys.iter().all(|key| key.working_set_mib == 32));
+    assert!(keys.iter().all(|key| key.working_set_kib == 28 << 10));
     assert_ne!(keys[0], latency::keys(&stack(3), &conditions).next().expect("a mixer"));
 }

@@ -214,7 +214,7 @@ impl Driver<'_> {
                 assert!(self.timing.insert(measure.id) && self.timing.len() == 1);
                 assert!(self.store.latencies.iter().all(|e| {
                     e.key.part != measure.part
-                        || e.key.working_set_mib != measure.working_set_mib
+                        || e.key.working_set_kib != measure.working_set_kib
                         || e.key.conditions != measure.conditions
                 }));
                 let name = format!("{} {}", measure.part, measure.conditions);

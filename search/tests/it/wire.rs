@@ -64,7 +64,7 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         evaluate,
         (any::<u64>(), part(), 0..3_u32, conditions()).prop_map(|(id, part, set, conditions)| {
-            Request::Measure(Measure { id, part, working_set_mib: 8 * set, conditions })
+            Request::Measure(Measure { id, part, working_set_kib: 8 * set, conditions })
         }),
         (any::<u64>(), strategies::architecture(), conditions()).prop_map(
             |(id, architecture, conditions)| Request::MeasureWhole(MeasureWhole {
@@ -181,7 +181,7 @@ fn the_json_of_the_messages_stands() {
                 .expect("a mixer"),
             meta_tokens: 0,
         },
-        working_set_mib: 0,
+        working_set_kib: 0,
         conditions: Conditions {
             device: "cpu".to_owned(),
             dtype: Dtype::F32,

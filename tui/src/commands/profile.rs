@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use search::Architecture;
 use search::cost;
 use search::latency::{
-    Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_mib,
+    Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_kib,
 };
 use search::tensors::parameters;
 use search::wire::{Measure, Request};
@@ -161,9 +161,9 @@ impl Breakdown {
         flops_per_us: f64,
     ) -> anyhow::Result<Self> {
         // In prefill weights are read once for many positions: from memory, whatever the size.
-        let read_mib = match working_set_mib(architecture, &conditions) {
+        let read_mib = match working_set_kib(architecture, &conditions) {
             0 => 256,
-            mib => mib,
+            kib => (kib >> 10).max(1),
         };
         let read = Limit::Read { mib: read_mib };
         let read_bytes_per_us = profiler.limit(read, conditions.threads).await?;
@@ -174,8 +174,8 @@ impl Breakdown {
                 timing.clone()
             } else {
                 let request = |id| {
-                    let LatencyKey { part, working_set_mib, conditions } = key.clone();
-                    Request::Measure(Measure { id, part, working_set_mib, conditions })
+                    let LatencyKey { part, working_set_kib, conditions } = key.clone();
+                    Request::Measure(Measure { id, part, working_set_kib, conditions })
                 };
                 let timing = profiler.time(&key.to_string(), request).await?;
                 known.insert(key.clone(), timing.clone());

@@ -1,7 +1,7 @@
 //! How packed weights lie in memory, by storage.
 
 use super::PANEL;
-use super::aligned::Aligned;
+use crate::cpu::Aligned;
 use crate::cpu::Simd;
 
 /// How weights are kept.
