@@ -21,7 +21,11 @@ impl Report {
         let seconds = self.begin.elapsed().as_secs_f64();
         let _ = writeln!(std::io::stdout(), "{seconds:6.1} s  {name:<44} {values}");
         if let Some(file) = &mut self.file {
-            let _ = writeln!(file, "{}", json!({ "name": name, "values": values }));
+            let mut line = json!({ "name": name });
+            if let (Some(line), Some(values)) = (line.as_object_mut(), values.as_object()) {
+                line.extend(values.clone());
+            }
+            let _ = writeln!(file, "{line}");
         }
     }
 }
@@ -41,7 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).map(std::fs::File::create).transpose()?;
     let mut report = Report { begin: std::time::Instant::now(), file, wrong: 0 };
     let mut gpu = Gpu::open(0)?;
-    report.row("device", &json!(format!("{:?}", gpu.facts())));
+    let facts = format!("{:?}", gpu.facts());
+    report.row("device", &json!({ "facts": facts }));
     checks(&mut gpu, &mut report)?;
     prefill(&mut gpu, &mut report)?;
     training(&mut gpu, &mut report)?;
@@ -127,28 +132,18 @@ fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     for (name, rule, shape, decay) in cases {
         let case = Case { rule, shape, decay, backward: false, compared: 1 };
         let problem = Problem::new(gpu, case, 11)?;
-        let usual = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
-        let mut variants = vec![usual.clone()];
-        for (columns, stages) in [(16, 3), (32, 1), (32, 3), (64, 2), (64, 1)] {
-            let blocks = (columns, stages, usual.blocks().2);
-            if blocks == usual.blocks() || shape.tokens > 8192 {
-                continue;
-            }
-            let variant = usual.clone().tuned(columns, stages, blocks.2, gpu.extent());
-            variants.extend(variant.ok().filter(|v| v.blocks() == blocks));
-        }
-        for chunked in variants {
-            let launches = problem.forward(&chunked, false);
-            let (prepare, _) = time(gpu, &launches[..1])?;
-            let (walk, _) = time(gpu, &launches[1..])?;
-            let (ms, spread) = time(gpu, &launches)?;
-            report.row(
-                &format!("prefill {name} {:?}", chunked.blocks()),
-                &json!({
-                    "ms": ms, "spread": spread, "prepare": prepare, "walk": walk,
-                }),
-            );
-        }
+        let chunked = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
+        let launches = problem.forward(&chunked, false);
+        let (prepare, _) = time(gpu, &launches[..1])?;
+        let (walk, _) = time(gpu, &launches[1..])?;
+        let (ms, spread) = time(gpu, &launches)?;
+        report.row(
+            &format!("prefill {name}"),
+            &json!({
+                "ms": ms, "spread_ms": spread, "prepare_ms": prepare, "walk_ms": walk,
+                "GFLOP": shape.flops(rule) / 1e9, "GB": shape.bytes(rule) / 1e9,
+            }),
+        );
         problem.free(gpu)?;
     }
     Ok(())
@@ -164,28 +159,23 @@ fn training(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     for (name, rule, shape, decay) in cases {
         let case = Case { rule, shape, decay, backward: true, compared: 1 };
         let problem = Problem::new(gpu, case, 11)?;
-        let usual = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
-        let mut variants = vec![usual.clone()];
-        for blocks in [(64, 2, 32), (32, 2, 64), (32, 1, 64), (128, 2, 64), (128, 1, 64)] {
-            if blocks == usual.blocks() || shape.value_width % blocks.0 != 0 || shape.tokens > 4096
-            {
-                continue;
-            }
-            let variant = usual.clone().tuned(blocks.0, blocks.1, blocks.2, gpu.extent());
-            variants.extend(variant.ok().filter(|v| v.blocks() == blocks));
-        }
-        for chunked in variants {
-            let (forward, backward) = (problem.forward(&chunked, true), problem.backward(&chunked));
-            let (prepare, _) = time(gpu, &forward[..1])?;
-            let (walk, _) = time(gpu, &forward[1..])?;
-            let (back, _) = time(gpu, &backward[..1])?;
-            let (rest, _) = time(gpu, &backward[1..])?;
-            let all: Vec<Launch> = forward.into_iter().chain(backward).collect();
-            let (ms, spread) = time(gpu, &all)?;
-            report.row(&format!("training {name} {:?}", chunked.blocks()), &json!({
-                "ms": ms, "spread": spread, "prepare": prepare, "walk": walk, "walk_back": back, "gradients": rest,
-            }));
-        }
+        let chunked = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
+        let (forward, backward) = (problem.forward(&chunked, true), problem.backward(&chunked));
+        let (prepare, _) = time(gpu, &forward[..1])?;
+        let (walk, _) = time(gpu, &forward[1..])?;
+        let (back, _) = time(gpu, &backward[..1])?;
+        let (rest, _) = time(gpu, &backward[1..])?;
+        let all: Vec<Launch> = forward.into_iter().chain(backward).collect();
+        let (ms, spread) = time(gpu, &all)?;
+        report.row(
+            &format!("training {name}"),
+            &json!({
+                "ms": ms, "spread_ms": spread, "prepare_ms": prepare, "walk_ms": walk,
+                "walk_back_ms": back, "gradients_ms": rest,
+                // the gradients of what is read, and those of what is written
+                "GFLOP": 3.0 * shape.flops(rule) / 1e9, "GB": 3.0 * shape.bytes(rule) / 1e9,
+            }),
+        );
         problem.free(gpu)?;
     }
     Ok(())

@@ -106,8 +106,10 @@ pub(crate) struct Reading {
     temperature_c: Option<u32>,
     energy_mj: Option<u64>,
     slowed_by: Option<ThrottleReasons>,
-    /// Share of the GPU that other processes used of late, 0 to 1.
+    /// Share of the GPU that other processes used since the reading before, 0 to 1.
     others: Option<f64>,
+    /// When it was taken.
+    at_us: u64,
 }
 
 impl Watch {
@@ -115,18 +117,24 @@ impl Watch {
         Self { nvml: Nvml::init().ok(), uuid: uuid.to_owned() }
     }
 
+    /// A look at what goes on now.
     pub(crate) fn read(&self) -> Reading {
+        // a trainer that has just ended is none that disturbs what comes
+        self.read_since(now_us().saturating_sub(200_000))
+    }
+
+    /// A look at what went on since an earlier one.
+    pub(crate) fn read_after(&self, before: &Reading) -> Reading {
+        self.read_since(before.at_us)
+    }
+
+    fn read_since(&self, since_us: u64) -> Reading {
         let Some(device) =
             self.nvml.as_ref().and_then(|nvml| nvml.device_by_uuid(self.uuid.as_str()).ok())
         else {
             return Reading::default();
         };
-        // the driver keeps samples of some seconds; those of the last one count
-        let recent_us = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |now| now.as_micros() as u64)
-            .saturating_sub(1_000_000);
-        let others = device.process_utilization_stats(recent_us).ok().map(|samples| {
+        let others = device.process_utilization_stats(since_us).ok().map(|samples| {
             let others = samples.iter().filter(|sample| sample.pid != std::process::id());
             f64::from(others.map(|sample| sample.sm_util).max().unwrap_or(0)) / 100.0
         });
@@ -139,8 +147,16 @@ impl Watch {
             energy_mj: device.total_energy_consumption().ok(),
             slowed_by: device.current_throttle_reasons().ok(),
             others,
+            at_us: now_us(),
         }
     }
+}
+
+/// Microseconds since 1970, by which the driver marks its samples.
+fn now_us() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.as_micros() as u64)
 }
 
 /// The part of the GPU that a timing between two readings lacked: what other processes used, or what the hardware held

@@ -49,7 +49,7 @@ def peers_python():
 
 def build():
     """Builds our side and returns its program."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "operators", "--example", "mixer_server"],
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace", "--example", "mixer_server"],
                    cwd=ROOT, check=True)
     return str(ROOT / "target/release/examples/mixer_server")
 

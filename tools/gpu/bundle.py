@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Packs all that a bare GPU machine needs for `run.sh` into one folder: our programs, stripped, a text, the scripts.
 
-    tools/gpu/bundle.py FOLDER      needs `cargo build --release` and `tools/setup.py corpus` before; below 50 MB
+    tools/gpu/bundle.py FOLDER      needs `cargo build --release --workspace --bins --examples` and `tools/setup.py corpus` before; below 50 MB
 
 The machine needs NVIDIA's driver 580 or newer, Python with PyTorch 2.11 for CUDA 13, and the glibc of Ubuntu 24.04.
 The peer fla comes along as a wheel where pip can fetch it.
@@ -14,7 +14,14 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
-PROGRAMS = ["deltafront", "deltafront-profile", "deltafront-train", "deltafront-gpu"]
+PROGRAMS = [
+    "deltafront",
+    "deltafront-profile",
+    "deltafront-train",
+    "deltafront-gpu",
+    "examples/chunked_speed",
+    "examples/gpu_training",
+]
 CORPUS_BYTES = 2_000_000
 MOST_BYTES = 50_000_000
 
@@ -27,9 +34,9 @@ def main() -> None:
     for name in PROGRAMS:
         program = CHECKOUT / "target/release" / name
         if not program.is_file():
-            sys.exit(f"{program} is not there: cargo build --release --workspace")
-        subprocess.run(["strip", "-o", folder / name, program], check=True)
-    for name in ["run.sh", "peers.py", "campaign.toml"]:
+            sys.exit(f"{program} is not there: cargo build --release --workspace --bins --examples")
+        subprocess.run(["strip", "-o", folder / program.name, program], check=True)
+    for name in ["run.sh", "peers.py", "table.py", "campaign.toml"]:
         shutil.copy(HERE / name, folder / name)
     texts = subprocess.run(
         [sys.executable, CHECKOUT / "tools/setup.py", "corpus"], check=True, capture_output=True, text=True

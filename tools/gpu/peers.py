@@ -91,10 +91,149 @@ def recurrent():
         say("fla DeltaNet step, 16 heads 128x256", ms, GB_per_s=round(moved / ms / 1e6))
 
 
+def prefill():
+    from fla.ops.delta_rule import chunk_delta_rule
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    from fla.ops.simple_gla import chunk_simple_gla
+
+    for positions in (8192, 32768):
+        def draw(heads):
+            return torch.randn(1, positions, heads, 128, device=DEVICE, dtype=BF16)
+
+        q, k, v = draw(32), F.normalize(draw(32), dim=-1), draw(32)
+        g = F.logsigmoid(torch.randn(1, positions, 32, device=DEVICE))
+        b = torch.rand(1, positions, 32, device=DEVICE, dtype=BF16)
+        few_q, few_k = q[:, :, :16].contiguous(), k[:, :, :16].contiguous()
+        works = {
+            "gated delta rule": lambda: chunk_gated_delta_rule(few_q, few_k, v, g, b),
+            "delta rule": lambda: chunk_delta_rule(q, k, v, b),
+            "linear attention": lambda: chunk_simple_gla(q, k, v, g),
+        }
+        with torch.no_grad():
+            for name, work in works.items():
+                say(f"fla prefill {name} 1x{positions}", milliseconds(work, repeats=15))
+
+
+class Step:
+    """One decode step of the Nemotron-Flash-1B pattern (arXiv 2511.18890), weights random: PyTorch's products, norms and
+    attention, fla's delta rule."""
+
+    WIDTH, FFN, HEADS, KV_HEADS, HEAD, PAST, VOCABULARY = 2048, 6144, 16, 4, 128, 8192, 131072
+    PATTERN = ("delta", "mamba", "attention", "mamba") * 2 + ("delta", "mamba") * 2
+
+    def __init__(self):
+        d = self.WIDTH
+        self.embedding = self.weight(self.VOCABULARY, d)
+        self.token = torch.zeros(1, dtype=torch.long, device=DEVICE)
+        self.layers = [(getattr(self, kind), getattr(self, f"{kind}_weights")()) for kind in self.PATTERN]
+        self.networks = [(self.weight(2 * self.FFN, d), self.weight(d, self.FFN)) for _ in self.PATTERN]
+
+    @staticmethod
+    def weight(*shape):
+        return torch.randn(*shape, device=DEVICE, dtype=BF16) * 0.02
+
+    def delta_weights(self):
+        d = self.WIDTH
+        return {
+            "into": self.weight(3 * d + self.HEADS, d), "out": self.weight(d, d), "taps": self.weight(3 * d, 4),
+            "recent": self.weight(3 * d, 4), "norm": self.weight(self.HEAD),
+            "state": torch.zeros(1, self.HEADS, self.HEAD, self.HEAD, device=DEVICE),
+        }
+
+    def mamba_weights(self):
+        d = self.WIDTH
+        return {
+            "into": self.weight(4 * d + 256 + 64, d), "out": self.weight(d, 2 * d), "taps": self.weight(2 * d + 256, 4),
+            "recent": self.weight(2 * d + 256, 4), "norm": self.weight(2 * d),
+            "rate": torch.rand(64, device=DEVICE), "skip": torch.ones(64, 1, device=DEVICE),
+            "state": torch.zeros(64, 64, 128, device=DEVICE),
+        }
+
+    def attention_weights(self):
+        d, kv = self.WIDTH, self.KV_HEADS * self.HEAD
+        return {
+            "into": self.weight(d + 2 * kv, d), "out": self.weight(d, d),
+            "cache": self.weight(2, 1, self.KV_HEADS, self.PAST, self.HEAD),
+        }
+
+    @staticmethod
+    def convolve(w, x):
+        w["recent"].copy_(torch.cat([w["recent"][:, 1:], x.view(-1, 1)], 1))
+        return F.silu((w["recent"] * w["taps"]).sum(1))
+
+    def delta(self, w, x):
+        from fla.ops.delta_rule import fused_recurrent_delta_rule
+
+        qkv, b = F.linear(x, w["into"]).split([3 * self.WIDTH, self.HEADS], -1)
+        q, k, v = self.convolve(w, qkv).view(3, 1, 1, self.HEADS, self.HEAD)
+        y, state = fused_recurrent_delta_rule(
+            q, k, v, b.sigmoid().view(1, 1, -1), initial_state=w["state"], output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+        w["state"].copy_(state)
+        return F.linear(F.rms_norm(y, (self.HEAD,), w["norm"]).view(1, -1), w["out"])
+
+    def mamba(self, w, x):
+        d = 2 * self.WIDTH
+        z, xbc, dt = F.linear(x, w["into"]).split([d, d + 256, 64], -1)
+        x, b, c = self.convolve(w, xbc).float().split([d, 128, 128])
+        x, dt = x.view(64, 64), F.softplus(dt.float()).view(64, 1)
+        w["state"].mul_(torch.exp(-dt * w["rate"][:, None])[..., None]).add_((dt * x)[..., None] * b)
+        y = (w["state"] @ c + w["skip"] * x).view(1, d).to(BF16)
+        return F.linear(F.rms_norm(y * F.silu(z), (d,), w["norm"]), w["out"])
+
+    def attention(self, w, x):
+        kv = self.KV_HEADS * self.HEAD
+        q, k, v = F.linear(x, w["into"]).split([self.WIDTH, kv, kv], -1)
+        for cache, new in zip(w["cache"], (k, v)):
+            cache[:, :, -1] = new.view(1, self.KV_HEADS, self.HEAD)
+        y = F.scaled_dot_product_attention(q.view(1, self.HEADS, 1, self.HEAD), *w["cache"], enable_gqa=True)
+        return F.linear(y.view(1, -1), w["out"])
+
+    @torch.no_grad()
+    def __call__(self):
+        h = self.embedding[self.token]
+        norm = lambda h: F.rms_norm(h, (self.WIDTH,))  # noqa: E731
+        for (mixer, w), (up, down) in zip(self.layers, self.networks):
+            h = h + mixer(w, norm(h))
+            gate, value = F.linear(norm(h), up).chunk(2, -1)
+            h = h + F.linear(F.silu(gate) * value, down)
+        return F.linear(norm(h), self.embedding).argmax(-1)
+
+
+def step():
+    say("PyTorch + fla decode Nemotron-Flash-1B, 8k cached", milliseconds(Step()))
+
+
+def layers():
+    """Forward and backward of one layer of causal attention, 16 heads over 4, at d 2048."""
+    for batch, positions in ((4, 4096), (1, 32768)):
+        into = torch.nn.Linear(2048, 3072, bias=False, device=DEVICE, dtype=BF16)
+        out = torch.nn.Linear(2048, 2048, bias=False, device=DEVICE, dtype=BF16)
+        x, dy = (torch.randn(batch, positions, 2048, device=DEVICE, dtype=BF16) for _ in range(2))
+        x.requires_grad_()
+
+        def work():
+            q, k, v = into(x).unflatten(-1, (-1, 128)).transpose(1, 2).split([16, 4, 4], 1)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            out(y.transpose(1, 2).flatten(2)).backward(dy)
+
+        samples = []
+        for turn in range(15):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            end.synchronize()
+            samples += [begin.elapsed_time(end)] if turn >= 5 else []
+        ms = statistics.median(samples)
+        say(f"SDPA layer {batch}x{positions}", ms, tokens_per_s=round(batch * positions / ms * 1e3))
+
+
 def main():
     torch.manual_seed(0)
     print(torch.cuda.get_device_name(0), "torch", torch.__version__, flush=True)
-    for part in (ceilings, products, attention, recurrent):
+    for part in (ceilings, products, attention, recurrent, layers, step, prefill):
         try:
             part()
         except Exception as error:  # a peer that does not run here is a line, not the end

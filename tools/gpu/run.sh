@@ -1,8 +1,9 @@
 #!/bin/bash
 # All GPU checks and measurements in one command of at most 8 minutes: run.sh [RESULTS]
 #
-# First every kernel against its definition; only if that holds the table of times, PyTorch's and fla's beside it, random
-# stacks composed against whole, and a small campaign. Everything lands in RESULTS (default: results) as text and JSON.
+# First every kernel against its definition and its times; only if that holds PyTorch's and fla's, layers in training,
+# random stacks composed against whole, and a small campaign whose proxies train there too; a table of all at the end.
+# Everything lands in RESULTS (default: results) as text and JSON.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
@@ -26,14 +27,17 @@ part() { # NAME SECONDS COMMAND...: one part, whose output is kept; its failure 
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu,pstate --format=csv | tee "$results/device.txt"
 part doctor 60 ./deltafront --db "$results/campaign.db" doctor
 part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
+part chunked 90 ./chunked_speed "$results/chunked.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
+part training 90 ./gpu_training "$results/training.jsonl"
 part composed 120 ./deltafront-profile --device cuda:0 --composed 30
 grep '^{' "$results/composed.txt" >"$results/composed.jsonl"
 site=$results/site
 python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl 2>/dev/null
-PYTHONPATH=$site part peers 100 python3 peers.py
+PYTHONPATH=$site part peers 180 python3 peers.py
 grep '^{' "$results/peers.txt" >"$results/peers.jsonl"
 rm -rf "$site"
 part campaign 150 ./deltafront --db "$results/campaign.db" run --plain campaign.toml
 ./deltafront --db "$results/campaign.db" show target-stacks --json >"$results/campaign.json" 2>/dev/null
 nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active --format=csv | tee -a "$results/device.txt"
+part table 10 python3 table.py "$results"
 echo "all of it took $SECONDS s"

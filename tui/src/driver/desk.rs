@@ -130,10 +130,18 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
+            // The trainer says on which machine it is, the campaign file on what of it.
+            let device = match &job.trainer.introduction {
+                Introduction::Configure(configure) => configure.training.as_ref(),
+                Introduction::Space(_) => None,
+            }
+            .map(|training| &training.device)
+            .filter(|device| *device != "cpu")
+            .unwrap_or(&trainer.device);
             display.line(&match profiler {
                 Some(profiler) => format!(
                     "training by {} on {}{many}; timing by {} on {}",
-                    trainer.worker, trainer.device, profiler.worker, profiler.device
+                    trainer.worker, device, profiler.worker, profiler.device
                 ),
                 None => format!("evaluations by {}{many}", trainer.worker),
             });

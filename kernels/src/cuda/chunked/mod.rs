@@ -94,6 +94,30 @@ impl Shape {
         self.batch * self.tokens * self.heads
     }
 
+    /// Floating-point operations of the products of a forward pass, as the chunked forms of the papers count them
+    /// (arXiv 2412.06464, section 3.3; arXiv 2405.21060, section 6). Forward and backward are three times as many.
+    pub fn flops(&self, rule: Rule) -> f64 {
+        let [c, k, v] = [CHUNK, self.key_width, self.value_width].map(|n| n as f64);
+        let chunk = match rule {
+            // KKᵀ, QKᵀ, TK; TV and (QKᵀ)(U − WS); WS, QS and Kᵀ(U − WS); the inverse
+            Rule::Delta => {
+                6.0 * c * c * k + 4.0 * c * c * v + 6.0 * c * k * v + 2.0 / 3.0 * c.powi(3)
+            }
+            // QKᵀ and (QKᵀ)V; QS and KᵀV
+            Rule::LinearAttention => 2.0 * c * c * (k + v) + 4.0 * c * k * v,
+        };
+        (self.pieces() * self.chunks()) as f64 * chunk
+    }
+
+    /// Bytes of q, k, v and o in bf16 and of g and β in fp32: what a forward pass cannot do without.
+    pub fn bytes(&self, rule: Rule) -> f64 {
+        let positions = (self.batch * self.tokens) as f64;
+        let keys = 2 * 2 * self.key_heads * self.key_width;
+        let values = 2 * 2 * self.heads * self.value_width;
+        let gates = 4 * self.heads * if rule == Rule::Delta { 2 } else { 1 };
+        positions * (keys + values + gates) as f64
+    }
+
     /// bf16 values of one of the two matrices that [`Chunked::prepare`] writes for each chunk, `[B, H, chunks, 64, 64]`.
     pub fn squares_len(&self) -> usize {
         self.pieces() * self.chunks() * CHUNK * CHUNK

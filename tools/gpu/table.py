@@ -1,0 +1,73 @@
+"""One table of the results of `run.sh`: each kernel's time, bytes and FLOPs, its share of the bandwidth of a copy and of a
+cuBLAS product in the same run, and the peer's time beside it.
+
+    python3 table.py RESULTS
+"""
+
+import json
+import pathlib
+import sys
+
+# a row of ours, and the row of the peers that does the same work
+PEERS = {
+    "decode Nemotron-Flash-1B, 8k cached": "PyTorch + fla decode Nemotron-Flash-1B, 8k cached",
+    "prefill gated delta rule 1x8192": "fla prefill gated delta rule 1x8192",
+    "prefill delta rule 1x8192": "fla prefill delta rule 1x8192",
+    "prefill linear attention 1x8192": "fla prefill linear attention 1x8192",
+    "prefill gated delta rule 1x32768": "fla prefill gated delta rule 1x32768",
+    "layer Gated DeltaNet 4x4096": "SDPA layer 4x4096",
+    "layer Mamba2 4x4096": "SDPA layer 4x4096",
+    "layer DeltaNet 4x4096": "SDPA layer 4x4096",
+    "layer Gated DeltaNet 1x32768": "SDPA layer 1x32768",
+    "layer Mamba2 1x32768": "SDPA layer 1x32768",
+    "layer DeltaNet 1x32768": "SDPA layer 1x32768",
+}
+
+
+def rows(path):
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def ours(results):
+    """Name, milliseconds, GB, GFLOP."""
+    for row in rows(results / "kernels.jsonl"):
+        if "floor_ms" in row:
+            yield row["name"], row["ms_back_to_back"], row["GB"], None
+    for row in rows(results / "chunked.jsonl"):
+        if "GFLOP" in row:
+            yield row["name"], row["ms"], row["GB"], row["GFLOP"]
+    for row in rows(results / "training.jsonl"):
+        if row.get("d") == 2048:
+            yield f"layer {row['layer']} {row['B']}x{row['T']}", row["ms"], None, None
+
+
+def main():
+    results = pathlib.Path(sys.argv[1])
+    peers = {row["name"]: row for row in rows(results / "peers.jsonl")}
+    copy = next((row["GB_per_s"] for row in rows(results / "kernels.jsonl") if row["name"] == "copy"), None)
+    product = next((row["TFLOP_per_s"] for name, row in peers.items() if "8192³" in name), None)
+    print(f"copy {copy} GB/s, cuBLAS {product} TFLOP/s\n")
+    print("| work | ms | GB | share of copy | GFLOP | share of cuBLAS | peer, ms | peer / ours |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def cell(value, form):
+        return "" if value is None else format(value, form)
+
+    for name, ms, gigabytes, gigaflops in ours(results):
+        peer = peers.get(PEERS.get(name), {}).get("ms")
+        cells = [
+            name,
+            cell(ms, ".4g"),
+            cell(gigabytes, ".3g"),
+            cell(gigabytes and copy and gigabytes / ms * 1e3 / copy, ".0%"),
+            cell(gigaflops, ".3g"),
+            cell(gigaflops and product and gigaflops / ms / product, ".0%"),
+            cell(peer, ".4g"),
+            cell(peer and peer / ms, ".2f"),
+        ]
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
