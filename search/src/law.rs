@@ -9,7 +9,7 @@
 mod fit;
 mod latency;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -67,7 +67,8 @@ pub struct Power {
 }
 
 impl Power {
-    fn at(self, x: f64) -> f64 {
+    /// Its value at `x`.
+    pub fn at(self, x: f64) -> f64 {
         self.factor * x.powf(-self.exponent)
     }
 }
@@ -146,6 +147,8 @@ const SHUFFLES: usize = 99;
 const CHANCE: f64 = 0.05;
 /// Logarithms of depth and width that correlate above this cannot be told apart.
 const TOGETHER: f64 = 0.95;
+/// A stack that pulls more than this has hardly a residual to learn from.
+const MOST_PULL: f64 = 0.8;
 /// Stacks beyond the unknowns.
 const SPARE: usize = 3;
 
@@ -173,22 +176,25 @@ impl Fit {
         let total: f64 = losses.iter().map(|loss| (loss - mean).powi(2)).sum();
         let free = (n - unknowns as f64).max(1.0);
         let fitted = problem.values(&best.unknowns);
-        // Least squares leave residuals smaller than the errors were.
-        let inflation = (n / free).sqrt();
-        let mut stacks: Vec<u32> = observations.iter().map(|o| o.stack).collect();
-        stacks.sort_unstable();
-        stacks.dedup();
+        // Least squares leave residuals smaller than the errors were, most where a stack pulls the law to itself: e/(1 − h),
+        // as in HC3 (MacKinnon and White 1985), with the leverage h of all trainings of a stack.
+        let mut pulls: BTreeMap<u32, f64> = BTreeMap::new();
+        for (o, leverage) in observations.iter().zip(problem.leverages(&best.unknowns)) {
+            *pulls.entry(o.stack).or_default() += leverage;
+        }
         let draws = (0..draws)
             .map(|_| {
-                let signs: Vec<f64> =
-                    stacks.iter().map(|_| if rng.random_bool(0.5) { 1.0 } else { -1.0 }).collect();
+                let factors: BTreeMap<u32, f64> = pulls
+                    .iter()
+                    .map(|(&stack, pull)| {
+                        let sign = if rng.random_bool(0.5) { 1.0 } else { -1.0 };
+                        (stack, sign / (1.0 - pull.min(MOST_PULL)))
+                    })
+                    .collect();
                 let resampled: Vec<f64> = observations
                     .iter()
                     .zip(&fitted)
-                    .map(|(o, fitted)| {
-                        let stack = stacks.binary_search(&o.stack).expect("one of them");
-                        fitted + signs[stack] * inflation * (o.loss - fitted)
-                    })
+                    .map(|(o, fitted)| fitted + factors[&o.stack] * (o.loss - fitted))
                     .collect();
                 problem.law(&problem.fit_from(&best.unknowns, &resampled).unknowns)
             })

@@ -3,7 +3,7 @@
 use super::{Law, Observation, Power};
 use crate::surrogate::cholesky::{factorize, solve_lower, solve_upper};
 
-/// Exponents from which the others are told, and which are tried at the start.
+/// Exponents to start from; each term finds its own from there.
 const STARTS: [f64; 3] = [0.3, 0.8, 2.0];
 /// The smallest and the largest exponent: beyond them a power is a constant, or a step.
 const EXPONENTS: (f64, f64) = (0.05, 5.0);
@@ -52,10 +52,9 @@ impl Problem {
         let floor = (least - share).max(0.5 * least).max(f64::MIN_POSITIVE);
         STARTS
             .iter()
-            .flat_map(|alpha| STARTS.iter().map(move |beta| (alpha, beta)))
-            .map(|(alpha, beta)| {
+            .map(|exponent| {
                 let mut start = vec![floor.ln()];
-                for exponent in [alpha, beta, &STARTS[0]].iter().take(self.centres.len()) {
+                for _ in &self.centres {
                     start.extend([share.ln(), exponent.ln()]);
                 }
                 self.fit_from(&start, losses)
@@ -94,7 +93,7 @@ impl Problem {
                     clamp(&mut next);
                     let now = self.squares(&next, losses);
                     if now < squares {
-                        is_better = now < squares * (1.0 - 1e-9);
+                        is_better = now < squares * (1.0 - 1e-8);
                         (unknowns, squares) = (next, now);
                         damping = (damping / 5.0).max(1e-9);
                         break;
@@ -143,14 +142,7 @@ impl Problem {
         let values = self.values(unknowns);
         let mut slopes = vec![0.0; n];
         for ((row, value), loss) in self.logs.iter().zip(values).zip(losses) {
-            slopes[0] = unknowns[0].exp();
-            for (j, log) in row.iter().enumerate() {
-                let exponent = unknowns[2 + 2 * j].exp();
-                let term = (unknowns[1 + 2 * j] - exponent * log).exp();
-                // ∂/∂ln a = a·x^−α; ∂/∂ln α = −α·ln x·a·x^−α
-                slopes[1 + 2 * j] = term;
-                slopes[2 + 2 * j] = -exponent * log * term;
-            }
+            fill_slopes(unknowns, row, &mut slopes);
             for i in 0..n {
                 gradient[i] += slopes[i] * (value - loss);
                 for j in 0..=i {
@@ -159,6 +151,27 @@ impl Problem {
             }
         }
         (normal, gradient)
+    }
+
+    /// How much each observation pulls the law to itself: the diagonal of J (JᵀJ)⁻¹ Jᵀ, 0 to 1.
+    pub(super) fn leverages(&self, unknowns: &[f64]) -> Vec<f64> {
+        let n = unknowns.len();
+        let (mut normal, _) = self.normal(unknowns, &vec![0.0; self.logs.len()]);
+        // An unknown at its bound has no slope, and pulls nothing.
+        let largest = (0..n).map(|i| normal[i * n + i]).fold(f64::MIN_POSITIVE, f64::max);
+        for i in 0..n {
+            normal[i * n + i] += 1e-10 * largest;
+        }
+        if !factorize(&mut normal, n) {
+            return vec![n as f64 / self.logs.len().max(1) as f64; self.logs.len()];
+        }
+        let of = |row: &Vec<f64>| {
+            let mut slopes = vec![0.0; n];
+            fill_slopes(unknowns, row, &mut slopes);
+            solve_lower(&normal, n, &mut slopes);
+            slopes.iter().map(|x| x * x).sum()
+        };
+        self.logs.iter().map(of).collect()
     }
 
     /// The law in D, W and N themselves.
@@ -173,5 +186,17 @@ impl Problem {
             width: power(1),
             tokens: (self.centres.len() > 2).then(|| power(2)),
         }
+    }
+}
+
+/// The slopes of the law at one observation, by the logarithm of each unknown.
+fn fill_slopes(unknowns: &[f64], row: &[f64], slopes: &mut [f64]) {
+    slopes[0] = unknowns[0].exp();
+    for (j, log) in row.iter().enumerate() {
+        let exponent = unknowns[2 + 2 * j].exp();
+        let term = (unknowns[1 + 2 * j] - exponent * log).exp();
+        // ∂/∂ln a = a·x^−α; ∂/∂ln α = −α·ln x·a·x^−α
+        slopes[1 + 2 * j] = term;
+        slopes[2 + 2 * j] = -exponent * log * term;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use search::law::{Choice, Fit, Law, LayerSpeed, Observation};
+use search::law::{Choice, Fit, Law, LayerSpeed, Observation, Power};
 use search::wire::Value;
 use serde::Serialize;
 use tui::plot::{LinePlot, Series};
@@ -31,6 +31,8 @@ pub(crate) struct Found {
     law: Law,
     /// Names of the unknowns, their values and 95 % bands.
     unknowns: Vec<(&'static str, f64, (f64, f64))>,
+    /// What depth and width take away between their smallest and largest values, with 95 % bands.
+    gains: [(f64, (f64, f64)); 2],
     deviation: f64,
     explained: f64,
     speeds: Vec<LayerSpeed>,
@@ -58,13 +60,20 @@ impl Found {
         stacks.sort_unstable();
         stacks.dedup();
         let widths = observations.iter().map(|o| o.width);
+        let widths = (widths.clone().min().unwrap_or(0), widths.max().unwrap_or(0));
+        let depths = (*depths.start(), *depths.end());
+        let gain = |(from, to): (u32, u32), of: fn(&Law) -> Power| {
+            let gain = move |law: &Law| of(law).at(from.into()) - of(law).at(to.into());
+            (gain(&fit.law), fit.band(gain))
+        };
         let of_length = observations.iter().filter(|o| o.tokens == tokens);
         Self {
             value: value.to_owned(),
             trainings: observations.len(),
             stacks: stacks.len(),
-            depths: (*depths.start(), *depths.end()),
-            widths: (widths.clone().min().unwrap_or(0), widths.max().unwrap_or(0)),
+            depths,
+            widths,
+            gains: [gain(depths, |law| law.depth), gain(widths, |law| law.width)],
             tokens,
             law: fit.law,
             unknowns: unknowns(fit),
@@ -108,28 +117,49 @@ impl Found {
             quantity::significant(self.deviation),
         );
         text.push_str(&line);
+        text.push_str(&self.gains_text());
         if self.speeds.is_empty() {
             text.push_str("No stack is timed yet: what a depth and width takes is not known.\n");
             return text;
         }
         text.extend(["\n", self.plot(theme, width).trim_end(), "\n"]);
-        let line = format!(
-            "Lines are the law, one for each depth, over the widths; digits off the lines are the trained stacks. A layer takes \
-             {}\n(mean over the campaign's stacks of this width ± standard deviation).\n",
-            self.layer_words()
+        text.push_str(
+            "Lines are the law, one for each depth, over the widths; digits off the lines are the trained stacks.\n",
         );
-        text.push_str(&line);
+        text.extend([
+            "µs of a layer, mean and deviation over the stacks: ",
+            &self.layer_words(),
+            ".\n",
+        ]);
         if let (Some(budget_us), Some(choices)) = (self.budget_us, &self.choices) {
             text.extend(["\n", &self.choices_text(budget_us, choices)]);
         }
         text
     }
 
+    fn gains_text(&self) -> String {
+        let names = [("depth", "α", self.depths), ("width", "β", self.widths)];
+        let lines =
+            names.iter().zip(&self.gains).map(|((name, exponent, (from, to)), (gain, band))| {
+                let [gain, low, high] = [*gain, band.0, band.1].map(quantity::significant);
+                // Less than that is lost among the stacks.
+                let told = if band.0 < 0.1 * self.deviation {
+                    format!(": perhaps nothing, so that {exponent} is not told")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "From {name} {from} to {to} the loss falls by {gain} ({low} to {high}){told}.\n"
+                )
+            });
+        lines.collect()
+    }
+
     fn layer_words(&self) -> String {
         let of = |speed: &LayerSpeed| {
             let (mean, standard_error) = (speed.layer_us, speed.deviation_us);
             let us = quantity::measured(Value { mean, standard_error });
-            format!("{us} µs at width {}", speed.width)
+            format!("{us} at width {}", speed.width)
         };
         self.speeds.iter().map(of).collect::<Vec<_>>().join(", ")
     }
@@ -206,9 +236,8 @@ fn unknowns(fit: &Fit) -> Vec<(&'static str, f64, (f64, f64))> {
     all.push(("b", fit.law.width.factor, fit.band(|law| law.width.factor)));
     all.push(("β", fit.law.width.exponent, fit.band(|law| law.width.exponent)));
     if let Some(tokens) = fit.law.tokens {
-        let of = |get: fn(&search::law::Power) -> f64| {
-            fit.band(move |law| law.tokens.as_ref().map_or(f64::NAN, get))
-        };
+        let of =
+            |get: fn(&Power) -> f64| fit.band(move |law| law.tokens.as_ref().map_or(f64::NAN, get));
         all.push(("c", tokens.factor, of(|power| power.factor)));
         all.push(("γ", tokens.exponent, of(|power| power.exponent)));
     }

@@ -137,10 +137,10 @@ impl Progress {
             })
             .collect();
         let whose = if self.climbs.len() == 1 { "its" } else { "their common" };
+        let (axes, point) = (axes.join(", "), Scale::REFERENCE);
         format!(
-            "Hypervolume over that of {whose} front, which gives the scale: {};\nreference point {} ranges from the best.\n",
-            axes.join(", "),
-            Scale::REFERENCE,
+            "Hypervolume over that of {whose} front, which gives the scale; reference point {point} ranges from the best.\n\
+             Scale: {axes}.\n"
         )
     }
 

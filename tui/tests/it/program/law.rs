@@ -21,9 +21,12 @@ fn depth_and_width_are_chosen_for_a_latency() {
     assert_eq!(world.say(&["run"]).code, 0);
     let said = world.say(&["law", "small", "--budget-us", "200"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    for word in
-        ["bits per byte = L0 + a·D^−α + b·W^−β", "within 200.0 µs a token", "95 % band", "┊"]
-    {
+    for word in [
+        "bits per byte = L0 + a·D^−α + b·W^−β",
+        "within 200.0 µs a token",
+        "From depth 1 to 6",
+        "┊",
+    ] {
         assert!(said.stdout.contains(word), "`{word}` is not in\n{}", said.stdout);
     }
     let said = world.say(&["law", "small", "--budget-us", "200", "--json"]);
