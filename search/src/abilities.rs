@@ -112,24 +112,36 @@ fn recall() -> Ability {
         solved_from: 0.95,
         failed_below: 0.75,
         contenders: vec![
-            contender("full attention", "d=64,vocab=33 | 2*attn(h=2,kv=2,k=32)", Verdict::Solves),
             contender(
-                "SWA, window 24: all of it",
-                "d=64,vocab=33 | 2*swa(h=2,kv=2,k=32,w=24)",
+                "full attention",
+                "d=64,vocab=33,tied | 2*attn(h=2,kv=2,k=32)",
                 Verdict::Solves,
             ),
-            contender("SWA, window 4", "d=64,vocab=33 | 2*swa(h=2,kv=2,k=32,w=4)", Verdict::Fails),
+            contender(
+                "SWA, window 24: all of it",
+                "d=64,vocab=33,tied | 2*swa(h=2,kv=2,k=32,w=24)",
+                Verdict::Solves,
+            ),
+            contender(
+                "SWA, window 4",
+                "d=64,vocab=33,tied | 2*swa(h=2,kv=2,k=32,w=4)",
+                Verdict::Fails,
+            ),
             contender(
                 "DeltaNet, state 512",
-                "d=64,vocab=33 | 2*dn(h=2,k=16,v=16)",
+                "d=64,vocab=33,tied | 2*dn(h=2,k=16,v=16)",
                 Verdict::Solves,
             ),
             contender(
                 "Gated DeltaNet, state 512",
-                "d=64,vocab=33 | 2*gdn(h=2,k=16,v=16)",
+                "d=64,vocab=33,tied | 2*gdn(h=2,k=16,v=16)",
                 Verdict::Solves,
             ),
-            contender("Mamba2, state 512", "d=64,vocab=33 | 2*m2(h=2,p=16,n=16)", Verdict::Fails),
+            contender(
+                "Mamba2, state 512",
+                "d=64,vocab=33,tied | 2*m2(h=2,p=16,n=16)",
+                Verdict::Fails,
+            ),
         ],
     }
 }
@@ -154,23 +166,23 @@ fn parity() -> Ability {
             // Without the convolutions: they count the ones among neighbouring tokens, which is not what is asked here.
             contender(
                 "DeltaNet, [0, 1]",
-                "d=32,vocab=2 | dn(h=2,k=16,v=16,noconv)",
+                "d=32,vocab=2,tied | dn(h=2,k=16,v=16,noconv)",
                 Verdict::Fails,
             ),
             contender(
                 "Gated DeltaNet, [0, 1]",
-                "d=32,vocab=2 | gdn(h=2,k=16,v=16,noconv)",
+                "d=32,vocab=2,tied | gdn(h=2,k=16,v=16,noconv)",
                 Verdict::Fails,
             ),
-            contender("Mamba2", "d=32,vocab=2 | m2(h=2,p=16,n=16)", Verdict::Fails),
+            contender("Mamba2", "d=32,vocab=2,tied | m2(h=2,p=16,n=16)", Verdict::Fails),
             contender(
                 "DeltaNet, [-1, 1]",
-                "d=32,vocab=2 | dn(h=2,k=16,v=16,neg,noconv)",
+                "d=32,vocab=2,tied | dn(h=2,k=16,v=16,neg,noconv)",
                 Verdict::Solves,
             ),
             contender(
                 "DeltaNet, [0, 1], Selective RoPE",
-                "d=32,vocab=2 | dn(h=2,k=16,v=16,noconv,srope)",
+                "d=32,vocab=2,tied | dn(h=2,k=16,v=16,noconv,srope)",
                 Verdict::Solves,
             ),
         ],
