@@ -75,8 +75,8 @@ pub(crate) enum Program {
 const SETTINGS: [(&str, &str); 2] = [
     // libtorch's threads spin while they wait for each other; beside any other load that costs ten times the work.
     ("OMP_WAIT_POLICY", "passive"),
-    // Memory in huge pages: where small ones lie decides which lines of a cache they take from each other, and the same
-    // decode step then takes half as long again in one process as in the next.
+    // Memory in huge pages: where small ones lie decides which lines of a cache they take from each other, so that the same
+    // decode step takes longer in one process than in the next.
     ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
 ];
 
