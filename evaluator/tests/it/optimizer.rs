@@ -47,16 +47,20 @@ fn equals_libtorchs_adamw() {
             let rate = 1e-2 / (1 + step) as f64;
             optimizer.zero_gradients();
             loss(&ours, step).backward();
-            assert!(optimizer.step(rate).is_finite());
             reference.set_lr(rate);
             reference.zero_grad();
             loss(&theirs, step).backward();
+            // One gradient for both: where an element is near 0, the rounding of two decides which way it steps.
+            for (a, b) in ours.variables().iter().zip(theirs.variables()) {
+                b.tensor.grad().copy_(&a.tensor.grad());
+            }
+            assert!(optimizer.step(rate).is_finite());
             reference.clip_grad_norm(clip);
             reference.step();
         }
         for ((name, a), (_, b)) in values(&ours).into_iter().zip(values(&theirs)) {
             let error = (&a - &b).norm().double_value(&[]) / b.norm().double_value(&[]);
-            assert!(error < 2e-5, "clip {clip}: {name}: {error}");
+            assert!(error < 1e-6, "clip {clip}: {name}: {error}");
         }
     }
 }
