@@ -13,6 +13,7 @@ use search::wire::{Hello, Reply, Request};
 use tokio::sync::mpsc;
 
 use super::display::Display;
+use super::gpus::{self, is_shared};
 use super::resume::{GAVE_UP, latencies, retry, same_device};
 use super::slot::{News, Slot};
 use super::spec::Role;
@@ -105,10 +106,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         };
         if let Some(profiler) = profiler {
             job.settings.latencies = latencies(&job.latency, &profiler.device);
-            // Where both compute on the CPU, or on one and the same device, a training spoils a timing.
-            let is_cpu = |hello: &Hello| hello.device.starts_with("cpu");
             job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                (is_cpu(trainer) && is_cpu(profiler)) || trainer.device == profiler.device
+                let device = job.trainer.introduction.trains_on(trainer);
+                is_shared(device, &profiler.device, gpus::count())
             });
         }
         let shown = history
@@ -130,14 +130,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
-            // The trainer says on which machine it is, the campaign file on what of it.
-            let device = match &job.trainer.introduction {
-                Introduction::Configure(configure) => configure.training.as_ref(),
-                Introduction::Space(_) => None,
-            }
-            .map(|training| &training.device)
-            .filter(|device| *device != "cpu")
-            .unwrap_or(&trainer.device);
+            let device = job.trainer.introduction.trains_on(trainer);
             display.line(&match profiler {
                 Some(profiler) => format!(
                     "training by {} on {}{many}; timing by {} on {}",

@@ -12,6 +12,16 @@ pub(crate) fn plan(gpus: u32, timed: Option<u32>, trainers: u32) -> Vec<Option<u
         .collect()
 }
 
+/// Whether a training on one device spoils a timing on the other: both are the CPU, or one and the same GPU. Trainers are
+/// called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`; with several GPUs [`plan`] keeps them apart.
+pub(crate) fn is_shared(trainer: &str, profiler: &str, gpus: u32) -> bool {
+    match (trainer.split_once(':'), profiler.split_once(':')) {
+        (Some(("cuda", _)), Some(("cuda", _))) => gpus < 2,
+        (Some(("cpu", _)), Some(("cpu", _))) => true,
+        _ => trainer == profiler,
+    }
+}
+
 /// The GPUs of this machine, by the files of NVIDIA's driver.
 pub(crate) fn count() -> u32 {
     let is_gpu = |name: &str| {
@@ -25,7 +35,17 @@ pub(crate) fn count() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::plan;
+    use super::{is_shared, plan};
+
+    #[test]
+    fn a_training_spoils_timings_on_its_own_device() {
+        assert!(is_shared("cpu: EPYC", "cpu: EPYC", 0));
+        assert!(is_shared("cuda:0", "cuda: NVIDIA H100", 1));
+        assert!(!is_shared("cuda:0", "cuda: NVIDIA H100", 2));
+        assert!(!is_shared("cpu: EPYC", "cuda: NVIDIA H100", 1));
+        assert!(!is_shared("cuda:0", "cpu: EPYC", 1));
+        assert!(is_shared("abacus", "abacus", 0));
+    }
 
     #[test]
     fn the_profiler_has_its_gpu_to_itself_where_there_are_others() {

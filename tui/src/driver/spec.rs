@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
-use search::wire::{Configure, SpaceReply};
+use search::wire::{Configure, Hello, SpaceReply};
 use tokio::process::Command;
 
 /// What a worker is for.
@@ -172,6 +172,20 @@ pub(crate) enum Introduction {
     Configure(Box<Configure>),
     /// A black box is asked for its space, which must be this one.
     Space(SpaceReply),
+}
+
+impl Introduction {
+    /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
+    pub(crate) fn trains_on<'a>(&'a self, trainer: &'a Hello) -> &'a str {
+        let training = match self {
+            Self::Configure(configure) => configure.training.as_ref(),
+            Self::Space(_) => None,
+        };
+        match training {
+            Some(training) if training.device != "cpu" => &training.device,
+            _ => &trainer.device,
+        }
+    }
 }
 
 /// Everything about a worker that stays the same when it is started again.
