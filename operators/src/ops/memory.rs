@@ -24,6 +24,11 @@ pub(crate) fn suits_kernels(tensor: &Tensor) -> bool {
     tensor.device() == Device::Cpu && matches!(tensor.kind(), Kind::Float | Kind::BFloat16)
 }
 
+/// Memory for what has the shapes and kinds of these tensors: their gradients.
+pub(crate) fn empty_like(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect()
+}
+
 fn check_kind<E: Stored>(tensor: &Tensor) {
     assert!(
         tensor.kind() == E::KIND && tensor.device() == Device::Cpu,

@@ -106,9 +106,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         };
         if let Some(profiler) = profiler {
             job.settings.latencies = latencies(&job.latency, &profiler.device);
+            let gpus = gpus::count();
             job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                let device = job.trainer.introduction.trains_on(trainer);
-                is_shared(device, &profiler.device, gpus::count())
+                is_shared(job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
             });
         }
         let shown = history

@@ -6,7 +6,8 @@ use tch::{Device, Kind, Tensor};
 use super::DeltaRule;
 use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
+    suits_kernels, write,
 };
 
 const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -98,8 +99,7 @@ impl StoredOperation for Rule {
         let inputs = self.inputs::<E>(tensors);
         let d_out = in_rows(&d_outputs[0]);
         let mut d_state = d_outputs[1].contiguous().copy();
-        let mut d: Vec<Tensor> =
-            tensors[..5].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        let mut d = empty_like(&tensors[..5]);
         {
             let [q, k, v, g, beta] = &mut d[..] else { unreachable!("five were made") };
             let mut gradients = Gradients {

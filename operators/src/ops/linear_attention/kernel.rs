@@ -7,7 +7,8 @@ use tch::{Device, Kind, Tensor};
 use super::LinearAttention;
 use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
+    suits_kernels, write,
 };
 
 const SINGLE: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -91,8 +92,7 @@ impl StoredOperation for Rule {
         let inputs = inputs::<E>(tensors);
         let d_out = in_rows(&d_outputs[0]);
         let mut d_state = d_outputs[1].contiguous().copy();
-        let mut d: Vec<Tensor> =
-            tensors[..6].iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        let mut d = empty_like(&tensors[..6]);
         {
             let [q, k, v, scale, g, skip] = &mut d[..] else { unreachable!("six were made") };
             let mut gradients = Gradients {

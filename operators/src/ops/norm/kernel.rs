@@ -6,7 +6,8 @@ use tch::{Device, Tensor};
 use super::Order;
 use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, StoredOperation, elements_mut, in_rows, read, rows, single_on_cpu, suits_kernels, write,
+    Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
+    suits_kernels, write,
 };
 
 /// Whether the kernel takes these: x and the gate of one kind, f32 or bf16, the weight in f32, on the CPU.
@@ -59,8 +60,7 @@ impl StoredOperation for Norm {
         d_outputs: &[Tensor],
     ) -> Vec<Tensor> {
         let d_y = in_rows(&d_outputs[0]);
-        let mut d: Vec<Tensor> =
-            tensors.iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        let mut d = empty_like(tensors);
         {
             let [x, weight, gate @ ..] = &mut d[..] else {
                 unreachable!("x and the weight are there")

@@ -5,8 +5,8 @@ use tch::{Device, Tensor};
 
 use crate::autograd::{apply, parallel};
 use crate::ops::memory::{
-    Stored, StoredOperation, elements, elements_mut, in_rows, read, rows, single_on_cpu,
-    suits_kernels, write,
+    Stored, StoredOperation, elements, elements_mut, empty_like, in_rows, read, rows,
+    single_on_cpu, suits_kernels, write,
 };
 
 /// Whether the kernel takes these: x in f32 or bf16, weight and bias in f32, on the CPU.
@@ -64,8 +64,7 @@ impl StoredOperation for Convolution {
         d_outputs: &[Tensor],
     ) -> Vec<Tensor> {
         let d_y = in_rows(&d_outputs[0]);
-        let mut d: Vec<Tensor> =
-            tensors.iter().map(|x| Tensor::empty(x.size(), (x.kind(), Device::Cpu))).collect();
+        let mut d = empty_like(tensors);
         {
             let mut parts = d.iter_mut();
             let mut part = || parts.next().expect("one gradient for each input");
