@@ -12,11 +12,13 @@ pub struct Plan {
     pub samples_min: usize,
     /// Samples taken at most.
     pub samples_max: usize,
-    /// Time over which samples are taken: long enough to see the load of other processes.
+    /// Time over which a series of samples is taken: long enough to see the load of other processes.
     pub time: Duration,
-    /// Load of other processes above which the samples are taken again.
+    /// Load of other processes above which a series does not count.
     pub quiet_load: f64,
-    /// Time after which a disturbed timing is taken as it is.
+    /// How far the two quickest series may lie apart, as a share of the quicker one.
+    pub agreement: f64,
+    /// Time after which the best that was seen is taken as it is.
     pub patience: Duration,
 }
 
@@ -26,8 +28,9 @@ impl Default for Plan {
             warm_up: Duration::from_millis(30),
             samples_min: 5,
             samples_max: 20_000,
-            time: Duration::from_millis(300),
+            time: Duration::from_millis(200),
             quiet_load: 0.05,
+            agreement: 0.02,
             patience: Duration::from_secs(3),
         }
     }
@@ -36,18 +39,22 @@ impl Default for Plan {
 /// What came out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measurement {
-    /// Median of the samples.
+    /// Median of the samples of the quickest series.
     pub median_us: f64,
-    /// Half the interquartile range of the samples.
+    /// Half the interquartile range of its samples, or half of what the next series differs by if that is more.
     pub spread_us: f64,
-    /// Number of samples.
+    /// Number of samples of that series.
     pub samples: usize,
     /// Share of the machine that other processes used meanwhile, 0 to 1; none where the system does not tell.
     pub other_load: Option<f64>,
 }
 
-/// Times `work` as the plan says. While other processes load the machine the samples are taken again, until patience
-/// ends; the quietest series counts.
+/// Times `work` as the plan says: series of samples, until the two quickest agree on what a quiet machine takes.
+///
+/// Other processes slow a machine down, which their load shows; so do the clock, and other machines of the same host,
+/// which nothing shows but time itself. All of it makes a series slower, never quicker, and lasts for seconds. So series
+/// are taken until two agree, none of them under load. When patience ends first the quickest quiet series counts, or the
+/// one under least load.
 ///
 /// The patience and the warm-up bound the time only between calls of `work`.
 pub fn measure(plan: &Plan, work: impl FnMut()) -> Measurement {
@@ -64,22 +71,43 @@ pub fn measure_after(plan: &Plan, mut before: impl FnMut(), mut work: impl FnMut
             break;
         }
     }
-    let mut quietest: Option<Measurement> = None;
-    let mut pause = Duration::from_millis(100);
+    let mut all: Vec<Measurement> = Vec::new();
+    let mut pause = Duration::from_millis(25);
     loop {
-        let series = series(plan, &mut before, &mut work);
-        let load = |m: &Measurement| m.other_load.unwrap_or(0.0);
-        if quietest.as_ref().is_none_or(|best| load(&series) < load(best)) {
-            quietest = Some(series);
-        }
-        let best = quietest.as_ref().expect("a series was just stored");
-        if load(best) <= plan.quiet_load || begin.elapsed() + pause >= plan.patience {
-            return *best;
+        all.push(series(plan, &mut before, &mut work));
+        let agreed = agreed(plan, &mut all);
+        if agreed || begin.elapsed() + pause >= plan.patience {
+            return quickest(plan, &all);
         }
         std::thread::sleep(pause);
-        pause *= 2;
+        pause = (2 * pause).min(Duration::from_millis(200));
+        before();
         work();
     }
+}
+
+/// Whether the two quickest quiet series agree; sorts the series, quiet ones first, by time.
+fn agreed(plan: &Plan, all: &mut [Measurement]) -> bool {
+    let is_loaded = |m: &Measurement| m.other_load.unwrap_or(0.0) > plan.quiet_load;
+    all.sort_by(|a, b| is_loaded(a).cmp(&is_loaded(b)).then(a.median_us.total_cmp(&b.median_us)));
+    match all {
+        [first, second, ..] if !is_loaded(second) => {
+            second.median_us <= first.median_us * (1.0 + plan.agreement)
+        }
+        _ => false,
+    }
+}
+
+/// What counts of series as [`agreed`] leaves them.
+fn quickest(plan: &Plan, all: &[Measurement]) -> Measurement {
+    let load = |m: &Measurement| m.other_load.unwrap_or(0.0);
+    let first = all[0];
+    if load(&first) > plan.quiet_load {
+        return all.iter().copied().min_by(|a, b| load(a).total_cmp(&load(b))).unwrap_or(first);
+    }
+    let next = all.get(1).filter(|next| load(next) <= plan.quiet_load);
+    let apart_us = next.map_or(0.0, |next| next.median_us - first.median_us);
+    Measurement { spread_us: first.spread_us.max(apart_us / 2.0), ..first }
 }
 
 fn series(plan: &Plan, before: &mut impl FnMut(), work: &mut impl FnMut()) -> Measurement {
@@ -192,6 +220,37 @@ mod tests {
         assert_eq!(median_and_spread(&mut []), (0.0, 0.0));
     }
 
+    fn series_of(median_us: f64, other_load: f64) -> Measurement {
+        Measurement { median_us, spread_us: 0.1, samples: 9, other_load: Some(other_load) }
+    }
+
+    #[test]
+    fn two_quiet_series_must_agree_and_the_quickest_counts() {
+        let plan = Plan::default();
+        let mut all = vec![series_of(12.0, 0.0)];
+        assert!(!agreed(&plan, &mut all), "one series says nothing of the machine");
+        all.push(series_of(10.0, 0.0));
+        assert!(!agreed(&plan, &mut all));
+        assert_eq!(
+            quickest(&plan, &all),
+            Measurement { spread_us: 1.0, ..series_of(10.0, 0.0) },
+            "2 apart"
+        );
+        all.push(series_of(9.9, 0.5));
+        assert!(!agreed(&plan, &mut all), "the quickest was taken under load");
+        all.push(series_of(10.1, 0.0));
+        assert!(agreed(&plan, &mut all));
+        assert_eq!(quickest(&plan, &all), series_of(10.0, 0.0));
+    }
+
+    #[test]
+    fn under_load_alone_the_quietest_series_counts() {
+        let plan = Plan::default();
+        let mut all = vec![series_of(10.0, 0.9), series_of(11.0, 0.2), series_of(10.0, 0.4)];
+        assert!(!agreed(&plan, &mut all));
+        assert_eq!(quickest(&plan, &all), series_of(11.0, 0.2));
+    }
+
     #[test]
     fn a_sleep_takes_as_long_as_it_says_and_patience_ends() {
         let plan = Plan {
@@ -200,6 +259,7 @@ mod tests {
             samples_max: 4,
             time: Duration::from_millis(5),
             quiet_load: -1.0,
+            agreement: 0.0,
             patience: Duration::from_millis(150),
         };
         let begin = Instant::now();

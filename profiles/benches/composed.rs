@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use kernels::timing::Plan;
 use profiles::measure::{Profiler, Times};
@@ -26,8 +25,7 @@ fn main() -> io::Result<()> {
         _ => Dtype::F32,
     };
     let threads = if has("2threads") { 2 } else { 1 };
-    let plan = Plan { patience: Duration::from_secs(1), ..Plan::default() };
-    let profiler = Profiler::new(plan);
+    let profiler = Profiler::new(Plan::default());
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.device(), kernels::version())?;
 

@@ -3,7 +3,11 @@
 //! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
 //! step is timed over copies of the part, each with weights and state of its own: as many as take the place of the
 //! model that the part stands for. What is timed is a pass over all of them, as a whole model is a pass over its parts;
-//! so neither the clock nor what surrounds a step is paid once for every part.
+//! so neither the clock nor what surrounds a step is paid once for every part. Among its copies a part has its code at
+//! hand, which in a model it has not after a part of another kind: what such a change costs is timed once and added.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, Pool};
@@ -25,6 +29,12 @@ const COPIES_MAX: usize = 1024;
 
 /// Seed of the weights, states and inputs that are timed.
 const SEED: u64 = 1;
+
+/// Two small layers of different code and one memory, by which the cost of a change from one to the other is timed.
+const CHANGE: [&str; 2] =
+    ["d=64,vocab=1,tied | gdn(h=4,k=16,v=16)", "d=64,vocab=1,tied | ffn(128)"];
+/// Copies of each: the nearest caches hold all.
+const CHANGE_COPIES: usize = 3;
 
 /// Something that times parts and models on one device.
 pub trait Times {
@@ -64,6 +74,8 @@ pub struct Profiler {
     working_set_bytes: usize,
     memory_bytes: Option<u64>,
     plan: Plan,
+    /// What a change from one kind of part to another costs in a decode step, µs, by threads and storage.
+    change_us: RefCell<HashMap<(usize, Storage), f64>>,
 }
 
 impl Times for Profiler {
@@ -102,7 +114,11 @@ impl Times for Profiler {
         let rest = if tokens == 1 { working_set.saturating_sub(steps * copy_bytes) } else { 0 };
         let rest = vec![1.0_f32; rest / size_of::<f32>()];
         let before = || limits::read(&pool, &rest);
-        Ok(self.timed(steps, before, || copies.run_all(&pool)))
+        let mut timing = self.timed(steps, before, || copies.run_all(&pool));
+        if tokens == 1 {
+            timing.median_us += self.change_us(threads, storage);
+        }
+        Ok(timing)
     }
 
     fn whole(
@@ -164,7 +180,33 @@ impl Profiler {
             working_set_bytes: working_set_bytes(&cpu),
             memory_bytes: cpu.memory_available_bytes,
             plan,
+            change_us: RefCell::default(),
         }
+    }
+
+    /// What a part of a decode step costs beyond its own time because one of another kind ran before it, µs: other code,
+    /// and branches of which the processor has forgotten where they went.
+    fn change_us(&self, threads: usize, storage: Storage) -> f64 {
+        if let Some(us) = self.change_us.borrow().get(&(threads, storage)) {
+            return *us;
+        }
+        let kinds = CHANGE.map(|text| text.parse().expect("the stacks above are valid"));
+        let pool = Pool::new(threads);
+        let pass_us = |kinds: &[&Architecture]| {
+            let mut copies = Copies::new(kinds[0], false, 1, 16, 1, storage);
+            for seed in 0..CHANGE_COPIES as u64 {
+                for kind in kinds {
+                    copies.add(kind, SEED + seed);
+                }
+            }
+            self.timed(1, || {}, || copies.run_all(&pool)).median_us
+        };
+        let [first, second] = &kinds;
+        let changes = (2 * CHANGE_COPIES) as f64;
+        let beyond_us = pass_us(&[first, second]) - pass_us(&[first]) - pass_us(&[second]);
+        let us = (beyond_us / changes).max(0.0);
+        self.change_us.borrow_mut().insert((threads, storage), us);
+        us
     }
 
     /// Times `work`, which is `steps` steps, for one step; `before` runs before it each time.

@@ -14,6 +14,7 @@ fn profiler() -> Profiler {
         samples_max: 50,
         time: Duration::from_millis(5),
         quiet_load: 1.0,
+        agreement: 0.0,
         patience: Duration::ZERO,
     })
 }

@@ -5,7 +5,7 @@ use crate::cpu::Aligned;
 use crate::cpu::Simd;
 
 /// How weights are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {
     /// As they are.
     F32,
