@@ -1,7 +1,8 @@
 //! All checks and measurements of the CUDA kernels on the GPU at hand, in one command: first each kernel against its
 //! definition, then a table of times beside their floors. Needs a driver and NVRTC, nothing else.
 //!
-//! `deltafront-gpu [--json FILE]`: the table on standard output, the same as JSON lines in FILE.
+//! `deltafront-gpu [--json FILE] [--only TEXT]`: the table on standard output, the same as JSON lines in FILE; of the
+//! checks and measurements only those whose name holds TEXT.
 
 use std::io::Write;
 
@@ -16,10 +17,15 @@ use serde_json::json;
 struct Report {
     begin: std::time::Instant,
     json: Option<std::fs::File>,
+    only: String,
     failures: usize,
 }
 
 impl Report {
+    fn wants(&self, name: &str) -> bool {
+        name.contains(&self.only)
+    }
+
     fn row(&mut self, name: &str, values: &serde_json::Value) {
         let text = values.as_object().map_or_else(String::new, |object| {
             object.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join("  ")
@@ -47,12 +53,13 @@ impl Report {
 }
 
 fn main() -> std::process::ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let json = match arguments.as_slice() {
-        [flag, path] if flag == "--json" => std::fs::File::create(path).ok(),
-        _ => None,
+    let mut report = match report(std::env::args().skip(1)) {
+        Ok(report) => report,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            return std::process::ExitCode::from(2);
+        }
     };
-    let mut report = Report { begin: std::time::Instant::now(), json, failures: 0 };
     let ended = Gpu::open(0).and_then(|mut gpu| {
         // said before the GPU is closed, which can take long after a fault
         run(&mut gpu, &mut report).inspect_err(|error| drop(writeln!(std::io::stderr(), "{error}")))
@@ -62,6 +69,23 @@ fn main() -> std::process::ExitCode {
     } else {
         std::process::ExitCode::FAILURE
     }
+}
+
+/// Where the results go, by the command line.
+fn report(mut arguments: impl Iterator<Item = String>) -> Result<Report, String> {
+    let begin = std::time::Instant::now();
+    let mut report = Report { begin, json: None, only: String::new(), failures: 0 };
+    while let Some(flag) = arguments.next() {
+        match (flag.as_str(), arguments.next()) {
+            ("--json", Some(path)) => {
+                let file = std::fs::File::create(&path).map_err(|e| format!("{path}: {e}"))?;
+                report.json = Some(file);
+            }
+            ("--only", Some(text)) => report.only = text,
+            _ => return Err("usage: deltafront-gpu [--json FILE] [--only TEXT]".to_owned()),
+        }
+    }
+    Ok(report)
 }
 
 fn run(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
@@ -150,12 +174,14 @@ fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         window,
         qk_norm,
     };
-    let probe = stack(256, vec![layer(delta(false, 128, 128), 640); 2]);
-    let mut decoder = Decoder::new(gpu, &probe, &mut weight)?;
-    for _ in 0..3 {
-        report.row("small step", &json!({ "ms": gpu.elapsed_ms(|gpu| decoder.step(gpu))? }));
+    if report.wants("small step") {
+        let probe = stack(256, vec![layer(delta(false, 128, 128), 640); 2]);
+        let mut decoder = Decoder::new(gpu, &probe, &mut weight)?;
+        for _ in 0..3 {
+            report.row("small step", &json!({ "ms": gpu.elapsed_ms(|gpu| decoder.step(gpu))? }));
+        }
+        decoder.free(gpu)?;
     }
-    decoder.free(gpu)?;
     let cases = [
         ("decode DeltaNet", stack(256, vec![layer(delta(false, 128, 128), 640); 2]), 40, 1e-4),
         ("decode Gated DeltaNet", stack(260, vec![layer(delta(true, 64, 128), 100); 2]), 40, 1e-4),
@@ -195,6 +221,9 @@ fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         ),
     ];
     for (name, stack, steps, limit) in cases {
+        if !report.wants(&format!("check {name}")) {
+            continue;
+        }
         let error = errors(gpu, &stack, steps)?;
         report.check(name, error, limit);
     }
@@ -220,6 +249,10 @@ fn nemotron_flash(vocabulary: usize) -> Stack {
 }
 
 fn decode(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<(), Error> {
+    let name = "decode Nemotron-Flash-1B, 8k cached";
+    if !report.wants(name) {
+        return Ok(());
+    }
     let stack = nemotron_flash(131_072);
     // One set of random values serves all tensors: generating a billion anew would take longer than the rest.
     let values = weight("values", 131_072 * 2048);
@@ -233,14 +266,7 @@ fn decode(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<
     let mut decoder = Decoder::new(gpu, &stack, &mut load)?;
     let past: Vec<u16> = values[..1 << 20].iter().map(|x| bf16_bits(x * 10.0)).collect();
     decoder.fill_caches(gpu, &past)?;
-    time_decode(
-        gpu,
-        report,
-        "decode Nemotron-Flash-1B, 8k cached",
-        &mut decoder,
-        8000,
-        copy_bytes_per_ms,
-    )?;
+    time_decode(gpu, report, name, &mut decoder, 8000, copy_bytes_per_ms)?;
     decoder.reset(gpu)?;
     let mut definition = Definition::new(&stack, &mut load);
     let mut worst: f64 = 0.0;
@@ -264,20 +290,26 @@ fn decode(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<
     decoder.free(gpu)
 }
 
-/// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head.
+/// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head. Then as many products as twelve
+/// layers of attention have phases, each of hardly any bytes: what a dependent phase costs however little it moves.
 fn mixers(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<(), Error> {
     let attention =
         |window| Mixer::Attention { heads: 16, kv_heads: 4, width: 128, window, qk_norm: false };
+    let mixer = |mixer| vec![Layer { mixer: Some(mixer), ffn: None }; 12];
     let cases = [
-        ("DeltaNet", Mixer::Delta(Delta::new(16, 128, 128, false))),
-        ("Gated DeltaNet", Mixer::Delta(Delta::new(12, 128, 256, true))),
-        ("Mamba2", Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 }),
-        ("attention over 8k", attention(None)),
-        ("attention over 1k of 8k", attention(Some(1024))),
+        ("12 x DeltaNet", mixer(Mixer::Delta(Delta::new(16, 128, 128, false)))),
+        ("12 x Gated DeltaNet", mixer(Mixer::Delta(Delta::new(12, 128, 256, true)))),
+        ("12 x Mamba2", mixer(Mixer::Mamba2 { heads: 64, head_width: 64, state_width: 128 })),
+        ("12 x attention over 8k", mixer(attention(None))),
+        ("12 x attention over 1k of 8k", mixer(attention(Some(1024)))),
+        ("24 x FFN of 256", vec![Layer { mixer: None, ffn: Some(256) }; 24]),
     ];
     let values = weight("values", 1 << 25);
-    for (name, mixer) in cases {
-        let layers = vec![Layer { mixer: Some(mixer), ffn: None }; 12];
+    for (name, layers) in cases {
+        let name = format!("decode {name}");
+        if !report.wants(&name) {
+            continue;
+        }
         let stack = Stack { d_model: 2048, vocabulary: 1024, tied: true, positions: 8200, layers };
         let mut decoder = Decoder::new(gpu, &stack, &mut |name, count| {
             if name.ends_with("weight") && count > 1 << 20 {
@@ -288,14 +320,7 @@ fn mixers(gpu: &mut Gpu, report: &mut Report, copy_bytes_per_ms: f64) -> Result<
         })?;
         let past: Vec<u16> = values[..1 << 20].iter().map(|x| bf16_bits(x * 10.0)).collect();
         decoder.fill_caches(gpu, &past)?;
-        time_decode(
-            gpu,
-            report,
-            &format!("decode 12 x {name}"),
-            &mut decoder,
-            8000,
-            copy_bytes_per_ms,
-        )?;
+        time_decode(gpu, report, &name, &mut decoder, 8000, copy_bytes_per_ms)?;
         decoder.free(gpu)?;
     }
     Ok(())
@@ -328,15 +353,15 @@ fn time_decode(
         "ms": ms, "spread_ms": spread, "ms_back_to_back": together, "GB": bytes / 1e9, "floor_ms": floor,
         "times_floor": together / floor, "GB_per_s": (bytes / together / 1e6).round(),
     }));
-    if !name.contains("Nemotron") {
-        return Ok(());
-    }
-    for (phase, [words, input, end, next]) in decoder.trace(gpu)? {
-        let cycles = format!("{words:>8} {input:>8} {end:>8} {next:>8}");
-        report.row(
-            &format!("phase {phase}"),
-            &json!({ "cycles to words, input, end, next": cycles }),
-        );
+    let trace = decoder.trace(gpu)?;
+    // of a stack of like layers the first are enough
+    let shown = if name.contains("Nemotron") { trace.phases.len() } else { 12 };
+    for (i, phase) in trace.phases.iter().enumerate().take(shown) {
+        let spans = trace.median_cycles(i).map(|c| c.map_or("-".to_owned(), |c| c.to_string()));
+        let [words, input, stream, computed, end] = spans;
+        let cycles = format!("{words:>8} {input:>8} {stream:>8} {computed:>8} {end:>8}");
+        let values = json!({ "cycles to words, input, stream, computed, end": cycles });
+        report.row(&format!("phase {phase}"), &values);
     }
     Ok(())
 }

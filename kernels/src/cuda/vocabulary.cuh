@@ -182,13 +182,21 @@ DEVICE void gate_wait(Gate* gate, u32 parity)
 }
 
 // ---- asynchronous copies, global to shared ----
-// One warp copies `bytes` (a multiple of 16) and the gate completes when they have
-// landed. The gate must have been initialised with FILL_ARRIVALS.
 #if __CUDA_ARCH__ >= 900
 #define FILL_ARRIVALS 1
 #else
 #define FILL_ARRIVALS 32
 #endif
+// Of the last-level cache such data leave first. What blocks tell each other then stays there from launch to launch:
+// a look at a word that has to come from memory waits behind all that is streamed.
+DEVICE u64 read_once()
+{
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+// One warp copies `bytes` (a multiple of 16) that are read once a launch, and the gate completes when they have
+// landed. The gate must have been initialised with FILL_ARRIVALS.
 DEVICE void fill(void* shared, const void* global, u32 bytes, Gate* gate, u32 lane)
 {
 #if __CUDA_ARCH__ >= 900
@@ -196,8 +204,8 @@ DEVICE void fill(void* shared, const void* global, u32 bytes, Gate* gate, u32 la
     if (lane == 0) {
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
                      ::"r"(shared_address(gate)), "r"(bytes) : "memory");
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                     ::"r"(shared_address(shared)), "l"(global), "r"(bytes), "r"(shared_address(gate)) : "memory");
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
+                     ::"r"(shared_address(shared)), "l"(global), "r"(bytes), "r"(shared_address(gate)), "l"(read_once()) : "memory");
     }
     warp_sync();
 #else

@@ -116,7 +116,9 @@ fn attention_layers_decode_as_defined() {
         Mixer::Attention { heads: 9, kv_heads: 1, width: 64, window: Some(18), qk_norm: false };
     let single =
         Mixer::Attention { heads: 1, kv_heads: 1, width: 128, window: Some(1), qk_norm: false };
-    let layers = [grouped, windowed, single].map(|mixer| Layer { mixer: Some(mixer), ffn: None });
+    let wide = Mixer::Attention { heads: 2, kv_heads: 1, width: 128, window: None, qk_norm: true };
+    let layers =
+        [grouped, windowed, single, wide].map(|mixer| Layer { mixer: Some(mixer), ffn: None });
     // keys and values are rounded to bf16, sometimes to the other side than in f64
     check("attention", &stack(64, layers.to_vec()), 20, 4e-3);
 }

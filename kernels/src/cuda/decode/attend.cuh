@@ -1,240 +1,291 @@
 // Softmax attention over the cache.
+//
+// A unit of the cache holds 16 positions: keys [16, K], then values [16, K], bf16; within the row of position r the
+// pieces of 16 bytes are permuted, piece c standing at c ^ (r & 7), so that eight rows of one piece lie in all banks.
+
+const u32 PIECE = 8; // bf16 of 16 bytes
+
+// Where column c of row r stands in a unit, in bf16.
+template <u32 K> DEVICE u32 cached_at(u32 r, u32 c) { return r * K + ((c / PIECE) ^ (r & 7)) * PIECE + c % PIECE; }
 
 // One row of K = 32 · N elements, lane i holding elements i · N/2 … of both halves:
 // norm (unless `norm` is 0), then rotation by the angles of this position.
-template <int N> DEVICE void norm_and_rotate(float (&a)[N / 2], float (&b)[N / 2], u64 norm, const float2* rope, u32 lane)
+template <int N> struct Turn {
+    float2 angle[N / 2]; // cosine, sine
+    float gain[N];
+    bool normed;
+};
+template <int N> DEVICE void read_turn(Turn<N>& w, u64 norm, u64 rope, u32 position, u32 lane)
 {
     const u32 K = 32 * N;
-    if (norm != 0) {
+    w.normed = norm != 0;
+    UNROLL for (u32 e = 0; e < N / 2; e++) {
+        w.angle[e] = load_constant((const float2*)rope + (u64)position * (K / 2) + lane * (N / 2) + e);
+        w.gain[e] = w.normed ? load_constant((const float*)norm + lane * (N / 2) + e) : 1.f;
+        w.gain[N / 2 + e] = w.normed ? load_constant((const float*)norm + K / 2 + lane * (N / 2) + e) : 1.f;
+    }
+}
+template <int N> DEVICE void norm_and_rotate(float (&a)[N / 2], float (&b)[N / 2], const Turn<N>& w)
+{
+    const u32 K = 32 * N;
+    float r = 1.f;
+    if (w.normed) {
         float squares = 0.f;
         UNROLL for (u32 e = 0; e < N / 2; e++) squares += a[e] * a[e] + b[e] * b[e];
-        float r = square_root_reciprocal(warp_sum(squares) / (float)K + NORM_EPS);
-        UNROLL for (u32 e = 0; e < N / 2; e++) {
-            a[e] *= r * load_constant((const float*)norm + lane * (N / 2) + e);
-            b[e] *= r * load_constant((const float*)norm + K / 2 + lane * (N / 2) + e);
-        }
+        r = square_root_reciprocal(warp_sum(squares) / (float)K + NORM_EPS);
     }
     UNROLL for (u32 e = 0; e < N / 2; e++) {
-        float2 turn = load_constant(rope + lane * (N / 2) + e); // cosine, sine
-        float x = a[e] * turn.x - b[e] * turn.y, y = b[e] * turn.x + a[e] * turn.y;
-        a[e] = x, b[e] = y;
+        float x = a[e] * r * w.gain[e], y = b[e] * r * w.gain[N / 2 + e];
+        a[e] = x * w.angle[e].x - y * w.angle[e].y, b[e] = y * w.angle[e].x + x * w.angle[e].y;
     }
-}
-
-DEVICE void values_of(float (&v)[4], const u8* row, u32 lane)
-{
-    uint2 bits = ((const uint2*)row)[lane];
-    v[0] = bf16_low(bits.x), v[1] = bf16_high(bits.x), v[2] = bf16_low(bits.y), v[3] = bf16_high(bits.y);
-}
-DEVICE void values_of(float (&v)[2], const u8* row, u32 lane)
-{
-    u32 bits = ((const u32*)row)[lane];
-    v[0] = bf16_low(bits), v[1] = bf16_high(bits);
 }
 
 // The score where there is no position: −2^99, which a tagged float holds exactly.
 const float EMPTY = -633825300114114700748351602688.f;
 
-// Attention of one tile of heads over this block's split of the cache. A unit of the
-// cache holds 16 positions: keys [16, K], then values [16, K], bf16. The new position is
-// not in the cache yet: split 0 adds it, and writes it there for the next step.
+const u32 MERGED = 4; // heads of which the warps are put together at a time
+
+// In scratch: the queries of a tile, rows padded so that eight of them lie in all banks; the unit of the newest position.
+template <u32 K> struct Staged {
+    static const u32 ROW = K + PIECE;
+    u16 high[TILE_HEADS * ROW], low[TILE_HEADS * ROW];
+    u16 newest[2 * BLOCK_POSITIONS * K]; // of it only row 0 of keys and values is written
+    float merge[WARPS * MERGED * ROW];   // what each warp leaves of four heads
+};
+
+// Brings the queries of the tile, and in the last split the newest key and value, into scratch.
 template <int N>
-DEVICE void attend(Shared& shared, const Phase& p, const Step& step, const Units& units, u32 sequence, u32 thread)
+DEVICE void stage_heads(Staged<32 * N>& staged, const Phase& p, const Step& step, u32 first_head, u32 tile_heads, u32 key_head,
+                        bool newest, bool writes, u32 phase, u32 thread)
 {
-    const u32 K = 32 * N;
-    u32 lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4, position = step.position, tag = step.tag;
-    u32 item = (block_index() + p.rotation) % block_count();
-    if (item >= p.key_heads * p.tiles * p.splits) return;
-    u32 split = item % p.splits, tile = item / p.splits % p.tiles, key_head = item / p.splits / p.tiles;
-    u32 group = p.heads / p.key_heads, first_head = key_head * group + tile * TILE_HEADS;
-    u32 tile_heads = group - tile * TILE_HEADS < TILE_HEADS ? group - tile * TILE_HEADS : TILE_HEADS;
-
-    // scratch: q high and low [8, K] bf16; the new key and value [K] fp32; per warp p [16, 8] and rescaling [8]
-    u16* q_high = (u16*)shared.scratch;
-    u16* q_low = q_high + TILE_HEADS * K;
-    float* new_key = (float*)(q_low + TILE_HEADS * K);
-    float* new_value = new_key + K;
-    float* weights = new_value + K + warp * (BLOCK_POSITIONS + 1) * TILE_HEADS;
-    float* rescale = weights + BLOCK_POSITIONS * TILE_HEADS;
-
-    const float2* rope = (const float2*)p.rope + (u64)position * (K / 2);
+    const u32 K = 32 * N, ROW = Staged<K>::ROW;
+    u32 lane = thread % 32, warp = thread / 32, tag = step.tag, rows = tile_heads + (newest ? 2 : 0);
     u32 keys_at = (p.heads + key_head) * K, values_at = keys_at + p.key_heads * K;
-    u8* cache = (u8*)p.stream + (u64)(key_head * p.cache_blocks + position / BLOCK_POSITIONS) * p.unit_bytes
-        + position % BLOCK_POSITIONS * K * 2;
-    bool writes = split == 0 && tile == 0;
-    for (u32 row = warp; row < TILE_HEADS + 2; row += WARPS) {
-        bool is_query = row < TILE_HEADS, present = !is_query || row < tile_heads;
-        u32 from = (is_query ? (first_head + row) * K : row == TILE_HEADS ? keys_at : values_at) + lane * (N / 2);
+    u16* cache = (u16*)p.stream + (u64)(key_head * p.cache_blocks + step.position / BLOCK_POSITIONS) * (2 * BLOCK_POSITIONS * K);
+    for (u32 row = warp; row < rows; row += WARPS) {
+        bool is_query = row < tile_heads, is_key = row == tile_heads;
+        Turn<N> turn;
+        read_turn(turn, is_query ? p.norm : p.k_norm, p.rope, step.position, lane);
+        u32 from = (is_query ? (first_head + row) * K : is_key ? keys_at : values_at) + lane * (N / 2);
+        Lanes<N / 2> first, second;
+        for (u32 looks = 0;;) {
+            bool here = look_lanes(first, p.z, from, tag);
+            here = look_lanes(second, p.z, from + K / 2, tag) && here;
+            if (here) break;
+            look_again(looks);
+        }
+        if (row == warp) stamp(step, phase, HAS_WORDS, thread);
+        warp_sync();
         float a[N / 2], b[N / 2];
-        UNROLL for (u32 e = 0; e < N / 2; e++) a[e] = 0.f, b[e] = 0.f;
-        if (present) {
-            Lanes<N / 2> first, second;
-            for (u32 looks = 0;;) {
-                bool here = look_lanes(first, p.z, from, tag);
-                here = look_lanes(second, p.z, from + K / 2, tag) && here;
-                if (here) break;
-                look_again(looks);
+        UNROLL for (u32 e = 0; e < N / 2; e++) a[e] = first.at[e], b[e] = second.at[e];
+        if (is_query || is_key) norm_and_rotate<N>(a, b, turn);
+        UNROLL for (u32 e = 0; e < N; e++) {
+            u32 c = (e < N / 2 ? 0 : K / 2 - N / 2) + lane * (N / 2) + e;
+            float x = e < N / 2 ? a[e] : b[e - N / 2];
+            if (is_query) {
+                x *= p.scale * LOG2_E;
+                u32 rounded = bf16_pair(x, 0.f);
+                staged.high[row * ROW + c] = (u16)rounded;
+                staged.low[row * ROW + c] = (u16)bf16_pair(x - bf16_low(rounded), 0.f);
+            } else {
+                u16 rounded = (u16)bf16_pair(x, 0.f);
+                u32 part = is_key ? 0 : BLOCK_POSITIONS * K;
+                staged.newest[part + c] = rounded;
+                if (writes) cache[part + cached_at<K>(step.position % BLOCK_POSITIONS, c)] = rounded; // for the steps to come
             }
-            UNROLL for (u32 e = 0; e < N / 2; e++) a[e] = first.at[e], b[e] = second.at[e];
-        }
-        warp_sync();
-        if (row <= TILE_HEADS) norm_and_rotate<N>(a, b, is_query ? p.norm : p.k_norm, rope, lane);
-        UNROLL for (u32 e = 0; e < N / 2; e++) {
-            UNROLL for (u32 half = 0; half < 2; half++) {
-                u32 c = half * (K / 2) + lane * (N / 2) + e;
-                float x = half ? b[e] : a[e];
-                if (is_query) {
-                    x *= p.scale * LOG2_E;
-                    u32 rounded = bf16_pair(x, 0.f);
-                    q_high[row * K + c] = (u16)rounded;
-                    q_low[row * K + c] = (u16)bf16_pair(x - bf16_low(rounded), 0.f);
-                } else {
-                    u32 rounded = bf16_pair(x, 0.f);
-                    (row == TILE_HEADS ? new_key : new_value)[c] = bf16_low(rounded);
-                    u32 part = row == TILE_HEADS ? 0 : BLOCK_POSITIONS * K;
-                    if (writes) ((u16*)cache)[part + c] = (u16)rounded;
-                }
-            }
-        }
-    }
-    consumers_sync();
-
-    // heads 2t and 2t + 1 of this lane: largest score and sum of weights; all heads: N values of the output
-    float largest[2] = {EMPTY, EMPTY}, total[2] = {0.f, 0.f}, out[TILE_HEADS][N];
-    UNROLL for (u32 h = 0; h < TILE_HEADS; h++) UNROLL for (u32 e = 0; e < N; e++) out[h][e] = 0.f;
-    if (split == 0 && warp == 0) {
-        UNROLL for (u32 h = 0; h < 2; h++) {
-            float score = 0.f;
-            for (u32 c = g; c < K; c += 8) {
-                u32 at = (2 * t + h) * K + c;
-                score += (bf16_low(q_high[at]) + bf16_low(q_low[at])) * new_key[c];
-            }
-            UNROLL for (u32 mask = 4; mask < 32; mask <<= 1) score += shuffle_xor(score, mask);
-            largest[h] = score, total[h] = 1.f;
-        }
-        UNROLL for (u32 h = 0; h < TILE_HEADS; h++) UNROLL for (u32 e = 0; e < N; e++) out[h][e] = new_value[lane * N + e];
-    }
-    uint4 q0[N], q1[N];
-    UNROLL for (u32 j = 0; j < N; j++) {
-        q0[j] = *(const uint4*)(q_high + g * K + j * 32 + t * 8);
-        q1[j] = *(const uint4*)(q_low + g * K + j * 32 + t * 8);
-    }
-
-    u32 oldest = p.window != 0 && position + 1 > p.window ? position + 1 - p.window : 0;
-    for (u32 i = first_unit(sequence, warp); i < units.count; i += WARPS) {
-        const u8* unit = wait_slot(shared, sequence + i);
-        u32 base = (units.begin + i) * BLOCK_POSITIONS;
-        // scores [16 positions, 8 heads]: columns permuted within each 32, alike for keys and queries
-        float s[4] = {0.f, 0.f, 0.f, 0.f};
-        UNROLL for (u32 j = 0; j < N; j++) {
-            uint4 a = *(const uint4*)(unit + (g * K + j * 32 + t * 8) * 2);
-            uint4 b = *(const uint4*)(unit + ((g + 8) * K + j * 32 + t * 8) * 2);
-            mma(s, a.x, b.x, a.y, b.y, q0[j].x, q0[j].y);
-            mma(s, a.z, b.z, a.w, b.w, q0[j].z, q0[j].w);
-            mma(s, a.x, b.x, a.y, b.y, q1[j].x, q1[j].y);
-            mma(s, a.z, b.z, a.w, b.w, q1[j].z, q1[j].w);
-        }
-        bool valid0 = base + g >= oldest && base + g < position;
-        bool valid1 = base + g + 8 >= oldest && base + g + 8 < position;
-        UNROLL for (u32 h = 0; h < 2; h++) {
-            float s0 = valid0 ? s[h] : EMPTY, s1 = valid1 ? s[2 + h] : EMPTY;
-            float top = fmaxf(largest[h], fmaxf(s0, s1));
-            UNROLL for (u32 mask = 4; mask < 32; mask <<= 1) top = fmaxf(top, shuffle_xor(top, mask));
-            float w0 = valid0 ? exp2_fast(s0 - top) : 0.f, w1 = valid1 ? exp2_fast(s1 - top) : 0.f;
-            float keep = exp2_fast(largest[h] - top), sum = w0 + w1;
-            UNROLL for (u32 mask = 4; mask < 32; mask <<= 1) sum += shuffle_xor(sum, mask);
-            largest[h] = top, total[h] = total[h] * keep + sum;
-            weights[g * TILE_HEADS + 2 * t + h] = w0;
-            weights[(g + 8) * TILE_HEADS + 2 * t + h] = w1;
-            if (g == 0) rescale[2 * t + h] = keep;
-        }
-        warp_sync();
-        UNROLL for (u32 h = 0; h < TILE_HEADS; h++) {
-            float keep = rescale[h];
-            UNROLL for (u32 e = 0; e < N; e++) out[h][e] *= keep;
-        }
-        // positions outside the window or not yet written are not touched: they may hold anything
-        u32 from = oldest > base ? oldest - base : 0;
-        u32 to = position - base < BLOCK_POSITIONS ? position - base : BLOCK_POSITIONS;
-        for (u32 s_at = from; s_at < to; s_at++) {
-            float v[N];
-            values_of(v, unit + (BLOCK_POSITIONS + s_at) * K * 2, lane);
-            const float4* w = (const float4*)(weights + s_at * TILE_HEADS);
-            float4 w0 = w[0];
-            UNROLL for (u32 e = 0; e < N; e++)
-                out[0][e] += w0.x * v[e], out[1][e] += w0.y * v[e], out[2][e] += w0.z * v[e], out[3][e] += w0.w * v[e];
-            if (tile_heads > 4) {
-                float4 w1 = w[1];
-                UNROLL for (u32 e = 0; e < N; e++)
-                    out[4][e] += w1.x * v[e], out[5][e] += w1.y * v[e], out[6][e] += w1.z * v[e], out[7][e] += w1.w * v[e];
-            }
-        }
-        release_slot(shared, sequence + i, lane);
-    }
-
-    // The warps of the block put together, four heads at a time. [WARPS, 4, K] fits scratch.
-    if (g == 0) UNROLL for (u32 h = 0; h < 2; h++) {
-        shared.softmax[(warp * TILE_HEADS + 2 * t + h) * 2] = largest[h];
-        shared.softmax[(warp * TILE_HEADS + 2 * t + h) * 2 + 1] = total[h];
-    }
-    u32* partial = (u32*)p.out + (u64)item * TILE_HEADS * K;
-    u32* sums = (u32*)p.gate + (u64)item * TILE_HEADS * 2;
-    float* merge = (float*)shared.scratch;
-    UNROLL for (u32 round = 0; round < TILE_HEADS; round += 4) {
-        if (round >= tile_heads) break;
-        consumers_sync();
-        UNROLL for (u32 h = 0; h < 4; h++) UNROLL for (u32 e = 0; e < N; e++)
-            merge[(warp * 4 + h) * K + lane * N + e] = out[round + h][e];
-        consumers_sync();
-        for (u32 at = thread; at < 4 * K; at += CONSUMERS) {
-            u32 h = round + at / K;
-            float top = EMPTY, sum = 0.f, value = 0.f;
-            for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, shared.softmax[(w * TILE_HEADS + h) * 2]);
-            top = rounded_to_tagged(top); // any number near the largest serves, if all agree on it
-            for (u32 w = 0; w < WARPS; w++) {
-                float keep = exp2_fast(shared.softmax[(w * TILE_HEADS + h) * 2] - top);
-                sum += keep * shared.softmax[(w * TILE_HEADS + h) * 2 + 1];
-                value += keep * merge[w * 4 * K + at];
-            }
-            show(partial + round * K + at, tagged(value, tag));
-            if (at % K == 0) show(sums + h * 2, tagged(top, tag)), show(sums + h * 2 + 1, tagged(sum, tag));
         }
     }
 }
 
-// out[heads · K]: the splits weighed by their largest scores. One warp for 32 columns of a head.
-DEVICE void combine(const Phase& p, const Step& step, u32 thread)
+// Attention of one tile of heads over this block's split of the positions. The newest is not in the cache yet: it is a
+// unit of its own, the last of the last split.
+//
+// Scores are keys · queries, [16 positions, 8 heads]; the output is values^T · weights, [K, 8 heads]: both leave
+// heads 2t and 2t + 1 to lane (g, t), and so do the largest score and the sum of weights.
+template <int N>
+DEVICE void attend(Shared& shared, const Phase& described, const Step& step, const Units& units, u32 sequence, u32 phase, u32 thread)
 {
-    const u32 AT_ONCE = 16;
-    u32 tag = step.tag, lane = thread % 32, slices = p.width / 32, group = p.heads / p.key_heads;
-    for (u32 slice = thread / 32 * block_count() + block_index(); slice < p.heads * slices; slice += WARPS * block_count()) {
-        u32 head = slice / slices, column = slice % slices * 32 + lane;
+    const Phase p = described; // in registers: read before the wait for the queries
+    const u32 K = 32 * N, STEPS = K / 16;
+    u32 lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4, position = step.position, tag = step.tag;
+    u32 item = block_index() + p.rotation;
+    if (item >= block_count()) item -= block_count();
+    if (item >= p.key_heads * p.tiles * p.splits) return;
+    u32 split = item % p.splits, tile = item / p.splits % p.tiles, key_head = item / p.splits / p.tiles;
+    u32 group = p.heads / p.key_heads, first_head = key_head * group + tile * TILE_HEADS;
+    u32 tile_heads = group - tile * TILE_HEADS < TILE_HEADS ? group - tile * TILE_HEADS : TILE_HEADS;
+    bool newest = split + 1 == p.splits;
+    u32 oldest = p.window != 0 && position + 1 > p.window ? position + 1 - p.window : 0;
+    Staged<K>& staged = *(Staged<K>*)shared.scratch;
+    static_assert(sizeof(Staged<K>) <= SCRATCH_BYTES, "queries fit scratch");
+    stage_heads<N>(staged, p, step, first_head, tile_heads, key_head, newest, newest && tile == 0, phase, thread);
+    consumers_sync();
+    stamp(step, phase, HAS_INPUT, thread);
+
+    float largest[2] = {EMPTY, EMPTY}, total[2] = {0.f, 0.f}; // `total` of the positions of this lane
+    float out[STEPS][4];                                      // columns 16 m + g, heads 2t and 2t + 1; columns 16 m + g + 8
+    UNROLL for (u32 m = 0; m < STEPS; m++) UNROLL for (u32 e = 0; e < 4; e++) out[m][e] = 0.f;
+    u32 high[STEPS][2], low[STEPS][2];
+    UNROLL for (u32 m = 0; m < STEPS; m += 2) {
+        u32 at = lane % 8 * Staged<K>::ROW + (m * 2 + lane / 8) * PIECE, r[4];
+        load_matrices(r, staged.high + at);
+        high[m][0] = r[0], high[m][1] = r[1], high[m + 1][0] = r[2], high[m + 1][1] = r[3];
+        load_matrices(r, staged.low + at);
+        low[m][0] = r[0], low[m][1] = r[1], low[m + 1][0] = r[2], low[m + 1][1] = r[3];
+    }
+    // of the rows that this lane names to `load_matrices`: where they begin, and their permutation of pieces, in bf16
+    u32 key_row = lane % 16 * K, key_piece = ((lane / 16) ^ (lane % 8)) * PIECE;
+    u32 value_row = (BLOCK_POSITIONS + lane % 8 + lane / 16 * 8) * K, value_piece = ((lane / 8 % 2) ^ (lane % 8)) * PIECE;
+
+    u32 count = units.count + (newest ? 1 : 0);
+    for (u32 i = first_unit(sequence, warp); i < count; i += WARPS) {
+        bool cached = i < units.count;
+        const u16* unit = cached ? (const u16*)wait_slot(shared, sequence + i) : staged.newest;
+        if (i < WARPS) stamp(step, phase, HAS_STREAM, thread);
+        u32 base = (units.begin + i) * BLOCK_POSITIONS;
+        // positions outside the window or not yet written may hold anything: their scores and values are left out
+        u32 from = cached && oldest > base ? oldest - base : 0;
+        u32 to = !cached ? 1 : position - base < BLOCK_POSITIONS ? position - base : BLOCK_POSITIONS;
+        float s0[4] = {0.f, 0.f, 0.f, 0.f}, s1[4] = {0.f, 0.f, 0.f, 0.f}, s2[4] = {0.f, 0.f, 0.f, 0.f}, s3[4] = {0.f, 0.f, 0.f, 0.f};
+        UNROLL for (u32 m = 0; m < STEPS; m += 2) {
+            u32 a[4], b[4];
+            load_matrices(a, unit + key_row + (key_piece ^ (m * 2 * PIECE)));
+            load_matrices(b, unit + key_row + (key_piece ^ ((m + 1) * 2 * PIECE)));
+            mma(s0, a[0], a[1], a[2], a[3], high[m][0], high[m][1]);
+            mma(s1, b[0], b[1], b[2], b[3], high[m + 1][0], high[m + 1][1]);
+            mma(s2, a[0], a[1], a[2], a[3], low[m][0], low[m][1]);
+            mma(s3, b[0], b[1], b[2], b[3], low[m + 1][0], low[m + 1][1]);
+        }
+        bool valid0 = g >= from && g < to, valid1 = g + 8 >= from && g + 8 < to;
+        float w0[2], w1[2], keep[2];
+        UNROLL for (u32 h = 0; h < 2; h++) {
+            w0[h] = valid0 ? s0[h] + s1[h] + (s2[h] + s3[h]) : EMPTY;
+            w1[h] = valid1 ? s0[2 + h] + s1[2 + h] + (s2[2 + h] + s3[2 + h]) : EMPTY;
+        }
+        float top[2] = {fmaxf(w0[0], w1[0]), fmaxf(w0[1], w1[1])};
+        UNROLL for (u32 mask = 4; mask < 32; mask <<= 1) UNROLL for (u32 h = 0; h < 2; h++) top[h] = fmaxf(top[h], shuffle_xor(top[h], mask));
+        UNROLL for (u32 h = 0; h < 2; h++) {
+            top[h] = fmaxf(top[h], largest[h]);
+            keep[h] = exp2_fast(largest[h] - top[h]);
+            w0[h] = valid0 ? exp2_fast(w0[h] - top[h]) : 0.f, w1[h] = valid1 ? exp2_fast(w1[h] - top[h]) : 0.f;
+            largest[h] = top[h], total[h] = total[h] * keep[h] + w0[h] + w1[h];
+        }
+        // weights as a sum of two bf16, positions 2t … of head g
+        u32 p0 = bf16_pair(w0[0], w0[1]), p1 = bf16_pair(w1[0], w1[1]);
+        u32 rest0 = bf16_pair(w0[0] - bf16_low(p0), w0[1] - bf16_high(p0)), rest1 = bf16_pair(w1[0] - bf16_low(p1), w1[1] - bf16_high(p1));
+        p0 = transpose_matrix(p0), p1 = transpose_matrix(p1), rest0 = transpose_matrix(rest0), rest1 = transpose_matrix(rest1);
+        u32 mask[2];
+        UNROLL for (u32 half = 0; half < 2; half++) {
+            u32 r = half * 8 + 2 * t;
+            mask[half] = (r >= from && r < to ? 0xffffu : 0u) | (r + 1 >= from && r + 1 < to ? 0xffff0000u : 0u);
+        }
+        UNROLL for (u32 m = 0; m < STEPS; m++) {
+            u32 v[4];
+            load_matrices_transposed(v, unit + value_row + (value_piece ^ (m * 2 * PIECE)));
+            v[0] &= mask[0], v[1] &= mask[0], v[2] &= mask[1], v[3] &= mask[1];
+            out[m][0] *= keep[0], out[m][1] *= keep[1], out[m][2] *= keep[0], out[m][3] *= keep[1];
+            mma(out[m], v[0], v[1], v[2], v[3], p0, p1);
+            mma(out[m], v[0], v[1], v[2], v[3], rest0, rest1);
+        }
+        if (cached) release_slot(shared, sequence + i, lane);
+    }
+    stamp(step, phase, COMPUTED, thread);
+
+    // The warps of the block put together, four heads at a time. What a warp without a unit leaves is not touched.
+    UNROLL for (u32 mask = 4; mask < 32; mask <<= 1) UNROLL for (u32 h = 0; h < 2; h++) total[h] += shuffle_xor(total[h], mask);
+    if (g == 0) UNROLL for (u32 h = 0; h < 2; h++) ((float2*)shared.softmax)[warp * TILE_HEADS + 2 * t + h] = make_float2(largest[h], total[h]);
+    u32* partial = (u32*)p.out + (u64)item * TILE_HEADS * K;
+    u32* sums = (u32*)p.gate + (u64)item * TILE_HEADS * 2;
+    UNROLL for (u32 round = 0; round < TILE_HEADS; round += MERGED) {
+        if (round >= tile_heads) break;
+        if (round > 0) consumers_sync();
+        if (t / 2 == round / MERGED) UNROLL for (u32 m = 0; m < STEPS; m++) UNROLL for (u32 e = 0; e < 4; e++)
+            staged.merge[(warp * MERGED + t % 2 * 2 + e % 2) * Staged<K>::ROW + m * 16 + g + e / 2 * 8] = out[m][e];
+        consumers_sync();
+        u32 heads = tile_heads - round < MERGED ? tile_heads - round : MERGED;
+        for (u32 at = thread; at < heads * K; at += CONSUMERS) {
+            u32 h = at / K, column = at % K;
+            float2 softmax[WARPS];
+            float values[WARPS], top = EMPTY, sum = 0.f, value = 0.f;
+            UNROLL for (u32 w = 0; w < WARPS; w++) {
+                softmax[w] = ((const float2*)shared.softmax)[w * TILE_HEADS + round + h];
+                values[w] = staged.merge[(w * MERGED + h) * Staged<K>::ROW + column];
+            }
+            UNROLL for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, softmax[w].x);
+            top = rounded_to_tagged(top); // any number near the largest serves, if all agree on it
+            UNROLL for (u32 w = 0; w < WARPS; w++) {
+                float keep = exp2_fast(softmax[w].x - top);
+                sum += keep * softmax[w].y;
+                value += softmax[w].y > 0.f ? keep * values[w] : 0.f;
+            }
+            show(partial + (round + h) * K + column, tagged(value, tag));
+            if (column == 0) show(sums + (round + h) * 2, tagged(top, tag)), show(sums + (round + h) * 2 + 1, tagged(sum, tag));
+        }
+    }
+}
+
+// out[heads · K]: the splits weighed by their largest scores. A block takes 16 columns of a head at a time, each half
+// of a warp other splits.
+DEVICE void combine(Shared& shared, const Phase& described, const Step& step, u32 phase, u32 thread)
+{
+    const Phase p = described; // in registers: read before the wait for the splits
+    const u32 COLUMNS = 16, AT_ONCE = 3, STRIDE = 2 * WARPS;
+    static_assert(WARPS * COLUMNS <= PARTIALS, "a value of each warp and column");
+    u32 tag = step.tag, lane = thread % 32, warp = thread / 32, slices = p.width / COLUMNS, group = p.heads / p.key_heads;
+    for (u32 slice = block_index(); slice < p.heads * slices; slice += block_count()) {
+        u32 head = slice / slices, column = slice % slices * COLUMNS + lane % COLUMNS;
         u32 key_head = head / group, tile = head % group / TILE_HEADS, h = head % group % TILE_HEADS;
         u32 item = (key_head * p.tiles + tile) * p.splits;
         const uint2* sums = (const uint2*)p.gate + (u64)item * TILE_HEADS + h; // largest score, sum of weights
         const u32* partial = (const u32*)p.x + ((u64)item * TILE_HEADS + h) * p.width + column;
         float top = EMPTY, value = 0.f, total = 0.f;
-        for (u32 first = 0; first < p.splits; first += AT_ONCE) {
-            // lane s holds the largest score and the sum of split first + s; the values come all at once
-            uint2 sum = make_uint2(tagged(EMPTY, tag), tag);
+        for (u32 base = warp * 2; base < p.splits; base += AT_ONCE * STRIDE) {
+            u32 first = base + lane / COLUMNS;
+            uint2 sum[AT_ONCE];
             u32 values[AT_ONCE];
             for (u32 looks = 0;;) {
-                if (lane < AT_ONCE && first + lane < p.splits) sum = look(sums + (first + lane) * TILE_HEADS);
-                bool here = is_of(sum, tag);
-                UNROLL for (u32 s = 0; s < AT_ONCE; s++)
-                    values[s] = first + s < p.splits ? look(partial + (u64)(first + s) * TILE_HEADS * p.width) : tag;
-                UNROLL for (u32 s = 0; s < AT_ONCE; s++) here = here && is_of(values[s], tag);
+                bool here = true;
+                UNROLL for (u32 s = 0; s < AT_ONCE; s++) {
+                    u32 split = first + s * STRIDE;
+                    sum[s] = make_uint2(tagged(EMPTY, tag), tag), values[s] = tag;
+                    if (split >= p.splits) continue;
+                    sum[s] = look(sums + split * TILE_HEADS);
+                    values[s] = look(partial + (u64)split * TILE_HEADS * p.width);
+                }
+                UNROLL for (u32 s = 0; s < AT_ONCE; s++) here = here && is_of(sum[s], tag) && is_of(values[s], tag);
                 if (here) break;
                 look_again(looks);
             }
-            warp_sync();
-            float largest = untagged(sum.x), higher = fmaxf(top, warp_max(largest)), keep = exp2_fast(top - higher);
-            float weight = exp2_fast(largest - higher);
-            total = total * keep + warp_sum(weight * untagged(sum.y));
-            value *= keep;
-            UNROLL for (u32 s = 0; s < AT_ONCE; s++) value += shuffle_from(weight, s) * untagged(values[s]);
-            top = higher;
+            float higher = top;
+            UNROLL for (u32 s = 0; s < AT_ONCE; s++) higher = fmaxf(higher, untagged(sum[s].x));
+            float keep = exp2_fast(top - higher);
+            total *= keep, value *= keep, top = higher;
+            UNROLL for (u32 s = 0; s < AT_ONCE; s++) {
+                float weight = exp2_fast(untagged(sum[s].x) - higher);
+                total += weight * untagged(sum[s].y), value += weight * untagged(values[s]);
+            }
         }
-        show((u32*)p.out + head * p.width + column, tagged(value / total, tag));
+        stamp(step, phase, HAS_WORDS, thread);
+        warp_sync();
+        float other = shuffle_xor(top, 16), higher = fmaxf(top, other), keep = exp2_fast(top - higher);
+        total *= keep, value *= keep;
+        total += shuffle_xor(total, 16), value += shuffle_xor(value, 16);
+        if (lane < COLUMNS) shared.partial[warp * COLUMNS + lane] = value;
+        if (lane == 0) shared.softmax[warp * 2] = higher, shared.softmax[warp * 2 + 1] = total;
+        consumers_sync();
+        stamp(step, phase, COMPUTED, thread);
+        if (thread < COLUMNS) {
+            top = EMPTY, value = 0.f, total = 0.f;
+            float2 softmax[WARPS];
+            float values[WARPS];
+            UNROLL for (u32 w = 0; w < WARPS; w++) softmax[w] = ((const float2*)shared.softmax)[w], values[w] = shared.partial[w * COLUMNS + thread];
+            UNROLL for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, softmax[w].x);
+            UNROLL for (u32 w = 0; w < WARPS; w++) {
+                float weight = exp2_fast(softmax[w].x - top);
+                total += weight * softmax[w].y, value += weight * values[w];
+            }
+            show((u32*)p.out + head * p.width + column, tagged(value * reciprocal_fast(total), tag));
+        }
+        consumers_sync(); // before the next 16 columns
     }
 }

@@ -185,8 +185,8 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
 {
     u32 lane = thread % 32, warp = thread / 32;
     u32 pieces = p.units_per_group, piece_columns = p.chunks * 256;
-    u32 first = first_unit(sequence, warp), piece = first % pieces; // a block's share begins at the beginning of a group
-    u32 padded = pieces * piece_columns;
+    u32 first = first_unit(sequence, warp), piece = pieces == 1 ? 0 : first % pieces; // a block's share begins at the beginning of a group
+    u32 padded = pieces * piece_columns, first_pair = pieces == 1 ? units.begin : units.begin / pieces;
     float squares = 0.f;
     if (p.input == RMS_NORM) squares = stage_input<RMS_NORM, 2>(shared, p, step, padded, phase, thread);
     else if (p.input == PLAIN) stage_input<PLAIN, 3>(shared, p, step, padded, phase, thread);
@@ -211,12 +211,12 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
     }
     stamp(step, phase, HAS_INPUT, thread);
 
-    u32 first_pair = units.begin / pieces;
     u64 best = 0;
     float* sums = units.count * 2 <= PARTIALS ? shared.partial : (float*)shared.scratch + padded; // [units][2]
     for (u32 i = first; i < units.count; i += WARPS) {
         float value;
         const u8* unit = wait_slot(shared, sequence + i);
+        if (i == first) stamp(step, phase, HAS_STREAM, thread);
         if (p.chunks == 8) value = two_rows<8>(unit, x, 8, lane);
         else if (p.chunks == 6) value = two_rows<6>(unit, x, 6, lane);
         else value = two_rows<0>(unit, x, p.chunks, lane);
@@ -230,6 +230,7 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
             put_row(shared, p, step, first_pair + i, first_pair, lane / 16, value * r, best);
         }
     }
+    stamp(step, phase, COMPUTED, thread);
     if (pieces > 1) {
         consumers_sync();
         u32 pairs = units.count / pieces;

@@ -105,6 +105,36 @@ impl Delta {
     }
 }
 
+/// Moments of a phase in [`Trace`], as `Moment` in `phase.cuh`: it begins, the words it waits for are there, its whole
+/// input is, and the first piece of its stream; its units are computed; it ends.
+pub const MOMENTS: usize = 6;
+
+/// When the blocks of one step reached the moments of its phases.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// What each phase is.
+    pub phases: Vec<String>,
+    blocks: usize,
+    /// Clocks, `[phases, blocks, MOMENTS]`, each block by its own multiprocessor's; all bits set where there was none.
+    stamps: Vec<i64>,
+}
+
+impl Trace {
+    /// Cycles from the begin of a phase to each of its later moments, the median over those blocks that came by.
+    pub fn median_cycles(&self, phase: usize) -> [Option<i64>; MOMENTS - 1] {
+        let blocks = self.stamps.chunks_exact(MOMENTS).skip(phase * self.blocks).take(self.blocks);
+        std::array::from_fn(|moment| {
+            let mut spans: Vec<i64> = blocks
+                .clone()
+                .filter(|stamps| stamps[moment + 1] != -1)
+                .map(|stamps| stamps[moment + 1] - stamps[0])
+                .collect();
+            spans.sort_unstable();
+            spans.get(spans.len() / 2).copied()
+        })
+    }
+}
+
 /// A stack on a machine, one token at a time.
 #[derive(Debug)]
 pub struct Decoder {
@@ -178,7 +208,8 @@ impl Decoder {
         let program = upload_new(machine, &bytes)?;
         let control = upload_new(machine, &Control::at(0, 0, 0).to_bytes())?;
         let mut arguments = Vec::new();
-        let trace = machine.allocate(phases.len() * 4 * 8)?;
+        let trace_len = phases.len() * extent.multiprocessors as usize * MOMENTS;
+        let trace = machine.allocate(trace_len * 8)?;
         for address in [program, control, 0] {
             arguments.extend(address.to_ne_bytes());
         }
@@ -255,21 +286,17 @@ impl Decoder {
         machine.launch(&self.launch)
     }
 
-    /// One step whose block 0 notes its clock: for each phase what it is and the cycles from its begin until the words
-    /// of its input are there, until its input is ready, to its end, and to the begin of the next. Phases that are no
-    /// matrix products note their begin and end only.
-    pub fn trace(&mut self, machine: &mut dyn Machine) -> Result<Vec<(String, [i64; 4])>, Error> {
+    /// One step whose blocks note their clocks. A block notes what it comes by: without a share of a phase, less.
+    pub fn trace(&mut self, machine: &mut dyn Machine) -> Result<Trace, Error> {
         let mut launch = self.launch.clone();
         launch.arguments[16..24].copy_from_slice(&self.trace.to_ne_bytes());
+        let len = self.kinds.len() * launch.grid.0 as usize * MOMENTS;
+        machine.upload(self.trace, &vec![0xff; len * 8])?;
         self.position += 1;
         machine.launch(&launch)?;
-        let stamps: Vec<i64> = download_vec(machine, self.trace, self.kinds.len() * 4)?;
-        let spans = |i: usize| {
-            let at = |moment: usize| stamps[i * 4 + moment];
-            let next = stamps.get(i * 4 + 4).copied().unwrap_or(at(3));
-            [at(1) - at(0), at(2) - at(0), at(3) - at(0), next - at(0)]
-        };
-        Ok(self.kinds.iter().cloned().enumerate().map(|(i, kind)| (kind, spans(i))).collect())
+        let blocks = launch.grid.0 as usize;
+        let stamps = download_vec(machine, self.trace, len)?;
+        Ok(Trace { phases: self.kinds.clone(), blocks, stamps })
     }
 
     /// Pretends a past: every cache filled with `values` (bf16), again and again.

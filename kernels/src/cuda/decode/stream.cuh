@@ -28,9 +28,9 @@ DEVICE Units my_units(const Phase& p, u32 position, u32 reciprocal)
         u32 split = me % p.splits, key_head = me / p.splits / p.tiles;
         u32 oldest = p.window != 0 && position + 1 > p.window ? position + 1 - p.window : 0;
         u32 first = oldest / BLOCK_POSITIONS, end = (position + BLOCK_POSITIONS - 1) / BLOCK_POSITIONS;
-        u32 n = end > first ? end - first : 0;
+        u32 n = (end > first ? end - first : 0) + 1; // the last is the newest position, which is not in the cache yet
         units.begin = first + n * split / p.splits;
-        units.count = first + n * (split + 1) / p.splits - units.begin;
+        units.count = first + n * (split + 1) / p.splits - units.begin - (split + 1 == p.splits ? 1 : 0);
         units.first = (const u8*)p.stream + (u64)(key_head * p.cache_blocks + units.begin) * p.unit_bytes;
         return units;
     }
