@@ -52,25 +52,27 @@ pub fn definition(
     let (key_width, value_width) = (k.len() / tokens, v.len() / tokens);
     assert_eq!(q.len(), tokens * key_width, "attention: q must be [T, K] as k is");
     assert_ne!(window, Some(0), "attention: a window holds the current position at least");
-    let mut o = vec![0.0; tokens * value_width];
-    for t in 0..tokens {
-        let first = window.map_or(0, |w| (t + 1).saturating_sub(w));
-        let scores: Vec<f64> = (first..=t)
-            .map(|s| {
-                scale
-                    * (0..key_width)
-                        .map(|i| q[t * key_width + i] * k[s * key_width + i])
-                        .sum::<f64>()
-            })
-            .collect();
-        let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-        for (s, score) in (first..=t).zip(&scores) {
-            let weight = (score - largest).exp() / sum;
-            for j in 0..value_width {
-                o[t * value_width + j] += weight * v[s * value_width + j];
-            }
-        }
+    (0..tokens)
+        .flat_map(|t| {
+            let first = window.map_or(0, |w| (t + 1).saturating_sub(w));
+            let seen = |x: &[f64], width: usize| x[first * width..(t + 1) * width].to_vec();
+            let q = &q[t * key_width..][..key_width];
+            definition_of_row(q, &seen(k, key_width), &seen(v, value_width), scale)
+        })
+        .collect()
+}
+
+/// The output of one position that sees all of `k` `[S, K]` and `v` `[S, V]`, which hold at least one.
+pub fn definition_of_row(q: &[f64], k: &[f64], v: &[f64], scale: f64) -> Vec<f64> {
+    let score = |k: &[f64]| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
+    let scores: Vec<f64> = k.chunks_exact(q.len()).map(score).collect();
+    let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+    let mut o = vec![0.0; v.len() / scores.len()];
+    let width = o.len();
+    for (score, v) in scores.iter().zip(v.chunks_exact(width)) {
+        let weight = (score - largest).exp() / sum;
+        o.iter_mut().zip(v).for_each(|(o, v)| *o += weight * v);
     }
     o
 }

@@ -64,6 +64,17 @@ def attention():
         q = torch.randn(1, 16, 1, 128, device=DEVICE, dtype=BF16)
         ms = milliseconds(lambda: [F.scaled_dot_product_attention(q, k, v, enable_gqa=True) for k, v in caches], n)
         say(f"SDPA decode over {positions}", ms, GB_per_s=round(4 * positions * 128 * 4 / ms / 1e6))
+    for positions, heads, width in ((8192, 16, 128), (8192, 32, 64), (32768, 16, 128), (1024, 16, 128)):
+        q, k, v = torch.randn(3, 1, heads, positions, width, device=DEVICE, dtype=BF16)
+        ms = milliseconds(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), repeats=15)
+        rate = round(2 * positions**2 * heads * width / ms / 1e9)
+        say(f"SDPA prefill 1x{positions}, {heads} heads of {width}", ms, TFLOP_per_s=rate)
+    for batch, positions, heads in ((32, 8192, 4), (32, 2048, 16)):
+        k, v = torch.randn(2, batch, heads, positions, 128, device=DEVICE, dtype=BF16)
+        q = torch.randn(batch, 16, 1, 128, device=DEVICE, dtype=BF16)
+        ms = milliseconds(lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=heads < 16))
+        say(f"SDPA step {batch} x {positions}, 16 heads of 128 over {heads}", ms,
+            GB_per_s=round(4 * batch * positions * heads * 128 / ms / 1e6))
 
 
 def recurrent():

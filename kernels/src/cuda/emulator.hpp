@@ -318,6 +318,13 @@ DEVICE float shuffle_from(float value, u32 lane)
     u32 word = as_bits(value);
     return as_float(emulator::exchange(&word, 1)[lane][0]);
 }
+DEVICE bool warp_any(bool x)
+{
+    u32 word = x, any = 0;
+    auto* all = emulator::exchange(&word, 1);
+    for (u32 lane = 0; lane < 32; lane++) any |= all[lane][0];
+    return any != 0;
+}
 DEVICE void warp_sync()
 {
     u32 none = 0;

@@ -10,13 +10,17 @@
 //! are there, and [`Error`] says what is missing when not.
 
 mod arguments;
+pub mod attention;
 pub mod chunked;
 pub mod compiler;
 pub mod decode;
 pub mod emulator;
 pub mod gpu;
 pub mod norm;
+mod random;
+pub mod rows;
 pub mod short_conv;
+pub mod step;
 pub mod torch_library;
 pub mod values;
 pub mod weights;
@@ -88,27 +92,44 @@ pub enum Source {
     Decode,
     /// Whole sequences of the recurrent mixers, forward and backward.
     Chunked,
+    /// Softmax attention.
+    Attention,
     /// Norms of rows.
     Norm,
     /// The short convolution.
     ShortConv,
     /// What surrounds the recurrence of Mamba2.
     Values,
+    /// What a layer does to rows between its products.
+    Rows,
+    /// One token of each sequence through the recurrent mixers.
+    Step,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Decode, Self::Chunked, Self::Norm, Self::ShortConv, Self::Values];
+    pub const ALL: [Self; 8] = [
+        Self::Decode,
+        Self::Chunked,
+        Self::Attention,
+        Self::Norm,
+        Self::ShortConv,
+        Self::Values,
+        Self::Rows,
+        Self::Step,
+    ];
 
     /// The folder or file below `kernels/src/cuda`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
             Self::Chunked => "chunked",
+            Self::Attention => "attention",
             Self::Norm => "norm",
             Self::ShortConv => "short_conv",
             Self::Values => "values",
+            Self::Rows => "rows",
+            Self::Step => "step",
         }
     }
 
@@ -139,6 +160,17 @@ impl Source {
                 "#line 1 \"chunked/gradients.cu\"\n",
                 include_str!("chunked/gradients.cu"),
             ),
+            Self::Attention => concat!(
+                include_str!("chunked/tiles.cuh"),
+                "#line 1 \"attention/softmax.cuh\"\n",
+                include_str!("attention/softmax.cuh"),
+                "#line 1 \"attention/rotate.cu\"\n",
+                include_str!("attention/rotate.cu"),
+                "#line 1 \"attention/prefill.cu\"\n",
+                include_str!("attention/prefill.cu"),
+                "#line 1 \"attention/step.cu\"\n",
+                include_str!("attention/step.cu"),
+            ),
             Self::Norm => concat!(
                 include_str!("numbers.cuh"),
                 "#line 1 \"norm/norm.cu\"\n",
@@ -153,6 +185,16 @@ impl Source {
                 include_str!("numbers.cuh"),
                 "#line 1 \"values/values.cu\"\n",
                 include_str!("values/values.cu")
+            ),
+            Self::Rows => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"rows/rows.cu\"\n",
+                include_str!("rows/rows.cu")
+            ),
+            Self::Step => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"step/step.cu\"\n",
+                include_str!("step/step.cu")
             ),
         }
     }

@@ -9,25 +9,34 @@ typedef u16 Number;
 struct Eight {
     float x[8];
 };
-DEVICE Eight load_eight(const Number* p)
+DEVICE Eight eight_of(uint4 words)
 {
-    Eight e;
-#if WIDE
-    float4 low = load_constant((const float4*)p), high = load_constant((const float4*)p + 1);
-    e.x[0] = low.x, e.x[1] = low.y, e.x[2] = low.z, e.x[3] = low.w;
-    e.x[4] = high.x, e.x[5] = high.y, e.x[6] = high.z, e.x[7] = high.w;
-#else
-    uint4 words = load_constant((const uint4*)p);
-    e.x[0] = bf16_low(words.x), e.x[1] = bf16_high(words.x), e.x[2] = bf16_low(words.y), e.x[3] = bf16_high(words.y);
-    e.x[4] = bf16_low(words.z), e.x[5] = bf16_high(words.z), e.x[6] = bf16_low(words.w), e.x[7] = bf16_high(words.w);
-#endif
+    Eight e = {{bf16_low(words.x), bf16_high(words.x), bf16_low(words.y), bf16_high(words.y), bf16_low(words.z), bf16_high(words.z),
+                bf16_low(words.w), bf16_high(words.w)}};
     return e;
 }
-DEVICE Eight load_eight_f32(const float* p)
+DEVICE Eight eight_of(float4 low, float4 high)
 {
-    float4 low = load_constant((const float4*)p), high = load_constant((const float4*)p + 1);
     Eight e = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
     return e;
+}
+DEVICE Eight load_eight_f32(const float* p) { return eight_of(load_constant((const float4*)p), load_constant((const float4*)p + 1)); }
+DEVICE Eight load_eight(const Number* p)
+{
+#if WIDE
+    return load_eight_f32(p);
+#else
+    return eight_of(load_constant((const uint4*)p));
+#endif
+}
+// What this launch changes, past the read-only path.
+DEVICE Eight load_eight_changing(const Number* p)
+{
+#if WIDE
+    return eight_of(*(const float4*)p, *((const float4*)p + 1));
+#else
+    return eight_of(*(const uint4*)p);
+#endif
 }
 DEVICE Eight filled(float x)
 {

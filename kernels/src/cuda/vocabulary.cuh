@@ -109,6 +109,7 @@ DEVICE void atomic_max(u64* p, u64 value) { atomicMax(p, value); }
 // ---- a warp: all 32 lanes take part ----
 DEVICE float shuffle_xor(float value, u32 mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 DEVICE float shuffle_from(float value, u32 lane) { return __shfl_sync(0xffffffffu, value, lane); }
+DEVICE bool warp_any(bool x) { return __any_sync(0xffffffffu, x) != 0; }
 DEVICE void warp_sync() { __syncwarp(); }
 
 // ---- a block ----

@@ -1,9 +1,12 @@
 //! Every CUDA source compiles for every architecture, without spills.
 
-use kernels::cuda::chunked::{Chunked, Part, Rule, Shape};
+use kernels::cuda::attention::{self, Attention};
+use kernels::cuda::chunked::{self, Chunked, Part, Shape};
 use kernels::cuda::compiler::{available, compile};
 use kernels::cuda::norm::{Gate, Norm};
+use kernels::cuda::rows;
 use kernels::cuda::short_conv::ShortConv;
+use kernels::cuda::step::{ConvStep, RecurrentStep, Rule};
 use kernels::cuda::values::Values;
 use kernels::cuda::{Error, Extent, Source, decode};
 
@@ -48,12 +51,27 @@ fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
                 }
             };
             [
-                variants(Rule::Delta, 12, 12, 128, 256),
-                variants(Rule::Delta, 8, 8, 128, 128),
-                variants(Rule::LinearAttention, 64, 1, 128, 64),
+                variants(chunked::Rule::Delta, 12, 12, 128, 256),
+                variants(chunked::Rule::Delta, 8, 8, 128, 128),
+                variants(chunked::Rule::LinearAttention, 64, 1, 128, 64),
             ]
             .concat()
         }
+        Source::Attention => [(64, 512), (128, 512), (128, 8192)]
+            .into_iter()
+            .flat_map(|(width, tokens)| {
+                let shape = attention::Shape {
+                    batch: 1,
+                    tokens,
+                    heads: 16,
+                    kv_heads: 4,
+                    width,
+                    window: None,
+                };
+                let attention = Attention::new(shape, extent).expect("a block fits");
+                attention::Part::ALL.map(|part| attention.part_defines(part))
+            })
+            .collect(),
         Source::Norm => {
             let norm = |width, gate| {
                 Norm { outer: 9, inner: 1, width, wide: false, gate, factor: 1.0, epsilon: 1e-5 }
@@ -63,6 +81,25 @@ fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
         }
         Source::Values => {
             vec![Values { positions: 9, heads: 3, width: 64, wide: false }.defines()]
+        }
+        Source::Rows => vec![rows::defines(false)],
+        Source::Step => {
+            let recurrent = |rule, value_width| {
+                let step = RecurrentStep {
+                    rule,
+                    batch: 32,
+                    heads: 16,
+                    key_heads: 1,
+                    key_width: 128,
+                    value_width,
+                };
+                step.defines()
+            };
+            vec![
+                recurrent(Rule::Delta(1), 256),
+                recurrent(Rule::Mamba2, 64),
+                ConvStep { batch: 32, channels: 6144 }.defines(),
+            ]
         }
         Source::ShortConv => [false, true]
             .map(|wide| ShortConv { batch: 1, tokens: 9, channels: 8, wide }.defines())

@@ -4,6 +4,7 @@
 use kernels::cuda::chunked::Rows;
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::norm::{Gate, Norm};
+use kernels::cuda::rows;
 use kernels::cuda::short_conv::ShortConv;
 use kernels::cuda::values::Values;
 use kernels::cuda::{Extent, Machine, Source, bf16_bits, bf16_value, download_vec, upload_new};
@@ -176,9 +177,16 @@ fn check_conv(batch: usize, tokens: usize, channels: usize, wide: bool, with_bia
     let parts = conv.parts().iter().product::<usize>();
     let parts_at = machine.allocate(parts * 4).expect("it answers");
     let rows = |address| Rows { address, stride };
-    machine.launch(&conv.forward(rows(x_at), w_at, b_at, y_at)).expect("it ends");
+    let ring_at = numbers.room(machine, batch * 4 * channels);
+    let forward = conv.forward_keeping(rows(x_at), w_at, b_at, y_at, ring_at);
+    machine.launch(&forward).expect("it ends");
     let back = conv.backward(rows(x_at), w_at, b_at, rows(d_at), d_x_at, parts_at);
     machine.launch(&back).expect("it ends");
+    let ring = numbers.get(machine, ring_at, batch * 4 * channels);
+    for (b, t) in (0..batch).flat_map(|b| (tokens.saturating_sub(4)..tokens).map(move |t| (b, t))) {
+        let kept = &ring[(b * 4 + t % 4) * channels..][..channels];
+        assert_eq!(kept, &x[(b * tokens + t) * stride..][..channels], "inputs kept of {t}");
+    }
     let (mut y, mut d_x) = (vec![0.0; count], vec![0.0; count]);
     let mut d_w = vec![0.0; 5 * channels]; // taps, then the bias
     for (i, y) in y.iter_mut().enumerate() {
@@ -282,4 +290,19 @@ fn check_values(positions: usize, heads: usize, width: usize, wide: bool) {
 fn the_values_of_mamba2_and_their_gradients_are_as_defined() {
     check_values(63, 3, 64, false);
     check_values(1, 35, 16, true);
+}
+
+#[test]
+fn rows_between_products_are_as_defined() {
+    for (count, width) in [(1, 8), (63, 40), (5, 1000)] {
+        let Some(mut machine) = start(Source::Rows, &rows::defines(false)) else { return };
+        let mut all = rows::check::errors(&mut machine, count, width).expect("it ends");
+        let norm = rows::check::norm(count, width);
+        let Some(mut machine) = start(Source::Norm, &norm.defines()) else { return };
+        all.extend(rows::check::norm_errors(&mut machine, count, width).expect("it ends"));
+        for (name, error) in all {
+            eprintln!("{count}×{width} {name}: relative error {error:.1e}");
+            assert!(error < 3e-3, "{count}×{width} {name}: relative error {error:.1e}");
+        }
+    }
 }

@@ -8,10 +8,12 @@
 mod attention_training;
 mod cpu_families;
 mod cpu_products;
+mod cuda_attention;
 mod cuda_chunked;
 mod cuda_compile;
 mod cuda_decode;
 mod cuda_rows;
+mod cuda_step;
 mod definitions;
 mod delta_rule_training;
 mod elementwise_training;

@@ -3,6 +3,7 @@
 
 use super::definition::Head;
 use super::{Chunked, Gradients, Inputs, Kept, Prepared, Rows, Rule, Shape};
+use crate::cuda::random::{Random, bf16s};
 use crate::cuda::{Error, Launch, Machine, bf16_bits, bf16_value, download_vec, upload_new};
 
 /// What is compared.
@@ -22,22 +23,6 @@ pub struct Case {
 
 /// Errors relative to the size of what is compared, ‖x − definition‖ / ‖definition‖; NaN counts as infinite.
 pub type Errors = Vec<(&'static str, f64)>;
-
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self, low: f64, high: f64) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        low + (high - low) * ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn many(&mut self, count: usize, low: f64, high: f64) -> Vec<f32> {
-        (0..count).map(|_| self.uniform(low, high) as f32).collect()
-    }
-}
 
 /// Random inputs on a machine, and all the memory that the kernels want.
 #[derive(Debug)]
@@ -68,15 +53,11 @@ struct Buffers {
     d_state_after: u64,
 }
 
-fn bf16s(values: &[f32]) -> Vec<u16> {
-    values.iter().map(|x| bf16_bits(*x)).collect()
-}
-
 impl Problem {
     /// Draws the inputs and takes the memory.
     pub fn new(machine: &mut dyn Machine, case: Case, seed: u64) -> Result<Self, Error> {
         let Shape { batch, tokens, heads, key_heads, key_width, value_width } = case.shape;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let stride = (2 * keys + values + 8).next_multiple_of(8);
         let mut wide = vec![0x7fc0_u16; batch * tokens * stride]; // NaN between the parts

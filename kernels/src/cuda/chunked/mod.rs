@@ -547,6 +547,6 @@ impl Chunked {
 }
 
 /// `tile_bytes` of the source.
-fn tile(rows: usize, columns: usize) -> usize {
+pub(super) fn tile(rows: usize, columns: usize) -> usize {
     rows * (columns * 2 + 16)
 }

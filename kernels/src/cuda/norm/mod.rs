@@ -121,6 +121,19 @@ impl Norm {
         self.launch("norm_forward", blocks, self.last(&mut arguments))
     }
 
+    /// Adds x to `residual` in place and norms the sum as it is there; rows of both and of y without gaps, of x perhaps
+    /// apart, all of one inner row. Gates are for [`Self::forward`].
+    pub fn add(&self, x: Rows, residual: u64, weight: u64, y: u64) -> Launch {
+        let arguments = Arguments::default()
+            .addresses(&[x.address, residual, weight, y, x.stride as u64])
+            .counts(&[self.rows()])
+            .factor(self.factor)
+            .factor(self.epsilon)
+            .finish();
+        let blocks = self.rows().div_ceil(self.teams()).min(16 * BLOCKS);
+        self.launch("norm_add", blocks, arguments)
+    }
+
     /// The gradients of x and of the gate, rows without gaps, and in parts that of the weight (0: not wanted).
     pub fn backward(
         &self,

@@ -25,6 +25,16 @@ struct NormBackwardArguments {
     float factor, epsilon;
 };
 
+struct NormAddArguments {
+    const Number* x;
+    Number* residual;         // rows without gaps; x is added to them
+    const float* weight;
+    Number* y;                // the norm of the sum, rows without gaps
+    u64 x_row;
+    u32 rows;
+    float factor, epsilon;
+};
+
 const u32 NORM_THREADS = 32 * TEAM * TEAMS;
 
 // Sums over a row's team; all threads of the block come here together.
@@ -65,6 +75,34 @@ KERNEL(norm_forward, NormArguments, NORM_THREADS)
             u.x[i] *= r * w.x[i];
             if (GATE == 1) u.x[i] *= gate.x[i];
         }
+        if (here) store_eight(args.y + (u64)row * WIDTH + column, u);
+    }
+}
+
+KERNEL(norm_add, NormAddArguments, NORM_THREADS)
+{
+    float* sums = (float*)shared_memory();
+    u32 warp = thread_index() / 32, lane = thread_index() % 32, column = (thread_index() % (32 * TEAM)) * 8;
+    bool mine = column < WIDTH;
+    Eight w = mine && args.weight != nullptr ? load_eight_f32(args.weight + column) : filled(1.f);
+    for (u32 first = block_index() * TEAMS; first < args.rows; first += block_count() * TEAMS) {
+        u32 row = first + warp / TEAM;
+        bool here = mine && row < args.rows;
+        Number* residual = args.residual + (u64)row * WIDTH + column;
+        Eight u = filled(0.f);
+        if (here) {
+            Eight x = load_eight(args.x + row * args.x_row + column);
+            u = load_eight_changing(residual);
+            UNROLL for (u32 i = 0; i < 8; i++) u.x[i] += x.x[i];
+            store_eight(residual, u);
+        }
+        float squares = 0.f;
+        UNROLL for (u32 i = 0; i < 8; i++) {
+            if (!WIDE) u.x[i] = bf16_rounded(u.x[i]); // what whoever reads the sum will see
+            squares += u.x[i] * u.x[i];
+        }
+        float r = square_root_reciprocal(args.factor * team_sum(squares, sums, warp, lane) + args.epsilon);
+        UNROLL for (u32 i = 0; i < 8; i++) u.x[i] *= r * w.x[i];
         if (here) store_eight(args.y + (u64)row * WIDTH + column, u);
     }
 }

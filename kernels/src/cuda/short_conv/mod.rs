@@ -63,8 +63,14 @@ impl ShortConv {
 
     /// y `[B, T, C]` of x. `weight` is f32 `[C, 4]`, `bias` f32 `[C]` or 0.
     pub fn forward(&self, x: Rows, weight: u64, bias: u64, y: u64) -> Launch {
+        self.forward_keeping(x, weight, bias, y, 0)
+    }
+
+    /// The same, and the last four inputs of each sequence go to `ring`, `[B, 4, C]`, that of position t to row t mod 4:
+    /// what [`super::step::ConvStep`] goes on from. 0: not wanted.
+    pub fn forward_keeping(&self, x: Rows, weight: u64, bias: u64, y: u64, ring: u64) -> Launch {
         let arguments = Arguments::default()
-            .addresses(&[x.address, weight, bias, y, x.stride as u64])
+            .addresses(&[x.address, weight, bias, y, ring, x.stride as u64])
             .counts(&[self.tokens, self.channels])
             .finish();
         self.launch("conv_forward", arguments)

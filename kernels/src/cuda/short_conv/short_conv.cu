@@ -7,6 +7,7 @@ struct ConvArguments {
     const Number* x;          // rows `x_row` apart
     const float *weight, *bias; // [C, 4]; [C] or null
     Number* y;                // [B, T, C]
+    Number* ring;             // [B, 4, C], the last inputs, that of position t in row t % 4; or null
     u64 x_row;
     u32 tokens, channels;
 };
@@ -59,6 +60,7 @@ KERNEL(conv_forward, ConvArguments, CONV_THREADS)
         Four out;
         UNROLL for (u32 i = 0; i < 4; i++) out.x[i] = silu(conv_sum(taps, window, i));
         store_four(y + (u64)t * args.channels, out);
+        if (args.ring != nullptr && t + 4 >= args.tokens) store_four(args.ring + ((u64)batch * 4 + t % 4) * args.channels + channel, window[3]);
     }
 }
 

@@ -1,34 +1,18 @@
-//! The chunked kernels on the GPU at hand: each against its definition, then their times inside a CUDA graph.
+//! The chunked kernels, attention, the kernels of rows and of one token of a batch on the GPU at hand: each against its
+//! definition, then their times inside a CUDA graph.
 //!
 //! `cargo run --release -p kernels --example chunked_speed [-- FILE]`: a table on standard output, JSON lines in FILE.
 
-use std::io::Write as _;
+mod layers;
+mod report;
 
 use kernels::cuda::chunked::check::{Case, Problem};
 use kernels::cuda::chunked::{Chunked, Rule, Shape};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::{Error, Launch, Machine};
-use serde_json::{Value, json};
+use serde_json::json;
 
-struct Report {
-    begin: std::time::Instant,
-    file: Option<std::fs::File>,
-    wrong: usize,
-}
-
-impl Report {
-    fn row(&mut self, name: &str, values: &Value) {
-        let seconds = self.begin.elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stdout(), "{seconds:6.1} s  {name:<44} {values}");
-        if let Some(file) = &mut self.file {
-            let mut line = json!({ "name": name });
-            if let (Some(line), Some(values)) = (line.as_object_mut(), values.as_object()) {
-                line.extend(values.clone());
-            }
-            let _ = writeln!(file, "{line}");
-        }
-    }
-}
+use report::{Report, time};
 
 fn shape(batch: usize, tokens: usize, heads: (usize, usize), widths: (usize, usize)) -> Shape {
     Shape {
@@ -43,13 +27,15 @@ fn shape(batch: usize, tokens: usize, heads: (usize, usize), widths: (usize, usi
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).map(std::fs::File::create).transpose()?;
-    let mut report = Report { begin: std::time::Instant::now(), file, wrong: 0 };
+    let mut report = Report::new(file);
     let mut gpu = Gpu::open(0)?;
     let facts = format!("{:?}", gpu.facts());
     report.row("device", &json!({ "facts": facts }));
     checks(&mut gpu, &mut report)?;
+    layers::checks(&mut gpu, &mut report)?;
     prefill(&mut gpu, &mut report)?;
     training(&mut gpu, &mut report)?;
+    layers::times(&mut gpu, &mut report)?;
     for r in gpu.resources().to_vec() {
         let values = json!({ "registers": r.registers, "spill_bytes": r.spill_store_bytes });
         report.row(&r.kernel, &values);
@@ -80,43 +66,9 @@ fn checks(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         let chunked = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;
         let errors = problem.errors(gpu, &chunked)?;
         problem.free(gpu)?;
-        let worst = errors.iter().fold(0.0, |worst: f64, (_, error)| worst.max(*error));
-        report.wrong += usize::from(worst >= LIMIT);
-        let list: Vec<String> = errors.iter().map(|(n, e)| format!("{n} {e:.1e}")).collect();
-        let verdict = if worst < LIMIT { "ok" } else { "WRONG" };
-        report.row(
-            &format!("check {name}"),
-            &json!({ "errors": list.join(" "), "verdict": verdict }),
-        );
+        report.check(name, &errors, LIMIT);
     }
     Ok(())
-}
-
-/// Times that a graph holds the launches.
-const REPEATS: usize = 5;
-
-/// Median and spread (9th to 1st decile) of the launches in a graph, ms.
-fn time(gpu: &mut Gpu, launches: &[Launch]) -> Result<(f64, f64), Error> {
-    for launch in launches {
-        gpu.prepare(launch)?;
-    }
-    let graph = gpu.record(|gpu| {
-        for _ in 0..REPEATS {
-            for launch in launches {
-                gpu.launch(launch)?;
-            }
-        }
-        Ok(())
-    })?;
-    for _ in 0..3 {
-        gpu.replay(&graph)?;
-    }
-    let mut samples = Vec::new();
-    for _ in 0..25 {
-        samples.push(gpu.elapsed_ms(|gpu| gpu.replay(&graph))? / REPEATS as f64);
-    }
-    samples.sort_by(f64::total_cmp);
-    Ok((samples[12], samples[22] - samples[2]))
 }
 
 fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
