@@ -15,6 +15,14 @@ PEERS = {
     "prefill delta rule 1x8192": "fla prefill delta rule 1x8192",
     "prefill linear attention 1x8192": "fla prefill linear attention 1x8192",
     "prefill gated delta rule 1x32768": "fla prefill gated delta rule 1x32768",
+    **{
+        f"{kind} attention {shape}": f"SDPA {kind} {shape}"
+        for kind, shapes in {
+            "prefill": ["1x8192, 16 heads of 128", "1x8192, 32 heads of 64", "1x32768, 16 heads of 128", "1x1024, 16 heads of 128"],
+            "step": ["32 x 8192, 16 heads of 128 over 4", "32 x 2048, 16 heads of 128 over 16"],
+        }.items()
+        for shape in shapes
+    },
     "layer Gated DeltaNet 4x4096": "SDPA layer 4x4096",
     "layer Mamba2 4x4096": "SDPA layer 4x4096",
     "layer DeltaNet 4x4096": "SDPA layer 4x4096",
@@ -35,8 +43,8 @@ def ours(results):
         if "floor_ms" in row:
             yield row["name"], row["ms_back_to_back"], row["GB"], None
     for row in rows(results / "chunked.jsonl"):
-        if "GFLOP" in row:
-            yield row["name"], row["ms"], row["GB"], row["GFLOP"]
+        if "GB" in row:
+            yield row["name"], row["ms"], row["GB"], row.get("GFLOP")
     for row in rows(results / "training.jsonl"):
         if row.get("d") == 2048:
             yield f"layer {row['layer']} {row['B']}x{row['T']}", row["ms"], None, None
