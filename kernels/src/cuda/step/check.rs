@@ -96,13 +96,11 @@ impl Problem {
     /// The launch.
     pub fn launch(&self) -> Launch {
         let [x, b] = self.rows;
-        match (self.step.rule, self.decay) {
-            (Rule::Mamba2, Some(dt)) => self.step.mamba2(x, dt, self.skip, self.state_at, self.out),
-            _ => {
-                let factors = [self.largest_beta, self.scale()];
-                self.step.delta(x, b, self.decay, factors, self.state_at, self.out)
-            }
+        if let (Rule::Mamba2, Some(dt)) = (self.step.rule, self.decay) {
+            return self.step.mamba2(x, dt, self.skip, self.state_at, self.out);
         }
+        let factors = [self.largest_beta, self.scale()];
+        self.step.delta(x, b, self.decay, factors, self.state_at, self.out)
     }
 
     /// One head's output and state after the token.
