@@ -9,6 +9,7 @@ use std::io::Write;
 use kernels::cuda::decode::definition::Definition;
 use kernels::cuda::decode::{Decoder, Delta, Layer, Mixer, Stack};
 use kernels::cuda::gpu::Gpu;
+use kernels::cuda::layers::{Model, Section};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Error, Machine, bf16_bits};
 use serde_json::json;
@@ -96,6 +97,8 @@ fn run(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     }));
     let copy_bytes_per_ms = copy(gpu, report)?;
     check_decode(gpu, report)?;
+    check_layers(gpu, report)?;
+    prefill(gpu, report)?;
     decode(gpu, report, copy_bytes_per_ms)?;
     mixers(gpu, report, copy_bytes_per_ms)?;
     for r in gpu.resources().to_vec() {
@@ -228,6 +231,92 @@ fn check_decode(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         report.check(name, error, limit);
     }
     Ok(())
+}
+
+/// Prompts of two sequences layer by layer, then two tokens of each, against the definition.
+fn check_layers(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    let attention =
+        |window| Mixer::Attention { heads: 8, kv_heads: 2, width: 64, window, qk_norm: true };
+    let product = Delta { steps: 2, negative_eigenvalues: true, ..Delta::new(2, 64, 64, true) };
+    let mamba2 = Mixer::Mamba2 { heads: 8, head_width: 64, state_width: 128 };
+    let cases = [
+        ("DeltaNet", Mixer::Delta(Delta::new(4, 128, 128, false))),
+        ("Gated DeltaNet, wide values", Mixer::Delta(Delta::new(2, 128, 256, true))),
+        ("DeltaProduct", Mixer::Delta(product)),
+        ("Mamba2", mamba2),
+        ("attention", attention(None)),
+        ("windowed attention", attention(Some(70))),
+    ];
+    let (tokens, vocabulary) = (200, 1001);
+    for (name, mixer) in cases {
+        let layers = vec![layer(mixer, 640); 2];
+        let stack = Stack { d_model: 256, vocabulary, tied: false, positions: tokens + 2, layers };
+        let model = Model::new(gpu, &stack, 2, &mut weight)?;
+        let mut definitions = [0, 1].map(|_| Definition::new(&stack, &mut weight));
+        let token = |sequence: usize, at: usize| ((at * 37 + sequence * 11) % vocabulary) as u32;
+        let pass = model.prefill(gpu, tokens, Section::Whole)?;
+        let prompt: Vec<u32> = (0..2 * tokens).map(|i| token(i / tokens, i % tokens)).collect();
+        pass.set_tokens(gpu, &prompt)?;
+        // recorded, it runs a second time: from an empty past again. Weights, activations and the residual stream are bf16.
+        let graph = pass.record(gpu)?;
+        gpu.replay(&graph)?;
+        let mut expected = Vec::new();
+        for (i, definition) in definitions.iter_mut().enumerate() {
+            let steps = (0..tokens).map(|at| definition.step(token(i, at)));
+            expected.extend(steps.last().unwrap_or_default());
+        }
+        let got = pass.logits(gpu)?;
+        report.check(&format!("prefill {name}"), relative_error(&got, &expected), 3e-2);
+        pass.free(gpu)?;
+        let step = model.step(gpu, tokens + 2, Section::Whole)?;
+        let mut worst: f64 = 0.0;
+        for at in tokens..tokens + 2 {
+            model.seek(gpu, &[at as u32; 2])?;
+            step.set_tokens(gpu, &[token(0, at), token(1, at)])?;
+            step.run(gpu)?;
+            let mut expected = Vec::new();
+            for (i, definition) in definitions.iter_mut().enumerate() {
+                expected.extend(definition.step(token(i, at)));
+            }
+            worst = worst.max(relative_error(&step.logits(gpu)?, &expected));
+        }
+        report.check(&format!("decode of two, {name}"), worst, 3e-2);
+        step.free(gpu)?;
+        model.free(gpu)?;
+    }
+    Ok(())
+}
+
+fn relative_error(got: &[f32], expected: &[f64]) -> f64 {
+    let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let difference = expected.iter().zip(got).map(|(e, g)| (e - f64::from(*g)).powi(2));
+    let error = difference.sum::<f64>().sqrt() / size;
+    if error.is_nan() || got.len() != expected.len() { f64::INFINITY } else { error }
+}
+
+/// Whole prompts through the 1B stack, and its products alone.
+fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    let stack = nemotron_flash(131_072);
+    let model = Model::pretended(gpu, &stack, 1)?;
+    for tokens in [512, 2048, 8192] {
+        let pass = model.prefill(gpu, tokens, Section::Whole)?;
+        let graph = pass.record(gpu)?;
+        let mut samples = Vec::new();
+        for _ in 0..12 {
+            samples.push(gpu.elapsed_ms(|gpu| gpu.replay(&graph))?);
+        }
+        let (ms, spread) = median(samples);
+        report.row(
+            &format!("prefill Nemotron-Flash-1B, {tokens} tokens"),
+            &json!({
+                "ms": ms, "spread_ms": spread, "launches": pass.len(),
+                "TFLOP_per_s_of_its_products": (pass.product_flops() / ms / 1e9).round(),
+                "tokens_per_s": (1e3 * tokens as f64 / ms).round(),
+            }),
+        );
+        pass.free(gpu)?;
+    }
+    model.free(gpu)
 }
 
 /// The 1B stack of Nemotron-Flash (arXiv 2511.18890): d_model 2048, FFN 6144, 24 operators.

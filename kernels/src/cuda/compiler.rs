@@ -64,11 +64,11 @@ pub fn cache_folder() -> PathBuf {
     root.or_else(home).unwrap_or_else(std::env::temp_dir).join("deltafront")
 }
 
-/// Loads NVRTC from `folder` under the names that cudarc and NVRTC itself ask for later.
-fn load_from(folder: &Path) -> bool {
+/// Loads the libraries called `names`, all from one folder, for as long as the program runs: whoever asks for them by
+/// these names later is answered with them.
+fn load_from(folder: &Path, names: &[&str]) -> bool {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // NVRTC opens its builtins by bare name; loaded before, the dynamic linker answers with them.
-    for name in ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"] {
+    names.iter().all(|name| {
         let path = folder.join(name);
         if !path.exists() {
             return false;
@@ -78,26 +78,34 @@ fn load_from(folder: &Path) -> bool {
             Ok(library) => std::mem::forget(library), // for as long as the program runs
             Err(_) => return false,
         }
+        true
+    })
+}
+
+/// Loads libraries of CUDA, or says where they were looked for.
+pub(super) fn load_libraries(names: &[&str]) -> Result<(), String> {
+    if folders().iter().any(|f| load_from(f, names))
+        || python_folder().is_some_and(|f| load_from(&f, names))
+    {
+        return Ok(());
     }
-    true
+    let searched = folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(format!("{searched}, PyTorch's packages, the system's libraries"))
 }
 
 /// Whether NVRTC is here; if not, why, and what to do.
 pub fn available() -> Result<(), Error> {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    let found = *FOUND.get_or_init(|| {
-        let loaded = folders().iter().any(|f| load_from(f))
-            || python_folder().is_some_and(|f| load_from(&f));
+    static FOUND: OnceLock<Option<String>> = OnceLock::new();
+    let missing = FOUND.get_or_init(|| {
+        // NVRTC opens its builtins by bare name; loaded before, the dynamic linker answers with them.
+        let loaded = load_libraries(&["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]);
         // SAFETY: it opens a library of that name, as above.
-        loaded || unsafe { sys::is_culib_present() }
+        loaded.err().filter(|_| !unsafe { sys::is_culib_present() })
     });
-    if found {
-        return Ok(());
-    }
-    let searched = folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+    let Some(searched) = missing else { return Ok(()) };
     Err(Error::Missing {
         library: "libnvrtc.so.13",
-        searched: format!("{searched}, PyTorch's packages, the system's libraries"),
+        searched: searched.clone(),
         remedy: "run `python3 tools/setup.py nvrtc`, or point DELTAFRONT_NVRTC to the folder that holds it",
     })
 }

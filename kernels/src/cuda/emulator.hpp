@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <map>
 #include <memory>
 #include <random>
@@ -497,6 +498,19 @@ inline int serve()
             memset(p, 0xff, bytes);
             u64 address = (u64)p;
             answer(&address, 8);
+            break;
+        }
+        case 'M': { // map: a file that other emulators map too, address, bytes
+            std::string path(read_one<u32>(), 0);
+            read_all(path.data(), path.size());
+            u64 address = read_one<u64>(), bytes = read_one<u64>();
+            int file = open(path.c_str(), O_RDWR);
+            void* p = mmap((void*)address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0);
+            if (p != (void*)address) {
+                fprintf(stderr, "cannot map %s\n", path.c_str());
+                return 1;
+            }
+            answer(&zero, 8);
             break;
         }
         case 'F': free((void*)read_one<u64>()); answer(&zero, 8); break;

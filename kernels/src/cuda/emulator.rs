@@ -4,9 +4,13 @@
 //! sanitizer watches every buffer), missing barriers and waits (threads run in a shuffled order, asynchronous copies
 //! land late, memory begins as NaNs), and launches that cannot end. It says nothing of speed.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::compiler::cache_folder;
 use super::{COMMON, Error, Extent, Launch, Machine, Source};
@@ -138,6 +142,99 @@ impl Drop for Emulator {
     }
 }
 
+/// Where the memory of [`Emulators`] lies in each of their processes, and how much of it there may be.
+const SHARED_ADDRESS: u64 = 0x2000_0000_0000;
+const SHARED_BYTES: u64 = 1 << 30;
+
+/// A machine that runs every source: an emulator for each, started when it is first asked for, over one memory that all
+/// of them map. The sanitizers do not watch that memory; each kernel's own tests have them do so.
+#[derive(Debug)]
+pub struct Emulators {
+    extent: Extent,
+    seed: u64,
+    file: File,
+    path: PathBuf,
+    used: u64,
+    machines: HashMap<(Source, String), Emulator>,
+}
+
+impl Emulators {
+    /// A machine of `extent`; `seed` decides the order of threads.
+    pub fn start(extent: Extent, seed: u64) -> Result<Self, Error> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("deltafront-emulators-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let open = || {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            file.set_len(SHARED_BYTES)?; // what is not written takes no room
+            Ok(file)
+        };
+        let file = open().map_err(|error| host("making the emulators' memory", error))?;
+        Ok(Self { extent, seed, file, path, used: 0, machines: HashMap::new() })
+    }
+
+    fn machine(&mut self, launch: &Launch) -> Result<&mut Emulator, Error> {
+        let key = (launch.source, format!("{:?}", launch.defines));
+        if !self.machines.contains_key(&key) {
+            let mut started =
+                Emulator::start(launch.source, &launch.defines, self.extent, self.seed)?;
+            let path = self.path.as_os_str().as_encoded_bytes();
+            let length = (path.len() as u32).to_ne_bytes();
+            let [address, bytes] = [SHARED_ADDRESS, SHARED_BYTES].map(u64::to_ne_bytes);
+            started.ask("map", &[b"M", &length, path, &address, &bytes], &mut [0; 8])?;
+            self.machines.insert(key.clone(), started);
+        }
+        Ok(self.machines.get_mut(&key).expect("there now"))
+    }
+}
+
+impl Machine for Emulators {
+    fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<u64, Error> {
+        let at = self.used;
+        self.used += (bytes as u64).next_multiple_of(256) + 256;
+        if self.used > SHARED_BYTES {
+            let log = format!("the {SHARED_BYTES} bytes of the emulators are used up");
+            return Err(Error::Emulator { operation: "allocate".to_owned(), log });
+        }
+        self.upload(SHARED_ADDRESS + at, &vec![0xff; bytes])?;
+        Ok(SHARED_ADDRESS + at)
+    }
+
+    fn free(&mut self, _address: u64) -> Result<(), Error> {
+        Ok(()) // all of it ends with the machine
+    }
+
+    fn upload(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let at = address - SHARED_ADDRESS;
+        self.file.write_all_at(bytes, at).map_err(|error| host("writing memory", error))
+    }
+
+    fn download(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let at = address - SHARED_ADDRESS;
+        self.file.read_exact_at(bytes, at).map_err(|error| host("reading memory", error))
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), Error> {
+        self.machine(launch)?.launch(launch)
+    }
+}
+
+impl Drop for Emulators {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn host(operation: &str, error: std::io::Error) -> Error {
+    Error::Host { operation: operation.to_owned(), error }
+}
+
 /// The program, from the cache if this text was compiled before.
 fn compile(source: Source, text: &str, defines: &[(&'static str, u32)]) -> Result<PathBuf, Error> {
     let mut options: Vec<String> = [
@@ -162,7 +259,6 @@ fn compile(source: Source, text: &str, defines: &[(&'static str, u32)]) -> Resul
     if program.exists() {
         return Ok(program);
     }
-    let host = |operation: &str, error| Error::Host { operation: operation.to_owned(), error };
     std::fs::create_dir_all(&folder).map_err(|e| host("making the cache folder", e))?;
     let (cpp, partial) =
         (folder.join(format!("{key}.cpp")), folder.join(format!("{key}.{}", std::process::id())));

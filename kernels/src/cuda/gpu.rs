@@ -12,6 +12,7 @@ use cudarc::driver::sys::{
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use super::compiler::{Resources, compile};
+use super::product::{self, Product, Products};
 use super::{Error, Extent, Launch, Machine, Source};
 
 /// What is known of a GPU without asking it to do anything.
@@ -46,6 +47,8 @@ pub struct Gpu {
     architecture: String,
     /// Random numbers to copy from, once they were asked for.
     pool: Option<u64>,
+    /// cuBLASLt, once a product was asked for.
+    products: Option<Products>,
 }
 
 /// Bytes of the pool of random numbers: no power of two, so that copies of it do not line up.
@@ -59,6 +62,13 @@ unsafe impl Send for Gpu {}
 #[derive(Debug)]
 pub struct Graph {
     executable: sys::CUgraphExec,
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: made by `Gpu::record`, destroyed once; the driver waits for its last launch itself.
+        let _ = unsafe { result::graph::exec_destroy(self.executable) };
+    }
 }
 
 fn refused(operation: &str) -> impl Fn(DriverError) -> Error + '_ {
@@ -118,6 +128,7 @@ impl Gpu {
             resources: Vec::new(),
             architecture,
             pool: None,
+            products: None,
         })
     }
 
@@ -206,8 +217,11 @@ impl Gpu {
         worked?;
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // SAFETY: the graph was recorded above.
-        let executable = unsafe { result::graph::instantiate(graph, flags) }
-            .map_err(refused("making a graph"))?;
+        let executable = unsafe { result::graph::instantiate(graph, flags) };
+        // SAFETY: as above; what was made of it stands by itself.
+        let destroyed = unsafe { result::graph::destroy(graph) };
+        let executable = executable.map_err(refused("making a graph"))?;
+        destroyed.map_err(refused("recording"))?;
         Ok(Graph { executable })
     }
 
@@ -368,5 +382,15 @@ impl Machine for Gpu {
             }
         }
         .map_err(refused(launch.kernel))
+    }
+
+    fn product(&mut self, product: &Product) -> Result<(), Error> {
+        if self.products.is_none() {
+            product::available()?;
+            let workspace = self.allocate(Products::WORKSPACE_BYTES)?;
+            self.products = Some(Products::new(workspace)?);
+        }
+        let products = self.products.as_mut().expect("made above");
+        products.start(product, self.stream.cast())
     }
 }

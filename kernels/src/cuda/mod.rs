@@ -16,7 +16,9 @@ pub mod compiler;
 pub mod decode;
 pub mod emulator;
 pub mod gpu;
+pub mod layers;
 pub mod norm;
+pub mod product;
 mod random;
 pub mod rows;
 pub mod short_conv;
@@ -253,6 +255,10 @@ pub trait Machine {
     }
     /// Starts a kernel after those started before.
     fn launch(&mut self, launch: &Launch) -> Result<(), Error>;
+    /// Starts a product of matrices after what was started before.
+    fn product(&mut self, product: &product::Product) -> Result<(), Error> {
+        product.on_host(self)
+    }
 }
 
 /// bf16 numbers between −0.03 and 0.03.

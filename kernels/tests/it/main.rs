@@ -12,6 +12,7 @@ mod cuda_attention;
 mod cuda_chunked;
 mod cuda_compile;
 mod cuda_decode;
+mod cuda_layers;
 mod cuda_rows;
 mod cuda_step;
 mod definitions;
