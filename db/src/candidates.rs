@@ -230,8 +230,8 @@ pub(crate) async fn write(
     }
     for (name, timing) in &candidate.whole {
         sqlx::query(
-            "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
+             millijoules) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(id)
         .bind(name)
@@ -240,6 +240,7 @@ pub(crate) async fn write(
         .bind(timing.samples)
         .bind(timing.other_load)
         .bind(&timing.kernels)
+        .bind(timing.millijoules)
         .execute(&mut *connection)
         .await?;
     }

@@ -140,10 +140,13 @@ fn check(change: &Change) -> Result<(), DbError> {
 }
 
 fn check_timing(timing: &Timing, what: impl Fn() -> String) -> Result<(), DbError> {
-    let Timing { median_us, spread_us, other_load, .. } = *timing;
-    for (part, value) in
-        [("median", median_us), ("spread", spread_us), ("load from other processes", other_load)]
-    {
+    let Timing { median_us, spread_us, other_load, millijoules, .. } = *timing;
+    for (part, value) in [
+        ("median", median_us),
+        ("spread", spread_us),
+        ("load from other processes", other_load),
+        ("energy", millijoules.unwrap_or(0.0)),
+    ] {
         finite(|| format!("the {part} of the timing of {}", what()), value)?;
     }
     Ok(())
@@ -165,7 +168,7 @@ async fn write(
         Change::Latency(LatencyEntry { key, timing }) => {
             sqlx::query(
                 "INSERT OR REPLACE INTO latencies (key, kernels, key_json, median_us, spread_us, samples, \
-                 other_load, measured_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                 other_load, millijoules, measured_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(key.to_string())
             .bind(&timing.kernels)
@@ -174,6 +177,7 @@ async fn write(
             .bind(timing.spread_us)
             .bind(timing.samples)
             .bind(timing.other_load)
+            .bind(timing.millijoules)
             .bind(now)
             .execute(connection)
             .await?

@@ -44,6 +44,11 @@ pub(crate) fn timing(row: &SqliteRow) -> Result<Timing, sqlx::Error> {
         samples: row.try_get("samples")?,
         other_load: row.try_get("other_load")?,
         kernels: row.try_get("kernels")?,
+        // not there in a file that an older version wrote and a viewer has opened
+        millijoules: match row.try_get("millijoules") {
+            Err(sqlx::Error::ColumnNotFound(_)) => None,
+            read => read?,
+        },
     })
 }
 

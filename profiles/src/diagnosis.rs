@@ -23,6 +23,8 @@ pub struct Seen {
     pub nvidia: Nvidia,
     /// NVRTC's version, or why there is none.
     pub nvrtc: Result<(i32, i32), String>,
+    /// cuBLASLt's version, or why there is none.
+    pub cublaslt: Result<usize, String>,
     /// Where libtorch's CUDA library lies, if it was found.
     pub torch_cuda: Option<String>,
 }
@@ -82,6 +84,19 @@ pub fn diagnose(seen: &Seen) -> Vec<Finding> {
             "`python3 tools/setup.py nvrtc`, or DELTAFRONT_NVRTC=FOLDER; latencies of a GPU need it",
         ),
     });
+    findings.push(match &seen.cublaslt {
+        Ok(version) => good(format!(
+            "cuBLASLt {}.{}.{}, which multiplies matrices in prefill and batches",
+            version / 10_000,
+            version % 10_000 / 100,
+            version % 100
+        )),
+        Err(reason) => bad(
+            format!("no cuBLASLt, which multiplies matrices in prefill and batches: {reason}"),
+            "`pip install nvidia-cublas==13.*` where `python3` finds it (PyTorch for CUDA 13 brings it), or \
+             DELTAFRONT_NVRTC=FOLDER; decode at batch 1 does without",
+        ),
+    });
     findings.push(match &seen.torch_cuda {
         Some(path) => good(format!("libtorch's CUDA library, {path}")),
         None => bad(
@@ -138,6 +153,7 @@ mod tests {
                 gpus: vec![gpu],
             },
             nvrtc: Ok((13, 0)),
+            cublaslt: Ok(130_001),
             torch_cuda: Some("/somewhere/libtorch_cuda.so".to_owned()),
         }
     }
@@ -175,6 +191,10 @@ mod tests {
             (seen("7.5", "13.0"), "8.0 or newer"),
             (seen("9.0", "12.8"), "driver 580 or newer"),
             (Seen { nvrtc: Err("not found".to_owned()), ..seen("9.0", "13.0") }, "setup.py nvrtc"),
+            (
+                Seen { cublaslt: Err("not found".to_owned()), ..seen("9.0", "13.0") },
+                "pip install nvidia-cublas",
+            ),
             (Seen { torch_cuda: None, ..seen("9.0", "13.0") }, "pip install torch"),
         ];
         for (seen, remedy) in cases {

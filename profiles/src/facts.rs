@@ -64,6 +64,13 @@ impl Facts {
         let seen = Seen {
             nvidia: nvidia.clone(),
             nvrtc: kernels::cuda::compiler::version().map_err(|error| error.to_string()),
+            cublaslt: match nvidia {
+                // half a gigabyte, loaded to be looked at: not where there is nothing to use it
+                Nvidia::Driver { .. } => {
+                    kernels::cuda::product::version().map_err(|error| error.to_string())
+                }
+                Nvidia::Unavailable { .. } => Err("not looked for".to_owned()),
+            },
             torch_cuda: matches!(nvidia, Nvidia::Driver { .. })
                 .then(crate::diagnosis::torch_cuda)
                 .flatten(),

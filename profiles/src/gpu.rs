@@ -1,21 +1,29 @@
-//! The same timings on an NVIDIA GPU: decode steps of batch 1 by the kernel that runs a whole step in one launch.
+//! The same timings on an NVIDIA GPU.
 //!
-//! A step streams the weights while it waits for its own results, so a part by itself does not take the time that it takes
-//! in a model. What a part adds is measured instead: the difference between a stack with 2n copies of it and one with n,
-//! over n. What is left of a step that has no layers counts to the head. Weights of a stack are several times the
-//! last-level cache, unless the model that a part stands for is smaller than that.
+//! Decode steps of batch 1 run by the kernel that goes through a whole step in one launch. A step streams the weights
+//! while it waits for its own results, so a part by itself does not take the time that it takes in a model. What a part
+//! adds is measured instead: the difference between a stack with 2n copies of it and one with n, over n. What is left of a
+//! step that has no layers counts to the head. Weights of a stack are several times the last-level cache, unless the
+//! model that a part stands for is smaller than that.
+//!
+//! Prefill and decode steps of more sequences run layer by layer, as recorded graphs of products and kernels, one after
+//! the other: there a part takes its n-th of a pass over n copies, each with weights of its own.
 
+mod layers;
 mod stack;
 
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 use kernels::cuda::Error;
 use kernels::cuda::decode::{Decoder, Layer, Stack};
 use kernels::cuda::gpu::Gpu;
+use kernels::cuda::layers::Section;
 use kernels::timing::Plan;
 use search::Architecture;
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
+use self::layers::Run;
 use crate::error::ProfileError;
 use crate::measure::{Times, alone};
 use crate::nvml::{Watch, disturbance};
@@ -29,12 +37,19 @@ const SAMPLES: usize = 25;
 const WARM_UP: usize = 4;
 /// Copies of a part in the shorter stack.
 const COPIES: std::ops::RangeInclusive<u64> = 4..=48;
+/// Copies of a part in prefill at most, where many positions use what was read once.
+const PREFILL_COPIES: u64 = 6;
 /// Bytes of the shorter stack for models that no cache holds.
 const LARGE_BYTES: u64 = 160 << 20;
 /// Models of this size and more count as such.
 const LARGE_KIB: u32 = 64 << 10;
 /// Tokens of the head that stacks of parts have.
 const SMALL_VOCABULARY: usize = 64;
+/// Work between two moves of the energy counter, which moves about ten times a second; and how long to wait for them.
+const ENERGY_TIME: Duration = Duration::from_millis(300);
+const ENERGY_PATIENCE: Duration = Duration::from_secs(2);
+/// Work between two looks at that counter.
+const ENERGY_LOOK_MS: f64 = 10.0;
 
 /// Times parts and models on one GPU.
 #[derive(Debug)]
@@ -52,7 +67,13 @@ struct Sampled {
     median_us: f64,
     spread_us: f64,
     other_load: f64,
-    millijoules_per_token: Option<f64>,
+}
+
+/// What is timed: by the one launch, or layer by layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Stream { context: usize },
+    Layers(Run),
 }
 
 impl GpuProfiler {
@@ -70,7 +91,7 @@ impl GpuProfiler {
         Ok(Self { gpu: RefCell::new(gpu), watch, ordinal, device, patience })
     }
 
-    fn check(&self, conditions: &Conditions) -> Result<usize, ProfileError> {
+    fn check(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
         let refuse = |what: String| Err(ProfileError::Conditions(what));
         if conditions.device != self.device {
             return refuse(format!(
@@ -84,25 +105,51 @@ impl GpuProfiler {
                 "weights on a GPU are bf16, not {got}: set `dtype = \"bf16\"` in [latency]"
             ));
         }
+        let batch = conditions.batch as usize;
         match conditions.phase {
-            Phase::Decode { context } if conditions.batch == 1 => Ok(context as usize),
-            Phase::Decode { .. } => {
-                refuse(format!("decode on a GPU is timed at batch 1, not {}", conditions.batch))
+            _ if batch == 0 => refuse("batch must be at least 1, got 0".to_owned()),
+            Phase::Prefill { tokens: 0 } => refuse("a prompt has at least 1 token".to_owned()),
+            Phase::Decode { context } if batch == 1 => {
+                Ok(Work::Stream { context: context as usize })
             }
-            Phase::Prefill { .. } => refuse(
-                "prefill is not timed on a GPU yet: set `prefill_tokens = 0` in [latency]"
-                    .to_owned(),
-            ),
+            Phase::Decode { context } => {
+                Ok(Work::Layers(Run { batch, tokens: 1, context: Some(context as usize) }))
+            }
+            Phase::Prefill { tokens } => {
+                Ok(Work::Layers(Run { batch, tokens: tokens as usize, context: None }))
+            }
         }
     }
 
-    /// Steps of `stack` with `context` positions in its caches.
-    fn sample(&self, stack: &Stack, context: usize) -> Result<Sampled, Error> {
+    /// Steps of `stack` with `context` positions in its caches, and the energy of one if `counts_energy`.
+    fn sample(
+        &self,
+        stack: &Stack,
+        context: usize,
+        counts_energy: bool,
+    ) -> Result<(Sampled, Option<f64>), Error> {
         let gpu = &mut *self.gpu.borrow_mut();
         let mut decoder = Decoder::pretended(gpu, stack)?;
+        let sampled = self.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
+            decoder.seek(gpu, context, 1)?;
+            gpu.elapsed_ms(|gpu| (0..STEPS).try_for_each(|_| decoder.step(gpu)))
+        });
+        decoder.free(gpu)?;
+        sampled
+    }
+
+    /// Series of `once`, which runs so many steps and tells its milliseconds, until one is not disturbed; and the
+    /// millijoules of a step if `counts_energy`.
+    fn repeat(
+        &self,
+        gpu: &mut Gpu,
+        steps: usize,
+        counts_energy: bool,
+        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
+    ) -> Result<(Sampled, Option<f64>), Error> {
         let mut best: Option<Sampled> = None;
         for _ in 0..self.patience {
-            let sampled = self.series(gpu, &mut decoder, context)?;
+            let sampled = self.series(gpu, steps, once)?;
             if best.is_none_or(|best| sampled.other_load < best.other_load) {
                 best = Some(sampled);
             }
@@ -110,30 +157,23 @@ impl GpuProfiler {
                 break;
             }
         }
-        decoder.free(gpu)?;
-        Ok(best.expect("there is one try at least"))
+        let energy = if counts_energy { self.millijoules(gpu, steps, once)? } else { None };
+        Ok((best.expect("there is one try at least"), energy))
     }
 
     fn series(
         &self,
         gpu: &mut Gpu,
-        decoder: &mut Decoder,
-        context: usize,
+        steps: usize,
+        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
     ) -> Result<Sampled, Error> {
+        for _ in 0..WARM_UP {
+            once(gpu)?;
+        }
+        let before = self.watch.read();
         let mut samples = Vec::new();
-        let mut before = self.watch.read();
-        let mut milliseconds = 0.0;
-        for index in 0..WARM_UP + SAMPLES {
-            if index == WARM_UP {
-                before = self.watch.read();
-                milliseconds = 0.0;
-            }
-            decoder.seek(gpu, context, 1)?;
-            let ms = gpu.elapsed_ms(|gpu| (0..STEPS).try_for_each(|_| decoder.step(gpu)))?;
-            milliseconds += ms;
-            if index >= WARM_UP {
-                samples.push(1e3 * ms / STEPS as f64);
-            }
+        for _ in 0..SAMPLES {
+            samples.push(1e3 * once(gpu)? / steps as f64);
         }
         let after = self.watch.read_after(&before);
         samples.sort_by(f64::total_cmp);
@@ -142,11 +182,40 @@ impl GpuProfiler {
             median_us: at(0.5),
             spread_us: (at(0.75) - at(0.25)) / 2.0,
             other_load: disturbance(&before, &after),
-            // a counter that moves ten times a second says nothing of less than that
-            millijoules_per_token: (milliseconds > 300.0)
-                .then(|| after.energy_since(&before).map(|mj| mj / (SAMPLES * STEPS) as f64))
-                .flatten(),
         })
+    }
+
+    /// Energy of a step, from one move of the GPU's counter to another; nothing where there is no counter.
+    fn millijoules(
+        &self,
+        gpu: &mut Gpu,
+        steps: usize,
+        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
+    ) -> Result<Option<f64>, Error> {
+        let Some(mut last) = self.watch.energy_mj() else { return Ok(None) };
+        let begin = Instant::now();
+        let mut from: Option<(u64, Instant, usize)> = None;
+        let mut done = 0;
+        while begin.elapsed() < ENERGY_PATIENCE {
+            let mut milliseconds = 0.0;
+            while milliseconds < ENERGY_LOOK_MS {
+                milliseconds += once(gpu)?;
+                done += steps;
+            }
+            let Some(now) = self.watch.energy_mj() else { return Ok(None) };
+            if now == last {
+                continue;
+            }
+            last = now;
+            match from {
+                None => from = Some((now, Instant::now(), done)),
+                Some((first, at, before)) if at.elapsed() >= ENERGY_TIME => {
+                    return Ok(Some(now.saturating_sub(first) as f64 / (done - before) as f64));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(None)
     }
 
     /// What one of `layers` adds to a step, from stacks of n and 2n of it.
@@ -164,14 +233,15 @@ impl GpuProfiler {
             positions: context + STEPS + 1,
             layers: vec![layer.clone(); copies],
         };
-        let (short, long) =
-            (self.sample(&of(copies), context)?, self.sample(&of(2 * copies), context)?);
+        let (short, long) = (
+            self.sample(&of(copies), context, false)?.0,
+            self.sample(&of(2 * copies), context, false)?.0,
+        );
         let n = copies as f64;
         let slope = Sampled {
             median_us: (long.median_us - short.median_us) / n,
             spread_us: short.spread_us.hypot(long.spread_us) / n,
             other_load: short.other_load.max(long.other_load),
-            millijoules_per_token: None,
         };
         Ok((slope, short))
     }
@@ -184,6 +254,7 @@ fn timing(sampled: Sampled) -> Timing {
         samples: SAMPLES as u32,
         other_load: sampled.other_load,
         kernels: kernels::version(),
+        millijoules: None,
     }
 }
 
@@ -207,7 +278,10 @@ impl Times for GpuProfiler {
     }
 
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        let context = self.check(&key.conditions)?;
+        let context = match self.check(&key.conditions)? {
+            Work::Stream { context } => context,
+            Work::Layers(run) => return self.layers_part(key, run),
+        };
         let (architecture, _) = alone(&key.part)?;
         let copies_of_part = copies(&architecture, key.working_set_kib, context);
         let sampled = match key.part {
@@ -234,13 +308,12 @@ impl Times for GpuProfiler {
                     positions: context + STEPS + 1,
                     layers: vec![layer; copies],
                 };
-                let whole = self.sample(&whole, context)?;
+                let (whole, _) = self.sample(&whole, context, false)?;
                 let n = copies as f64;
                 Sampled {
                     median_us: whole.median_us - n * slope.median_us,
                     spread_us: whole.spread_us.hypot(n * slope.spread_us),
                     other_load: whole.other_load.max(slope.other_load),
-                    millijoules_per_token: None,
                 }
             }
         };
@@ -252,13 +325,22 @@ impl Times for GpuProfiler {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
-        let context = self.check(conditions)?;
-        let stack = stack(architecture, context + STEPS + 1)?;
-        let sampled = self.sample(&stack, context)?;
-        let (now, energy) = (self.watch.read(), sampled.millijoules_per_token);
-        let energy = energy.map_or(String::new(), |mj| format!("{mj:.1} mJ a token, "));
-        eprintln!("deltafront-profile: {energy}{now}");
-        Ok(timing(sampled))
+        let (sampled, energy, tokens) = match self.check(conditions)? {
+            Work::Stream { context } => {
+                let stack = stack(architecture, context + STEPS + 1)?;
+                let (sampled, energy) = self.sample(&stack, context, true)?;
+                (sampled, energy, 1)
+            }
+            Work::Layers(run) => {
+                let stack = stack(architecture, run.positions())?;
+                let (sampled, energy) = self.run(&stack, run, Section::Whole, true)?;
+                (sampled, energy, run.batch * run.tokens)
+            }
+        };
+        let millijoules = energy.map(|mj| mj / tokens as f64);
+        let energy = millijoules.map_or(String::new(), |mj| format!("{mj:.2} mJ a token, "));
+        eprintln!("deltafront-profile: {energy}{}", self.watch.read());
+        Ok(Timing { millijoules, ..timing(sampled) })
     }
 
     fn limit(&self, limit: Limit, _threads: u32) -> Result<Timing, ProfileError> {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use kernels::timing::Plan;
+use profiles::composed::Options;
 use profiles::facts::Facts;
 use profiles::gpu::GpuProfiler;
 use profiles::measure::Profiler;
@@ -14,11 +15,13 @@ deltafront-profile times parts of language models, and whole ones, on this machi
 It is a worker of `deltafront run`, which starts it: it reads requests from standard input and writes replies to
 standard output, one JSON object a line, and logs to standard error. It exits when its input ends.
 
-Usage: deltafront-profile [--device cpu|cuda:N [--composed N] | --facts | --help | --version]
+Usage: deltafront-profile [--device cpu|cuda:N [--composed N [--small] [--prefill TOKENS] [--batch N]]]
+       deltafront-profile --facts | --help | --version
 
   --device    time on this processor (cpu, the default) or on GPU number N
   --composed  on a GPU: time N random stacks of target size whole and in parts, a JSON object a line, and say how well
-              the sum of the parts tells the whole
+              the sum of the parts tells the whole: of decode steps at 8192 positions, with --prefill of prompts of so
+              many tokens; --batch sequences at once (1); with --small stacks of 2 to 6 layers and a vocabulary of 256
   --facts     print what this device is as a JSON object: processor, caches, memory, GPUs; and exit
   --help      print this and exit
   --version   print the versions of the program and of its kernels, and exit
@@ -48,13 +51,16 @@ fn run() -> io::Result<ExitCode> {
             let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
             profiles::worker::serve(&profiler, io::stdin().lock(), &mut output)?;
         }
-        ["--device", device, "--composed", count] => {
-            let Ok(count) = count.parse() else {
-                eprintln!("deltafront-profile: --composed takes a number of stacks, got `{count}`");
-                return Ok(ExitCode::from(2));
+        ["--device", device, "--composed", ref options @ ..] => {
+            let options = match Options::parse(options) {
+                Ok(options) => options,
+                Err(message) => {
+                    eprintln!("deltafront-profile: {message}");
+                    return Ok(ExitCode::from(2));
+                }
             };
             let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
-            if let Err(error) = profiles::composed::run(&profiler, count, 8192, 1, &mut output) {
+            if let Err(error) = profiles::composed::run(&profiler, &options, &mut output) {
                 eprintln!("deltafront-profile: {error}");
                 return Ok(ExitCode::FAILURE);
             }

@@ -219,6 +219,7 @@ impl Profiler {
             // Where the system does not tell the load there is no sign of any.
             other_load: measured.other_load.unwrap_or(0.0),
             kernels: kernels::version(),
+            millijoules: None,
         }
     }
 

@@ -104,7 +104,6 @@ pub(crate) struct Reading {
     memory_clock_mhz: Option<u32>,
     power_mw: Option<u32>,
     temperature_c: Option<u32>,
-    energy_mj: Option<u64>,
     slowed_by: Option<ThrottleReasons>,
     /// Share of the GPU that other processes used since the reading before, 0 to 1.
     others: Option<f64>,
@@ -128,6 +127,12 @@ impl Watch {
         self.read_since(before.at_us)
     }
 
+    /// The counter of its energy since the driver was loaded, mJ.
+    pub(crate) fn energy_mj(&self) -> Option<u64> {
+        let device = self.nvml.as_ref()?.device_by_uuid(self.uuid.as_str()).ok()?;
+        device.total_energy_consumption().ok()
+    }
+
     fn read_since(&self, since_us: u64) -> Reading {
         let Some(device) =
             self.nvml.as_ref().and_then(|nvml| nvml.device_by_uuid(self.uuid.as_str()).ok())
@@ -144,7 +149,6 @@ impl Watch {
             memory_clock_mhz: device.clock_info(Clock::Memory).ok(),
             power_mw: device.power_usage().ok(),
             temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
-            energy_mj: device.total_energy_consumption().ok(),
             slowed_by: device.current_throttle_reasons().ok(),
             others,
             at_us: now_us(),
@@ -166,11 +170,6 @@ pub(crate) fn disturbance(before: &Reading, after: &Reading) -> f64 {
 }
 
 impl Reading {
-    /// Millijoules between two readings.
-    pub(crate) fn energy_since(&self, before: &Self) -> Option<f64> {
-        Some(self.energy_mj?.checked_sub(before.energy_mj?)? as f64)
-    }
-
     fn disturbance(&self) -> f64 {
         let hardware = ThrottleReasons::HW_SLOWDOWN
             | ThrottleReasons::HW_THERMAL_SLOWDOWN

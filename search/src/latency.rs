@@ -266,6 +266,10 @@ pub struct Timing {
     pub other_load: f64,
     /// Version of the kernels that ran.
     pub kernels: String,
+    /// Energy of the device for one token, mJ, where a whole model was timed on a device that counts it: of a decode step
+    /// over its sequences, of a prefill over its positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub millijoules: Option<f64>,
 }
 
 impl Timing {

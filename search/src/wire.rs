@@ -426,6 +426,7 @@ impl Reply {
             Self::Timing(Measured { timing, .. }) => {
                 not_negative("median_us", timing.median_us)?;
                 not_negative("spread_us", timing.spread_us)?;
+                not_negative("millijoules", timing.millijoules.unwrap_or(0.0))?;
                 not_negative("other_load", timing.other_load)
             }
         }

@@ -884,9 +884,9 @@ fn short(value: f64) -> String {
 }
 
 fn check_timing(timing: &Timing) -> Result<(), String> {
-    let Timing { median_us, spread_us, other_load, .. } = timing;
-    if median_us.is_finite() && spread_us.is_finite() && other_load.is_finite() && *median_us >= 0.0
-    {
+    let Timing { median_us, spread_us, other_load, millijoules, .. } = timing;
+    let all = [*median_us, *spread_us, *other_load, millijoules.unwrap_or(0.0)];
+    if all.into_iter().all(f64::is_finite) && *median_us >= 0.0 {
         Ok(())
     } else {
         Err(format!(

@@ -42,6 +42,7 @@ fn timing() -> Timing {
         samples: 100,
         other_load: 0.0,
         kernels: "test".to_owned(),
+        millijoules: None,
     }
 }
 

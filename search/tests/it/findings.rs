@@ -89,6 +89,7 @@ fn compositions_are_relative_to_whole_models() {
             samples: 9,
             other_load: 0.0,
             kernels: "1".to_owned(),
+            millijoules: None,
         };
         row.whole.insert("decode_us".to_owned(), timing);
     }

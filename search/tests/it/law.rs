@@ -154,6 +154,7 @@ fn a_budget_is_kept_and_the_best_within_it_comes_first() {
             samples: 9,
             other_load: 0.0,
             kernels: "1".to_owned(),
+            millijoules: None,
         };
         table.insert(LatencyEntry { key, timing });
     }

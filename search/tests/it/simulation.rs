@@ -374,6 +374,7 @@ fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
         samples: 9,
         other_load: 0.0,
         kernels: "simulated".to_owned(),
+        millijoules: None,
     };
     Event::Timing(Measured { id, timing })
 }

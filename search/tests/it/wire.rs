@@ -122,7 +122,14 @@ fn reply() -> impl Strategy<Value = Reply> {
         |(id, median_us, spread_us, samples, other_load, kernels)| {
             Reply::Timing(Measured {
                 id,
-                timing: Timing { median_us, spread_us, samples, other_load, kernels },
+                timing: Timing {
+                    median_us,
+                    spread_us,
+                    samples,
+                    other_load,
+                    kernels,
+                    millijoules: samples.is_multiple_of(2).then_some(spread_us),
+                },
             })
         },
     );

@@ -94,10 +94,13 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         if let Some(whole) = whole {
             let off = 100.0 * (value.mean / whole.median_us - 1.0);
             shown = format!(
-                "{shown} from its parts, {} as a whole ({off:+.1} %; {}, {:.0} % other load)",
+                "{shown} from its parts, {} as a whole ({off:+.1} %; {}, {:.0} % other load{})",
                 report::timing(whole),
                 words::count(whole.samples as usize, "sample"),
-                100.0 * whole.other_load
+                100.0 * whole.other_load,
+                whole.millijoules.map_or(String::new(), |mj| {
+                    format!(", {} mJ a token", quantity::significant(mj))
+                })
             );
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);

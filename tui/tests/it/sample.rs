@@ -295,6 +295,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         samples: 200,
         other_load: 0.02,
         kernels: "1".to_owned(),
+        millijoules: None,
     };
     Candidate {
         number,
