@@ -4,6 +4,7 @@
     tools/bench_search/bench.py                          everything: hours, mostly GPSampler's
     tools/bench_search/bench.py --arms deltafront random --seeds 5
     tools/bench_search/bench.py --workers 8              asynchronous, in simulated time
+    tools/bench_search/bench.py --problems held-out      problems that no setting was chosen on
     tools/bench_search/bench.py --only-report            the table of what is there
 
 Makes its own virtual environment in the cache folder, with what it needs from PyPI. Each run is kept as a line of
@@ -39,7 +40,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--problems", nargs="+", default=["development"], metavar="PROBLEM",
-                        help="names, or the groups development (default), raw, sanity")
+                        help="names, or the groups development (default), held-out, raw, sanity")
     parser.add_argument("--seeds", type=int, default=20, help="paired seeds 0 to N-1 (default 20)")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1, help="1: sequential (default); 8: asynchronous")
@@ -83,7 +84,7 @@ def main():
     import report
     import runs
 
-    groups = {"development": problems.DEVELOPMENT, "raw": problems.RAW, "sanity": problems.SANITY}
+    groups = {"development": problems.DEVELOPMENT, "held-out": problems.HELD_OUT, "raw": problems.RAW, "sanity": problems.SANITY}
     names = [name for given in options.problems for name in groups.get(given, [given])]
     build = None
     if "deltafront" in options.arms and not (options.only_report and not options.program.exists()):

@@ -1,8 +1,8 @@
 //! Surrogate-assisted evolution: many cheap children of the best trials, ranked by a Gaussian process for each
 //! objective, and the one that is expected to enlarge the dominated volume most is evaluated.
 //!
-//! Objectives are modelled on the scale of the current front: 0 at its best value, 1 at its worst, compressed above,
-//! because how bad a bad point is decides nothing. Failed and infeasible trials teach a model of feasibility.
+//! Objectives are modelled on the scale of the current front: 0 at its best value, 1 at its worst, compressed far above,
+//! because how bad a bad point is decides nothing. Each proposal draws the length scales that it believes anew. Failed and infeasible trials teach a model of feasibility.
 //! Pending trials count as seen with the value that the model expects of them, so that many workers get different
 //! points.
 
@@ -59,7 +59,7 @@ pub(super) fn propose<D: Domain>(
     {
         return Some(step);
     }
-    let model = Model::new(domain, trials, known, memory);
+    let model = Model::new(domain, trials, known, memory, rng);
     let mut pool = Pool { domain, seen, model: &model, met: HashSet::new(), members: Vec::new() };
     let all: Vec<&Known<'_, D::Point>> = known.iter().collect();
     let parents: Vec<&Known<'_, D::Point>> =
@@ -164,6 +164,7 @@ impl Model {
         trials: &[Trial<D::Point>],
         known: &[Known<'_, D::Point>],
         memory: &mut Memory,
+        rng: &mut SearchRng,
     ) -> Self {
         let scales = scales(known);
         let head = &known[..fitted(known.len())];
@@ -182,7 +183,9 @@ impl Model {
                     chosen.iter().map(|&i| scale.of(of[i].objectives.values()[objective])).collect()
                 };
             let head_values = values(head, &head_chosen, &head_scales[objective]);
-            let hyperparameters = memory.fit(objective, head_points.clone(), &head_values);
+            let hyperparameters = memory
+                .fit(objective, head_points.clone(), &head_values)
+                .draw_about(head.len(), rng);
             let values = values(known, &chosen, scale);
             let mut noise: Vec<f64> = chosen
                 .iter()
@@ -355,9 +358,10 @@ struct Scale {
     range: f64,
 }
 
-/// Above this, values of an objective are compressed.
-const LINEAR: f64 = 1.0;
-const BEND: f64 = 1.5;
+/// Above this, values of an objective are compressed: a training that diverged must not set the scale of all others.
+/// Nearer ones are not: what makes a bad point half as bad is what makes a good one better.
+const LINEAR: f64 = 4.0;
+const BEND: f64 = 4.0;
 
 impl Scale {
     fn of(&self, value: f64) -> f64 {

@@ -1,7 +1,11 @@
 //! A Gaussian process (Rasmussen and Williams 2006) with hyperparameters at the maximum of their posterior.
 
+use std::f64::consts::TAU;
+
+use rand::{Rng, RngExt};
+
 use super::cholesky::{dot, factorize, inverse_of_product, invert_lower, solve_lower, solve_upper};
-use super::kernel::{Encoded, matern, matern_with_slope, squared};
+use super::kernel::{Encoded, Feature, matern, matern_with_slope, squared};
 use super::optimize::minimize;
 
 /// What a process says about a point.
@@ -37,6 +41,9 @@ const NOISE_PRIOR: (f64, f64) = (-6.0, 2.0);
 /// between two random points stays the same (Hvarfner et al. 2024, arXiv 2402.02229).
 const WEIGHT_SPREAD: f64 = 1.5;
 
+/// Standard deviation of the logarithm of a drawn weight, times the root of the number of values.
+const WEIGHT_DEVIATION: f64 = 2.2;
+
 impl Hyperparameters {
     fn prior_mean(features: usize) -> Self {
         let weight = -((features.max(1)) as f64).ln() + 1.0;
@@ -62,6 +69,21 @@ impl Hyperparameters {
             log_additive: v[features + 1],
             log_noise: v[features + 2],
         }
+    }
+
+    /// A draw from about the most probable hyperparameters of so many values, as if from their posterior: after few
+    /// values other weights are nearly as probable, and a search that always believes the same ones overlooks for good
+    /// what they call without effect.
+    #[must_use]
+    pub fn draw_about<R: Rng + ?Sized>(&self, values: usize, rng: &mut R) -> Self {
+        let deviation = WEIGHT_DEVIATION / (values.max(1) as f64).sqrt();
+        let mut drawn = self.clone();
+        for weight in &mut drawn.log_weights {
+            // Box and Muller 1958; the logarithm's argument is in (0, 1].
+            let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+            *weight += deviation * (-2.0 * u.ln()).sqrt() * (TAU * v).cos();
+        }
+        drawn
     }
 
     /// The most probable hyperparameters for these values, which have zero mean and unit variance.
@@ -270,17 +292,53 @@ impl GaussianProcess {
         self.signal * matern(r2) + self.additive * sum / features
     }
 
+    /// [`Self::covariance`] of several points, given feature by feature, with one: the same sums, side by side.
+    fn covariances(&self, block: &[[f64; LANES]], point: &[f64]) -> [f64; LANES] {
+        let features = self.weights.len() as f64;
+        let mut r2 = [0.0; LANES];
+        let mut sum = [0.0; LANES];
+        for (((&feature, &w), xs), y) in
+            self.points.features.iter().zip(&self.weights).zip(block).zip(point)
+        {
+            // Told apart here and not for each pair, so that numbers need no branch and categories no division.
+            match feature {
+                Feature::Number => {
+                    for lane in 0..LANES {
+                        let d = w * ((xs[lane] - y) * (xs[lane] - y));
+                        r2[lane] += d;
+                        sum[lane] += additive_correlation(d * features);
+                    }
+                }
+                Feature::Category => {
+                    let unlike = additive_correlation(w * features);
+                    for lane in 0..LANES {
+                        let is_like = xs[lane].to_bits() == y.to_bits();
+                        r2[lane] += if is_like { 0.0 } else { w };
+                        sum[lane] += if is_like { 1.0 } else { unlike };
+                    }
+                }
+            }
+        }
+        let of =
+            |lane: usize| self.signal * matern(r2[lane]) + self.additive * sum[lane] / features;
+        std::array::from_fn(of)
+    }
+
     /// Predictions at the rows of `candidates`, which are encoded as the seen points are.
     pub fn predict(&self, candidates: &Encoded) -> Vec<Prediction> {
         let n = self.points.len();
         let mut predictions = Vec::with_capacity(candidates.len());
         let mut columns = vec![[0.0_f64; LANES]; n];
+        let mut block = vec![[0.0_f64; LANES]; self.weights.len()];
         for start in (0..candidates.len()).step_by(LANES) {
             let lanes = LANES.min(candidates.len() - start);
-            for (j, column) in columns.iter_mut().enumerate() {
-                for (lane, k) in column.iter_mut().enumerate().take(lanes) {
-                    *k = self.covariance(candidates.row(start + lane), self.points.row(j));
+            for lane in 0..lanes {
+                for (of_feature, x) in block.iter_mut().zip(candidates.row(start + lane)) {
+                    of_feature[lane] = *x;
                 }
+            }
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = self.covariances(&block, self.points.row(j));
             }
             let mut means = [0.0; LANES];
             for (alpha, column) in self.alpha.iter().zip(&columns) {
@@ -326,8 +384,26 @@ pub(crate) fn moments(values: &[f64]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::{Encoded, Feature};
-    use super::{Hyperparameters, Likelihood};
+    use super::{Encoded, Feature, GaussianProcess, Hyperparameters, LANES, Likelihood};
+
+    #[test]
+    fn covariances_side_by_side_are_those_of_single_pairs_to_the_bit() {
+        let mut points = Encoded::new(vec![Feature::Number, Feature::Category, Feature::Number]);
+        for i in 0..LANES as u32 {
+            points.push(&[f64::from(i) / 7.0, f64::from(i % 3), (f64::from(i) * 0.37).fract()]);
+        }
+        let mut hyperparameters = Hyperparameters::prior_mean(3);
+        hyperparameters.log_weights = vec![0.3, -0.8, 1.1];
+        let process = GaussianProcess::new(points.clone(), &[0.5; LANES], &hyperparameters);
+        let block: Vec<[f64; LANES]> =
+            (0..3).map(|f| std::array::from_fn(|lane| points.row(lane)[f])).collect();
+        for one in 0..LANES {
+            for (lane, k) in process.covariances(&block, points.row(one)).into_iter().enumerate() {
+                let pair = process.covariance(points.row(lane), points.row(one));
+                assert_eq!(k.to_bits(), pair.to_bits(), "{lane} {one}");
+            }
+        }
+    }
 
     #[test]
     fn the_gradient_is_that_of_finite_differences() {

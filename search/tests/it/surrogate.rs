@@ -68,6 +68,32 @@ fn a_process_learns_a_function_and_knows_what_it_does_not_know() {
 }
 
 #[test]
+fn drawn_weights_scatter_about_the_most_probable_ones_the_less_the_more_was_seen() {
+    let most_probable = Hyperparameters {
+        log_weights: vec![-1.0, 0.5],
+        log_signal: -0.5,
+        log_additive: -1.0,
+        log_noise: -6.0,
+    };
+    let mut rng = SearchRng::seed_from_u64(4);
+    let mut moments = |values: usize| {
+        let draws: Vec<f64> = (0..2000)
+            .map(|_| most_probable.draw_about(values, &mut rng).log_weights[1] - 0.5)
+            .collect();
+        let mean = draws.iter().sum::<f64>() / 2000.0;
+        (mean, (draws.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 2000.0).sqrt())
+    };
+    let ((few_mean, few), (_, many)) = (moments(10), moments(160));
+    assert!(few_mean.abs() < 0.06, "{few_mean}");
+    assert!((0.6..0.8).contains(&few) && (3.7..4.3).contains(&(few / many)), "{few} {many}");
+    // Only weights are drawn, and the same ones from the same generator.
+    let draw = |seed| most_probable.draw_about(10, &mut SearchRng::seed_from_u64(seed));
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2));
+    assert_eq!(draw(1).log_noise.to_bits(), most_probable.log_noise.to_bits());
+}
+
+#[test]
 fn values_without_spread_and_repeated_points_are_no_trouble() {
     let mut points = Encoded::new(vec![Feature::Category]);
     for _ in 0..5 {
