@@ -1,5 +1,12 @@
 //! Log-linear attention (arXiv 2506.04761): the past of a position is cut into O(log T) pieces by a Fenwick tree, and
 //! what the read finds in each piece is weighed by a scale of that position and piece.
+//!
+//! The training forms are with the rules that they are of: [`crate::linear_attention::train::forward_log_linear`],
+//! [`crate::delta_rule::train::log_linear`].
+
+pub(crate) mod chunks;
+
+pub use chunks::Lambda;
 
 /// The piece of `past` seen from `position`: 0 for the position itself, else the number of bits of their exclusive or,
 /// and at most `levels` − 1, so that a state of that many levels serves any length.

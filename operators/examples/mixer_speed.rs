@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p operators --example mixer_speed [-- d_model tokens batch]`, from 256, 512, 4. The shapes
 //! are those of the comparisons in which other implementations were timed: head width 64, Gated DeltaNet's values of
-//! 128, Mamba2's state of 128. Each round takes every mixer once, so that a busy moment falls on all of them.
+//! 128, Mamba2's state of 128; the log-linear forms of both have fifteen levels. Each round takes every mixer once, so that a busy moment falls on all of them.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -13,6 +13,8 @@ use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer as 
 use tch::{Device, Kind, Tensor, nn};
 
 const ROUNDS: usize = 15;
+/// As many as 16,384 positions have.
+const LEVELS: u32 = 15;
 
 struct Case {
     gene: Gene,
@@ -40,7 +42,12 @@ fn genes(d: u32) -> Vec<Gene> {
         attention(Some(64)),
         Gene::DeltaNet(DeltaNet::new(heads, 64, 64)),
         Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, 64, 128)),
+        Gene::GatedDeltaNet(GatedDeltaNet {
+            levels: Some(LEVELS),
+            ..GatedDeltaNet::new(heads * 3 / 4, 64, 128)
+        }),
         Gene::Mamba2(Mamba2::new(2 * heads, 64, 128)),
+        Gene::Mamba2(Mamba2 { levels: Some(LEVELS), ..Mamba2::new(2 * heads, 64, 128) }),
     ]
 }
 

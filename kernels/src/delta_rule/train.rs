@@ -18,6 +18,7 @@
 
 mod backward;
 mod chunk;
+pub mod log_linear;
 mod solve;
 
 pub use backward::{Gradients, backward};

@@ -7,19 +7,28 @@
 //! ```text
 //! P = Q Kᵀ ⊙ Γ        O = e^ℓ ⊙ (Q S) + P Ṽ + D V        S' = e^{ℓ_C} S + Kᵀ (e^{ℓ_C − ℓ} ⊙ Ṽ)
 //! ```
+//! The log-linear form (arXiv 2506.04761, section 3.2) has λ_i at the level of (i, j) as a further factor of P_ij, and
+//! reads each bucket of the past at its own level: O = Σ_b λ^(b) ⊙ e^ℓ ⊙ (Q S_b). A state only fades while it is a bucket
+//! by itself, by a number; so each is kept as it was when its bucket was closed, one for each chunk. The plain form is the
+//! case of one bucket, which every chunk closes anew.
+//!
 //! Only the states before each chunk are kept for the backward pass; it forms everything else anew. A piece of work is
 //! a group of heads of one sequence, so that Q Kᵀ is formed once for all of them.
 
 mod backward;
 mod chunk;
+mod reads;
+mod rule;
 
-pub use backward::{Gradients, backward};
+pub use backward::{Gradients, backward, backward_log_linear};
 
 use crate::cpu::chunk::CHUNK;
 use crate::cpu::gemm::View;
 use crate::cpu::pool::SharedMut;
-use crate::cpu::{Element, Kernel, Parallel, Rows, Simd, run};
+use crate::cpu::{Element, Kernel, Parallel, Rows, Simd, run, vector};
+use crate::log_linear::Lambda;
 use chunk::{Head, Keys};
+use rule::{Fading, Rule};
 
 /// Heads that a piece of work takes at most, and pieces that there should be for several threads.
 const MOST_HEADS: usize = 8;
@@ -124,10 +133,36 @@ pub fn forward<E: Element>(
     out: &mut [E],
     parallel: Parallel,
 ) {
-    inputs.check();
     let shape = inputs.shape;
     let all = shape.batch * shape.heads * shape.state_len();
     assert_eq!(state.len(), all, "linear attention: state must be [B, H, K, V]");
+    forward_of(Rule { inputs, lambda: None }, Some(state), states, out, parallel);
+}
+
+/// As [`forward`], log-linear, from nothing: the output weighed by `lambda`, and in `states` `[B, H, ⌈T / C⌉, K, V]` for
+/// each chunk but the first the state of the bucket that ends before it.
+///
+/// # Panics
+/// When a slice has another length than its shape.
+pub fn forward_log_linear<E: Element>(
+    inputs: &Inputs<E>,
+    lambda: Lambda,
+    states: &mut [f32],
+    out: &mut [E],
+    parallel: Parallel,
+) {
+    forward_of(Rule { inputs, lambda: Some(lambda) }, None, states, out, parallel);
+}
+
+fn forward_of<E: Element>(
+    rule: Rule<E>,
+    state: Option<&mut [f32]>,
+    states: &mut [f32],
+    out: &mut [E],
+    parallel: Parallel,
+) {
+    rule.check();
+    let shape = rule.inputs.shape;
     assert_eq!(
         states.len(),
         shape.states_len(),
@@ -138,11 +173,12 @@ pub fn forward<E: Element>(
         shape.rows() * shape.heads * shape.value_width,
         "linear attention: out must be [B, T, H, V]"
     );
-    let (state, states, out) = (SharedMut::new(state), SharedMut::new(states), SharedMut::new(out));
+    let (state, states, out) =
+        (state.map(SharedMut::new), SharedMut::new(states), SharedMut::new(out));
     parallel(shape.batch * shape.groups(), &|piece| {
         run(Forward {
-            inputs,
-            state: &state,
+            rule,
+            state: state.as_ref(),
             states: &states,
             out: &out,
             piece: Piece::new(shape, piece),
@@ -166,42 +202,58 @@ impl Piece {
     }
 }
 
-struct Forward<'a, 'b, E> {
-    inputs: &'a Inputs<'b, E>,
-    state: &'a SharedMut<'a>,
+struct Forward<'a, E> {
+    rule: Rule<'a, E>,
+    /// Of the plain form.
+    state: Option<&'a SharedMut<'a>>,
     states: &'a SharedMut<'a>,
     out: &'a SharedMut<'a, E>,
     piece: Piece,
 }
 
-impl<E: Element> Kernel for Forward<'_, '_, E> {
+impl<E: Element> Kernel for Forward<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        let Self { inputs, state, states, out, piece } = self;
-        let shape = inputs.shape;
+        let Self { rule, state: at_ends, states, out, piece } = self;
+        let (inputs, shape) = (rule.inputs, rule.inputs.shape);
+        let (len, chunks) = (shape.state_len(), shape.chunks());
+        let fading = Fading::new(inputs, piece);
         let mut keys = Keys::new(shape);
         let mut head = Head::new(shape);
-        for index in 0..shape.chunks() {
+        for index in 0..chunks {
             keys.load(s, inputs, piece.sequence, index);
+            let (buckets, absorbed) = (rule.buckets(index), rule.absorbed(index));
             for h in piece.heads.0..piece.heads.1 {
                 let at = piece.sequence * shape.heads + h;
-                // SAFETY: a head of a sequence belongs to one piece.
-                let (state, kept) = unsafe {
-                    (
-                        state.part(at * shape.state_len(), shape.state_len()),
-                        states.part(
-                            (at * shape.chunks() + index) * shape.state_len(),
-                            shape.state_len(),
-                        ),
-                    )
-                };
-                kept.copy_from_slice(state);
+                // SAFETY: a head of a sequence belongs to one piece, which holds one part of a state at a time.
+                let at_ends = || at_ends.map(|state| unsafe { state.part(at * len, len) });
+                // SAFETY: as above; no two parts of different chunks overlap.
+                let state = |end: usize| unsafe { states.part((at * chunks + end) * len, len) };
+                if let (0, Some(first)) = (index, at_ends()) {
+                    state(0).copy_from_slice(first);
+                }
                 head.load(s, inputs, &keys, h);
-                head.read(s, &keys, state);
+                head.weigh(s, &keys, rule.lambda.map(|lambda| (lambda, h)));
+                for (number, bucket) in buckets.iter().enumerate() {
+                    let left = fading.left(h, bucket.end, index);
+                    let weight = |i: usize| {
+                        left * rule.weight((keys.first + i) * shape.heads + h, bucket.level)
+                    };
+                    head.read(s, &keys, state(bucket.end), weight, number > 0);
+                }
+                head.read_chunk(s, &keys, !buckets.is_empty());
                 head.write_output(s, inputs, &keys, h, out);
-                head.advance(s, &keys, state);
+                let next = if index + 1 < chunks { Some(state(index + 1)) } else { at_ends() };
+                if let Some(next) = next {
+                    next.fill(0.0);
+                    for bucket in &buckets[..absorbed] {
+                        let left = fading.left(h, bucket.end, index + 1);
+                        vector::add_scaled(s, left, state(bucket.end), next);
+                    }
+                    head.add_written(s, &keys, next);
+                }
             }
         }
     }

@@ -20,5 +20,6 @@ mod delta_rule_training;
 mod elementwise_training;
 mod linear_attention_training;
 mod linear_training;
+mod log_linear_training;
 mod random;
 mod rows_training;

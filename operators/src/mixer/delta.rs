@@ -54,16 +54,6 @@ struct Inputs {
     gate: Option<Tensor>,
 }
 
-impl Inputs {
-    /// The log-linear rule, where there is λ.
-    fn log_linear(&self) -> Option<LogLinear> {
-        let lambda = self.lambda.as_ref()?.shallow_clone();
-        let DeltaRule { q, k, v, log_decay, beta, scale, .. } = self.rule.plain();
-        let log_decay = log_decay.expect("a log-linear member has a decay");
-        Some(LogLinear { q, k, v, log_decay, beta: Some(beta), lambda, scale })
-    }
-}
-
 impl Delta {
     pub(super) fn new(
         shape: DeltaFamily,
@@ -184,12 +174,15 @@ impl Mixer for Delta {
             let conv = state.as_mut().map(|state| &mut state.conv);
             short_conv::conv_silu(x, taps, None, conv)
         });
-        let o = match (inputs.log_linear(), &mut state) {
-            (Some(rule), None) => rule.forward(None),
-            (Some(rule), Some(state)) => state.through(|levels| rule.forward(Some(levels))),
-            (None, None) => inputs.rule.forward(None).0,
+        let rule = &inputs.rule;
+        let o = match (&inputs.lambda, &mut state) {
+            (Some(lambda), None) => log_linear::delta_rule(rule, lambda, None),
+            (Some(lambda), Some(state)) => {
+                state.through(|levels| log_linear::delta_rule(rule, lambda, Some(levels)))
+            }
+            (None, None) => rule.forward(None).0,
             (None, Some(state)) => {
-                let (o, after) = inputs.rule.forward(Some(&state.memory));
+                let (o, after) = rule.forward(Some(&state.memory));
                 state.memory = after;
                 o
             }
@@ -207,8 +200,9 @@ impl Mixer for Delta {
         let inputs = self.inputs(&x, angles.as_ref(), |x, taps| {
             short_conv::conv_silu_step(&x.squeeze_dim(1), taps, None, &mut state.conv).unsqueeze(1)
         });
-        let o = if let Some(rule) = inputs.log_linear() {
-            state.through(|levels| rule.recurrent(levels))
+        let o = if let Some(lambda) = &inputs.lambda {
+            let form = LogLinear::of_delta_rule(&inputs.rule, lambda);
+            state.through(|levels| form.recurrent(levels))
         } else {
             let (o, after) = inputs.rule.recurrent(Some(&state.memory));
             state.memory = after;

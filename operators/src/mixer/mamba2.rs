@@ -39,29 +39,6 @@ struct Rest {
     lambda: Option<Tensor>,
 }
 
-impl Rest {
-    /// The log-linear form of the rule, where there is λ: every head gets the shared q and k. `run` gives what it reads.
-    fn log_linear(
-        &self,
-        rule: &LinearAttention,
-        run: impl FnOnce(&LogLinear) -> Tensor,
-    ) -> Option<Tensor> {
-        let lambda = self.lambda.as_ref()?.shallow_clone();
-        let heads = rule.v.size()[2];
-        let shared = |x: &Tensor| x.unsqueeze(2).expand([-1, -1, heads, -1], false);
-        let form = LogLinear {
-            q: shared(&rule.q),
-            k: shared(&rule.k),
-            v: rule.written(wide(rule.v.kind())),
-            log_decay: rule.log_decay.shallow_clone(),
-            beta: None,
-            lambda,
-            scale: 1.0,
-        };
-        Some(rule.with_skip(run(&form)))
-    }
-}
-
 impl Mamba2 {
     pub(super) fn new(gene: &Gene, weights: &mut Weights) -> Result<Self, OperatorError> {
         Ok(Self {
@@ -118,17 +95,18 @@ impl Mixer for Mamba2 {
             let conv = state.as_mut().map(|state| &mut state.conv);
             short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), conv)
         });
-        let log_linear = rest.log_linear(&rule, |form| match &mut state {
-            Some(state) => state.through(|levels| form.forward(Some(levels))),
-            None => form.forward(None),
-        });
-        let y = log_linear.unwrap_or_else(|| {
-            let (y, after) = rule.forward(state.as_ref().map(|state| &state.memory));
-            if let Some(state) = &mut state {
-                state.memory = after;
+        let y = match (&rest.lambda, &mut state) {
+            (Some(lambda), None) => log_linear::linear_attention(&rule, lambda, None),
+            (Some(lambda), Some(state)) => {
+                state.through(|levels| log_linear::linear_attention(&rule, lambda, Some(levels)))
             }
-            y
-        });
+            (None, None) => rule.forward(None).0,
+            (None, Some(state)) => {
+                let (y, after) = rule.forward(Some(&state.memory));
+                state.memory = after;
+                y
+            }
+        };
         if let Some(state) = state {
             state.position += x.size()[1];
         }
@@ -141,13 +119,14 @@ impl Mixer for Mamba2 {
             let (x, conv) = (x.squeeze_dim(1), &mut state.conv);
             short_conv::conv_silu_step(&x, &self.conv, Some(&self.conv_bias), conv).unsqueeze(1)
         });
-        let log_linear =
-            rest.log_linear(&rule, |form| state.through(|levels| form.recurrent(levels)));
-        let y = log_linear.unwrap_or_else(|| {
+        let y = if let Some(lambda) = &rest.lambda {
+            let form = LogLinear::of_linear_attention(&rule, lambda);
+            rule.with_skip(state.through(|levels| form.recurrent(levels)))
+        } else {
             let (y, after) = rule.recurrent(Some(&state.memory));
             state.memory = after;
             y
-        });
+        };
         state.position += 1;
         self.output(&y, &rest.z).squeeze_dim(1)
     }

@@ -52,7 +52,7 @@ impl DeltaRule {
     }
 
     /// n, the steps of a position.
-    fn steps(&self) -> i64 {
+    pub(super) fn steps(&self) -> i64 {
         self.k.size()[1] / self.q.size()[1].max(1)
     }
 

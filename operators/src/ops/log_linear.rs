@@ -4,12 +4,47 @@
 //! Inside a chunk the rule is a dense matrix, weighed by λ at the level of each pair of positions. Chunks begin at
 //! multiples of 64 = 2⁶, so that all positions of a chunk see an earlier chunk at one level, and the states move from
 //! level to level between chunks only.
+//!
+//! Training on the CPU is by the kernels of either rule, [`linear_attention`] and [`delta_rule`]; [`LogLinear`] is the same
+//! in torch operators.
 
 use kernels::log_linear::{level, merge};
 use tch::{Kind, Tensor};
 
-use super::delta_rule::{Decay, unit_lower_inverse};
+use super::delta_rule::{Decay, DeltaRule, unit_lower_inverse};
+use super::linear_attention::LinearAttention;
+use super::memory::single_on_cpu;
 use super::{CHUNK, from_chunks, into_chunks, wide};
+
+/// The log-linear form of a scalar-gated rule with λ `[B, T, H, L]`: the output `[B, T, H, V]`, in the kind of v. From the
+/// beginning by the kernels of the CPU where they apply, else [`linear_attention_by_torch`].
+pub fn linear_attention(
+    rule: &LinearAttention,
+    lambda: &Tensor,
+    state: Option<&mut Levels>,
+) -> Tensor {
+    if state.is_none() && rule.suits_kernel() && single_on_cpu(lambda) {
+        return rule.log_linear_by_kernel(lambda);
+    }
+    linear_attention_by_torch(rule, lambda, state)
+}
+
+/// The same in torch operators, see [`LogLinear::forward`].
+pub fn linear_attention_by_torch(
+    rule: &LinearAttention,
+    lambda: &Tensor,
+    state: Option<&mut Levels>,
+) -> Tensor {
+    rule.with_skip(LogLinear::of_linear_attention(rule, lambda).forward(state))
+}
+
+/// The log-linear form of a gated delta rule of one step a position, as [`linear_attention`].
+pub fn delta_rule(rule: &DeltaRule, lambda: &Tensor, state: Option<&mut Levels>) -> Tensor {
+    if state.is_none() && rule.steps() == 1 && rule.suits_kernel() && single_on_cpu(lambda) {
+        return rule.log_linear_by_kernel(lambda);
+    }
+    LogLinear::of_delta_rule(rule, lambda).forward(state)
+}
 
 /// The inputs of the rule, for T positions.
 #[derive(Debug)]
@@ -40,6 +75,31 @@ pub struct Levels {
 }
 
 impl LogLinear {
+    /// Every head gets the q and k that they share; the skip is not in it.
+    pub fn of_linear_attention(rule: &LinearAttention, lambda: &Tensor) -> Self {
+        let heads = rule.v.size()[2];
+        let shared = |x: &Tensor| x.unsqueeze(2).expand([-1, -1, heads, -1], false);
+        Self {
+            q: shared(&rule.q),
+            k: shared(&rule.k),
+            v: rule.written(wide(rule.v.kind())),
+            log_decay: rule.log_decay.shallow_clone(),
+            beta: None,
+            lambda: lambda.shallow_clone(),
+            scale: 1.0,
+        }
+    }
+
+    /// Every value head gets its key head, normalised where the rule says so.
+    ///
+    /// # Panics
+    /// When the rule has no decay.
+    pub fn of_delta_rule(rule: &DeltaRule, lambda: &Tensor) -> Self {
+        let DeltaRule { q, k, v, log_decay, beta, scale, .. } = rule.plain();
+        let log_decay = log_decay.expect("a log-linear rule has a decay");
+        Self { q, k, v, log_decay, beta: Some(beta), lambda: lambda.shallow_clone(), scale }
+    }
+
     /// The output `[B, T, H, V]`, in the kind of v. With a state, its position says where the first of the T positions
     /// is, and whole chunks are computed in parallel; what begins or ends inside a chunk is computed step by step.
     pub fn forward(&self, state: Option<&mut Levels>) -> Tensor {

@@ -2,6 +2,7 @@
 
 use half::bf16;
 use kernels::cpu::{Element, Rows};
+use kernels::log_linear::Lambda;
 use tch::{Device, Kind, Tensor};
 
 use crate::autograd::Operation;
@@ -79,6 +80,12 @@ pub(crate) fn elements_mut<E: Stored>(tensor: &mut Tensor) -> &mut [E] {
 /// Whether kernels take a tensor as one that they read in f32 only.
 pub(crate) fn single_on_cpu(tensor: &Tensor) -> bool {
     tensor.kind() == Kind::Float && tensor.device() == Device::Cpu
+}
+
+/// λ `[B, T, H, L]`, row-major.
+pub(crate) fn scales(lambda: &Tensor) -> Lambda<'_> {
+    let levels = *lambda.size().last().expect("λ is [B, T, H, L]");
+    Lambda { values: read(lambda), levels: levels as usize }
 }
 
 /// The elements of an int64 tensor, row-major.

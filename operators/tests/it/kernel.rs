@@ -2,6 +2,7 @@
 
 use operators::ops::delta_rule::DeltaRule;
 use operators::ops::linear_attention::LinearAttention;
+use operators::ops::log_linear::{self, LogLinear};
 use operators::ops::norm::{
     Order, gated_rms_norm, gated_rms_norm_by_torch, rms_norm, rms_norm_by_torch,
 };
@@ -207,6 +208,59 @@ fn shared_key_heads_and_several_steps_are_those_of_the_torch_form() {
         let forms = forms.map(|(o, after)| vec![o, after]);
         let what = format!("{tokens} positions of {n} steps, {key_heads} key heads");
         assert_same(&what, &[&q, &key, &value, &g, &beta, &state], forms, 2e-5);
+    }
+}
+
+#[test]
+fn log_linear_rules_and_their_gradients_are_those_of_the_torch_forms() {
+    for (tokens, levels) in [(1, 3), (37, 8), (63, 5), (100, 8), (1000, 12)] {
+        let mut random = Random::new(tokens as u64);
+        let (b, t, key_heads, heads, k, v) = (2, tokens, 2, 4, 20, 17);
+        let g = leaf(&-random.tensor(&[b, t, heads], 0.05).abs());
+        let lambda = leaf(&random.tensor(&[b, t, heads, levels], 1.0).softplus());
+        let value = columns_of_a_wider_one(&mut random, &[b, t, heads * v]);
+
+        let q = columns_of_a_wider_one(&mut random, &[b, t, k]);
+        let key = columns_of_a_wider_one(&mut random, &[b, t, k]);
+        let scale = leaf(&random.tensor(&[b, t, heads], 1.0).abs());
+        let skip = leaf(&random.tensor(&[heads], 1.0));
+        let rule = LinearAttention {
+            q: q.shallow_clone(),
+            k: key.shallow_clone(),
+            v: value.reshape([b, t, heads, v]),
+            log_decay: g.shallow_clone(),
+            v_scale: Some(scale.shallow_clone()),
+            skip: Some(skip.shallow_clone()),
+        };
+        let forms = [
+            vec![log_linear::linear_attention(&rule, &lambda, None)],
+            vec![log_linear::linear_attention_by_torch(&rule, &lambda, None)],
+        ];
+        // with one position nothing is left of anything, and g gets nothing
+        let of_g = Some(&g).filter(|_| t > 1);
+        let mut leaves = vec![&q, &key, &value, &scale, &skip, &lambda];
+        leaves.extend(of_g);
+        assert_same(&format!("linear attention, T = {tokens}"), &leaves, forms, 1e-5);
+
+        let q = columns_of_a_wider_one(&mut random, &[b, t, key_heads * k]);
+        let key = leaf(&random.tensor(&[b, t, key_heads, k], 1.0));
+        let beta = leaf(&random.tensor(&[b, t, heads], 1.0).sigmoid());
+        let rule = DeltaRule {
+            q: q.reshape([b, t, key_heads, k]),
+            k: key.shallow_clone(),
+            v: value.reshape([b, t, heads, v]),
+            log_decay: Some(g.shallow_clone()),
+            beta: beta.shallow_clone(),
+            scale: 0.3,
+            normalise: true,
+        };
+        let forms = [
+            vec![log_linear::delta_rule(&rule, &lambda, None)],
+            vec![LogLinear::of_delta_rule(&rule, &lambda).forward(None)],
+        ];
+        let mut leaves = vec![&q, &key, &value, &beta, &lambda];
+        leaves.extend(of_g);
+        assert_same(&format!("delta rule, T = {tokens}"), &leaves, forms, 1e-5);
     }
 }
 

@@ -41,6 +41,23 @@ pub struct Gradients<'a, E> {
     pub beta: &'a mut [f32],
 }
 
+impl<E: Element> Gradients<'_, E> {
+    pub(super) fn check(&self, inputs: &Inputs<E>) {
+        let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = inputs.shape;
+        let (keys, values) =
+            (batch * tokens * key_heads * key_width, batch * tokens * steps * heads * value_width);
+        assert_eq!(self.q.len(), keys, "delta rule: dq must have the shape of q");
+        assert_eq!(self.k.len(), keys * steps, "delta rule: dk must have the shape of k");
+        assert_eq!(self.v.len(), values, "delta rule: dv must have the shape of v");
+        assert_eq!(self.g.len(), inputs.g.len(), "delta rule: dg must have the shape of g");
+        assert_eq!(
+            self.beta.len(),
+            inputs.beta.len(),
+            "delta rule: dbeta must have the shape of beta"
+        );
+    }
+}
+
 /// Gradients from `d_out`, B·T rows of `[H, V]`, and the `states` that [`super::forward`] kept.
 ///
 /// `d_state` `[B, H, K, V]` is the gradient that arrives at the last state, and is left as the one of the first.
@@ -57,22 +74,12 @@ pub fn backward<E: Element>(
 ) {
     inputs.check();
     let shape = inputs.shape;
-    let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = shape;
-    let (rows, values) = (batch * tokens, heads * value_width);
+    let Shape { batch, key_heads, heads, value_width, .. } = shape;
     let all = batch * heads * shape.state_len();
     assert_eq!(states.len(), shape.states_len(), "delta rule: states must be [B, H, chunks, K, V]");
-    assert_eq!(d_out.width(), values, "delta rule: rows of d_out must be [H, V]");
+    assert_eq!(d_out.width(), heads * value_width, "delta rule: rows of d_out must be [H, V]");
     assert_eq!(d_state.len(), all, "delta rule: d_state must be [B, H, K, V]");
-    let keys = rows * key_heads * key_width;
-    assert_eq!(gradients.q.len(), keys, "delta rule: dq must have the shape of q");
-    assert_eq!(gradients.k.len(), keys * steps, "delta rule: dk must have the shape of k");
-    assert_eq!(gradients.v.len(), rows * steps * values, "delta rule: dv must have the shape of v");
-    assert_eq!(gradients.g.len(), inputs.g.len(), "delta rule: dg must have the shape of g");
-    assert_eq!(
-        gradients.beta.len(),
-        inputs.beta.len(),
-        "delta rule: dbeta must have the shape of beta"
-    );
+    gradients.check(inputs);
     let to = Shared {
         state: SharedMut::new(d_state),
         q: SharedMut::new(gradients.q),
@@ -116,7 +123,7 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
         let mut scratch = Scratch::new(shape);
         for index in (0..shape.chunks()).rev() {
             keys.load(s, inputs, sequence, key_head, index);
-            scratch.clear();
+            scratch.sums.clear();
             for h in key_head * shape.group()..(key_head + 1) * shape.group() {
                 let at = sequence * shape.heads + h;
                 let state = &states[(at * shape.chunks() + index) * len..][..len];
@@ -128,16 +135,16 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
                 scratch.run(s, inputs.scale, &keys, state, z);
                 scratch.write(s, &keys, h, to);
             }
-            scratch.write_keys(s, inputs, &keys, key_head, to);
+            scratch.sums.write(s, inputs, &keys, key_head, (&to.q, &to.k));
         }
     }
 }
 
-/// The quantities of the backward pass of one chunk. Sums over the heads: `d_keys`, `d_kk`, `d_qk`; the rest is of one
-/// head.
+/// The quantities of the backward pass of one chunk; all but the sums are of one head.
 struct Scratch {
     shape: Shape,
     head: Head,
+    sums: KeyGradients,
     /// `[C + R, V]`: dΔ, dR and at last X; below it G and at last Y.
     x: Vec<f32>,
     /// `[C, V]`
@@ -148,12 +155,6 @@ struct Scratch {
     state_transposed: Vec<f32>,
     /// `[C + R, CHUNK]`: −dA, and below it dP.
     d_scores: Vec<f32>,
-    /// `[C, CHUNK]`: N below the diagonal.
-    d_kk: Vec<f32>,
-    /// `[R, CHUNK]`: scale · Γ ⊙ dP.
-    d_qk: Vec<f32>,
-    /// `[C + R, K]`: dK, and below it dQ.
-    d_keys: Vec<f32>,
     /// `[R, K]`: Y Sᵀ.
     d_q_read: Vec<f32>,
     /// `[C]`
@@ -163,29 +164,19 @@ struct Scratch {
 
 impl Scratch {
     fn new(shape: Shape) -> Self {
-        let square = || vec![0.0; CHUNK * CHUNK];
         Self {
             shape,
             head: Head::new(shape),
+            sums: KeyGradients::new(shape),
             x: vec![0.0; 2 * CHUNK * shape.value_width],
             d_v: vec![0.0; CHUNK * shape.value_width],
             delta_transposed: vec![0.0; CHUNK * shape.value_width],
             state_transposed: vec![0.0; shape.state_len()],
             d_scores: vec![0.0; 2 * CHUNK * CHUNK],
-            d_kk: square(),
-            d_qk: square(),
-            d_keys: vec![0.0; 2 * CHUNK * shape.key_width],
             d_q_read: vec![0.0; CHUNK * shape.key_width],
             d_beta: [0.0; CHUNK],
             d_log: LogGradients::new(),
         }
-    }
-
-    /// The sums over the heads.
-    fn clear(&mut self) {
-        self.d_kk.fill(0.0);
-        self.d_qk.fill(0.0);
-        self.d_keys.fill(0.0);
     }
 
     /// G.
@@ -242,7 +233,7 @@ impl Scratch {
                 &head.gamma[..i],
                 &keys.kk[row.clone()],
                 &minus_d_a[row.clone()],
-                (&mut self.d_kk[row], &mut self.d_log.columns[..i]),
+                (&mut self.sums.d_kk[row], &mut self.d_log.columns[..i]),
             );
             let d_r = &mut d_r[values.clone()];
             self.d_beta[i] = vector::dot(s, d_r, &head.e[values.clone()]) - through_a;
@@ -274,7 +265,7 @@ impl Scratch {
                     &head.gamma[..=i],
                     &keys.qk[row.clone()],
                     &d_p[row.clone()],
-                    (&mut self.d_qk[row], &mut self.d_log.columns[..=i]),
+                    (&mut self.sums.d_qk[row], &mut self.d_log.columns[..=i]),
                 );
                 let decay = scale * head.decays.since_start[i];
                 vector::scale(s, decay, &mut g[position * v..][..v]);
@@ -290,7 +281,7 @@ impl Scratch {
     fn through_states<S: Simd>(&mut self, s: S, keys: &Keys, state: &[f32], z: &mut [f32]) {
         let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
         let tokens = keys.tokens;
-        let (d_k, d_q) = self.d_keys.split_at_mut(rows * k);
+        let (d_k, d_q) = self.sums.d_keys.split_at_mut(rows * k);
         transpose(k, v, View::new(state, v), &mut self.state_transposed, k);
         let (x, transposed) = (View::new(&self.x, v), View::new(&self.state_transposed, k));
         Product { size: [rows, k, v], a: x, b: transposed, c: d_k, accumulate: true }.run(s);
@@ -339,16 +330,45 @@ impl Scratch {
             unsafe { to.g.part((keys.first + i) * heads + head, 1)[0] = self.d_log.g[i * steps] };
         }
     }
+}
+
+/// dQ and dK of a chunk, summed over the heads that share a key head.
+pub(super) struct KeyGradients {
+    shape: Shape,
+    /// `[C, CHUNK]`: N below the diagonal.
+    pub(super) d_kk: Vec<f32>,
+    /// `[R, CHUNK]`: scale · Γ ⊙ dP.
+    pub(super) d_qk: Vec<f32>,
+    /// `[C + R, K]`: dK, and below it dQ, without what comes through N and scale · Γ ⊙ dP.
+    pub(super) d_keys: Vec<f32>,
+}
+
+impl KeyGradients {
+    pub(super) fn new(shape: Shape) -> Self {
+        let square = || vec![0.0; CHUNK * CHUNK];
+        Self {
+            shape,
+            d_kk: square(),
+            d_qk: square(),
+            d_keys: vec![0.0; 2 * CHUNK * shape.key_width],
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.d_kk.fill(0.0);
+        self.d_qk.fill(0.0);
+        self.d_keys.fill(0.0);
+    }
 
     /// dQ and dK, after all heads.
     #[inline(always)]
-    fn write_keys<S: Simd, E: Element>(
+    pub(super) fn write<S: Simd, E: Element>(
         &mut self,
         s: S,
         inputs: &Inputs<E>,
         keys: &Keys,
         key_head: usize,
-        to: &Shared<E>,
+        (to_q, to_k): (&SharedMut<E>, &SharedMut<E>),
     ) {
         let Shape { steps, key_heads, key_width: k, .. } = self.shape;
         let (rows, tokens) = (keys.rows, keys.tokens);
@@ -374,9 +394,9 @@ impl Scratch {
                 factor = keys.factors[i];
             }
             let (to, row) = if i < rows {
-                (&to.k, keys.first * steps + i)
+                (to_k, keys.first * steps + i)
             } else {
-                (&to.q, keys.first + i - rows)
+                (to_q, keys.first + i - rows)
             };
             let factor = s.splat(factor);
             // SAFETY: the rows of this key head and sequence belong to one piece.
@@ -394,7 +414,7 @@ impl Scratch {
 
 /// Adds factor · γ ⊙ d to `d_scores`, and its product with the scores to `columns`; returns Σ γ d score.
 #[inline(always)]
-fn through_scores<S: Simd>(
+pub(super) fn through_scores<S: Simd>(
     s: S,
     factor: f32,
     gamma: &[f32],

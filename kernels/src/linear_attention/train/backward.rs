@@ -1,4 +1,4 @@
-//! The backward pass: chunks from the last to the first, the gradient of each head's state carried along.
+//! The backward pass: chunks from the last to the first, the gradients of each head's states carried along.
 //!
 //! With G the gradient that arrives at O, Z the one that arrives at S', and the letters of the forward pass
 //! (`train.rs`), sums over the heads in dQ and dK:
@@ -9,8 +9,14 @@
 //! dV = a ⊙ dṼ + D G      da_i = V_i·dṼ_i      dD = Σ_i V_i·G_i      dS = e^{ℓ_C} Z + Qᵀ (e^ℓ ⊙ G)
 //! ```
 //! dg collects, from each of these, the product of a decayed quantity and its gradient: see [`LogGradients`].
+//!
+//! Log-linear, λ is a factor of what it weighs: G becomes λ^(b) ⊙ G where bucket b is read, Γ becomes Γ ⊙ Λ with
+//! Λ_ij = λ_i[level(i, j)], and dλ collects what is weighed: q_i S_b·G_i and Γ_ij q_i·k_j (G Ṽᵀ)_ij. The gradient of a
+//! bucket's state is complete at the chunk that closes it, and goes on to the buckets that are in it.
 
-use super::chunk::{Head, Keys, same};
+use super::chunk::{Head, Keys, multiply, same};
+use super::reads::Reads;
+use super::rule::{Fading, Rule};
 use super::{CHUNK, Inputs, Piece, Shape, View};
 use crate::cpu::chunk::{
     LogGradients, Product, lower_of_product, lower_times, lower_transposed_times,
@@ -19,6 +25,8 @@ use crate::cpu::element::{convert, convert_two};
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Kernel, Parallel, Rows, Simd, run, vector};
+use crate::log_linear::Lambda;
+use crate::log_linear::chunks::{Bucket, spans, spread};
 
 /// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten.
 #[derive(Debug)]
@@ -51,8 +59,45 @@ pub fn backward<E: Element>(
     gradients: &mut Gradients<E>,
     parallel: Parallel,
 ) {
-    inputs.check();
     let shape = inputs.shape;
+    assert_eq!(
+        d_state.len(),
+        shape.batch * shape.heads * shape.state_len(),
+        "linear attention: d_state must be [B, H, K, V]"
+    );
+    let rule = Rule { inputs, lambda: None };
+    backward_of(rule, states, d_out, (Some(d_state), None), gradients, parallel);
+}
+
+/// As [`backward`], of [`super::forward_log_linear`]; `d_lambda` `[B, T, H, L]` is overwritten.
+///
+/// # Panics
+/// When a slice has another length than its shape.
+pub fn backward_log_linear<E: Element>(
+    inputs: &Inputs<E>,
+    lambda: Lambda,
+    states: &[f32],
+    d_out: Rows<E>,
+    d_lambda: &mut [f32],
+    gradients: &mut Gradients<E>,
+    parallel: Parallel,
+) {
+    assert_eq!(d_lambda.len(), lambda.values.len(), "log-linear: dlambda must be [B, T, H, L]");
+    d_lambda.fill(0.0);
+    let rule = Rule { inputs, lambda: Some(lambda) };
+    backward_of(rule, states, d_out, (None, Some(d_lambda)), gradients, parallel);
+}
+
+fn backward_of<E: Element>(
+    rule: Rule<E>,
+    states: &[f32],
+    d_out: Rows<E>,
+    (d_state, d_lambda): (Option<&mut [f32]>, Option<&mut [f32]>),
+    gradients: &mut Gradients<E>,
+    parallel: Parallel,
+) {
+    rule.check();
+    let shape = rule.inputs.shape;
     let Shape { batch, heads, key_width, value_width, .. } = shape;
     let rows = shape.rows();
     assert_eq!(
@@ -64,11 +109,6 @@ pub fn backward<E: Element>(
         d_out.width(),
         heads * value_width,
         "linear attention: rows of d_out must be [H, V]"
-    );
-    assert_eq!(
-        d_state.len(),
-        batch * heads * shape.state_len(),
-        "linear attention: d_state must be [B, H, K, V]"
     );
     assert_eq!(gradients.q.len(), rows * key_width, "linear attention: dq must be [B, T, K]");
     assert_eq!(gradients.k.len(), rows * key_width, "linear attention: dk must be [B, T, K]");
@@ -91,7 +131,8 @@ pub fn backward<E: Element>(
     {
         let (d_q, d_k) = partial.split_at_mut(groups * rows * key_width);
         let to = Shared {
-            d_state: SharedMut::new(d_state),
+            d_state: d_state.map(SharedMut::new),
+            lambda: d_lambda.map(SharedMut::new),
             d_q: SharedMut::new(d_q),
             d_k: SharedMut::new(d_k),
             v: SharedMut::new(gradients.v),
@@ -100,7 +141,7 @@ pub fn backward<E: Element>(
             skip: SharedMut::new(&mut d_skip),
         };
         parallel(batch * groups, &|piece| {
-            run(Backward { inputs, states, d_out, to: &to, piece: Piece::new(shape, piece) });
+            run(Backward { rule, states, d_out, to: &to, piece: Piece::new(shape, piece) });
         });
     }
     let (d_q, d_k) = partial.split_at(groups * rows * key_width);
@@ -153,7 +194,10 @@ impl<E: Element> Kernel for Sum<'_, E> {
 
 /// What several threads write.
 struct Shared<'a, E> {
-    d_state: SharedMut<'a>,
+    /// Of the plain form.
+    d_state: Option<SharedMut<'a>>,
+    /// `[B, T, H, L]`, of the log-linear form.
+    lambda: Option<SharedMut<'a>>,
     /// `[groups, B, T, K]`.
     d_q: SharedMut<'a>,
     /// `[groups, B, T, K]`.
@@ -165,42 +209,67 @@ struct Shared<'a, E> {
     skip: SharedMut<'a>,
 }
 
-struct Backward<'a, 'b, E> {
-    inputs: &'a Inputs<'b, E>,
+struct Backward<'a, E> {
+    rule: Rule<'a, E>,
     states: &'a [f32],
     d_out: Rows<'a, E>,
     to: &'a Shared<'a, E>,
     piece: Piece,
 }
 
-impl<E: Element> Kernel for Backward<'_, '_, E> {
+impl<E: Element> Kernel for Backward<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        let Self { inputs, states, d_out, to, piece } = self;
-        let shape = inputs.shape;
-        let (state_len, width) = (shape.state_len(), shape.key_width);
+        let Self { rule, states, d_out, to, piece } = self;
+        let (inputs, shape) = (rule.inputs, rule.inputs.shape);
+        let (len, width, chunks) = (shape.state_len(), shape.key_width, shape.chunks());
+        let fading = Fading::new(inputs, piece);
         let mut keys = Keys::new(shape);
         let mut scratch = Scratch::new(shape);
-        for index in (0..shape.chunks()).rev() {
+        let at = |h: usize| piece.sequence * shape.heads + h;
+        // SAFETY: a head of a sequence belongs to one piece.
+        let d_state = |h: usize| unsafe { to.d_state.as_ref().map(|d| d.part(at(h) * len, len)) };
+        let mut heads: Vec<Reads> =
+            (piece.heads.0..piece.heads.1).map(|h| Reads::new(chunks, d_state(h))).collect();
+        for index in (0..chunks).rev() {
             keys.load(s, inputs, piece.sequence, index);
+            let (buckets, absorbed) = (rule.buckets(index), rule.absorbed(index));
             let rows = keys.rows;
-            let at = (piece.group * shape.rows() + keys.first) * width;
+            let from = (piece.group * shape.rows() + keys.first) * width;
             // SAFETY: the rows of this group and sequence belong to one piece.
             let (d_q, d_k) =
-                unsafe { (to.d_q.part(at, rows * width), to.d_k.part(at, rows * width)) };
+                unsafe { (to.d_q.part(from, rows * width), to.d_k.part(from, rows * width)) };
             d_q.fill(0.0);
             d_k.fill(0.0);
             scratch.d_scores.fill(0.0);
-            for h in piece.heads.0..piece.heads.1 {
-                let at = piece.sequence * shape.heads + h;
-                let state = &states[(at * shape.chunks() + index) * state_len..][..state_len];
+            for (h, reads) in (piece.heads.0..piece.heads.1).zip(&mut heads) {
+                let of_head = &states[at(h) * chunks * len..][..chunks * len];
+                let state = |end: usize| &of_head[end * len..][..len];
                 // SAFETY: a head of a sequence belongs to one piece.
-                let (z, d_skip) =
-                    unsafe { (to.d_state.part(at * state_len, state_len), to.skip.part(at, 1)) };
+                let d_skip = unsafe { to.skip.part(at(h), 1) };
                 scratch.load(s, inputs, &keys, h, d_out);
-                d_skip[0] += scratch.run(s, &keys, state, z, (d_q, d_k));
+                scratch.through_chunk(s, &keys, rule.lambda.map(|lambda| (lambda, h)), to);
+                let after = reads.take(index + 1);
+                d_skip[0] += scratch.through_written(s, &keys, after.as_deref(), d_k);
+                let left = |bucket: &Bucket, index| fading.left(h, bucket.end, index);
+                let kept = |bucket: &Bucket| (left(bucket, index + 1), state(bucket.end));
+                reads.go_back(s, &buckets, absorbed, after, kept);
+                let through_whole = reads.0.iter().map(|read| read.through).sum();
+                for (bucket, read) in buckets.iter().zip(&mut reads.0) {
+                    let weights =
+                        Weights { left: left(bucket, index), rule, head: h, level: bucket.level };
+                    read.through += scratch.through_read(
+                        s,
+                        &keys,
+                        state(bucket.end),
+                        weights,
+                        (&mut read.z, d_q),
+                        to,
+                    );
+                }
+                scratch.d_log.finish(rows, through_whole);
                 scratch.write(s, inputs, &keys, h, d_out, to);
             }
             let d_scores = View::new(&scratch.d_scores, CHUNK);
@@ -214,7 +283,22 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
                 true,
             );
         }
+        for (h, reads) in (piece.heads.0..piece.heads.1).zip(&mut heads) {
+            if let (Some(to), Some(z)) = (d_state(h), reads.take(0)) {
+                to.copy_from_slice(&z);
+            }
+        }
     }
+}
+
+/// What a bucket is weighed with where a chunk reads it.
+#[derive(Clone, Copy)]
+struct Weights<'a, E> {
+    /// What is left of it before the chunk.
+    left: f32,
+    rule: Rule<'a, E>,
+    head: usize,
+    level: usize,
 }
 
 /// The quantities of the backward pass of one chunk; all but `d_scores` are those of one head.
@@ -223,15 +307,17 @@ struct Scratch {
     head: Head,
     /// `[C, V]`: V.
     v: Vec<f32>,
-    /// `[C, V]`: G, then e^ℓ ⊙ G.
+    /// `[C, V]`: G.
     d_out: Vec<f32>,
+    /// `[C, V]`: G as it arrives at a state.
+    d_found: Vec<f32>,
     /// `[C, V]`: dṼ.
     d_values: Vec<f32>,
     /// `[V, CHUNK]`: Ṽᵀ.
     values_transposed: Vec<f32>,
-    /// `[V, K]`: Sᵀ, then Zᵀ.
+    /// `[V, K]`: Zᵀ, then Sᵀ.
     state_transposed: Vec<f32>,
-    /// `[C, K]`: (e^ℓ ⊙ G) Sᵀ.
+    /// `[C, K]`: (e^ℓ ⊙ G) Sᵀ, λ not in it.
     read: Vec<f32>,
     /// `[C, CHUNK]`: dP.
     d_p: Vec<f32>,
@@ -251,6 +337,7 @@ impl Scratch {
             head: Head::new(shape),
             v: values(),
             d_out: values(),
+            d_found: values(),
             d_values: values(),
             values_transposed: values(),
             state_transposed: vec![0.0; shape.state_len()],
@@ -280,104 +367,145 @@ impl Scratch {
         }
     }
 
-    /// dṼ, da and dg; adds to dQ and dK `[C, K]` what comes through the states, and to dP ⊙ Γ; `z` is the gradient of
-    /// the state after the chunk, then of the one before, `state`. Returns dD.
+    /// What the chunk reads of itself: dP, P, what they give to dg, dλ and dQ Kᵀ; dṼ without what the state after gives.
     #[inline(always)]
-    fn run<S: Simd>(
+    fn through_chunk<S: Simd, E: Element>(
         &mut self,
         s: S,
         keys: &Keys,
-        state: &[f32],
-        z: &mut [f32],
-        (d_q, d_k): (&mut [f32], &mut [f32]),
-    ) -> f32 {
-        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        lambda: Option<(Lambda, usize)>,
+        to: &Shared<E>,
+    ) {
+        let (rows, v) = (keys.rows, self.shape.value_width);
         let head = &mut self.head;
-        // dP, P, and what they give to dg
         transpose(rows, v, View::new(&head.values, v), &mut self.values_transposed, CHUNK);
         let transposed = View::new(&self.values_transposed, CHUNK);
-        lower_of_product(
-            s,
-            ([rows, v], 1),
-            View::new(&self.d_out, v),
-            transposed,
-            &mut self.d_p,
-            CHUNK,
-        );
+        let d_out = View::new(&self.d_out, v);
+        lower_of_product(s, ([rows, v], 1), d_out, transposed, &mut self.d_p, CHUNK);
         self.d_log.clear();
         for i in (0..rows).rev() {
             let (row, end) = (i * CHUNK, i * CHUNK + i + 1);
             let row = row..end;
             let (p, d_p) = (&mut head.p[row.clone()], &self.d_p[row.clone()]);
             head.decays.between(s, i, p);
+            if let (Some((lambda, h)), Some(d_lambda)) = (lambda, &to.lambda) {
+                let at = (keys.first + i) * self.shape.heads + h;
+                let mut weights = [0.0; CHUNK];
+                let weights = &mut weights[..=i];
+                vector::combine(
+                    s,
+                    p,
+                    &keys.scores[row.clone()],
+                    weights,
+                    #[inline(always)]
+                    |gamma, score| s.mul(gamma, score),
+                );
+                multiply(s, d_p, weights);
+                // SAFETY: the rows of this head and sequence belong to one piece.
+                let d_lambda = unsafe { d_lambda.part(at * lambda.levels, lambda.levels) };
+                for (level, columns) in spans(i, lambda.levels) {
+                    d_lambda[level] += vector::sum(s, &weights[columns]);
+                }
+                spread(lambda.row(at), i, weights);
+                multiply(s, weights, p);
+            }
             let d_scores = (&mut self.d_scores[row.clone()], &mut self.d_log.columns[..=i]);
             decayed_scores(s, &keys.scores[row], d_p, p, d_scores);
             self.d_log.close_row(s, i);
             head.p[i * CHUNK + i + 1..][..CHUNK - i - 1].fill(0.0);
         }
-        // dṼ
-        let d_values = &mut self.d_values[..rows * v];
-        let (a, b) = (View::new(&keys.k, k), View::new(&*z, v));
-        Product { size: [rows, v, k], a, b, c: d_values, accumulate: false }.run(s);
-        let through_whole = head.decays.whole() * vector::dot(s, z, state);
-        for i in 0..rows {
-            let (row, values) = (&mut d_values[i * v..][..v], &head.values[i * v..][..v]);
-            vector::scale(s, head.decays.to_end[i], row);
-            self.d_log.to_end[i] = vector::dot(s, row, values);
+        self.d_log.since_start.fill(0.0);
+        self.d_log.to_end.fill(0.0);
+        let (p, d_values) = (View::new(&head.p, CHUNK), &mut self.d_values[..rows * v]);
+        lower_transposed_times(s, ([rows, v], 1), p, d_out, d_values, false);
+    }
+
+    /// What the chunk writes, with `z` the gradient of the state after it: the rest of dṼ, da, and what is added to dK
+    /// `[C, K]`. Returns dD.
+    #[inline(always)]
+    fn through_written<S: Simd>(
+        &mut self,
+        s: S,
+        keys: &Keys,
+        z: Option<&[f32]>,
+        d_k: &mut [f32],
+    ) -> f32 {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        if let Some(z) = z {
+            let found = &mut self.d_found[..rows * v];
+            let (a, b) = (View::new(&keys.k, k), View::new(z, v));
+            Product { size: [rows, v, k], a, b, c: found, accumulate: false }.run(s);
+            for i in 0..rows {
+                let (row, decay) = (i * v..(i + 1) * v, self.head.decays.to_end[i]);
+                let found = &self.d_found[row.clone()];
+                self.d_log.to_end[i] =
+                    decay * vector::dot(s, found, &self.head.values[row.clone()]);
+                vector::add_scaled(s, decay, found, &mut self.d_values[row]);
+            }
+            self.head.values_to_end(s, rows);
+            transpose(k, v, View::new(z, v), &mut self.state_transposed, k);
+            let (a, b) = (View::new(&self.head.values, v), View::new(&self.state_transposed, k));
+            Product { size: [rows, k, v], a, b, c: d_k, accumulate: true }.run(s);
         }
-        let p = View::new(&head.p, CHUNK);
-        lower_transposed_times(s, ([rows, v], 1), p, View::new(&self.d_out, v), d_values, true);
         let mut d_skip = 0.0;
         for i in 0..rows {
             let row = i * v..(i + 1) * v;
-            let (d, values) = (&d_values[row.clone()], &self.v[row.clone()]);
+            let (d, values) = (&self.d_values[row.clone()], &self.v[row.clone()]);
             self.d_v_scale[i] = vector::dot(s, d, values);
             d_skip += vector::dot(s, &self.d_out[row], values);
         }
-        self.through_states(s, keys, state, z, (d_q, d_k));
-        self.d_log.finish(rows, through_whole);
         d_skip
     }
 
-    /// What meets the states: dQ, dK, dS, and the gradient of ℓ from the read of S.
+    /// What the chunk reads of a bucket: dλ, and what is added to dQ `[C, K]`, to the gradient of its state, and to that
+    /// of ℓ. Returns the gradient of the logarithm of what was left of it before the chunk.
     #[inline(always)]
-    fn through_states<S: Simd>(
+    fn through_read<S: Simd, E: Element>(
         &mut self,
         s: S,
         keys: &Keys,
         state: &[f32],
-        z: &mut [f32],
-        (d_q, d_k): (&mut [f32], &mut [f32]),
-    ) {
+        weights: Weights<E>,
+        (z, d_q): (&mut [f32], &mut [f32]),
+        to: &Shared<E>,
+    ) -> f32 {
         let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
-        for (d, decay) in
-            self.d_out.chunks_exact_mut(v).zip(&self.head.decays.since_start).take(rows)
-        {
-            vector::scale(s, *decay, d);
-        }
-        let d_out = View::new(&self.d_out, v);
-        transpose(k, v, View::new(state, v), &mut self.state_transposed, k);
-        let (b, c) = (View::new(&self.state_transposed, k), &mut self.read[..rows * k]);
-        Product { size: [rows, k, v], a: d_out, b, c, accumulate: false }.run(s);
+        let Weights { left, rule, head, level } = weights;
         for i in 0..rows {
-            let row = i * k..(i + 1) * k;
-            let (read, d_q) = (&self.read[row.clone()], &mut d_q[row.clone()]);
-            self.d_log.since_start[i] = vector::dot(s, read, &keys.q[row]);
-            vector::update(
+            let (row, decay) =
+                (i * v..(i + 1) * v, s.splat(left * self.head.decays.since_start[i]));
+            convert(
                 s,
-                read,
-                d_q,
+                &self.d_out[row.clone()],
+                &mut self.d_found[row],
                 #[inline(always)]
-                |read, d_q| s.add(read, d_q),
+                |d| s.mul(decay, d),
             );
         }
-        self.head.values_to_end(s, rows);
-        transpose(k, v, View::new(&*z, v), &mut self.state_transposed, k);
-        let (a, b) = (View::new(&self.head.values, v), View::new(&self.state_transposed, k));
-        Product { size: [rows, k, v], a, b, c: d_k, accumulate: true }.run(s);
-        vector::scale(s, self.head.decays.whole(), z);
-        let a = View::new(&keys.q, k).transposed();
-        Product { size: [k, v, rows], a, b: d_out, c: z, accumulate: true }.run(s);
+        transpose(k, v, View::new(state, v), &mut self.state_transposed, k);
+        let (a, b) = (View::new(&self.d_found, v), View::new(&self.state_transposed, k));
+        Product { size: [rows, k, v], a, b, c: &mut self.read[..rows * k], accumulate: false }
+            .run(s);
+        let mut through = 0.0;
+        for i in 0..rows {
+            let row = i * k..(i + 1) * k;
+            let read = &self.read[row.clone()];
+            let found = vector::dot(s, read, &keys.q[row.clone()]);
+            let mut weight = 1.0;
+            if let (Some(lambda), Some(d_lambda)) = (rule.lambda, &to.lambda) {
+                let at = (keys.first + i) * self.shape.heads + head;
+                weight = lambda.row(at)[level];
+                // SAFETY: the rows of this head and sequence belong to one piece.
+                unsafe { d_lambda.part(at * lambda.levels, lambda.levels)[level] += found };
+                vector::scale(s, weight, &mut self.d_found[i * v..][..v]);
+            }
+            self.d_log.since_start[i] += weight * found;
+            through += weight * found;
+            vector::add_scaled(s, weight, read, &mut d_q[row]);
+        }
+        let (a, b) = (View::new(&keys.q, k).transposed(), View::new(&self.d_found, v));
+        Product { size: [k, v, rows], a, b, c: z, accumulate: true }.run(s);
+        through
     }
 
     #[inline(always)]

@@ -6,6 +6,8 @@ use crate::cpu::element::{convert, convert_two};
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Simd, vector};
+use crate::log_linear::Lambda;
+use crate::log_linear::chunks::spread;
 
 /// The queries and keys of a chunk. C below is `rows`.
 pub(super) struct Keys {
@@ -70,12 +72,14 @@ impl Keys {
 pub(super) struct Head {
     shape: Shape,
     pub(super) decays: Decays,
-    /// `[C, V]`: Ṽ; [`Head::advance`] leaves it scaled by e^{ℓ_C − ℓ}.
+    /// `[C, V]`: Ṽ; [`Head::add_written`] leaves it scaled by e^{ℓ_C − ℓ}.
     pub(super) values: Vec<f32>,
     /// `[C, CHUNK]`: P, zero above the diagonal.
     pub(super) p: Vec<f32>,
     /// `[C, V]`.
     out: Vec<f32>,
+    /// `[C, V]`: Q S.
+    found: Vec<f32>,
 }
 
 impl Head {
@@ -87,6 +91,7 @@ impl Head {
             values: values(),
             p: vec![0.0; CHUNK * CHUNK],
             out: values(),
+            found: values(),
         }
     }
 
@@ -115,42 +120,52 @@ impl Head {
         }
     }
 
-    /// The output without the skip, from the state before the chunk.
+    /// P; of the log-linear form with the λ of a head.
     #[inline(always)]
-    pub(super) fn read<S: Simd>(&mut self, s: S, keys: &Keys, state: &[f32]) {
-        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
-        for (i, (p, scores)) in self
-            .p
-            .chunks_exact_mut(CHUNK)
-            .zip(keys.scores.chunks_exact(CHUNK))
-            .take(rows)
-            .enumerate()
-        {
+    pub(super) fn weigh<S: Simd>(&mut self, s: S, keys: &Keys, lambda: Option<(Lambda, usize)>) {
+        for i in 0..keys.rows {
+            let (seen, p) = (..=i, &mut self.p[i * CHUNK..][..CHUNK]);
             self.decays.between(s, i, p);
-            vector::update(
-                s,
-                &scores[..=i],
-                &mut p[..=i],
-                #[inline(always)]
-                |score, gamma| s.mul(score, gamma),
-            );
+            if let Some((lambda, head)) = lambda {
+                let mut weights = [0.0; CHUNK];
+                spread(lambda.row((keys.first + i) * self.shape.heads + head), i, &mut weights);
+                multiply(s, &weights[seen], &mut p[seen]);
+            }
+            multiply(s, &keys.scores[i * CHUNK..][seen], &mut p[seen]);
             p[i + 1..].fill(0.0);
         }
-        let out = &mut self.out[..rows * v];
-        let q = View::new(&keys.q, k);
-        Product { size: [rows, v, k], a: q, b: View::new(state, v), c: out, accumulate: false }
-            .run(s);
-        for (out, decay) in out.chunks_exact_mut(v).zip(&self.decays.since_start) {
-            vector::scale(s, *decay, out);
+    }
+
+    /// The output becomes what is read of a state `[K, V]`, e^ℓ_i · `weight`(i) of it at row i, or that is added to it.
+    #[inline(always)]
+    pub(super) fn read<S: Simd>(
+        &mut self,
+        s: S,
+        keys: &Keys,
+        state: &[f32],
+        weight: impl Fn(usize) -> f32,
+        accumulate: bool,
+    ) {
+        let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
+        let found = if accumulate { &mut self.found } else { &mut self.out };
+        let (a, b) = (View::new(&keys.q, k), View::new(state, v));
+        Product { size: [rows, v, k], a, b, c: &mut found[..rows * v], accumulate: false }.run(s);
+        for i in 0..rows {
+            let (row, factor) = (i * v..(i + 1) * v, weight(i) * self.decays.since_start[i]);
+            if accumulate {
+                vector::add_scaled(s, factor, &self.found[row.clone()], &mut self.out[row]);
+            } else {
+                vector::scale(s, factor, &mut self.out[row]);
+            }
         }
-        lower_times(
-            s,
-            ([rows, v], 1),
-            View::new(&self.p, CHUNK),
-            View::new(&self.values, v),
-            out,
-            true,
-        );
+    }
+
+    /// The output becomes what the chunk reads of itself, P Ṽ, or that is added to it; the skip is not in it.
+    #[inline(always)]
+    pub(super) fn read_chunk<S: Simd>(&mut self, s: S, keys: &Keys, accumulate: bool) {
+        let (rows, v) = (keys.rows, self.shape.value_width);
+        let (p, values) = (View::new(&self.p, CHUNK), View::new(&self.values, v));
+        lower_times(s, ([rows, v], 1), p, values, &mut self.out[..rows * v], accumulate);
     }
 
     /// The output with the skip, into its rows of `[B, T, H, V]`.
@@ -180,12 +195,11 @@ impl Head {
         }
     }
 
-    /// The state after the chunk in place of the one before.
+    /// Adds what the chunk writes to a state `[K, V]`.
     #[inline(always)]
-    pub(super) fn advance<S: Simd>(&mut self, s: S, keys: &Keys, state: &mut [f32]) {
+    pub(super) fn add_written<S: Simd>(&mut self, s: S, keys: &Keys, state: &mut [f32]) {
         let (rows, k, v) = (keys.rows, self.shape.key_width, self.shape.value_width);
         self.values_to_end(s, rows);
-        vector::scale(s, self.decays.whole(), state);
         let (a, b) = (View::new(&keys.k, k).transposed(), View::new(&self.values, v));
         Product { size: [k, v, rows], a, b, c: state, accumulate: true }.run(s);
     }
@@ -200,6 +214,18 @@ impl Head {
             vector::scale(s, *decay, values);
         }
     }
+}
+
+/// y ← x ⊙ y
+#[inline(always)]
+pub(super) fn multiply<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
+    vector::update(
+        s,
+        x,
+        y,
+        #[inline(always)]
+        |x, y| s.mul(x, y),
+    );
 }
 
 /// The identity, which [`convert`] takes when it changes the kind only.
