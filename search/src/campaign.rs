@@ -25,7 +25,7 @@ pub mod trust;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::latency::{Conditions, LatencyEntry};
+use crate::latency::{Conditions, LatencyEntry, Throughput};
 use crate::wire::{self, Request};
 
 pub use candidate::{Candidate, CandidateState, Progress, Trained};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub trust: trust::Plan,
     /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
     pub latencies: Vec<(String, Conditions)>,
+    /// The throughput of a candidate, if it is asked for.
+    pub throughput: Option<Throughput>,
     /// Largest value by name: before training for values known by then (`decode_us`, `parameters`, …), after it for
     /// what the trainer reports.
     pub limits: BTreeMap<String, f64>,

@@ -255,20 +255,45 @@ pub fn decode_bytes(architecture: &Architecture, context: u32, dtype: Dtype) -> 
         .fold(0, u64::saturating_add)
 }
 
+/// Bytes of memory that generation fills at its peak: all weights, and for each sequence of the batch its states and its
+/// keys and values after `context` positions. The buffers of one layer's activations, shared by all, are left out.
+pub fn memory_bytes(architecture: &Architecture, context: u32, batch: u32, dtype: Dtype) -> u64 {
+    let sequence = state_bytes(architecture, context.saturating_add(1))
+        .saturating_add(cache_bytes(architecture, context.saturating_add(1), dtype));
+    weight_bytes(architecture, dtype).saturating_add(sequence.saturating_mul(batch.into()))
+}
+
+/// The largest batch of sequences whose [`memory_bytes`] a budget holds, `at_most` and no more, rounded down to two
+/// binary digits (1, 2, 3, 4, 6, 8, 12, 16, …) so that stacks share timings; 0 when one sequence does not fit.
+pub fn largest_batch(
+    architecture: &Architecture,
+    context: u32,
+    dtype: Dtype,
+    budget_bytes: u64,
+    at_most: u32,
+) -> u32 {
+    let alone = memory_bytes(architecture, context, 0, dtype);
+    let sequence = memory_bytes(architecture, context, 1, dtype) - alone;
+    let Some(rest) = budget_bytes.checked_sub(alone) else { return 0 };
+    let fits = rest.checked_div(sequence).unwrap_or(u64::MAX).min(at_most.into()) as u32;
+    let unit = fits.checked_ilog2().map_or(1, |digits| 1 << digits.saturating_sub(1));
+    fits / unit * unit
+}
+
 /// The costs of an architecture as the values that campaigns limit, optimise and store.
 ///
-/// `parameters` always; for every decode among the conditions `decode_flops`, `weight_bytes`, `state_bytes` and
-/// `cache_bytes` (both of the whole batch); for every prefill `prefill_flops`. Operations are per token.
+/// `parameters` always; for every decode among the conditions `decode_flops`, `weight_bytes`, `state_bytes`,
+/// `cache_bytes` and `memory_bytes` (all three of the whole batch); for every prefill `prefill_flops`. Operations are per token.
 pub fn values<'a>(
     architecture: &Architecture,
     conditions: impl IntoIterator<Item = &'a Conditions>,
 ) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::from([("parameters".to_owned(), parameters(architecture) as f64)]);
-    for Conditions { dtype, batch, phase, .. } in conditions {
+    for Conditions { dtype, batch: sequences, phase, .. } in conditions {
         let flops = flops_per_token(architecture, *phase);
         match *phase {
             Phase::Decode { context } => {
-                let batch = f64::from(*batch);
+                let batch = f64::from(*sequences);
                 values.insert("decode_flops".to_owned(), flops);
                 values.insert("weight_bytes".to_owned(), weight_bytes(architecture, *dtype) as f64);
                 values.insert(
@@ -278,6 +303,10 @@ pub fn values<'a>(
                 values.insert(
                     "cache_bytes".to_owned(),
                     batch * cache_bytes(architecture, context, *dtype) as f64,
+                );
+                values.insert(
+                    "memory_bytes".to_owned(),
+                    memory_bytes(architecture, context, *sequences, *dtype) as f64,
                 );
             }
             Phase::Prefill { .. } => {

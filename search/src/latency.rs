@@ -164,6 +164,41 @@ pub struct Conditions {
     pub phase: Phase,
 }
 
+/// Generation for many at once: the decode step of the largest batch that a memory budget holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Throughput {
+    /// What weights, states and caches of all sequences may fill.
+    pub budget_bytes: u64,
+    /// The conditions of the step; their batch is the largest that is ever timed.
+    pub conditions: Conditions,
+}
+
+impl Throughput {
+    /// The name of the value, tokens per second.
+    pub const NAME: &'static str = "throughput";
+    /// The name of the batch it was taken at.
+    pub const BATCH: &'static str = "largest_batch";
+
+    /// The conditions for one architecture.
+    ///
+    /// # Errors
+    /// When not even one sequence fits the budget: the sentence that says so.
+    pub fn under(&self, architecture: &Architecture) -> Result<Conditions, String> {
+        let Conditions { dtype, batch, phase, .. } = self.conditions;
+        let Phase::Decode { context } = phase else {
+            return Err("throughput is that of decode steps".to_owned());
+        };
+        let fits =
+            cost::largest_batch(architecture, context, dtype, self.budget_bytes, batch.max(1));
+        if fits == 0 {
+            let needs = cost::memory_bytes(architecture, context, 1, dtype).div_ceil(1_000_000);
+            let has = self.budget_bytes / 1_000_000;
+            return Err(format!("one sequence needs {needs} MB, memory_budget_mb is {has}"));
+        }
+        Ok(Conditions { batch: fits, ..self.conditions.clone() })
+    }
+}
+
 /// One row of the latency table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyKey {

@@ -11,6 +11,9 @@ pub fn title(name: &str) -> &str {
         "prefill_us" => "prefill µs",
         "state_bytes" => "state bytes",
         "cache_bytes" => "KV cache bytes",
+        "memory_bytes" => "memory bytes",
+        "throughput" => "tokens/s",
+        "largest_batch" => "batch",
         "weight_bytes" => "weight bytes",
         "decode_flops" => "decode FLOPs",
         "prefill_flops" => "prefill FLOPs",
@@ -25,6 +28,7 @@ pub fn axis_title(name: &str) -> &str {
         "validation_loss" => "validation loss, nats per token",
         "decode_us" => "decode latency, µs per token",
         "prefill_us" => "prefill latency, µs",
+        "throughput" => "throughput, tokens per second",
         other => title(other),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Progress, Settings,
     Trained,
 };
-use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing};
+use crate::latency::{Conditions, LatencyEntry, LatencyKey, Throughput, Timing};
 use crate::objective;
 use crate::pareto::{Objectives, front};
 use crate::proposals::{Outcome, Proposer, Trial};
@@ -512,6 +512,12 @@ impl<D: Subjects> Campaign<D> {
             return Some(CandidateState::Infeasible { reason });
         }
         let Some(architecture) = row.subject.stack() else { return Some(CandidateState::Training) };
+        let many =
+            self.settings.throughput.as_ref().map(|throughput| throughput.under(architecture));
+        let many = match many.transpose() {
+            Ok(conditions) => conditions,
+            Err(reason) => return Some(CandidateState::Infeasible { reason }),
+        };
         // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
         // depend on which timing came in first.
         for (name, conditions) in &self.settings.latencies {
@@ -525,7 +531,22 @@ impl<D: Subjects> Campaign<D> {
                 return Some(CandidateState::Infeasible { reason });
             }
         }
-        Some(CandidateState::Training)
+        let Some(conditions) = many else { return Some(CandidateState::Training) };
+        let missing = self.table.missing(architecture, &conditions);
+        if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
+            return Some(state.clone());
+        }
+        let step_us = self.table.compose(architecture, &conditions)?;
+        let batch = f64::from(conditions.batch);
+        let per_second = batch * 1e6 / step_us.mean;
+        let standard_error = step_us.standard_error.map(|error| per_second * error / step_us.mean);
+        row.values.insert(Throughput::NAME.to_owned(), Value { mean: per_second, standard_error });
+        row.values
+            .insert(Throughput::BATCH.to_owned(), Value { mean: batch, standard_error: None });
+        Some(
+            over_limit(&self.settings.limits, &row.values)
+                .map_or(CandidateState::Training, |reason| CandidateState::Infeasible { reason }),
+        )
     }
 
     /// Whether proposals are over: all evaluations are spent, or there is nothing left to propose.
@@ -813,10 +834,13 @@ impl<D: Subjects> Campaign<D> {
         let mut wanted = Vec::new();
         for row in self.rows.values().filter(|row| row.state == CandidateState::Proposed) {
             let Some(architecture) = row.subject.stack() else { continue };
-            let missing = |(_, conditions): &(String, Conditions)| {
-                self.table.missing(architecture, conditions)
-            };
-            let first = self.settings.latencies.iter().map(missing).find(|keys| !keys.is_empty());
+            let throughput =
+                self.settings.throughput.as_ref().and_then(|of| of.under(architecture).ok());
+            let conditions = self.settings.latencies.iter().map(|(_, conditions)| conditions);
+            let first = conditions
+                .chain(&throughput)
+                .map(|conditions| self.table.missing(architecture, conditions))
+                .find(|keys| !keys.is_empty());
             for key in first.unwrap_or_default() {
                 if !under_way.contains(&key) && listed.insert(key.clone()) {
                     wanted.push(key);

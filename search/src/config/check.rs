@@ -3,6 +3,8 @@
 use super::tasks::TASKS_ERROR;
 use super::{CampaignFile, TaskConfig};
 use crate::architecture::Architecture;
+use crate::latency::Throughput;
+use crate::objective::value_name;
 use crate::references::Reference;
 
 /// A key whose value is impossible.
@@ -12,7 +14,7 @@ pub(super) struct Wrong {
 }
 
 /// The values that built-in workers report, and the costs that need no worker.
-const KNOWN_BEFORE_TRAINING: [&str; 8] = [
+const KNOWN_BEFORE_TRAINING: [&str; 11] = [
     "decode_us",
     "prefill_us",
     "parameters",
@@ -21,6 +23,9 @@ const KNOWN_BEFORE_TRAINING: [&str; 8] = [
     "weight_bytes",
     "state_bytes",
     "cache_bytes",
+    "memory_bytes",
+    Throughput::NAME,
+    Throughput::BATCH,
 ];
 const MEASURED_ON_TEXT: [&str; 3] = ["bits_per_byte", "bits_per_token", "validation_loss"];
 
@@ -226,6 +231,17 @@ impl CampaignFile {
             let message = format!("must be at least 1 where `{name}` is asked for");
             return wrong("latency.prefill_tokens", message);
         }
+        let of_throughput =
+            |name: &&String| [Throughput::NAME, Throughput::BATCH].contains(&value_name(name));
+        let limits = self.search.limits.keys();
+        if let Some(name) = self.search.objectives.iter().chain(limits).find(of_throughput)
+            && latency.memory_budget_mb.is_none()
+        {
+            let message = format!("must say how much memory a batch may fill: {name} is asked for");
+            return wrong("latency.memory_budget_mb", message);
+        }
+        at_least_one("latency.memory_budget_mb", latency.memory_budget_mb.unwrap_or(1))?;
+        at_least_one("latency.batch_max", latency.batch_max.into())?;
         at_least_one("latency.threads", latency.threads.into())?;
         latency
             .decode_budget_us

@@ -113,6 +113,11 @@ pub struct LatencyConfig {
     pub decode_context: u32,
     /// Prompt tokens of the timed prefill; 0: prefill is not timed.
     pub prefill_tokens: u32,
+    /// Memory in MB (10⁶ bytes) that weights, states and caches of a batch may fill. With it the `throughput` of a candidate,
+    /// tokens per second, is taken at the largest batch that fits; none: it is not.
+    pub memory_budget_mb: Option<u64>,
+    /// The largest batch that is timed for it.
+    pub batch_max: u32,
     /// Threads of the timed inference.
     pub threads: u32,
     /// Whether front members and references are timed as whole models at the end, beside the sum of their parts.
@@ -128,6 +133,8 @@ impl Default for LatencyConfig {
             dtype: crate::latency::Dtype::F32,
             decode_context: 512,
             prefill_tokens: 512,
+            memory_budget_mb: None,
+            batch_max: 64,
             threads: 1,
             time_whole_models: true,
             decode_budget_us: None,

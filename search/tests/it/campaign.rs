@@ -6,7 +6,8 @@ use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
-use search::latency::{LatencyEntry, Timing, keys, parts};
+use search::cost;
+use search::latency::{Conditions, LatencyEntry, Phase, Throughput, Timing, keys, parts};
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
@@ -23,6 +24,7 @@ fn settings() -> Settings {
         promote: 3,
         trust: Plan::default(),
         latencies: conditions(),
+        throughput: None,
         limits: BTreeMap::new(),
         attempts: 2,
         give_up_after: 3,
@@ -272,6 +274,37 @@ fn progress_grows_the_curve() {
     let commands = campaign.handle(Event::Progress(progress(5.5)));
     assert!(matches!(commands.as_slice(), [Command::SaveProgress(p)] if p.number == 1));
     assert_eq!(campaign.candidates().next().expect("it").curve, [(300, 5.5)]);
+}
+
+#[test]
+fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped() {
+    let (_, conditions) = conditions().swap_remove(0);
+    let context = 1;
+    let needs = |batch| cost::memory_bytes(&uniform(0, 4), context, batch, conditions.dtype);
+    let mut asked = settings();
+    asked.throughput = Some(Throughput {
+        budget_bytes: needs(7),
+        conditions: Conditions {
+            batch: 64,
+            phase: Phase::Decode { context },
+            ..conditions.clone()
+        },
+    });
+    let (campaign, commands) = start(asked.clone(), proposer());
+    training(&commands);
+    let row = campaign.candidates().find(|row| row.state == CandidateState::Training).expect("one");
+    let read = |name: &str| row.values[name].mean;
+    let batch = read(Throughput::BATCH);
+    let stack = row.subject.stack().expect("a stack");
+    let parts = f64::from(parts(stack).count() as u32);
+    assert!(batch >= 1.0);
+    // 10 µs a part, as all timings of these tests
+    assert!((read(Throughput::NAME) - batch * 1e6 / (10.0 * parts)).abs() < 1e-6);
+
+    asked.throughput.as_mut().expect("set above").budget_bytes = 1000;
+    let (campaign, _) = start(asked, proposer());
+    assert!(campaign.candidates().all(|row| matches!(&row.state,
+        CandidateState::Infeasible { reason } if reason.ends_with("MB, memory_budget_mb is 0"))));
 }
 
 #[test]

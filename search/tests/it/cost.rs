@@ -406,3 +406,23 @@ fn a_part_is_timed_in_models_as_large_as_its_own() {
     assert!(keys.iter().all(|key| key.working_set_kib == 28 << 10));
     assert_ne!(keys[0], latency::keys(&stack(3), &conditions).next().expect("a mixer"));
 }
+
+#[test]
+fn the_largest_batch_is_the_last_that_fits_to_two_binary_digits() {
+    let stack: Architecture =
+        "d=64,vocab=256,tied | attn(h=2,kv=2,k=32)+ffn(64) | gdn(h=2,k=16,v=32)"
+            .parse()
+            .expect("a stack");
+    let needs = |batch| cost::memory_bytes(&stack, 100, batch, Dtype::F32);
+    assert_eq!(needs(0), cost::weight_bytes(&stack, Dtype::F32));
+    assert_eq!(needs(3) - needs(2), needs(1) - needs(0), "every sequence costs the same");
+    let at = |bytes, most| cost::largest_batch(&stack, 100, Dtype::F32, bytes, most);
+    assert_eq!(at(needs(0) - 1, 64), 0);
+    assert_eq!(at(needs(1) - 1, 64), 0);
+    for (fits, expected) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (7, 6), (13, 12), (31, 24)] {
+        assert_eq!(at(needs(fits), 64), expected);
+        assert_eq!(at(needs(fits + 1) - 1, 64), expected);
+    }
+    assert_eq!(at(u64::MAX, 48), 48);
+    assert_eq!(at(u64::MAX, u32::MAX), 3 << 30);
+}

@@ -63,6 +63,7 @@ fn settings(world: &World) -> Settings {
             Plan::default()
         },
         latencies: conditions(),
+        throughput: None,
         limits: BTreeMap::from([
             ("decode_us".to_owned(), BUDGET_US),
             ("parameters".to_owned(), 100_000.0),

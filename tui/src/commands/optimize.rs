@@ -429,6 +429,7 @@ fn job(
             promote: 2,
             trust: search::campaign::trust::Plan::default(),
             latencies: Vec::new(),
+            throughput: None,
             limits: settings.limits.clone(),
             attempts: settings.attempts,
             give_up_after: settings.give_up_after,

@@ -312,6 +312,7 @@ pub(super) fn job(
             promote: file.search.promote,
             trust: file.trust(),
             latencies: Vec::new(),
+            throughput: None,
             limits,
             attempts: file.search.attempts,
             give_up_after: file.search.give_up_after,
