@@ -312,7 +312,9 @@ fn check<F: Form>(random: &mut Random, extents: Extents) {
 
 fn check_all<F: Form>(seed: u64) {
     let mut random = Random::new(seed);
-    extents().into_iter().for_each(|extents| check::<F>(&mut random, extents));
+    for extents in extents() {
+        check::<F>(&mut random, extents);
+    }
 }
 
 #[test]

@@ -361,6 +361,7 @@ fn values_carry_the_names_that_campaigns_use() {
         [
             "cache_bytes",
             "decode_flops",
+            "memory_bytes",
             "parameters",
             "prefill_flops",
             "state_bytes",

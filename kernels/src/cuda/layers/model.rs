@@ -272,13 +272,12 @@ impl Builder<'_> {
             ];
         }
         let known = self.rotations.iter().find(|(of, _)| *of == width).map(|(_, address)| *address);
-        let rotations = match known {
-            Some(address) => address,
-            None => {
-                let address = self.values(&rotations(positions, width, THETA))?;
-                self.rotations.push((width, address));
-                address
-            }
+        let rotations = if let Some(address) = known {
+            address
+        } else {
+            let address = self.values(&rotations(positions, width, THETA))?;
+            self.rotations.push((width, address));
+            address
         };
         let seen = window.map_or(positions, |window| window.min(positions));
         let capacity = seen.next_multiple_of(CACHE_POSITIONS);

@@ -340,7 +340,7 @@ impl Scratch {
         let (d_solved, d_right) =
             (View::new(&self.d_solved, width), &mut self.d_right[..rows * width]);
         lower_transposed_times(s, ([rows, width], 1), inverse, d_solved, d_right, false);
-        transpose(rows, width, View::new(&solved.solved, width), &mut self.transposed, CHUNK);
+        transpose(rows, width, View::new(&solved.written, width), &mut self.transposed, CHUNK);
         let (a, b) = (View::new(&self.d_right, width), View::new(&self.transposed, CHUNK));
         lower_of_product(s, ([rows, width], 1), a, b, &mut self.minus_d_a, CHUNK);
         let (dense, d_p) = (View::new(&solved.dense, CHUNK), View::new(&self.d_p, CHUNK));
@@ -476,7 +476,8 @@ impl Scratch {
         self.through_whole =
             decays.whole() * (0..k).map(|i| self.d_step[i * width + i]).sum::<f32>();
         transpose(k, width, View::new(&self.d_step, width), &mut self.d_step_transposed, k);
-        let (a, b) = (View::new(&self.solved.solved, width), View::new(&self.d_step_transposed, k));
+        let (a, b) =
+            (View::new(&self.solved.written, width), View::new(&self.d_step_transposed, k));
         let c = &mut self.d_rows[..rows * k];
         Product { size: [rows, k, width], a, b, c, accumulate: false }.run(s);
         for i in 0..rows {

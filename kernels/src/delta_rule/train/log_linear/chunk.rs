@@ -25,7 +25,7 @@ pub(super) struct Solved {
     /// `[C, K + V]`: −β e^ℓ ⊙ K, and beside it β ⊙ V.
     pub(super) right: Vec<f32>,
     /// `[C, K + V]`: W, and beside it U.
-    pub(super) solved: Vec<f32>,
+    pub(super) written: Vec<f32>,
     /// `[C, K]`: R.
     pub(super) reader: Vec<f32>,
     /// `[C, K]`: e^{ℓ_C−ℓ} ⊙ K.
@@ -50,7 +50,7 @@ impl Solved {
             dense: square(),
             weighed: square(),
             right: rows(k + v),
-            solved: rows(k + v),
+            written: rows(k + v),
             reader: rows(k),
             keys_to_end: rows(k),
             step: vec![0.0; k * (k + v)],
@@ -94,7 +94,14 @@ impl Solved {
         let (p, inverse) = (View::new(p, CHUNK), View::new(&self.inverse, CHUNK));
         lower_times(s, ([rows, CHUNK], 1), p, inverse, &mut self.dense[..rows * CHUNK], false);
         let right = View::new(&self.right, width);
-        lower_times(s, ([rows, width], 1), inverse, right, &mut self.solved[..rows * width], false);
+        lower_times(
+            s,
+            ([rows, width], 1),
+            inverse,
+            right,
+            &mut self.written[..rows * width],
+            false,
+        );
         let dense = View::new(&self.dense, CHUNK);
         lower_times(s, ([rows, k], 1), dense, right, &mut self.reader[..rows * k], true);
     }
@@ -171,7 +178,7 @@ impl Solved {
             scaled(s, self.head.decays.to_end[i], from, to);
         }
         let a = View::new(&self.keys_to_end, k).transposed();
-        let (b, c) = (View::new(&self.solved, width), &mut self.step[..]);
+        let (b, c) = (View::new(&self.written, width), &mut self.step[..]);
         Product { size: [k, width, rows], a, b, c, accumulate: false }.run(s);
         for i in 0..k {
             self.step[i * width + i] += self.head.decays.whole();
