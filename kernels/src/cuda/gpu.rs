@@ -42,7 +42,8 @@ pub struct Gpu {
     context: Arc<CudaContext>,
     stream: sys::CUstream,
     facts: Facts,
-    functions: HashMap<(Source, String, &'static str), sys::CUfunction>,
+    /// Kernels by source, options and name, with the dynamic shared memory that a launch of each may ask for so far.
+    functions: HashMap<(Source, String, &'static str), (sys::CUfunction, u32)>,
     resources: Vec<Resources>,
     architecture: String,
     /// Random numbers to copy from, once they were asked for.
@@ -73,6 +74,14 @@ impl Drop for Graph {
 
 fn refused(operation: &str) -> impl Fn(DriverError) -> Error + '_ {
     move |error| Error::Refused { operation: operation.to_owned(), reason: error.to_string() }
+}
+
+/// Lets launches of `function` ask for so much dynamic shared memory.
+fn allow_shared(function: sys::CUfunction, bytes: u32) -> Result<(), Error> {
+    let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: functions are those of modules that are never unloaded.
+    unsafe { result::function::set_function_attribute(function, attribute, bytes.cast_signed()) }
+        .map_err(refused("asking for shared memory"))
 }
 
 /// How many GPUs there are; an error says what is missing for the first.
@@ -168,7 +177,11 @@ impl Gpu {
 
     fn function(&mut self, launch: &Launch) -> Result<sys::CUfunction, Error> {
         let key = (launch.source, format!("{:?}", launch.defines), launch.kernel);
-        if let Some(function) = self.functions.get(&key) {
+        if let Some((function, shared_bytes)) = self.functions.get_mut(&key) {
+            if launch.shared_bytes > *shared_bytes {
+                allow_shared(*function, launch.shared_bytes)?;
+                *shared_bytes = launch.shared_bytes;
+            }
             return Ok(*function);
         }
         let mut compiled = compile(launch.source, &launch.defines, &self.architecture)?;
@@ -180,18 +193,9 @@ impl Gpu {
         // SAFETY: the module was loaded above and is never unloaded.
         let function = unsafe { result::module::get_function(module, name) }
             .map_err(refused(launch.kernel))?;
-        let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the function belongs to that module.
-        unsafe {
-            result::function::set_function_attribute(
-                function,
-                attribute,
-                launch.shared_bytes.cast_signed(),
-            )
-        }
-        .map_err(refused("asking for shared memory"))?;
+        allow_shared(function, launch.shared_bytes)?;
         self.resources.extend(compiled.resources);
-        self.functions.insert(key, function);
+        self.functions.insert(key, (function, launch.shared_bytes));
         Ok(function)
     }
 
