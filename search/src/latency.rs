@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Architecture, Mixer};
 use crate::cost;
+use crate::wire::Value;
 
 /// The element type of weights. States and activations are fp32 whatever it is; caches too on a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -196,6 +197,17 @@ impl Throughput {
             return Err(format!("one sequence needs {needs} MB, memory_budget_mb is {has}"));
         }
         Ok(Conditions { batch: fits, ..self.conditions.clone() })
+    }
+
+    /// The throughput, and the batch it was taken at, by their names: a step for `batch` sequences takes `step_us`.
+    pub fn values(batch: u32, step_us: Value) -> [(String, Value); 2] {
+        let batch = f64::from(batch);
+        let mean = batch * 1e6 / step_us.mean;
+        let standard_error = step_us.standard_error.map(|error| mean * error / step_us.mean);
+        [
+            (Self::NAME.to_owned(), Value { mean, standard_error }),
+            (Self::BATCH.to_owned(), Value { mean: batch, standard_error: None }),
+        ]
     }
 }
 

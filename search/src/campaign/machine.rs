@@ -520,33 +520,22 @@ impl<D: Subjects> Campaign<D> {
         };
         // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
         // depend on which timing came in first.
-        for (name, conditions) in &self.settings.latencies {
+        let latencies = self.settings.latencies.iter().map(|(name, of)| (Some(name), of));
+        for (name, conditions) in latencies.chain(many.iter().map(|of| (None, of))) {
             let missing = self.table.missing(architecture, conditions);
             if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
                 return Some(state.clone());
             }
             let value = self.table.compose(architecture, conditions)?;
-            row.values.insert(name.clone(), value);
+            match name {
+                Some(name) => row.values.extend([(name.clone(), value)]),
+                None => row.values.extend(Throughput::values(conditions.batch, value)),
+            }
             if let Some(reason) = over_limit(&self.settings.limits, &row.values) {
                 return Some(CandidateState::Infeasible { reason });
             }
         }
-        let Some(conditions) = many else { return Some(CandidateState::Training) };
-        let missing = self.table.missing(architecture, &conditions);
-        if let Some(state) = missing.iter().find_map(|key| self.hopeless.get(key)) {
-            return Some(state.clone());
-        }
-        let step_us = self.table.compose(architecture, &conditions)?;
-        let batch = f64::from(conditions.batch);
-        let per_second = batch * 1e6 / step_us.mean;
-        let standard_error = step_us.standard_error.map(|error| per_second * error / step_us.mean);
-        row.values.insert(Throughput::NAME.to_owned(), Value { mean: per_second, standard_error });
-        row.values
-            .insert(Throughput::BATCH.to_owned(), Value { mean: batch, standard_error: None });
-        Some(
-            over_limit(&self.settings.limits, &row.values)
-                .map_or(CandidateState::Training, |reason| CandidateState::Infeasible { reason }),
-        )
+        Some(CandidateState::Training)
     }
 
     /// Whether proposals are over: all evaluations are spent, or there is nothing left to propose.
