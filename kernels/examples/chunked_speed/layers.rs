@@ -91,15 +91,7 @@ pub(crate) fn times(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
 /// Bytes that a plain copy reads and writes in a millisecond.
 fn copied_bytes_per_ms(gpu: &mut Gpu, report: &mut Report) -> Result<f64, Error> {
     let bytes = 1 << 30;
-    let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
-    let mut samples = Vec::new();
-    for _ in 0..12 {
-        samples.push(gpu.elapsed_ms(|gpu| gpu.copy(to, from, bytes))?);
-    }
-    gpu.free(from)?;
-    gpu.free(to)?;
-    samples.sort_by(f64::total_cmp);
-    let rate = 2.0 * bytes as f64 / samples[samples.len() / 2];
+    let rate = 2.0 * bytes as f64 / gpu.copy_ms(bytes)?;
     report.row("copy", &json!({ "GB_per_s": (rate / 1e6).round() }));
     Ok(rate)
 }

@@ -11,7 +11,7 @@ use kernels::cuda::decode::{Decoder, Delta, Layer, Mixer, Stack};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::layers::{Model, Section};
 use kernels::cuda::weights::weight;
-use kernels::cuda::{Error, Machine, bf16_bits};
+use kernels::cuda::{Error, bf16_bits};
 use serde_json::json;
 
 /// Where results go: a line for people, a line of JSON for programs.
@@ -119,14 +119,7 @@ fn median(mut samples: Vec<f64>) -> (f64, f64) {
 /// The bandwidth of a plain copy, bytes read and written per millisecond.
 fn copy(gpu: &mut Gpu, report: &mut Report) -> Result<f64, Error> {
     let bytes = 2 << 30;
-    let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
-    let mut samples = Vec::new();
-    for _ in 0..12 {
-        samples.push(gpu.elapsed_ms(|gpu| gpu.copy(to, from, bytes))?);
-    }
-    gpu.free(from)?;
-    gpu.free(to)?;
-    let (ms, _) = median(samples);
+    let ms = gpu.copy_ms(bytes)?;
     let rate = 2.0 * bytes as f64 / ms;
     report.row("copy", &json!({ "ms": ms, "GB_per_s": (rate / 1e6).round() }));
     Ok(rate)

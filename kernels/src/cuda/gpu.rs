@@ -236,6 +236,19 @@ impl Gpu {
             .map_err(refused("starting a graph"))
     }
 
+    /// Milliseconds that a plain copy of `bytes` takes, the median of twelve: it reads and writes as many.
+    pub fn copy_ms(&mut self, bytes: usize) -> Result<f64, Error> {
+        let (from, to) = (self.allocate(bytes)?, self.allocate(bytes)?);
+        let mut samples = [0.0; 12];
+        for sample in &mut samples {
+            *sample = self.elapsed_ms(|gpu| gpu.copy(to, from, bytes))?;
+        }
+        self.free(from)?;
+        self.free(to)?;
+        samples.sort_by(f64::total_cmp);
+        Ok(samples[5])
+    }
+
     /// Milliseconds on the GPU between the beginning and the end of what `work` starts.
     pub fn elapsed_ms(
         &mut self,

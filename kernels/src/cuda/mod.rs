@@ -87,6 +87,28 @@ pub enum Error {
     },
 }
 
+/// Whether a block has the shared memory that it needs, in bytes.
+fn check_shared(needed: usize, limit: usize) -> Result<(), Error> {
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: "shared memory of a block".to_owned(),
+        expected: format!("{needed} bytes at least"),
+        got: limit.to_string(),
+    })
+}
+
+/// The constants of several kernels, each once: for the emulator, which compiles all kernels of a source in one.
+fn each_once<const N: usize>(parts: [Vec<(&'static str, u32)>; N]) -> Vec<(&'static str, u32)> {
+    let mut all = Vec::new();
+    for mut defines in parts {
+        defines.retain(|define| !all.contains(define));
+        all.extend(defines);
+    }
+    all
+}
+
 /// A kernel source: what is compiled as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {

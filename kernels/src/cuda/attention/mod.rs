@@ -161,14 +161,7 @@ impl Attention {
             attention.stages = 2;
         }
         let needed = attention.prefill_shared_bytes().max(attention.step_shared_bytes());
-        if needed > limit {
-            return Err(Error::Shape {
-                what: "shared memory of a block".to_owned(),
-                expected: format!("{needed} bytes at least"),
-                got: limit.to_string(),
-            });
-        }
-        Ok(attention)
+        super::check_shared(needed, limit).map(|()| attention)
     }
 
     /// Other block shapes than the usual ones, for measurements: pieces of 16 queries of a warp, keys of a tile,
@@ -185,13 +178,7 @@ impl Attention {
 
     /// The constants that the source is compiled with, all kernels in one: for the emulator.
     pub fn defines(&self) -> Vec<(&'static str, u32)> {
-        let mut all = Vec::new();
-        for part in Part::ALL {
-            let mut defines = self.part_defines(part);
-            defines.retain(|define| !all.contains(define));
-            all.extend(defines);
-        }
-        all
+        super::each_once(Part::ALL.map(|part| self.part_defines(part)))
     }
 
     /// The constants of one kernel, which compile that kernel alone.

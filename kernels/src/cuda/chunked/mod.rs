@@ -299,14 +299,7 @@ impl Chunked {
             .max(self.backward_shared_bytes())
             .max(self.gradients_shared_bytes())
             .max(self.prepare_shared_bytes());
-        if needed > limit {
-            return Err(Error::Shape {
-                what: "shared memory of a block".to_owned(),
-                expected: format!("{needed} bytes at least"),
-                got: limit.to_string(),
-            });
-        }
-        Ok(())
+        super::check_shared(needed, limit)
     }
 
     /// The shape.
@@ -325,13 +318,7 @@ impl Chunked {
 
     /// The constants that the source is compiled with, all kernels in one: for the emulator.
     pub fn defines(&self) -> Vec<(&'static str, u32)> {
-        let mut all = Vec::new();
-        for part in Part::ALL {
-            let mut defines = self.part_defines(part);
-            defines.retain(|define| !all.contains(define));
-            all.extend(defines);
-        }
-        all
+        super::each_once(Part::ALL.map(|part| self.part_defines(part)))
     }
 
     /// The constants of one kernel, which compile that kernel alone.
