@@ -112,7 +112,13 @@ impl Builder<'_> {
                 address: self.x + (2 * (self.tokens - 1) * d) as u64,
                 stride: self.tokens * d,
             };
-            let u = self.normed("last", last, [model.batch, 1, d], model.final_norm)?;
+            let u = self.normed(
+                "last",
+                last,
+                [model.batch, 1, d],
+                (Gate::None, NONE),
+                model.final_norm,
+            )?;
             let y = Rows { address: logits, stride: logits_row };
             self.product(model.head, (u, model.batch), y, [false, true])?;
         }
@@ -172,20 +178,21 @@ impl Builder<'_> {
         self.product(matrix, (x, self.rows), y, [true, false])
     }
 
-    /// RMSNorm of `[outer, inner, width]`.
+    /// RMSNorm of `[outer, inner, width]`, with a gate in rows of their own.
     fn normed(
         &mut self,
         name: &'static str,
         x: Rows,
         [outer, inner, width]: [usize; 3],
+        (gate, gates): (Gate, Rows),
         weight: u64,
     ) -> Result<Rows, Error> {
         let factor = 1.0 / width as f32;
         let epsilon = RMS_EPS as f32;
-        let norm = Norm { outer, inner, width, wide: false, gate: Gate::None, factor, epsilon };
+        let norm = Norm { outer, inner, width, wide: false, gate, factor, epsilon };
         norm.check()?;
         let y = self.room(name, 2 * outer * inner * width)?;
-        self.launch(norm.forward(x, NONE, weight, y));
+        self.launch(norm.forward(x, gates, weight, y));
         Ok(Rows { address: y, stride: inner * width })
     }
 
@@ -193,7 +200,7 @@ impl Builder<'_> {
     fn norm(&mut self, weight: u64) -> Result<Rows, Error> {
         let d = self.model.stack.d_model;
         let x = Rows { address: self.x, stride: d };
-        self.normed("u", x, [self.rows, 1, d], weight)
+        self.normed("u", x, [self.rows, 1, d], (Gate::None, NONE), weight)
     }
 
     fn ffn(&mut self, layer: &FfnLayer) -> Result<(), Error> {
@@ -308,19 +315,10 @@ impl Builder<'_> {
                 Rows { address: out, stride: values }
             }
         };
-        let norm = Norm {
-            outer: self.rows,
-            inner: heads,
-            width: value_width,
-            wide: false,
-            gate: if shape.output_gate { Gate::AfterNorm } else { Gate::None },
-            factor: 1.0 / value_width as f32,
-            epsilon: RMS_EPS as f32,
-        };
-        norm.check()?;
-        let y = self.room("normed", 2 * self.rows * values)?;
-        self.launch(norm.forward(out, gate, layer.norm, y));
-        self.add(layer.out, Rows { address: y, stride: values })
+        let kind = if shape.output_gate { Gate::AfterNorm } else { Gate::None };
+        let extent = [self.rows, heads, value_width];
+        let y = self.normed("normed", out, extent, (kind, gate), layer.norm)?;
+        self.add(layer.out, y)
     }
 
     /// What the rule reads of each token, `[B, T, H, V]`.
@@ -435,18 +433,9 @@ impl Builder<'_> {
                 self.launch(step.mamba2(c, dt, layer.skip, layer.state, out));
             }
         }
-        let norm = Norm {
-            outer: self.rows,
-            inner: 1,
-            width: inner,
-            wide: false,
-            gate: Gate::BeforeNorm,
-            factor: 1.0 / inner as f32,
-            epsilon: RMS_EPS as f32,
-        };
-        norm.check()?;
-        let y = self.room("normed", 2 * self.rows * inner)?;
-        self.launch(norm.forward(Rows { address: out, stride: inner }, gate, layer.norm, y));
-        self.add(layer.out, Rows { address: y, stride: inner })
+        let out = Rows { address: out, stride: inner };
+        let extent = [self.rows, 1, inner];
+        let y = self.normed("normed", out, extent, (Gate::BeforeNorm, gate), layer.norm)?;
+        self.add(layer.out, y)
     }
 }
