@@ -164,18 +164,6 @@ impl Attention {
         super::check_shared(needed, limit).map(|()| attention)
     }
 
-    /// Other block shapes than the usual ones, for measurements: pieces of 16 queries of a warp, keys of a tile,
-    /// units in its ring.
-    #[must_use]
-    pub fn tuned(self, pieces: usize, keys: usize, stages: usize) -> Self {
-        Self { pieces, keys, stages, ..self }
-    }
-
-    /// The shape.
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
     /// The constants that the source is compiled with, all kernels in one: for the emulator.
     pub fn defines(&self) -> Vec<(&'static str, u32)> {
         super::each_once(Part::ALL.map(|part| self.part_defines(part)))

@@ -9,7 +9,7 @@ mod pass;
 
 use super::decode::Stack;
 use super::gpu::{Gpu, Graph};
-use super::product::{self, Product};
+use super::product::Product;
 use super::{Error, Launch, Machine, download_vec};
 use model::{Layer, Matrix};
 
@@ -195,15 +195,6 @@ impl Pass {
             Work::Product(product) => product.shape.flops(),
         };
         self.work.iter().map(flops).sum()
-    }
-
-    /// The shapes of its products, for measurements.
-    pub fn products(&self) -> Vec<product::Shape> {
-        let shape = |work: &Work| match work {
-            Work::Kernel(_) => None,
-            Work::Product(product) => Some(product.shape),
-        };
-        self.work.iter().filter_map(shape).collect()
     }
 
     /// Gives the scratch memory back.
