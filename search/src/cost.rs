@@ -283,7 +283,8 @@ pub fn largest_batch(
 /// The costs of an architecture as the values that campaigns limit, optimise and store.
 ///
 /// `parameters` always; for every decode among the conditions `decode_flops`, `weight_bytes`, `state_bytes`,
-/// `cache_bytes` and `memory_bytes` (all three of the whole batch); for every prefill `prefill_flops`. Operations are per token.
+/// `cache_bytes` and `memory_bytes` (all three of the whole batch); for every prefill `prefill_flops`. Operations are per
+/// token.
 pub fn values<'a>(
     architecture: &Architecture,
     conditions: impl IntoIterator<Item = &'a Conditions>,

@@ -2,9 +2,9 @@
 //! objective, and the one that is expected to enlarge the dominated volume most is evaluated.
 //!
 //! Objectives are modelled on the scale of the current front: 0 at its best value, 1 at its worst, compressed far above,
-//! because how bad a bad point is decides nothing. Each proposal draws the length scales that it believes anew. Failed and infeasible trials teach a model of feasibility.
-//! Pending trials count as seen with the value that the model expects of them, so that many workers get different
-//! points.
+//! because how bad a bad point is decides nothing. Each proposal draws the length scales that it believes anew. Failed and
+//! infeasible trials teach a model of feasibility. Pending trials count as seen with the value that the model expects of
+//! them, so that many workers get different points.
 
 use std::collections::HashSet;
 
