@@ -101,6 +101,14 @@ fn layers_of_one_half_decode_as_defined() {
 }
 
 #[test]
+fn inputs_wider_than_the_scratch_memory_decode_as_defined() {
+    let ffn = Layer { mixer: None, ffn: Some(6300) };
+    let heads = Delta { heads: 26, ..Delta::new(2, 32, 256, true) };
+    let mixer = Layer { mixer: Some(Mixer::Delta(heads)), ffn: None };
+    check("FFN of 6300, values of 6656", &stack(36, vec![ffn, mixer]), 1, 1e-4);
+}
+
+#[test]
 fn mamba2_layers_decode_as_defined() {
     let wide = Mixer::Mamba2 { heads: 3, head_width: 20, state_width: 64 };
     let narrow = Mixer::Mamba2 { heads: 1, head_width: 64, state_width: 128 };

@@ -502,6 +502,37 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Adds `weight` `[d, columns]` times what `of` reads to the residual stream: a slab of columns after another where
+    /// a block's scratch memory does not hold them all.
+    fn project_back(
+        &mut self,
+        weight: &[f32],
+        columns: usize,
+        input: Input,
+        of: Phase,
+    ) -> Result<(), Error> {
+        let d = self.stack.d_model;
+        let held = SCRATCH_BYTES as usize / 4;
+        let most = held.min(self.layout.warps as usize * UNIT_CHUNKS * CHUNK_COLUMNS);
+        let slab = columns.div_ceil(columns.div_ceil(most)).next_multiple_of(CHUNK_COLUMNS);
+        for first in (0..columns).step_by(slab) {
+            let end = columns.min(first + slab);
+            let rows: Vec<&[f32]> =
+                weight.chunks_exact(columns).map(|row| &row[first..end]).collect();
+            let matrix = self.pack(&rows, end - first)?;
+            let phase = self.gemv(&matrix, end - first, input, Output::Residual, d)?;
+            let skipped = 4 * first as u64;
+            self.push_residual(Phase {
+                x: of.x + skipped,
+                gate: if of.gate == 0 { 0 } else { of.gate + skipped },
+                norm: of.norm,
+                value_width: of.value_width,
+                ..phase
+            })?;
+        }
+        Ok(())
+    }
+
     fn ffn(&mut self, layer: usize, width: usize, load: Load) -> Result<(), Error> {
         let d = self.stack.d_model;
         let norm = load(&format!("layers.{layer}.ffn_norm.weight"), d);
@@ -520,9 +551,7 @@ impl<'a> Builder<'a> {
         let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Swiglu, 2 * width)?;
         self.push(Phase { out: hidden, ..self.reading(phase, norm) });
         let down = load(&format!("layers.{layer}.ffn.down.weight"), d * width);
-        let matrix = self.pack(&[&down], width)?;
-        let phase = self.gemv(&matrix, width, Input::Plain, Output::Residual, d)?;
-        self.push_residual(Phase { x: hidden, ..phase })
+        self.project_back(&down, width, Input::Plain, Phase { x: hidden, ..Phase::default() })
     }
 
     /// The in-projection of a mixer, `[rows]`: the inputs of the convolution first, which go to a ring as well.
@@ -624,10 +653,11 @@ impl<'a> Builder<'a> {
             ..Phase::default()
         });
         let norm = self.vector(&load("norm.weight", value_width))?;
-        let matrix = self.pack(&[&load("o.weight", d * values)], values)?;
-        let phase = self.gemv(&matrix, values, Input::HeadNorm, Output::Residual, d)?;
+        let weight = load("o.weight", d * values);
         let gate = if shape.output_gate { gate } else { 0 };
-        self.push_residual(Phase { x: out, norm, gate, value_width: value_width as u32, ..phase })
+        let value_width = value_width as u32;
+        let of = Phase { x: out, norm, gate, value_width, ..Phase::default() };
+        self.project_back(&weight, values, Input::HeadNorm, of)
     }
 
     fn mamba2(&mut self, mixer: Mixer, norm: u64, load: Load) -> Result<(), Error> {
@@ -764,9 +794,13 @@ impl<'a> Builder<'a> {
         });
         let out = self.allocate(heads * width * 4)?;
         self.push(Phase { kind: Kind::Combine as u32, x: partial, out, ..shape });
-        let matrix = self.pack(&[&load("o.weight", d * heads * width)], heads * width)?;
-        let phase = self.gemv(&matrix, heads * width, Input::Plain, Output::Residual, d)?;
-        self.push_residual(Phase { x: out, ..phase })
+        let weight = load("o.weight", d * heads * width);
+        self.project_back(
+            &weight,
+            heads * width,
+            Input::Plain,
+            Phase { x: out, ..Phase::default() },
+        )
     }
 }
 
