@@ -227,6 +227,10 @@ fn facts(
         if let Some(timing) = whole {
             let (text, note) = whole_model(timing, value.mean);
             lines.push(fact("  whole model", text, note));
+            if let Some(mj) = timing.millijoules {
+                let text = format!("{} mJ a token", quantity::significant(mj));
+                lines.push(fact("  energy", text, String::new()));
+            }
         }
     }
     if candidate.tokens > 0 {

@@ -320,7 +320,8 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         values,
         fidelity: if state == "done" { TOKENS } else { 0 },
         trained: Vec::new(),
-        decode_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 1.021)),
+        decode_whole: (state == "done" && number.is_multiple_of(2))
+            .then(|| Timing { millijoules: Some(0.11 * decode_us), ..timing(decode_us * 1.021) }),
         prefill_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 70.1)),
         curve,
         retrieval: if state == "done" { retrieval(number) } else { Vec::new() },
