@@ -1,6 +1,8 @@
 //! What a decode step computes, in f64 and plain loops: the families' definitions put together to a stack.
 //!
-//! Rounded where the contract says so, and nowhere else: matrices, keys and values are bf16.
+//! Rounded where the contract says so, and nowhere else: matrices, keys and values are bf16. With [`Definition::in_bf16`]
+//! what passes from one operation to the next is bf16 as well: how far that lies from the definition is what a good
+//! implementation in bf16 may be off by.
 
 use super::{Delta, Mixer, Stack};
 use crate::activation::{sigmoid, silu, softplus};
@@ -17,6 +19,18 @@ pub struct Definition {
     final_norm: Vec<f64>,
     layers: Vec<Layer>,
     position: usize,
+    keep: Keep,
+}
+
+/// What is left of the results of an operation.
+type Keep = fn(Vec<f64>) -> Vec<f64>;
+
+fn exact(values: Vec<f64>) -> Vec<f64> {
+    values
+}
+
+fn bf16(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(|x| f64::from(bf16_value(bf16_bits(x as f32)))).collect()
 }
 
 #[derive(Debug)]
@@ -28,6 +42,7 @@ struct Layer {
     states: Vec<Vec<f64>>,     // of each head
     cache: Vec<[Vec<f64>; 2]>, // keys and values of each KV head, [T, K]
     ffn: Option<(Vec<f64>, [Vec<f32>; 3])>,
+    keep: Keep,
 }
 
 fn rounded(values: Vec<f32>) -> Vec<f32> {
@@ -54,16 +69,25 @@ impl Definition {
         let head = (!stack.tied).then(|| rounded(load("head.weight", stack.vocabulary * d)));
         let layers = (0..stack.layers.len()).map(|i| layer(stack, i, load)).collect();
         let final_norm = wide(&load("final_norm.weight", d));
-        Self { stack: stack.clone(), embedding, head, final_norm, layers, position: 0 }
+        let stack = stack.clone();
+        Self { stack, embedding, head, final_norm, layers, position: 0, keep: exact }
+    }
+
+    /// The same with activations and the residual stream in bf16.
+    #[must_use]
+    pub fn in_bf16(mut self) -> Self {
+        self.keep = bf16;
+        self.layers.iter_mut().for_each(|layer| layer.keep = bf16);
+        self
     }
 
     /// Logits after `token`, `[vocabulary]`.
     pub fn step(&mut self, token: u32) -> Vec<f64> {
-        let d = self.stack.d_model;
+        let (d, keep) = (self.stack.d_model, self.keep);
         let mut h = wide(&self.embedding[token as usize * d..][..d]);
         for (layer, shape) in self.layers.iter_mut().zip(&self.stack.layers) {
             if let Some(mixer) = shape.mixer {
-                let u = rms_norm_definition(&h, &layer.norm, RMS_EPS);
+                let u = keep(rms_norm_definition(&h, &layer.norm, RMS_EPS));
                 let y = match mixer {
                     Mixer::Attention { heads, kv_heads, width, window, qk_norm } => layer
                         .attention(&u, self.position, [heads, kv_heads, width], window, qk_norm),
@@ -73,19 +97,19 @@ impl Definition {
                     }
                 };
                 add(&mut h, &y);
+                h = keep(h);
             }
             if let Some((norm, [gate, up, down])) = &layer.ffn {
-                let u = rms_norm_definition(&h, norm, RMS_EPS);
-                add(
-                    &mut h,
-                    &product(down, &swiglu::definition(&product(gate, &u), &product(up, &u))),
-                );
+                let u = keep(rms_norm_definition(&h, norm, RMS_EPS));
+                let [gate, up] = [gate, up].map(|matrix| keep(product(matrix, &u)));
+                add(&mut h, &product(down, &keep(swiglu::definition(&gate, &up))));
+                h = keep(h);
             }
         }
         self.position += 1;
         product(
             self.head.as_ref().unwrap_or(&self.embedding),
-            &rms_norm_definition(&h, &self.final_norm, RMS_EPS),
+            &keep(rms_norm_definition(&h, &self.final_norm, RMS_EPS)),
         )
     }
 }
@@ -104,6 +128,7 @@ fn layer(stack: &Stack, i: usize, load: &mut dyn FnMut(&str, usize) -> Vec<f32>)
         states: Vec::new(),
         cache: Vec::new(),
         ffn: None,
+        keep: exact,
     };
     if let Some(mixer) = stack.layers[i].mixer {
         layer.norm = wide(&load(&format!("layers.{i}.mixer_norm.weight"), d));
@@ -206,25 +231,26 @@ impl Layer {
     fn convolve(&mut self, x: &[f64], weight: usize, bias: Option<usize>) -> Vec<f64> {
         let bias = bias.map(|b| self.vectors[b].as_slice());
         let y = short_conv::definition(x, &self.vectors[weight], bias, &mut self.conv_state);
-        y.into_iter().map(silu).collect()
+        (self.keep)(y.into_iter().map(silu).collect())
     }
 
     fn delta(&mut self, u: &[f64], shape: &Delta) -> Vec<f64> {
         let Delta { key_heads, heads, key_width, value_width, steps, .. } = *shape;
-        let [q, k, v, b] = [0, 1, 2, 3].map(|m| product(&self.matrices[m], u));
+        let keep = self.keep;
+        let [q, k, v, b] = [0, 1, 2, 3].map(|m| keep(product(&self.matrices[m], u)));
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let all = [q, k, v].concat();
         let c = if shape.short_conv {
             self.convolve(&all, 0, None)
         } else {
-            all.into_iter().map(silu).collect()
+            keep(all.into_iter().map(silu).collect())
         };
-        let a = product(&self.matrices[5], u);
+        let a = keep(product(&self.matrices[5], u));
         let mut y = Vec::new();
         for head in 0..heads {
             let key_head = head * key_heads / heads;
             let normed =
-                |at: usize| l2_norm_definition(&c[at + key_head * key_width..][..key_width]);
+                |at: usize| keep(l2_norm_definition(&c[at + key_head * key_width..][..key_width]));
             let k: Vec<f64> = (0..steps).flat_map(|j| normed((1 + j) * keys)).collect();
             let v: Vec<f64> = (0..steps)
                 .flat_map(|j| {
@@ -245,17 +271,14 @@ impl Layer {
             let scale = (key_width as f64).powf(-0.5);
             let o =
                 delta_rule::definition(&q, &k, &v, &decay, &beta, scale, &mut self.states[head]);
-            y.extend(rms_norm_definition(
-                &o[(steps - 1) * value_width..],
-                &self.vectors[1],
-                RMS_EPS,
-            ));
+            let o = keep(o[(steps - 1) * value_width..].to_vec());
+            y.extend(rms_norm_definition(&o, &self.vectors[1], RMS_EPS));
         }
         if shape.output_gate {
-            let gate = product(&self.matrices[6], u);
+            let gate = keep(product(&self.matrices[6], u));
             y.iter_mut().zip(gate).for_each(|(y, g)| *y *= silu(g));
         }
-        product(&self.matrices[4], &y)
+        product(&self.matrices[4], &keep(y))
     }
 
     fn mamba2(
@@ -266,7 +289,8 @@ impl Layer {
         state_width: usize,
     ) -> Vec<f64> {
         let inner = heads * head_width;
-        let all = product(&self.matrices[0], u);
+        let keep = self.keep;
+        let all = keep(product(&self.matrices[0], u));
         let (z, rest) = all.split_at(inner);
         let (convolved, dt) = rest.split_at(inner + 2 * state_width);
         let c = self.convolve(convolved, 0, Some(1));
@@ -275,13 +299,14 @@ impl Layer {
         for head in 0..heads {
             let dt = softplus(dt[head] + self.vectors[3][head]);
             let x = &c[head * head_width..][..head_width];
-            let v: Vec<f64> = x.iter().map(|x| x * dt).collect();
+            let v = keep(x.iter().map(|x| x * dt).collect());
             let g = -self.vectors[2][head].exp() * dt;
             let o = linear_attention::definition(read, b, &v, &[g], 1.0, &mut self.states[head]);
             y.extend(o.iter().zip(x).map(|(o, x)| o + self.vectors[4][head] * x));
         }
+        let mut y = keep(y);
         y.iter_mut().zip(z).for_each(|(y, z)| *y *= silu(*z));
-        product(&self.matrices[1], &rms_norm_definition(&y, &self.vectors[5], RMS_EPS))
+        product(&self.matrices[1], &keep(rms_norm_definition(&y, &self.vectors[5], RMS_EPS)))
     }
 
     fn attention(
@@ -292,7 +317,8 @@ impl Layer {
         window: Option<usize>,
         qk_norm: bool,
     ) -> Vec<f64> {
-        let [mut q, mut k, v] = [0, 1, 2].map(|m| product(&self.matrices[m], u));
+        let keep = self.keep;
+        let [mut q, mut k, v] = [0, 1, 2].map(|m| keep(product(&self.matrices[m], u)));
         if qk_norm {
             q = rms_norm_definition(&q, &self.vectors[0], RMS_EPS);
             k = rms_norm_definition(&k, &self.vectors[1], RMS_EPS);
@@ -300,10 +326,10 @@ impl Layer {
         for row in q.chunks_exact_mut(width).chain(k.chunks_exact_mut(width)) {
             rope::definition(row, width, position, 1e4);
         }
-        let bf16 = |x: &f64| f64::from(bf16_value(bf16_bits(*x as f32)));
+        let (q, k, v) = (keep(q), bf16(k), bf16(v));
         for (i, [keys, values]) in self.cache.iter_mut().enumerate() {
-            keys.extend(k[i * width..][..width].iter().map(bf16));
-            values.extend(v[i * width..][..width].iter().map(bf16));
+            keys.extend(&k[i * width..][..width]);
+            values.extend(&v[i * width..][..width]);
         }
         let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
         let mut y = Vec::new();
@@ -329,6 +355,6 @@ impl Layer {
                 );
             }
         }
-        product(&self.matrices[3], &y)
+        product(&self.matrices[3], &keep(y))
     }
 }
