@@ -87,7 +87,7 @@ pub fn measure_after(plan: &Plan, mut before: impl FnMut(), mut work: impl FnMut
 }
 
 /// Whether the two quickest quiet series agree; sorts the series, quiet ones first, by time.
-fn agreed(plan: &Plan, all: &mut [Measurement]) -> bool {
+pub fn agreed(plan: &Plan, all: &mut [Measurement]) -> bool {
     let is_loaded = |m: &Measurement| m.other_load.unwrap_or(0.0) > plan.quiet_load;
     all.sort_by(|a, b| is_loaded(a).cmp(&is_loaded(b)).then(a.median_us.total_cmp(&b.median_us)));
     match all {
@@ -98,8 +98,8 @@ fn agreed(plan: &Plan, all: &mut [Measurement]) -> bool {
     }
 }
 
-/// What counts of series as [`agreed`] leaves them.
-fn quickest(plan: &Plan, all: &[Measurement]) -> Measurement {
+/// What counts of series, of which there is one at least, as [`agreed`] leaves them.
+pub fn quickest(plan: &Plan, all: &[Measurement]) -> Measurement {
     let load = |m: &Measurement| m.other_load.unwrap_or(0.0);
     let first = all[0];
     if load(&first) > plan.quiet_load {

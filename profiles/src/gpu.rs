@@ -2,9 +2,10 @@
 //!
 //! Decode steps of batch 1 run by the kernel that goes through a whole step in one launch. A step streams the weights
 //! while it waits for its own results, so a part by itself does not take the time that it takes in a model. What a part
-//! adds is measured instead: the difference between a stack with 2n copies of it and one with n, over n. What is left of a
-//! step that has no layers counts to the head. Weights of a stack are several times the last-level cache, unless the
-//! model that a part stands for is smaller than that.
+//! adds is measured instead: the difference between a stack with 2n copies of it and one with n, over n, where both
+//! are several times the last-level cache. In a model that the cache holds a part takes its share of a stack that is as
+//! large as the model, less what a step has without layers, which counts to the head. A mixer waits more than it streams,
+//! an FFN streams more than it waits; so a mixer is timed with an FFN after it, and that FFN's time is taken away again.
 //!
 //! Prefill and decode steps of more sequences run layer by layer, as recorded graphs of products and kernels, one after
 //! the other: there a part takes its n-th of a pass over n copies, each with weights of its own.
@@ -19,7 +20,7 @@ use kernels::cuda::Error;
 use kernels::cuda::decode::{Decoder, Layer, Stack};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::layers::Section;
-use kernels::timing::Plan;
+use kernels::timing::{Measurement, Plan, agreed, median_and_spread, quickest};
 use search::Architecture;
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
@@ -45,6 +46,8 @@ const LARGE_BYTES: u64 = 160 << 20;
 const LARGE_KIB: u32 = 64 << 10;
 /// Tokens of the head that stacks of parts have.
 const SMALL_VOCABULARY: usize = 64;
+/// Width of layers that have next to nothing to do.
+const TINY_FFN: usize = 64;
 /// Work between two moves of the energy counter, which moves about ten times a second; and how long to wait for them.
 const ENERGY_TIME: Duration = Duration::from_millis(300);
 const ENERGY_PATIENCE: Duration = Duration::from_secs(2);
@@ -58,15 +61,8 @@ pub struct GpuProfiler {
     watch: Watch,
     ordinal: usize,
     device: String,
+    plan: Plan,
     patience: u32,
-}
-
-/// Median and half the interquartile range of a stack's step.
-#[derive(Debug, Clone, Copy)]
-struct Sampled {
-    median_us: f64,
-    spread_us: f64,
-    other_load: f64,
 }
 
 /// What is timed: by the one launch, or layer by layer.
@@ -88,7 +84,7 @@ impl GpuProfiler {
         // as many tries as the CPU's plan has
         let patience =
             (plan.patience.as_secs_f64() / plan.time.as_secs_f64()).ceil().max(1.0) as u32;
-        Ok(Self { gpu: RefCell::new(gpu), watch, ordinal, device, patience })
+        Ok(Self { gpu: RefCell::new(gpu), watch, ordinal, device, plan: *plan, patience })
     }
 
     fn check(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
@@ -127,7 +123,7 @@ impl GpuProfiler {
         stack: &Stack,
         context: usize,
         counts_energy: bool,
-    ) -> Result<(Sampled, Option<f64>), Error> {
+    ) -> Result<(Measurement, Option<f64>), Error> {
         let gpu = &mut *self.gpu.borrow_mut();
         let mut decoder = Decoder::pretended(gpu, stack)?;
         let sampled = self.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
@@ -146,19 +142,16 @@ impl GpuProfiler {
         steps: usize,
         counts_energy: bool,
         once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
-    ) -> Result<(Sampled, Option<f64>), Error> {
-        let mut best: Option<Sampled> = None;
+    ) -> Result<(Measurement, Option<f64>), Error> {
+        let mut all = Vec::new();
         for _ in 0..self.patience {
-            let sampled = self.series(gpu, steps, once)?;
-            if best.is_none_or(|best| sampled.other_load < best.other_load) {
-                best = Some(sampled);
-            }
-            if sampled.other_load <= Timing::QUIET_LOAD {
+            all.push(self.series(gpu, steps, once)?);
+            if agreed(&self.plan, &mut all) {
                 break;
             }
         }
         let energy = if counts_energy { self.millijoules(gpu, steps, once)? } else { None };
-        Ok((best.expect("there is one try at least"), energy))
+        Ok((quickest(&self.plan, &all), energy))
     }
 
     fn series(
@@ -166,7 +159,7 @@ impl GpuProfiler {
         gpu: &mut Gpu,
         steps: usize,
         once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
-    ) -> Result<Sampled, Error> {
+    ) -> Result<Measurement, Error> {
         for _ in 0..WARM_UP {
             once(gpu)?;
         }
@@ -176,13 +169,9 @@ impl GpuProfiler {
             samples.push(1e3 * once(gpu)? / steps as f64);
         }
         let after = self.watch.read_after(&before);
-        samples.sort_by(f64::total_cmp);
-        let at = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
-        Ok(Sampled {
-            median_us: at(0.5),
-            spread_us: (at(0.75) - at(0.25)) / 2.0,
-            other_load: disturbance(&before, &after),
-        })
+        let (median_us, spread_us) = median_and_spread(&mut samples);
+        let other_load = Some(disturbance(&before, &after));
+        Ok(Measurement { median_us, spread_us, samples: samples.len(), other_load })
     }
 
     /// Energy of a step, from one move of the GPU's counter to another; nothing where there is no counter.
@@ -218,54 +207,104 @@ impl GpuProfiler {
         Ok(None)
     }
 
-    /// What one of `layers` adds to a step, from stacks of n and 2n of it.
-    fn slope(
+    /// Steps of a stack of so many of one layer.
+    fn sample_of(
         &self,
         d_model: u32,
-        layer: &Layer,
-        copies: usize,
+        vocabulary: usize,
+        (layer, copies): (&Layer, usize),
         context: usize,
-    ) -> Result<(Sampled, Sampled), Error> {
-        let of = |copies: usize| Stack {
+    ) -> Result<Measurement, Error> {
+        let stack = Stack {
             d_model: d_model as usize,
-            vocabulary: SMALL_VOCABULARY,
+            vocabulary,
             tied: true,
             positions: context + STEPS + 1,
             layers: vec![layer.clone(); copies],
         };
-        let (short, long) = (
-            self.sample(&of(copies), context, false)?.0,
-            self.sample(&of(2 * copies), context, false)?.0,
-        );
-        let n = copies as f64;
-        let slope = Sampled {
-            median_us: (long.median_us - short.median_us) / n,
-            spread_us: short.spread_us.hypot(long.spread_us) / n,
-            other_load: short.other_load.max(long.other_load),
-        };
-        Ok((slope, short))
+        Ok(self.sample(&stack, context, false)?.0)
+    }
+
+    /// What a layer takes in a model of `working_set_kib`, where copies of it fill one.
+    fn layer(
+        &self,
+        d_model: u32,
+        layer: &Layer,
+        bytes: u64,
+        (working_set_kib, context): (u32, usize),
+    ) -> Result<Measurement, Error> {
+        let copies = copies(bytes, working_set_kib);
+        let of = |copies| self.sample_of(d_model, SMALL_VOCABULARY, (layer, copies), context);
+        let all = of(copies)?;
+        Ok(one_of(
+            copies,
+            if is_small(working_set_kib) {
+                less(all, self.ends(d_model, SMALL_VOCABULARY, context)?, 1.0)
+            } else {
+                less(of(2 * copies)?, all, 1.0)
+            },
+        ))
+    }
+
+    /// What a step has before and after its layers: the launch, the embedding and the head.
+    fn ends(&self, d_model: u32, vocabulary: usize, context: usize) -> Result<Measurement, Error> {
+        let layer = Layer { mixer: None, ffn: Some(TINY_FFN) };
+        let of = |copies| self.sample_of(d_model, vocabulary, (&layer, copies), context);
+        let (one, two) = (of(1)?, of(2)?);
+        Ok(less(one, less(two, one, 1.0), 1.0))
     }
 }
 
-fn timing(sampled: Sampled) -> Timing {
+/// What is left of one timing when `n` times another is taken away.
+fn less(from: Measurement, what: Measurement, n: f64) -> Measurement {
+    Measurement {
+        median_us: from.median_us - n * what.median_us,
+        spread_us: from.spread_us.hypot(n * what.spread_us),
+        samples: from.samples.min(what.samples),
+        other_load: from.other_load.into_iter().chain(what.other_load).reduce(f64::max),
+    }
+}
+
+/// One of n alike.
+fn one_of(n: usize, all: Measurement) -> Measurement {
+    let n = n as f64;
+    Measurement { median_us: all.median_us / n, spread_us: all.spread_us / n, ..all }
+}
+
+fn timing(measured: Measurement) -> Timing {
     Timing {
-        median_us: sampled.median_us.max(0.0),
-        spread_us: sampled.spread_us,
-        samples: SAMPLES as u32,
-        other_load: sampled.other_load,
+        median_us: measured.median_us.max(0.0),
+        spread_us: measured.spread_us,
+        samples: measured.samples as u32,
+        other_load: measured.other_load.unwrap_or(0.0),
         kernels: kernels::version(),
         millijoules: None,
     }
 }
 
-/// Copies of a part that fill what a model of `working_set_kib` fills.
-fn copies(part: &Architecture, working_set_kib: u32, context: usize) -> usize {
-    let wanted = match working_set_kib {
-        kib if (1..LARGE_KIB).contains(&kib) => u64::from(kib) << 10,
-        _ => LARGE_BYTES,
-    };
-    let bytes = search::cost::decode_bytes(part, context as u32, Dtype::Bf16).max(1);
-    wanted.div_ceil(bytes).clamp(*COPIES.start(), *COPIES.end()) as usize
+/// Width of the FFN that is timed with a mixer: in the middle of what stacks have beside it.
+fn width_beside(d_model: u32) -> u32 {
+    (d_model / 2 * 5).next_multiple_of(8)
+}
+
+/// Whether a cache holds a model of this size.
+fn is_small(working_set_kib: u32) -> bool {
+    (1..LARGE_KIB).contains(&working_set_kib)
+}
+
+/// Copies of a layer of so many bytes that fill what a model of `working_set_kib` fills.
+fn copies(bytes: u64, working_set_kib: u32) -> usize {
+    let bytes = bytes.max(1);
+    if is_small(working_set_kib) {
+        let wanted = (u64::from(working_set_kib) << 10).saturating_add(bytes / 2) / bytes;
+        return wanted.clamp(1, *COPIES.end()) as usize;
+    }
+    LARGE_BYTES.div_ceil(bytes).clamp(*COPIES.start(), *COPIES.end()) as usize
+}
+
+/// Bytes that a step reads of a part.
+fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
+    Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, Dtype::Bf16))
 }
 
 impl Times for GpuProfiler {
@@ -282,39 +321,37 @@ impl Times for GpuProfiler {
             Work::Stream { context } => context,
             Work::Layers(run) => return self.layers_part(key, run),
         };
-        let (architecture, _) = alone(&key.part)?;
-        let copies_of_part = copies(&architecture, key.working_set_kib, context);
+        let of = (key.working_set_kib, context);
+        let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
+            let layer = Layer { mixer: None, ffn: Some(width as usize) };
+            Ok((layer, bytes(&Part::Ffn { d_model, width }, context)?))
+        };
         let sampled = match key.part {
             Part::Mixer { d_model, mixer, meta_tokens } => {
                 stack::refuse_meta_tokens(meta_tokens)?;
-                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
-                self.slope(d_model, &layer, copies_of_part, context)?.0
+                let (beside, bytes_beside) = ffn(d_model, width_beside(d_model))?;
+                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ..beside };
+                let bytes = bytes(&key.part, context)? + bytes_beside;
+                let both = self.layer(d_model, &layer, bytes, of)?;
+                less(both, self.layer(d_model, &beside, bytes_beside, of)?, 1.0)
             }
             Part::Ffn { d_model, width } => {
-                let layer = Layer { mixer: None, ffn: Some(width as usize) };
-                self.slope(d_model, &layer, copies_of_part, context)?.0
+                let (layer, bytes) = ffn(d_model, width)?;
+                self.layer(d_model, &layer, bytes, of)?
             }
-            // What is left of a step when its layers are taken away: the start and the end of the launch too.
+            Part::Head { d_model, vocab } if is_small(key.working_set_kib) => {
+                self.ends(d_model, vocab as usize, context)?
+            }
+            // What is left of a step when its layers are taken away, the start and the end of the launch too.
             Part::Head { d_model, vocab } => {
-                let layer = Layer { mixer: None, ffn: Some(d_model as usize) };
-                // layers that no cache holds: of others the first ones would cost less than the next
-                let (filler, _) = alone(&Part::Ffn { d_model, width: d_model })?;
-                let copies = copies(&filler, key.working_set_kib, context);
-                let (slope, _) = self.slope(d_model, &layer, copies, context)?;
-                let whole = Stack {
-                    d_model: d_model as usize,
-                    vocabulary: vocab as usize,
-                    tied: true,
-                    positions: context + STEPS + 1,
-                    layers: vec![layer; copies],
-                };
-                let (whole, _) = self.sample(&whole, context, false)?;
-                let n = copies as f64;
-                Sampled {
-                    median_us: whole.median_us - n * slope.median_us,
-                    spread_us: whole.spread_us.hypot(n * slope.spread_us),
-                    other_load: whole.other_load.max(slope.other_load),
-                }
+                let (layer, bytes) = ffn(d_model, d_model)?;
+                let copies = copies(bytes, key.working_set_kib);
+                let one = self.layer(d_model, &layer, bytes, of)?;
+                let whole = self.sample_of(d_model, vocab as usize, (&layer, copies), context)?;
+                let left = less(whole, one, copies as f64);
+                // a difference of two long times; it is no less than a step that has next to nothing to do
+                let ends = self.ends(d_model, SMALL_VOCABULARY, context)?;
+                Measurement { median_us: left.median_us.max(ends.median_us), ..left }
             }
         };
         Ok(timing(sampled))

@@ -3,11 +3,13 @@
 use kernels::cuda::Error;
 use kernels::cuda::decode::{Layer, Stack};
 use kernels::cuda::layers::{Model, Pass, Section};
+use kernels::timing::Measurement;
 use search::latency::{LatencyKey, Part, Timing};
 
-use super::{GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, Sampled, copies, stack, timing};
+use super::{
+    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, one_of, stack, timing,
+};
 use crate::error::ProfileError;
-use crate::measure::alone;
 
 /// A sample takes at least this, up to [`STEPS`] passes.
 const SAMPLE_MS: f64 = 1.0;
@@ -45,15 +47,14 @@ impl GpuProfiler {
             }
             Part::Head { d_model, vocab } => (d_model, vocab as usize, None),
         };
-        let (architecture, _) = alone(&key.part)?;
-        let mut copies =
-            copies(&architecture, key.working_set_kib, run.context.unwrap_or(run.tokens));
+        let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens))?;
+        let mut copies = copies(bytes, key.working_set_kib);
         if run.context.is_none() {
             copies = copies.min(PREFILL_COPIES as usize);
         }
         let section = if layer.is_some() { Section::Layers } else { Section::Head };
         let layers: Vec<Layer> = layer.into_iter().flat_map(|one| vec![one; copies]).collect();
-        let n = layers.len().max(1) as f64;
+        let n = layers.len().max(1);
         let stack = Stack {
             d_model: d_model as usize,
             vocabulary,
@@ -62,7 +63,7 @@ impl GpuProfiler {
             layers,
         };
         let (all, _) = self.run(&stack, run, section, false)?;
-        Ok(timing(Sampled { median_us: all.median_us / n, spread_us: all.spread_us / n, ..all }))
+        Ok(timing(one_of(n, all)))
     }
 
     /// Passes over `stack`, and the energy of one if `counts_energy`.
@@ -72,7 +73,7 @@ impl GpuProfiler {
         run: Run,
         section: Section,
         counts_energy: bool,
-    ) -> Result<(Sampled, Option<f64>), Error> {
+    ) -> Result<(Measurement, Option<f64>), Error> {
         let gpu = &mut *self.gpu.borrow_mut();
         let model = Model::pretended(gpu, stack, run.batch)?;
         let pass = match run.context {
@@ -102,7 +103,7 @@ impl GpuProfiler {
         gpu: &mut kernels::cuda::gpu::Gpu,
         (run, vocabulary): (Run, u32),
         counts_energy: bool,
-    ) -> Result<(Sampled, Option<f64>), Error> {
+    ) -> Result<(Measurement, Option<f64>), Error> {
         let prompt: Vec<u32> =
             (0..(run.batch * run.tokens) as u32).map(|i| i % vocabulary).collect();
         pass.set_tokens(gpu, &prompt)?;
