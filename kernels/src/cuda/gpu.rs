@@ -334,8 +334,16 @@ impl Machine for Gpu {
 
     fn allocate(&mut self, bytes: usize) -> Result<u64, Error> {
         // SAFETY: the address is only ever handed to the driver and to kernels.
-        let address = unsafe { result::malloc_sync(bytes.max(16)) }
-            .map_err(refused(&format!("taking {bytes} bytes")))?;
+        let address = unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|error| {
+            match result::mem_get_info() {
+                Ok((free_bytes, all_bytes))
+                    if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY =>
+                {
+                    Error::Memory { wanted_bytes: bytes, free_bytes, all_bytes }
+                }
+                _ => refused(&format!("taking {bytes} bytes"))(error),
+            }
+        })?;
         self.fill(address, 0xff, bytes)?;
         Ok(address)
     }

@@ -76,6 +76,19 @@ pub enum Error {
         /// What was given.
         got: String,
     },
+    /// The GPU's memory does not hold it.
+    #[error(
+        "cuda: {wanted_bytes} bytes more were asked for, {free_bytes} of the GPU's {all_bytes} are free; take a smaller batch, \
+         context or model, or end what else uses the GPU"
+    )]
+    Memory {
+        /// What was asked for.
+        wanted_bytes: usize,
+        /// What no one uses.
+        free_bytes: usize,
+        /// What there is.
+        all_bytes: usize,
+    },
     /// A file or a process of the host.
     #[error("cuda: {operation}: {error}")]
     Host {
@@ -174,7 +187,11 @@ impl Source {
                 include_str!("decode/step.cuh"),
             ),
             Self::Chunked => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"chunked/tiles.cuh\"\n",
                 include_str!("chunked/tiles.cuh"),
+                "#line 1 \"chunked/operands.cuh\"\n",
+                include_str!("chunked/operands.cuh"),
                 "#line 1 \"chunked/prepare.cu\"\n",
                 include_str!("chunked/prepare.cu"),
                 "#line 1 \"chunked/forward.cu\"\n",

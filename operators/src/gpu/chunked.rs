@@ -10,9 +10,9 @@ use crate::ops::delta_rule::DeltaRule;
 use crate::ops::linear_attention::LinearAttention;
 
 impl DeltaRule {
-    /// Whether the GPU's kernels take these inputs: bf16 values on a GPU, in shapes that they cover.
+    /// Whether the GPU's kernels take these inputs: bf16 or fp32 values on a GPU, in shapes that they cover.
     pub(crate) fn suits_gpu(&self) -> bool {
-        suits(&self.v) && layout(Rule::Delta, &self.q, &self.v, self.scale).is_some()
+        on_gpu(&self.v) && layout(Rule::Delta, &self.q, &self.v, self.scale).is_some()
     }
 
     /// As [`Self::chunked`].
@@ -23,9 +23,9 @@ impl DeltaRule {
             None => Tensor::zeros(plain.beta.size(), (Kind::Float, plain.beta.device())),
         };
         let inputs = vec![
-            narrow(&plain.q, 2),
-            narrow(&plain.k, 2),
-            narrow(&plain.v, 2),
+            alike(&plain.q, &plain.v),
+            alike(&plain.k, &plain.v),
+            alike(&plain.v, &plain.v),
             g,
             single(&plain.beta),
         ];
@@ -39,7 +39,7 @@ impl LinearAttention {
     /// As [`DeltaRule::suits_gpu`].
     pub(crate) fn suits_gpu(&self) -> bool {
         let heads = |x: &Tensor| x.unsqueeze(2); // q and k are shared by all heads
-        suits(&self.v)
+        on_gpu(&self.v)
             && values(&self.v).check().is_ok()
             && layout(Rule::LinearAttention, &heads(&self.q), &self.v, 1.0).is_some()
     }
@@ -47,9 +47,9 @@ impl LinearAttention {
     /// As [`Self::chunked`].
     pub(crate) fn by_gpu(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let mut inputs = vec![
-            narrow(&self.q.unsqueeze(2), 2),
-            narrow(&self.k.unsqueeze(2), 2),
-            narrow(&self.v, 2),
+            alike(&self.q.unsqueeze(2), &self.v),
+            alike(&self.k.unsqueeze(2), &self.v),
+            alike(&self.v, &self.v),
             single(&self.log_decay),
         ];
         inputs.extend(self.v_scale.as_ref().map(single));
@@ -63,12 +63,9 @@ impl LinearAttention {
     }
 }
 
-fn suits(v: &Tensor) -> bool {
-    on_gpu(v) && v.kind() == Kind::BFloat16
-}
-
-fn narrow(x: &Tensor, inner: usize) -> Tensor {
-    in_rows(&x.to_kind(Kind::BFloat16), inner)
+/// Rows of heads in the kind of the values.
+fn alike(x: &Tensor, v: &Tensor) -> Tensor {
+    in_rows(&x.to_kind(v.kind()), 2)
 }
 
 fn single(x: &Tensor) -> Tensor {
@@ -81,7 +78,8 @@ fn layout(rule: Rule, q: &Tensor, v: &Tensor, scale: f64) -> Option<Chunked> {
     let (batch, tokens, heads, value_width) = v.size4().expect("v is [B, T, H, V]");
     let [batch, tokens, heads, key_heads, key_width, value_width] =
         [batch, tokens, heads, key_heads, key_width, value_width].map(|n| n as usize);
-    let shape = Shape { batch, tokens, heads, key_heads, key_width, value_width };
+    let wide = v.kind() == Kind::Float;
+    let shape = Shape { batch, tokens, heads, key_heads, key_width, value_width, wide };
     Chunked::new(rule, shape, scale as f32, extent(v)?).ok()
 }
 
@@ -89,7 +87,7 @@ fn layout(rule: Rule, q: &Tensor, v: &Tensor, scale: f64) -> Option<Chunked> {
 fn values(v: &Tensor) -> Values {
     let (b, t, h, width) = v.size4().expect("v is [B, T, H, V]");
     let [positions, heads, width] = [b * t, h, width].map(|n| n as usize);
-    Values { positions, heads, width, wide: false }
+    Values { positions, heads, width, wide: v.kind() == Kind::Float }
 }
 
 /// q, k `[B, T, key heads, K]`, v `[B, T, H, V]`, g `[B, T, H]`, of the delta rule β `[B, T, H]`, if `scaled` the factor of
@@ -158,27 +156,27 @@ impl Operation for Recurrence {
         let [factors, skip, state] = self.others(tensors);
         let mut launches = Vec::new();
         let written = factors.map(|factors| {
-            let written = Tensor::empty(v.size(), (Kind::BFloat16, v.device()));
+            let written = Tensor::empty(v.size(), (v.kind(), v.device()));
             launches.push(values(v).scale(rows(v, 2), address(factors), address(&written)));
             written
         });
         let inputs = self.inputs(tensors, rows(written.as_ref().unwrap_or(v), 2));
-        let half = |len: usize| Tensor::empty([len as i64], (Kind::BFloat16, v.device()));
+        let numbers = |len: usize| Tensor::empty([len as i64], (v.kind(), v.device()));
         let delta = self.rule == Rule::Delta;
         let mut kept = vec![
-            half(if delta { shape.squares_len() } else { 8 }),
-            half(shape.squares_len()),
+            numbers(if delta { shape.squares_len() } else { 8 }),
+            numbers(shape.squares_len()),
             Tensor::empty([shape.decays_len() as i64], (Kind::Float, v.device())),
         ];
         if self.keep {
             // of linear attention, the values as they were written
             kept.push(written.as_ref().map_or_else(
-                || half(if delta { shape.rows() * shape.value_width } else { 8 }),
+                || numbers(if delta { shape.rows() * shape.value_width } else { 8 }),
                 Tensor::shallow_clone,
             ));
-            kept.push(half(shape.states_len()));
+            kept.push(numbers(shape.states_len()));
         }
-        let out = Tensor::empty(v.size(), (Kind::BFloat16, v.device()));
+        let out = Tensor::empty(v.size(), (v.kind(), v.device()));
         let after = [shape.batch, shape.heads, shape.key_width, shape.value_width];
         let after = Tensor::empty(after.map(|n| n as i64), (Kind::Float, v.device()));
         let walked = self.keep.then(|| walked(&kept));
@@ -209,21 +207,21 @@ impl Operation for Recurrence {
             rows(v, 2)
         };
         let inputs = self.inputs(tensors, written);
-        let d_out = in_rows(&d_outputs[0].to_kind(Kind::BFloat16), 2);
+        let d_out = alike(&d_outputs[0], v);
         let d_after = single(&d_outputs[1]);
         let empty = |size: &[usize], kind: Kind| {
             let size: Vec<i64> = size.iter().map(|n| *n as i64).collect();
             Tensor::empty(size, (kind, v.device()))
         };
-        let Shape { batch, tokens, heads, key_heads, key_width, value_width } = shape;
+        let Shape { batch, tokens, heads, key_heads, key_width, value_width, .. } = shape;
         let delta = self.rule == Rule::Delta;
-        let d_q = empty(&[batch, tokens, heads, key_width], Kind::BFloat16);
-        let d_k = empty(&[batch, tokens, heads, key_width], Kind::BFloat16);
-        let d_v = empty(&[batch, tokens, heads, value_width], Kind::BFloat16);
+        let d_q = empty(&[batch, tokens, heads, key_width], v.kind());
+        let d_k = empty(&[batch, tokens, heads, key_width], v.kind());
+        let d_v = empty(&[batch, tokens, heads, value_width], v.kind());
         let d_g = empty(&[batch, tokens, heads], Kind::Float);
         let d_beta = empty(&[batch, tokens, if delta { heads } else { 0 }], Kind::Float);
         let d_state = state.map(Tensor::empty_like);
-        let d_states = empty(&[shape.states_len()], Kind::BFloat16);
+        let d_states = empty(&[shape.states_len()], v.kind());
         let to = Gradients {
             q: address(&d_q),
             k: address(&d_k),
@@ -264,7 +262,7 @@ impl Operation for Recurrence {
                 return d;
             }
             let size = [batch, tokens, key_heads, heads / key_heads, key_width].map(|n| n as i64);
-            d.reshape(size).sum_dim_intlist(3, false, Kind::BFloat16)
+            d.reshape(size).sum_dim_intlist(3, false, v.kind())
         };
         let mut gradients = vec![shared(d_q), shared(d_k), d_v, d_g];
         if delta {

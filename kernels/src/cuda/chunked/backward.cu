@@ -8,14 +8,14 @@
 
 #ifdef BACKWARD
 struct BackwardArguments {
-    const u16 *q, *k;
-    const u16 *inverse, *scores;
+    const Number *q, *k;
+    const Number *inverse, *scores;
     const float* decays;
-    const u16* d_out;         // [B, T, heads, V], rows `d_row` apart
+    const Number* d_out;      // [B, T, heads, V], rows `d_row` apart
     const float* d_state_after; // [B, heads, KW, V], or null: zeros
     float* d_state;           // the same
-    u16* d_values;            // [B, T, heads, V]
-    u16* d_states;            // Zᵀ of each chunk, [B, heads, chunks, V, KW]
+    Number* d_values;         // [B, T, heads, V]
+    Number* d_states;         // Zᵀ of each chunk, [B, heads, chunks, V, KW]
     u64 q_row, k_row, d_row;
     u32 tokens, heads, key_heads, value_width;
     float scale;
@@ -44,15 +44,15 @@ DEVICE void backward_copy(const BackwardArguments& args, u8* shared, BackwardGat
         u8* to = shared + stage * BackwardStage::end;
         u32 there = smaller(C, args.tokens - chunk * C);
         u64 row = (u64)s.batch * args.tokens + chunk * C, place = (u64)block_index_y() * chunks + chunk;
-        copy_tile<C, KW, 32>(to + BackwardStage::k, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, lane);
-        copy_tile<C, VB, 32>(to + BackwardStage::d_out, args.d_out + row * args.d_row + s.head * args.value_width + block_index() * VB,
+        copy_numbers<C, KW, 32>(to + BackwardStage::k, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, lane);
+        copy_numbers<C, VB, 32>(to + BackwardStage::d_out, args.d_out + row * args.d_row + s.head * args.value_width + block_index() * VB,
                       args.d_row, there, lane);
         for (u32 piece = lane; piece < 2 * C / 4; piece += 32)
-            copy16(to + BackwardStage::decays + piece * 16, args.decays + place * 3 * C + piece * 4);
-        copy_tile<C, C, 32, true>(to + BackwardStage::scores, args.scores + place * C * C, C, C, lane);
-        if (DELTA) copy_tile<C, C, 32, true>(to + BackwardStage::inverse, args.inverse + place * C * C, C, C, lane);
-        copy_tile<C, KW, 32>(to + BackwardStage::q, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, lane);
-        copies_arrive(&gates->full[stage]);
+            copy_floats(to + BackwardStage::decays + piece * 16, args.decays + place * 3 * C + piece * 4);
+        copy_numbers<C, C, 32, true>(to + BackwardStage::scores, args.scores + place * C * C, C, C, lane);
+        if (DELTA) copy_numbers<C, C, 32, true>(to + BackwardStage::inverse, args.inverse + place * C * C, C, C, lane);
+        copy_numbers<C, KW, 32>(to + BackwardStage::q, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, lane);
+        copied(&gates->full[stage]);
     }
 }
 
@@ -74,25 +74,22 @@ DEVICE void backward_walk(const BackwardArguments& args, u8* shared, BackwardGat
         const float* decays = (const float*)(from + BackwardStage::decays);
         u64 place = (u64)block_index_y() * chunks + chunk;
         gate_wait(&gates->full[stage], index / STAGES & 1);
-        u32 operands[KW / 16][4]; // Zᵀ
-        UNROLL for (u32 step = 0; step < KW / 16; step++) {
-            u32(&a)[4] = operands[step];
+        auto operand = [&](u32 step) { // Zᵀ
+            Operand a;
             as_operand(a, z[2 * step], z[2 * step + 1]);
-            u16* to = args.d_states + (place * args.value_width + column + group) * KW + step * 16 + 2 * pair;
-            *(u32*)to = a[0];
-            *(u32*)(to + 8 * KW) = a[1];
-            *(u32*)(to + 8) = a[2];
-            *(u32*)(to + 8 * KW + 8) = a[3];
-        }
+            return a;
+        };
+        UNROLL for (u32 step = 0; step < KW / 16; step++)
+            store_state(args.d_states + (place * args.value_width + column) * KW + step * 16, z[2 * step], z[2 * step + 1], lane);
         float e[C / 8][4]; // Zᵀ Kᵀ, dΔᵀ, dEᵀ
         set_zero(e);
-        products<false, ALL_PIECES, KW>(e, operands, from + BackwardStage::k, lane);
+        products_of<false, ALL_PIECES, KW, KW / 16>(e, from + BackwardStage::k, lane, operand);
         UNROLL for (u32 n = 0; n < C / 8; n++) {
             float2 kept = *(const float2*)(decays + C + n * 8 + 2 * pair);
             e[n][0] *= kept.x, e[n][2] *= kept.x;
             e[n][1] *= kept.y, e[n][3] *= kept.y;
         }
-        u32 d_out[C / 16][4], d_values[C / 16][4];
+        Operand d_out[C / 16], d_values[C / 16];
         UNROLL for (u32 n = 0; n < C / 16; n++) load_a_transposed<VB>(d_out[n], from + BackwardStage::d_out, n * 16, walker * 16, lane);
         products<true, LOWER_PIECES, C>(e, d_out, from + BackwardStage::scores, lane);
         UNROLL for (u32 n = 0; n < C / 16; n++) as_operand(d_values[n], e[2 * n], e[2 * n + 1]);
@@ -110,6 +107,8 @@ DEVICE void backward_walk(const BackwardArguments& args, u8* shared, BackwardGat
         float whole = decays[C - 1];
         UNROLL for (u32 n = 0; n < KW / 8; n++) UNROLL for (u32 i = 0; i < 4; i++) z[n][i] *= whole;
         UNROLL for (u32 step = 0; step < C / 16; step++) {
+            if (PARTS > 1) // there are no registers to keep them in
+                load_a_transposed<VB>(d_out[step], from + BackwardStage::d_out, step * 16, walker * 16, lane);
             scale_columns(d_out[step], d_out[step], decays + step * 16, args.scale, pair);
             if (DELTA) scale_columns(d_values[step], d_values[step], decays + step * 16, -1.f, pair);
         }

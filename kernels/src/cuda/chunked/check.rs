@@ -21,6 +21,28 @@ pub struct Case {
     pub compared: usize,
 }
 
+/// As a kernel gets it.
+fn rounded(shape: Shape, x: f32) -> f32 {
+    if shape.wide { x } else { bf16_value(bf16_bits(x)) }
+}
+
+fn upload_numbers(machine: &mut dyn Machine, shape: Shape, values: &[f32]) -> Result<u64, Error> {
+    if shape.wide { upload_new(machine, values) } else { upload_new(machine, &bf16s(values)) }
+}
+
+fn download_numbers(
+    machine: &mut dyn Machine,
+    shape: Shape,
+    address: u64,
+    count: usize,
+) -> Result<Vec<f32>, Error> {
+    if shape.wide {
+        return download_vec(machine, address, count);
+    }
+    let bits: Vec<u16> = download_vec(machine, address, count)?;
+    Ok(bits.into_iter().map(bf16_value).collect())
+}
+
 /// Errors relative to the size of what is compared, ‖x − definition‖ / ‖definition‖; NaN counts as infinite.
 pub type Errors = Vec<(&'static str, f64)>;
 
@@ -28,13 +50,13 @@ pub type Errors = Vec<(&'static str, f64)>;
 #[derive(Debug)]
 pub struct Problem {
     case: Case,
-    /// q, k and v side by side as parts of one matrix, bf16.
-    wide: Vec<u16>,
+    /// q, k and v side by side as parts of one matrix.
+    matrix: Vec<f32>,
     stride: usize,
     g: Vec<f32>,
     beta: Vec<f32>,
     state: Vec<f32>,
-    d_out: Vec<u16>,
+    d_out: Vec<f32>,
     d_state_after: Vec<f32>,
     scale: f32,
     inputs: Inputs,
@@ -56,22 +78,23 @@ struct Buffers {
 impl Problem {
     /// Draws the inputs and takes the memory.
     pub fn new(machine: &mut dyn Machine, case: Case, seed: u64) -> Result<Self, Error> {
-        let Shape { batch, tokens, heads, key_heads, key_width, value_width } = case.shape;
+        let shape = case.shape;
+        let Shape { batch, tokens, heads, key_heads, key_width, value_width, .. } = shape;
         let mut random = Random::new(seed);
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let stride = (2 * keys + values + 8).next_multiple_of(8);
-        let mut wide = vec![0x7fc0_u16; batch * tokens * stride]; // NaN between the parts
-        for row in wide.chunks_mut(stride) {
+        let mut matrix = vec![f32::NAN; batch * tokens * stride]; // also between the parts
+        for row in matrix.chunks_mut(stride) {
             for head in row[..2 * keys].chunks_mut(key_width) {
                 // of length 1, as queries and keys are
                 let x = random.many(key_width, -1.0, 1.0);
                 let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt();
                 for (to, x) in head.iter_mut().zip(x) {
-                    *to = bf16_bits(x / norm);
+                    *to = rounded(shape, x / norm);
                 }
             }
             for to in &mut row[2 * keys..2 * keys + values] {
-                *to = bf16_bits(random.uniform(-1.0, 1.0) as f32);
+                *to = rounded(shape, random.uniform(-1.0, 1.0) as f32);
             }
         }
         let rows = case.shape.rows();
@@ -88,10 +111,12 @@ impl Problem {
             })
             .collect();
         let state = random.many(case.shape.state_len(), -0.5, 0.5);
-        let d_out = bf16s(&random.many(rows * value_width, -1.0, 1.0));
+        let d_out = random.many(rows * value_width, -1.0, 1.0);
+        let d_out: Vec<f32> = d_out.into_iter().map(|x| rounded(shape, x)).collect();
         let d_state_after = random.many(case.shape.state_len(), -0.5, 0.5);
-        let first = upload_new(machine, &wide)?;
-        let part = |offset: usize| Rows { address: first + 2 * offset as u64, stride };
+        let first = upload_numbers(machine, shape, &matrix)?;
+        let number = shape.number_bytes();
+        let part = |offset: usize| Rows { address: first + (number * offset) as u64, stride };
         let inputs = Inputs {
             q: part(0),
             k: part(keys),
@@ -99,38 +124,37 @@ impl Problem {
             g: if case.decay { upload_new(machine, &g)? } else { 0 },
             beta: upload_new(machine, &beta)?,
         };
-        let shape = case.shape;
         let mut take = |values: usize, bytes: usize| machine.allocate(values * bytes);
         let prepared = Prepared {
-            inverse: take(shape.squares_len(), 2)?,
-            scores: take(shape.squares_len(), 2)?,
+            inverse: take(shape.squares_len(), number)?,
+            scores: take(shape.squares_len(), number)?,
             decays: take(shape.decays_len(), 4)?,
         };
         let kept = Kept {
-            corrections: take(rows * value_width, 2)?,
-            states: take(shape.states_len(), 2)?,
+            corrections: take(rows * value_width, number)?,
+            states: take(shape.states_len(), number)?,
         };
         let gradients = Gradients {
-            q: take(rows * key_width, 2)?,
-            k: take(rows * key_width, 2)?,
-            v: take(rows * value_width, 2)?,
+            q: take(rows * key_width, number)?,
+            k: take(rows * key_width, number)?,
+            v: take(rows * value_width, number)?,
             g: take(rows, 4)?,
             beta: take(rows, 4)?,
             state: take(shape.state_len(), 4)?,
-            states: take(shape.states_len(), 2)?,
+            states: take(shape.states_len(), number)?,
         };
-        let (state_after, out) = (take(shape.state_len(), 4)?, take(rows * value_width, 2)?);
+        let (state_after, out) = (take(shape.state_len(), 4)?, take(rows * value_width, number)?);
         let buffers = Buffers {
             state: upload_new(machine, &state)?,
             state_after,
             out,
-            d_out: upload_new(machine, &d_out)?,
+            d_out: upload_numbers(machine, shape, &d_out)?,
             d_state_after: upload_new(machine, &d_state_after)?,
         };
         let scale = (key_width as f32).powf(-0.5);
         Ok(Self {
             case,
-            wide,
+            matrix,
             stride,
             g: if case.decay { g } else { vec![0.0; rows] },
             beta,
@@ -187,8 +211,8 @@ impl Problem {
         let key_head = head / (heads / key_heads);
         let part = |offset: usize, width: usize| -> Vec<f64> {
             (0..tokens)
-                .flat_map(|t| &self.wide[(batch * tokens + t) * self.stride + offset..][..width])
-                .map(|x| f64::from(bf16_value(*x)))
+                .flat_map(|t| &self.matrix[(batch * tokens + t) * self.stride + offset..][..width])
+                .map(|x| f64::from(*x))
                 .collect()
         };
         let keys = key_heads * key_width;
@@ -196,26 +220,20 @@ impl Problem {
             q: part(key_head * key_width, key_width),
             k: part(keys + key_head * key_width, key_width),
             v: part(2 * keys + head * value_width, value_width),
-            g: self.rows_of(&self.g, piece, 1, |x| f64::from(*x)),
-            beta: self.rows_of(&self.beta, piece, 1, |x| f64::from(*x)),
+            g: self.rows_of(&self.g, piece, 1),
+            beta: self.rows_of(&self.beta, piece, 1),
             state: self.state_of(&self.state, piece),
             scale: f64::from(self.scale),
         }
     }
 
     /// The rows of one walk in `[B, T, H, width]`.
-    fn rows_of<T>(
-        &self,
-        all: &[T],
-        piece: usize,
-        width: usize,
-        value: impl Fn(&T) -> f64,
-    ) -> Vec<f64> {
+    fn rows_of(&self, all: &[f32], piece: usize, width: usize) -> Vec<f64> {
         let Shape { tokens, heads, .. } = self.case.shape;
         let (batch, head) = (piece / heads, piece % heads);
         (0..tokens)
             .flat_map(|t| &all[((batch * tokens + t) * heads + head) * width..][..width])
-            .map(value)
+            .map(|x| f64::from(*x))
             .collect()
     }
 
@@ -239,12 +257,13 @@ impl Problem {
         let (rows, pieces) = (self.case.shape.rows(), self.case.shape.pieces());
         let states = self.case.shape.state_len();
         let (to, delta) = (&self.gradients, self.case.rule == Rule::Delta);
-        let out: Vec<u16> = download_vec(machine, self.buffers.out, rows * value_width)?;
+        let shape = self.case.shape;
+        let out = download_numbers(machine, shape, self.buffers.out, rows * value_width)?;
         let state: Vec<f32> = download_vec(machine, self.buffers.state_after, states)?;
-        let (mut narrow, mut full) = (Vec::new(), Vec::new());
+        let (mut numbers, mut full) = (Vec::new(), Vec::new());
         if self.case.backward {
             for (address, width) in [(to.q, key_width), (to.k, key_width), (to.v, value_width)] {
-                narrow.push(download_vec::<u16>(machine, address, rows * width)?);
+                numbers.push(download_numbers(machine, shape, address, rows * width)?);
             }
             full.push(download_vec::<f32>(machine, to.state, states)?);
             full.push(download_vec::<f32>(machine, to.g, rows)?);
@@ -253,8 +272,8 @@ impl Problem {
             }
         }
         // Every element must have been written, compared or not.
-        let written = out.iter().chain(narrow.iter().flatten()).all(|x| bf16_value(*x).is_finite())
-            && state.iter().chain(full.iter().flatten()).all(|x| x.is_finite());
+        let all = [&out, &state].into_iter().chain(&numbers).chain(&full);
+        let written = all.flatten().all(|x| x.is_finite());
         let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
         let mut compare = |name: &'static str, got: &[f64], expected: &[f64]| {
             let error = got.iter().zip(expected).map(|(g, e)| (g - e).powi(2)).sum::<f64>();
@@ -264,8 +283,6 @@ impl Problem {
                 None => sums.push((name, error, size)),
             }
         };
-        let bf16 = |x: &u16| f64::from(bf16_value(*x));
-        let f32 = |x: &f32| f64::from(*x);
         let step = pieces.div_ceil(self.case.compared.max(1)).max(1);
         let mut chosen: Vec<usize> = (0..pieces).step_by(step).collect();
         if chosen.last() != Some(&(pieces - 1)) {
@@ -274,21 +291,21 @@ impl Problem {
         for piece in chosen {
             let head = self.head(piece);
             let (expected_out, expected_state) = head.forward(self.case.rule);
-            compare("out", &self.rows_of(&out, piece, value_width, bf16), &expected_out);
+            compare("out", &self.rows_of(&out, piece, value_width), &expected_out);
             compare("state", &self.state_of(&state, piece), &expected_state);
             if !self.case.backward {
                 continue;
             }
-            let d_out = self.rows_of(&self.d_out, piece, value_width, bf16);
+            let d_out = self.rows_of(&self.d_out, piece, value_width);
             let d_state = self.state_of(&self.d_state_after, piece);
             let d = head.backward(self.case.rule, &d_out, &d_state);
-            compare("dq", &self.rows_of(&narrow[0], piece, key_width, bf16), &d.q);
-            compare("dk", &self.rows_of(&narrow[1], piece, key_width, bf16), &d.k);
-            compare("dv", &self.rows_of(&narrow[2], piece, value_width, bf16), &d.v);
+            compare("dq", &self.rows_of(&numbers[0], piece, key_width), &d.q);
+            compare("dk", &self.rows_of(&numbers[1], piece, key_width), &d.k);
+            compare("dv", &self.rows_of(&numbers[2], piece, value_width), &d.v);
             compare("dstate", &self.state_of(&full[0], piece), &d.state);
-            compare("dg", &self.rows_of(&full[1], piece, 1, f32), &d.g);
+            compare("dg", &self.rows_of(&full[1], piece, 1), &d.g);
             if delta {
-                compare("dbeta", &self.rows_of(&full[2], piece, 1, f32), &d.beta);
+                compare("dbeta", &self.rows_of(&full[2], piece, 1), &d.beta);
             }
         }
         Ok(sums

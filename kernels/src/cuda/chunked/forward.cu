@@ -9,14 +9,14 @@
 
 #ifdef FORWARD
 struct ForwardArguments {
-    const u16 *q, *k, *v;     // [B, T, key heads, KW] twice, [B, T, heads, V], rows `*_row` apart
-    const u16 *inverse, *scores;
+    const Number *q, *k, *v;  // [B, T, key heads, KW] twice, [B, T, heads, V], rows `*_row` apart
+    const Number *inverse, *scores;
     const float* decays;
     const float* state;       // [B, heads, KW, V], or null: zeros
     float* state_after;       // the same, or null
-    u16* out;                 // [B, T, heads, V]
-    u16* corrections;         // Δ, the same, or null: nothing is kept for a backward pass
-    u16* states;              // Sᵀ before each chunk, [B, heads, chunks, V, KW], or null
+    Number* out;              // [B, T, heads, V]
+    Number* corrections;      // Δ, the same, or null: nothing is kept for a backward pass
+    Number* states;           // Sᵀ before each chunk, [B, heads, chunks, V, KW], or null
     u64 q_row, k_row, v_row;
     u32 tokens, heads, key_heads, value_width;
     float scale;
@@ -31,7 +31,7 @@ struct ForwardStage {
 };
 // What a walker hands over of one chunk: Sᵀ and Δᵀ as operands.
 struct Handover {
-    static const u32 state = 0, delta = KW / 16 * 512, end = delta + C / 16 * 512;
+    static const u32 state = 0, delta = KW / 16 * PARTS * 512, end = delta + C / 16 * PARTS * 512;
 };
 struct ForwardShared {
     static const u32 stages = 0, handovers = stages + STAGES * ForwardStage::end, gates = handovers + FORWARD_WALKERS * 2 * Handover::end,
@@ -41,6 +41,22 @@ struct ForwardGates {
     Gate full[STAGES], empty[STAGES];
     Gate given[FORWARD_WALKERS][2], taken[FORWARD_WALKERS][2];
 };
+
+// A lane's part of operand number i; `at` is the lane's place.
+DEVICE void hand_over(u8* at, u32 i, const Operand& a)
+{
+    UNROLL for (u32 part = 0; part < PARTS; part++)
+        *(uint4*)(at + (i * PARTS + part) * 512) = make_uint4(a.of[part][0], a.of[part][1], a.of[part][2], a.of[part][3]);
+}
+DEVICE Operand handed_over(const u8* at, u32 i)
+{
+    Operand a;
+    UNROLL for (u32 part = 0; part < PARTS; part++) {
+        uint4 given = *(const uint4*)(at + (i * PARTS + part) * 512);
+        a.of[part][0] = given.x, a.of[part][1] = given.y, a.of[part][2] = given.z, a.of[part][3] = given.w;
+    }
+    return a;
+}
 
 DEVICE void forward_copy(const ForwardArguments& args, u8* shared, ForwardGates* gates, u32 lane)
 {
@@ -52,14 +68,14 @@ DEVICE void forward_copy(const ForwardArguments& args, u8* shared, ForwardGates*
         u8* to = shared + ForwardShared::stages + stage * ForwardStage::end;
         u32 there = smaller(C, args.tokens - chunk * C);
         u64 row = (u64)s.batch * args.tokens + chunk * C, place = (u64)block_index_y() * chunks + chunk;
-        copy_tile<C, KW, 32>(to + ForwardStage::k, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, lane);
-        copy_tile<C, VB, 32>(to + ForwardStage::v, args.v + row * args.v_row + s.head * args.value_width + block_index() * VB, args.v_row, there, lane);
+        copy_numbers<C, KW, 32>(to + ForwardStage::k, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, lane);
+        copy_numbers<C, VB, 32>(to + ForwardStage::v, args.v + row * args.v_row + s.head * args.value_width + block_index() * VB, args.v_row, there, lane);
         for (u32 piece = lane; piece < 2 * C / 4; piece += 32)
-            copy16(to + ForwardStage::decays + piece * 16, args.decays + place * 3 * C + piece * 4);
-        if (DELTA) copy_tile<C, C, 32, true>(to + ForwardStage::inverse, args.inverse + place * C * C, C, C, lane);
-        copy_tile<C, KW, 32>(to + ForwardStage::q, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, lane);
-        copy_tile<C, C, 32, true>(to + ForwardStage::scores, args.scores + place * C * C, C, C, lane);
-        copies_arrive(&gates->full[stage]);
+            copy_floats(to + ForwardStage::decays + piece * 16, args.decays + place * 3 * C + piece * 4);
+        if (DELTA) copy_numbers<C, C, 32, true>(to + ForwardStage::inverse, args.inverse + place * C * C, C, C, lane);
+        copy_numbers<C, KW, 32>(to + ForwardStage::q, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, lane);
+        copy_numbers<C, C, 32, true>(to + ForwardStage::scores, args.scores + place * C * C, C, C, lane);
+        copied(&gates->full[stage]);
     }
 }
 
@@ -79,28 +95,29 @@ DEVICE void forward_walk(const ForwardArguments& args, u8* shared, ForwardGates*
         const float* decays = (const float*)(from + ForwardStage::decays);
         gate_wait(&gates->full[stage], chunk / STAGES & 1);
         if (chunk >= 2) gate_wait(&gates->taken[walker][chunk % 2], (chunk / 2 - 1) & 1);
-        u32 operands[KW / 16][4]; // Sᵀ
-        UNROLL for (u32 step = 0; step < KW / 16; step++) {
-            u32(&a)[4] = operands[step];
+        auto operand = [&](u32 step) { // Sᵀ
+            Operand a;
             as_operand(a, s[2 * step], s[2 * step + 1]);
-            *(uint4*)(handover + Handover::state + step * 512) = make_uint4(a[0], a[1], a[2], a[3]);
-        }
-        u32 delta[C / 16][4]; // Δᵀ as operands
+            return a;
+        };
+        UNROLL for (u32 step = 0; step < KW / 16; step++) hand_over(handover + Handover::state, step, operand(step));
+        Operand delta[C / 16]; // Δᵀ
         if (DELTA) {
             float e[C / 8][4]; // Sᵀ Kᵀ, then Eᵀ
             set_zero(e);
-            products<false, ALL_PIECES, KW>(e, operands, from + ForwardStage::k, lane);
-            u32 errors[C / 16][4]; // Eᵀ
+            products_of<false, ALL_PIECES, KW, KW / 16>(e, from + ForwardStage::k, lane, operand);
+            Operand errors[C / 16]; // Eᵀ
             UNROLL for (u32 n = 0; n < C / 16; n++) {
-                u32 v[4];
+                Operand v;
                 load_a_transposed<VB>(v, from + ForwardStage::v, n * 16, walker * 16, lane);
                 UNROLL for (u32 half = 0; half < 2; half++) {
                     float2 decay = *(const float2*)(decays + n * 16 + half * 8 + 2 * pair);
                     float(&x)[4] = e[2 * n + half];
-                    x[0] = bf16_low(v[2 * half]) - decay.x * x[0];
-                    x[1] = bf16_high(v[2 * half]) - decay.y * x[1];
-                    x[2] = bf16_low(v[2 * half + 1]) - decay.x * x[2];
-                    x[3] = bf16_high(v[2 * half + 1]) - decay.y * x[3];
+                    UNROLL for (u32 i = 0; i < 2; i++) {
+                        float2 value = numbers(v, 2 * half + i);
+                        x[2 * i] = value.x - decay.x * x[2 * i];
+                        x[2 * i + 1] = value.y - decay.y * x[2 * i + 1];
+                    }
                 }
                 as_operand(errors[n], e[2 * n], e[2 * n + 1]);
             }
@@ -110,8 +127,7 @@ DEVICE void forward_walk(const ForwardArguments& args, u8* shared, ForwardGates*
         } else {
             UNROLL for (u32 n = 0; n < C / 16; n++) load_a_transposed<VB>(delta[n], from + ForwardStage::v, n * 16, walker * 16, lane);
         }
-        UNROLL for (u32 n = 0; n < C / 16; n++)
-            *(uint4*)(handover + Handover::delta + n * 512) = make_uint4(delta[n][0], delta[n][1], delta[n][2], delta[n][3]);
+        UNROLL for (u32 n = 0; n < C / 16; n++) hand_over(handover + Handover::delta, n, delta[n]);
         warp_sync();
         if (lane == 0) gate_arrive(&gates->given[walker][chunk % 2]);
 
@@ -130,7 +146,7 @@ DEVICE void forward_walk(const ForwardArguments& args, u8* shared, ForwardGates*
 
 DEVICE void forward_output(const ForwardArguments& args, u8* shared, ForwardGates* gates, u32 walker, u32 lane)
 {
-    u32 chunks = (args.tokens + C - 1) / C, group = lane / 4, pair = lane % 4;
+    u32 chunks = (args.tokens + C - 1) / C, pair = lane % 4;
     Sequence sequence = sequence_of(block_index_y(), args.heads, args.key_heads);
     u64 row_elements = (u64)args.heads * args.value_width;
     u32 column = block_index() * VB + walker * 16;
@@ -144,18 +160,11 @@ DEVICE void forward_output(const ForwardArguments& args, u8* shared, ForwardGate
         gate_wait(&gates->given[walker][chunk % 2], chunk / 2 & 1);
         float o[C / 8][4];
         set_zero(o);
-        u32 operands[KW / 16][4]; // Sᵀ
+        Operand operands[KW / 16]; // Sᵀ
         UNROLL for (u32 step = 0; step < KW / 16; step++) {
-            uint4 given = *(const uint4*)(handover + Handover::state + step * 512);
-            u32(&a)[4] = operands[step];
-            a[0] = given.x, a[1] = given.y, a[2] = given.z, a[3] = given.w;
-            if (args.states != nullptr) {
-                u16* to = args.states + (place * args.value_width + column + group) * KW + step * 16 + 2 * pair;
-                *(u32*)to = a[0];
-                *(u32*)(to + 8 * KW) = a[1];
-                *(u32*)(to + 8) = a[2];
-                *(u32*)(to + 8 * KW + 8) = a[3];
-            }
+            operands[step] = handed_over(handover + Handover::state, step);
+            if (args.states != nullptr)
+                store_state(args.states + (place * args.value_width + column) * KW + step * 16, operands[step], lane);
         }
         products<false, ALL_PIECES, KW>(o, operands, from + ForwardStage::q, lane);
         UNROLL for (u32 n = 0; n < C / 8; n++) {
@@ -163,11 +172,8 @@ DEVICE void forward_output(const ForwardArguments& args, u8* shared, ForwardGate
             o[n][0] *= args.scale * decay.x, o[n][2] *= args.scale * decay.x;
             o[n][1] *= args.scale * decay.y, o[n][3] *= args.scale * decay.y;
         }
-        u32 delta[C / 16][4];
-        UNROLL for (u32 n = 0; n < C / 16; n++) {
-            uint4 given = *(const uint4*)(handover + Handover::delta + n * 512);
-            delta[n][0] = given.x, delta[n][1] = given.y, delta[n][2] = given.z, delta[n][3] = given.w;
-        }
+        Operand delta[C / 16];
+        UNROLL for (u32 n = 0; n < C / 16; n++) delta[n] = handed_over(handover + Handover::delta, n);
         products<false, UPPER_PIECES, C>(o, delta, from + ForwardStage::scores, lane);
         warp_sync();
         if (lane == 0) {
@@ -177,7 +183,7 @@ DEVICE void forward_output(const ForwardArguments& args, u8* shared, ForwardGate
         u64 first = ((u64)sequence.batch * args.tokens + chunk * C) * row_elements + (u64)sequence.head * args.value_width + column;
         u32 there = smaller(C, args.tokens - chunk * C);
         UNROLL for (u32 n = 0; n < C / 16; n++) {
-            u32 a[4];
+            Operand a;
             as_operand(a, o[2 * n], o[2 * n + 1]);
             u32 rest = there > n * 16 ? there - n * 16 : 0;
             store_transposed(args.out + first + n * 16 * row_elements, row_elements, a, rest, lane);

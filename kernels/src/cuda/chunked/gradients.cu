@@ -10,13 +10,13 @@
 
 #ifdef GRADIENTS
 struct GradientArguments {
-    const u16 *q, *k;
-    const u16* delta;         // Δ, [B, T, heads, V], rows `delta_row` apart
-    const u16* d_out;         // rows `d_row` apart
-    const u16* d_values;      // dE = dV, [B, T, heads, V]
-    const u16 *states, *d_states; // [B, heads, chunks, V, KW]
+    const Number *q, *k;
+    const Number* delta;      // Δ, [B, T, heads, V], rows `delta_row` apart
+    const Number* d_out;      // rows `d_row` apart
+    const Number* d_values;   // dE = dV, [B, T, heads, V]
+    const Number *states, *d_states; // [B, heads, chunks, V, KW]
     const float *decays, *beta;
-    u16 *d_q, *d_k;           // [B, T, heads, KW]
+    Number *d_q, *d_k;        // [B, T, heads, KW]
     float *d_g, *d_beta;      // [B, T, heads]; d_g may be null
     u64 q_row, k_row, delta_row, d_row;
     u32 tokens, heads, key_heads, value_width;
@@ -40,16 +40,15 @@ DEVICE void gradient_copy(const GradientArguments& args, u8* to, Sequence s, u64
 {
     u32 thread = thread_index(), column = s.head * args.value_width + slice * SLICE;
     u64 row_elements = (u64)args.heads * args.value_width, first = (place * args.value_width + slice * SLICE) * KW;
-    copy_tile<C, SLICE, GRADIENT_THREADS>(to + GradientStage::d_out, args.d_out + row * args.d_row + column, args.d_row, there, thread);
-    copy_tile<C, SLICE, GRADIENT_THREADS>(to + GradientStage::delta, args.delta + row * args.delta_row + column, args.delta_row, there, thread);
+    copy_numbers<C, SLICE, GRADIENT_THREADS>(to + GradientStage::d_out, args.d_out + row * args.d_row + column, args.d_row, there, thread);
+    copy_numbers<C, SLICE, GRADIENT_THREADS>(to + GradientStage::delta, args.delta + row * args.delta_row + column, args.delta_row, there, thread);
     if (DELTA)
-        copy_tile<C, SLICE, GRADIENT_THREADS>(to + GradientStage::d_values, args.d_values + row * row_elements + column, row_elements, there, thread);
-    copy_tile<SLICE, KW, GRADIENT_THREADS>(to + GradientStage::state, args.states + first, KW, SLICE, thread);
-    copy_tile<SLICE, KW, GRADIENT_THREADS>(to + GradientStage::d_state, args.d_states + first, KW, SLICE, thread);
+        copy_numbers<C, SLICE, GRADIENT_THREADS>(to + GradientStage::d_values, args.d_values + row * row_elements + column, row_elements, there, thread);
+    copy_numbers<SLICE, KW, GRADIENT_THREADS>(to + GradientStage::state, args.states + first, KW, SLICE, thread);
+    copy_numbers<SLICE, KW, GRADIENT_THREADS>(to + GradientStage::d_state, args.d_states + first, KW, SLICE, thread);
     copies_commit();
 }
 
-DEVICE float dot_of_pairs(u32 a, u32 b) { return bf16_low(a) * bf16_low(b) + bf16_high(a) * bf16_high(b); }
 
 KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_BLOCKS)
 {
@@ -67,8 +66,8 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
     u32 there = smaller(C, args.tokens - chunk * C);
     const float* decays = args.decays + place * 3 * C;
 
-    copy_tile<C, KW, GRADIENT_THREADS>(k_tile, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, thread);
-    copy_tile<C, KW, GRADIENT_THREADS>(q_tile, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, thread);
+    copy_numbers<C, KW, GRADIENT_THREADS>(k_tile, args.k + row * args.k_row + s.key_head * KW, args.k_row, there, thread);
+    copy_numbers<C, KW, GRADIENT_THREADS>(q_tile, args.q + row * args.q_row + s.key_head * KW, args.q_row, there, thread);
     gradient_copy(args, shared + GradientShared::stages, s, row, place, there, 0);
 
     float d_q[2 * N][4], d_k[2 * N][4], read[2 * N][4]; // dO Sᵀ, Δ Zᵀ, dE Sᵀ
@@ -85,7 +84,7 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
         }
         block_sync();
         UNROLL for (u32 step = 0; step < SLICE / 16; step++) {
-            u32 out[4], delta[4], corrected[4], b[4];
+            Operand out, delta, corrected, b;
             load_a<SLICE>(out, from + GradientStage::d_out, i0, step * 16, lane);
             load_a<SLICE>(delta, from + GradientStage::delta, i0, step * 16, lane);
             if (DELTA) load_a<SLICE>(corrected, from + GradientStage::d_values, i0, step * 16, lane);
@@ -104,9 +103,9 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
                 }
         }
         for (u32 piece = thread; piece < SLICE * KW / 8; piece += GRADIENT_THREADS) {
-            u32 at = piece / (KW / 8) * row_bytes(KW) + piece % (KW / 8) * 16;
-            uint4 x = *(const uint4*)(from + GradientStage::state + at), y = *(const uint4*)(from + GradientStage::d_state + at);
-            z_s += dot_of_pairs(x.x, y.x) + dot_of_pairs(x.y, y.y) + dot_of_pairs(x.z, y.z) + dot_of_pairs(x.w, y.w);
+            u32 at = piece / (KW / 8), column = piece % (KW / 8) * 8;
+            Eight x = load_eight_of<KW>(from + GradientStage::state, at, column), y = load_eight_of<KW>(from + GradientStage::d_state, at, column);
+            UNROLL for (u32 e = 0; e < 8; e++) z_s += x.x[e] * y.x[e];
         }
         block_sync();
     }
@@ -119,11 +118,11 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
         float decay = decays[i], keep = decays[C + i], reads = 0.f, corrects = 0.f, keeps = 0.f;
         UNROLL for (u32 n = 0; n < 2 * N; n++) {
             u32 column = side * HALF + n * 8 + 2 * pair;
-            u32 q = *(const u32*)element<KW>(q_tile, i, column), k = *(const u32*)element<KW>(k_tile, i, column);
+            float2 q = load_pair<KW>(q_tile, i, column), k = load_pair<KW>(k_tile, i, column);
             float *dq = d_q[n] + 2 * half, *dk = d_k[n] + 2 * half, *r = read[n] + 2 * half;
-            reads += bf16_low(q) * dq[0] + bf16_high(q) * dq[1];
-            corrects += bf16_low(k) * r[0] + bf16_high(k) * r[1];
-            keeps += bf16_low(k) * dk[0] + bf16_high(k) * dk[1];
+            reads += q.x * dq[0] + q.y * dq[1];
+            corrects += k.x * r[0] + k.y * r[1];
+            keeps += k.x * dk[0] + k.y * dk[1];
             UNROLL for (u32 e = 0; e < 2; e++) {
                 dq[e] *= args.scale * decay;
                 dk[e] = keep * dk[e] - decay * r[e];
@@ -140,7 +139,7 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
     float qk[4][4], kk[4][4], column_sums[4][2] = {};
     set_zero(qk), set_zero(kk);
     UNROLL for (u32 step = 0; step < KW / 16; step++) {
-        u32 q[4], k[4], b[4];
+        Operand q, k, b;
         load_a<KW>(q, q_tile, i0, step * 16, lane);
         if (DELTA) load_a<KW>(k, k_tile, i0, step * 16, lane);
         UNROLL for (u32 n = 0; n < 2; n++)
@@ -169,9 +168,9 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
                     args.d_beta[at] = d_n[n][x] / beta / beta;
                 }
             }
-            u32 offset = i * row_bytes(C) + (side * 32 + n * 8 + 2 * pair) * 2;
-            *(u32*)(m_tile + offset) = bf16_pair(m[0], m[1]);
-            if (DELTA) *(u32*)(n_tile + offset) = bf16_pair(below[0], below[1]);
+            u32 column = side * 32 + n * 8 + 2 * pair;
+            store_pair<C>(m_tile, i, column, m[0], m[1]);
+            if (DELTA) store_pair<C>(n_tile, i, column, below[0], below[1]);
         }
         row_sums[half] += shuffle_xor(row_sums[half], 1);
         row_sums[half] += shuffle_xor(row_sums[half], 2);
@@ -206,7 +205,7 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
     }
 
     UNROLL for (u32 step = 0; step < C / 16; step++) {
-        u32 a[4], b[4], below[4];
+        Operand a, b, below;
         if (step <= block_row) { // M K, N K
             load_a<C>(a, m_tile, i0, step * 16, lane);
             if (DELTA) load_a<C>(below, n_tile, i0, step * 16, lane);
@@ -233,8 +232,8 @@ KERNEL_BESIDE(chunked_gradients, GradientArguments, GRADIENT_THREADS, GRADIENT_B
         u32 i = i0 + half * 8 + group;
         if (i < there) UNROLL for (u32 n = 0; n < 2 * N; n++) {
             u64 at = ((row + i) * args.heads + s.head) * KW + side * HALF + n * 8 + 2 * pair;
-            *(u32*)(args.d_q + at) = bf16_pair(d_q[n][2 * half], d_q[n][2 * half + 1]);
-            *(u32*)(args.d_k + at) = bf16_pair(d_k[n][2 * half], d_k[n][2 * half + 1]);
+            store_pair(args.d_q + at, d_q[n][2 * half], d_q[n][2 * half + 1]);
+            store_pair(args.d_k + at, d_k[n][2 * half], d_k[n][2 * half + 1]);
         }
     }
 }

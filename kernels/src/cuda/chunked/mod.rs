@@ -4,8 +4,8 @@
 //! Chunks of 64 positions, in the letters of [`crate::delta_rule::train`]. Four kernels: `chunked_prepare` computes what
 //! does not depend on the state, all chunks at once; `chunked_forward` walks over the chunks with the state in registers
 //! and writes the outputs on the way; `chunked_backward` walks back with the state's gradient; `chunked_gradients` forms
-//! the remaining gradients, all chunks at once. Products take bf16 and add in fp32; states, decays and the triangular
-//! solve are fp32. DeltaProduct is the rule on the sequence of its steps; Mamba2 is q = C, k = B, v = dt·x, g = dt·A.
+//! the remaining gradients, all chunks at once. Numbers are bf16 or fp32, of which a product takes 16 bits (see
+//! `operands.cuh`); sums, states, decays and the triangular solve are fp32. DeltaProduct is the rule on the sequence of its steps; Mamba2 is q = C, k = B, v = dt·x, g = dt·A.
 //!
 //! Rows of q, k, v and of the output's gradient may lie apart, as parts of a wider matrix do.
 
@@ -76,9 +76,26 @@ pub struct Shape {
     pub key_width: usize,
     /// V.
     pub value_width: usize,
+    /// Whether numbers are f32, else bf16; decays, β and the states before and after are always f32.
+    pub wide: bool,
 }
 
 impl Shape {
+    /// Of a number.
+    pub fn number_bytes(&self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
+
+    /// Numbers in bf16 that hold one.
+    fn parts(&self) -> usize {
+        if self.wide { 2 } else { 1 }
+    }
+
+    /// A tile of numbers in shared memory, `tile_bytes` of the source.
+    fn tile(&self, rows: usize, columns: usize) -> usize {
+        tile(rows, self.parts() * columns)
+    }
+
     /// Chunks of a sequence.
     pub fn chunks(&self) -> usize {
         self.tokens.div_ceil(CHUNK)
@@ -109,16 +126,16 @@ impl Shape {
         (self.pieces() * self.chunks()) as f64 * chunk
     }
 
-    /// Bytes of q, k, v and o in bf16 and of g and β in fp32: what a forward pass cannot do without.
+    /// Bytes of q, k, v and o and of g and β in fp32: what a forward pass cannot do without.
     pub fn bytes(&self, rule: Rule) -> f64 {
         let positions = (self.batch * self.tokens) as f64;
-        let keys = 2 * 2 * self.key_heads * self.key_width;
-        let values = 2 * 2 * self.heads * self.value_width;
+        let keys = self.number_bytes() * 2 * self.key_heads * self.key_width;
+        let values = self.number_bytes() * 2 * self.heads * self.value_width;
         let gates = 4 * self.heads * if rule == Rule::Delta { 2 } else { 1 };
         positions * (keys + values + gates) as f64
     }
 
-    /// bf16 values of one of the two matrices that [`Chunked::prepare`] writes for each chunk, `[B, H, chunks, 64, 64]`.
+    /// Numbers of one of the two matrices that [`Chunked::prepare`] writes for each chunk, `[B, H, chunks, 64, 64]`.
     pub fn squares_len(&self) -> usize {
         self.pieces() * self.chunks() * CHUNK * CHUNK
     }
@@ -128,7 +145,7 @@ impl Shape {
         self.pieces() * self.chunks() * 3 * CHUNK
     }
 
-    /// bf16 values of the states before every chunk, `[B, H, chunks, V, K]`.
+    /// Numbers of the states before every chunk, `[B, H, chunks, V, K]`.
     pub fn states_len(&self) -> usize {
         self.pieces() * self.chunks() * self.key_width * self.value_width
     }
@@ -151,11 +168,11 @@ pub struct Rows {
 /// What the rule reads; addresses on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs {
-    /// bf16 `[B, T, key heads, K]`.
+    /// `[B, T, key heads, K]`.
     pub q: Rows,
-    /// bf16 `[B, T, key heads, K]`.
+    /// `[B, T, key heads, K]`.
     pub k: Rows,
-    /// bf16 `[B, T, H, V]`.
+    /// `[B, T, H, V]`.
     pub v: Rows,
     /// f32 `[B, T, H]`, logarithms of the decays; 0: no decay.
     pub g: u64,
@@ -166,9 +183,9 @@ pub struct Inputs {
 /// What [`Chunked::prepare`] writes and the others read; addresses on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Prepared {
-    /// bf16, [`Shape::squares_len`]; not used by linear attention.
+    /// [`Shape::squares_len`] numbers; not used by linear attention.
     pub inverse: u64,
-    /// bf16, [`Shape::squares_len`].
+    /// [`Shape::squares_len`] numbers.
     pub scores: u64,
     /// f32, [`Shape::decays_len`].
     pub decays: u64,
@@ -177,20 +194,20 @@ pub struct Prepared {
 /// What the forward walk keeps for the backward pass; addresses on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
-    /// Δ, bf16 `[B, T, H, V]`; linear attention has v in its place.
+    /// Δ, `[B, T, H, V]`; linear attention has v in its place.
     pub corrections: u64,
-    /// bf16, [`Shape::states_len`].
+    /// [`Shape::states_len`] numbers.
     pub states: u64,
 }
 
 /// Where gradients go; addresses on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Gradients {
-    /// bf16 `[B, T, H, K]`: of each head of v by itself, also where heads share q.
+    /// `[B, T, H, K]`: of each head of v by itself, also where heads share q.
     pub q: u64,
-    /// bf16 `[B, T, H, K]`.
+    /// `[B, T, H, K]`.
     pub k: u64,
-    /// bf16 `[B, T, H, V]`.
+    /// `[B, T, H, V]`.
     pub v: u64,
     /// f32 `[B, T, H]`; 0: not wanted.
     pub g: u64,
@@ -198,7 +215,7 @@ pub struct Gradients {
     pub beta: u64,
     /// f32 `[B, H, K, V]`, of the state before the first position; 0: not wanted.
     pub state: u64,
-    /// Scratch: bf16, [`Shape::states_len`].
+    /// Scratch: [`Shape::states_len`] numbers.
     pub states: u64,
 }
 
@@ -249,38 +266,21 @@ impl Chunked {
             let blocks = shape.pieces() * (value_width / columns);
             blocks.div_ceil(extent.multiprocessors.max(1) as usize) as f64
         };
-        let columns = [(32, 1.0), (64, 1.6), (16, 0.85)]
-            .iter()
-            .filter(|(columns, _)| fits(&columns))
-            .min_by(|a, b| (a.1 * rounds(a.0)).total_cmp(&(b.1 * rounds(b.0))))
-            .map_or(16, |(columns, _)| *columns);
+        let mut columns = [(32, 1.0), (64, 1.6), (16, 0.85)];
+        columns.sort_by(|a, b| (a.1 * rounds(a.0)).total_cmp(&(b.1 * rounds(b.0))));
         // Two blocks of linear attention share a multiprocessor when they take 32 at a time.
         let widest: &[usize] = if rule == Rule::Delta { &[64, 32] } else { &[32] };
         let slice = widest.iter().find(fits).copied().unwrap_or(16);
-        let mut chunked = Self { rule, shape, scale, columns, stages: 3, slice, beside: 1 };
-        chunked.shrink(extent)?;
-        if chunked.stages == 1 && columns > 32 {
-            (chunked.columns, chunked.stages) = (32, 3);
-            chunked.shrink(extent)?;
+        let mut refusal = None;
+        for (columns, _) in columns.into_iter().filter(|(columns, _)| fits(&columns)) {
+            let mut chunked = Self { rule, shape, scale, columns, stages: 3, slice, beside: 1 };
+            match chunked.shrink(extent) {
+                Ok(()) if chunked.stages > 1 || columns <= 32 => return Ok(chunked),
+                Ok(()) => {}
+                Err(error) => refusal = Some(error),
+            }
         }
-        Ok(chunked)
-    }
-
-    /// Other block shapes than the usual ones, for measurements: value columns of a walking block, chunks in shared
-    /// memory, value columns of the last kernel.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn tuned(
-        mut self,
-        columns: usize,
-        stages: usize,
-        slice: usize,
-        extent: Extent,
-    ) -> Result<Self, Error> {
-        (self.columns, self.stages, self.slice) = (columns, stages, slice);
-        self.shrink(extent)?;
-        Ok(self)
+        Err(refusal.expect("16 columns are among the tried, as they divide the width"))
     }
 
     /// Takes less shared memory until a block fits.
@@ -326,6 +326,7 @@ impl Chunked {
         let mut defines = vec![
             (part.define(), 1),
             ("DELTA", u32::from(self.is_delta())),
+            ("WIDE", u32::from(self.shape.wide)),
             ("KW", self.shape.key_width as u32),
         ];
         match part {
@@ -381,7 +382,7 @@ impl Chunked {
         self.launch(Part::Prepare, grid, 128, self.prepare_shared_bytes(), arguments)
     }
 
-    /// The output, bf16 `[B, T, H, V]`. `state` and `state_after` are f32 `[B, H, K, V]`, 0 for zeros and for not
+    /// The output, `[B, T, H, V]`. `state` and `state_after` are f32 `[B, H, K, V]`, 0 for zeros and for not
     /// wanted; they may be the same.
     pub fn forward(
         &self,
@@ -498,22 +499,23 @@ impl Chunked {
 
     /// `PrepareShared::end` of the source.
     fn prepare_shared_bytes(&self) -> usize {
-        2 * tile(CHUNK, self.shape.key_width).max(CHUNK * (CHUNK + 4) * 4) + 4 * CHUNK * 4
+        2 * self.shape.tile(CHUNK, self.shape.key_width).max(CHUNK * (CHUNK + 4) * 4)
+            + 4 * CHUNK * 4
     }
 
     /// The tiles of one chunk that both walks hold.
     fn stage_bytes(&self) -> usize {
         let squares = if self.is_delta() { 2 } else { 1 };
-        2 * tile(CHUNK, self.shape.key_width)
-            + squares * tile(CHUNK, CHUNK)
-            + tile(CHUNK, self.columns)
+        2 * self.shape.tile(CHUNK, self.shape.key_width)
+            + squares * self.shape.tile(CHUNK, CHUNK)
+            + self.shape.tile(CHUNK, self.columns)
             + 2 * CHUNK * 4
     }
 
     /// `ForwardShared::end`.
     fn forward_shared_bytes(&self) -> usize {
         let walkers = self.columns / 16;
-        let handover = (self.shape.key_width / 16 + CHUNK / 16) * 512;
+        let handover = (self.shape.key_width / 16 + CHUNK / 16) * 512 * self.shape.parts();
         self.stages * self.stage_bytes()
             + walkers * 2 * handover
             + (2 * self.stages + 4 * walkers) * 8
@@ -528,8 +530,13 @@ impl Chunked {
     fn gradients_shared_bytes(&self) -> usize {
         let key = self.shape.key_width;
         let (rows, squares) = if self.is_delta() { (3, 2) } else { (2, 1) };
-        let stage = rows * tile(CHUNK, self.slice) + 2 * tile(self.slice, key);
-        2 * tile(CHUNK, key) + squares * tile(CHUNK, CHUNK) + 2 * stage + 8 * CHUNK * 4 + 32
+        let stage =
+            rows * self.shape.tile(CHUNK, self.slice) + 2 * self.shape.tile(self.slice, key);
+        2 * self.shape.tile(CHUNK, key)
+            + squares * self.shape.tile(CHUNK, CHUNK)
+            + 2 * stage
+            + 8 * CHUNK * 4
+            + 32
     }
 }
 

@@ -10,9 +10,9 @@
 
 #ifdef PREPARE
 struct PrepareArguments {
-    const u16 *q, *k;         // [B, T, key heads, KW], rows `q_row`, `k_row` apart
+    const Number *q, *k;      // [B, T, key heads, KW], rows `q_row`, `k_row` apart
     const float *g, *beta;    // [B, T, heads]; g may be null: no decay
-    u16 *inverse, *scores;    // [B, heads, chunks, C, C]
+    Number *inverse, *scores; // [B, heads, chunks, C, C]
     float* decays;            // [B, heads, chunks, 3, C]: e^ℓ, e^{ℓ_C − ℓ}, ℓ / ln 2
     u64 q_row, k_row;
     u32 tokens, heads, key_heads;
@@ -29,7 +29,7 @@ struct PrepareShared {
 };
 
 // Column `column` of (I + A)⁻¹ diag(β), from row FROM on, which is not below the column's first nonzero.
-template <u32 FROM> DEVICE void solve_column(u16* inverse, const float* minus_a, u32 column, float beta)
+template <u32 FROM> DEVICE void solve_column(Number* inverse, const float* minus_a, u32 column, float beta)
 {
     float x[C - FROM];
     UNROLL for (u32 i = FROM; i < C; i++) {
@@ -42,7 +42,7 @@ template <u32 FROM> DEVICE void solve_column(u16* inverse, const float* minus_a,
             if (j + 3 < i) odd = fmaf(a.w, x[j + 3 - FROM], odd);
         }
         x[i - FROM] = even + odd;
-        inverse[i * C + column] = (u16)bf16_pair(x[i - FROM] * beta, 0.f);
+        store_number(inverse + i * C + column, x[i - FROM] * beta);
     }
 }
 
@@ -74,7 +74,7 @@ DEVICE void prepare_square(float (&square)[C / 8][4], const u8* a_tile, const u8
 {
     set_zero(square);
     UNROLL_TWICE for (u32 step = 0; step < KW / 16; step++) {
-        u32 a[4], b[4];
+        Operand a, b;
         load_a<KW>(a, a_tile, warp * 16, step * 16, lane);
         UNROLL for (u32 n = 0; n < C / 16; n++)
             if (n <= warp) {
@@ -114,8 +114,8 @@ KERNEL_BESIDE(chunked_prepare, PrepareArguments, PREPARE_THREADS, 3)
     for (u32 first = 0; first < shared_by; first += 2) {
         block_sync(); // nobody solves any more
         if (DELTA || first == 0) { // A has taken the place of the tiles
-            copy_tile<C, KW, PREPARE_THREADS>(k_tile, args.k + row * args.k_row + key_head * KW, args.k_row, there, thread);
-            copy_tile<C, KW, PREPARE_THREADS>(q_tile, args.q + row * args.q_row + key_head * KW, args.q_row, there, thread);
+            copy_numbers<C, KW, PREPARE_THREADS>(k_tile, args.k + row * args.k_row + key_head * KW, args.k_row, there, thread);
+            copy_numbers<C, KW, PREPARE_THREADS>(q_tile, args.q + row * args.q_row + key_head * KW, args.q_row, there, thread);
             copies_commit();
         }
         u32 mine = first + warp; // for warps 0 and 1
@@ -126,9 +126,9 @@ KERNEL_BESIDE(chunked_prepare, PrepareArguments, PREPARE_THREADS, 3)
         block_sync();
         if (DELTA || first == 0) prepare_square(scores, q_tile, k_tile, warp, lane);
         for (u32 side = 0; side < 2 && first + side < shared_by; side++) {
-            u16* to = args.scores + (first_place + (first + side) * chunks) * C * C;
+            Number* to = args.scores + (first_place + (first + side) * chunks) * C * C;
             decayed_square(scores, log_decays + side * C, warp, lane, [&](u32 i, u32 j, float low, float high) {
-                *(u32*)(to + i * C + j) = bf16_pair(args.scale * low, args.scale * high);
+                store_pair(to + i * C + j, args.scale * low, args.scale * high);
             });
         }
         if (DELTA) {

@@ -3,14 +3,20 @@
 // A tile is row-major; 16 bytes between its rows keep the eight rows that one matrix load touches in different banks.
 
 const u32 C = 64; // positions of a chunk
+#if defined(WIDE) && WIDE
+const u32 PARTS = 2; // of a row: what bf16 has of its numbers, then what is left, in bf16 too
+#else
+const u32 PARTS = 1;
+#endif
 
-DEVICE constexpr u32 row_bytes(u32 columns) { return columns * 2 + 16; }
+DEVICE constexpr u32 row_bytes(u32 columns) { return PARTS * columns * 2 + 16; }
 DEVICE constexpr u32 tile_bytes(u32 rows, u32 columns) { return rows * row_bytes(columns); }
 
 template <u32 COLUMNS> DEVICE const u8* element(const u8* tile, u32 row, u32 column)
 {
     return tile + row * row_bytes(COLUMNS) + column * 2;
 }
+template <u32 COLUMNS> DEVICE u8* element(u8* tile, u32 row, u32 column) { return tile + row * row_bytes(COLUMNS) + column * 2; }
 
 // B[16 k, 16 n] of a tile whose rows are n: two operands of `mma`, for n and n + 8.
 template <u32 COLUMNS> DEVICE void load_b(u32 (&b)[4], const u8* tile, u32 n, u32 k, u32 lane)
@@ -52,34 +58,6 @@ template <u32 N> DEVICE void set_zero(float (&d)[N][4])
     UNROLL for (u32 n = 0; n < N; n++) UNROLL for (u32 i = 0; i < 4; i++) d[n][i] = 0.f;
 }
 
-// Which pieces [16 k, 16 n] of a product's right operand are not all zeros, k being piece `step` and n piece `n`.
-enum Pieces { ALL_PIECES, UPPER_PIECES, LOWER_PIECES };
-template <int PIECES> DEVICE constexpr bool wanted(u32 step, u32 n)
-{
-    return PIECES == ALL_PIECES || (PIECES == UPPER_PIECES ? n >= step : n <= step);
-}
-
-// d[16, 16 N] += a[16, 16 STEPS] · b, of a tile whose rows are n, or k if TRANSPOSED. Pieces of b are loaded some
-// products ahead.
-template <bool TRANSPOSED, int PIECES, u32 COLUMNS, u32 STEPS, u32 N2>
-DEVICE void products(float (&d)[N2][4], const u32 (&a)[STEPS][4], const u8* tile, u32 lane)
-{
-    const u32 N = N2 / 2, TOTAL = STEPS * N, AHEAD = 4;
-    u32 b[AHEAD + 1][4];
-    UNROLL for (u32 i = 0; i < TOTAL + AHEAD; i++) {
-        if (i < TOTAL && wanted<PIECES>(i / N, i % N)) {
-            if (TRANSPOSED)
-                load_b_transposed<COLUMNS>(b[i % (AHEAD + 1)], tile, i / N * 16, i % N * 16, lane);
-            else
-                load_b<COLUMNS>(b[i % (AHEAD + 1)], tile, i % N * 16, i / N * 16, lane);
-        }
-        if (i >= AHEAD && wanted<PIECES>((i - AHEAD) / N, (i - AHEAD) % N)) {
-            u32 step = (i - AHEAD) / N, n = (i - AHEAD) % N;
-            product(d[2 * n], d[2 * n + 1], a[step], b[(i - AHEAD) % (AHEAD + 1)]);
-        }
-    }
-}
-
 // Starts copying ROWS rows of COLUMNS columns, `row_elements` apart in global memory, into a tile, by THREADS threads of
 // which this is number `thread`. Rows from `there` on become zeros. LOWER leaves out what lies in no 16×16 piece on or
 // below the diagonal.
@@ -104,41 +82,4 @@ DEVICE void copy_tile(u8* tile, const u16* from, u64 row_elements, u32 there, u3
     }
 }
 
-// A sequence's place: which head of which batch, and how its rows lie.
-struct Sequence {
-    u32 batch, head, key_head;
-};
-DEVICE Sequence sequence_of(u32 piece, u32 heads, u32 key_heads)
-{
-    Sequence s = {piece / heads, piece % heads, piece % heads / (heads / key_heads)};
-    return s;
-}
 DEVICE u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
-
-// An operand whose columns are positions, each times its factor.
-DEVICE void scale_columns(u32 (&scaled)[4], const u32 (&a)[4], const float* factors, float by, u32 pair)
-{
-    UNROLL for (u32 half = 0; half < 2; half++) {
-        float2 factor = *(const float2*)(factors + half * 8 + 2 * pair);
-        UNROLL for (u32 i = 0; i < 2; i++) {
-            u32 x = a[2 * half + i];
-            scaled[2 * half + i] = bf16_pair(by * factor.x * bf16_low(x), by * factor.y * bf16_high(x));
-        }
-    }
-}
-
-// Writes a transposed piece, 16 value columns by 16 positions held as an operand, to its rows; `to` is the row of the
-// piece's first position at its first column.
-DEVICE void store_transposed(u16* to, u64 row_elements, const u32 (&a)[4], u32 there, u32 lane)
-{
-    UNROLL for (u32 half = 0; half < 2; half++) { // eight positions
-        u32 row = half * 8 + lane / 4;
-        UNROLL for (u32 i = 0; i < 2; i++) { // eight value columns
-            u32 x = transpose_matrix(a[2 * half + i]);
-            if (row < there) *(u32*)(to + row * row_elements + i * 8 + lane % 4 * 2) = x;
-        }
-    }
-}
-
-// β is held away from zero by what changes no result, so that Δ/β, which the gradient of β needs, exists.
-DEVICE float beta_used(float beta) { return fabsf(beta) < 1e-12f ? 1e-12f : beta; }

@@ -374,6 +374,7 @@ impl Builder<'_> {
             key_heads,
             key_width,
             value_width,
+            wide: false,
         };
         let inputs = Inputs { q, k, v, g, beta: strengths };
         self.chunked(chunked::Rule::Delta, shape, scale, inputs, (layer.state, out))?;
@@ -408,6 +409,7 @@ impl Builder<'_> {
                     key_heads: 1,
                     key_width: state_width,
                     value_width: head_width,
+                    wide: false,
                 };
                 let inputs = Inputs {
                     q: part(c, inner + state_width),
