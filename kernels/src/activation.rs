@@ -1,5 +1,7 @@
 //! The scalar functions of gates and activations, in f64.
 
+pub mod cpu;
+
 /// σ(x) = 1 / (1 + e⁻ˣ).
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())

@@ -1,6 +1,7 @@
 //! Causal softmax attention, over the whole past or over a sliding window.
 
 pub mod cpu;
+pub mod prefill;
 pub mod train;
 
 use crate::cpu::{Simd, vector};

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use aligned::Aligned;
 pub use element::{Element, Rows};
 pub use matrix::Matrix;
+pub use matrix::feed_forward::FeedForward;
 pub use packed::Arithmetic;
 pub use peak::peak_flops;
 pub use pool::Pool;

@@ -1,7 +1,10 @@
 //! The gated delta rule, which carries DeltaNet (g = 0), Gated DeltaNet and DeltaProduct.
 
 pub mod cpu;
+pub mod prefill;
 pub mod train;
+
+use crate::cpu::{Simd, vector};
 
 /// The gated delta rule of one head, position by position (Gated DeltaNet, arXiv 2412.06464, eq. 10; with g = 0
 /// DeltaNet, arXiv 2406.06484, eq. 2):
@@ -47,4 +50,18 @@ pub fn definition(
         }
     }
     o
+}
+
+/// out_j ← factor · γ_j · score_j
+#[inline(always)]
+fn weighed<S: Simd>(s: S, factor: f32, gamma: &[f32], scores: &[f32], out: &mut [f32]) {
+    let factor = s.splat(factor);
+    vector::combine(
+        s,
+        gamma,
+        scores,
+        out,
+        #[inline(always)]
+        |gamma, score| s.mul(factor, s.mul(gamma, score)),
+    );
 }

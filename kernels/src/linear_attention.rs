@@ -1,6 +1,7 @@
 //! Linear attention with a scalar gate per head and position: the core of Mamba2.
 
 pub mod cpu;
+pub mod prefill;
 pub mod train;
 
 /// Scalar-gated linear attention of one head, position by position (the recurrence of arXiv 2405.21060, eq. 1–2, in

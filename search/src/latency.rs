@@ -12,7 +12,7 @@ use crate::architecture::{Architecture, Mixer};
 use crate::cost;
 use crate::wire::Value;
 
-/// The element type of weights. States and activations are fp32 whatever it is; caches too on a CPU.
+/// The element type of weights. States and activations are fp32 whatever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Dtype {
     /// IEEE single precision.
@@ -36,12 +36,11 @@ impl Dtype {
         }
     }
 
-    /// Bytes of an element of an attention cache. The CPU engine keeps caches in fp32 with bf16 weights too: there this
-    /// is half of the truth.
+    /// Bytes of an element of an attention cache: bf16 with weights below fp32.
     pub fn cache_element_bytes(self) -> u64 {
         match self {
-            Self::F32 | Self::Int8 => 4,
-            Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::Bf16 | Self::Int8 => 2,
         }
     }
 }

@@ -1,9 +1,80 @@
-//! Softmax attention on the CPU: one token against a cache, and blocks of queries.
+//! Softmax attention on the CPU: one token against a cache.
 
-use super::Running;
-use crate::cpu::chunk::Product;
-use crate::cpu::gemm::View;
-use crate::cpu::{Kernel, Simd, vector};
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
+
+use crate::cpu::{Aligned, Element, Kernel, Precision, Simd, vector};
+
+/// The keys or the values of one head of a cache.
+#[derive(Debug, Clone)]
+pub enum Cached {
+    /// As they are.
+    F32(Aligned<f32>),
+    /// The bits of bf16.
+    Bf16(Aligned<u16>),
+}
+
+impl Cached {
+    /// Nothing yet.
+    pub fn new(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(Aligned::zeros(0)),
+            Precision::Bf16 => Self::Bf16(Aligned::zeros(0)),
+        }
+    }
+
+    /// Numbers.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(all) => all.len(),
+            Self::Bf16(all) => all.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(all) => size_of_val(&all[..]),
+            Self::Bf16(all) => size_of_val(&all[..]),
+        }
+    }
+
+    /// Cuts the end off, or adds zeros to it.
+    pub fn resize(&mut self, len: usize) {
+        match self {
+            Self::F32(all) => all.resize(len),
+            Self::Bf16(all) => all.resize(len),
+        }
+    }
+
+    /// Puts numbers in place of those from `at` on.
+    pub fn write(&mut self, at: usize, x: &[f32]) {
+        match self {
+            Self::F32(all) => all[at..at + x.len()].copy_from_slice(x),
+            Self::Bf16(all) => all[at..at + x.len()]
+                .reinterpret_cast_mut::<bf16>()
+                .iter_mut()
+                .zip(x)
+                .for_each(|(to, x)| *to = bf16::narrow(*x)),
+        }
+    }
+
+    /// Reads the numbers from `at` on.
+    pub fn read(&self, at: usize, x: &mut [f32]) {
+        match self {
+            Self::F32(all) => x.copy_from_slice(&all[at..at + x.len()]),
+            Self::Bf16(all) => {
+                let from = all[at..at + x.len()].reinterpret_cast::<bf16>();
+                x.iter_mut().zip(from).for_each(|(x, from)| *x = from.widen());
+            }
+        }
+    }
+}
 
 /// One position, the query heads that share one key/value head, against that head's cache.
 ///
@@ -13,9 +84,9 @@ pub struct Decode<'a> {
     /// `[G, K]`
     pub q: &'a [f32],
     /// `[C, K]`, the current position's included.
-    pub keys: &'a [f32],
-    /// `[C, V]`
-    pub values: &'a [f32],
+    pub keys: &'a Cached,
+    /// `[C, V]`, in the numbers of the keys.
+    pub values: &'a Cached,
     /// K.
     pub key_width: usize,
     /// V.
@@ -33,7 +104,20 @@ impl Kernel for Decode<'_> {
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        let Self { q, keys, values, key_width, value_width, scale, scores, o } = self;
+        match (self.keys, self.values) {
+            (Cached::F32(keys), Cached::F32(values)) => self.over(s, &keys[..], &values[..]),
+            (Cached::Bf16(keys), Cached::Bf16(values)) => {
+                self.over::<S, bf16>(s, keys.reinterpret_cast(), values.reinterpret_cast());
+            }
+            _ => panic!("attention decode: keys and values must be of one precision"),
+        }
+    }
+}
+
+impl Decode<'_> {
+    #[inline(always)]
+    fn over<S: Simd, E: Element>(self, s: S, keys: &[E], values: &[E]) {
+        let Self { q, key_width, value_width, scale, scores, o, .. } = self;
         assert_eq!(keys.len(), scores.len() * key_width, "attention decode: keys must be [C, K]");
         assert_eq!(
             values.len(),
@@ -46,79 +130,6 @@ impl Kernel for Decode<'_> {
             let sum = vector::exp_and_sum(s, vector::largest(s, scores), scores);
             vector::weighted_sum(s, scores, values, o);
             vector::scale(s, 1.0 / sum, o);
-        }
-    }
-}
-
-/// Keys of one block.
-const KEY_BLOCK: usize = 128;
-
-/// Some consecutive queries of one head against the keys up to the last of them.
-///
-/// Softmax runs over blocks of keys with a running maximum and sum (arXiv 2205.14135, alg. 1); blocks wholly before the
-/// window or after the queries are never touched.
-#[derive(Debug)]
-pub struct Block<'a> {
-    /// Queries.
-    pub tokens: usize,
-    /// Position of the first query among the keys.
-    pub first: usize,
-    /// K.
-    pub key_width: usize,
-    /// V.
-    pub value_width: usize,
-    /// `[tokens, K]`
-    pub q: View<'a>,
-    /// The keys transposed, `[K, C]`, C ≥ first + tokens.
-    pub keys: View<'a>,
-    /// `[C, V]`
-    pub values: View<'a>,
-    /// The last positions attended to, the query's own included.
-    pub window: Option<usize>,
-    /// Factor of the scores.
-    pub scale: f32,
-    /// o, `[tokens, V]`, overwritten.
-    pub o: &'a mut [f32],
-}
-
-impl Kernel for Block<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn body<S: Simd>(self, s: S) {
-        let Self { tokens, first, key_width, value_width, q, keys, values, window, scale, o } =
-            self;
-        assert_eq!(o.len(), tokens * value_width, "attention: o must be [T, V]");
-        let window = window.unwrap_or(usize::MAX);
-        let mut scores = vec![0.0; tokens * KEY_BLOCK];
-        let mut softmax = vec![Running::BEGIN; tokens];
-        o.fill(0.0);
-        let begin = (first + 1).saturating_sub(window);
-        let end = first + tokens;
-        for block in (begin..end).step_by(KEY_BLOCK) {
-            let n = (end - block).min(KEY_BLOCK);
-            let scores = &mut scores[..tokens * n];
-            let keys = View::new(&keys.data[block..], keys.rows);
-            Product { size: [tokens, n, key_width], a: q, b: keys, c: scores, accumulate: false }
-                .run(s);
-            for (i, row) in scores.chunks_exact_mut(n).enumerate() {
-                let position = first + i;
-                let from = (position + 1).saturating_sub(window).saturating_sub(block).min(n);
-                let to = (position + 1).saturating_sub(block).min(n);
-                row[..from].fill(0.0);
-                row[to..].fill(0.0);
-                if from >= to {
-                    continue;
-                }
-                let seen = &mut row[from..to];
-                vector::scale(s, scale, seen);
-                softmax[i].take(s, seen, &mut o[i * value_width..][..value_width]);
-            }
-            let (a, b) = (View::new(scores, n), values.from_row(block));
-            Product { size: [tokens, value_width, n], a, b, c: o, accumulate: true }.run(s);
-        }
-        for (o, softmax) in o.chunks_exact_mut(value_width).zip(&softmax) {
-            vector::scale(s, 1.0 / softmax.sum, o);
         }
     }
 }

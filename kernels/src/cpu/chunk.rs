@@ -1,11 +1,62 @@
 //! What the chunked forms of the recurrences share.
 
 use super::gemm::{Gemm, View};
+use super::matrix::PANEL;
+use super::pool::SharedMut;
 use super::simd::Simd;
 use super::vector;
 
 /// Positions of a chunk.
 pub(crate) const CHUNK: usize = 64;
+
+/// Chunks of a prompt whose keys are packed at once: what they need stays below a megabyte for each head of keys.
+pub(crate) const SEGMENT: usize = 16;
+
+/// Pieces of work that there should be for several threads, so that none waits long for the last.
+const ENOUGH_PIECES: usize = 8;
+
+/// Columns of a state that a piece of work takes, of `heads` states of `value_width`: as many as leave enough pieces, in
+/// whole panels. It depends on the shape only, so that results do not depend on the number of threads.
+pub(crate) fn columns_of_piece(heads: usize, value_width: usize) -> usize {
+    let mut columns = value_width.next_multiple_of(PANEL).max(PANEL);
+    while columns > PANEL && heads * value_width.div_ceil(columns) < ENOUGH_PIECES {
+        columns = (columns / 2).next_multiple_of(PANEL);
+    }
+    columns
+}
+
+/// Some columns of a state `[K, V]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns {
+    /// The first.
+    pub(crate) from: usize,
+    pub(crate) width: usize,
+}
+
+impl Columns {
+    /// `most` columns, or what is left of the `value_width` there are.
+    pub(crate) fn new(from: usize, most: usize, value_width: usize) -> Self {
+        Self { from, width: most.min(value_width - from) }
+    }
+
+    /// Copies them from the state at `at` into `to` `[K, columns]`.
+    pub(crate) fn read(self, state: &SharedMut, at: usize, value_width: usize, to: &mut [f32]) {
+        for (i, to) in to.chunks_exact_mut(self.width).enumerate() {
+            // SAFETY: the columns of a state belong to one piece of work.
+            let from = unsafe { state.part(at + i * value_width + self.from, self.width) };
+            to.copy_from_slice(from);
+        }
+    }
+
+    /// Copies them back.
+    pub(crate) fn write(self, state: &SharedMut, at: usize, value_width: usize, from: &[f32]) {
+        for (i, from) in from.chunks_exact(self.width).enumerate() {
+            // SAFETY: as above.
+            let to = unsafe { state.part(at + i * value_width + self.from, self.width) };
+            to.copy_from_slice(from);
+        }
+    }
+}
 
 /// C `[m, n]` ← A · B, or += , with B and C in rows without gaps beyond their strides.
 pub(crate) struct Product<'a> {
@@ -23,39 +74,6 @@ impl Product<'_> {
         let Self { size: [m, n, k], a, b, c, accumulate } = self;
         Gemm { m, n, k, a, b, c, c_stride: n, accumulate }.run_at(S::LEVEL);
     }
-}
-
-/// Σ_{r ≤ i} g_r for each i.
-pub(crate) fn cumulate(g: &[f32], sums: &mut [f32]) {
-    let mut sum = 0.0;
-    for (g, out) in g.iter().zip(sums) {
-        sum += g;
-        *out = sum;
-    }
-}
-
-/// Multiplies element j of a row of scores by `factor` · e^{G_i − G_j} for j < `seen`, and clears the rest.
-///
-/// Only differences of the cumulated log-decays are exponentiated: they are ≤ 0, so nothing overflows however long the
-/// chunk or strong the decay.
-#[inline(always)]
-pub(crate) fn decay_scores<S: Simd>(
-    s: S,
-    scores: &mut [f32],
-    cumulated: &[f32],
-    own: f32,
-    factor: f32,
-    seen: usize,
-) {
-    let (own, factor) = (s.splat(own), s.splat(factor));
-    vector::update(
-        s,
-        &cumulated[..seen],
-        &mut scores[..seen],
-        #[inline(always)]
-        |at, score| s.mul(s.mul(factor, score), s.exp(s.sub(own, at))),
-    );
-    scores[seen..].fill(0.0);
 }
 
 /// Rows that the products with triangles take at once: a multiple of all register tiles.

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::gemm::View;
 use super::simd::Simd;
 
 /// The most lanes of any instruction set.
@@ -68,20 +69,17 @@ impl Element for bf16 {
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const Self, n: usize) -> S::V {
-        let mut wide = [0.0; MOST_LANES];
-        // SAFETY: n ≤ LANES ≤ MOST_LANES numbers are readable; the compiler makes vector code of the whole loop.
-        unsafe {
-            if n == S::LANES {
-                for (i, wide) in wide[..S::LANES].iter_mut().enumerate() {
-                    *wide = (*p.add(i)).widen();
-                }
-            } else {
-                for (i, wide) in wide[..n].iter_mut().enumerate() {
-                    *wide = (*p.add(i)).widen();
-                }
-            }
-            s.load(wide.as_ptr())
+        if n == S::LANES {
+            // SAFETY: the caller's promise; a bf16 is its bits.
+            return unsafe { s.load_bf16(p.cast()) };
         }
+        let mut wide = [0.0; MOST_LANES];
+        for (i, wide) in wide[..n].iter_mut().enumerate() {
+            // SAFETY: n numbers are readable.
+            *wide = unsafe { *p.add(i) }.widen();
+        }
+        // SAFETY: there are as many as the most lanes.
+        unsafe { s.load(wide.as_ptr()) }
     }
 
     #[inline(always)]
@@ -146,6 +144,13 @@ impl<'a, E: Element> Rows<'a, E> {
     #[inline(always)]
     pub fn part(&self, i: usize, from: usize, width: usize) -> &'a [E] {
         &self.row(i)[from..][..width]
+    }
+}
+
+impl<'a> Rows<'a, f32> {
+    /// The rows from `row` on as a matrix, without their first `column` columns.
+    pub(crate) fn view(&self, row: usize, column: usize) -> View<'a> {
+        View::new(&self.data[row * self.stride + column..], self.stride)
     }
 }
 

@@ -7,16 +7,18 @@
 //! They are kept in one of three [`Storage`]s. Inputs and outputs are f32 always, and so is arithmetic, but for one
 //! case: many tokens against weights below f32, on processors that multiply bfloat16, round their inputs to it.
 
+pub mod feed_forward;
 mod few;
 mod many;
 mod panels;
 mod rows;
 
+use std::ops::Range;
+
 use self::few::Few;
-use self::many::Many;
 use self::panels::Panels;
 use super::pool::{Pool, SharedMut};
-use super::{Level, run_at};
+use super::{Level, Precision, run_at};
 
 pub use panels::Storage;
 pub use rows::Rows;
@@ -63,6 +65,11 @@ impl Matrix {
         self.panels.storage()
     }
 
+    /// In which numbers many tokens are multiplied on this machine.
+    pub fn precision(&self) -> Precision {
+        many::precision(Level::best(), self.storage())
+    }
+
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.panels.bytes()
@@ -97,34 +104,46 @@ impl Matrix {
             self.outputs
         );
         let level = level.min(Level::best());
-        let panels = self.outputs.div_ceil(PANEL);
         let y = SharedMut::new(y);
         pool.run(|thread| {
-            let range = panels * thread / pool.threads()..panels * (thread + 1) / pool.threads();
-            // Each thread writes the columns of its own panels only.
-            let product = Product { matrix: self, tokens, x, y: &y, panels: range, accumulate };
+            let panels = 0..self.outputs.div_ceil(PANEL);
+            let share = |of: Range<usize>| share(of, thread, pool.threads());
+            // Each thread writes its own rows, or the columns of its own panels.
+            let (rows, panels) = if shares_rows(tokens, pool) {
+                (share(0..tokens), panels)
+            } else {
+                (0..tokens, share(panels))
+            };
+            let product = Product { matrix: self, x, y: &y, rows, panels, accumulate };
             if tokens <= few::tokens_max(level) {
                 run_at(level, Few(product));
-            } else if !many::in_bf16(level, &product) {
-                run_at(level, Many(product));
+            } else {
+                many::multiply(level, product);
             }
         });
     }
 }
 
-/// Some panels' columns of Y `[T, out]` ← X `[T, in]` · Wᵀ, or +=.
-struct Product<'a> {
-    matrix: &'a Matrix,
-    tokens: usize,
-    x: &'a [f32],
-    y: &'a SharedMut<'a>,
-    panels: std::ops::Range<usize>,
-    accumulate: bool,
+/// Rows that a thread has at least, where the threads share rows and not panels.
+const ROWS_MIN: usize = 48;
+
+/// Whether each thread takes some rows, and packs only them; else it takes some panels.
+fn shares_rows(tokens: usize, pool: &Pool) -> bool {
+    tokens >= ROWS_MIN * pool.threads()
 }
 
-impl Product<'_> {
-    /// Where the columns of a panel begin in a row of Y, and how many they are.
-    fn columns(&self, panel: usize) -> (usize, usize) {
-        (panel * PANEL, (self.matrix.outputs - panel * PANEL).min(PANEL))
-    }
+/// The part of a range for one of `threads`.
+fn share(of: Range<usize>, thread: usize, threads: usize) -> Range<usize> {
+    let at = |thread: usize| of.start + of.len() * thread / threads;
+    at(thread)..at(thread + 1)
+}
+
+/// Some rows and some panels' columns of Y `[T, out]` ← X `[T, in]` · Wᵀ, or +=.
+struct Product<'a> {
+    matrix: &'a Matrix,
+    x: &'a [f32],
+    y: &'a SharedMut<'a>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    accumulate: bool,
 }

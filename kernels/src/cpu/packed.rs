@@ -8,13 +8,14 @@
 mod pack;
 mod tile;
 
-use super::gemm::{Tile, View};
+use super::gemm::View;
 use super::matrix::PANEL;
 use super::pool::SharedMut;
 use super::simd::Simd;
 use super::{Kernel, Level, Precision, run_in};
-use pack::pack;
-use tile::tile_of_height;
+
+pub(crate) use pack::pack;
+pub(crate) use tile::{Tile, tile_of_height};
 
 /// Rows of A that are packed at once: with [`DEPTH`] words each they fill a fifth of a second-level cache of 1 MiB.
 pub(crate) const BLOCK: usize = 96;
@@ -181,7 +182,7 @@ impl Multiply<'_> {
                     // alone; the last element is checked to lie inside.
                     unsafe {
                         let c = c.part(at, (height - 1) * n + width).as_mut_ptr();
-                        let out = Tile { c, stride: *n, height, width, accumulate };
+                        let out = Tile { c, stride: *n, height, width, accumulate, scales: None };
                         let strip = strips.as_ptr().add(row * words);
                         tile_of_height::<S, NARROW>(s, words, strip, b.as_ptr(), &out);
                     }
@@ -194,8 +195,8 @@ impl Multiply<'_> {
 /// Space for the packed factors of small products.
 #[derive(Debug, Default)]
 pub(crate) struct Space {
-    strips: Vec<f32>,
-    panel: Vec<f32>,
+    left: Factor,
+    right: Factor,
 }
 
 /// C `[m, n]` ← A · B of bf16, or +=, for the small products of chunked forms: both factors are packed anew each time.
@@ -210,35 +211,150 @@ pub(crate) fn multiply_bf16<S: Simd>(
     accumulate: bool,
     space: &mut Space,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        if !accumulate {
-            c.fill(0.0);
+    space.left.pack_left::<S, true>(s, a, m, k);
+    space.right.pack_right::<S, true>(s, b, n, k);
+    Packed::new([m, n, k], (&space.left, &space.right), c, accumulate).run::<S, true>(s);
+}
+
+/// One factor of a small product as words; used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Factor(Vec<f32>);
+
+impl Factor {
+    /// The left factor, A `[m, k]`.
+    #[inline(always)]
+    pub(crate) fn pack_left<S: Simd, const NARROW: bool>(
+        &mut self,
+        s: S,
+        a: View<'_>,
+        m: usize,
+        k: usize,
+    ) {
+        let strip_len = S::TILE_ROWS * words::<NARROW>(k);
+        let strips = aligned(&mut self.0, m.div_ceil(S::TILE_ROWS) * strip_len);
+        for (i, strip) in strips.chunks_exact_mut(strip_len.max(1)).enumerate() {
+            let row = i * S::TILE_ROWS;
+            let source = View { data: &a.data[row * a.rows..], ..a };
+            pack::<S, NARROW>(s, source, (m - row).min(S::TILE_ROWS), k, strip, S::TILE_ROWS);
         }
-        return;
     }
-    assert_eq!(c.len(), m * n, "product: C must be [{m}, {n}]");
-    let words = k.div_ceil(2);
-    let strip_len = S::TILE_ROWS * words;
-    let strips = aligned(&mut space.strips, m.div_ceil(S::TILE_ROWS) * strip_len);
-    for (i, strip) in strips.chunks_exact_mut(strip_len).enumerate() {
-        let row = i * S::TILE_ROWS;
-        let source = View { data: &a.data[row * a.rows..], ..a };
-        pack::<S, true>(s, source, (m - row).min(S::TILE_ROWS), k, strip, S::TILE_ROWS);
+
+    /// The right factor, B `[k, n]`.
+    #[inline(always)]
+    pub(crate) fn pack_right<S: Simd, const NARROW: bool>(
+        &mut self,
+        s: S,
+        b: View<'_>,
+        n: usize,
+        k: usize,
+    ) {
+        let panel_len = PANEL * words::<NARROW>(k);
+        let panels = aligned(&mut self.0, n.div_ceil(PANEL) * panel_len);
+        let columns = b.transposed();
+        for (i, panel) in panels.chunks_exact_mut(panel_len.max(1)).enumerate() {
+            let from = i * PANEL;
+            let source = View { data: &columns.data[from * columns.rows..], ..columns };
+            pack::<S, NARROW>(s, source, (n - from).min(PANEL), k, panel, PANEL);
+        }
     }
-    let panel = aligned(&mut space.panel, PANEL * words);
-    let columns = b.transposed();
-    for from in (0..n).step_by(PANEL) {
-        let width = (n - from).min(PANEL);
-        let source = View { data: &columns.data[from * columns.rows..], ..columns };
-        pack::<S, true>(s, source, width, k, panel, PANEL);
-        for row in (0..m).step_by(S::TILE_ROWS) {
-            let height = (m - row).min(S::TILE_ROWS);
-            let c = &mut c[row * n + from..][..(height - 1) * n + width];
-            let out = Tile { c: c.as_mut_ptr(), stride: n, height, width, accumulate };
-            // SAFETY: the strip and the panel are packed; C holds `height` rows of `width` columns from here on.
-            unsafe {
-                let strip = strips.as_ptr().add(row * words);
-                tile_of_height::<S, true>(s, words, strip, panel.as_ptr(), &out);
+
+    fn packed(&self, len: usize) -> &[f32] {
+        let from = self.0.as_ptr().align_offset(64).min(self.0.len());
+        &self.0[from..][..len]
+    }
+}
+
+/// Words that hold an inner dimension of k.
+pub(crate) const fn words<const NARROW: bool>(k: usize) -> usize {
+    if NARROW { k.div_ceil(2) } else { k }
+}
+
+/// What of a product need not be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Triangle {
+    /// Nothing.
+    None,
+    /// The left factor is zero above this diagonal.
+    Left(Diagonal),
+    /// The result is of no meaning above this diagonal.
+    Result(Diagonal),
+}
+
+/// The last element of row i stands before column `offset` + (i + 1) · `steps`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Diagonal {
+    pub(crate) steps: usize,
+    pub(crate) offset: isize,
+}
+
+impl Diagonal {
+    /// With so many columns more from row to row, as many in the first.
+    pub(crate) fn steps(steps: usize) -> Self {
+        Self { steps, offset: 0 }
+    }
+
+    /// Columns of the rows below `rows`.
+    fn columns(self, rows: usize) -> usize {
+        (rows * self.steps).saturating_add_signed(self.offset)
+    }
+}
+
+/// C `[m, n]` ← A · B, or +=, of factors that are packed already, in a kernel that [`run_in`] runs.
+pub(crate) struct Packed<'a> {
+    pub(crate) size: [usize; 3],
+    pub(crate) left: &'a Factor,
+    pub(crate) right: &'a Factor,
+    pub(crate) triangle: Triangle,
+    pub(crate) c: &'a mut [f32],
+    /// Distance between the rows of C.
+    pub(crate) c_stride: usize,
+    pub(crate) accumulate: bool,
+}
+
+impl<'a> Packed<'a> {
+    /// C `[m, n]` ← A · B, or += with `accumulate`, with rows of n.
+    pub(crate) fn new(
+        size: [usize; 3],
+        (left, right): (&'a Factor, &'a Factor),
+        c: &'a mut [f32],
+        accumulate: bool,
+    ) -> Self {
+        let c_stride = size[1];
+        Self { size, left, right, triangle: Triangle::None, c, c_stride, accumulate }
+    }
+
+    #[inline(always)]
+    pub(crate) fn run<S: Simd, const NARROW: bool>(self, s: S) {
+        let Self { size: [m, n, k], left, right, triangle, c, c_stride, accumulate } = self;
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!(
+            c_stride >= n && c.len() >= (m - 1) * c_stride + n,
+            "product: C must hold [{m}, {n}]"
+        );
+        let all = words::<NARROW>(k);
+        let strips = left.packed(m.div_ceil(S::TILE_ROWS) * S::TILE_ROWS * all);
+        let panels = right.packed(n.div_ceil(PANEL) * PANEL * all);
+        for from in (0..n).step_by(PANEL) {
+            let width = (n - from).min(PANEL);
+            for row in (0..m).step_by(S::TILE_ROWS) {
+                let height = (m - row).min(S::TILE_ROWS);
+                let inner = match triangle {
+                    Triangle::Left(to) => words::<NARROW>(to.columns(row + height).min(k)),
+                    Triangle::Result(to) if from >= to.columns(row + height) => continue,
+                    Triangle::None | Triangle::Result(_) => all,
+                };
+                let c = &mut c[row * c_stride + from..][..(height - 1) * c_stride + width];
+                let c = c.as_mut_ptr();
+                let out = Tile { c, stride: c_stride, height, width, accumulate, scales: None };
+                // SAFETY: the strip and the panel are packed, `inner` of their words are used; C holds `height` rows of
+                // `width` columns from here on.
+                unsafe {
+                    let strip = strips.as_ptr().add(row * all);
+                    let panel = panels.as_ptr().add(from * all);
+                    tile_of_height::<S, NARROW>(s, inner, strip, panel, &out);
+                }
             }
         }
     }

@@ -137,12 +137,31 @@ impl Pool {
         b: &mut [f32],
         f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
     ) {
-        let (a_length, b_length) = (a.len() / n.max(1), b.len() / n.max(1));
+        let lengths = (a.len() / n.max(1), b.len() / n.max(1));
+        self.chunk_pairs_mut(n, lengths, a, b, f);
+    }
+
+    /// Calls `f(i, a_chunk, b_chunk)` for i below `n`: `a` and `b` cut into chunks of these lengths, the last ones
+    /// possibly shorter.
+    pub fn chunk_pairs_mut(
+        &self,
+        n: usize,
+        (a_length, b_length): (usize, usize),
+        a: &mut [f32],
+        b: &mut [f32],
+        f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let (a_all, b_all) = (a.len(), b.len());
         let (a, b) = (SharedMut::new(a), SharedMut::new(b));
+        let from = |i: usize, length: usize, all: usize| {
+            let from = (i * length).min(all);
+            (from, length.min(all - from))
+        };
         self.for_each(n, |i| {
+            let (a_from, a_len) = from(i, a_length, a_all);
+            let (b_from, b_len) = from(i, b_length, b_all);
             // SAFETY: each i is handed out once, and the chunks of different i do not overlap.
-            let (a, b) =
-                unsafe { (a.part(i * a_length, a_length), b.part(i * b_length, b_length)) };
+            let (a, b) = unsafe { (a.part(a_from, a_len), b.part(b_from, b_len)) };
             f(i, a, b);
         });
     }

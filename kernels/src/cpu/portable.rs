@@ -64,6 +64,11 @@ impl Simd for Portable {
         (pairs.map(|[first, _]| bf16(first)), pairs.map(|[_, second]| bf16(second)))
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::V {
+        // SAFETY: the caller promises LANES readable values.
+        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(bf16)
+    }
+    #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> Self::V {
         // SAFETY: the caller promises LANES readable values.
         unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)

@@ -41,6 +41,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `2 · LANES` values are readable at `p`.
     unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V);
+    /// Reads `LANES` bfloat16.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at `p`.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::V;
     /// Reads `LANES` integers.
     ///
     /// # Safety
@@ -92,6 +97,22 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sigmoid(self, v: Self::V) -> Self::V {
         let one = self.splat(1.0);
         self.div(one, self.add(one, self.exp(self.sub(self.splat(0.0), v))))
+    }
+
+    /// ln(1 + eˣ) = max(x, 0) + ln(1 + z) with z = e^{−|x|} ≤ 1; ln(1 + z) = 2 artanh(z / (2 + z)) as a series, whose
+    /// argument is at most 1/3: what is left out of it is below 10⁻⁸ of it.
+    #[inline(always)]
+    fn softplus(self, v: Self::V) -> Self::V {
+        let zero = self.splat(0.0);
+        let minus = self.sub(zero, v);
+        let z = self.exp(self.sub(zero, self.max(v, minus)));
+        let y = self.div(z, self.add(self.splat(2.0), z));
+        let square = self.mul(y, y);
+        let mut series = self.splat(1.0 / 15.0);
+        for term in [13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+            series = self.fma(series, square, self.splat(1.0 / term));
+        }
+        self.fma(self.add(y, y), series, self.max(v, zero))
     }
 
     /// x · σ(x)

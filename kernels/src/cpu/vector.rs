@@ -2,6 +2,7 @@
 //!
 //! Slices of one call must have one length; the tail beyond whole vectors is read and written with masks.
 
+use super::element::Element;
 use super::simd::Simd;
 
 /// Calls `whole(i)` for the start of every whole vector below n, then `part(i, rest)` for what is left.
@@ -65,46 +66,57 @@ pub fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
 
 /// y `[N]` ← M `[N, K]` · x `[K]`, four rows at a time so that no sum waits for the one before.
 #[inline(always)]
-pub fn dots<S: Simd>(s: S, x: &[f32], m: &[f32], y: &mut [f32]) {
+pub fn dots<S: Simd, E: Element>(s: S, x: &[f32], m: &[E], y: &mut [f32]) {
     assert_eq!(m.len(), x.len() * y.len());
+    let (blocks, rest) = y.as_chunks_mut::<4>();
+    let done = 4 * blocks.len() * x.len();
+    for (block, y) in blocks.iter_mut().enumerate() {
+        // SAFETY: M has four rows of K from here.
+        *y = unsafe { dots_of_rows(s, x, m.as_ptr().add(4 * block * x.len())) };
+    }
+    for (i, y) in rest.iter_mut().enumerate() {
+        // SAFETY: M has a row of K from here.
+        [*y] = unsafe { dots_of_rows(s, x, m.as_ptr().add(done + i * x.len())) };
+    }
+}
+
+/// The products of x with `N` rows.
+///
+/// # Safety
+/// `N` rows as long as x are readable at `rows`.
+#[inline(always)]
+unsafe fn dots_of_rows<S: Simd, E: Element, const N: usize>(
+    s: S,
+    x: &[f32],
+    rows: *const E,
+) -> [f32; N] {
     let k = x.len();
     let whole = k / S::LANES * S::LANES;
-    let (blocks, rest) = y.as_chunks_mut::<4>();
-    for (block, y) in blocks.iter_mut().enumerate() {
-        let rows = m[4 * block * k..].as_ptr();
-        let mut sums = [s.splat(0.0); 4];
+    let mut sums = [s.splat(0.0); N];
+    // SAFETY: i + LANES ≤ K, whole + (K − whole) = K, and there are N rows of K.
+    unsafe {
         for i in (0..whole).step_by(S::LANES) {
-            // SAFETY: i + LANES ≤ k, and m has four rows of k values from here.
-            unsafe {
-                let x = s.load(x.as_ptr().add(i));
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.fma(x, s.load(rows.add(row * k + i)), *sum);
-                }
+            let x = s.load(x.as_ptr().add(i));
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = s.fma(x, E::load(s, rows.add(row * k + i), S::LANES), *sum);
             }
         }
         if whole < k {
-            // SAFETY: whole + (k − whole) = k.
-            unsafe {
-                let x = s.load_part(x.as_ptr().add(whole), k - whole);
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.fma(x, s.load_part(rows.add(row * k + whole), k - whole), *sum);
-                }
+            let x = s.load_part(x.as_ptr().add(whole), k - whole);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = s.fma(x, E::load(s, rows.add(row * k + whole), k - whole), *sum);
             }
         }
-        *y = sums.map(
-            #[inline(always)]
-            |sum| s.sum(sum),
-        );
     }
-    let done = 4 * blocks.len();
-    for (y, row) in rest.iter_mut().zip(m[done * k..].chunks_exact(k)) {
-        *y = dot(s, x, row);
-    }
+    sums.map(
+        #[inline(always)]
+        |sum| s.sum(sum),
+    )
 }
 
 /// y `[K]` ← Mᵀ · w, M `[N, K]`, w `[N]`: y stays in registers while M is read once.
 #[inline(always)]
-pub fn weighted_sum<S: Simd>(s: S, w: &[f32], m: &[f32], y: &mut [f32]) {
+pub fn weighted_sum<S: Simd, E: Element>(s: S, w: &[f32], m: &[E], y: &mut [f32]) {
     let k = y.len();
     assert_eq!(m.len(), k * w.len());
     let whole = k / S::LANES * S::LANES;
@@ -112,23 +124,23 @@ pub fn weighted_sum<S: Simd>(s: S, w: &[f32], m: &[f32], y: &mut [f32]) {
     // SAFETY: at + the columns of a call ≤ whole ≤ k, and m has a row of k values for each of w.
     unsafe {
         while at + 4 * S::LANES <= whole {
-            columns::<S, 4>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+            columns::<S, E, 4>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
             at += 4 * S::LANES;
         }
         while at + 2 * S::LANES <= whole {
-            columns::<S, 2>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+            columns::<S, E, 2>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
             at += 2 * S::LANES;
         }
         if at < whole {
-            columns::<S, 1>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
+            columns::<S, E, 1>(s, w, m.as_ptr().add(at), k, y.as_mut_ptr().add(at));
         }
     }
     if whole < k {
         let mut sum = s.splat(0.0);
         for (w, row) in w.iter().zip(m.chunks_exact(k)) {
             // SAFETY: whole + (k − whole) = k.
-            sum =
-                s.fma(s.splat(*w), unsafe { s.load_part(row.as_ptr().add(whole), k - whole) }, sum);
+            let row = unsafe { E::load(s, row.as_ptr().add(whole), k - whole) };
+            sum = s.fma(s.splat(*w), row, sum);
         }
         // SAFETY: as above.
         unsafe { s.store_part(y.as_mut_ptr().add(whole), k - whole, sum) };
@@ -141,10 +153,10 @@ pub fn weighted_sum<S: Simd>(s: S, w: &[f32], m: &[f32], y: &mut [f32]) {
 /// `N · LANES` values are readable at `m` and at every multiple of `stride` after it below `w.len() · stride`, and
 /// writable at `y`.
 #[inline(always)]
-unsafe fn columns<S: Simd, const N: usize>(
+unsafe fn columns<S: Simd, E: Element, const N: usize>(
     s: S,
     w: &[f32],
-    m: *const f32,
+    m: *const E,
     stride: usize,
     y: *mut f32,
 ) {
@@ -156,7 +168,9 @@ unsafe fn columns<S: Simd, const N: usize>(
             let w = s.splat(*w);
             for (j, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: row 2·pair + row of w, column j of N.
-                let x = unsafe { s.load(m.add((2 * pair + row) * stride + j * S::LANES)) };
+                let x = unsafe {
+                    E::load(s, m.add((2 * pair + row) * stride + j * S::LANES), S::LANES)
+                };
                 *sum = s.fma(w, x, *sum);
             }
         }

@@ -19,7 +19,7 @@
 mod backward;
 mod chunk;
 pub mod log_linear;
-mod solve;
+pub(super) mod solve;
 
 pub use backward::{Gradients, backward};
 
@@ -61,16 +61,16 @@ impl Shape {
     }
 
     /// Value heads that share a key head.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.key_heads
     }
 
     /// Positions of a chunk.
-    fn chunk_tokens(&self) -> usize {
+    pub(super) fn chunk_tokens(&self) -> usize {
         CHUNK / self.steps
     }
 
-    fn chunks(&self) -> usize {
+    pub(super) fn chunks(&self) -> usize {
         self.tokens.div_ceil(self.chunk_tokens())
     }
 
@@ -111,7 +111,7 @@ pub struct Inputs<'a, E> {
 }
 
 impl<E: Element> Inputs<'_, E> {
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.shape.check();
         let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = self.shape;
         let (keys, values, rows) = (key_heads * key_width, heads * value_width, batch * tokens);

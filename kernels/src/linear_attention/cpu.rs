@@ -1,9 +1,6 @@
-//! Scalar-gated linear attention on the CPU: one token, and the chunked form.
+//! Scalar-gated linear attention on the CPU: one token.
 
-use crate::cpu::chunk::{CHUNK, Product, cumulate, decay_scores};
-use crate::cpu::gemm::View;
-use crate::cpu::transpose::transpose;
-use crate::cpu::{Kernel, Simd, vector};
+use crate::cpu::{Kernel, Simd};
 
 /// One position of one head (see [`super::definition`]).
 #[derive(Debug)]
@@ -110,111 +107,6 @@ impl Columns<'_> {
                 sum = s.fma(s.splat(q[i]), x, sum);
             }
             s.store_part(o, rest, s.mul(s.splat(*scale), sum));
-        }
-    }
-}
-
-/// Many positions of one head in chunks of 64 (the state-space dual form, arXiv 2405.21060, sec. 6).
-///
-/// With γ_i the decays of the chunk multiplied up to i and Γ_ij = γ_i / γ_j for i ≥ j, else 0:
-/// O = scale·(γ Q S + (Q Kᵀ ⊙ Γ) V);  S ← γ_C S + Kᵀ (γ_C / γ ⊙ V).
-#[derive(Debug)]
-pub struct Chunked<'a> {
-    /// Positions.
-    pub tokens: usize,
-    /// K.
-    pub key_width: usize,
-    /// V.
-    pub value_width: usize,
-    /// `[T, K]`
-    pub q: View<'a>,
-    /// `[T, K]`
-    pub k: View<'a>,
-    /// `[T, V]`
-    pub v: View<'a>,
-    /// Factor of v at each position, `[T]`: the dt of Mamba2.
-    pub v_scale: &'a [f32],
-    /// Logarithm of the decay, `[T]`.
-    pub g: &'a [f32],
-    /// Factor of the output.
-    pub scale: f32,
-    /// S, `[K, V]`, updated.
-    pub state: &'a mut [f32],
-    /// o, `[T, V]`, overwritten.
-    pub o: &'a mut [f32],
-}
-
-impl Kernel for Chunked<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn body<S: Simd>(self, s: S) {
-        let Self { tokens, key_width, value_width, q, k, v, v_scale, g, scale, state, o } = self;
-        assert_eq!(
-            (g.len(), v_scale.len()),
-            (tokens, tokens),
-            "linear attention: g and v_scale must be [T]"
-        );
-        assert_eq!(
-            state.len(),
-            key_width * value_width,
-            "linear attention: the state must be [K, V]"
-        );
-        assert_eq!(o.len(), tokens * value_width, "linear attention: o must be [T, V]");
-        let mut keys = vec![0.0; key_width * CHUNK];
-        let mut read = vec![0.0; CHUNK * CHUNK];
-        let mut values = vec![0.0; CHUNK * value_width];
-        let mut sums = [0.0; CHUNK];
-        for start in (0..tokens).step_by(CHUNK) {
-            let c = (tokens - start).min(CHUNK);
-            let (q, k, v, v_scale) =
-                (q.from_row(start), k.from_row(start), v.from_row(start), &v_scale[start..][..c]);
-            let o = &mut o[start * value_width..][..c * value_width];
-            let (read, values) = (&mut read[..c * c], &mut values[..c * value_width]);
-            cumulate(&g[start..][..c], &mut sums);
-            let sums = &sums[..c];
-            transpose(c, key_width, k, &mut keys[..key_width * c], c);
-            for (i, row) in values.chunks_exact_mut(value_width).enumerate() {
-                row.copy_from_slice(v.row(i, value_width));
-                vector::scale(s, v_scale[i], row);
-            }
-
-            let keys = View::new(&keys[..key_width * c], c);
-            Product { size: [c, c, key_width], a: q, b: keys, c: read, accumulate: false }.run(s);
-            for (i, read) in read.chunks_exact_mut(c).enumerate() {
-                decay_scores(s, read, sums, sums[i], scale, i + 1);
-            }
-
-            let s_view = View::new(&*state, value_width);
-            Product { size: [c, value_width, key_width], a: q, b: s_view, c: o, accumulate: false }
-                .run(s);
-            for (i, o) in o.chunks_exact_mut(value_width).enumerate() {
-                vector::scale(s, scale * sums[i].exp(), o);
-            }
-            let v_view = View::new(&*values, value_width);
-            Product {
-                size: [c, value_width, c],
-                a: View::new(read, c),
-                b: v_view,
-                c: o,
-                accumulate: true,
-            }
-            .run(s);
-
-            let last = sums[c - 1];
-            for (i, row) in values.chunks_exact_mut(value_width).enumerate() {
-                vector::scale(s, (last - sums[i]).exp(), row);
-            }
-            vector::scale(s, last.exp(), state);
-            let v_view = View::new(&*values, value_width);
-            Product {
-                size: [key_width, value_width, c],
-                a: k.transposed(),
-                b: v_view,
-                c: state,
-                accumulate: true,
-            }
-            .run(s);
         }
     }
 }

@@ -104,7 +104,7 @@ pub struct Inputs<'a, E> {
 }
 
 impl<E: Element> Inputs<'_, E> {
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let Shape { heads, key_width, value_width, .. } = self.shape;
         let rows = self.shape.rows();
         assert_eq!(self.q.width(), key_width, "linear attention: rows of q must be [K]");

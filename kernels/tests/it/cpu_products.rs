@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::cpu::gemm::{Gemm, View};
 use kernels::cpu::matrix::{Rows, Storage};
-use kernels::cpu::{Kernel, Level, Matrix, Pool, Simd, run_at};
+use kernels::cpu::{FeedForward, Kernel, Level, Matrix, Pool, Simd, run_at};
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
 
@@ -159,6 +159,59 @@ fn weights_of_lower_precision_are_close_and_are_multiplied_as_they_are() {
                             );
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_feed_forward_network_over_many_tokens_is_its_definition() {
+    let mut random = Random::new(6);
+    for [d, width] in [[1, 1], [33, 31], [64, 96], [40, 101]] {
+        let weights = |random: &mut Random| f32s(&random.signed(width * d));
+        let [gate, up, down] = [(); 3].map(|()| weights(&mut random));
+        let norm = f32s(&random.signed(d));
+        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+            let network = FeedForward::pack([&gate, &up, &down], d, width, storage);
+            // The weights as they are kept.
+            let kept = |matrix: &Matrix, outputs: std::ops::Range<usize>| -> Vec<f64> {
+                let rows = outputs.flat_map(|output| {
+                    let mut row = poisoned(matrix.inputs());
+                    matrix.read_row(output, &mut row);
+                    f64s(&row)
+                });
+                rows.collect()
+            };
+            let up_at = network.up_at();
+            let gate = kept(network.gate_up(), 0..width);
+            let up = kept(network.gate_up(), up_at..up_at + width);
+            let down = kept(network.down(), 0..d);
+            for tokens in [1, 96, 131, 200] {
+                let x = f32s(&random.signed(tokens * d));
+                let h = kernels::norm::rms_norm_definition(&f64s(&x), &f64s(&norm), 1e-5);
+                let times = |x: &[f64], w: &[f64], [outputs, inputs]: [usize; 2]| {
+                    product(
+                        |t, i| x[t * inputs + i],
+                        |i, o| w[o * inputs + i],
+                        [tokens, outputs, inputs],
+                    )
+                };
+                let gate = times(&h, &gate, [width, d]);
+                let hidden = kernels::swiglu::definition(&gate, &times(&h, &up, [width, d]));
+                let added = times(&hidden, &down, [d, width]);
+                let expected: Vec<f64> = f64s(&x).iter().zip(added).map(|(x, y)| x + y).collect();
+                for (level, threads) in
+                    Level::available().into_iter().flat_map(|l| [(l, 1), (l, 3)])
+                {
+                    let pool = Pool::new(threads);
+                    assert_eq!(FeedForward::is_for(tokens, &pool), tokens >= 48 * threads);
+                    let mut y = x.clone();
+                    network.apply_to_many_at(level, &pool, &norm, &mut y);
+                    let in_bf16 = level == Level::Avx512 && storage != Storage::F32;
+                    let tolerance = if in_bf16 { 2e-2 } else { 2e-6 };
+                    let what = format!("{d}, {width}, {storage:?}, {tokens}, {}", level.name());
+                    assert_close(&y, &expected, tolerance, &what);
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 mod attention_training;
 mod cpu_families;
+mod cpu_prefill;
 mod cpu_products;
 mod cuda_attention;
 mod cuda_chunked;

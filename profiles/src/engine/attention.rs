@@ -1,24 +1,20 @@
 //! Full and sliding-window attention with their cache.
 
-use kernels::attention::cpu::{Block, Decode};
-use kernels::cpu::gemm::View;
+use kernels::attention::cpu::{Cached, Decode};
+use kernels::attention::prefill::{Inputs, prefill};
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{Aligned, Matrix, run};
+use kernels::cpu::{Matrix, Precision, Rows, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::rope::cpu::Table;
 use search::architecture;
 
 use super::ffn::ROWS;
 use super::phases::{PhaseState, Phases, Turns};
-use super::recurrent::interleave_heads;
 use super::scratch::Run;
 use crate::weights::{SplitMix, Weights};
 
 /// Base of the rotary frequencies.
 const THETA: f64 = 1e4;
-
-/// Queries of one piece of prefill work.
-const QUERY_BLOCK: usize = 96;
 
 /// An attention mixer with its projections.
 #[derive(Debug)]
@@ -37,13 +33,14 @@ pub(crate) struct Attention {
     output: Matrix,
 }
 
-/// The keys and values of one sequence. With a window the oldest position is overwritten.
+/// The keys and values of one sequence, bf16 where the weights are below f32. With a window the oldest position is
+/// overwritten.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     /// Per key/value head `[C, K]`, keys rotated.
-    keys: Vec<Aligned<f32>>,
+    keys: Vec<Cached>,
     /// Per key/value head `[C, K]`.
-    values: Vec<Aligned<f32>>,
+    values: Vec<Cached>,
     /// Positions seen.
     position: usize,
     rotations: Table,
@@ -52,8 +49,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(super) fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(|rows| rows.len()).sum::<usize>()
-            * size_of::<f32>()
+        self.keys.iter().chain(&self.values).map(Cached::bytes).sum::<usize>()
             + self.phases.as_ref().map_or(0, PhaseState::bytes)
     }
 
@@ -79,7 +75,7 @@ impl Cache {
         let values = position.min(window.unwrap_or(position)) * self.rotations.head_width();
         for rows in self.keys.iter_mut().chain(&mut self.values) {
             rows.resize(values);
-            rows.fill_with(|| random.between(-1.0, 1.0));
+            rows.write(0, &(0..values).map(|_| random.between(-1.0, 1.0)).collect::<Vec<f32>>());
         }
     }
 }
@@ -121,9 +117,13 @@ impl Attention {
     }
 
     pub(super) fn state(&self) -> Cache {
+        let none = match self.input.storage() {
+            Storage::F32 => Cached::new(Precision::F32),
+            Storage::Bf16 | Storage::Int8 => Cached::new(Precision::Bf16),
+        };
         Cache {
-            keys: vec![Aligned::zeros(0); self.kv_heads],
-            values: vec![Aligned::zeros(0); self.kv_heads],
+            keys: vec![none.clone(); self.kv_heads],
+            values: vec![none; self.kv_heads],
             position: 0,
             rotations: Table::new(self.head_width, THETA),
             phases: self.phases.as_ref().map(Phases::state),
@@ -231,58 +231,43 @@ impl Attention {
         let (k, stride) = (self.head_width, self.input.outputs());
         let past = cache.keys[0].len() / k;
         let seen = past + tokens;
-        // The cached positions in order, then the new ones: keys [H_kv, K, past + T], values [H_kv, past + T, K].
+        // The cached positions in order, then the new ones, [H_kv, past + T, K] each.
         let mut keys = on.scratch.take(self.kv_heads * k * seen);
         let mut values = on.scratch.take(self.kv_heads * k * seen);
         on.pool.pairs_mut(self.kv_heads, &mut keys, &mut values, |head, keys, values| {
             // Where the new key and value of this head begin in a row of p.
             let key_at = (self.heads + head) * k;
             let value_at = key_at + self.kv_heads * k;
-            for at in 0..seen {
-                let (key, value) = if at < past {
-                    let slot = self.slot(cache.position - past + at) * k;
-                    (&cache.keys[head][slot..][..k], &cache.values[head][slot..][..k])
-                } else {
-                    let row = &p[(at - past) * stride..][..stride];
-                    (&row[key_at..][..k], &row[value_at..][..k])
-                };
-                for (i, x) in key.iter().enumerate() {
-                    keys[i * seen + at] = *x;
-                }
-                values[at * k..][..k].copy_from_slice(value);
+            let (old_keys, new_keys) = keys.split_at_mut(past * k);
+            let (old_values, new_values) = values.split_at_mut(past * k);
+            let old = old_keys.chunks_exact_mut(k).zip(old_values.chunks_exact_mut(k));
+            for (at, (key, value)) in old.enumerate() {
+                let slot = self.slot(cache.position - past + at) * k;
+                cache.keys[head].read(slot, key);
+                cache.values[head].read(slot, value);
+            }
+            let new = new_keys.chunks_exact_mut(k).zip(new_values.chunks_exact_mut(k));
+            for ((key, value), row) in new.zip(p.chunks_exact(stride)) {
+                key.copy_from_slice(&row[key_at..][..k]);
+                value.copy_from_slice(&row[value_at..][..k]);
             }
         });
-
-        let group = self.heads / self.kv_heads;
-        let mut o = on.scratch.take(self.heads * tokens * k);
-        // Every head has its own whole number of blocks, so that a block never spans two heads.
-        let blocks = tokens.div_ceil(QUERY_BLOCK);
-        let mut pieces: Vec<(usize, usize, &mut [f32])> = Vec::with_capacity(self.heads * blocks);
-        for (head, o) in o.chunks_exact_mut(tokens * k).enumerate() {
-            for (block, o) in o.chunks_mut(QUERY_BLOCK * k).enumerate() {
-                pieces.push((head, block * QUERY_BLOCK, o));
-            }
-        }
-        // The last blocks see the most keys: first, so that the threads end together.
-        pieces.sort_by_key(|(_, first, _)| std::cmp::Reverse(*first));
-        on.pool.each_mut(&mut pieces, |(head, first, o)| {
-            let kv = *head / group;
-            run(Block {
-                tokens: o.len() / k,
-                first: past + *first,
-                key_width: k,
-                value_width: k,
-                q: View::new(&p[*first * stride + *head * k..], stride),
-                keys: View::new(&keys[kv * k * seen..][..k * seen], seen),
-                values: View::new(&values[kv * k * seen..][..k * seen], k),
-                window: self.window,
-                scale: (k as f32).powf(-0.5),
-                o,
-            });
-        });
-        interleave_heads(on, &o, tokens, k, mixed);
+        let inputs = Inputs {
+            q: Rows::new(p, tokens, self.heads * k, stride),
+            keys: &keys,
+            values: &values,
+            tokens,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            key_width: k,
+            value_width: k,
+            window: self.window,
+            scale: (k as f32).powf(-0.5),
+        };
+        let arithmetic = self.input.precision().into();
+        prefill(arithmetic, &inputs, mixed, &|n, f| on.pool.for_each(n, f));
         self.remember(p, tokens, cache);
-        for buffer in [keys, values, o] {
+        for buffer in [keys, values] {
             on.scratch.give(buffer);
         }
     }
@@ -305,7 +290,7 @@ impl Attention {
                 if rows.len() < slot + k {
                     rows.resize(slot + k);
                 }
-                rows[slot..slot + k].copy_from_slice(new);
+                rows.write(slot, new);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The delta family: DeltaNet, Gated DeltaNet, log-linear or not, DeltaProduct.
 
-use kernels::cpu::gemm::View;
+use kernels::activation::cpu::{Sigmoid, Softplus};
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{Matrix, run};
-use kernels::delta_rule::cpu::{Chunked, Step};
+use kernels::cpu::{Matrix, Rows, run};
+use kernels::delta_rule::cpu::Step;
+use kernels::delta_rule::prefill::prefill;
+use kernels::delta_rule::train::{Inputs, Shape};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture::{DeltaFamily, Phases as PhaseShape};
@@ -200,28 +202,34 @@ impl Delta {
             });
         }
 
-        // [H, T·n] each; the decay is on a token's first step
+        // [T·n, H] and [T, H]; the decay is on a token's first step
         let mut beta = on.scratch.take(heads * tokens * steps);
-        let mut g = on.scratch.take(heads * tokens * steps);
-        for (t, row) in p.chunks_exact(stride).enumerate() {
-            for head in 0..heads {
-                for step in 0..steps {
-                    let b = row[channels + step * heads + head];
-                    beta[(head * tokens + t) * steps + step] = self.largest_beta * sigmoid(b);
-                    g[(head * tokens + t) * steps + step] = match &self.decay {
-                        Some(decay) if step == 0 => {
-                            let a = row[channels + steps * heads + head];
-                            decay.rate[head] * softplus(a + decay.dt_bias[head])
-                        }
-                        _ => 0.0,
-                    };
+        let mut g = on.scratch.take(heads * tokens);
+        let lengths = (ROWS * steps * heads, ROWS * heads);
+        on.pool.chunk_pairs_mut(
+            tokens.div_ceil(ROWS),
+            lengths,
+            &mut beta,
+            &mut g,
+            |block, beta, g| {
+                let rows = p[block * ROWS * stride..].chunks_exact(stride);
+                let outputs = beta.chunks_exact_mut(steps * heads).zip(g.chunks_exact_mut(heads));
+                for ((beta, g), row) in outputs.zip(rows) {
+                    let (b, a) = row[channels..].split_at(steps * heads);
+                    run(Sigmoid { x: b, factor: self.largest_beta, y: beta });
+                    if let Some(Decay { rate, dt_bias }) = &self.decay {
+                        run(Softplus { x: &a[..heads], bias: dt_bias, y: &mut *g });
+                        g.iter_mut().zip(rate).for_each(|(g, rate)| *g *= rate);
+                    } else {
+                        g.fill(0.0);
+                    }
                 }
-            }
-        }
+            },
+        );
 
         let scale = self.scale;
-        let mut o = on.scratch.take(heads * tokens * value_width);
         if let (Some(fenwick), Some(scales)) = (&mut state.fenwick, &self.level_scales) {
+            let mut o = on.scratch.take(heads * tokens * value_width);
             let lambda = lambdas(p, stride, scales);
             let levels = scales.len() / heads;
             fenwick.forward(on, tokens, value_width, &mut o, |visit| {
@@ -232,58 +240,53 @@ impl Delta {
                 let k = &row[keys + key_head * key_width..][..key_width];
                 let written = &row[2 * keys + head * value_width..][..value_width];
                 let v = if level == 0 { written } else { nothing };
-                let (g, beta) = (g[head * tokens + at], beta[head * tokens + at]);
+                let (g, beta) = (g[at * heads + head], beta[at * heads + head]);
                 let scale = scale * lambda[(at * heads + head) * levels + level];
                 run(Step { q, k, v, g, beta, scale, state, o: read });
             });
-        } else {
-            on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
+            interleave_heads(on, &o, tokens, value_width, mixed);
+            on.scratch.give(o);
+        } else if tokens == 1 {
+            on.pool.pairs_mut(heads, &mut state.matrix, mixed, |head, state, o| {
                 let key_head = head / (heads / key_heads);
-                let q = &y[key_head * key_width..];
-                let k = |step: usize| &y[(1 + step) * keys + key_head * key_width..];
-                let v = |step| &y[(1 + steps) * keys + step * values + head * value_width..];
-                let g = &g[head * tokens * steps..][..tokens * steps];
-                let beta = &beta[head * tokens * steps..][..tokens * steps];
-                if tokens == 1 {
-                    for step in 0..steps {
-                        let (q, k, v) =
-                            (&q[..key_width], &k(step)[..key_width], &v(step)[..value_width]);
-                        let (g, beta) = (g[step], beta[step]);
-                        run(Step { q, k, v, g, beta, scale, state: &mut *state, o: &mut *o });
-                    }
-                } else if steps == 1 {
-                    let [q, k, v] = [q, k(0), v(0)].map(|x| View::new(x, channels));
-                    run(Chunked {
-                        tokens,
-                        key_width,
-                        value_width,
-                        q,
-                        k,
-                        v,
-                        g,
-                        beta,
-                        scale,
-                        state,
-                        o,
-                    });
-                } else {
-                    // the rule on the lengthened sequence; only a token's last step is read
-                    let mut sequence = Interleaved::new(tokens * steps, key_width, value_width);
-                    for t in 0..tokens {
-                        let at = t * channels;
-                        sequence.push_query(t * steps + steps - 1, &q[at..][..key_width]);
-                        for step in 0..steps {
-                            let (k, v) =
-                                (&k(step)[at..][..key_width], &v(step)[at..][..value_width]);
-                            sequence.push(k, v);
-                        }
-                    }
-                    sequence.run(steps, g, beta, scale, state, o);
+                let q = &y[key_head * key_width..][..key_width];
+                for step in 0..steps {
+                    let k = &y[(1 + step) * keys + key_head * key_width..][..key_width];
+                    let v_at = (1 + steps) * keys + step * values + head * value_width;
+                    let v = &y[v_at..][..value_width];
+                    let g = if step == 0 { g[head] } else { 0.0 };
+                    let beta = beta[step * heads + head];
+                    run(Step { q, k, v, g, beta, scale, state: &mut *state, o: &mut *o });
                 }
             });
+        } else {
+            // The steps of a token one after the other, as rows of their own.
+            let apart = |from: usize, width: usize| -> Vec<f32> {
+                let rows = y.chunks_exact(channels);
+                rows.flat_map(|row| row[from..][..steps * width].iter().copied()).collect()
+            };
+            let all = (steps > 1).then(|| (apart(keys, keys), apart((1 + steps) * keys, values)));
+            let (k, v) = match &all {
+                Some((k, v)) => (Rows::dense(k, keys), Rows::dense(v, values)),
+                None => (
+                    Rows::new(&y[keys..], tokens, keys, channels),
+                    Rows::new(&y[2 * keys..], tokens, values, channels),
+                ),
+            };
+            let inputs = Inputs {
+                shape: Shape { batch: 1, tokens, steps, key_heads, heads, key_width, value_width },
+                q: Rows::new(&y, tokens, keys, channels),
+                k,
+                v,
+                g: &g,
+                beta: &beta,
+                scale,
+                normalise: false,
+            };
+            let arithmetic = self.input.precision().into();
+            prefill(arithmetic, &inputs, &mut state.matrix, mixed, &|n, f| on.pool.for_each(n, f));
         }
 
-        interleave_heads(on, &o, tokens, value_width, mixed);
         let width = heads * value_width;
         let gate_at = channels + heads * (steps + usize::from(self.decay.is_some()));
         on.pool.chunks_mut(mixed, ROWS * width, |block, mixed| {
@@ -296,73 +299,9 @@ impl Delta {
                 run(RmsNorm { x: row, weight: &self.norm, gate });
             }
         });
-        for buffer in [y, beta, g, o] {
+        for buffer in [y, beta, g] {
             on.scratch.give(buffer);
         }
-    }
-}
-
-/// The inputs of several steps per token, one after the other.
-struct Interleaved {
-    key_width: usize,
-    value_width: usize,
-    /// `[T·n, K]`
-    q: Vec<f32>,
-    k: Vec<f32>,
-    /// `[T·n, V]`
-    v: Vec<f32>,
-}
-
-impl Interleaved {
-    fn new(rows: usize, key_width: usize, value_width: usize) -> Self {
-        Self {
-            key_width,
-            value_width,
-            q: vec![0.0; rows * key_width],
-            k: Vec::with_capacity(rows * key_width),
-            v: Vec::with_capacity(rows * value_width),
-        }
-    }
-
-    fn push_query(&mut self, row: usize, q: &[f32]) {
-        self.q[row * self.key_width..][..self.key_width].copy_from_slice(q);
-    }
-
-    fn push(&mut self, k: &[f32], v: &[f32]) {
-        self.k.extend_from_slice(k);
-        self.v.extend_from_slice(v);
-    }
-
-    /// o `[T, V]` ← what the last of each `steps` rows reads.
-    fn run(
-        &self,
-        steps: usize,
-        g: &[f32],
-        beta: &[f32],
-        scale: f32,
-        state: &mut [f32],
-        o: &mut [f32],
-    ) {
-        let Self { key_width, value_width, .. } = *self;
-        let mut all = vec![0.0; self.v.len()];
-        let [q, k] = [&self.q, &self.k].map(|x| View::new(x, key_width));
-        let v = View::new(&self.v, value_width);
-        let tokens = g.len();
-        run(Chunked {
-            tokens,
-            key_width,
-            value_width,
-            q,
-            k,
-            v,
-            g,
-            beta,
-            scale,
-            state,
-            o: &mut all,
-        });
-        let last = all.chunks_exact(value_width).skip(steps - 1).step_by(steps);
-        o.chunks_exact_mut(value_width).zip(last).for_each(|(o, last)| o.copy_from_slice(last));
     }
 }
 
@@ -375,10 +314,10 @@ pub(super) fn lambdas(p: &[f32], stride: usize, scales: &[f32]) -> Vec<f32> {
     p.chunks_exact(stride).flat_map(of_row).collect()
 }
 
-pub(super) fn sigmoid(x: f32) -> f32 {
+fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-pub(super) fn softplus(x: f32) -> f32 {
+fn softplus(x: f32) -> f32 {
     if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }
 }

@@ -1,14 +1,16 @@
 //! Mamba2, log-linear or not.
 
-use kernels::cpu::gemm::View;
+use kernels::activation::cpu::Softplus;
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{Matrix, run};
-use kernels::linear_attention::cpu::{Chunked, Step};
+use kernels::cpu::{Matrix, Rows, run};
+use kernels::linear_attention::cpu::Step;
+use kernels::linear_attention::prefill::prefill;
+use kernels::linear_attention::train::{Inputs, Shape};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
-use super::delta::{lambdas, softplus};
+use super::delta::lambdas;
 use super::fenwick::Visit;
 use super::ffn::ROWS;
 use super::recurrent::{Convolution, Recurrent, interleave_heads};
@@ -120,20 +122,24 @@ impl Mamba2 {
         let mut y = on.scratch.take(tokens * channels);
         self.convolution.forward(on, p, stride, state, &mut y, |_| ());
 
-        // [H, T] each
+        // [T, H] each
         let mut dt = on.scratch.take(heads * tokens);
         let mut g = on.scratch.take(heads * tokens);
         let dt_at = inner + channels;
-        for (t, row) in p.chunks_exact(stride).enumerate() {
-            for head in 0..heads {
-                let step = softplus(row[dt_at + head] + self.dt_bias[head]);
-                dt[head * tokens + t] = step;
-                g[head * tokens + t] = step * self.a[head];
+        let blocks = (tokens.div_ceil(ROWS), (ROWS * heads, ROWS * heads));
+        on.pool.chunk_pairs_mut(blocks.0, blocks.1, &mut dt, &mut g, |block, dt, g| {
+            let rows = p[block * ROWS * stride..].chunks_exact(stride);
+            for ((dt, g), row) in
+                dt.chunks_exact_mut(heads).zip(g.chunks_exact_mut(heads)).zip(rows)
+            {
+                let x = &row[dt_at..][..heads];
+                run(Softplus { x, bias: &self.dt_bias, y: &mut *dt });
+                g.iter_mut().zip(dt).zip(&self.a).for_each(|((g, dt), a)| *g = *dt * a);
             }
-        }
+        });
 
-        let mut o = on.scratch.take(tokens * inner);
         if let (Some(fenwick), Some(scales)) = (&mut state.fenwick, &self.level_scales) {
+            let mut o = on.scratch.take(tokens * inner);
             let lambda = lambdas(p, stride, scales);
             let levels = scales.len() / heads;
             fenwick.forward(on, tokens, value_width, &mut o, |visit| {
@@ -142,54 +148,57 @@ impl Mamba2 {
                 let (k, q) = row[inner..].split_at(key_width);
                 let written = &row[head * value_width..][..value_width];
                 let v = if level == 0 { written } else { nothing };
-                let (g, v_scale) = (g[head * tokens + at], dt[head * tokens + at]);
+                let (g, v_scale) = (g[at * heads + head], dt[at * heads + head]);
                 let scale = lambda[(at * heads + head) * levels + level];
                 run(Step { q, k, v, v_scale, g, scale, state, o: read });
             });
-        } else {
-            on.pool.pairs_mut(heads, &mut state.matrix, &mut o, |head, state, o| {
-                let (q, k) = (&y[inner + key_width..], &y[inner..]);
-                let v = &y[head * value_width..];
-                let (g, dt) = (&g[head * tokens..][..tokens], &dt[head * tokens..][..tokens]);
-                if tokens == 1 {
-                    let (q, k, v) = (&q[..key_width], &k[..key_width], &v[..value_width]);
-                    run(Step { q, k, v, v_scale: dt[0], g: g[0], scale: 1.0, state, o });
-                } else {
-                    let [q, k, v] = [q, k, v].map(|x| View::new(x, channels));
-                    let scale = 1.0;
-                    run(Chunked {
-                        tokens,
-                        key_width,
-                        value_width,
-                        q,
-                        k,
-                        v,
-                        v_scale: dt,
-                        g,
-                        scale,
-                        state,
-                        o,
-                    });
-                }
+            interleave_heads(on, &o, tokens, value_width, mixed);
+            self.add_skip(on, &y, mixed);
+            on.scratch.give(o);
+        } else if tokens == 1 {
+            on.pool.pairs_mut(heads, &mut state.matrix, mixed, |head, state, o| {
+                let (k, q) = y[inner..].split_at(key_width);
+                let v = &y[head * value_width..][..value_width];
+                let (v_scale, g) = (dt[head], g[head]);
+                run(Step { q, k, v, v_scale, g, scale: 1.0, state, o });
             });
+            self.add_skip(on, &y, mixed);
+        } else {
+            let inputs = Inputs {
+                shape: Shape { batch: 1, tokens, heads, key_width, value_width },
+                q: Rows::new(&y[inner + key_width..], tokens, key_width, channels),
+                k: Rows::new(&y[inner..], tokens, key_width, channels),
+                v: Rows::new(&y, tokens, inner, channels),
+                v_scale: &dt,
+                g: &g,
+                skip: &self.d,
+            };
+            let arithmetic = self.input.precision().into();
+            prefill(arithmetic, &inputs, &mut state.matrix, mixed, &|n, f| on.pool.for_each(n, f));
         }
-        on.pool.chunks_mut(&mut o, tokens * value_width, |head, o| {
-            for (o, y) in o.chunks_exact_mut(value_width).zip(y.chunks_exact(channels)) {
-                for (o, x) in o.iter_mut().zip(&y[head * value_width..][..value_width]) {
-                    *o += self.d[head] * x;
-                }
-            }
-        });
 
-        interleave_heads(on, &o, tokens, value_width, mixed);
         on.pool.chunks_mut(mixed, ROWS * inner, |block, mixed| {
             for (t, row) in (block * ROWS..).zip(mixed.chunks_exact_mut(inner)) {
                 let z = &p[t * stride..][..inner];
                 run(RmsNorm { x: row, weight: &self.norm, gate: Gate::Before(z) });
             }
         });
-        for buffer in [y, dt, g, o] {
+        for buffer in [y, dt, g] {
             on.scratch.give(buffer);
         }
+    }
+
+    /// mixed `[T, H·P]` += D ⊙ x, from the rows x, B, C of y.
+    fn add_skip(&self, on: &Run<'_>, y: &[f32], mixed: &mut [f32]) {
+        let (inner, channels) = (self.output.inputs(), self.convolution.channels());
+        on.pool.chunks_mut(mixed, ROWS * inner, |block, mixed| {
+            let rows = y[block * ROWS * channels..].chunks_exact(channels);
+            for (mixed, x) in mixed.chunks_exact_mut(inner).zip(rows) {
+                let heads = mixed.chunks_exact_mut(self.head_width);
+                for ((mixed, x), d) in heads.zip(x.chunks_exact(self.head_width)).zip(&self.d) {
+                    mixed.iter_mut().zip(x).for_each(|(mixed, x)| *mixed += d * x);
+                }
+            }
+        });
     }
 }

@@ -159,6 +159,11 @@ impl Sublayer {
         x: &mut [f32],
         memories: &mut [Memory],
     ) {
+        if let Function::Ffn(ffn) = &self.function
+            && ffn.forward_many(on, &self.norm, x)
+        {
+            return;
+        }
         let mut h = on.scratch.take(x.len());
         let block = ROWS * self.norm.len();
         on.pool.chunks_mut(&mut h, block, |index, h| {

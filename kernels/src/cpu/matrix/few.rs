@@ -51,13 +51,13 @@ impl Kernel for Few<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn few<S: Simd, P: Panel>(self, s: S, panel_at: impl Fn(usize) -> P) {
-        assert!(self.tokens <= tokens_max(S::LEVEL), "few tokens are few");
+        assert!(self.rows.len() <= tokens_max(S::LEVEL), "few tokens are few");
         for panel in self.panels.clone() {
             let weights = panel_at(panel);
             // SAFETY: the panel is one of the matrix; x is [T, in] and y is [T, out], checked where the product was
             // made, and no other thread writes this panel's columns.
             unsafe {
-                match (S::LANES, self.tokens) {
+                match (S::LANES, self.rows.len()) {
                     (16, 1) => self.panel::<S, P, 2, 1, 2>(s, panel, weights),
                     (16, 2) => self.panel::<S, P, 2, 2, 1>(s, panel, weights),
                     (16, 3) => self.panel::<S, P, 2, 3, 1>(s, panel, weights),
@@ -130,7 +130,7 @@ impl Product<'_> {
                 }
             }
         }
-        let (from, width) = self.columns(panel);
+        let (from, width) = self.matrix.columns(panel);
         for (t, sums) in sums.into_iter().enumerate() {
             for v in 0..VECTORS {
                 let mut sum = s.splat(0.0);

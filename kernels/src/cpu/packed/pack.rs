@@ -8,7 +8,7 @@ const MOST_LANES: usize = 16;
 
 /// Writes source `[width, k]` as `[words, to_width]`, zeros beyond the width and beyond an odd k.
 #[inline(always)]
-pub(super) fn pack<S: Simd, const NARROW: bool>(
+pub(crate) fn pack<S: Simd, const NARROW: bool>(
     s: S,
     source: View<'_>,
     width: usize,

@@ -1,29 +1,40 @@
 //! The part of C that stays in registers.
 
 use crate::cpu::Simd;
-use crate::cpu::gemm::Tile;
 use crate::cpu::matrix::PANEL;
+
+/// Where a register tile is written.
+pub(crate) struct Tile<'a> {
+    pub(crate) c: *mut f32,
+    pub(crate) stride: usize,
+    /// Rows that are written.
+    pub(crate) height: usize,
+    /// Columns that are written, at most [`PANEL`].
+    pub(crate) width: usize,
+    pub(crate) accumulate: bool,
+    /// Factors of the columns, `[PANEL]`.
+    pub(crate) scales: Option<&'a [f32]>,
+}
 
 /// The register tile of this instruction set, with no more rows than `out` needs.
 ///
 /// # Safety
 /// As [`tile`], with strips of `TILE_ROWS` rows.
 #[inline(always)]
-pub(super) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
+pub(crate) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
     s: S,
     words: usize,
     strip: *const f32,
     panel: *const f32,
-    out: &Tile,
+    out: &Tile<'_>,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (S::TILE_ROWS, S::LANES) {
-            (12, 16) if out.height > 6 => {
-                tile::<S, NARROW, 12, 2, 12>(s, words, strip, panel, out);
-            }
-            (12, 16) => tile::<S, NARROW, 6, 2, 12>(s, words, strip, panel, out),
-            (3, 8) => tile::<S, NARROW, 3, 4, 3>(s, words, strip, panel, out),
+        match (S::TILE_ROWS, S::LANES, out.height) {
+            (12, 16, 9..) => tile::<S, NARROW, 12, 2, 12>(s, words, strip, panel, out),
+            (12, 16, 5..) => tile::<S, NARROW, 8, 2, 12>(s, words, strip, panel, out),
+            (12, 16, _) => tile::<S, NARROW, 4, 2, 12>(s, words, strip, panel, out),
+            (3, 8, _) => tile::<S, NARROW, 3, 4, 3>(s, words, strip, panel, out),
             _ => unreachable!("the tile shapes of all instruction sets are listed"),
         }
     }
@@ -45,7 +56,7 @@ unsafe fn tile<
     words: usize,
     strip: *const f32,
     panel: *const f32,
-    out: &Tile,
+    out: &Tile<'_>,
 ) {
     debug_assert_eq!(VECTORS * S::LANES, PANEL);
     let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
@@ -66,16 +77,34 @@ unsafe fn tile<
             (a, b) = (a.add(STRIP), b.add(PANEL));
         }
     }
-    for (i, row) in sums.iter().enumerate().take(out.height) {
-        for (v, sum) in row.iter().enumerate() {
+    let scales: Option<[S::V; VECTORS]> = out.scales.map(
+        #[inline(always)]
+        |scales| {
+            assert_eq!(scales.len(), PANEL, "tile: a factor for each column of a panel");
+            // SAFETY: there are PANEL factors.
+            std::array::from_fn(
+                #[inline(always)]
+                |v| unsafe { s.load(scales.as_ptr().add(v * S::LANES)) },
+            )
+        },
+    );
+    // The sums are only read from here on, at places that are known when this is compiled: so they stay in registers.
+    for (i, row) in sums.into_iter().enumerate() {
+        if i >= out.height {
+            break;
+        }
+        for (v, mut sum) in row.into_iter().enumerate() {
+            if let Some(scales) = &scales {
+                sum = s.mul(sum, scales[v]);
+            }
             let rest = out.width.saturating_sub(v * S::LANES);
             // SAFETY: row i < height and columns below the width are writable.
             unsafe {
                 let c = out.c.add(i * out.stride + (v * S::LANES).min(out.width));
                 if rest >= S::LANES {
-                    s.store(c, if out.accumulate { s.add(s.load(c), *sum) } else { *sum });
+                    s.store(c, if out.accumulate { s.add(s.load(c), sum) } else { sum });
                 } else if rest > 0 {
-                    let sum = if out.accumulate { s.add(s.load_part(c, rest), *sum) } else { *sum };
+                    let sum = if out.accumulate { s.add(s.load_part(c, rest), sum) } else { sum };
                     s.store_part(c, rest, sum);
                 }
             }

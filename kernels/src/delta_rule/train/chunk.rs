@@ -7,6 +7,7 @@ use crate::cpu::gemm::View;
 use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Simd, vector};
+use crate::delta_rule::weighed;
 use crate::norm::L2_EPS;
 
 /// The keys and queries of a chunk, used again from chunk to chunk. C below is `rows`, R is `tokens`.
@@ -273,18 +274,4 @@ impl Head {
             vector::scale(s, *decay, delta);
         }
     }
-}
-
-/// out_j ← factor · γ_j · score_j
-#[inline(always)]
-fn weighed<S: Simd>(s: S, factor: f32, gamma: &[f32], scores: &[f32], out: &mut [f32]) {
-    let factor = s.splat(factor);
-    vector::combine(
-        s,
-        gamma,
-        scores,
-        out,
-        #[inline(always)]
-        |gamma, score| s.mul(factor, s.mul(gamma, score)),
-    );
 }

@@ -11,7 +11,7 @@ use crate::cpu::{Kernel, Simd, run};
 const BLOCK: usize = 12;
 
 /// X with (I + A) X = R: `x` holds R `[rows, v]` and then X; `minus_a` is −A, `[rows, CHUNK]`, strictly lower.
-pub(super) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
+pub(in crate::delta_rule) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
     for start in (0..rows).step_by(BLOCK) {
         let height = BLOCK.min(rows - start);
         let (solved, rest) = x.split_at_mut(start * v);

@@ -1,0 +1,181 @@
+//! A feed-forward network over many tokens: its norm, both products and the gate between them, for some rows after the
+//! other, so that what lies between the products stays in the nearest caches, in the numbers that are multiplied next.
+
+use super::many::{ROW_BLOCK, Strips, precision};
+use super::{Matrix, PANEL, Storage, share, shares_rows};
+use crate::cpu::gemm::View;
+use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
+use crate::cpu::pool::{Pool, SharedMut};
+use crate::cpu::{Kernel, Level, Precision, Simd, run_in};
+use crate::norm::cpu::{Gate, RmsNorm};
+
+/// SwiGLU with its projections.
+#[derive(Debug)]
+pub struct FeedForward {
+    /// f.
+    width: usize,
+    /// gate, rows of zeros up to whole panels, up: `[⌈f⌉ + f, d]`
+    gate_up: Matrix,
+    /// `[d, f]`
+    down: Matrix,
+}
+
+impl FeedForward {
+    /// Packs gate and up, `[f, d]` each, and down, `[d, f]`.
+    pub fn pack([gate, up, down]: [&[f32]; 3], d: usize, width: usize, storage: Storage) -> Self {
+        let padding = (width.next_multiple_of(PANEL) - width) * d;
+        let gate_up = [gate, &vec![0.0; padding], up].concat();
+        Self {
+            width,
+            gate_up: Matrix::pack(&gate_up, width.next_multiple_of(PANEL) + width, d, storage),
+            down: Matrix::pack(down, d, width, storage),
+        }
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.gate_up.bytes() + self.down.bytes()
+    }
+
+    /// f.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// gate and up in one matrix; its outputs are those of gate, then those of up from [`FeedForward::up_at`] on.
+    pub fn gate_up(&self) -> &Matrix {
+        &self.gate_up
+    }
+
+    /// The first output of up in [`FeedForward::gate_up`].
+    pub fn up_at(&self) -> usize {
+        self.width.next_multiple_of(PANEL)
+    }
+
+    /// down
+    pub fn down(&self) -> &Matrix {
+        &self.down
+    }
+
+    /// Whether so many tokens are enough for [`FeedForward::apply_to_many`].
+    pub fn is_for(tokens: usize, pool: &Pool) -> bool {
+        shares_rows(tokens, pool)
+    }
+
+    /// x `[T, d]` += down(SiLU(gate·h) ⊙ up·h), h = RMSNorm(x) with the weights `norm`, each thread taking some rows.
+    pub fn apply_to_many(&self, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+        self.apply_to_many_at(Level::best(), pool, norm, x);
+    }
+
+    /// [`FeedForward::apply_to_many`] at a given level.
+    pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+        let d = self.down.outputs;
+        assert_eq!(norm.len(), d, "feed-forward: the norm must be [{d}]");
+        assert_eq!(x.len() % d, 0, "feed-forward: x must be [T, {d}]");
+        let tokens = x.len() / d;
+        let level = level.min(Level::best());
+        let precision = precision(level, self.down.storage());
+        let x = SharedMut::new(x);
+        pool.run(|thread| {
+            let rows = share(0..tokens, thread, pool.threads());
+            // SAFETY: the rows of different threads do not overlap.
+            let x = unsafe { x.part(rows.start * d, rows.len() * d) };
+            run_in(level, precision, Rows { network: self, precision, norm, x });
+        });
+    }
+}
+
+/// Some rows of x.
+struct Rows<'a> {
+    network: &'a FeedForward,
+    precision: Precision,
+    norm: &'a [f32],
+    x: &'a mut [f32],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        match self.precision {
+            Precision::F32 => self.in_words::<S, false>(s),
+            Precision::Bf16 => self.in_words::<S, true>(s),
+        }
+    }
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn in_words<S: Simd, const NARROW: bool>(self, s: S) {
+        let Self { network, norm, x, .. } = self;
+        let FeedForward { width, gate_up, down } = network;
+        let d = down.outputs;
+        let mut h = vec![0.0; ROW_BLOCK.min(x.len() / d) * d];
+        let (mut strips, mut gated) = (Vec::new(), Vec::new());
+        let mut unpacked = [Vec::new(), Vec::new()];
+        for x in x.chunks_mut(ROW_BLOCK * d) {
+            let count = x.len() / d;
+            let h = &mut h[..x.len()];
+            h.copy_from_slice(x);
+            RmsNorm { x: &mut *h, weight: norm, gate: Gate::None }.body(s);
+            let h = Strips::pack::<S, NARROW>(s, View::new(h, d), (count, d), &mut strips);
+            let len = count.div_ceil(S::TILE_ROWS) * S::TILE_ROWS * words::<NARROW>(*width);
+            let gated = aligned(&mut gated, len);
+            gate::<S, NARROW>(s, &h, gate_up, *width, gated, &mut unpacked);
+            let gated = Strips { rows: count, words: gated };
+            let panels = 0..d.div_ceil(PANEL);
+            let c = x.as_mut_ptr();
+            gated.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+        }
+    }
+}
+
+/// The strips of SiLU(gate·h) ⊙ up·h from those of h, one panel of gate and of up after the other.
+#[inline(always)]
+fn gate<S: Simd, const NARROW: bool>(
+    s: S,
+    h: &Strips<'_>,
+    gate_up: &Matrix,
+    width: usize,
+    gated: &mut [f32],
+    [gate_space, up_space]: &mut [Vec<f32>; 2],
+) {
+    /// The most rows of a register tile of any instruction set.
+    const MOST_ROWS: usize = 12;
+    let inner = words::<NARROW>(gate_up.inputs);
+    let strip_len = S::TILE_ROWS * words::<NARROW>(width);
+    let mut tiles = [[0.0_f32; MOST_ROWS * PANEL]; 2];
+    for panel in 0..width.div_ceil(PANEL) {
+        let up_panel = width.div_ceil(PANEL) + panel;
+        let gate = gate_up.panel_words::<S, NARROW>(s, panel, gate_space);
+        let up = gate_up.panel_words::<S, NARROW>(s, up_panel, up_space);
+        let columns = (width - panel * PANEL).min(PANEL);
+        let at = words::<NARROW>(panel * PANEL) * S::TILE_ROWS;
+        let strips = gated.chunks_exact_mut(strip_len);
+        for (row, to) in (0..h.rows).step_by(S::TILE_ROWS).zip(strips) {
+            let height = (h.rows - row).min(S::TILE_ROWS);
+            for (tile, (weights, scales)) in tiles.iter_mut().zip([gate, up]) {
+                let c = tile.as_mut_ptr();
+                let out =
+                    Tile { c, stride: PANEL, height, width: PANEL, accumulate: false, scales };
+                // SAFETY: the strip holds [inner, TILE_ROWS], the panel [inner, PANEL], the tile as many rows of PANEL.
+                unsafe {
+                    let strip = h.words.as_ptr().add(row * inner);
+                    tile_of_height::<S, NARROW>(s, inner, strip, weights.as_ptr(), &out);
+                }
+            }
+            let [gate, up] = &mut tiles;
+            for i in (0..height * PANEL).step_by(S::LANES) {
+                // SAFETY: i + LANES ≤ the rows of both tiles, as PANEL is a multiple of LANES.
+                unsafe {
+                    let value = s.load(gate.as_ptr().add(i));
+                    let value = s.mul(s.silu(value), s.load(up.as_ptr().add(i)));
+                    s.store(gate.as_mut_ptr().add(i), value);
+                }
+            }
+            let tile = View::new(&gate[..], PANEL);
+            pack::<S, NARROW>(s, tile, height, columns, &mut to[at..], S::TILE_ROWS);
+        }
+    }
+}
