@@ -1,10 +1,12 @@
-"""The same work in other software, on the same GPU: PyTorch's SDPA, cuBLAS through PyTorch, fla where it is installed.
+"""The same work in other software, on the same GPU: PyTorch's SDPA, cuBLAS through PyTorch, fla and FlashInfer
+where they are installed.
 
 A JSON object a line. Weights, caches and states are rotated past the last-level cache; launches are in CUDA graphs.
 """
 
 import json
 import statistics
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +127,20 @@ def prefill():
                 say(f"fla prefill {name} 1x{positions}", milliseconds(work, repeats=15))
 
 
+def flashinfer():
+    """Where it is installed: it compiles its kernels with nvcc when they are first asked for, which takes minutes."""
+    from flashinfer.gdn_prefill import chunk_gated_delta_rule
+
+    with torch.no_grad():
+        for positions in (8192, 32768):
+            q, k = F.normalize(torch.randn(2, positions, 16, 128, device=DEVICE, dtype=BF16), dim=-1)
+            v = torch.randn(positions, 32, 128, device=DEVICE, dtype=BF16)
+            decay, b = torch.rand(2, positions, 32, device=DEVICE)
+            ends = torch.tensor([0, positions], device=DEVICE)
+            ms = milliseconds(lambda: chunk_gated_delta_rule(q, k, v, decay, b, cu_seqlens=ends), repeats=15)
+            say(f"FlashInfer prefill gated delta rule 1x{positions}", ms)
+
+
 class Step:
     """One decode step of the Nemotron-Flash-1B pattern (arXiv 2511.18890), weights random: PyTorch's products, norms and
     attention, fla's delta rule."""
@@ -241,10 +257,13 @@ def layers():
         say(f"SDPA layer {batch}x{positions}", ms, tokens_per_s=round(batch * positions / ms * 1e3))
 
 
+PARTS = (ceilings, products, attention, recurrent, layers, step, prefill, flashinfer)
+
+
 def main():
     torch.manual_seed(0)
     print(torch.cuda.get_device_name(0), "torch", torch.__version__, flush=True)
-    for part in (ceilings, products, attention, recurrent, layers, step, prefill):
+    for part in (part for part in PARTS if len(sys.argv) == 1 or part.__name__ in sys.argv):
         try:
             part()
         except Exception as error:  # a peer that does not run here is a line, not the end

@@ -29,15 +29,16 @@ part doctor 60 ./deltafront --db "$results/campaign.db" doctor
 part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part chunked 120 ./chunked_speed "$results/chunked.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part training 90 ./gpu_training "$results/training.jsonl"
-part composed 120 ./deltafront-profile --device cuda:0 --composed 30
-part composed-prompts 60 ./deltafront-profile --device cuda:0 --composed 8 --prefill 2048
+part composed 120 ./deltafront-profile --device cuda:0 --composed 20
+part composed-small 60 ./deltafront-profile --device cuda:0 --composed 10 --small
+part composed-prompts 60 ./deltafront-profile --device cuda:0 --composed 6 --prefill 2048
 part composed-batches 60 ./deltafront-profile --device cuda:0 --composed 6 --batch 16
-for name in composed composed-prompts composed-batches; do
+for name in composed composed-small composed-prompts composed-batches; do
     grep '^{' "$results/$name.txt" >"$results/$name.jsonl"
 done
 site=$results/site
 python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl 2>/dev/null
-PYTHONPATH=$site part peers 180 python3 peers.py
+PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} part peers 180 python3 peers.py
 grep '^{' "$results/peers.txt" >"$results/peers.jsonl"
 rm -rf "$site"
 part campaign 150 ./deltafront --db "$results/campaign.db" run --plain campaign.toml

@@ -47,7 +47,8 @@ def ours(results):
             yield row["name"], row["ms"], row["GB"], row.get("GFLOP")
     for row in rows(results / "training.jsonl"):
         if row.get("d") == 2048:
-            yield f"layer {row['layer']} {row['B']}x{row['T']}", row["ms"], None, None
+            kind = {"BFloat16": "", "Float": " fp32"}[row["kind"]]
+            yield f"layer {row['layer']} {row['B']}x{row['T']}{kind}", row["ms"], None, None
 
 
 def main():
