@@ -1,10 +1,15 @@
 //! Reading the latency table.
 
-use search::latency::LatencyEntry;
+use std::collections::HashSet;
+
+use search::latency::{LatencyEntry, LatencyKey, Throughput, Timing, keys as keys_of};
+
+use sqlx::sqlite::SqliteConnection;
 
 use crate::error::DbError;
 use crate::open::Store;
 use crate::row;
+use crate::snapshot::{Campaign, Candidate};
 
 impl Store {
     /// The latency table: all devices, conditions and versions of the kernels, a later measurement after an earlier
@@ -26,5 +31,54 @@ impl Store {
                 Ok(LatencyEntry { key, timing: row::timing(entry).map_err(sql)? })
             })
             .collect()
+    }
+
+    /// Says of each candidate which of its values rest on a disturbed timing.
+    pub(crate) async fn mark_disturbed(
+        &self,
+        connection: &mut SqliteConnection,
+        (campaign_id, campaign): (i64, &Campaign),
+        candidates: &mut [Candidate],
+    ) -> Result<(), DbError> {
+        let sql = |source| self.sql("reading the latency table", source);
+        // Of several timings of one key the last counts.
+        let keys: Vec<String> = sqlx::query_scalar(
+            "SELECT key_json FROM latencies l WHERE other_load > ? AND NOT EXISTS \
+             (SELECT 1 FROM latencies m WHERE m.key = l.key AND m.measured_unix_s > l.measured_unix_s)",
+        )
+        .bind(Timing::QUIET_LOAD)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let disturbed: HashSet<LatencyKey> = keys
+            .iter()
+            .map(|key| serde_json::from_str(key).map_err(|error| self.corrupt("a latency", error)))
+            .collect::<Result<_, DbError>>()?;
+        if disturbed.is_empty() {
+            return Ok(());
+        }
+        let devices: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT device FROM workers JOIN runs ON runs.id = run_id \
+             WHERE campaign_id = ? AND role = 'profiler'",
+        )
+        .bind(campaign_id)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        for device in devices {
+            let latencies = campaign.latency.latencies(&device);
+            let throughput = campaign.latency.throughput(&device);
+            for candidate in &mut *candidates {
+                let Some(stack) = candidate.subject.stack() else { continue };
+                let step = throughput.as_ref().and_then(|throughput| throughput.under(stack).ok());
+                let step = step.map(|step| (Throughput::NAME.to_owned(), step));
+                for (name, conditions) in latencies.iter().cloned().chain(step) {
+                    if keys_of(stack, &conditions).any(|key| disturbed.contains(&key)) {
+                        candidate.disturbed.insert(name);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }

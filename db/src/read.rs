@@ -1,5 +1,7 @@
 //! Reading what viewers show.
 
+use std::collections::BTreeSet;
+
 use search::campaign::findings::agreements;
 use search::objective;
 use search::pareto::{Objectives, ranks};
@@ -60,6 +62,7 @@ impl Store {
         let rows = self.candidates(&mut transaction, campaign_id).await?;
         let agreements = agreements(&rows, &campaign.objectives);
         let mut candidates: Vec<Candidate> = rows.into_iter().map(Candidate::from).collect();
+        self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         rank(&campaign.objectives, &mut candidates);
         Ok(Snapshot { campaign, candidates, agreements, revision })
@@ -179,6 +182,7 @@ impl From<search::campaign::Candidate> for Candidate {
             trained: row.trained,
             decode_whole: row.whole.get("decode_us").cloned(),
             prefill_whole: row.whole.get("prefill_us").cloned(),
+            disturbed: BTreeSet::new(),
             curve: row.curve,
             retrieval: row.retrieval,
             seed: row.seed,

@@ -1,6 +1,6 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
 use search::campaign::Trained;
@@ -94,6 +94,9 @@ pub struct Candidate {
     pub decode_whole: Option<Timing>,
     /// Prefill time of the whole model, measured (front members only).
     pub prefill_whole: Option<Timing>,
+    /// Of its latencies and throughput, by the names of the values, those that are sums of parts of which one was timed
+    /// while other processes loaded the machine.
+    pub disturbed: BTreeSet<String>,
     /// Training loss against tokens, (tokens, nats per token); grows while it trains.
     pub curve: Vec<(u64, f64)>,
     /// How well each layer's memory reads back what it stored; empty until done, or when the trainer does not say.

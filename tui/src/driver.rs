@@ -27,7 +27,6 @@ use tokio::sync::mpsc;
 pub(crate) use child::Process;
 use desk::Desk;
 pub(crate) use profiler::Profiler;
-pub(crate) use resume::latencies;
 use slot::{News, Slot};
 pub(crate) use slot::{ask, ask_space, meet};
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};

@@ -218,8 +218,7 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     for candidate in &list {
         let mut row = vec![candidate.number.to_string(), mark(candidate)];
         for name in &values {
-            let value = candidate.values.get(*name);
-            row.push(value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value)));
+            row.push(named(candidate, name));
             if is_latency(name) {
                 row.push(whole(candidate, name).map_or_else(|| "–".to_owned(), timing));
             }
@@ -243,10 +242,15 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
          the model\ntimed as one, ± half the interquartile range.",
     );
     let disturbed = list.iter().any(|c| {
-        [&c.decode_whole, &c.prefill_whole].into_iter().flatten().any(Timing::is_disturbed)
+        let whole = [&c.decode_whole, &c.prefill_whole];
+        whole.into_iter().flatten().any(Timing::is_disturbed)
+            || values.iter().any(|name| c.disturbed.contains(*name))
     });
     if disturbed {
-        text.push_str(" ~: other processes loaded the machine.");
+        text.push_str(
+            "\n~: other processes loaded the machine while this, or a part of it, was timed; a new campaign times \
+             it anew.",
+        );
     }
     let fidelities: Vec<u64> =
         list.iter().filter(|c| c.rank.is_some()).map(|c| c.fidelity).filter(|&t| t > 0).collect();
@@ -278,6 +282,13 @@ fn whole<'a>(candidate: &'a Candidate, name: &str) -> Option<&'a Timing> {
         "prefill_us" => candidate.prefill_whole.as_ref(),
         _ => None,
     }
+}
+
+/// A value of a candidate, with `~` when it is a sum of parts of which one's timing was disturbed.
+pub(crate) fn named(candidate: &Candidate, name: &str) -> String {
+    let Some(value) = candidate.values.get(name) else { return "–".to_owned() };
+    let disturbed = if candidate.disturbed.contains(name) { " ~" } else { "" };
+    format!("{}{disturbed}", quantity::named(name, *value))
 }
 
 /// A measured time: `95.1 ±0.8`, with `~` when it was disturbed.

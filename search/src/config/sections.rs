@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::latency::{Conditions, Phase, Throughput};
 use crate::proposals::Algorithm;
 
 /// `[data]`: the text that proxies are trained on.
@@ -139,6 +140,34 @@ impl Default for LatencyConfig {
             time_whole_models: true,
             decode_budget_us: None,
         }
+    }
+}
+
+impl LatencyConfig {
+    /// The latencies of a candidate on a device, by the names of their values.
+    pub fn latencies(&self, device: &str) -> Vec<(String, Conditions)> {
+        let under = |phase| Conditions {
+            device: device.to_owned(),
+            dtype: self.dtype,
+            batch: 1,
+            threads: self.threads,
+            phase,
+        };
+        let decode =
+            ("decode_us".to_owned(), under(Phase::Decode { context: self.decode_context }));
+        let prefill = (self.prefill_tokens > 0).then(|| {
+            ("prefill_us".to_owned(), under(Phase::Prefill { tokens: self.prefill_tokens }))
+        });
+        [decode].into_iter().chain(prefill).collect()
+    }
+
+    /// The throughput of a candidate on a device, where there is a budget of memory.
+    pub fn throughput(&self, device: &str) -> Option<Throughput> {
+        let (_, decode) = self.latencies(device).swap_remove(0);
+        self.memory_budget_mb.map(|mb| Throughput {
+            budget_bytes: mb.saturating_mul(1_000_000),
+            conditions: Conditions { batch: self.batch_max, ..decode },
+        })
     }
 }
 

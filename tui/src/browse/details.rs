@@ -223,7 +223,8 @@ fn facts(
             "prefill_us" => candidate.prefill_whole.as_ref(),
             _ => None,
         };
-        lines.push(fact(quantity::title(name), quantity::named(name, *value), String::new()));
+        let note = if candidate.disturbed.contains(name) { "  disturbed" } else { "" };
+        lines.push(fact(quantity::title(name), quantity::named(name, *value), note.to_owned()));
         if let Some(timing) = whole {
             let (text, note) = whole_model(timing, value.mean);
             lines.push(fact("  whole model", text, note));

@@ -18,7 +18,7 @@ use tui::quantity;
 use super::campaign_file::absolute;
 use super::run::{Conclusion, Files, drive_to_end, job, profiler, say};
 use super::{INTERRUPTED, candidate};
-use crate::driver::{Profiler, latencies};
+use crate::driver::Profiler;
 use crate::report::comparison::Comparison;
 use crate::{report, words};
 
@@ -255,7 +255,7 @@ impl Chosen {
     /// The stack itself and the references that take the same time, by name.
     async fn as_fast(&self, references: &[Reference]) -> anyhow::Result<BTreeMap<String, String>> {
         let mut profiler = Profiler::start(&profiler(&self.file.latency)?).await?;
-        let (_, conditions) = latencies(&self.file.latency, profiler.device()).swap_remove(0);
+        let (_, conditions) = self.file.latency.latencies(profiler.device()).swap_remove(0);
         let wanted_us =
             profiler.whole("the chosen stack", &self.stack, &conditions).await?.median_us;
         say(&format!(

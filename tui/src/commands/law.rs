@@ -14,7 +14,6 @@ use search::objective::value_name;
 use tui::theme::Theme;
 
 use super::{block_on, open};
-use crate::driver::latencies;
 use crate::report;
 use crate::report::law::Found;
 use crate::report::progress::same_latency;
@@ -105,7 +104,7 @@ async fn found(
         table.insert(entry);
     }
     let speeds = device.map_or_else(Vec::new, |device| {
-        let (_, conditions) = latencies(&campaign.latency, &device.device).swap_remove(0);
+        let (_, conditions) = campaign.latency.latencies(&device.device).swap_remove(0);
         speeds(rows().filter_map(|row| row.subject.stack()), &table, &conditions)
     });
     // No width is asked for that the law was not fitted to.

@@ -85,7 +85,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
     };
     rows.push(vec!["state".to_owned(), state]);
     for (name, value) in &candidate.values {
-        let mut shown = quantity::named(name, *value);
+        let mut shown = report::named(candidate, name);
         let whole = match name.as_str() {
             "decode_us" => candidate.decode_whole.as_ref(),
             "prefill_us" => candidate.prefill_whole.as_ref(),
@@ -102,6 +102,8 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
                     format!(", {} mJ a token", quantity::significant(mj))
                 })
             );
+        } else if candidate.disturbed.contains(name) {
+            shown.push_str(" (other processes loaded the machine while a part was timed)");
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);
     }
@@ -232,6 +234,7 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "values": candidate.values,
         "decode_whole": candidate.decode_whole,
         "prefill_whole": candidate.prefill_whole,
+        "disturbed": candidate.disturbed,
         "curve": candidate.curve,
         "retrieval": candidate.retrieval,
         "seed": candidate.seed,

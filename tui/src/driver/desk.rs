@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::display::Display;
 use super::gpus::{self, is_shared};
-use super::resume::{GAVE_UP, latencies, retry, same_device, throughput};
+use super::resume::{GAVE_UP, retry, same_device};
 use super::slot::{News, Slot};
 use super::spec::Role;
 use super::stop::StopSignals;
@@ -105,8 +105,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Err(error) => return Err((error, slots)),
         };
         if let Some(profiler) = profiler {
-            job.settings.latencies = latencies(&job.latency, &profiler.device);
-            job.settings.throughput = throughput(&job.latency, &profiler.device);
+            job.settings.latencies = job.latency.latencies(&profiler.device);
+            job.settings.throughput = job.latency.throughput(&profiler.device);
             let gpus = gpus::count();
             job.settings.quiet_timing = trainers.iter().any(|trainer| {
                 is_shared(job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)

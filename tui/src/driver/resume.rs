@@ -3,36 +3,9 @@
 use anyhow::bail;
 use db::Store;
 use search::campaign::{Candidate, CandidateState, History};
-use search::config::LatencyConfig;
-use search::latency::{Conditions, Phase, Throughput};
 use search::wire::Hello;
 
 use super::spec::Role;
-
-/// The latencies of a candidate: what `[latency]` asks for, on the device that the profiler has.
-pub(crate) fn latencies(config: &LatencyConfig, device: &str) -> Vec<(String, Conditions)> {
-    let under = |phase| Conditions {
-        device: device.to_owned(),
-        dtype: config.dtype,
-        batch: 1,
-        threads: config.threads,
-        phase,
-    };
-    let decode = ("decode_us".to_owned(), under(Phase::Decode { context: config.decode_context }));
-    let prefill = (config.prefill_tokens > 0).then(|| {
-        ("prefill_us".to_owned(), under(Phase::Prefill { tokens: config.prefill_tokens }))
-    });
-    [decode].into_iter().chain(prefill).collect()
-}
-
-/// The throughput of a candidate, where `[latency]` gives a budget of memory.
-pub(crate) fn throughput(config: &LatencyConfig, device: &str) -> Option<Throughput> {
-    let (_, decode) = latencies(config, device).swap_remove(0);
-    config.memory_budget_mb.map(|mb| Throughput {
-        budget_bytes: mb.saturating_mul(1_000_000),
-        conditions: Conditions { batch: config.batch_max, ..decode },
-    })
-}
 
 /// Latencies of two devices have no place in one front.
 pub(super) async fn same_device(store: &Store, name: &str, profiler: &Hello) -> anyhow::Result<()> {

@@ -323,6 +323,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         decode_whole: (state == "done" && number.is_multiple_of(2))
             .then(|| Timing { millijoules: Some(0.11 * decode_us), ..timing(decode_us * 1.021) }),
         prefill_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 70.1)),
+        disturbed: (number == 8).then(|| "decode_us".to_owned()).into_iter().collect(),
         curve,
         retrieval: if state == "done" { retrieval(number) } else { Vec::new() },
         seed: 7_000 + u64::from(number),

@@ -72,6 +72,34 @@ fn list_show_and_export() {
 }
 
 #[test]
+fn latencies_taken_beside_other_work_are_marked_row_by_row() {
+    let mut world = World::new("disturbed");
+    world.set("FAKE_PROFILER", "loaded");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let campaign = world.campaign();
+    let rows = campaign["candidates"].as_array().expect("a list");
+    for row in rows {
+        let with_ffn = row["text"].as_str().expect("a text").contains("ffn(");
+        let expected =
+            if with_ffn { serde_json::json!(["decode_us"]) } else { serde_json::json!([]) };
+        assert_eq!(row["disturbed"], expected, "{row}");
+    }
+    assert!(rows.iter().any(|row| row["disturbed"][0] == "decode_us"), "some have such a part");
+    let shown = world.say(&["show", "--all"]).stdout;
+    let explained = "~: other processes loaded the machine";
+    assert!(shown.contains(" ~ ") && shown.contains(explained), "{shown}");
+    let number = rows.iter().position(|row| row["disturbed"][0] == "decode_us");
+    let number = (number.expect("some have") + 1).to_string();
+    let shown = world.say(&["show", "small", &number]).stdout;
+    let decode = shown.lines().find(|line| line.starts_with("decode µs")).expect("a latency");
+    assert!(decode.contains('~'), "{shown}");
+    let quiet = World::new("undisturbed_rows");
+    assert_eq!(quiet.say(&["run"]).code, 0);
+    let shown = quiet.say(&["show", "--all"]).stdout;
+    assert!(!shown.contains('~'), "{shown}");
+}
+
+#[test]
 fn help_schema_and_completions() {
     let world = World::new("help");
     insta::assert_snapshot!("help", world.say(&["--help"]).stdout);

@@ -114,8 +114,8 @@ fn a_campaign_is_reported_while_it_runs() {
     let mut world = thorough("report_live");
     world.set("FAKE_TRAINER", "slow 0.1");
     let run = world.start();
-    let begun = |world: &World| world.say(&["list"]).code == 0;
-    world.wait_until("there is a database", begun);
+    let begun = |world: &World| world.say(&["list"]).stdout.contains("small");
+    world.wait_until("there is a campaign", begun);
     assert_eq!(world.say(&["report"]).code, 0, "before anything is evaluated");
     world.wait_until("something is evaluated", |world| world.count("evaluations") >= 7);
     let said = world.say(&["report"]);

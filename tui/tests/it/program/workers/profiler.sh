@@ -3,6 +3,7 @@
 #   FAKE_PROFILER=slow S   takes S seconds for each measurement
 #   FAKE_DEVICE            the device it claims to be
 #   FAKE_PROFILER=widths   takes longer for wider whole models
+#   FAKE_PROFILER=loaded   is disturbed whenever it times a feed-forward network at decode
 #   FAKE_FIXED=1           takes the same time for all
 set -u
 mode=${FAKE_PROFILER:-}
@@ -30,7 +31,11 @@ while IFS= read -r line; do
             time=$((200 + 10 * width + 5 * ffn))
             ;;
         esac
-        echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":0.01,"kernels":"fake-1"}'
+        case $mode-$line in
+        loaded-*'"ffn"'*'"decode"'*) load=0.30 ;;
+        *) load=0.01 ;;
+        esac
+        echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":'"$load"',"kernels":"fake-1"}'
         ;;
     esac
 done
