@@ -1,5 +1,6 @@
-//! How close the engine is to what this machine can do: `cargo bench -p profiles`; with `-- quick`, a disturbed
-//! timing is taken as it is.
+//! How close the engine is to what this machine can do: `cargo bench -p profiles --bench engine`; with `-- quick`, a
+//! disturbed timing is taken as it is; with `-- bf16` or `int8`, in that storage; with `-- prefill` or `decode`, that alone;
+//! with `-- contexts`, decode after 2,048 and 8,192 positions too.
 //!
 //! Prints the limits measured on this machine (reading memory, multiplying), then decode and prefill of hybrids beside
 //! their bounds, and how well composed latencies agree with whole models. A figure with `!` was disturbed by other
@@ -33,7 +34,21 @@ const STACKS: [(&str, &str); 4] = [
 
 fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let quick = std::env::args().any(|argument| argument == "quick");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |word: &str| arguments.iter().any(|argument| argument == word);
+    let quick = asked("quick");
+    let dtype = [Dtype::F32, Dtype::Bf16, Dtype::Int8]
+        .into_iter()
+        .rfind(|dtype| asked(&dtype.to_string()))
+        .unwrap_or(Dtype::F32);
+    let mut phases = Vec::new();
+    if !asked("prefill") {
+        let contexts: &[u32] = if asked("contexts") { &[512, 2048, 8192] } else { &[512] };
+        phases.extend(contexts.iter().map(|&context| Phase::Decode { context }));
+    }
+    if !asked("decode") {
+        phases.push(Phase::Prefill { tokens: 512 });
+    }
     let plan = Plan {
         time: Duration::from_millis(400),
         patience: Duration::from_secs(if quick { 0 } else { 20 }),
@@ -50,10 +65,10 @@ fn main() -> io::Result<()> {
         for (name, text) in STACKS {
             let architecture: Architecture = text.parse().expect("the stacks above are valid");
             let parameters = search::tensors::parameters(&architecture);
-            for phase in [Phase::Decode { context: 512 }, Phase::Prefill { tokens: 512 }] {
+            for &phase in &phases {
                 let conditions = Conditions {
                     device: profiler.device().to_owned(),
-                    dtype: Dtype::F32,
+                    dtype,
                     batch: 1,
                     threads: threads as u32,
                     phase,
@@ -65,7 +80,9 @@ fn main() -> io::Result<()> {
                     .map(|key| time(profiler.part(&key)).median_us)
                     .sum();
                 let (per_token, rate) = match phase {
-                    Phase::Decode { .. } => (1.0, parameters as f64 * 4.0 / whole.median_us / 1e3),
+                    Phase::Decode { .. } => {
+                        (1.0, (parameters * dtype.bytes()) as f64 / whole.median_us / 1e3)
+                    }
                     Phase::Prefill { tokens } => {
                         let tokens = f64::from(tokens);
                         (tokens, 2.0 * parameters as f64 * tokens / whole.median_us / 1e3)
@@ -74,7 +91,7 @@ fn main() -> io::Result<()> {
                 let unit = if per_token > 1.0 { "GFLOP/s" } else { "GB/s" };
                 writeln!(
                     out,
-                    "{name:24} {threads} threads {phase:?}: {:9.1} ± {:.1} µs ({:.1} µs/token, {:.0} tokens/s, {rate:.0} {unit} of weights), composed {:+.1} %, load {:.2}{}",
+                    "{name:24} {dtype} {threads} threads {phase:?}: {:9.1} ± {:.1} µs ({:.1} µs/token, {:.0} tokens/s, {rate:.0} {unit} of weights), composed {:+.1} %, load {:.2}{}",
                     whole.median_us,
                     whole.spread_us,
                     whole.median_us / per_token,

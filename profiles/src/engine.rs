@@ -21,6 +21,7 @@ use search::Architecture;
 
 use crate::error::ProfileError;
 use crate::weights::{SplitMix, Weights};
+use ffn::ROWS;
 use scratch::{Run, Scratch};
 use sublayer::{Memory, Sublayer};
 
@@ -125,14 +126,16 @@ impl Head {
     }
 
     /// x `[N, d]` ← the rows of the tokens.
-    pub(crate) fn embed(&self, tokens: &[u32], x: &mut [f32]) {
+    pub(crate) fn embed(&self, pool: &Pool, tokens: &[u32], x: &mut [f32]) {
         let d = self.d_model();
-        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(d)) {
-            match &self.embedding {
-                Some(rows) => rows.read(*token as usize, x),
-                None => self.logits.read_row(*token as usize, x),
+        pool.chunks_mut(x, ROWS * d, |block, x| {
+            for (token, x) in tokens[block * ROWS..].iter().zip(x.chunks_exact_mut(d)) {
+                match &self.embedding {
+                    Some(rows) => rows.read(*token as usize, x),
+                    None => self.logits.read_row(*token as usize, x),
+                }
             }
-        }
+        });
     }
 
     /// logits `[B, vocab]` of the last of the T positions of x `[B, T, d]`, by way of `last`, `[B, d]`.
@@ -291,7 +294,7 @@ impl Engine {
         assert_eq!(state.memories.len(), self.sublayers.len(), "the state is of another engine");
         let length = tokens.len() / batch;
         let mut x = state.scratch.take(tokens.len() * self.head.d_model());
-        self.head.embed(tokens, &mut x);
+        self.head.embed(&self.pool, tokens, &mut x);
         self.through(state, length, &mut x);
         state.position += length;
         Ok(x)

@@ -403,7 +403,7 @@ impl Copies {
                     layer.forward(&mut on, self.tokens, &mut self.x, memories);
                 }
                 Copy::Head(head) => {
-                    head.embed(&self.prompt, &mut self.x);
+                    head.embed(pool, &self.prompt, &mut self.x);
                     head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
                 }
             }

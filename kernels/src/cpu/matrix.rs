@@ -78,9 +78,7 @@ impl Matrix {
     /// Copies row `output` of the weights, `[in]`, into `row`.
     pub fn read_row(&self, output: usize, row: &mut [f32]) {
         assert!(output < self.outputs, "matrix: row {output} of {}", self.outputs);
-        for (input, x) in row.iter_mut().enumerate().take(self.inputs) {
-            *x = self.panels.weight(self.inputs, output, input);
-        }
+        self.panels.read_row(self.inputs, output, &mut row[..self.inputs]);
     }
 
     /// Y `[T, out]` ← X `[T, in]` · Wᵀ on the threads of the pool.
@@ -97,6 +95,52 @@ impl Matrix {
     pub fn apply_at(&self, level: Level, pool: &Pool, x: &[f32], y: &mut [f32], accumulate: bool) {
         let tokens = x.len() / self.inputs;
         assert_eq!(x.len(), tokens * self.inputs, "matrix: x must be [T, {}]", self.inputs);
+        self.multiply(level, pool, tokens, &Source::Ready(x), y, accumulate);
+    }
+
+    /// Whether so many tokens are enough for [`Matrix::apply_prepared`] and [`Matrix::apply_finished`].
+    pub fn is_for_prepared(tokens: usize, pool: &Pool) -> bool {
+        shares_rows(tokens, pool)
+    }
+
+    /// Y `[T, out]` ← X `[T, in]` · Wᵀ, each thread taking some rows. X is made a few rows at a time, just before they are
+    /// multiplied: `prepare` writes the rows from a given one on.
+    pub fn apply_prepared(
+        &self,
+        pool: &Pool,
+        tokens: usize,
+        prepare: &(dyn Fn(usize, &mut [f32]) + Sync),
+        y: &mut [f32],
+    ) {
+        assert!(shares_rows(tokens, pool), "matrix: prepared rows are for many tokens");
+        self.multiply(Level::best(), pool, tokens, &Source::Prepared(prepare), y, false);
+    }
+
+    /// Y `[T, out]` += X `[T, in]` · Wᵀ, each thread taking some rows. `finish` changes the rows of X from a given one on
+    /// just before they are multiplied.
+    pub fn apply_finished(
+        &self,
+        pool: &Pool,
+        x: &mut [f32],
+        finish: &(dyn Fn(usize, &mut [f32]) + Sync),
+        y: &mut [f32],
+    ) {
+        let tokens = x.len() / self.inputs;
+        assert_eq!(x.len(), tokens * self.inputs, "matrix: x must be [T, {}]", self.inputs);
+        assert!(shares_rows(tokens, pool), "matrix: finished rows are for many tokens");
+        let x = SharedMut::new(x);
+        self.multiply(Level::best(), pool, tokens, &Source::Finished(&x, finish), y, true);
+    }
+
+    fn multiply(
+        &self,
+        level: Level,
+        pool: &Pool,
+        tokens: usize,
+        x: &Source<'_>,
+        y: &mut [f32],
+        accumulate: bool,
+    ) {
         assert_eq!(
             y.len(),
             tokens * self.outputs,
@@ -114,14 +158,24 @@ impl Matrix {
             } else {
                 (0..tokens, share(panels))
             };
-            let product = Product { matrix: self, x, y: &y, rows, panels, accumulate };
-            if tokens <= few::tokens_max(level) {
-                run_at(level, Few(product));
-            } else {
-                many::multiply(level, product);
+            let product = Product { matrix: self, y: &y, rows, panels, accumulate };
+            match x {
+                Source::Ready(x) if tokens <= few::tokens_max(level) => {
+                    run_at(level, Few { product, x });
+                }
+                _ => many::multiply(level, product, x),
             }
         });
     }
+}
+
+/// X `[T, in]`.
+enum Source<'a> {
+    Ready(&'a [f32]),
+    /// Writes the rows from a given one on.
+    Prepared(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+    /// Changes them; rows are shared by the threads.
+    Finished(&'a SharedMut<'a>, &'a (dyn Fn(usize, &mut [f32]) + Sync)),
 }
 
 /// Rows that a thread has at least, where the threads share rows and not panels.
@@ -141,7 +195,6 @@ fn share(of: Range<usize>, thread: usize, threads: usize) -> Range<usize> {
 /// Some rows and some panels' columns of Y `[T, out]` ← X `[T, in]` · Wᵀ, or +=.
 struct Product<'a> {
     matrix: &'a Matrix,
-    x: &'a [f32],
     y: &'a SharedMut<'a>,
     rows: Range<usize>,
     panels: Range<usize>,

@@ -130,26 +130,23 @@ impl Attention {
         }
     }
 
-    /// x `[B·T, d]` += mixer(h `[B·T, d]`), one cache for each of the B sequences.
+    /// x `[B·T, d]` += mixer(RMSNorm(x)), one cache for each of the B sequences.
     pub(super) fn forward<'s>(
         &self,
         on: &mut Run<'_>,
-        h: &[f32],
+        norm: &[f32],
         tokens: usize,
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Cache>,
     ) {
-        let mut sequences = h.chunks_exact(tokens * self.input.inputs());
         on.mix_sequences(
             (&self.input, &self.output),
-            h,
-            tokens,
+            (norm, tokens),
             x,
             states,
-            |on, p, mixed, cache| {
-                let h = sequences.next().expect("as many inputs as projections");
+            |on, x, (p, mixed), cache| {
                 let turns = if let (Some(phases), Some(state)) = (&self.phases, &mut cache.phases) {
-                    Some(phases.turns(on, h, state))
+                    Some(phases.turns(on, norm, x, state))
                 } else {
                     cache.rotations.extend_to(cache.position + tokens);
                     None
@@ -165,6 +162,7 @@ impl Attention {
                 }
                 cache.position += tokens;
             },
+            |_, _| (),
         );
     }
 

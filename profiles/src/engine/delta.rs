@@ -126,26 +126,25 @@ impl Delta {
         Recurrent { phases, ..Recurrent::with_levels(channels, levels, shape) }
     }
 
-    /// x `[B·T, d]` += mixer(h `[B·T, d]`), one state for each of the B sequences.
+    /// x `[B·T, d]` += mixer(RMSNorm(x)), one state for each of the B sequences.
     pub(super) fn forward<'s>(
         &self,
         on: &mut Run<'_>,
-        h: &[f32],
+        norm: &[f32],
         tokens: usize,
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Recurrent>,
     ) {
-        let mut sequences = h.chunks_exact(tokens * self.input.inputs());
+        let gate_at =
+            self.channels() + self.heads * (self.steps + usize::from(self.decay.is_some()));
         on.mix_sequences(
             (&self.input, &self.output),
-            h,
-            tokens,
+            (norm, tokens),
             x,
             states,
-            |on, p, mixed, state| {
-                let h = sequences.next().expect("as many inputs as projections");
+            |on, x, (p, mixed), state| {
                 let turns = match (&self.phases, &mut state.phases) {
-                    (Some(phases), Some(state)) => Some(phases.turns(on, h, state)),
+                    (Some(phases), Some(state)) => Some(phases.turns(on, norm, x, state)),
                     _ => None,
                 };
                 self.mix(on, p, tokens, mixed, state, turns.as_ref());
@@ -153,10 +152,18 @@ impl Delta {
                     turns.give_back(on);
                 }
             },
+            |p, mixed| {
+                let gate = if self.output_gate {
+                    Gate::After(&p[gate_at..][..mixed.len()])
+                } else {
+                    Gate::None
+                };
+                run(RmsNorm { x: mixed, weight: &self.norm, gate });
+            },
         );
     }
 
-    /// mixed `[T, H·V]` from p `[T, stride]` of one sequence.
+    /// mixed `[T, H·V]`, before norm and gate, from p `[T, stride]` of one sequence.
     fn mix(
         &self,
         on: &mut Run<'_>,
@@ -287,18 +294,6 @@ impl Delta {
             prefill(arithmetic, &inputs, &mut state.matrix, mixed, &|n, f| on.pool.for_each(n, f));
         }
 
-        let width = heads * value_width;
-        let gate_at = channels + heads * (steps + usize::from(self.decay.is_some()));
-        on.pool.chunks_mut(mixed, ROWS * width, |block, mixed| {
-            for (t, row) in (block * ROWS..).zip(mixed.chunks_exact_mut(width)) {
-                let gate = if self.output_gate {
-                    Gate::After(&p[t * stride + gate_at..][..width])
-                } else {
-                    Gate::None
-                };
-                run(RmsNorm { x: row, weight: &self.norm, gate });
-            }
-        });
         for buffer in [y, beta, g] {
             on.scratch.give(buffer);
         }

@@ -2,6 +2,7 @@
 
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{FeedForward, run};
+use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::swiglu::cpu::SwiGlu;
 
 use super::scratch::Run;
@@ -31,23 +32,23 @@ impl Ffn {
         self.0.bytes()
     }
 
-    /// x `[N, d]` += ffn(RMSNorm(x)); false, and nothing is done, for few tokens.
-    pub(super) fn forward_many(&self, on: &Run<'_>, norm: &[f32], x: &mut [f32]) -> bool {
-        let is_many = FeedForward::is_for(x.len() / norm.len(), on.pool);
-        if is_many {
-            self.0.apply_to_many(on.pool, norm, x);
+    /// x `[N, d]` += ffn(RMSNorm(x)), the norm with weights `[d]`
+    pub(super) fn forward(&self, on: &mut Run<'_>, norm: &[f32], x: &mut [f32]) {
+        let rows = x.len() / norm.len();
+        if FeedForward::is_for(rows, on.pool) {
+            return self.0.apply_to_many(on.pool, norm, x);
         }
-        is_many
-    }
-
-    /// x `[N, d]` += ffn(h `[N, d]`)
-    pub(super) fn forward(&self, on: &mut Run<'_>, h: &[f32], x: &mut [f32]) {
         let (width, up_at) = (self.0.width(), self.0.up_at());
-        let (inputs, outputs) = (self.0.gate_up().inputs(), self.0.gate_up().outputs());
-        let rows = h.len() / inputs;
+        let outputs = self.0.gate_up().outputs();
+        let mut h = on.scratch.take(x.len());
+        let block = ROWS * norm.len();
+        on.pool.chunks_mut(&mut h, block, |index, h| {
+            h.copy_from_slice(&x[index * block..][..h.len()]);
+            run(RmsNorm { x: h, weight: norm, gate: Gate::None });
+        });
         let mut hidden = on.scratch.take(rows * outputs);
         let mut gated = on.scratch.take(rows * width);
-        self.0.gate_up().apply(on.pool, h, &mut hidden);
+        self.0.gate_up().apply(on.pool, &h, &mut hidden);
         on.pool.chunks_mut(&mut gated, ROWS * width, |block, out| {
             let hidden = &hidden[block * ROWS * outputs..];
             for (out, hidden) in out.chunks_exact_mut(width).zip(hidden.chunks_exact(outputs)) {
@@ -55,7 +56,8 @@ impl Ffn {
             }
         });
         self.0.down().apply_add(on.pool, &gated, x);
-        on.scratch.give(hidden);
-        on.scratch.give(gated);
+        for buffer in [h, hidden, gated] {
+            on.scratch.give(buffer);
+        }
     }
 }

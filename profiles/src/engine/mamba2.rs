@@ -85,28 +85,29 @@ impl Mamba2 {
         Recurrent::with_levels(channels, levels, [self.heads, self.state_width, self.head_width])
     }
 
-    /// x `[B·T, d]` += mixer(h `[B·T, d]`), one state for each of the B sequences.
+    /// x `[B·T, d]` += mixer(RMSNorm(x)), one state for each of the B sequences.
     pub(super) fn forward<'s>(
         &self,
         on: &mut Run<'_>,
-        h: &[f32],
+        norm: &[f32],
         tokens: usize,
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut Recurrent>,
     ) {
         on.mix_sequences(
             (&self.input, &self.output),
-            h,
-            tokens,
+            (norm, tokens),
             x,
             states,
-            |on, p, mixed, state| {
-                self.mix(on, p, tokens, mixed, state);
+            |on, _, (p, mixed), state| self.mix(on, p, tokens, mixed, state),
+            |p, mixed| {
+                let z = &p[..mixed.len()];
+                run(RmsNorm { x: mixed, weight: &self.norm, gate: Gate::Before(z) });
             },
         );
     }
 
-    /// mixed `[T, H·P]` from p `[T, stride]` of one sequence.
+    /// mixed `[T, H·P]`, before gate and norm, from p `[T, stride]` of one sequence.
     fn mix(
         &self,
         on: &mut Run<'_>,
@@ -177,12 +178,6 @@ impl Mamba2 {
             prefill(arithmetic, &inputs, &mut state.matrix, mixed, &|n, f| on.pool.for_each(n, f));
         }
 
-        on.pool.chunks_mut(mixed, ROWS * inner, |block, mixed| {
-            for (t, row) in (block * ROWS..).zip(mixed.chunks_exact_mut(inner)) {
-                let z = &p[t * stride..][..inner];
-                run(RmsNorm { x: row, weight: &self.norm, gate: Gate::Before(z) });
-            }
-        });
         for buffer in [y, dt, g] {
             on.scratch.give(buffer);
         }

@@ -1,7 +1,7 @@
 //! Selective RoPE: the angles by which q and k turn, learnt from the input and summed over the past.
 
 use kernels::cpu::{Matrix, run};
-use kernels::norm::cpu::L2Norm;
+use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use search::architecture::Phases as Shape;
 
 use super::ffn::ROWS;
@@ -79,13 +79,21 @@ impl Phases {
         PhaseState { history: vec![0.0; 3 * channels], sums: vec![0.0; channels] }
     }
 
-    /// The turns at h `[T, d]`, one sequence's; its state moves past it. [`Turns::give_back`] returns their memory.
-    pub(super) fn turns(&self, on: &mut Run<'_>, h: &[f32], state: &mut PhaseState) -> Turns {
+    /// The turns at RMSNorm(x) with the weights `norm`, x `[T, d]`, one sequence's; its state moves past it.
+    /// [`Turns::give_back`] returns their memory.
+    pub(super) fn turns(
+        &self,
+        on: &mut Run<'_>,
+        norm: &[f32],
+        x: &[f32],
+        state: &mut PhaseState,
+    ) -> Turns {
         let (d, rank, channels) = (self.down.inputs(), self.down.outputs(), self.up.outputs());
-        let tokens = h.len() / d;
-        let mut unit = on.scratch.take(h.len());
+        let tokens = x.len() / d;
+        let mut unit = on.scratch.take(x.len());
         on.pool.chunks_mut(&mut unit, ROWS * d, |block, unit| {
-            unit.copy_from_slice(&h[block * ROWS * d..][..unit.len()]);
+            unit.copy_from_slice(&x[block * ROWS * d..][..unit.len()]);
+            run(RmsNorm { x: &mut *unit, weight: norm, gate: Gate::None });
             run(L2Norm { x: unit, width: self.norm_width });
         });
         let mut low = on.scratch.take(tokens * rank);

@@ -1,6 +1,9 @@
 //! Buffers that are used again: a decode step allocates nothing once it is warm.
 
-use kernels::cpu::{Matrix, Pool};
+use kernels::cpu::{Matrix, Pool, run};
+use kernels::norm::cpu::{Gate, RmsNorm};
+
+use super::ffn::ROWS;
 
 /// What a layer computes with.
 pub(crate) struct Run<'a> {
@@ -11,30 +14,59 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The frame of every mixer: x `[B·T, d]` += output(mix(input(h))), `mix` called for each of the B sequences with
-    /// its input projection `[T, input's outputs]`, what it must write `[T, output's inputs]`, and its state.
+    /// The frame of every mixer: x `[B·T, d]` += output(finish(mix(input(h)))), h = RMSNorm(x) with the weights `norm`.
+    ///
+    /// `mix` is called for each of the B sequences with its rows of x, its input projection `[T, input's outputs]`, what it
+    /// must write, `[T, output's inputs]`, and its state; `finish` for each row with the projection's and what was written.
     pub(crate) fn mix_sequences<'s, S: 's>(
         &mut self,
         (input, output): (&Matrix, &Matrix),
-        h: &[f32],
-        tokens: usize,
+        (norm, tokens): (&[f32], usize),
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut S>,
-        mut mix: impl FnMut(&mut Run<'_>, &mut [f32], &mut [f32], &mut S),
+        mut mix: impl FnMut(&mut Run<'_>, &[f32], (&mut [f32], &mut [f32]), &mut S),
+        finish: impl Fn(&[f32], &mut [f32]) + Sync,
     ) {
-        let (stride, width) = (input.outputs(), output.inputs());
-        let rows = h.len() / input.inputs();
+        let (d, stride, width) = (input.inputs(), input.outputs(), output.inputs());
+        let rows = x.len() / d;
         let mut p = self.scratch.take(rows * stride);
         let mut mixed = self.scratch.take(rows * width);
-        input.apply(self.pool, h, &mut p);
-        for ((p, mixed), state) in p
-            .chunks_exact_mut(tokens * stride)
+        // Row by row, so that each is still in the nearest cache.
+        let prepare = |row: usize, h: &mut [f32]| {
+            for (h, x) in h.chunks_exact_mut(d).zip(x[row * d..].chunks_exact(d)) {
+                h.copy_from_slice(x);
+                run(RmsNorm { x: h, weight: norm, gate: Gate::None });
+            }
+        };
+        let are_many = Matrix::is_for_prepared(rows, self.pool);
+        if are_many {
+            input.apply_prepared(self.pool, rows, &prepare, &mut p);
+        } else {
+            let mut h = self.scratch.take(rows * d);
+            self.pool.chunks_mut(&mut h, ROWS * d, |index, h| prepare(index * ROWS, h));
+            input.apply(self.pool, &h, &mut p);
+            self.scratch.give(h);
+        }
+        for (((x, p), mixed), state) in x
+            .chunks_exact(tokens * d)
+            .zip(p.chunks_exact_mut(tokens * stride))
             .zip(mixed.chunks_exact_mut(tokens * width))
             .zip(states)
         {
-            mix(self, p, mixed, state);
+            mix(self, x, (p, mixed), state);
         }
-        output.apply_add(self.pool, &mixed, x);
+        let finish = |row: usize, mixed: &mut [f32]| {
+            for (mixed, p) in mixed.chunks_exact_mut(width).zip(p[row * stride..].chunks(stride)) {
+                finish(p, mixed);
+            }
+        };
+        if are_many {
+            output.apply_finished(self.pool, &mut mixed, &finish, x);
+        } else {
+            self.pool
+                .chunks_mut(&mut mixed, ROWS * width, |index, rows| finish(index * ROWS, rows));
+            output.apply_add(self.pool, &mixed, x);
+        }
         self.scratch.give(p);
         self.scratch.give(mixed);
     }

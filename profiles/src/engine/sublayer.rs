@@ -1,14 +1,12 @@
 //! Half a layer: `x += f(norm(x))`, f a mixer or a feed-forward network.
 
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::run;
-use kernels::norm::cpu::{Gate, RmsNorm};
 use search::Architecture;
 use search::architecture::Mixer;
 
 use super::attention::{Attention, Cache};
 use super::delta::Delta;
-use super::ffn::{Ffn, ROWS};
+use super::ffn::Ffn;
 use super::mamba2::Mamba2;
 use super::recurrent::Recurrent;
 use super::scratch::Run;
@@ -159,29 +157,18 @@ impl Sublayer {
         x: &mut [f32],
         memories: &mut [Memory],
     ) {
-        if let Function::Ffn(ffn) = &self.function
-            && ffn.forward_many(on, &self.norm, x)
-        {
-            return;
-        }
-        let mut h = on.scratch.take(x.len());
-        let block = ROWS * self.norm.len();
-        on.pool.chunks_mut(&mut h, block, |index, h| {
-            h.copy_from_slice(&x[index * block..][..h.len()]);
-            run(RmsNorm { x: h, weight: &self.norm, gate: Gate::None });
-        });
+        let norm = &self.norm;
         match &self.function {
             Function::Attention(mixer) => {
-                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::cache));
+                mixer.forward(on, norm, tokens, x, memories.iter_mut().map(Memory::cache));
             }
             Function::Delta(mixer) => {
-                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::recurrent));
+                mixer.forward(on, norm, tokens, x, memories.iter_mut().map(Memory::recurrent));
             }
             Function::Mamba2(mixer) => {
-                mixer.forward(on, &h, tokens, x, memories.iter_mut().map(Memory::recurrent));
+                mixer.forward(on, norm, tokens, x, memories.iter_mut().map(Memory::recurrent));
             }
-            Function::Ffn(ffn) => ffn.forward(on, &h, x),
+            Function::Ffn(ffn) => ffn.forward(on, norm, x),
         }
-        on.scratch.give(h);
     }
 }

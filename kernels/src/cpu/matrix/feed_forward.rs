@@ -117,8 +117,11 @@ impl Rows<'_> {
         for x in x.chunks_mut(ROW_BLOCK * d) {
             let count = x.len() / d;
             let h = &mut h[..x.len()];
-            h.copy_from_slice(x);
-            RmsNorm { x: &mut *h, weight: norm, gate: Gate::None }.body(s);
+            // Row by row, so that each is still in the nearest cache.
+            for (h, x) in h.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                h.copy_from_slice(x);
+                RmsNorm { x: h, weight: norm, gate: Gate::None }.body(s);
+            }
             let h = Strips::pack::<S, NARROW>(s, View::new(h, d), (count, d), &mut strips);
             let len = count.div_ceil(S::TILE_ROWS) * S::TILE_ROWS * words::<NARROW>(*width);
             let gated = aligned(&mut gated, len);

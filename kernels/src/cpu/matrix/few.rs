@@ -9,14 +9,18 @@ pub(super) fn tokens_max(level: Level) -> usize {
     if level == Level::Avx512 { 4 } else { 1 }
 }
 
-pub(super) struct Few<'a>(pub(super) Product<'a>);
+pub(super) struct Few<'a> {
+    pub(super) product: Product<'a>,
+    /// `[T, in]`
+    pub(super) x: &'a [f32],
+}
 
 impl Kernel for Few<'_> {
     type Output = ();
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        let Self(product) = self;
+        let Self { product, x } = self;
         let stride = even(product.matrix.inputs) * PANEL;
         // Panel i of the matrix begins at i times what a panel holds.
         match &product.matrix.panels {
@@ -24,6 +28,7 @@ impl Kernel for Few<'_> {
                 let first = panels.as_ptr();
                 product.few(
                     s,
+                    x,
                     #[inline(always)]
                     |i| F32Panel(first.wrapping_add(i * stride)),
                 );
@@ -32,6 +37,7 @@ impl Kernel for Few<'_> {
                 let first = panels.as_ptr();
                 product.few(
                     s,
+                    x,
                     #[inline(always)]
                     |i| Bf16Panel(first.wrapping_add(i * stride)),
                 );
@@ -40,6 +46,7 @@ impl Kernel for Few<'_> {
                 let (first, scale) = (values.as_ptr(), scales.as_ptr());
                 product.few(
                     s,
+                    x,
                     #[inline(always)]
                     |i| Int8Panel(first.wrapping_add(i * stride), scale.wrapping_add(i * PANEL)),
                 );
@@ -50,7 +57,7 @@ impl Kernel for Few<'_> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn few<S: Simd, P: Panel>(self, s: S, panel_at: impl Fn(usize) -> P) {
+    fn few<S: Simd, P: Panel>(self, s: S, x: &[f32], panel_at: impl Fn(usize) -> P) {
         assert!(self.rows.len() <= tokens_max(S::LEVEL), "few tokens are few");
         for panel in self.panels.clone() {
             let weights = panel_at(panel);
@@ -58,11 +65,11 @@ impl Product<'_> {
             // made, and no other thread writes this panel's columns.
             unsafe {
                 match (S::LANES, self.rows.len()) {
-                    (16, 1) => self.panel::<S, P, 2, 1, 2>(s, panel, weights),
-                    (16, 2) => self.panel::<S, P, 2, 2, 1>(s, panel, weights),
-                    (16, 3) => self.panel::<S, P, 2, 3, 1>(s, panel, weights),
-                    (16, _) => self.panel::<S, P, 2, 4, 1>(s, panel, weights),
-                    (8, _) => self.panel::<S, P, 4, 1, 1>(s, panel, weights),
+                    (16, 1) => self.panel::<S, P, 2, 1, 2>(s, x, panel, weights),
+                    (16, 2) => self.panel::<S, P, 2, 2, 1>(s, x, panel, weights),
+                    (16, 3) => self.panel::<S, P, 2, 3, 1>(s, x, panel, weights),
+                    (16, _) => self.panel::<S, P, 2, 4, 1>(s, x, panel, weights),
+                    (8, _) => self.panel::<S, P, 4, 1, 1>(s, x, panel, weights),
                     _ => unreachable!("the lanes of all instruction sets are listed"),
                 }
             }
@@ -84,11 +91,12 @@ impl Product<'_> {
     >(
         &self,
         s: S,
+        x: &[f32],
         panel: usize,
         weights: P,
     ) {
         let (inputs, outputs) = (self.matrix.inputs, self.matrix.outputs);
-        let x = self.x.as_ptr();
+        let x = x.as_ptr();
         let mut sums = [[[[s.splat(0.0); VECTORS]; 2]; PAIRS]; TOKENS];
         let pairs = inputs / 2;
         let whole = pairs / PAIRS * PAIRS;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::panels::{Bf16Panel, Int8Panel, Panel, Panels, even};
-use super::{Matrix, PANEL, Product, Storage};
+use super::{Matrix, PANEL, Product, Source, Storage};
 use crate::cpu::gemm::View;
 use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::{Kernel, Level, Precision, Simd, multiplies_bf16, run_in};
@@ -21,13 +21,14 @@ pub(super) fn precision(level: Level, storage: Storage) -> Precision {
 }
 
 /// Computes the part of a product.
-pub(super) fn multiply(level: Level, product: Product<'_>) {
+pub(super) fn multiply(level: Level, product: Product<'_>, x: &Source<'_>) {
     let precision = precision(level, product.matrix.storage());
-    run_in(level, precision, Many { product, precision });
+    run_in(level, precision, Many { product, x, precision });
 }
 
 struct Many<'a> {
     product: Product<'a>,
+    x: &'a Source<'a>,
     precision: Precision,
 }
 
@@ -37,21 +38,35 @@ impl Kernel for Many<'_> {
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
         match self.precision {
-            Precision::F32 => self.product.many::<S, false>(s),
-            Precision::Bf16 => self.product.many::<S, true>(s),
+            Precision::F32 => self.product.many::<S, false>(s, self.x),
+            Precision::Bf16 => self.product.many::<S, true>(s, self.x),
         }
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn many<S: Simd, const NARROW: bool>(self, s: S) {
-        let Self { matrix, x, y, rows, panels, accumulate } = self;
+    fn many<S: Simd, const NARROW: bool>(self, s: S, x: &Source<'_>) {
+        let Self { matrix, y, rows, panels, accumulate } = self;
         let (inputs, outputs) = (matrix.inputs, matrix.outputs);
-        let (mut strips, mut unpacked) = (Vec::new(), Vec::new());
+        let (mut strips, mut unpacked, mut prepared) = (Vec::new(), Vec::new(), Vec::new());
         for first in rows.clone().step_by(ROW_BLOCK) {
             let count = (rows.end - first).min(ROW_BLOCK);
-            let x = View::new(&x[first * inputs..], inputs);
+            let x = match x {
+                Source::Ready(x) => &x[first * inputs..],
+                Source::Prepared(prepare) => {
+                    let x = aligned(&mut prepared, count * inputs);
+                    prepare(first, x);
+                    &*x
+                }
+                Source::Finished(x, finish) => {
+                    // SAFETY: the threads share the rows, so nothing else has these.
+                    let x = unsafe { x.part(first * inputs, count * inputs) };
+                    finish(first, x);
+                    &*x
+                }
+            };
+            let x = View::new(x, inputs);
             let strips = Strips::pack::<S, NARROW>(s, x, (count, inputs), &mut strips);
             // SAFETY: y holds `count` rows from `first`, and no other thread writes these panels' columns of them.
             let c = unsafe { y.as_ptr().add(first * outputs) };

@@ -93,13 +93,23 @@ impl Panels {
         }
     }
 
-    /// One weight.
-    pub(super) fn weight(&self, inputs: usize, output: usize, input: usize) -> f32 {
+    /// The weights of one output.
+    pub(super) fn read_row(&self, inputs: usize, output: usize, row: &mut [f32]) {
+        let (first, in_pairs) = (single(inputs, output, 0), paired(inputs, output, 0));
         match self {
-            Self::F32(panels) => panels[single(inputs, output, input)],
-            Self::Bf16(panels) => from_bf16(panels[paired(inputs, output, input)]),
+            Self::F32(panels) => {
+                let weights = panels[first..].iter().step_by(PANEL);
+                row.iter_mut().zip(weights).for_each(|(x, weight)| *x = *weight);
+            }
+            Self::Bf16(panels) => {
+                for (x, pair) in row.chunks_mut(2).zip(panels[in_pairs..].chunks(2 * PANEL)) {
+                    x.iter_mut().zip(pair).for_each(|(x, weight)| *x = from_bf16(*weight));
+                }
+            }
             Self::Int8 { values, scales } => {
-                f32::from(values[single(inputs, output, input)]) * scales[output]
+                let weights = values[first..].iter().step_by(PANEL);
+                let scale = scales[output];
+                row.iter_mut().zip(weights).for_each(|(x, weight)| *x = f32::from(*weight) * scale);
             }
         }
     }
