@@ -1,5 +1,5 @@
 """One table of the results of `run.sh`: each kernel's time, bytes and FLOPs, its share of the bandwidth of a copy and of a
-cuBLAS product in the same run, and the peer's time beside it.
+cuBLAS product in the same run, the floor by an H100's data sheet, and the peer's time beside it.
 
     python3 table.py RESULTS
 """
@@ -7,6 +7,9 @@ cuBLAS product in the same run, and the peer's time beside it.
 import json
 import pathlib
 import sys
+
+# an H100 by its data sheet: HBM3, dense bf16 products
+TB_PER_S, TFLOP_PER_S = 3.35, 990
 
 # a row of ours, and the row of the peers that does the same work
 PEERS = {
@@ -57,8 +60,8 @@ def main():
     copy = next((row["GB_per_s"] for row in rows(results / "kernels.jsonl") if row["name"] == "copy"), None)
     product = next((row["TFLOP_per_s"] for name, row in peers.items() if "8192³" in name), None)
     print(f"copy {copy} GB/s, cuBLAS {product} TFLOP/s\n")
-    print("| work | ms | GB | share of copy | GFLOP | share of cuBLAS | peer, ms | peer / ours |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| work | ms | floor, ms | GB | share of copy | GFLOP | share of cuBLAS | peer, ms | peer / ours |")
+    print("|---|---|---|---|---|---|---|---|---|")
 
     def cell(value, form):
         return "" if value is None else format(value, form)
@@ -68,6 +71,7 @@ def main():
         cells = [
             name,
             cell(ms, ".4g"),
+            cell(gigabytes and max(gigabytes / TB_PER_S, (gigaflops or 0) / TFLOP_PER_S), ".3g"),
             cell(gigabytes, ".3g"),
             cell(gigabytes and copy and gigabytes / ms * 1e3 / copy, ".0%"),
             cell(gigaflops, ".3g"),

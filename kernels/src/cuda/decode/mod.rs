@@ -308,12 +308,6 @@ impl Decoder {
         Ok(())
     }
 
-    /// Compiles the step with `units` of 8 KiB asked for in advance by each block, instead of the usual number.
-    pub fn set_in_flight(&mut self, units: u32) {
-        self.launch.defines.retain(|(name, _)| *name != "IN_FLIGHT");
-        self.launch.defines.push(("IN_FLIGHT", units));
-    }
-
     /// The launch of a step, for graphs and timings.
     pub fn launch(&self) -> &Launch {
         &self.launch

@@ -40,9 +40,7 @@
 // Units asked for and not landed. Enough to saturate the memory (40 KB per multiprocessor
 // by Little's law); more only makes everything else wait in the same queues: on an H100 a
 // stack of DeltaNet was 5 % slower with 7 of 24 than with 5, and another 4 % with 14.
-#ifndef IN_FLIGHT
-#define IN_FLIGHT (SLOTS / 6 + 1)
-#endif
+const u32 IN_FLIGHT = SLOTS / 6 + 1;
 static_assert(IN_FLIGHT < SLOTS, "a slot is not asked for again before it has landed");
 // A slot belongs to one warp. Copies complete in any order, and a gate tells only odd
 // rounds from even ones: a warp that waited for a slot whose round before another warp
