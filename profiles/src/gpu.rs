@@ -5,7 +5,7 @@
 //! adds is measured instead: the difference between a stack with 2n copies of it and one with n, over n, where both
 //! are several times the last-level cache. In a model that the cache holds a part takes its share of a stack that is as
 //! large as the model, less what a step has without layers, which counts to the head. A mixer waits more than it streams,
-//! an FFN streams more than it waits; so a mixer is timed with an FFN after it, and that FFN's time is taken away again.
+//! an FFN streams more than it waits; so a mixer before an FFN is timed with one after it, whose time is taken away again.
 //!
 //! Prefill and decode steps of more sequences run layer by layer, as recorded graphs of products and kernels, one after
 //! the other: there a part takes its n-th of a pass over n copies, each with weights of its own.
@@ -302,6 +302,14 @@ fn copies(bytes: u64, working_set_kib: u32) -> usize {
     LARGE_BYTES.div_ceil(bytes).clamp(*COPIES.start(), *COPIES.end()) as usize
 }
 
+/// Meta tokens before the sequences, where the time of a part depends on them.
+fn meta_tokens(part: &Part) -> usize {
+    match part {
+        Part::Mixer { meta_tokens, .. } => *meta_tokens as usize,
+        Part::Ffn { .. } | Part::Head { .. } => 0,
+    }
+}
+
 /// Bytes that a step reads of a part.
 fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
     Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, Dtype::Bf16))
@@ -321,14 +329,17 @@ impl Times for GpuProfiler {
             Work::Stream { context } => context,
             Work::Layers(run) => return self.layers_part(key, run),
         };
-        let of = (key.working_set_kib, context);
+        let of = (key.working_set_kib, context + meta_tokens(&key.part));
         let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
             let layer = Layer { mixer: None, ffn: Some(width as usize) };
             Ok((layer, bytes(&Part::Ffn { d_model, width }, context)?))
         };
         let sampled = match key.part {
-            Part::Mixer { d_model, mixer, meta_tokens } => {
-                stack::refuse_meta_tokens(meta_tokens)?;
+            Part::Mixer { d_model, mixer, .. } if !key.before_ffn => {
+                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
+                self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
+            }
+            Part::Mixer { d_model, mixer, .. } => {
                 let (beside, bytes_beside) = ffn(d_model, width_beside(d_model))?;
                 let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ..beside };
                 let bytes = bytes(&key.part, context)? + bytes_beside;
@@ -362,13 +373,16 @@ impl Times for GpuProfiler {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
+        let meta_tokens = architecture.meta_tokens() as usize;
         let (sampled, energy, tokens) = match self.check(conditions)? {
             Work::Stream { context } => {
+                let context = context + meta_tokens;
                 let stack = stack(architecture, context + STEPS + 1)?;
                 let (sampled, energy) = self.sample(&stack, context, true)?;
                 (sampled, energy, 1)
             }
             Work::Layers(run) => {
+                let run = run.after(meta_tokens)?;
                 let stack = stack(architecture, run.positions())?;
                 let (sampled, energy) = self.run(&stack, run, Section::Whole, true)?;
                 (sampled, energy, run.batch * run.tokens)

@@ -89,7 +89,7 @@ impl Times for Profiler {
 
     /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        let LatencyKey { part, working_set_kib, conditions } = key;
+        let LatencyKey { part, working_set_kib, conditions, .. } = key;
         let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
         let meta_tokens = match part {

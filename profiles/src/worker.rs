@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use search::config::LatencyConfig;
-use search::latency::{LatencyKey, Timing};
+use search::latency::Timing;
 use search::wire::{
     CONFIGURE_ID, Configure, Hello, Measure, MeasureLimit, Measured, PROTOCOL, Refusal, Reply,
     Request,
@@ -53,8 +53,7 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
-        Ok(Request::Measure(Measure { id, part, working_set_kib, conditions })) => {
-            let key = LatencyKey { part, working_set_kib, conditions };
+        Ok(Request::Measure(Measure { id, key })) => {
             Some(timed(id, &key.to_string(), || profiler.part(&key)))
         }
         Ok(Request::MeasureWhole(request)) => {

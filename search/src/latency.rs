@@ -219,6 +219,10 @@ pub struct LatencyKey {
     /// Of which size of model: see [`working_set_kib`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub working_set_kib: u32,
+    /// Of a mixer, whether an FFN comes next, where its time depends on that: a GPU's decode step of one sequence fetches
+    /// the weights of the FFN while the mixer waits for its own results.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub before_ffn: bool,
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
@@ -227,6 +231,11 @@ pub struct LatencyKey {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0
@@ -254,10 +263,16 @@ pub fn keys<'a>(
     conditions: &'a Conditions,
 ) -> impl Iterator<Item = LatencyKey> + 'a {
     let working_set_kib = working_set_kib(architecture, conditions);
-    parts(architecture).map(move |part| LatencyKey {
-        part,
-        working_set_kib,
-        conditions: conditions.clone(),
+    let streams = conditions.device.starts_with("cuda")
+        && conditions.batch == 1
+        && matches!(conditions.phase, Phase::Decode { .. });
+    let mut parts = parts(architecture).peekable();
+    std::iter::from_fn(move || {
+        let part = parts.next()?;
+        let before_ffn = streams
+            && matches!(part, Part::Mixer { .. })
+            && matches!(parts.peek(), Some(Part::Ffn { .. }));
+        Some(LatencyKey { part, working_set_kib, before_ffn, conditions: conditions.clone() })
     })
 }
 
@@ -291,7 +306,13 @@ impl fmt::Display for Conditions {
 /// The canonical text, which is the key in the store.
 impl fmt::Display for LatencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.part, self.conditions)?;
+        write!(
+            f,
+            "{}{}; {}",
+            self.part,
+            if self.before_ffn { " before an FFN" } else { "" },
+            self.conditions
+        )?;
         if self.working_set_kib > 0 {
             write!(f, "; in a model of about {} KiB", self.working_set_kib)?;
         }

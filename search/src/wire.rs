@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
-use crate::latency::{Conditions, Limit, Part, Timing, is_zero};
+use crate::latency::{Conditions, LatencyKey, Limit, Timing};
 use crate::parameters::Parameter;
 use crate::subject::Assignment;
 
@@ -113,14 +113,9 @@ pub struct Eval {
 pub struct Measure {
     /// Echoed in the reply.
     pub id: u64,
-    /// What to time.
+    /// What to time, in which surroundings and under which conditions.
     #[serde(flatten)]
-    pub part: Part,
-    /// Memory in KiB that the model passes through which the part stands for; 0: the profiler chooses.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub working_set_kib: u32,
-    /// Under which conditions.
-    pub conditions: Conditions,
+    pub key: LatencyKey,
 }
 
 /// Time a whole model with random weights.

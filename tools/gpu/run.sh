@@ -29,8 +29,8 @@ part doctor 60 ./deltafront --db "$results/campaign.db" doctor
 part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part chunked 120 ./chunked_speed "$results/chunked.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part training 90 ./gpu_training "$results/training.jsonl"
-part composed 120 ./deltafront-profile --device cuda:0 --composed 20
-part composed-small 60 ./deltafront-profile --device cuda:0 --composed 10 --small
+part composed 120 ./deltafront-profile --device cuda:0 --composed 16
+part composed-small 60 ./deltafront-profile --device cuda:0 --composed 8 --small
 part composed-prompts 60 ./deltafront-profile --device cuda:0 --composed 6 --prefill 2048
 part composed-batches 60 ./deltafront-profile --device cuda:0 --composed 6 --batch 16
 for name in composed composed-small composed-prompts composed-batches; do

@@ -118,7 +118,7 @@ pub(crate) fn latency(median_us: f64) -> LatencyEntry {
         phase: Phase::Decode { context: 512 },
     };
     LatencyEntry {
-        key: LatencyKey { part, working_set_kib: 8, conditions },
+        key: LatencyKey { part, working_set_kib: 8, before_ffn: true, conditions },
         timing: timing(median_us),
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn with_avx512_bf16<K: Kernel>(simd: Avx512<true>, kernel: K) -> K::O
 impl Simd for Avx2 {
     const LEVEL: super::Level = super::Level::Avx2;
     const LANES: usize = 8;
-    const TILE_ROWS: usize = 3;
+    const TILE_ROWS: usize = 6;
     type V = __m256;
 
     #[inline(always)]

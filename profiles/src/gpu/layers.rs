@@ -7,7 +7,8 @@ use kernels::timing::Measurement;
 use search::latency::{LatencyKey, Part, Timing};
 
 use super::{
-    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, one_of, stack, timing,
+    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, meta_tokens, one_of,
+    stack, timing,
 };
 use crate::error::ProfileError;
 
@@ -30,14 +31,27 @@ impl Run {
     pub(super) fn positions(self) -> usize {
         self.context.map_or(self.tokens, |context| context + 1)
     }
+
+    /// The same run of sequences that begin with so many meta tokens.
+    pub(super) fn after(self, meta_tokens: usize) -> Result<Self, ProfileError> {
+        match self.context {
+            None if meta_tokens > 0 => Err(ProfileError::Conditions(
+                "a GPU does not read prompts after meta tokens: set prefill_tokens = 0 in [latency], leave meta_tokens out of \
+                 [space], or time with latency.device = \"cpu\""
+                    .to_owned(),
+            )),
+            context => Ok(Self { context: context.map(|n| n + meta_tokens), ..self }),
+        }
+    }
 }
 
 impl GpuProfiler {
     /// A part of a pass.
     pub(super) fn layers_part(&self, key: &LatencyKey, run: Run) -> Result<Timing, ProfileError> {
+        let meta_tokens = meta_tokens(&key.part);
+        let run = run.after(meta_tokens)?;
         let (d_model, vocabulary, layer) = match key.part {
-            Part::Mixer { d_model, mixer, meta_tokens } => {
-                stack::refuse_meta_tokens(meta_tokens)?;
+            Part::Mixer { d_model, mixer, .. } => {
                 let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
                 (d_model, SMALL_VOCABULARY, Some(layer))
             }
@@ -47,7 +61,7 @@ impl GpuProfiler {
             }
             Part::Head { d_model, vocab } => (d_model, vocab as usize, None),
         };
-        let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens))?;
+        let bytes = bytes(&key.part, run.context.map_or(run.tokens, |all| all - meta_tokens))?;
         let mut copies = copies(bytes, key.working_set_kib);
         if run.context.is_none() {
             copies = copies.min(PREFILL_COPIES as usize);

@@ -6,12 +6,11 @@ use search::architecture::Mixer;
 
 use crate::error::ProfileError;
 
-/// The stack of `architecture`, with caches for `positions`.
+/// The stack of `architecture`, with caches for `positions`, of which its meta tokens are the first.
 ///
 /// # Errors
 /// When the step does not cover one of its mixers.
 pub fn stack(architecture: &Architecture, positions: usize) -> Result<Stack, ProfileError> {
-    refuse_meta_tokens(architecture.meta_tokens())?;
     let layers = architecture
         .layers()
         .iter()
@@ -31,17 +30,6 @@ pub fn stack(architecture: &Architecture, positions: usize) -> Result<Stack, Pro
     })
 }
 
-/// Meta tokens, which the step does not know.
-pub(super) fn refuse_meta_tokens(meta_tokens: u32) -> Result<(), ProfileError> {
-    if meta_tokens == 0 { Ok(()) } else { Err(refusal("meta tokens")) }
-}
-
-fn refusal(what: &str) -> ProfileError {
-    ProfileError::Conditions(format!(
-        "the GPU's decode step does not cover {what}; leave them out of [space], or time with latency.device = \"cpu\""
-    ))
-}
-
 /// A mixer of the step.
 pub(super) fn mixer(mixer: &Mixer) -> Result<decode::Mixer, ProfileError> {
     let missing = if mixer.levels().is_some() {
@@ -52,7 +40,9 @@ pub(super) fn mixer(mixer: &Mixer) -> Result<decode::Mixer, ProfileError> {
         ""
     };
     if !missing.is_empty() {
-        return Err(refusal(missing));
+        return Err(ProfileError::Conditions(format!(
+            "the GPU's decode step does not cover {missing}; leave them out of [space], or time with latency.device = \"cpu\""
+        )));
     }
     Ok(match mixer {
         Mixer::Attention(shape) => decode::Mixer::Attention {

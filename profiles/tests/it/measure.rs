@@ -74,7 +74,7 @@ fn a_longer_cache_takes_longer() {
 }
 
 fn key(part: Part, conditions: Conditions) -> LatencyKey {
-    LatencyKey { part, working_set_kib: 0, conditions }
+    LatencyKey { part, working_set_kib: 0, before_ffn: false, conditions }
 }
 
 #[test]

@@ -692,12 +692,7 @@ impl<D: Subjects> Campaign<D> {
                     break;
                 }
                 let id = self.begin(Task::Part(key.clone()));
-                let request = wire::Measure {
-                    id,
-                    part: key.part,
-                    working_set_kib: key.working_set_kib,
-                    conditions: key.conditions.clone(),
-                };
+                let request = wire::Measure { id, key: key.clone() };
                 commands.push(Command::Send(Request::Measure(request)));
             }
         }

@@ -409,6 +409,26 @@ fn a_part_is_timed_in_models_as_large_as_its_own() {
 }
 
 #[test]
+fn a_mixer_before_an_ffn_is_another_row_in_decode_steps_of_one_sequence_on_a_gpu() {
+    let stack: Architecture = "d=64,vocab=256 | dn(h=2,k=32,v=32)+ffn(64) | dn(h=2,k=32,v=32) | ffn(64) | dn(h=2,k=32,v=32)"
+        .parse()
+        .expect("an architecture");
+    let mixers = |device: &str, batch, phase| -> Vec<bool> {
+        let conditions =
+            Conditions { device: device.to_owned(), dtype: Dtype::Bf16, batch, threads: 0, phase };
+        latency::keys(&stack, &conditions).map(|key| key.before_ffn).collect()
+    };
+    let (decode, prefill) = (Phase::Decode { context: 8 }, Phase::Prefill { tokens: 8 });
+    // mixer, FFN, mixer, FFN, mixer, head
+    assert_eq!(mixers("cuda: one", 1, decode), [true, false, true, false, false, false]);
+    for (device, batch, phase) in
+        [("cpu: one", 1, decode), ("cuda: one", 2, decode), ("cuda: one", 1, prefill)]
+    {
+        assert_eq!(mixers(device, batch, phase), [false; 6], "{device}, {batch}, {phase:?}");
+    }
+}
+
+#[test]
 fn the_largest_batch_is_the_last_that_fits_to_two_binary_digits() {
     let stack: Architecture =
         "d=64,vocab=256,tied | attn(h=2,kv=2,k=32)+ffn(64) | gdn(h=2,k=16,v=32)"

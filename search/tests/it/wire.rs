@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use search::config::{CampaignFile, TEMPLATE};
-use search::latency::{Conditions, Dtype, Part, Phase, Timing};
+use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
 use search::wire::{
     Configure, Evaluate, Evaluation, Hello, LayerRetrieval, Measure, MeasureWhole, Measured,
     PROTOCOL, Progress, Refusal, Reply, Request, Value,
@@ -63,9 +63,12 @@ fn request() -> impl Strategy<Value = Request> {
         });
     prop_oneof![
         evaluate,
-        (any::<u64>(), part(), 0..3_u32, conditions()).prop_map(|(id, part, set, conditions)| {
-            Request::Measure(Measure { id, part, working_set_kib: 8 * set, conditions })
-        }),
+        (any::<u64>(), part(), 0..3_u32, any::<bool>(), conditions()).prop_map(
+            |(id, part, set, before_ffn, conditions)| {
+                let key = LatencyKey { part, working_set_kib: 8 * set, before_ffn, conditions };
+                Request::Measure(Measure { id, key })
+            }
+        ),
         (any::<u64>(), strategies::architecture(), conditions()).prop_map(
             |(id, architecture, conditions)| Request::MeasureWhole(MeasureWhole {
                 id,
@@ -179,22 +182,25 @@ fn the_configuration_of_a_campaign_reads_back() {
 fn the_json_of_the_messages_stands() {
     let measure = Request::Measure(Measure {
         id: 7,
-        part: Part::Mixer {
-            d_model: 64,
-            mixer: "dn(h=2,k=32,v=32)"
-                .parse::<search::architecture::Layer>()
-                .expect("a layer")
-                .mixer
-                .expect("a mixer"),
-            meta_tokens: 0,
-        },
-        working_set_kib: 0,
-        conditions: Conditions {
-            device: "cpu".to_owned(),
-            dtype: Dtype::F32,
-            batch: 1,
-            threads: 2,
-            phase: Phase::Decode { context: 512 },
+        key: LatencyKey {
+            part: Part::Mixer {
+                d_model: 64,
+                mixer: "dn(h=2,k=32,v=32)"
+                    .parse::<search::architecture::Layer>()
+                    .expect("a layer")
+                    .mixer
+                    .expect("a mixer"),
+                meta_tokens: 0,
+            },
+            working_set_kib: 0,
+            before_ffn: false,
+            conditions: Conditions {
+                device: "cpu".to_owned(),
+                dtype: Dtype::F32,
+                batch: 1,
+                threads: 2,
+                phase: Phase::Decode { context: 512 },
+            },
         },
     });
     assert_eq!(

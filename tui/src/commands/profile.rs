@@ -173,10 +173,7 @@ impl Breakdown {
             let timing = if let Some(timing) = known.get(&key) {
                 timing.clone()
             } else {
-                let request = |id| {
-                    let LatencyKey { part, working_set_kib, conditions } = key.clone();
-                    Request::Measure(Measure { id, part, working_set_kib, conditions })
-                };
+                let request = |id| Request::Measure(Measure { id, key: key.clone() });
                 let timing = profiler.time(&key.to_string(), request).await?;
                 known.insert(key.clone(), timing.clone());
                 timing

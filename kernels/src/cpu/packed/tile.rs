@@ -16,6 +16,19 @@ pub(crate) struct Tile<'a> {
     pub(crate) scales: Option<&'a [f32]>,
 }
 
+impl Tile<'_> {
+    /// What is below the first rows, fewer than all.
+    ///
+    /// # Safety
+    /// The tile describes writable memory.
+    #[inline(always)]
+    unsafe fn from_row(&self, first: usize) -> Self {
+        // SAFETY: row `first` is one of the tile.
+        let c = unsafe { self.c.add(first * self.stride) };
+        Tile { c, height: self.height - first, ..*self }
+    }
+}
+
 /// The register tile of this instruction set, with no more rows than `out` needs.
 ///
 /// # Safety
@@ -31,16 +44,33 @@ pub(crate) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         match (S::TILE_ROWS, S::LANES, out.height) {
-            (12, 16, 9..) => tile::<S, NARROW, 12, 2, 12>(s, words, strip, panel, out),
-            (12, 16, 5..) => tile::<S, NARROW, 8, 2, 12>(s, words, strip, panel, out),
-            (12, 16, _) => tile::<S, NARROW, 4, 2, 12>(s, words, strip, panel, out),
-            (3, 8, _) => tile::<S, NARROW, 3, 4, 3>(s, words, strip, panel, out),
+            (12, 16, 9..) => tile::<S, NARROW, 12, 2, 12>(s, words, strip, panel, 0, out),
+            (12, 16, 5..) => tile::<S, NARROW, 8, 2, 12>(s, words, strip, panel, 0, out),
+            (12, 16, _) => tile::<S, NARROW, 4, 2, 12>(s, words, strip, panel, 0, out),
+            // Pairs are taken apart in registers of their own, each once for a whole row of the panel.
+            (6, 8, _) if NARROW => {
+                for first in (0..out.height).step_by(3) {
+                    let out = out.from_row(first);
+                    tile::<S, NARROW, 3, 4, 6>(s, words, strip.add(first), panel, 0, &out);
+                }
+            }
+            // Sixteen registers hold the sums of half a panel, its row and a factor.
+            (6, 8, height) => {
+                for from in [0, PANEL / 2] {
+                    if height > 3 {
+                        tile::<S, NARROW, 6, 2, 6>(s, words, strip, panel, from, out);
+                    } else {
+                        tile::<S, NARROW, 3, 2, 6>(s, words, strip, panel, from, out);
+                    }
+                }
+            }
+            (3, 8, _) => tile::<S, NARROW, 3, 4, 3>(s, words, strip, panel, 0, out),
             _ => unreachable!("the tile shapes of all instruction sets are listed"),
         }
     }
 }
 
-/// A register tile of `ROWS` rows and `VECTORS` vectors; the strip has `STRIP` ≥ `ROWS` rows.
+/// A register tile of `ROWS` rows and `VECTORS` vectors from column `from` on; the strip has `STRIP` ≥ `ROWS` rows.
 ///
 /// # Safety
 /// `strip` holds `[words, STRIP]`, `panel` `[words, PANEL]`; `out` describes writable memory.
@@ -56,13 +86,14 @@ unsafe fn tile<
     words: usize,
     strip: *const f32,
     panel: *const f32,
+    from: usize,
     out: &Tile<'_>,
 ) {
-    debug_assert_eq!(VECTORS * S::LANES, PANEL);
+    debug_assert!(from + VECTORS * S::LANES <= PANEL);
     let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
     // SAFETY: word w of the strip is read below STRIP rows, of the panel below PANEL columns.
     unsafe {
-        let (mut a, mut b) = (strip, panel);
+        let (mut a, mut b) = (strip, panel.add(from));
         for _ in 0..words {
             let mut row = [s.splat(0.0); VECTORS];
             for (v, row) in row.iter_mut().enumerate() {
@@ -84,7 +115,7 @@ unsafe fn tile<
             // SAFETY: there are PANEL factors.
             std::array::from_fn(
                 #[inline(always)]
-                |v| unsafe { s.load(scales.as_ptr().add(v * S::LANES)) },
+                |v| unsafe { s.load(scales.as_ptr().add(from + v * S::LANES)) },
             )
         },
     );
@@ -97,10 +128,11 @@ unsafe fn tile<
             if let Some(scales) = &scales {
                 sum = s.mul(sum, scales[v]);
             }
-            let rest = out.width.saturating_sub(v * S::LANES);
+            let column = from + v * S::LANES;
+            let rest = out.width.saturating_sub(column);
             // SAFETY: row i < height and columns below the width are writable.
             unsafe {
-                let c = out.c.add(i * out.stride + (v * S::LANES).min(out.width));
+                let c = out.c.add(i * out.stride + column.min(out.width));
                 if rest >= S::LANES {
                     s.store(c, if out.accumulate { s.add(s.load(c), sum) } else { sum });
                 } else if rest > 0 {
