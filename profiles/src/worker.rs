@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::wire::{
-    CONFIGURE_ID, Configure, Hello, Measure, MeasureLimit, Measured, PROTOCOL, Refusal, Reply,
-    Request,
+    CONFIGURE_ID, Configure, Hello, MeasureLimit, Measured, PROTOCOL, Refusal, Reply, Request,
 };
 
 use crate::error::ProfileError;
@@ -53,7 +52,8 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
-        Ok(Request::Measure(Measure { id, key })) => {
+        Ok(Request::Measure(measure)) => {
+            let (id, key) = (measure.id, measure.key());
             Some(timed(id, &key.to_string(), || profiler.part(&key)))
         }
         Ok(Request::MeasureWhole(request)) => {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
-use crate::latency::{Conditions, LatencyKey, Limit, Timing};
+use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_false, is_zero};
 use crate::parameters::Parameter;
 use crate::subject::Assignment;
 
@@ -113,9 +113,31 @@ pub struct Eval {
 pub struct Measure {
     /// Echoed in the reply.
     pub id: u64,
-    /// What to time, in which surroundings and under which conditions.
+    /// What to time.
     #[serde(flatten)]
-    pub key: LatencyKey,
+    pub part: Part,
+    /// Memory in KiB that the model passes through which the part stands for; 0: the profiler chooses.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub working_set_kib: u32,
+    /// Of a mixer, whether an FFN comes next: see [`LatencyKey::before_ffn`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub before_ffn: bool,
+    /// Under which conditions.
+    pub conditions: Conditions,
+}
+
+impl Measure {
+    /// Asks for a row of the table.
+    pub fn of(id: u64, key: LatencyKey) -> Self {
+        let LatencyKey { part, working_set_kib, before_ffn, conditions } = key;
+        Self { id, part, working_set_kib, before_ffn, conditions }
+    }
+
+    /// The row that is asked for.
+    pub fn key(self) -> LatencyKey {
+        let Self { part, working_set_kib, before_ffn, conditions, .. } = self;
+        LatencyKey { part, working_set_kib, before_ffn, conditions }
+    }
 }
 
 /// Time a whole model with random weights.

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use search::Architecture;
 use search::config::LatencyConfig;
-use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, parts};
+use search::latency::{Conditions, Dtype, Limit, Part, Phase, parts};
 use search::wire::{
     CONFIGURE_ID, Configure, Measure, MeasureLimit, MeasureWhole, PROTOCOL, Reply, Request,
 };
@@ -63,12 +63,10 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
     for (id, part) in (1..).zip(&parts) {
         input += &line(&Request::Measure(Measure {
             id,
-            key: LatencyKey {
-                part: *part,
-                working_set_kib: 8 << 10,
-                before_ffn: false,
-                conditions: conditions.clone(),
-            },
+            part: *part,
+            working_set_kib: 8 << 10,
+            before_ffn: false,
+            conditions: conditions.clone(),
         }));
     }
     input += &line(&Request::MeasureWhole(MeasureWhole {
@@ -89,12 +87,10 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
     input += &line(&Request::Stop { id: 10 });
     input += &line(&Request::Measure(Measure {
         id: 12,
-        key: LatencyKey {
-            part: parts[0],
-            working_set_kib: 0,
-            before_ffn: false,
-            conditions: Conditions { threads: 0, ..conditions },
-        },
+        part: parts[0],
+        working_set_kib: 0,
+        before_ffn: false,
+        conditions: Conditions { threads: 0, ..conditions },
     }));
 
     let output = program(&[], &input);

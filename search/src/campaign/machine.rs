@@ -692,7 +692,7 @@ impl<D: Subjects> Campaign<D> {
                     break;
                 }
                 let id = self.begin(Task::Part(key.clone()));
-                let request = wire::Measure { id, key: key.clone() };
+                let request = wire::Measure::of(id, key.clone());
                 commands.push(Command::Send(Request::Measure(request)));
             }
         }

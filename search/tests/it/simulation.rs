@@ -213,10 +213,10 @@ impl Driver<'_> {
             }
             Request::Measure(measure) => {
                 assert!(self.timing.insert(measure.id) && self.timing.len() == 1);
-                assert!(self.store.latencies.iter().all(|e| e.key != measure.key));
-                let name = format!("{} {}", measure.key.part, measure.key.conditions);
+                assert!(self.store.latencies.iter().all(|e| e.key != measure.clone().key()));
+                let name = format!("{} {}", measure.part, measure.conditions);
                 // Every stack has the head: a campaign without it has nothing.
-                let is_head = matches!(measure.key.part, Part::Head { .. });
+                let is_head = matches!(measure.part, Part::Head { .. });
                 let trouble = if is_head { 0.0 } else { self.world.trouble };
                 let answer = timed(measure.id, &name, 100.0, trouble);
                 self.answer(answer);

@@ -66,7 +66,7 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<u64>(), part(), 0..3_u32, any::<bool>(), conditions()).prop_map(
             |(id, part, set, before_ffn, conditions)| {
                 let key = LatencyKey { part, working_set_kib: 8 * set, before_ffn, conditions };
-                Request::Measure(Measure { id, key })
+                Request::Measure(Measure::of(id, key))
             }
         ),
         (any::<u64>(), strategies::architecture(), conditions()).prop_map(
@@ -182,25 +182,23 @@ fn the_configuration_of_a_campaign_reads_back() {
 fn the_json_of_the_messages_stands() {
     let measure = Request::Measure(Measure {
         id: 7,
-        key: LatencyKey {
-            part: Part::Mixer {
-                d_model: 64,
-                mixer: "dn(h=2,k=32,v=32)"
-                    .parse::<search::architecture::Layer>()
-                    .expect("a layer")
-                    .mixer
-                    .expect("a mixer"),
-                meta_tokens: 0,
-            },
-            working_set_kib: 0,
-            before_ffn: false,
-            conditions: Conditions {
-                device: "cpu".to_owned(),
-                dtype: Dtype::F32,
-                batch: 1,
-                threads: 2,
-                phase: Phase::Decode { context: 512 },
-            },
+        part: Part::Mixer {
+            d_model: 64,
+            mixer: "dn(h=2,k=32,v=32)"
+                .parse::<search::architecture::Layer>()
+                .expect("a layer")
+                .mixer
+                .expect("a mixer"),
+            meta_tokens: 0,
+        },
+        working_set_kib: 0,
+        before_ffn: false,
+        conditions: Conditions {
+            device: "cpu".to_owned(),
+            dtype: Dtype::F32,
+            batch: 1,
+            threads: 2,
+            phase: Phase::Decode { context: 512 },
         },
     });
     assert_eq!(

@@ -173,7 +173,7 @@ impl Breakdown {
             let timing = if let Some(timing) = known.get(&key) {
                 timing.clone()
             } else {
-                let request = |id| Request::Measure(Measure { id, key: key.clone() });
+                let request = |id| Request::Measure(Measure::of(id, key.clone()));
                 let timing = profiler.time(&key.to_string(), request).await?;
                 known.insert(key.clone(), timing.clone());
                 timing

@@ -367,7 +367,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 self.display.begin(index.unwrap_or(0), label);
             }
             Request::Measure(measure) => {
-                self.display.doing(&format!("timing {}", measure.key.part));
+                self.display.doing(&format!("timing {}", measure.part));
             }
             Request::MeasureWhole(measure) => {
                 self.display.doing(&format!("timing a whole model, {}", measure.conditions));

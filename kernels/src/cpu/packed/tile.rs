@@ -22,7 +22,7 @@ impl Tile<'_> {
     /// # Safety
     /// The tile describes writable memory.
     #[inline(always)]
-    unsafe fn from_row(&self, first: usize) -> Self {
+    unsafe fn below(&self, first: usize) -> Self {
         // SAFETY: row `first` is one of the tile.
         let c = unsafe { self.c.add(first * self.stride) };
         Tile { c, height: self.height - first, ..*self }
@@ -50,7 +50,7 @@ pub(crate) unsafe fn tile_of_height<S: Simd, const NARROW: bool>(
             // Pairs are taken apart in registers of their own, each once for a whole row of the panel.
             (6, 8, _) if NARROW => {
                 for first in (0..out.height).step_by(3) {
-                    let out = out.from_row(first);
+                    let out = out.below(first);
                     tile::<S, NARROW, 3, 4, 6>(s, words, strip.add(first), panel, 0, &out);
                 }
             }
