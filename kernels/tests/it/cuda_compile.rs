@@ -1,4 +1,5 @@
-//! Every CUDA source compiles for every architecture, without spills.
+//! Every CUDA source compiles for every architecture, without spills. `--no-capture` shows what each kernel takes of a
+//! multiprocessor: registers of a thread, shared memory of a block.
 
 use kernels::cuda::attention::{self, Attention};
 use kernels::cuda::chunked::{self, Chunked, Part, Shape};
@@ -26,23 +27,32 @@ fn every_source_compiles_for_every_architecture_without_spills() {
     }
     for source in Source::ALL {
         for (architecture, extent) in ARCHITECTURES {
-            for defines in variants(source, extent) {
-                check(source, &defines, architecture);
+            for variant in variants(source, extent) {
+                check(source, &variant, architecture);
             }
         }
     }
 }
 
-/// The constants that a source is compiled with for an architecture.
-fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
+/// The constants that a source is compiled with, and the bytes of shared memory that a block of it asks for.
+type Variant = (Vec<(&'static str, u32)>, usize);
+
+fn variants(source: Source, extent: Extent) -> Vec<Variant> {
     match source {
-        Source::Decode => vec![decode::defines(extent).expect("the step fits")],
+        Source::Decode => {
+            let defines = decode::defines(extent).expect("the step fits");
+            let shared = defines.iter().find(|(name, _)| *name == "SHARED_BYTES");
+            let shared = shared.expect("it is a constant of the step").1 as usize;
+            vec![(defines, shared)]
+        }
         Source::Chunked => {
             let variants = |rule, heads, key_heads, key_width, value_width, wide| {
                 let (batch, tokens) = (4, 4096);
                 let shape = Shape { batch, tokens, heads, key_heads, key_width, value_width, wide };
                 match Chunked::new(rule, shape, 1.0, extent) {
-                    Ok(chunked) => Part::ALL.map(|part| chunked.part_defines(part)).to_vec(),
+                    Ok(chunked) => Part::ALL
+                        .map(|part| (chunked.part_defines(part), chunked.part_shared_bytes(part)))
+                        .to_vec(),
                     // Blocks of 99 KiB, as consumer GPUs have them, do not hold the widest of these shapes, nor those
                     // of an A100 the delta rule in fp32.
                     Err(error) => {
@@ -74,20 +84,29 @@ fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
                     window: None,
                 };
                 let attention = Attention::new(shape, extent).expect("a block fits");
-                attention::Part::ALL.map(|part| attention.part_defines(part))
+                attention::Part::ALL
+                    .map(|part| (attention.part_defines(part), attention.part_shared_bytes(part)))
             })
             .collect(),
         Source::Norm => {
             let norm = |width, gate| {
-                Norm { outer: 9, inner: 1, width, wide: false, gate, factor: 1.0, epsilon: 1e-5 }
-                    .defines()
+                let norm = Norm {
+                    outer: 9,
+                    inner: 1,
+                    width,
+                    wide: false,
+                    gate,
+                    factor: 1.0,
+                    epsilon: 1e-5,
+                };
+                (norm.defines(), norm.shared_bytes())
             };
             vec![norm(256, Gate::AfterNorm), norm(4096, Gate::BeforeNorm), norm(2048, Gate::None)]
         }
         Source::Values => {
-            vec![Values { positions: 9, heads: 3, width: 64, wide: false }.defines()]
+            vec![(Values { positions: 9, heads: 3, width: 64, wide: false }.defines(), 0)]
         }
-        Source::Rows => vec![rows::defines(false)],
+        Source::Rows => vec![(rows::defines(false), 0)],
         Source::Step => {
             let recurrent = |rule, value_width| {
                 let step = RecurrentStep {
@@ -98,26 +117,26 @@ fn variants(source: Source, extent: Extent) -> Vec<Vec<(&'static str, u32)>> {
                     key_width: 128,
                     value_width,
                 };
-                step.defines()
+                (step.defines(), step.shared_bytes())
             };
             vec![
                 recurrent(Rule::Delta(1), 256),
                 recurrent(Rule::Mamba2, 64),
-                ConvStep { batch: 32, channels: 6144 }.defines(),
+                (ConvStep { batch: 32, channels: 6144 }.defines(), 0),
             ]
         }
         Source::ShortConv => [false, true]
-            .map(|wide| ShortConv { batch: 1, tokens: 9, channels: 8, wide }.defines())
+            .map(|wide| (ShortConv { batch: 1, tokens: 9, channels: 8, wide }.defines(), 0))
             .to_vec(),
     }
 }
 
-fn check(source: Source, defines: &[(&'static str, u32)], architecture: &str) {
+fn check(source: Source, (defines, shared_bytes): &Variant, architecture: &str) {
     let compiled = compile(source, defines, architecture).unwrap_or_else(|error| panic!("{error}"));
     assert!(!compiled.image.is_empty());
     for kernel in &compiled.resources {
         eprintln!(
-            "{architecture:<12} {:<18} {:>3} registers  {} bytes spilled  {defines:?}",
+            "{architecture:<12} {:<18} {:>3} registers  {shared_bytes:>6} bytes shared  {} spilled  {defines:?}",
             kernel.kernel, kernel.registers, kernel.spill_store_bytes
         );
         assert!(

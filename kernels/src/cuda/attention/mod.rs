@@ -181,6 +181,15 @@ impl Attention {
         }
     }
 
+    /// Bytes of shared memory of a block of one kernel.
+    pub fn part_shared_bytes(&self, part: Part) -> usize {
+        match part {
+            Part::Rotate => 0,
+            Part::Prefill => self.prefill_shared_bytes(),
+            Part::Step => self.step_shared_bytes(),
+        }
+    }
+
     /// q, k and v side by side in rows `[B, T, (H + 2 key heads) K]`.
     pub fn fused(&self, qkv: Rows) -> [Heads; 3] {
         let Shape { tokens, heads, kv_heads, width, .. } = self.shape;

@@ -341,12 +341,21 @@ impl Chunked {
         defines
     }
 
+    /// Bytes of shared memory of a block of one kernel.
+    pub fn part_shared_bytes(&self, part: Part) -> usize {
+        match part {
+            Part::Prepare => self.prepare_shared_bytes(),
+            Part::Forward => self.forward_shared_bytes(),
+            Part::Backward => self.backward_shared_bytes(),
+            Part::Gradients => self.gradients_shared_bytes(),
+        }
+    }
+
     fn launch(
         &self,
         part: Part,
         grid: (usize, usize),
         threads: usize,
-        shared_bytes: usize,
         mut arguments: Arguments,
     ) -> Launch {
         Launch {
@@ -355,7 +364,7 @@ impl Chunked {
             defines: self.part_defines(part),
             grid: (grid.0 as u32, grid.1 as u32),
             threads: threads as u32,
-            shared_bytes: shared_bytes as u32,
+            shared_bytes: self.part_shared_bytes(part) as u32,
             together: false,
             arguments: arguments.finish(),
         }
@@ -379,7 +388,7 @@ impl Chunked {
         arguments.counts(&[shape.tokens, shape.heads, shape.key_heads]);
         arguments.factor(self.scale);
         let grid = (shape.chunks(), shape.batch * shape.key_heads);
-        self.launch(Part::Prepare, grid, 128, self.prepare_shared_bytes(), arguments)
+        self.launch(Part::Prepare, grid, 128, arguments)
     }
 
     /// The output, `[B, T, H, V]`. `state` and `state_after` are f32 `[B, H, K, V]`, 0 for zeros and for not
@@ -414,7 +423,7 @@ impl Chunked {
         self.extents(&mut arguments);
         let threads = 32 * (2 * self.columns / 16 + 1);
         let grid = (shape.value_width / self.columns, shape.pieces());
-        self.launch(Part::Forward, grid, threads, self.forward_shared_bytes(), arguments)
+        self.launch(Part::Forward, grid, threads, arguments)
     }
 
     /// The two kernels of the backward pass, in order. `d_state_after` is f32 `[B, H, K, V]`, 0 for zeros.
@@ -474,20 +483,8 @@ impl Chunked {
         self.extents(&mut rest);
         let grid = (shape.value_width / self.columns, shape.pieces());
         [
-            self.launch(
-                Part::Backward,
-                grid,
-                32 * (self.columns / 16 + 1),
-                self.backward_shared_bytes(),
-                walk,
-            ),
-            self.launch(
-                Part::Gradients,
-                (shape.chunks(), shape.pieces()),
-                256,
-                self.gradients_shared_bytes(),
-                rest,
-            ),
+            self.launch(Part::Backward, grid, 32 * (self.columns / 16 + 1), walk),
+            self.launch(Part::Gradients, (shape.chunks(), shape.pieces()), 256, rest),
         ]
     }
 

@@ -90,6 +90,11 @@ impl Norm {
         ]
     }
 
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self) -> usize {
+        4 * self.team() * self.teams()
+    }
+
     fn launch(&self, kernel: &'static str, blocks: usize, arguments: Vec<u8>) -> Launch {
         let warps = self.team() * self.teams();
         Launch {
@@ -98,7 +103,7 @@ impl Norm {
             defines: self.defines(),
             grid: (blocks as u32, 1),
             threads: 32 * warps as u32,
-            shared_bytes: 4 * warps as u32,
+            shared_bytes: self.shared_bytes() as u32,
             together: false,
             arguments,
         }

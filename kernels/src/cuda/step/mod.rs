@@ -190,6 +190,11 @@ impl RecurrentStep {
         ]
     }
 
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self) -> usize {
+        4 * (16 * self.columns() + (1 + self.steps()) * self.key_width)
+    }
+
     fn launch(
         &self,
         [x, b]: [Rows; 2],
@@ -210,14 +215,13 @@ impl RecurrentStep {
             .factor(scale)
             .factor(L2_EPS as f32)
             .finish();
-        let floats = 16 * columns + (1 + self.steps()) * self.key_width;
         Launch {
             source: Source::Step,
             kernel: "step_recurrent",
             defines: self.defines(),
             grid: ((self.value_width / columns) as u32, (self.batch * self.heads) as u32),
             threads: THREADS as u32,
-            shared_bytes: 4 * floats as u32,
+            shared_bytes: self.shared_bytes() as u32,
             together: false,
             arguments,
         }
