@@ -302,14 +302,6 @@ fn copies(bytes: u64, working_set_kib: u32) -> usize {
     LARGE_BYTES.div_ceil(bytes).clamp(*COPIES.start(), *COPIES.end()) as usize
 }
 
-/// Meta tokens before the sequences, where the time of a part depends on them.
-fn meta_tokens(part: &Part) -> usize {
-    match part {
-        Part::Mixer { meta_tokens, .. } => *meta_tokens as usize,
-        Part::Ffn { .. } | Part::Head { .. } => 0,
-    }
-}
-
 /// Bytes that a step reads of a part.
 fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
     Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, Dtype::Bf16))
@@ -329,7 +321,7 @@ impl Times for GpuProfiler {
             Work::Stream { context } => context,
             Work::Layers(run) => return self.layers_part(key, run),
         };
-        let of = (key.working_set_kib, context + meta_tokens(&key.part));
+        let of = (key.working_set_kib, context + key.part.meta_tokens() as usize);
         let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
             let layer = Layer { mixer: None, ffn: Some(width as usize) };
             Ok((layer, bytes(&Part::Ffn { d_model, width }, context)?))

@@ -92,10 +92,7 @@ impl Times for Profiler {
         let LatencyKey { part, working_set_kib, conditions, .. } = key;
         let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
         let (architecture, is_head) = alone(part)?;
-        let meta_tokens = match part {
-            Part::Mixer { meta_tokens, .. } => *meta_tokens as usize,
-            Part::Ffn { .. } | Part::Head { .. } => 0,
-        };
+        let meta_tokens = part.meta_tokens() as usize;
         self.check_memory(&architecture)?;
         let pool = Pool::new(threads);
         let mut copies =

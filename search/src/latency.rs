@@ -130,6 +130,14 @@ impl Part {
         let depends = matches!(mixer, Mixer::Attention(_)) || mixer.levels().is_some();
         Self::Mixer { d_model, mixer, meta_tokens: if depends { meta_tokens } else { 0 } }
     }
+
+    /// The meta tokens before the sequence, where the part's time depends on them.
+    pub fn meta_tokens(&self) -> u32 {
+        match self {
+            Self::Mixer { meta_tokens, .. } => *meta_tokens,
+            Self::Ffn { .. } | Self::Head { .. } => 0,
+        }
+    }
 }
 
 /// What the timed model does.
@@ -221,7 +229,7 @@ pub struct LatencyKey {
     pub working_set_kib: u32,
     /// Of a mixer, whether an FFN comes next, where its time depends on that: a GPU's decode step of one sequence fetches
     /// the weights of the FFN while the mixer waits for its own results.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub before_ffn: bool,
     /// Under which conditions.
     #[serde(flatten)]
@@ -231,11 +239,6 @@ pub struct LatencyKey {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-pub(crate) fn is_false(b: &bool) -> bool {
-    !*b
 }
 
 /// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0

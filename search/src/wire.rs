@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
-use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_false, is_zero};
+use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_zero};
 use crate::parameters::Parameter;
 use crate::subject::Assignment;
 
@@ -120,7 +120,7 @@ pub struct Measure {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub working_set_kib: u32,
     /// Of a mixer, whether an FFN comes next: see [`LatencyKey::before_ffn`].
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub before_ffn: bool,
     /// Under which conditions.
     pub conditions: Conditions,

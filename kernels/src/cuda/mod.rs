@@ -100,8 +100,9 @@ pub enum Error {
     },
 }
 
-/// Whether a block has the shared memory that it needs, in bytes.
-fn check_shared(needed: usize, limit: usize) -> Result<(), Error> {
+/// Whether the blocks of all kernels have the shared memory that they need, in bytes.
+fn check_shared<const N: usize>(blocks: [usize; N], limit: usize) -> Result<(), Error> {
+    let needed = blocks.into_iter().max().unwrap_or(0);
     if needed <= limit {
         return Ok(());
     }

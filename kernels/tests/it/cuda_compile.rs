@@ -34,7 +34,7 @@ fn every_source_compiles_for_every_architecture_without_spills() {
     }
 }
 
-/// The constants that a source is compiled with, and the bytes of shared memory that a block of it asks for.
+/// The constants that a source is compiled with, and the most bytes of shared memory that a block of its kernels asks for.
 type Variant = (Vec<(&'static str, u32)>, usize);
 
 fn variants(source: Source, extent: Extent) -> Vec<Variant> {

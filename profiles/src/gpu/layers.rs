@@ -7,8 +7,7 @@ use kernels::timing::Measurement;
 use search::latency::{LatencyKey, Part, Timing};
 
 use super::{
-    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, meta_tokens, one_of,
-    stack, timing,
+    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, one_of, stack, timing,
 };
 use crate::error::ProfileError;
 
@@ -48,8 +47,8 @@ impl Run {
 impl GpuProfiler {
     /// A part of a pass.
     pub(super) fn layers_part(&self, key: &LatencyKey, run: Run) -> Result<Timing, ProfileError> {
-        let meta_tokens = meta_tokens(&key.part);
-        let run = run.after(meta_tokens)?;
+        let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens))?;
+        let run = run.after(key.part.meta_tokens() as usize)?;
         let (d_model, vocabulary, layer) = match key.part {
             Part::Mixer { d_model, mixer, .. } => {
                 let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
@@ -61,7 +60,6 @@ impl GpuProfiler {
             }
             Part::Head { d_model, vocab } => (d_model, vocab as usize, None),
         };
-        let bytes = bytes(&key.part, run.context.map_or(run.tokens, |all| all - meta_tokens))?;
         let mut copies = copies(bytes, key.working_set_kib);
         if run.context.is_none() {
             copies = copies.min(PREFILL_COPIES as usize);

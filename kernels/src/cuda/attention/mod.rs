@@ -160,7 +160,7 @@ impl Attention {
         if attention.step_shared_bytes() > limit {
             attention.stages = 2;
         }
-        let needed = attention.prefill_shared_bytes().max(attention.step_shared_bytes());
+        let needed = Part::ALL.map(|part| attention.part_shared_bytes(part));
         super::check_shared(needed, limit).map(|()| attention)
     }
 
@@ -181,7 +181,7 @@ impl Attention {
         }
     }
 
-    /// Bytes of shared memory of a block of one kernel.
+    /// Bytes of shared memory of a block of one kernel; the one that combines the splits of a step has none.
     pub fn part_shared_bytes(&self, part: Part) -> usize {
         match part {
             Part::Rotate => 0,

@@ -294,12 +294,7 @@ impl Chunked {
         }
         let two_fit = 2 * (self.gradients_shared_bytes() + 1024) <= limit;
         self.beside = if two_fit && !self.is_delta() { 2 } else { 1 };
-        let needed = self
-            .forward_shared_bytes()
-            .max(self.backward_shared_bytes())
-            .max(self.gradients_shared_bytes())
-            .max(self.prepare_shared_bytes());
-        super::check_shared(needed, limit)
+        super::check_shared(Part::ALL.map(|part| self.part_shared_bytes(part)), limit)
     }
 
     /// The shape.
