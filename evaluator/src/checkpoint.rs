@@ -33,6 +33,9 @@ pub struct Origin {
     pub seed: u64,
     /// The training settings that shape the curve, as JSON.
     pub settings: String,
+    /// The training rule, [`crate::rule::NUMBER`]; 0 before it was written down.
+    #[serde(default)]
+    pub rule: u32,
     /// Tokens in the training part of the corpus.
     pub corpus_tokens: u64,
     /// Optimiser steps done.

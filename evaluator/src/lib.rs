@@ -15,6 +15,7 @@ mod files;
 pub mod learner;
 pub mod optimizer;
 mod retrieval;
+pub mod rule;
 pub mod sampler;
 pub mod scale;
 pub mod schedule;

@@ -2,15 +2,16 @@
 //!
 //! Parameters, gradients and both moments are four vectors; the model's tensors and their gradients are views into the
 //! first two. A step is then one pass over the four, whatever the number of tensors, and the norm of the whole gradient is
-//! one reduction. Decaying tensors come first, so that decay is one operation on a prefix.
+//! one reduction. Decaying tensors come first; neighbours of equal rate and decay are one group.
 
 use operators::Model;
-use operators::ops::optimizer::{self, Update};
+use operators::ops::optimizer::{self, Group, Groups, Update};
 use search::config::TrainingConfig;
 use search::tensors::{Role, TensorSpec};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::rule::Rule;
 
 /// Views begin at multiples of this many elements: one cache line, as libtorch's own allocations.
 const ALIGNMENT: i64 = 16;
@@ -26,10 +27,8 @@ pub struct AdamW {
     gradients: Tensor,
     first_moments: Tensor,
     second_moments: Tensor,
-    /// Elements at the beginning that decay.
-    decayed: i64,
+    groups: Groups,
     betas: (f64, f64),
-    weight_decay: f64,
     clip: f64,
     /// Updates made, for the correction of the moments' bias.
     updates: u64,
@@ -53,24 +52,34 @@ impl Span {
 }
 
 impl AdamW {
-    /// Moves the variables of a model into one buffer.
+    /// Moves the variables of a model into one buffer; `rule` says the rate of each.
     ///
     /// # Errors
     /// When libtorch refuses, usually for want of memory.
-    pub fn new(model: &Model, config: &TrainingConfig) -> Result<Self> {
+    pub fn new(model: &Model, config: &TrainingConfig, rule: Rule<'_>) -> Result<Self> {
         // meta tokens are embeddings that no text names
         let is_embedding = |role: Role| matches!(role, Role::Embedding | Role::MetaTokens);
         let decays =
             |role: Role| role.is_matrix() && (config.decay_embeddings || !is_embedding(role));
         let (decaying, others): (Vec<_>, Vec<_>) =
             model.variables().iter().partition(|v| decays(v.spec.role));
+        let weight_decay = if config.weight_normalisation { 0.0 } else { config.weight_decay };
         let mut spans = Vec::new();
-        let (mut end, mut decayed) = (0, 0);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut end = 0;
         for (index, variable) in decaying.iter().chain(&others).enumerate() {
+            let factors = rule(&variable.spec);
             spans.push(Span { spec: variable.spec.clone(), start: end });
-            end += (variable.spec.elements() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-            if index < decaying.len() {
-                decayed = end;
+            let elements =
+                (variable.spec.elements() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+            end += elements;
+            let decay = if index < decaying.len() { weight_decay } else { 0.0 };
+            let group = Group { elements: elements as usize, rate: factors.rate, decay };
+            match groups.last_mut() {
+                Some(last) if *last == (Group { elements: last.elements, ..group }) => {
+                    last.elements += group.elements;
+                }
+                _ => groups.push(group),
             }
         }
         let device = model.variables()[0].tensor.device();
@@ -81,9 +90,8 @@ impl AdamW {
             gradients: flat()?,
             first_moments: flat()?,
             second_moments: flat()?,
-            decayed,
+            groups: Groups::new(groups, device),
             betas: (config.beta1, config.beta2),
-            weight_decay: if config.weight_normalisation { 0.0 } else { config.weight_decay },
             clip: config.gradient_clip,
             updates: 0,
         };
@@ -123,13 +131,12 @@ impl AdamW {
                 rate,
                 betas: self.betas,
                 epsilon: EPSILON,
-                decay: self.weight_decay,
-                decayed: self.decayed as usize,
                 gradient_factor: if norm > self.clip { self.clip / norm } else { 1.0 },
                 number: self.updates,
             };
             optimizer::adamw(
                 &update,
+                &self.groups,
                 &mut self.parameters,
                 &self.gradients,
                 &mut self.first_moments,

@@ -5,12 +5,14 @@ use std::path::Path;
 use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
+use search::tensors::TensorSpec;
 use tch::Tensor;
 
 use crate::checkpoint::{self, Origin};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
+use crate::rule::{NUMBER, Rule, factors};
 use crate::sampler::Sampler;
 use crate::schedule::{steps_of, tokens_per_step};
 use crate::validation::{self, Validation, inputs_and_targets};
@@ -40,8 +42,24 @@ impl<'a> Training<'a> {
         config: &'a TrainingConfig,
         seed: u64,
     ) -> Result<Self> {
+        let of_stack = architecture.clone();
+        let rule = |spec: &TensorSpec| factors(spec, &of_stack);
+        Self::with_rule(architecture, corpus, config, seed, &rule)
+    }
+
+    /// The same under another rule.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_rule(
+        architecture: Architecture,
+        corpus: &'a Corpus,
+        config: &'a TrainingConfig,
+        seed: u64,
+        rule: Rule<'_>,
+    ) -> Result<Self> {
         corpus.check(config.sequence_length, architecture.vocab())?;
-        let learner = Learner::new(&architecture, config, seed)?;
+        let learner = Learner::with_rule(&architecture, config, seed, rule)?;
         Ok(Self {
             corpus,
             config,
@@ -170,6 +188,7 @@ impl<'a> Training<'a> {
             architecture: self.architecture.to_string(),
             seed: self.seed,
             settings: serde_json::to_string(&settings).expect("plain numbers serialise"),
+            rule: NUMBER,
             corpus_tokens: self.corpus.train.len(),
             step: self.steps(),
         }

@@ -24,4 +24,4 @@ mod weights;
 pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
-pub use weights::Variable;
+pub use weights::{INITIAL_STD, Variable};

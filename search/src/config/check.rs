@@ -1,7 +1,7 @@
 //! What a campaign file must say beyond the types of its values.
 
 use super::tasks::TASKS_ERROR;
-use super::{CampaignFile, TaskConfig};
+use super::{CampaignFile, LearningRate, TaskConfig};
 use crate::architecture::Architecture;
 use crate::latency::Throughput;
 use crate::objective::value_name;
@@ -147,7 +147,9 @@ impl CampaignFile {
                 ),
             );
         }
-        positive("training.learning_rate", t.learning_rate)?;
+        if let LearningRate::Base(rate) = t.learning_rate {
+            positive("training.learning_rate", rate)?;
+        }
         within("training.warmup_fraction", t.warmup_fraction, 0.0, 1.0)?;
         within("training.final_learning_rate_fraction", t.final_learning_rate_fraction, 0.0, 1.0)?;
         within("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
