@@ -10,7 +10,7 @@ mod shape;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::architecture::{Architecture, ArchitectureError, Layer, Mixer, MixerKind};
+use crate::architecture::{Architecture, ArchitectureError, Layer, MixerKind};
 
 pub use equal_latency::EqualLatency;
 pub use shape::ReferenceShape;
@@ -121,7 +121,7 @@ impl Reference {
         }
         if self == Self::NemotronFlashSmall {
             for layer in &mut layers[..n.saturating_sub(3)] {
-                if matches!(layer.mixer, Some(Mixer::DeltaNet(_))) {
+                if layer.mixer.is_some_and(|mixer| mixer.kind() == MixerKind::DeltaNet) {
                     layer.ffn_width = None;
                 }
             }

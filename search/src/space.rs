@@ -8,6 +8,7 @@
 //! those of a template of repeated blocks (arXiv 2511.18890). Both express plain [`Architecture`]s, and both read their
 //! genes back from one, so that nothing but the architecture need be stored.
 
+mod choices;
 mod config;
 mod coordinates;
 mod flat;
@@ -18,12 +19,8 @@ mod tables;
 
 use rand::{Rng, RngExt, SeedableRng};
 
-pub use config::{
-    AttentionChoices, Counts, DeltaChoices, FfnChoice, LogLinearDeltaChoices,
-    LogLinearMamba2Choices, Mamba2Choices, MixerChoices, Range, Ratio, SpaceConfig, StageChoices,
-    WindowChoices,
-};
-
+pub use choices::{KindChoices, Listed, MixerChoices};
+pub use config::{FfnChoice, Range, Ratio, SpaceConfig, StageChoices};
 pub use coordinates::{Coordinate, Scale};
 
 use crate::architecture::{Architecture, Mixer, MixerKind};

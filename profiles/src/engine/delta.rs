@@ -8,7 +8,7 @@ use kernels::delta_rule::prefill::prefill;
 use kernels::delta_rule::train::{Inputs, Shape};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
-use search::architecture::{DeltaFamily, Phases as PhaseShape};
+use search::architecture::{self, Phases as PhaseShape};
 
 use super::fenwick::Visit;
 use super::ffn::ROWS;
@@ -58,49 +58,49 @@ impl Delta {
         weights: &Weights,
         prefix: &str,
         d: usize,
-        family: &DeltaFamily,
+        shape: &architecture::Delta,
         storage: Storage,
         phases: Option<PhaseShape>,
     ) -> Self {
         let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
-        let decay = family.decay.then(|| {
+        let decay = shape.decay.then(|| {
             inputs.push("a.weight");
             Decay {
                 rate: weights.get(&format!("{prefix}A_log")).iter().map(|a| -a.exp()).collect(),
                 dt_bias: weights.get(&format!("{prefix}dt_bias")).to_vec(),
             }
         });
-        if family.output_gate {
+        if shape.output_gate {
             inputs.push("g.weight");
         }
-        let level_scales = family.levels.map(|_| {
+        let level_scales = shape.levels.map(|_| {
             inputs.push("l.weight");
             weights.get(&format!("{prefix}L")).to_vec()
         });
-        let convolution = family.short_conv.then(|| {
+        let convolution = shape.short_conv.then(|| {
             let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
             Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 }
         });
         let input = weights.rows(prefix, &inputs);
         Self {
-            steps: family.steps as usize,
-            key_heads: family.heads as usize,
-            heads: family.value_heads as usize,
-            key_width: family.key_width as usize,
-            value_width: family.value_width as usize,
-            largest_beta: if family.negative_eigenvalues { 2.0 } else { 1.0 },
+            steps: shape.steps_per_token() as usize,
+            key_heads: shape.heads as usize,
+            heads: shape.value_heads() as usize,
+            key_width: shape.key_width as usize,
+            value_width: shape.value_width as usize,
+            largest_beta: if shape.negative_eigenvalues { 2.0 } else { 1.0 },
             input: Matrix::pack(&input, input.len() / d, d, storage),
             convolution,
             decay,
-            output_gate: family.output_gate,
+            output_gate: shape.output_gate,
             level_scales,
-            scale: family.scale() as f32,
+            scale: shape.scale() as f32,
             phases: phases.map(|phases| Phases::new(weights, prefix, d, phases)),
             norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
             output: Matrix::pack(
                 weights.get(&format!("{prefix}o.weight")),
                 d,
-                family.value_rows() as usize,
+                shape.value_rows() as usize,
                 storage,
             ),
         }

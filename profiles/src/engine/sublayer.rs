@@ -85,17 +85,14 @@ pub(crate) fn build(
                     Mixer::Attention(shape) => {
                         Function::Attention(Attention::new(weights, &prefix, d, shape, storage))
                     }
-                    Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-                        let family = mixer.delta().expect("a member of the family");
-                        Function::Delta(Delta::new(
-                            weights,
-                            &prefix,
-                            d,
-                            &family,
-                            storage,
-                            mixer.phases(),
-                        ))
-                    }
+                    Mixer::Delta(shape) => Function::Delta(Delta::new(
+                        weights,
+                        &prefix,
+                        d,
+                        &shape,
+                        storage,
+                        mixer.phases(),
+                    )),
                     Mixer::Mamba2(shape) => {
                         Function::Mamba2(Mamba2::new(weights, &prefix, d, shape, storage))
                     }

@@ -51,7 +51,7 @@ impl Space {
             all.push(number(format!("share of {kind}")));
             all.push(number(format!("place of {kind}")));
             for gene in table.genes.iter().filter(|gene| gene.choices() > 1) {
-                all.push(number(format!("{kind} {}", gene.name)));
+                all.push(number(format!("{kind} {}", gene.name())));
             }
         }
         all.extend([category("first mixer"), category("last mixer")]);
