@@ -8,13 +8,14 @@ use kernels::delta_rule::prefill::prefill;
 use kernels::delta_rule::train::{Inputs, Shape};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
-use search::architecture::{self, Phases as PhaseShape};
+use search::architecture;
 
-use super::fenwick::Visit;
-use super::ffn::ROWS;
+use super::fenwick::{Visit, lambdas};
+use super::function::Function;
+use super::memory::Memory;
 use super::phases::{Phases, Turns};
 use super::recurrent::{Convolution, Recurrent, interleave_heads};
-use super::scratch::Run;
+use super::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// A delta-rule mixer with its projections.
@@ -53,6 +54,59 @@ struct Decay {
     dt_bias: Vec<f32>,
 }
 
+impl Function for Delta {
+    fn weight_bytes(&self) -> usize {
+        self.input.bytes()
+            + self.output.bytes()
+            + self.phases.as_ref().map_or(0, Phases::weight_bytes)
+    }
+
+    fn memory(&self) -> Memory {
+        let channels = self.convolution.as_ref().map_or(0, Convolution::channels);
+        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
+        let shape = [self.heads, self.key_width, self.value_width];
+        let phases = self.phases.as_ref().map(Phases::state);
+        let state = Recurrent::with_levels(channels, levels, shape);
+        Memory::Recurrent(Recurrent { phases, ..state })
+    }
+
+    fn forward(
+        &self,
+        on: &mut Run<'_>,
+        norm: &[f32],
+        tokens: usize,
+        x: &mut [f32],
+        memories: &mut [Memory],
+    ) {
+        let gate_at =
+            self.channels() + self.heads * (self.steps + usize::from(self.decay.is_some()));
+        on.mix_sequences(
+            (&self.input, &self.output),
+            (norm, tokens),
+            x,
+            memories.iter_mut().map(Memory::recurrent),
+            |on, x, (p, mixed), state| {
+                let turns = match (&self.phases, &mut state.phases) {
+                    (Some(phases), Some(state)) => Some(phases.turns(on, norm, x, state)),
+                    _ => None,
+                };
+                self.mix(on, p, tokens, mixed, state, turns.as_ref());
+                if let Some(turns) = turns {
+                    turns.give_back(on);
+                }
+            },
+            |p, mixed| {
+                let gate = if self.output_gate {
+                    Gate::After(&p[gate_at..][..mixed.len()])
+                } else {
+                    Gate::None
+                };
+                run(RmsNorm { x: mixed, weight: &self.norm, gate });
+            },
+        );
+    }
+}
+
 impl Delta {
     pub(super) fn new(
         weights: &Weights,
@@ -60,7 +114,7 @@ impl Delta {
         d: usize,
         shape: &architecture::Delta,
         storage: Storage,
-        phases: Option<PhaseShape>,
+        phases: Option<Phases>,
     ) -> Self {
         let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
         let decay = shape.decay.then(|| {
@@ -95,7 +149,7 @@ impl Delta {
             output_gate: shape.output_gate,
             level_scales,
             scale: shape.scale() as f32,
-            phases: phases.map(|phases| Phases::new(weights, prefix, d, phases)),
+            phases,
             norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
             output: Matrix::pack(
                 weights.get(&format!("{prefix}o.weight")),
@@ -110,57 +164,6 @@ impl Delta {
     fn channels(&self) -> usize {
         let (keys, values) = (self.key_heads * self.key_width, self.heads * self.value_width);
         keys + self.steps * (keys + values)
-    }
-
-    pub(super) fn weight_bytes(&self) -> usize {
-        self.input.bytes()
-            + self.output.bytes()
-            + self.phases.as_ref().map_or(0, Phases::weight_bytes)
-    }
-
-    pub(super) fn state(&self) -> Recurrent {
-        let channels = self.convolution.as_ref().map_or(0, Convolution::channels);
-        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
-        let shape = [self.heads, self.key_width, self.value_width];
-        let phases = self.phases.as_ref().map(Phases::state);
-        Recurrent { phases, ..Recurrent::with_levels(channels, levels, shape) }
-    }
-
-    /// x `[B·T, d]` += mixer(RMSNorm(x)), one state for each of the B sequences.
-    pub(super) fn forward<'s>(
-        &self,
-        on: &mut Run<'_>,
-        norm: &[f32],
-        tokens: usize,
-        x: &mut [f32],
-        states: impl Iterator<Item = &'s mut Recurrent>,
-    ) {
-        let gate_at =
-            self.channels() + self.heads * (self.steps + usize::from(self.decay.is_some()));
-        on.mix_sequences(
-            (&self.input, &self.output),
-            (norm, tokens),
-            x,
-            states,
-            |on, x, (p, mixed), state| {
-                let turns = match (&self.phases, &mut state.phases) {
-                    (Some(phases), Some(state)) => Some(phases.turns(on, norm, x, state)),
-                    _ => None,
-                };
-                self.mix(on, p, tokens, mixed, state, turns.as_ref());
-                if let Some(turns) = turns {
-                    turns.give_back(on);
-                }
-            },
-            |p, mixed| {
-                let gate = if self.output_gate {
-                    Gate::After(&p[gate_at..][..mixed.len()])
-                } else {
-                    Gate::None
-                };
-                run(RmsNorm { x: mixed, weight: &self.norm, gate });
-            },
-        );
     }
 
     /// mixed `[T, H·V]`, before norm and gate, from p `[T, stride]` of one sequence.
@@ -300,19 +303,6 @@ impl Delta {
     }
 }
 
-/// λ `[T, H, L]` from the last rows of p `[T, stride]` and L `[H, L]`.
-pub(super) fn lambdas(p: &[f32], stride: usize, scales: &[f32]) -> Vec<f32> {
-    let of_row = |row: &[f32]| {
-        let raw = &row[stride - scales.len()..];
-        raw.iter().zip(scales).map(|(raw, scale)| softplus(raw * scale)).collect::<Vec<f32>>()
-    };
-    p.chunks_exact(stride).flat_map(of_row).collect()
-}
-
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
-}
-
-fn softplus(x: f32) -> f32 {
-    if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }
 }
