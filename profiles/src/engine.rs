@@ -2,14 +2,12 @@
 //!
 //! State and caches are explicit: the engine never changes, a [`State`] holds what a batch of sequences has seen.
 
-mod attention;
 mod cache;
-mod delta;
 mod fenwick;
 mod ffn;
 mod function;
-mod mamba2;
 mod memory;
+mod mixer;
 mod phases;
 mod recurrent;
 pub(crate) mod scratch;

@@ -2,15 +2,11 @@
 
 use kernels::cpu::matrix::Storage;
 use search::Architecture;
-use search::architecture::Mixer;
 
-use super::attention::Attention;
-use super::delta::Delta;
 use super::ffn::Ffn;
 use super::function::Function;
-use super::mamba2::Mamba2;
 pub(crate) use super::memory::Memory;
-use super::phases::Phases;
+use super::mixer;
 use super::scratch::Run;
 use crate::weights::{SplitMix, Weights};
 
@@ -37,7 +33,7 @@ pub(crate) fn build(
                 let prefix = format!("layers.{index}.mixer.");
                 Sublayer {
                     norm: norm("mixer"),
-                    function: built(&mixer, weights, &prefix, d, storage),
+                    function: mixer::build(&mixer, weights, &prefix, d, storage),
                 }
             });
             let ffn = layer.ffn_width.map(|width| {
@@ -48,24 +44,6 @@ pub(crate) fn build(
             mixer.into_iter().chain(ffn)
         })
         .collect()
-}
-
-/// The mixer of a gene, its weights below `prefix`.
-fn built(
-    mixer: &Mixer,
-    weights: &Weights,
-    prefix: &str,
-    d: usize,
-    storage: Storage,
-) -> Box<dyn Function> {
-    let phases = mixer.phases().map(|phases| Phases::new(weights, prefix, d, phases));
-    match mixer {
-        Mixer::Attention(shape) => {
-            Box::new(Attention::new(weights, prefix, d, shape, storage, phases))
-        }
-        Mixer::Delta(shape) => Box::new(Delta::new(weights, prefix, d, shape, storage, phases)),
-        Mixer::Mamba2(shape) => Box::new(Mamba2::new(weights, prefix, d, shape, storage)),
-    }
 }
 
 impl Sublayer {

@@ -10,12 +10,12 @@ use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
-use super::fenwick::{Visit, lambdas};
-use super::function::Function;
-use super::memory::Memory;
-use super::phases::{Phases, Turns};
-use super::recurrent::{Convolution, Recurrent, interleave_heads};
-use super::scratch::{ROWS, Run};
+use crate::engine::fenwick::{Visit, lambdas};
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::phases::{Phases, Turns};
+use crate::engine::recurrent::{Convolution, Recurrent, interleave_heads};
+use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// A delta-rule mixer with its projections.

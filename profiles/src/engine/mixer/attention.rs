@@ -8,11 +8,11 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::rope::cpu::Table;
 use search::architecture;
 
-use super::cache::Cache;
-use super::function::Function;
-use super::memory::Memory;
-use super::phases::{Phases, Turns};
-use super::scratch::{ROWS, Run};
+use crate::engine::cache::Cache;
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::phases::{Phases, Turns};
+use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// Base of the rotary frequencies.

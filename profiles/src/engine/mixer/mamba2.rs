@@ -10,11 +10,11 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
-use super::fenwick::{Visit, lambdas};
-use super::function::Function;
-use super::memory::Memory;
-use super::recurrent::{Convolution, Recurrent, interleave_heads};
-use super::scratch::{ROWS, Run};
+use crate::engine::fenwick::{Visit, lambdas};
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::recurrent::{Convolution, Recurrent, interleave_heads};
+use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// A Mamba2 mixer: scalar-gated linear attention with q = C, k = B, v = dt·x, g = dt·A, and D·x beside it.
