@@ -40,8 +40,11 @@ pub enum Colour {
     Blue,
     Magenta,
     Cyan,
+    LightRed,
     LightGreen,
     LightYellow,
+    LightBlue,
+    LightMagenta,
     LightCyan,
 }
 
