@@ -8,6 +8,7 @@
 
 mod attention;
 mod delta;
+mod delta_json;
 mod family;
 mod gene;
 mod kind;
@@ -52,11 +53,11 @@ enum Json {
     #[serde(rename = "attention")]
     Attention(Attention),
     #[serde(rename = "deltanet")]
-    DeltaNet(delta::DeltaNet),
+    DeltaNet(delta_json::DeltaNet),
     #[serde(rename = "gated_deltanet")]
-    GatedDeltaNet(delta::GatedDeltaNet),
+    GatedDeltaNet(delta_json::GatedDeltaNet),
     #[serde(rename = "deltaproduct")]
-    DeltaProduct(delta::DeltaProduct),
+    DeltaProduct(delta_json::DeltaProduct),
     #[serde(rename = "mamba2")]
     Mamba2(Mamba2),
 }

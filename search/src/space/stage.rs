@@ -3,8 +3,9 @@
 use rand::{Rng, RngExt};
 
 use super::config::{Range, Ratio, StageChoices};
+use super::error::{SpaceError, invalid};
+use super::form::pick;
 use super::tables::{Tables, check_list};
-use super::{SpaceError, invalid, pick};
 use crate::architecture::MAX_LAYERS;
 
 /// More FFNs in a row than this are no use to anyone.

@@ -5,7 +5,7 @@
 
 use super::choices::{KindChoices, Listed};
 use super::config::{FfnChoice, SpaceConfig};
-use super::{SpaceError, invalid};
+use super::error::{SpaceError, invalid};
 use crate::architecture::{Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings};
 
 /// More shapes than this of one mixer at one d_model are no longer a choice that a search could make.

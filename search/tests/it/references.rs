@@ -18,9 +18,9 @@ fn operators(architecture: &Architecture) -> String {
             MixerKind::DeltaNet => 'd',
             MixerKind::GatedDeltaNet => 'g',
             MixerKind::LogLinearGatedDeltaNet => 'G',
-            MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct => 'p',
             MixerKind::Mamba2 => 'm',
             MixerKind::LogLinearMamba2 => 'M',
+            _ => '?', // no reference stack has it
         }));
         if layer.ffn_width.is_some() {
             text.push('f');

@@ -1,8 +1,6 @@
 //! The delta family: one type for DeltaNet (arXiv 2406.06484), Gated DeltaNet (arXiv 2412.06464), DeltaProduct with a
 //! decay or without (arXiv 2502.10297) and log-linear Gated DeltaNet (arXiv 2506.04761).
 
-mod json;
-
 use std::fmt::Write as _;
 
 use super::family::{Colour, Family, Kind, Past, Usual};
@@ -12,7 +10,6 @@ use crate::architecture::limits;
 use crate::architecture::phases::Phases;
 use crate::architecture::scale::{nearest_heads, whole, whole_width};
 use crate::architecture::tensor::{CONV_WIDTH, Role, Tensors};
-pub(super) use json::{DeltaNet, DeltaProduct, GatedDeltaNet};
 
 /// A member of the delta family: state of `key_width` × `value_width` per value head.
 ///

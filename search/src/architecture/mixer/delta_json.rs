@@ -1,14 +1,14 @@
-//! How the family stands in JSON and TOML: three kinds of tables, each with the keys that make sense for it.
+//! How the delta family stands in JSON and TOML: three kinds of tables, each with the keys that make sense for it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Delta;
+use super::delta::Delta;
 
 /// DeltaNet: state of `key_width` × `value_width` per head.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct DeltaNet {
+pub(super) struct DeltaNet {
     /// Heads.
     heads: u32,
     /// K, rows of the state.
@@ -26,7 +26,7 @@ pub(in super::super) struct DeltaNet {
 /// Gated DeltaNet: state of `key_width` × `value_width` per head.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct GatedDeltaNet {
+pub(super) struct GatedDeltaNet {
     /// Heads.
     heads: u32,
     /// K, rows of the state.
@@ -47,7 +47,7 @@ pub(in super::super) struct GatedDeltaNet {
 /// DeltaProduct: `steps` delta steps per token, each with a key, a value and a β of its own, and one read.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct DeltaProduct {
+pub(super) struct DeltaProduct {
     /// Heads.
     heads: u32,
     /// K, rows of the state.
