@@ -1,9 +1,10 @@
-//! Trains stacks under training rules that are data: jobs as JSON lines in, results as JSON lines out, one after the
-//! other. `tools/training_rules/` runs several of these at once.
+//! Trains stacks, under the product's training rule or under one that is data: jobs as JSON lines in, results as JSON
+//! lines out, one after the other. `tools/truth_table/` runs several of these at once.
 //!
 //! `training_rules CORPUS [threads]`; a job is `{"stack": …, "training": {…}, "seed": 0, "rule": [GROUP, …]}`, where
-//! `training` has the keys of the campaign file that are not at their default. A tensor's factors are the products of
-//! those of all groups it belongs to; a job's other keys come back with its result.
+//! `training` has the keys of the campaign file that are not at their default. Without `rule` it is the product's; with
+//! one, a tensor's factors are the products of those of all groups it belongs to. A job's other keys come back with its
+//! result.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
@@ -28,8 +29,7 @@ struct Job {
     training: TrainingConfig,
     #[serde(default)]
     seed: u64,
-    #[serde(default)]
-    rule: Vec<Group>,
+    rule: Option<Vec<Group>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -112,9 +112,14 @@ fn factors(groups: &[Group], spec: &TensorSpec, architecture: &Architecture) -> 
 
 fn run(job: &Job, corpus: &Corpus) -> Result<Value, Box<dyn std::error::Error>> {
     let architecture: Architecture = job.stack.parse()?;
-    let rule = |spec: &TensorSpec| factors(&job.rule, spec, &architecture);
-    let mut training =
-        Training::with_rule(architecture.clone(), corpus, &job.training, job.seed, &rule)?;
+    let mut training = match &job.rule {
+        None => Training::new(architecture, corpus, &job.training, job.seed)?,
+        Some(groups) => {
+            let stack = architecture.clone();
+            let rule = |spec: &TensorSpec| factors(groups, spec, &stack);
+            Training::with_rule(architecture, corpus, &job.training, job.seed, &rule)?
+        }
+    };
     let steps = training.steps_for(job.training.tokens);
     let warm = steps / 8;
     let began = Instant::now();
@@ -127,7 +132,7 @@ fn run(job: &Job, corpus: &Corpus) -> Result<Value, Box<dyn std::error::Error>> 
     }
     let seconds = warmed.elapsed().as_secs_f64();
     let validation = training.validate(&|| false)?;
-    let bits = std::f64::consts::LOG2_E / corpus.bytes_per_token.unwrap_or(1.0);
+    let bits = std::f64::consts::LOG2_E / corpus.bytes_per_token().unwrap_or(1.0);
     let losses = training.losses();
     let curve: Vec<f64> = losses
         .chunks(losses.len().div_ceil(CURVE_POINTS).max(1))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The training rules that were compared, and which runs compare them: plan.py PART FOLDER writes rules.json and
-searches.jsonl for run.py. docs/studies/training-rule.md has the expectation, the tables and the verdict."""
+searches.jsonl for run.py. Parts 1, 2, 3 and alone are those of docs/studies/training-rule.md, which has the expectation,
+the tables and the verdict; truth and truth-small train stacks short and long under the product's rule."""
 
 import json
 import pathlib
@@ -238,6 +239,63 @@ def part_3():
     return searches
 
 
+TRUTH = [  # every kind, ratios of two and three kinds, depths 3 to 12, widths 128 to 640
+    "d=192,vocab=256,tied | 6*attn(h=6,kv=6,k=32)+ffn(576)",
+    "d=384,vocab=256,tied | 6*attn(h=6,kv=3,k=64)+ffn(1152)",
+    "d=256,vocab=256,tied | 12*attn(h=4,kv=4,k=64)+ffn(512)",
+    "d=256,vocab=256,tied | 6*swa(h=8,kv=8,k=32,w=64)+ffn(768)",
+    "d=512,vocab=256,tied | 4*swa(h=8,kv=4,k=64,w=128)+ffn(1536)",
+    "d=192,vocab=256,tied | 6*dn(h=6,k=32,v=32)+ffn(576)",
+    "d=384,vocab=256,tied | 6*dn(h=6,k=64,v=64)+ffn(1152)",
+    "d=192,vocab=256,tied | 12*gdn(h=4,k=32,v=64)+ffn(384)",
+    "d=384,vocab=256,tied | 6*gdn(h=4,k=64,v=128)+ffn(1152)",
+    "d=640,vocab=256,tied | 3*gdn(h=8,k=64,v=128)+ffn(1920)",
+    "d=256,vocab=256,tied | 6*dp(h=4,k=64,v=64,n=2)+ffn(768)",
+    "d=320,vocab=256,tied | 4*gdp(h=4,k=64,v=128,n=2)+ffn(960)",
+    "d=192,vocab=256,tied | 8*m2(h=6,p=64,n=64)+ffn(576)",
+    "d=384,vocab=256,tied | 6*m2(h=12,p=64,n=64)+ffn(1152)",
+    "d=512,vocab=256,tied | 3*m2(h=16,p=64,n=128)+ffn(1536)",
+    "d=256,vocab=256,tied | 4*lgdn(h=3,k=64,v=128,l=15)+ffn(768)",
+    "d=256,vocab=256,tied | 4*lm2(h=8,p=64,n=64,l=15)+ffn(768)",
+    "d=256,vocab=256,tied | 3*gdn(h=3,k=64,v=128)+ffn(768) | attn(h=4,kv=4,k=64)+ffn(768)",
+    "d=256,vocab=256,tied | 5*m2(h=8,p=64,n=64)+ffn(768) | attn(h=4,kv=4,k=64)+ffn(768)",
+    "d=384,vocab=256,tied | gdn(h=4,k=64,v=128)+ffn(1152) | m2(h=12,p=64,n=64)+ffn(1152) | attn(h=6,kv=6,k=64)+ffn(1152)"
+    " | gdn(h=4,k=64,v=128)+ffn(1152) | m2(h=12,p=64,n=64)+ffn(1152) | attn(h=6,kv=6,k=64)+ffn(1152)",
+    "d=384,vocab=256,tied | 2*swa(h=6,kv=6,k=64,w=64)+ffn(768) | attn(h=6,kv=6,k=64)+ffn(768)"
+    " | 2*swa(h=6,kv=6,k=64,w=64)+ffn(768) | attn(h=6,kv=6,k=64)+ffn(768)",
+    "d=192,vocab=256,tied | 4*dn(h=6,k=32,v=32)+ffn(576) | 2*swa(h=6,kv=6,k=32,w=64)+ffn(576)",
+    "d=512,vocab=256,tied | 3*dn(h=8,k=64,v=64)+ffn(1024) | attn(h=8,kv=8,k=64)+ffn(1024)",
+    "d=256,vocab=256,tied | 6*m2(h=8,p=64,n=64) | 2*attn(h=4,kv=4,k=64)+ffn(1024)",
+    "d=256,vocab=256,tied | attn(h=4,kv=4,k=64)+ffn(768) | 3*gdn(h=3,k=64,v=128)+ffn(768)",
+]
+
+
+def truth():
+    """Stacks short by the product's defaults, then long around the base rate: for pairs.py."""
+    searches = []
+    for tokens in [262_144, 1_048_576, 4_194_304]:
+        for text in TRUTH:
+            size = {"tokens": tokens, "batch": 8, "sequence_length": 256}
+            searches.append(search("product", text, size, first=[0], most=1))
+    long = {"tokens": 16_777_216, "batch": 32, "sequence_length": 512}
+    for k in [0, -1, 1]:
+        searches += [search("product", text, long, first=[k], most=1) for text in TRUTH]
+    return searches
+
+
+def truth_small():
+    """The same for a CPU of a few cores: a quarter of the stacks' width, a sixteenth of the tokens."""
+    texts = ["attn(h=2,kv=2,k=32)", "swa(h=2,kv=2,k=32,w=32)", "dn(h=2,k=32,v=32)", "gdn(h=1,k=32,v=64)", "m2(h=2,p=64,n=32)"]
+    texts = [f"d=64,vocab=256,tied | {layers}*{mixer}+ffn(192)" for mixer in texts for layers in (2, 4)]
+    texts += ["d=64,vocab=256,tied | 3*gdn(h=1,k=32,v=64)+ffn(192) | attn(h=2,kv=2,k=32)+ffn(192)"]
+    sizes = [(65_536, 0), (262_144, 0), (1_048_576, 0), (1_048_576, -1), (1_048_576, 1)]
+    return [
+        search("product", text, {"tokens": tokens, "batch": 4, "sequence_length": 256}, first=[k], most=1)
+        for tokens, k in sizes
+        for text in texts
+    ]
+
+
 def alone():
     """Tokens a second without neighbours."""
     rest, few = "base + writers 0.25 + vectors 0.5 + ", {"tokens": 196_608, "batch": 8, "sequence_length": 256}
@@ -254,7 +312,7 @@ def alone():
 def main():
     part, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    searches = {"1": part_1, "2": part_2, "3": part_3, "alone": alone}[part]()
+    searches = {"1": part_1, "2": part_2, "3": part_3, "alone": alone, "truth": truth, "truth-small": truth_small}[part]()
     (folder / "rules.json").write_text(json.dumps(rules()))
     (folder / "searches.jsonl").write_text("".join(json.dumps(s) + "\n" for s in searches))
     print(f"{len(searches)} searches")

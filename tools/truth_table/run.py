@@ -6,7 +6,8 @@
 SEARCHES has one JSON object a line: {"rule", "stack", "tokens", "batch", "sequence_length", "seed", "center", "least",
 "most", "training"}. A search trains one stack at base rates center · 2^k: first k = -1, 0, 1 (or as many as "least"
 says, or those of "first"), then further towards the better end until the best has a neighbour on either side, "most" runs in all. A rule is
-names of RULES, joined by " + "; RULES has for each {"groups": […], "training": {…}}. OUT gets a JSON line a run, as it
+names of RULES, joined by " + "; RULES has for each {"groups": […], "training": {…}}; the rule
+"product" is the one that is built in. OUT gets a JSON line a run, as it
 ends.
 
 A search may be of a contest: {"contest": NAME, "candidate": PART}. When all of a contest are done, the candidate whose
@@ -121,17 +122,17 @@ class Pool:
 
     def job(self, search, k):
         spec = search.spec
+        product = spec["rule"] == "product"
         rule = {"groups": [], "training": {}}
-        for part in filter(None, spec["rule"].split(" + ")):
+        for part in [] if product else spec["rule"].split(" + "):
             rule["groups"] = rule["groups"] + self.rules[part]["groups"]
             rule["training"] |= self.rules[part].get("training", {})
         training = {"device": self.arguments.device, "validation_tokens": 131072}
         training |= {key: spec[key] for key in ("tokens", "batch", "sequence_length")}
         training |= rule.get("training", {}) | spec.get("training", {})
         training["learning_rate"] = spec["center"] * 2.0**k
-        return {"stack": spec["stack"], "training": training, "seed": spec.get("seed", 0), "rule": rule["groups"]} | (
-            {"corpus": spec["corpus"]} if "corpus" in spec else {}
-        )
+        job = {"stack": spec["stack"], "training": training, "seed": spec.get("seed", 0)}
+        return job if product else job | {"rule": rule["groups"]}
 
     def worker(self):
         process = None
