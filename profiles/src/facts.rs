@@ -1,6 +1,7 @@
 //! What this device is, as one JSON object: `deltafront-profile --facts`.
 
 use kernels::device;
+use search::device::Backend;
 use serde::Serialize;
 
 use crate::diagnosis::{Finding, Seen, diagnose};
@@ -78,7 +79,7 @@ impl Facts {
         Self {
             kernels: kernels::version(),
             cpu: Cpu {
-                device: cpu.device_name(),
+                device: Backend::Cpu.hardware(&cpu.name),
                 name: cpu.name,
                 architecture: cpu.architecture,
                 level: cpu.level.name(),

@@ -22,6 +22,7 @@ use kernels::cuda::gpu::Gpu;
 use kernels::cuda::layers::Section;
 use kernels::timing::{Measurement, Plan, agreed, median_and_spread, quickest};
 use search::Architecture;
+use search::device::{Backend, Device};
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
 use self::layers::Run;
@@ -59,7 +60,7 @@ const ENERGY_LOOK_MS: f64 = 10.0;
 pub struct GpuProfiler {
     gpu: RefCell<Gpu>,
     watch: Watch,
-    ordinal: usize,
+    number: u32,
     device: String,
     plan: Plan,
     patience: u32,
@@ -73,18 +74,18 @@ enum Work {
 }
 
 impl GpuProfiler {
-    /// Opens GPU number `ordinal`.
+    /// Opens GPU number `number`.
     ///
     /// # Errors
     /// When it cannot be used: the message says what is missing and what to do.
-    pub fn open(ordinal: usize, plan: &Plan) -> Result<Self, ProfileError> {
-        let gpu = Gpu::open(ordinal)?;
-        let device = format!("cuda: {}", gpu.facts().name);
+    pub fn open(number: u32, plan: &Plan) -> Result<Self, ProfileError> {
+        let gpu = Gpu::open(number as usize)?;
+        let device = Backend::Cuda.hardware(&gpu.facts().name);
         let watch = Watch::open(&gpu.facts().uuid);
         // as many tries as the CPU's plan has
         let patience =
             (plan.patience.as_secs_f64() / plan.time.as_secs_f64()).ceil().max(1.0) as u32;
-        Ok(Self { gpu: RefCell::new(gpu), watch, ordinal, device, plan: *plan, patience })
+        Ok(Self { gpu: RefCell::new(gpu), watch, number, device, plan: *plan, patience })
     }
 
     fn check(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
@@ -312,8 +313,8 @@ impl Times for GpuProfiler {
         &self.device
     }
 
-    fn serves(&self) -> String {
-        format!("cuda:{}", self.ordinal)
+    fn serves(&self) -> Device {
+        Device::Cuda(self.number)
     }
 
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {

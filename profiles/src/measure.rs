@@ -15,6 +15,7 @@ use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
 use search::Architecture;
 use search::architecture::Layer;
+use search::device::{Backend, Device};
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
 use crate::engine::scratch::{Run, Scratch};
@@ -42,7 +43,7 @@ pub trait Times {
     fn device(&self) -> &str;
 
     /// The `device` of a `[latency]` section that means this one.
-    fn serves(&self) -> String;
+    fn serves(&self) -> Device;
 
     /// Times one part, as it runs in a model of `working_set_kib`; 0 stands for no model in particular.
     ///
@@ -83,8 +84,8 @@ impl Times for Profiler {
         &self.device
     }
 
-    fn serves(&self) -> String {
-        "cpu".to_owned()
+    fn serves(&self) -> Device {
+        Device::Cpu
     }
 
     /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
@@ -173,7 +174,7 @@ impl Profiler {
     pub fn new(plan: Plan) -> Self {
         let cpu = Cpu::read();
         Self {
-            device: cpu.device_name(),
+            device: Backend::Cpu.hardware(&cpu.name),
             working_set_bytes: working_set_bytes(&cpu),
             memory_bytes: cpu.memory_available_bytes,
             plan,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Architecture, Mixer};
 use crate::cost;
+use crate::device::Backend;
 use crate::wire::Value;
 
 /// The element type of weights. States and activations are fp32 whatever it is.
@@ -266,9 +267,12 @@ pub fn keys<'a>(
     conditions: &'a Conditions,
 ) -> impl Iterator<Item = LatencyKey> + 'a {
     let working_set_kib = working_set_kib(architecture, conditions);
-    let streams = conditions.device.starts_with("cuda")
-        && conditions.batch == 1
-        && matches!(conditions.phase, Phase::Decode { .. });
+    let streams = match Backend::of(&conditions.device) {
+        Some(Backend::Cuda) => {
+            conditions.batch == 1 && matches!(conditions.phase, Phase::Decode { .. })
+        }
+        Some(Backend::Cpu) | None => false,
+    };
     let mut parts = parts(architecture).peekable();
     std::iter::from_fn(move || {
         let part = parts.next()?;
