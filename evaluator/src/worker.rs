@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use search::config::TrainingConfig;
-use search::device::Backend;
+use search::device::Platform;
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
 
 use crate::corpus::Corpus;
@@ -240,5 +240,5 @@ fn device_name() -> String {
         line.split_once(':').map(|(_, name)| name.trim().to_owned())
     });
     let name = name.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    Backend::Cpu.hardware(&name)
+    Platform::Cpu.hardware(&name)
 }

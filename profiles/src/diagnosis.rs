@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::nvml::Nvidia;
+use crate::cuda::nvml::Nvidia;
 
 /// What was found out about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -131,7 +131,7 @@ pub(crate) fn torch_cuda() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nvml::Gpu;
+    use crate::cuda::nvml::Gpu;
 
     fn seen(capability: &str, cuda: &str) -> Seen {
         let gpu = Gpu {

@@ -6,10 +6,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use kernels::timing::Plan;
+use profiles::backend::Backend;
 use profiles::composed::Options;
 use profiles::facts::Facts;
-use profiles::gpu::GpuProfiler;
-use profiles::measure::{Profiler, Times};
 use search::device::Device;
 
 const HELP: &str = "\
@@ -59,9 +58,12 @@ fn run() -> io::Result<ExitCode> {
                     return Ok(ExitCode::from(2));
                 }
             };
-            let Some(profiler) = parsed(device).and_then(profiler) else {
+            let Some(device) = parsed(device) else { return Ok(ExitCode::FAILURE) };
+            if device == Device::Cpu {
+                eprintln!("deltafront-profile: --composed takes a GPU, got `{device}`");
                 return Ok(ExitCode::FAILURE);
-            };
+            }
+            let Some(profiler) = profiler(device) else { return Ok(ExitCode::FAILURE) };
             if let Err(error) = profiles::composed::run(&*profiler, &options, &mut output) {
                 eprintln!("deltafront-profile: {error}");
                 return Ok(ExitCode::FAILURE);
@@ -91,18 +93,10 @@ fn parsed(device: &str) -> Option<Device> {
 }
 
 /// What times on `device`, or none after a word why not.
-fn profiler(device: Device) -> Option<Box<dyn Times>> {
-    let plan = Plan::default();
-    match device {
-        Device::Cpu => Some(Box::new(Profiler::new(plan))),
-        Device::Cuda(number) => match GpuProfiler::open(number, &plan) {
-            Ok(profiler) => Some(Box::new(profiler)),
-            Err(error) => {
-                eprintln!("deltafront-profile: {device} cannot be timed: {error}");
-                None
-            }
-        },
-    }
+fn profiler(device: Device) -> Option<Box<dyn Backend>> {
+    profiles::device::open(device, &Plan::default())
+        .inspect_err(|error| eprintln!("deltafront-profile: {device} cannot be timed: {error}"))
+        .ok()
 }
 
 /// Answers on standard output what standard input asks for.

@@ -2,7 +2,7 @@
 //!
 //! The campaign file and the workers' `--device` name a [`Device`], which is parsed once. Timings are kept under a longer
 //! name, that of the hardware, as the profiler found it: `cpu: AMD EPYC 7763`, `cuda: NVIDIA H100`. It begins with the
-//! [`Backend`], so that a row of the latency table tells who made it.
+//! [`Platform`], so that a row of the latency table tells who made it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 /// What runs the kernels: a new one is a variant here, and the compiler names what must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Backend {
+pub enum Platform {
     /// The processor.
     Cpu,
     /// NVIDIA's GPUs.
     Cuda,
 }
 
-impl Backend {
+impl Platform {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
 
@@ -32,13 +32,13 @@ impl Backend {
         }
     }
 
-    /// The backend of hardware by its name, `cuda: NVIDIA H100`; none for a name of another form.
+    /// The platform of hardware by its name, `cuda: NVIDIA H100`; none for a name of another form.
     pub fn of(hardware: &str) -> Option<Self> {
         let (word, _) = hardware.split_once(':')?;
-        Self::ALL.into_iter().find(|backend| backend.word() == word)
+        Self::ALL.into_iter().find(|platform| platform.word() == word)
     }
 
-    /// The name of hardware of this backend under which timings are kept.
+    /// The name of hardware of this platform under which timings are kept.
     pub fn hardware(self, name: &str) -> String {
         format!("{}: {name}", self.word())
     }
@@ -57,10 +57,10 @@ pub enum Device {
 
 impl Device {
     /// What runs the kernels there.
-    pub fn backend(self) -> Backend {
+    pub fn platform(self) -> Platform {
         match self {
-            Self::Cpu => Backend::Cpu,
-            Self::Cuda(_) => Backend::Cuda,
+            Self::Cpu => Platform::Cpu,
+            Self::Cuda(_) => Platform::Cuda,
         }
     }
 
@@ -94,7 +94,7 @@ impl FromStr for Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.backend().word();
+        let word = self.platform().word();
         match self {
             Self::Cpu => f.write_str(word),
             Self::Cuda(number) => write!(f, "{word}:{number}"),
@@ -133,7 +133,7 @@ impl JsonSchema for Device {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backend, Device};
+    use super::{Device, Platform};
 
     #[test]
     fn a_device_is_its_text() {
@@ -155,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn hardware_names_its_backend() {
-        for backend in Backend::ALL {
-            assert_eq!(Backend::of(&backend.hardware("one: of many")), Some(backend));
+    fn hardware_names_its_platform() {
+        for platform in Platform::ALL {
+            assert_eq!(Platform::of(&platform.hardware("one: of many")), Some(platform));
         }
         for other in ["cpu", "simulated", "rocm: one", ""] {
-            assert_eq!(Backend::of(other), None);
+            assert_eq!(Platform::of(other), None);
         }
     }
 }

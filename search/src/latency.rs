@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::{Architecture, Mixer};
 use crate::cost;
-use crate::device::Backend;
+use crate::device::Platform;
 use crate::wire::Value;
 
 /// The element type of weights. States and activations are fp32 whatever it is.
@@ -267,11 +267,11 @@ pub fn keys<'a>(
     conditions: &'a Conditions,
 ) -> impl Iterator<Item = LatencyKey> + 'a {
     let working_set_kib = working_set_kib(architecture, conditions);
-    let streams = match Backend::of(&conditions.device) {
-        Some(Backend::Cuda) => {
+    let streams = match Platform::of(&conditions.device) {
+        Some(Platform::Cuda) => {
             conditions.batch == 1 && matches!(conditions.phase, Phase::Decode { .. })
         }
-        Some(Backend::Cpu) | None => false,
+        Some(Platform::Cpu) | None => false,
     };
     let mut parts = parts(architecture).peekable();
     std::iter::from_fn(move || {

@@ -3,7 +3,7 @@
 use super::tasks::TASKS_ERROR;
 use super::{CampaignFile, TaskConfig};
 use crate::architecture::Architecture;
-use crate::device::Backend;
+use crate::device::Platform;
 use crate::latency::{Dtype, Throughput};
 use crate::objective::value_name;
 use crate::references::Reference;
@@ -208,12 +208,12 @@ impl CampaignFile {
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
         at_least_one("latency.decode_context", latency.decode_context.into())?;
-        match latency.device.backend() {
-            Backend::Cuda if latency.dtype != Dtype::Bf16 => {
+        match latency.device.platform() {
+            Platform::Cuda if latency.dtype != Dtype::Bf16 => {
                 let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
                 return wrong("latency.dtype", message.to_owned());
             }
-            Backend::Cpu | Backend::Cuda => {}
+            Platform::Cpu | Platform::Cuda => {}
         }
         let wants_prefill = |name: &&String| name.starts_with("prefill_");
         let limits = self.search.limits.keys();

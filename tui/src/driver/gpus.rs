@@ -1,6 +1,6 @@
 //! Which worker has which GPU: the profiler one to itself, the trainers the others.
 
-use search::device::Backend;
+use search::device::Platform;
 
 /// The GPU of each trainer, none where it may see all of them.
 ///
@@ -17,9 +17,9 @@ pub(crate) fn plan(gpus: u32, timed: Option<u32>, trainers: u32) -> Vec<Option<u
 /// Whether a training on one device spoils a timing on the other: both are the CPU, or one and the same GPU. Trainers are
 /// called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`; with several GPUs [`plan`] keeps them apart.
 pub(crate) fn is_shared(trainer: &str, profiler: &str, gpus: u32) -> bool {
-    match (Backend::of(trainer), Backend::of(profiler)) {
-        (Some(Backend::Cuda), Some(Backend::Cuda)) => gpus < 2,
-        (Some(Backend::Cpu), Some(Backend::Cpu)) => true,
+    match (Platform::of(trainer), Platform::of(profiler)) {
+        (Some(Platform::Cuda), Some(Platform::Cuda)) => gpus < 2,
+        (Some(Platform::Cpu), Some(Platform::Cpu)) => true,
         _ => trainer == profiler,
     }
 }
