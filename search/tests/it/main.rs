@@ -6,6 +6,7 @@ mod config;
 mod cost;
 mod edges;
 mod findings;
+mod frozen;
 mod law;
 mod parameters;
 mod pareto;

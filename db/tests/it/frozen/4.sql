@@ -1,0 +1,2 @@
+INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, millijoules) VALUES (1, 'decode_us', 9.25, 0.5, 99, 0.03, 'cpu-1', 3.5);
+INSERT INTO latencies (key, kernels, key_json, median_us, spread_us, samples, other_load, measured_unix_s, millijoules) VALUES ('k', 'cpu-0', '{"part":"ffn","d_model":64,"width":9,"working_set_kib":64,"device":"cpu","dtype":"fp32","batch":1,"threads":1,"phase":"decode","context":512}', 1.5, 0.25, 50, 0.0, 12, NULL);
