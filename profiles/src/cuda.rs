@@ -51,6 +51,7 @@ const LARGE_KIB: u32 = 64 << 10;
 const SMALL_VOCABULARY: u32 = 64;
 /// Width of layers that have next to nothing to do.
 const TINY_FFN: u32 = 64;
+
 /// Times parts and models on one GPU.
 #[derive(Debug)]
 pub struct Profiler {

@@ -1,10 +1,10 @@
 //! What the host and the kernel `decode_step` share: one definition here, held against `phase.cuh` by the compiler.
 //!
-//! The host writes these structs as they lie in memory. [`assertions`] says of each field where it lies; it stands in the
-//! source behind `phase.cuh`, so that a kernel that sees another layout does not compile, on a GPU or in the emulator.
+//! The host writes these structs as they lie in memory. [`assertions`] says of each field where it stands; it follows
+//! `phase.cuh` in the source, so that a kernel that sees another layout does not compile, on a GPU or in the emulator.
 
 use std::fmt::Write;
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 
 /// Units of a stream have room for this many bytes.
 pub(super) const SLOT_BYTES: u32 = 8192;
@@ -78,7 +78,7 @@ macro_rules! shared_enum {
     };
 }
 
-/// A struct that lies in memory as the kernel's of the same name, with where its fields lie.
+/// A struct that lies in memory as the kernel's of the same name, with the names and types of its fields.
 macro_rules! shared_struct {
     ($(#[$meta:meta])* $name:ident { $($(#[$of:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$meta])*
@@ -86,9 +86,8 @@ macro_rules! shared_struct {
         pub struct $name { $($(#[$of])* pub $field: $kind,)* }
 
         impl $name {
-            /// Name, place and type of each field.
-            const FIELDS: &[(&str, usize, &str)] =
-                &[$((stringify!($field), offset_of!($name, $field), <$kind>::NAME),)*];
+            /// Name and type of each field.
+            const FIELDS: &[(&str, &str)] = &[$((stringify!($field), <$kind>::NAME),)*];
         }
 
         const _: () = {
@@ -289,6 +288,9 @@ shared_struct! {
 }
 
 /// C++ that compiles only where `phase.cuh` has these layouts, numbers and constants.
+///
+/// NVRTC knows no `offsetof`. So each struct is made of the numbers of its fields in the host's order: a field that stands
+/// elsewhere has another number. Types are the same, and so is the size, which leaves no room between fields.
 pub(crate) fn assertions() -> String {
     let mut text = String::from(
         "#line 1 \"decode/phase.rs\"\n\
@@ -305,10 +307,13 @@ pub(crate) fn assertions() -> String {
     };
     for (name, size, fields) in structs {
         assert(&format!("sizeof({name}) == {size}"), &format!("the size of {name}"));
-        for (field, at, kind) in fields {
-            let place = format!("__builtin_offsetof({name}, {field}) == {at}");
+        let numbers: Vec<String> = (1..=fields.len()).map(|n| format!("{{{n}}}")).collect();
+        let made = format!("{name}{{{}}}", numbers.join(", "));
+        for (number, (field, kind)) in (1..).zip(fields) {
             let same = format!("Same<decltype({name}::{field}), {kind}>::holds");
-            assert(&format!("{place} && {same}"), &format!("{name}::{field}"));
+            let first = if kind.ends_with(']') { "[0]" } else { "" };
+            let place = format!("{made}.{field}{first} == {number}");
+            assert(&format!("{same} && {place}"), &format!("{name}::{field}"));
         }
     }
     let enums = [Kind::WORDS, Input::WORDS, Output::WORDS];
