@@ -8,7 +8,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::{Architecture, Mixer};
+pub(crate) use crate::architecture::is_zero;
+use crate::architecture::{Architecture, Mixer, Past};
 use crate::cost;
 use crate::device::Platform;
 use crate::wire::Value;
@@ -128,7 +129,7 @@ impl fmt::Display for Limit {
 impl Part {
     /// A mixer in a model with `meta_tokens`, which count where its time depends on them.
     pub fn mixer(d_model: u32, mixer: Mixer, meta_tokens: u32) -> Self {
-        let depends = matches!(mixer, Mixer::Attention(_)) || mixer.levels().is_some();
+        let depends = matches!(mixer.past(), Past::Positions { .. }) || mixer.levels().is_some();
         Self::Mixer { d_model, mixer, meta_tokens: if depends { meta_tokens } else { 0 } }
     }
 
@@ -235,11 +236,6 @@ pub struct LatencyKey {
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-pub(crate) fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0

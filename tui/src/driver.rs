@@ -7,6 +7,7 @@ mod child;
 mod desk;
 mod display;
 pub(crate) mod gpus;
+mod lines;
 mod profiler;
 mod resume;
 mod slot;

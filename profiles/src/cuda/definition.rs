@@ -109,10 +109,7 @@ impl Definition {
 fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
     match mixer {
         Mixer::Attention(shape) => Box::new(attention::Token::new(shape, d, load)),
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let shape = mixer.delta().expect("a member of the family");
-            Box::new(delta::Token::new(shape, d, load))
-        }
+        Mixer::Delta(shape) => Box::new(delta::Token::new(shape, d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
     }
 }

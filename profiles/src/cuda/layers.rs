@@ -237,10 +237,7 @@ fn put(on: &mut Builder<'_>, architecture: &Architecture, load: Load) -> Result<
 fn mixer(on: &mut Builder<'_>, mixer: &Mixer, load: Load) -> Result<Box<dyn Sublayer>, Error> {
     Ok(match mixer {
         Mixer::Attention(shape) => Box::new(AttentionLayer::new(on, shape, load)?),
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let shape = mixer.delta().expect("a member of the family");
-            Box::new(DeltaLayer::new(on, shape, load)?)
-        }
+        Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, load)?),
         Mixer::Mamba2(shape) => Box::new(Mamba2Layer::new(on, shape, load)?),
     })
 }

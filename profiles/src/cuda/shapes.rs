@@ -1,7 +1,7 @@
 //! What the two ways through a model read alike in an architecture.
 
 use search::Architecture;
-use search::architecture::{DeltaFamily, Mixer};
+use search::architecture::{Delta, Mixer};
 
 use crate::error::ProfileError;
 
@@ -12,8 +12,9 @@ pub type Load<'a> = &'a mut dyn FnMut(&str, usize) -> Vec<f32>;
 pub(super) const THETA: f64 = 1e4;
 
 /// Key heads, value heads, the widths of keys and of values, and the delta steps of a token.
-pub(super) fn delta_extents(shape: &DeltaFamily) -> [usize; 5] {
-    [shape.heads, shape.value_heads, shape.key_width, shape.value_width, shape.steps]
+pub(super) fn delta_extents(shape: &Delta) -> [usize; 5] {
+    let (heads, value_heads) = (shape.heads, shape.value_heads());
+    [heads, value_heads, shape.key_width, shape.value_width, shape.steps_per_token()]
         .map(|n| n as usize)
 }
 

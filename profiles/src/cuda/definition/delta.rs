@@ -3,14 +3,14 @@
 use kernels::activation::{sigmoid, silu, softplus};
 use kernels::delta_rule;
 use kernels::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
-use search::architecture::DeltaFamily;
+use search::architecture::Delta;
 
 use super::weights::{Convolution, Keep, product, rounded, wide};
 use crate::cuda::shapes::{Load, delta_extents};
 
 #[derive(Debug)]
 pub(super) struct Token {
-    shape: DeltaFamily,
+    shape: Delta,
     /// q, k, v and b, `[rows, d]` each.
     projections: [Vec<f32>; 4],
     out: Vec<f32>,
@@ -30,8 +30,8 @@ struct Decay {
 }
 
 impl Token {
-    pub(super) fn new(shape: DeltaFamily, d: usize, load: Load) -> Self {
-        let [key_heads, heads, key_width, value_width, steps] = delta_extents(&shape);
+    pub(super) fn new(shape: &Delta, d: usize, load: Load) -> Self {
+        let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let rows = [
             ("q.weight", keys),
@@ -59,7 +59,7 @@ impl Token {
             }),
             gate: shape.output_gate.then(|| rounded(load("g.weight", values * d))),
             states: vec![vec![0.0; key_width * value_width]; heads],
-            shape,
+            shape: *shape,
         }
     }
 }

@@ -7,7 +7,7 @@ use kernels::cuda::rows::{Gates, Spread};
 use kernels::cuda::step::{self, Decay, RecurrentStep};
 use kernels::cuda::weights::weight;
 use kernels::norm::L2_EPS;
-use search::architecture::DeltaFamily;
+use search::architecture::Delta;
 
 use super::pass::{Kind, NONE, Recorder, Sublayer, part};
 use super::weights::{Builder, Matrix};
@@ -16,7 +16,7 @@ use crate::cuda::shapes::{Load, delta_extents};
 /// Columns of the projection: q, k, v; the gate; β; a.
 #[derive(Debug)]
 pub(super) struct DeltaLayer {
-    shape: DeltaFamily,
+    shape: Delta,
     projection: Matrix,
     /// First columns of the gate, of β and of a.
     columns: [usize; 3],
@@ -30,8 +30,8 @@ pub(super) struct DeltaLayer {
 }
 
 impl DeltaLayer {
-    pub(super) fn new(on: &mut Builder<'_>, shape: DeltaFamily, load: Load) -> Result<Self, Error> {
-        let [key_heads, heads, key_width, value_width, steps] = delta_extents(&shape);
+    pub(super) fn new(on: &mut Builder<'_>, shape: &Delta, load: Load) -> Result<Self, Error> {
+        let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let d = on.d_model;
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let channels = keys + steps * (keys + values);
@@ -76,7 +76,7 @@ impl DeltaLayer {
             dt_bias = on.vector(load, "dt_bias", heads)?;
         }
         Ok(Self {
-            shape,
+            shape: *shape,
             projection,
             columns,
             out,

@@ -2,18 +2,13 @@
 
 use kernels::cuda::Error;
 use kernels::cuda::decode::{Input, Kind, Phase, STATE_ROWS};
-use search::architecture::DeltaFamily;
+use search::architecture::Delta;
 
 use super::program::{Builder, Projected, check};
 use crate::cuda::shapes::{Load, delta_extents};
 
 impl Builder<'_> {
-    pub(super) fn delta(
-        &mut self,
-        shape: &DeltaFamily,
-        norm: u64,
-        load: Load,
-    ) -> Result<(), Error> {
+    pub(super) fn delta(&mut self, shape: &Delta, norm: u64, load: Load) -> Result<(), Error> {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let d = self.d_model();
         check(

@@ -249,10 +249,7 @@ impl<'a> Builder<'a> {
                 };
                 match mixer {
                     Mixer::Attention(shape) => self.attention(shape, norm, here)?,
-                    Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-                        let shape = mixer.delta().expect("a member of the family");
-                        self.delta(&shape, norm, here)?;
-                    }
+                    Mixer::Delta(shape) => self.delta(shape, norm, here)?,
                     Mixer::Mamba2(shape) => self.mamba2(shape, norm, here)?,
                 }
             }
