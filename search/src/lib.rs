@@ -20,6 +20,8 @@ pub mod cost;
 pub mod foreign;
 pub mod latency;
 pub mod law;
+pub mod limits;
+pub mod metric;
 pub mod objective;
 pub mod parameters;
 pub mod pareto;
@@ -30,6 +32,7 @@ pub mod statistics;
 pub mod subject;
 pub mod surrogate;
 pub mod tensors;
+pub mod value;
 pub mod wire;
 
 pub use architecture::Architecture;

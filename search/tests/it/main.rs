@@ -8,6 +8,7 @@ mod edges;
 mod findings;
 mod frozen;
 mod law;
+mod objectives;
 mod parameters;
 mod pareto;
 mod proposals;
