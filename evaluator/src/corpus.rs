@@ -16,6 +16,7 @@ use search::config::DataConfig;
 
 use crate::error::{Error, Result};
 pub use split::{Split, split};
+use tokenizer::{BytesPerToken, Tokenizer};
 pub use tokens::Tokens;
 
 /// A corpus in memory or mapped from files, split.
@@ -26,8 +27,10 @@ pub struct Corpus {
     pub train: Tokens,
     /// What they are validated on.
     pub validation: Tokens,
-    /// Bytes of text per token of the validation part; none if the corpus is token files without their tokenizer.
-    pub bytes_per_token: Option<f64>,
+    /// Bytes of text per token of the validation part, or why they cannot be told.
+    bytes_per_token: BytesPerToken,
+    /// Documents that were left out, as another one has the same text.
+    copies: usize,
     /// Smallest vocabulary that holds all tokens, and where the number comes from.
     needed_vocab: (u64, &'static str),
 }
@@ -43,6 +46,7 @@ impl Corpus {
             return Err(Error::ValidationFraction(fraction));
         }
         let path = config.corpus.as_path();
+        let tokenizer = config.tokenizer.as_deref().map(Tokenizer::open).transpose()?;
         let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => Error::corpus(
                 path,
@@ -51,7 +55,13 @@ impl Corpus {
             ),
             _ => Error::io("read", path)(source),
         })?;
-        let tokenizer = config.tokenizer.as_deref().map(tokenizer::Tokenizer::open).transpose()?;
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(Error::corpus(
+                path,
+                "it is neither a file nor a folder",
+                "copy what it gives into a file, and point data.corpus at that",
+            ));
+        }
         if let Some(files) = token_files::find(path, &metadata)? {
             return Self::of_token_files(path, &files, fraction, tokenizer.as_ref());
         }
@@ -69,23 +79,58 @@ impl Corpus {
                 (train, validation, (tokenizer.vocab(), "the tokenizer has as many"))
             }
         };
-        let validation_bytes: usize = split.validation.iter().map(String::len).sum();
-        let bytes_per_token = Some(validation_bytes as f64 / validation.len().max(1) as f64);
-        Ok(Self { path: path.to_owned(), train, validation, bytes_per_token, needed_vocab })
+        let bytes_per_token = match &tokenizer {
+            None => Ok(1.0),
+            Some(tokenizer) => tokenizer.bytes_of_text(&split.validation, validation.len())?,
+        };
+        let copies = split.copies;
+        Ok(Self { path: path.to_owned(), train, validation, bytes_per_token, copies, needed_vocab })
     }
 
     fn of_token_files(
         path: &Path,
         files: &token_files::TokenFiles,
         fraction: f64,
-        tokenizer: Option<&tokenizer::Tokenizer>,
+        tokenizer: Option<&Tokenizer>,
     ) -> Result<Self> {
         let (train, validation) = files.open(fraction)?;
-        let largest = u64::from(train.largest().max(validation.largest()));
-        let bytes_per_token =
-            tokenizer.map(|tokenizer| tokenizer.bytes_per_token(&validation)).transpose()?;
+        let mut largest = 0;
+        for (least, most) in [&train, &validation].into_iter().filter_map(Tokens::range) {
+            if least < 0 || most > i64::from(u32::MAX) {
+                return Err(Error::corpus(
+                    path,
+                    format!("{} is no token id", if least < 0 { least } else { most }),
+                    "write ids of 0 or more as u16, u32 or i64",
+                ));
+            }
+            largest = largest.max(most as u64);
+        }
+        let bytes_per_token = match tokenizer {
+            Some(tokenizer) if tokenizer.is_wide() && train.are_narrow() => {
+                return Err(Error::corpus(
+                    path,
+                    format!("its ids are uint16, but the tokenizer has {} of them", tokenizer.vocab()),
+                    "write the ids as uint32, or give the tokenizer that they are of",
+                ));
+            }
+            Some(tokenizer) => tokenizer.bytes_of_tokens(&validation)?,
+            None => Err("the text behind these token files is unknown (give data.tokenizer to have the bytes counted)"
+                .to_owned()),
+        };
         let needed_vocab = (largest + 1, "its largest token id and 0");
-        Ok(Self { path: path.to_owned(), train, validation, bytes_per_token, needed_vocab })
+        Ok(Self {
+            path: path.to_owned(),
+            train,
+            validation,
+            bytes_per_token,
+            copies: 0,
+            needed_vocab,
+        })
+    }
+
+    /// Bytes of text per token of the validation part; none where they cannot be told.
+    pub fn bytes_per_token(&self) -> Option<f64> {
+        self.bytes_per_token.as_ref().ok().copied()
     }
 
     /// Checks that sequences of this length can be drawn and that a model of this vocabulary knows every token.
@@ -113,14 +158,17 @@ impl Corpus {
 
     /// One line for the log: how much there is, and which measure it allows.
     pub fn describe(&self) -> String {
-        let measure = match self.bytes_per_token {
-            Some(ratio) => format!("{ratio:.3} bytes per token, reported as bits_per_byte"),
-            None => "the text behind these token files is unknown, so bits_per_token is reported instead of \
-                     bits_per_byte; give data.tokenizer to have the bytes counted"
-                .to_owned(),
+        let measure = match &self.bytes_per_token {
+            Ok(ratio) => format!("{ratio:.3} bytes per token, reported as bits_per_byte"),
+            Err(why) => format!("{why}, so bits_per_token is reported instead of bits_per_byte"),
+        };
+        let copies = match self.copies {
+            0 => String::new(),
+            1 => "; 1 copy of a document left out".to_owned(),
+            n => format!("; {n} copies of documents left out"),
         };
         format!(
-            "corpus {}: {} training and {} validation tokens; {measure}",
+            "corpus {}: {} training and {} validation tokens{copies}; {measure}",
             self.path.display(),
             self.train.len(),
             self.validation.len()

@@ -186,7 +186,7 @@ fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
         standard_error: validation.standard_error.map(|error| error * factor),
     };
     let bits = std::f64::consts::LN_2.recip();
-    let per_unit = match corpus.bytes_per_token {
+    let per_unit = match corpus.bytes_per_token() {
         Some(bytes_per_token) => ("bits_per_byte".to_owned(), scaled_by(bits / bytes_per_token)),
         None => ("bits_per_token".to_owned(), scaled_by(bits)),
     };

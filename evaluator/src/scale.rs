@@ -1,9 +1,7 @@
 //! From target scale to proxy scale: the same depth, pattern and proportions at other widths.
 
 use search::Architecture;
-use search::architecture::{
-    Attention, DeltaNet, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
-};
+use search::architecture::{Layer, whole};
 
 use crate::error::{Error, Result};
 
@@ -33,9 +31,7 @@ pub fn scaled(architecture: &Architecture, scale: f64) -> Result<Architecture> {
             };
             let mixer = match layer.mixer {
                 None => None,
-                Some(mixer) => {
-                    Some(scaled_mixer(mixer, scale).map_err(|(name, n)| in_layer(name, n))?)
-                }
+                Some(mixer) => Some(mixer.scaled(scale).map_err(|(name, n)| in_layer(name, n))?),
             };
             let ffn_width = match layer.ffn_width {
                 None => None,
@@ -50,60 +46,6 @@ pub fn scaled(architecture: &Architecture, scale: f64) -> Result<Architecture> {
     Architecture::new(d_scaled, architecture.vocab(), architecture.tied_embeddings(), layers)
         .and_then(|proxy| proxy.with_meta_tokens(architecture.meta_tokens()))
         .map_err(|problem| error(problem.to_string()))
-}
-
-/// `n · scale`, if that is a whole number above 0.
-fn whole(n: u32, scale: f64) -> Option<u32> {
-    let scaled = f64::from(n) * scale;
-    let rounded = scaled.round();
-    ((scaled - rounded).abs() < 1e-6 && rounded >= 1.0 && rounded <= f64::from(u32::MAX))
-        .then_some(rounded as u32)
-}
-
-/// Or the number that stands in the way.
-fn scaled_mixer(mixer: Mixer, scale: f64) -> Result<Mixer, (&'static str, u32)> {
-    let by_width = |name: &'static str, n: u32| whole(n, scale).ok_or((name, n));
-    Ok(match mixer {
-        Mixer::Attention(a) => match (whole(a.heads, scale), whole(a.kv_heads, scale)) {
-            (Some(heads), Some(kv_heads)) => Mixer::Attention(Attention { heads, kv_heads, ..a }),
-            // One KV head for all stays one.
-            (Some(heads), None) if a.kv_heads == 1 => Mixer::Attention(Attention { heads, ..a }),
-            _ => Mixer::Attention(Attention {
-                head_width: by_width("head_width", a.head_width)?,
-                ..a
-            }),
-        },
-        Mixer::DeltaNet(m) => match whole(m.heads, scale) {
-            Some(heads) => Mixer::DeltaNet(DeltaNet { heads, ..m }),
-            None => Mixer::DeltaNet(DeltaNet {
-                key_width: by_width("key_width", m.key_width)?,
-                value_width: by_width("value_width", m.value_width)?,
-                ..m
-            }),
-        },
-        Mixer::GatedDeltaNet(m) => match whole(m.heads, scale) {
-            Some(heads) => Mixer::GatedDeltaNet(GatedDeltaNet { heads, ..m }),
-            None => Mixer::GatedDeltaNet(GatedDeltaNet {
-                key_width: by_width("key_width", m.key_width)?,
-                value_width: by_width("value_width", m.value_width)?,
-                ..m
-            }),
-        },
-        Mixer::DeltaProduct(m) => match whole(m.heads, scale) {
-            Some(heads) => Mixer::DeltaProduct(DeltaProduct { heads, ..m }),
-            None => Mixer::DeltaProduct(DeltaProduct {
-                key_width: by_width("key_width", m.key_width)?,
-                value_width: by_width("value_width", m.value_width)?,
-                ..m
-            }),
-        },
-        Mixer::Mamba2(m) => match whole(m.heads, scale) {
-            Some(heads) => Mixer::Mamba2(Mamba2 { heads, ..m }),
-            None => {
-                Mixer::Mamba2(Mamba2 { head_width: by_width("head_width", m.head_width)?, ..m })
-            }
-        },
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, Mamba2, Mixer as Gene};
 use tch::{Device, Kind, Tensor, nn};
 
 fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
@@ -23,8 +23,8 @@ fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
         selective_rope: false,
     };
     vec![
-        ("Gated DeltaNet", Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, head, 2 * head))),
-        ("DeltaNet", Gene::DeltaNet(DeltaNet::new(heads, head, head))),
+        ("Gated DeltaNet", Gene::Delta(Delta::gated(heads * 3 / 4, head, 2 * head))),
+        ("DeltaNet", Gene::Delta(Delta::deltanet(heads, head, head))),
         (
             "Mamba2",
             Gene::Mamba2(Mamba2 {

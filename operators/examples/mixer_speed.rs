@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, Mamba2, Mixer as Gene};
 use tch::{Device, Kind, Tensor, nn};
 
 const ROUNDS: usize = 15;
@@ -40,12 +40,9 @@ fn genes(d: u32) -> Vec<Gene> {
         attention(None),
         attention(Some(256)),
         attention(Some(64)),
-        Gene::DeltaNet(DeltaNet::new(heads, 64, 64)),
-        Gene::GatedDeltaNet(GatedDeltaNet::new(heads * 3 / 4, 64, 128)),
-        Gene::GatedDeltaNet(GatedDeltaNet {
-            levels: Some(LEVELS),
-            ..GatedDeltaNet::new(heads * 3 / 4, 64, 128)
-        }),
+        Gene::Delta(Delta::deltanet(heads, 64, 64)),
+        Gene::Delta(Delta::gated(heads * 3 / 4, 64, 128)),
+        Gene::Delta(Delta { levels: Some(LEVELS), ..Delta::gated(heads * 3 / 4, 64, 128) }),
         Gene::Mamba2(Mamba2::new(2 * heads, 64, 128)),
         Gene::Mamba2(Mamba2 { levels: Some(LEVELS), ..Mamba2::new(2 * heads, 64, 128) }),
     ]

@@ -128,10 +128,7 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         Gene::Attention(gene @ Attention { window: Some(window), .. }) => {
             Box::new(sliding_window::SlidingWindow::new(gene, *window, weights)?)
         }
-        Gene::DeltaNet(_) | Gene::GatedDeltaNet(_) | Gene::DeltaProduct(_) => {
-            let family = gene.delta().expect("a member of the family");
-            Box::new(delta::Delta::new(family, gene.phases(), weights)?)
-        }
+        Gene::Delta(shape) => Box::new(delta::Delta::new(*shape, gene.phases(), weights)?),
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
     })
 }

@@ -2,11 +2,12 @@
 //!
 //! State and caches are explicit: the engine never changes, a [`State`] holds what a batch of sequences has seen.
 
-mod attention;
-mod delta;
+mod cache;
 mod fenwick;
 mod ffn;
-mod mamba2;
+mod function;
+mod memory;
+mod mixer;
 mod phases;
 mod recurrent;
 pub(crate) mod scratch;
@@ -21,9 +22,9 @@ use search::Architecture;
 
 use crate::error::ProfileError;
 use crate::weights::{SplitMix, Weights};
-use ffn::ROWS;
-use scratch::{Run, Scratch};
-use sublayer::{Memory, Sublayer};
+use memory::Memory;
+use scratch::{ROWS, Run, Scratch};
+use sublayer::Sublayer;
 
 /// A model ready to run.
 #[derive(Debug)]

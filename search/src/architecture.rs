@@ -8,8 +8,11 @@
 //! d=256,vocab=256,tied | 2*gdn(h=3,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128)+ffn(768)
 //! ```
 
+mod limits;
 mod mixer;
 mod phases;
+mod scale;
+mod tensor;
 mod text;
 
 use std::fmt;
@@ -17,11 +20,15 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH};
 pub use mixer::{
-    Attention, DeltaFamily, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Mamba2, Mixer,
-    MixerKind,
+    Attention, Choice, Colour, Delta, Gene, Kind, Letter, Mamba2, Mixer, MixerKind, Past,
 };
+pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;
+pub use scale::whole;
+pub(crate) use tensor::Tensors;
+pub use tensor::{CONV_WIDTH, Role, TensorSpec};
 
 /// Why a description is not an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,10 +90,16 @@ pub struct Unchecked {
     /// Whether the head shares the embedding's matrix.
     pub tied_embeddings: bool,
     /// Learnt vectors before every sequence.
-    #[serde(default, skip_serializing_if = "crate::latency::is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub meta_tokens: u32,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
+}
+
+/// What is left out of JSON where it is 0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+pub(crate) fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl TryFrom<Unchecked> for Architecture {
@@ -131,10 +144,6 @@ impl fmt::Display for ArchitectureId {
         f.write_str(&self.0)
     }
 }
-
-/// The widest and longest thing that is accepted: keeps every product of two or three of these inside `u64`.
-pub(crate) const MAX_WIDTH: u32 = 1 << 20;
-pub(crate) const MAX_LAYERS: usize = 4096;
 
 impl Architecture {
     /// Checks and builds.

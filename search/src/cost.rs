@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::architecture::{Architecture, Attention, Mamba2, Mixer, Phases};
+use crate::architecture::{Architecture, Mixer, Past, Phases};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
 use crate::tensors::{CONV_WIDTH, ffn_parameters, mixer_parameters, parameters};
 
@@ -32,7 +32,7 @@ pub fn part_flops(part: &Part, phase: Phase) -> f64 {
     };
     match *part {
         Part::Mixer { d_model, mixer, meta_tokens } => {
-            tokens * token_flops(d_model.into(), &mixer)
+            tokens * mixer.token_flops(d_model.into())
                 + attended_flops(&mixer, phase, meta_tokens)
                 + level_flops(&mixer, phase, meta_tokens)
         }
@@ -85,67 +85,13 @@ fn level_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
                 - past_levels(meta_tokens, levels)
         }
     };
-    let (heads, k, v, erased) = if let Mixer::Mamba2(m) = *mixer {
-        (m.heads, m.state_width, m.head_width, false)
-    } else {
-        let family = mixer.delta().expect("the other log-linear mixer is of the family");
-        (family.value_heads, family.key_width, family.value_width, true)
-    };
-    let (k, v) = (f64::from(k), f64::from(v));
-    // e^g S: K·V; Sᵀk and S −= β k (Sᵀk)ᵀ: 2·K·V each, β ·: V; the read: 2·K·V; λ · and its sum: 2·V
-    let erasing = if erased { 4.0 * k * v + v } else { 0.0 };
-    states * f64::from(heads) * (3.0 * k * v + erasing + 2.0 * v)
+    let Past::States { heads, level_flops, .. } = mixer.past() else { return 0.0 };
+    states * f64::from(heads) * level_flops
 }
 
-/// Operations of a mixer on one token, but those that grow with the number of positions before it.
-fn token_flops(d: f64, mixer: &Mixer) -> f64 {
-    let conv = 2.0 * CONV_WIDTH as f64; // per channel
-    // the angles of Selective RoPE; their sums and the turning are left out as rotary positions are
-    let phases = mixer.phases().map_or(0.0, |phases| {
-        let (rank, angles) = (Phases::RANK as f64, phases.channels() as f64);
-        2.0 * rank * (d + angles) + conv * angles
-    });
-    let rest = match *mixer {
-        // q, o: h·k·d weights each; k, v: h_kv·k·d
-        Mixer::Attention(Attention { heads, kv_heads, head_width, .. }) => {
-            4.0 * d * f64::from(head_width) * (f64::from(heads) + f64::from(kv_heads))
-        }
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let family = mixer.delta().expect("a member of the family");
-            let (n, h) = (f64::from(family.steps), f64::from(family.value_heads));
-            let (k, v) = (f64::from(family.key_width), f64::from(family.value_width));
-            let (channels, outputs) = (family.channels() as f64, family.value_rows() as f64);
-            // q, k, v; b: n·H; o: H·V; and where they are there, g: H·V; a: H
-            let gate = if family.output_gate { outputs } else { 0.0 };
-            let decay = if family.decay { h } else { 0.0 };
-            let levels = family.level_rows() as f64;
-            let projections = 2.0 * d * (channels + n * h + outputs + gate + decay + levels);
-            let convolutions = if family.short_conv { conv * channels } else { 0.0 };
-            // e^g S: K·V; each step; the read: 2·K·V
-            projections + convolutions + decay * k * v + h * (n * delta_step(k, v) + 2.0 * k * v)
-        }
-        Mixer::Mamba2(m @ Mamba2 { heads, head_width, state_width, .. }) => {
-            let (h, p, n) = (f64::from(heads), f64::from(head_width), f64::from(state_width));
-            // in: (2·h·P + 2·N + h)·d, and h·l·d for λ; out: h·P·d
-            let projections = 2.0 * d * (3.0 * h * p + 2.0 * n + h + m.level_rows() as f64);
-            let conv = (conv + 1.0) * (h * p + 2.0 * n); // with a bias
-            // dt·x: P; e^{dt·A} S: P·N; S += (dt·x) Bᵀ and S·C: 2·P·N each; + D·x: 2·P
-            projections + conv + h * (5.0 * p * n + 3.0 * p)
-        }
-    };
-    phases + rest
-}
-
-/// One delta step: Sᵀk and S += k uᵀ: 2·K·V each; u = β (v − Sᵀk): 2·V.
-fn delta_step(k: f64, v: f64) -> f64 {
-    4.0 * k * v + 2.0 * v
-}
-
-/// Scores and weighted sums of attention: 2·k each for every query head and position attended to.
+/// Operations on every position attended to: scores and weighted sums.
 fn attended_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
-    let Mixer::Attention(Attention { heads, head_width, window, .. }) = *mixer else {
-        return 0.0;
-    };
+    let Past::Positions { window, flops, .. } = mixer.past() else { return 0.0 };
     let window = window.map_or(f64::INFINITY, f64::from);
     let attended = match phase {
         // the token itself included
@@ -162,7 +108,7 @@ fn attended_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
             upto(f64::from(tokens) + meta_tokens) - upto(meta_tokens)
         }
     };
-    4.0 * f64::from(heads) * f64::from(head_width) * attended
+    flops * attended
 }
 
 /// Bytes of one sequence's recurrent state in a part while it reads its first `positions` positions: the state itself, or
@@ -175,21 +121,13 @@ pub fn part_state_bytes(part: &Part, positions: u32) -> u64 {
     let conv = CONV_WIDTH - 1;
     let states =
         mixer.levels().map_or(1, |levels| live_levels(positions.saturating_sub(1), levels).into());
-    let elements = match *mixer {
-        Mixer::Attention(_) => 0,
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let family = mixer.delta().expect("a member of the family");
-            let convolutions = if family.short_conv { conv * family.channels() } else { 0 };
-            (u64::from(family.key_width) * family.value_rows()).saturating_mul(states)
-                + convolutions
-        }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width, .. }) => {
-            let (inner, n) = (u64::from(heads) * u64::from(head_width), u64::from(state_width));
-            (inner * n).saturating_mul(states) + conv * (inner + 2 * n)
+    let elements = match mixer.past() {
+        Past::Positions { .. } => 0,
+        Past::States { elements, convolved, .. } => {
+            elements.saturating_mul(states) + conv * convolved
         }
     };
-    // the last three inputs of their convolution, and their sums
-    let phases = mixer.phases().map_or(0, |phases| (conv + 1) * phases.channels());
+    let phases = mixer.phases().map_or(0, Phases::state_elements);
     elements.saturating_add(phases).saturating_mul(STATE_ELEMENT_BYTES)
 }
 
@@ -200,18 +138,11 @@ pub fn state_bytes(architecture: &Architecture, positions: u32) -> u64 {
 
 /// Bytes of one sequence's keys and values in a part after `positions` positions; a window keeps its own length only.
 pub fn part_cache_bytes(part: &Part, positions: u32, dtype: Dtype) -> u64 {
-    let Part::Mixer {
-        mixer: Mixer::Attention(Attention { kv_heads, head_width, window, .. }),
-        meta_tokens,
-        ..
-    } = part
-    else {
-        return 0;
-    };
+    let Part::Mixer { mixer, meta_tokens, .. } = part else { return 0 };
+    let Past::Positions { window, elements, .. } = mixer.past() else { return 0 };
     let positions = positions.saturating_add(*meta_tokens);
     let kept = window.map_or(positions, |window| window.min(positions));
-    (2 * u64::from(*kv_heads) * u64::from(*head_width) * dtype.cache_element_bytes())
-        .saturating_mul(kept.into())
+    (elements * dtype.cache_element_bytes()).saturating_mul(kept.into())
 }
 
 /// Bytes of one sequence's keys and values after `positions` positions.

@@ -11,7 +11,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::architecture::{Architecture, Mixer};
+pub(crate) use crate::architecture::is_zero;
+use crate::architecture::{Architecture, Mixer, Past};
 
 pub use keys::{keys, working_set_kib};
 pub use throughput::Throughput;
@@ -131,7 +132,7 @@ impl fmt::Display for Limit {
 impl Part {
     /// A mixer in a model with `meta_tokens`, which count where its time depends on them.
     pub fn mixer(d_model: u32, mixer: Mixer, meta_tokens: u32) -> Self {
-        let depends = matches!(mixer, Mixer::Attention(_)) || mixer.levels().is_some();
+        let depends = matches!(mixer.past(), Past::Positions { .. }) || mixer.levels().is_some();
         Self::Mixer { d_model, mixer, meta_tokens: if depends { meta_tokens } else { 0 } }
     }
 
@@ -192,11 +193,6 @@ pub struct LatencyKey {
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-pub(crate) fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 impl fmt::Display for Part {

@@ -8,9 +8,12 @@
 //! those of a template of repeated blocks (arXiv 2511.18890). Both express plain [`Architecture`]s, and both read their
 //! genes back from one, so that nothing but the architecture need be stored.
 
+mod choices;
 mod config;
 mod coordinates;
+mod error;
 mod flat;
+mod form;
 mod meta;
 mod stage;
 mod staged;
@@ -18,107 +21,19 @@ mod tables;
 
 use rand::{Rng, RngExt, SeedableRng};
 
-pub use config::{
-    AttentionChoices, Counts, DeltaChoices, FfnChoice, LogLinearDeltaChoices,
-    LogLinearMamba2Choices, Mamba2Choices, MixerChoices, Range, Ratio, SpaceConfig, StageChoices,
-    WindowChoices,
-};
-
+pub use choices::{KindChoices, Listed, MixerChoices};
+pub use config::{FfnChoice, Range, Ratio, SpaceConfig, StageChoices};
 pub use coordinates::{Coordinate, Scale};
+pub use error::{SpaceError, SpaceViolation};
 
 use crate::architecture::{Architecture, Mixer, MixerKind};
 use crate::tensors::parameters;
+use error::invalid;
 use flat::{Flat, check_depth};
+use form::Form;
 use meta::WithMeta;
 use staged::Staged;
 use tables::Tables;
-
-/// Why a space is impossible, and where the campaign file says so.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-pub struct SpaceError {
-    /// The path of the key in the campaign file, e.g. `space.mixers.swa.heads`.
-    pub key: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-/// Why an architecture is not a member of a space.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpaceViolation {
-    /// A number of the whole model is not among the choices.
-    #[error("{what} is not a choice of this space")]
-    Model {
-        /// E.g. `d_model = 96`.
-        what: String,
-    },
-    /// A layer is not among the choices.
-    #[error("layer {layer}: {what} is not a choice of this space")]
-    Layer {
-        /// Index of the layer, from 0.
-        layer: usize,
-        /// The mixer or the FFN.
-        what: String,
-    },
-    /// Too many or too few parameters.
-    #[error("{parameters} parameters are outside the limits of this space ({min} to {max})")]
-    Parameters {
-        /// Its own.
-        parameters: u64,
-        /// The fewest allowed.
-        min: u64,
-        /// The most allowed.
-        max: u64,
-    },
-}
-
-fn invalid<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, SpaceError> {
-    Err(SpaceError { key: key.into(), message: message.into() })
-}
-
-/// A form of genome: how architectures are made from the tables, and read back.
-trait Form {
-    type Genome: Clone;
-
-    fn random<R: Rng + ?Sized>(&self, tables: &Tables, rng: &mut R) -> Self::Genome;
-
-    fn express(&self, tables: &Tables, genome: &Self::Genome) -> Architecture;
-
-    /// The genes of a member.
-    fn read(
-        &self,
-        tables: &Tables,
-        architecture: &Architecture,
-    ) -> Result<Self::Genome, SpaceViolation>;
-
-    /// The genes nearest to an architecture that need not be a member.
-    fn project(&self, tables: &Tables, architecture: &Architecture) -> Self::Genome;
-
-    /// One random change of one gene, and what it was; none if the drawn gene has no other choice.
-    fn mutate<R: Rng + ?Sized>(
-        &self,
-        tables: &Tables,
-        genome: &Self::Genome,
-        rng: &mut R,
-    ) -> Option<(Self::Genome, String)>;
-
-    fn recombine<R: Rng + ?Sized>(
-        &self,
-        tables: &Tables,
-        a: &Self::Genome,
-        b: &Self::Genome,
-        rng: &mut R,
-    ) -> Self::Genome;
-
-    /// Every change of one gene, and what it was.
-    fn neighbours(&self, tables: &Tables, genome: &Self::Genome) -> Vec<(Self::Genome, String)>;
-
-    /// How many genomes there are.
-    fn size(&self, tables: &Tables) -> f64;
-
-    /// All of them; ask for the size first.
-    fn all(&self, tables: &Tables) -> Vec<Self::Genome>;
-}
 
 /// A checked space.
 #[derive(Debug, Clone)]
@@ -372,6 +287,16 @@ impl Space {
         Some(shapes[shapes.len() / 2].mixer)
     }
 
+    /// What the numbers of [`Space::encode`] are; always the same for a space.
+    pub fn coordinates(&self) -> Vec<Coordinate> {
+        coordinates::of(&self.choices.tables)
+    }
+
+    /// An architecture, member or not, as one number for each of [`Space::coordinates`].
+    pub fn encode(&self, architecture: &Architecture) -> Vec<f64> {
+        coordinates::encode(&self.choices.tables, architecture)
+    }
+
     /// Choices for the width of the residual stream.
     pub fn d_model(&self) -> &[u32] {
         &self.choices.tables.d_model
@@ -471,18 +396,4 @@ impl Choices {
 /// The check of a space is the same each time, whatever the seed of the campaign.
 fn witness_rng() -> rand::rngs::ChaCha8Rng {
     rand::rngs::ChaCha8Rng::seed_from_u64(0)
-}
-
-/// A random index below `n`.
-fn pick<R: Rng + ?Sized>(rng: &mut R, n: usize) -> usize {
-    rng.random_range(0..n)
-}
-
-/// A random index below `n` that is not `but`; none if there is no other.
-fn pick_other<R: Rng + ?Sized>(rng: &mut R, n: usize, but: usize) -> Option<usize> {
-    if n < 2 {
-        return None;
-    }
-    let index = rng.random_range(0..n - 1);
-    Some(if index < but { index } else { index + 1 })
 }

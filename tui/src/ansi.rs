@@ -51,6 +51,12 @@ fn sequence(cell: &Cell) -> String {
         Color::Blue => 34,
         Color::Magenta => 35,
         Color::Cyan => 36,
+        Color::LightRed => 91,
+        Color::LightGreen => 92,
+        Color::LightYellow => 93,
+        Color::LightBlue => 94,
+        Color::LightMagenta => 95,
+        Color::LightCyan => 96,
         _ => return codes,
     };
     let _ = write!(codes, ";{code}");

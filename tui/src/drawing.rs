@@ -15,7 +15,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use search::Architecture;
-use search::architecture::{Attention, Layer, Mamba2, Mixer};
+use search::architecture::Layer;
 use search::latency::Dtype;
 
 use crate::theme::{Theme, layer_sign};
@@ -323,7 +323,7 @@ impl<'a> Page<'a> {
         let Some(mixer) = &layer.mixer else {
             return self.ffn(layer, style, room);
         };
-        let mut shape = shape(mixer);
+        let mut shape = mixer.brief();
         if alone && let Some(width) = layer.ffn_width {
             let _ = write!(shape, "  ffn {width}");
         }
@@ -359,51 +359,6 @@ fn number(block: &Block<'_>) -> String {
         first.to_string()
     } else {
         format!("{first}–{}", first + block.count - 1)
-    }
-}
-
-/// The numbers of a mixer, with the letters of the architecture's text form.
-fn shape(mixer: &Mixer) -> String {
-    match *mixer {
-        Mixer::Attention(Attention {
-            heads,
-            kv_heads,
-            head_width,
-            window,
-            qk_norm,
-            selective_rope,
-        }) => {
-            let mut text = format!("h{heads}");
-            if kv_heads != heads {
-                let _ = write!(text, "/{kv_heads}");
-            }
-            let _ = write!(text, " k{head_width}");
-            if let Some(window) = window {
-                let _ = write!(text, " w{window}");
-            }
-            text += if qk_norm { " qknorm" } else { "" };
-            text + if selective_rope { " srope" } else { "" }
-        }
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let family = mixer.delta().expect("a member of the family");
-            let mut text = format!("h{}", family.heads);
-            if family.value_heads != family.heads {
-                let _ = write!(text, "/{}", family.value_heads);
-            }
-            let _ = write!(text, " k{} v{}", family.key_width, family.value_width);
-            if family.steps > 1 {
-                let _ = write!(text, " n{}", family.steps);
-            }
-            if let Some(levels) = family.levels {
-                let _ = write!(text, " l{levels}");
-            }
-            text += if family.negative_eigenvalues { " neg" } else { "" };
-            text + if family.selective_rope { " srope" } else { "" }
-        }
-        Mixer::Mamba2(Mamba2 { heads, head_width, state_width, levels }) => {
-            let levels = levels.map_or_else(String::new, |levels| format!(" l{levels}"));
-            format!("h{heads} p{head_width} n{state_width}{levels}")
-        }
     }
 }
 

@@ -9,6 +9,7 @@ mod desk;
 mod display;
 pub(crate) mod gpus;
 mod job;
+mod lines;
 mod profiler;
 mod resume;
 mod slot;

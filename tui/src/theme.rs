@@ -4,7 +4,7 @@
 //! without colour (`NO_COLOR`) weight, dimming and inversion carry the same distinctions.
 
 use ratatui::style::{Color, Modifier, Style};
-use search::architecture::{Layer, MixerKind};
+use search::architecture::{Colour, Layer, MixerKind};
 
 /// How things look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +70,19 @@ impl Theme {
 
     /// A mixer's colour.
     pub fn mixer(self, kind: MixerKind) -> Style {
-        self.foreground(match kind {
-            MixerKind::FullAttention => Color::Red,
-            MixerKind::SlidingWindow => Color::Magenta,
-            MixerKind::DeltaNet => Color::Green,
-            MixerKind::GatedDeltaNet => Color::Cyan,
-            MixerKind::DeltaProduct => Color::LightGreen,
-            MixerKind::GatedDeltaProduct => Color::LightCyan,
-            MixerKind::Mamba2 => Color::Yellow,
-            MixerKind::LogLinearGatedDeltaNet => Color::Blue,
-            MixerKind::LogLinearMamba2 => Color::LightYellow,
+        self.foreground(match kind.row().colour {
+            Colour::Red => Color::Red,
+            Colour::Green => Color::Green,
+            Colour::Yellow => Color::Yellow,
+            Colour::Blue => Color::Blue,
+            Colour::Magenta => Color::Magenta,
+            Colour::Cyan => Color::Cyan,
+            Colour::LightRed => Color::LightRed,
+            Colour::LightGreen => Color::LightGreen,
+            Colour::LightYellow => Color::LightYellow,
+            Colour::LightBlue => Color::LightBlue,
+            Colour::LightMagenta => Color::LightMagenta,
+            Colour::LightCyan => Color::LightCyan,
         })
     }
 
@@ -91,20 +94,20 @@ impl Theme {
 
 /// A mixer's sign: attention sees a square of positions, its window half of one; the deltas are triangles.
 pub fn mixer_sign(kind: MixerKind) -> char {
-    match kind {
-        MixerKind::FullAttention => '■',
-        MixerKind::SlidingWindow => '◧',
-        MixerKind::DeltaNet => '△',
-        MixerKind::GatedDeltaNet => '▲',
-        MixerKind::DeltaProduct => '▽',
-        MixerKind::GatedDeltaProduct => '▼',
-        MixerKind::Mamba2 => '●',
-        MixerKind::LogLinearGatedDeltaNet => '◭',
-        MixerKind::LogLinearMamba2 => '◉',
-    }
+    kind.row().sign
 }
+
+/// The sign of a feed-forward network without a mixer.
+pub const FFN_SIGN: char = '▬';
 
 /// A layer's sign: its mixer's, or that of a lone feed-forward network.
 pub fn layer_sign(layer: &Layer) -> char {
-    layer.mixer.map_or('▬', |mixer| mixer_sign(mixer.kind()))
+    layer.mixer.map_or(FFN_SIGN, |mixer| mixer_sign(mixer.kind()))
+}
+
+/// What stands for what in drawings of stacks: every sign with its colour and its meaning.
+pub fn signs(theme: Theme) -> impl Iterator<Item = (char, Style, &'static str)> {
+    let mixer = move |kind: MixerKind| (mixer_sign(kind), theme.mixer(kind), kind.title());
+    let ffn = (FFN_SIGN, Style::new(), "feed-forward network alone");
+    MixerKind::ALL.into_iter().map(mixer).chain([ffn])
 }

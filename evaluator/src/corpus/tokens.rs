@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 /// Token ids, in order.
 #[derive(Debug)]
 pub struct Tokens {
-    /// `[n]`; `Uint8` for bytes, `Int16` for u16 (torch has no ops on unsigned ones), `Int` for larger vocabularies.
+    /// `[n]`; `Uint8` for bytes, `Int16` for u16 (torch has no ops on unsigned ones), `Int` for larger vocabularies,
+    /// `Int64` where a file has such.
     ids: Tensor,
 }
 
@@ -18,6 +19,7 @@ pub struct Tokens {
 pub(super) enum Width {
     U16,
     U32,
+    I64,
 }
 
 impl Width {
@@ -25,6 +27,16 @@ impl Width {
         match self {
             Self::U16 => 2,
             Self::U32 => 4,
+            Self::I64 => 8,
+        }
+    }
+
+    /// As numpy names it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::I64 => "int64",
         }
     }
 }
@@ -66,6 +78,7 @@ impl Tokens {
         let kind = match width {
             Width::U16 => Kind::Int16,
             Width::U32 => Kind::Int,
+            Width::I64 => Kind::Int64,
         };
         let all = Tensor::f_from_file(name, false, (first + len) as i64, (kind, Device::Cpu))?;
         Ok(Self { ids: all.narrow(0, first as i64, len as i64) })
@@ -79,6 +92,11 @@ impl Tokens {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether no id can be above 65535.
+    pub(super) fn are_narrow(&self) -> bool {
+        self.ids.kind() == Kind::Int16
     }
 
     /// The windows of `length` tokens that begin at `starts`: `[starts, length]`, `Int64`.
@@ -96,17 +114,17 @@ impl Tokens {
         wide.into_iter().map(|id| id as u32).collect()
     }
 
-    /// The largest id; 0 if there are none.
-    pub(super) fn largest(&self) -> u32 {
+    /// The smallest and the largest id; none if there are none. Negative ones are no ids.
+    pub(super) fn range(&self) -> Option<(i64, i64)> {
         let n = self.ids.size()[0];
         (0..n)
             .step_by(CHUNK as usize)
             .map(|start| {
-                widen(&self.ids.narrow(0, start, CHUNK.min(n - start))).max().int64_value(&[])
-                    as u32
+                let (least, most) =
+                    widen(&self.ids.narrow(0, start, CHUNK.min(n - start))).aminmax(None, false);
+                (least.int64_value(&[]), most.int64_value(&[]))
             })
-            .max()
-            .unwrap_or(0)
+            .reduce(|(a, b), (least, most)| (a.min(least), b.max(most)))
     }
 }
 

@@ -29,7 +29,7 @@ fn one_text_holds_out_its_tail() {
     let corpus = open(folder.file("a.txt", &content)).unwrap();
     assert_eq!(corpus.validation.len(), 100);
     assert_eq!(text(&corpus.train) + &text(&corpus.validation), content + "\n");
-    assert!((corpus.bytes_per_token.unwrap() - 1.0).abs() < 1e-12);
+    assert!((corpus.bytes_per_token().unwrap() - 1.0).abs() < 1e-12);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn token_files_keep_ids_above_half_the_range() {
     found.extend(all(&corpus.validation));
     assert!(found.iter().eq(ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>().iter()));
     assert_eq!(corpus.validation.len(), 100);
-    assert_eq!(corpus.bytes_per_token, None);
+    assert_eq!(corpus.bytes_per_token(), None);
     assert!(corpus.describe().contains("bits_per_token"), "{}", corpus.describe());
     assert!(corpus.check(10, 65536).is_ok());
     let small = corpus.check(10, 65535).unwrap_err();
@@ -140,8 +140,8 @@ fn bad_corpora_say_what_to_do() {
         (folder.file("empty.txt", ""), "empty", "point data.corpus at text"),
         (folder.file("nul.txt", b"text\0text"), "byte 4 is 0", ".bin"),
         (folder.file("latin.txt", b"caf\xe9 au lait"), "not UTF-8 at byte 3", ".bin"),
-        (folder.file("empty.bin", ""), "empty", "u16"),
-        (folder.file("odd.bin", [1, 2, 3]), "3 bytes are not", "u16"),
+        (folder.file("empty.bin", ""), "empty", "uint16"),
+        (folder.file("odd.bin", [1, 2, 3]), "3 bytes are not", "uint16"),
         (
             folder.file("no-text/readme.md", "x").parent().unwrap().to_owned(),
             "no .txt",
@@ -188,4 +188,86 @@ fn a_corpus_shorter_than_a_sequence_is_refused() {
         "{message}"
     );
     assert!(corpus.check(90, 256).unwrap_err().to_string().contains("training part"));
+}
+
+#[test]
+fn marks_before_a_text_are_passed_over_and_lists_are_read() {
+    let folder = Folder::new();
+    let words = "\u{feff}{\"text\":\"one two three\"}\n{\"text\":\"four five six\"}\n";
+    let list = "\u{feff}[{\"text\":\"one two three\"},\"four five six\"]";
+    let expected = "one two three\nfour five six\n";
+    for path in [
+        folder.file("a.jsonl", words),
+        folder.file("b.ndjson", words),
+        folder.file("c.json", list),
+        folder.file("d.txt", format!("\u{feff}{}", expected.trim_end())),
+    ] {
+        let corpus = open(&path).unwrap();
+        assert_eq!(text(&corpus.train) + &text(&corpus.validation), expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_no_text_is_named() {
+    let folder = Folder::new();
+    let cases: [(&str, &[u8], &str, &str); 6] = [
+        ("a.parquet", b"PAR1\x15\x04", "Parquet", "read_parquet"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\x00", "gzip", "gunzip"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd\x00", "Zstandard", "zstd -d"),
+        ("a.txt", b"\xff\xfea\x00b\x00", "UTF-16", "iconv"),
+        ("a.json", b"{\"text\":\"one\"}\n{\"text\":\"two\"}\n", "not a list", ".jsonl"),
+        ("b.json", b"[{\"body\":\"one\"}]", "not a list", "text"),
+    ];
+    for (name, content, problem, remedy) in cases {
+        let message = message(open(folder.file(name, content)));
+        assert!(message.contains(problem) && message.contains(remedy), "{name}: {message}");
+    }
+    for device in ["/dev/zero", "/dev/null"] {
+        let message = message(open(device));
+        assert!(message.contains("neither a file nor a folder"), "{message}");
+    }
+}
+
+#[test]
+fn copies_of_documents_are_counted() {
+    let folder = Folder::new();
+    let line = |i: usize| format!("{{\"text\":\"document {i} of some length\"}}\n");
+    let lines: String = (0..100).chain(0..30).map(line).collect();
+    let described = open(folder.file("a.jsonl", lines)).unwrap().describe();
+    assert!(described.contains("30 copies of documents left out"), "{described}");
+}
+
+#[test]
+fn wider_token_files_are_read_as_they_were_written() {
+    let folder = Folder::new();
+    let ids: Vec<i64> = (0..3000).map(|i| i * 7919 % 100_000).collect();
+    let u32s: Vec<u8> = ids.iter().flat_map(|&id| (id as u32).to_le_bytes()).collect();
+    let i64s: Vec<u8> = ids.iter().flat_map(|&id| id.to_le_bytes()).collect();
+    let header = |magic: u32, version: u32, tokens: u32| {
+        let mut header = vec![0_u8; 1024];
+        for (at, number) in [magic, version, tokens].into_iter().enumerate() {
+            header[4 * at..4 * at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        header
+    };
+    let llama = [header(20_240_801, 7, 3000), u32s.clone()].concat();
+    for (name, content) in [("u32.bin", u32s), ("i64.bin", i64s), ("llama.bin", llama)] {
+        let corpus = open(folder.file(name, content)).unwrap();
+        let mut found = all(&corpus.train);
+        found.extend(all(&corpus.validation));
+        assert_eq!(found, ids, "{name}");
+        let most = *ids.iter().max().unwrap() as u32;
+        assert!(corpus.check(10, most).is_err() && corpus.check(10, most + 1).is_ok(), "{name}");
+    }
+    let gpt2 = [header(20_240_520, 1, 50), u16_bytes(0..50)].concat();
+    let corpus = open(folder.file("gpt2.bin", gpt2)).unwrap();
+    assert_eq!(all(&corpus.train), (0..45).collect::<Vec<_>>());
+    let short = [header(20_240_520, 1, 51), u16_bytes(0..50)].concat();
+    let said = message(open(folder.file("short.bin", short)));
+    assert!(said.contains("says 51 tokens, 50 follow"), "{said}");
+    let saved = message(open(folder.file("saved.bin", b"\x93NUMPY\x01\x00v\x00{'descr'")));
+    assert!(saved.contains("numpy.save") && saved.contains("tofile"), "{saved}");
+    let cut: Vec<u8> = (0..3000_u32).flat_map(|i| (i * 31).to_le_bytes()).chain([1, 0]).collect();
+    let said = message(open(folder.file("cut.bin", cut)));
+    assert!(said.contains("not a whole number of uint32"), "{said}");
 }

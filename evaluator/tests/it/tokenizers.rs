@@ -41,9 +41,13 @@ fn text_becomes_tokens_once() {
     assert_eq!(first(&corpus, 6), [1, 2, 3, 0, 1, 2]);
     let tokens = corpus.train.len() + corpus.validation.len();
     assert!((400..=402).contains(&tokens), "{tokens}");
-    // Four words in 17 bytes; the border may cut a word.
-    let bytes_per_token = corpus.bytes_per_token.unwrap();
-    assert!((bytes_per_token - 17.0 / 4.0).abs() < 0.15, "{bytes_per_token}");
+    // One word in four is unknown: its bytes are not in the tokens.
+    assert_eq!(corpus.bytes_per_token(), None);
+    let described = corpus.describe();
+    assert!(
+        described.contains("bits_per_token") && described.contains("does not know"),
+        "{described}"
+    );
 
     // What the cache has is believed: it is not computed again.
     let mut files: Vec<PathBuf> =
@@ -101,10 +105,10 @@ fn token_files_with_their_tokenizer_count_bytes() {
     let tokenizer = word_level(&folder, &words(&["ab", "cdef"]));
     let ids: Vec<u8> = [1_u16, 2].repeat(50).into_iter().flat_map(u16::to_le_bytes).collect();
     let bin = folder.file("a.bin", ids);
-    assert_eq!(open(&bin).unwrap().bytes_per_token, None);
+    assert_eq!(open(&bin).unwrap().bytes_per_token(), None);
     let config = DataConfig { tokenizer: Some(tokenizer.clone()), ..data(&bin) };
     // "ab cdef ab …": three bytes a word and a space between, but after the last.
-    let bytes_per_token = Corpus::open(&config, None).unwrap().bytes_per_token.unwrap();
+    let bytes_per_token = Corpus::open(&config, None).unwrap().bytes_per_token().unwrap();
     assert!((bytes_per_token - (10.0 * 4.0 - 1.0) / 10.0).abs() < 1e-9, "{bytes_per_token}");
 
     let foreign = folder.file("b.bin", 7_u16.to_le_bytes().repeat(100));
@@ -125,4 +129,109 @@ fn what_is_no_tokenizer_is_said_so() {
         let error = Corpus::open(&config, None).unwrap_err();
         assert!(error.is_infeasible() && error.to_string().contains(problem), "{error}");
     }
+}
+
+/// A tokenizer of GPT-2's alphabet of bytes and a few longer tokens; `more` are further fields of the file.
+fn byte_level(folder: &Folder, name: &str, more: &serde_json::Value) -> PathBuf {
+    let mut vocab: Vec<String> = Vec::new();
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut beyond = 256;
+    for byte in 0..=255_u8 {
+        let sign = if printable(byte) {
+            char::from(byte)
+        } else {
+            beyond += 1;
+            char::from_u32(beyond - 1).expect("GPT-2 shifts bytes to characters from 256 on")
+        };
+        vocab.push(sign.to_string());
+    }
+    vocab.extend(["th", "the", "Ġthe"].map(str::to_owned));
+    let ids: serde_json::Map<String, serde_json::Value> =
+        vocab.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
+    let mut json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "added_tokens": [{"id": 259, "content": "<|end|>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "vocab": ids,
+            "merges": [["t", "h"], ["th", "e"], ["Ġ", "the"]]},
+    });
+    for (key, value) in more.as_object().expect("fields") {
+        json[key] = value.clone();
+    }
+    folder.file(name, json.to_string())
+}
+
+#[test]
+fn settings_for_batches_do_not_touch_a_corpus() {
+    let folder = Folder::new();
+    let text = folder.file("a.txt", "the naïve theory of the thing\n".repeat(3000));
+    let read = |tokenizer: PathBuf| {
+        let config = DataConfig { tokenizer: Some(tokenizer), ..data(&text) };
+        let corpus = Corpus::open(&config, Some(&folder.path().join("cache"))).unwrap();
+        (first(&corpus, corpus.train.len()), corpus.validation.len(), corpus.bytes_per_token())
+    };
+    let plain = read(byte_level(&folder, "plain.json", &serde_json::json!({})));
+    assert!(plain.2.unwrap() > 1.0);
+    let truncation = |stride: u32| serde_json::json!({"truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": stride}});
+    let padding = serde_json::json!({"padding": {"strategy": {"Fixed": 4096}, "direction": "Right",
+        "pad_to_multiple_of": 512, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}});
+    for (name, more) in
+        [("cut.json", truncation(0)), ("stride.json", truncation(9)), ("pad.json", padding)]
+    {
+        assert_eq!(read(byte_level(&folder, name, &more)), plain, "{name}");
+    }
+    let file = byte_level(&folder, "dropout.json", &serde_json::json!({}));
+    let shaken = fs::read_to_string(&file).unwrap().replace("\"dropout\":null", "\"dropout\":0.5");
+    assert!(shaken.contains("0.5"));
+    assert_eq!(read(folder.file("dropout.json", shaken)), plain);
+}
+
+#[test]
+fn bytes_of_token_files_are_those_of_the_text() {
+    let folder = Folder::new();
+    // " the": four bytes; "é" is two tokens of a byte; the special token stands for none
+    let ids = |pattern: &[u16]| -> Vec<u8> {
+        pattern.repeat(100).into_iter().flat_map(u16::to_le_bytes).collect()
+    };
+    let bin = folder.file("a.bin", ids(&[258, 0xC3, 0xA9, 259]));
+    let decoder = serde_json::json!({"decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+        "use_regex": true}});
+    for (name, more) in [("without.json", serde_json::json!({})), ("with.json", decoder)] {
+        let tokenizer = byte_level(&folder, name, &more);
+        let config = DataConfig { tokenizer: Some(tokenizer), ..data(&bin) };
+        let bytes_per_token = Corpus::open(&config, None).unwrap().bytes_per_token().unwrap();
+        assert!((bytes_per_token - 6.0 / 4.0).abs() < 1e-9, "{name}: {bytes_per_token}");
+    }
+    let words = word_level(&folder, &words(&["ab", "cdef"]));
+    let unknown = folder.file("unknown.bin", ids(&[1, 0, 2, 1]));
+    let config = DataConfig { tokenizer: Some(words.clone()), ..data(&unknown) };
+    let corpus = Corpus::open(&config, None).unwrap();
+    assert_eq!(corpus.bytes_per_token(), None);
+    assert!(corpus.describe().contains("did not know"), "{}", corpus.describe());
+
+    // pieces of words that only a decoder would join
+    let json =
+        fs::read_to_string(&words).unwrap().replace("\"WordLevel\"", "\"WordPiece\"").replace(
+            "\"unk_token\"",
+            "\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":100,\"unk_token\"",
+        );
+    let pieces = folder.file("pieces.json", json.replace("cdef", "##cdef"));
+    let bin = folder.file("pieces.bin", ids(&[1, 2]));
+    let config = DataConfig { tokenizer: Some(pieces), ..data(&bin) };
+    let corpus = Corpus::open(&config, None).unwrap();
+    assert_eq!(corpus.bytes_per_token(), None);
+    assert!(corpus.describe().contains("does not give the text back"), "{}", corpus.describe());
+}
+
+#[test]
+fn narrow_ids_are_not_those_of_a_wide_tokenizer() {
+    let folder = Folder::new();
+    let many: Vec<String> = (0..70_000).map(|i| format!("w{i}")).collect();
+    let tokenizer = word_level(&folder, &many);
+    let ids: Vec<u8> = (0..1000_u16).flat_map(|i| (i.wrapping_mul(7919)).to_le_bytes()).collect();
+    let config = DataConfig { tokenizer: Some(tokenizer), ..data(folder.file("a.bin", ids)) };
+    let message = Corpus::open(&config, None).unwrap_err().to_string();
+    assert!(message.contains("uint16") && message.contains("70001"), "{message}");
 }

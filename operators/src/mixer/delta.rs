@@ -2,9 +2,9 @@
 //! with a decay before each delta step and a gate on the normed output) and DeltaProduct (arXiv 2502.10297, n delta
 //! steps per token: the rule on a sequence n times as long, the decay on the first step of a token and its query on the
 //! last). Log-linear Gated DeltaNet (arXiv 2506.04761) keeps a state for each piece of a Fenwick tree over the past.
-//! Which parts a member has stands in its [`DeltaFamily`].
+//! Which parts a member has stands in its [`Shape`].
 
-use search::architecture::{DeltaFamily, Phases as PhaseShape};
+use search::architecture::{Delta as Shape, Phases as PhaseShape};
 use tch::Tensor;
 
 use super::phases::Phases;
@@ -21,7 +21,7 @@ use crate::weights::Weights;
 /// A member of the delta family.
 #[derive(Debug)]
 pub(super) struct Delta {
-    shape: DeltaFamily,
+    shape: Shape,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -56,7 +56,7 @@ struct Inputs {
 
 impl Delta {
     pub(super) fn new(
-        shape: DeltaFamily,
+        shape: Shape,
         phases: Option<PhaseShape>,
         weights: &mut Weights,
     ) -> Result<Self, OperatorError> {
@@ -148,8 +148,14 @@ impl Delta {
     /// Steps, key heads, value heads, K, V.
     fn sizes(&self) -> [i64; 5] {
         let shape = &self.shape;
-        [shape.steps, shape.heads, shape.value_heads, shape.key_width, shape.value_width]
-            .map(i64::from)
+        [
+            shape.steps_per_token(),
+            shape.heads,
+            shape.value_heads(),
+            shape.key_width,
+            shape.value_width,
+        ]
+        .map(i64::from)
     }
 
     /// From what the rule reads, `[B, T, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{attention, delta_rule, linear_attention, log_linear, norm, rope, short_conv};
-use search::architecture::{DeltaFamily, Mixer as Gene};
+use search::architecture::{Delta, Mixer as Gene};
 use tch::Tensor;
 
 use crate::support::{Built, D, Random, assert_close, genes, numbers};
@@ -88,9 +88,7 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                 .collect();
             linear(&join(&heads, width), &w["o.weight"], h * width)
         }
-        Gene::DeltaNet(_) | Gene::GatedDeltaNet(_) | Gene::DeltaProduct(_) => {
-            delta(w, x, &gene.delta().expect("it is one of the family"))
-        }
+        Gene::Delta(family) => delta(w, x, &family),
         Gene::Mamba2(gene) => {
             let (h, p, n) =
                 (gene.heads as usize, gene.head_width as usize, gene.state_width as usize);
@@ -153,10 +151,10 @@ fn lambda(raw: &[f64], scales: &[f64]) -> Vec<f64> {
 }
 
 /// A member of the delta family, step after step: of a token's n steps the first has the decay and the last the query.
-fn delta(w: &Weights, x: &[f64], family: &DeltaFamily) -> Vec<f64> {
+fn delta(w: &Weights, x: &[f64], family: &Delta) -> Vec<f64> {
     let d = D as usize;
     let (n, h, value_h) =
-        (family.steps as usize, family.heads as usize, family.value_heads as usize);
+        (family.steps_per_token() as usize, family.heads as usize, family.value_heads() as usize);
     let (k_width, v_width) = (family.key_width as usize, family.value_width as usize);
     let project = |name: &str| {
         let raw = linear(x, &w[format!("{name}.weight").as_str()], d);

@@ -1,6 +1,6 @@
 //! Gradients of the input and of every parameter against finite differences in f64.
 
-use search::architecture::{DeltaNet, GatedDeltaNet, Mixer as Gene};
+use search::architecture::{Delta, Mixer as Gene};
 use tch::{Kind, Tensor};
 
 use crate::support::{Built, D, Random, genes};
@@ -61,6 +61,6 @@ fn gradients_are_finite_differences_over_several_chunks() {
 
 #[test]
 fn wide_and_narrow_heads_have_right_gradients_too() {
-    check(Gene::GatedDeltaNet(GatedDeltaNet::new(1, 70, 3)), 65, 1);
-    check(Gene::DeltaNet(DeltaNet::new(1, 2, 3)), 65, 1);
+    check(Gene::Delta(Delta::gated(1, 70, 3)), 65, 1);
+    check(Gene::Delta(Delta::deltanet(1, 2, 3)), 65, 1);
 }

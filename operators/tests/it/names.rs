@@ -2,20 +2,29 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{
-    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
-};
+use search::architecture::{Attention, Delta, Layer, Mamba2, Mixer};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
 use crate::support::Random;
 
-fn options(upto: &mut impl FnMut(u64) -> u32) -> DeltaOptions {
-    DeltaOptions {
+fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
+    let mut coin = || upto(2) == 1;
+    let [levels, decay, steps] = [coin(), coin(), coin()];
+    let [output_gate, negative_eigenvalues, short_conv, selective_rope] =
+        [coin(), coin(), coin(), coin()];
+    Delta {
+        heads: upto(4),
+        key_width: 2 * upto(10),
+        value_width: upto(20),
         value_groups: upto(3),
-        negative_eigenvalues: upto(2) == 1,
-        short_conv: upto(2) == 1,
-        selective_rope: upto(2) == 1,
+        decay: decay || levels,
+        steps: (steps && !levels).then(|| 1 + upto(4)),
+        levels: levels.then(|| 1 + upto(16)),
+        output_gate,
+        negative_eigenvalues,
+        short_conv,
+        selective_rope,
     }
 }
 
@@ -33,30 +42,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
                 selective_rope: upto(2) == 1,
             })
         }
-        3 => Mixer::DeltaNet(DeltaNet {
-            heads: upto(4),
-            key_width: 2 * upto(10),
-            value_width: upto(20),
-            output_gate: upto(2) == 1,
-            options: options(&mut upto),
-        }),
-        4 => Mixer::GatedDeltaNet(GatedDeltaNet {
-            heads: upto(4),
-            key_width: 2 * upto(10),
-            value_width: upto(20),
-            output_gate: upto(2) == 1,
-            levels: (upto(2) == 1).then(|| 1 + upto(16)),
-            options: options(&mut upto),
-        }),
-        5 => Mixer::DeltaProduct(DeltaProduct {
-            heads: upto(4),
-            key_width: 2 * upto(10),
-            value_width: upto(20),
-            steps: 1 + upto(4),
-            decay: upto(2) == 1,
-            output_gate: upto(2) == 1,
-            options: options(&mut upto),
-        }),
+        3..=5 => Mixer::Delta(random_delta(&mut upto)),
         _ => Mixer::Mamba2(Mamba2 {
             heads: upto(4),
             head_width: upto(20),

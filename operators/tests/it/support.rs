@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, DeltaNet, GatedDeltaNet, Layer, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, Layer, Mamba2, Mixer as Gene};
 use search::tensors::Role;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -63,8 +63,8 @@ pub(crate) fn genes() -> Vec<Gene> {
         attention(1, Some(1), false),
         attention(2, Some(7), false),
         attention(4, Some(40), true),
-        Gene::DeltaNet(DeltaNet::new(2, 5, 7)),
-        Gene::GatedDeltaNet(GatedDeltaNet::new(3, 4, 9)),
+        Gene::Delta(Delta::deltanet(2, 5, 7)),
+        Gene::Delta(Delta::gated(3, 4, 9)),
         gene("dn(h=2,k=5,v=7,gate,vg=3,neg)"),
         gene("gdn(h=2,k=5,v=3,nogate,vg=2,noconv)"),
         gene("dp(h=2,k=5,v=7,n=2,neg)"),

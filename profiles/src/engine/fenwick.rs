@@ -151,3 +151,16 @@ fn is_in_use(level: usize, position: usize, levels: usize) -> bool {
 fn levels_in_use(position: usize, levels: usize) -> usize {
     (((position + 1).ilog2() + 1) as usize).min(levels)
 }
+
+/// λ `[T, H, L]` from the last rows of p `[T, stride]` and L `[H, L]`.
+pub(super) fn lambdas(p: &[f32], stride: usize, scales: &[f32]) -> Vec<f32> {
+    let of_row = |row: &[f32]| {
+        let raw = &row[stride - scales.len()..];
+        raw.iter().zip(scales).map(|(raw, scale)| softplus(raw * scale)).collect::<Vec<f32>>()
+    };
+    p.chunks_exact(stride).flat_map(of_row).collect()
+}
+
+fn softplus(x: f32) -> f32 {
+    if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }
+}

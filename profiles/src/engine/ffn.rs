@@ -5,15 +5,14 @@ use kernels::cpu::{FeedForward, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::swiglu::cpu::SwiGlu;
 
-use super::scratch::Run;
+use super::function::Function;
+use super::memory::Memory;
+use super::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// SwiGLU with its projections.
 #[derive(Debug)]
 pub(crate) struct Ffn(FeedForward);
-
-/// Tokens of one piece of element-wise work.
-pub(super) const ROWS: usize = 16;
 
 impl Ffn {
     pub(super) fn new(
@@ -27,13 +26,18 @@ impl Ffn {
             ["gate", "up", "down"].map(|name| weights.get(&format!("{prefix}{name}.weight")));
         Self(FeedForward::pack(matrices, d_model, width, storage))
     }
+}
 
-    pub(super) fn weight_bytes(&self) -> usize {
+impl Function for Ffn {
+    fn memory(&self) -> Memory {
+        Memory::None
+    }
+
+    fn weight_bytes(&self) -> usize {
         self.0.bytes()
     }
 
-    /// x `[N, d]` += ffn(RMSNorm(x)), the norm with weights `[d]`
-    pub(super) fn forward(&self, on: &mut Run<'_>, norm: &[f32], x: &mut [f32]) {
+    fn forward(&self, on: &mut Run<'_>, norm: &[f32], _: usize, x: &mut [f32], _: &mut [Memory]) {
         let rows = x.len() / norm.len();
         if FeedForward::is_for(rows, on.pool) {
             return self.0.apply_to_many(on.pool, norm, x);

@@ -4,8 +4,7 @@ use kernels::cpu::{Matrix, run};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use search::architecture::Phases as Shape;
 
-use super::ffn::ROWS;
-use super::scratch::Run;
+use super::scratch::{ROWS, Run};
 use crate::weights::{SplitMix, Weights};
 
 /// What the angles are made of.

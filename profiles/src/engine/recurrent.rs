@@ -4,9 +4,8 @@ use kernels::cpu::{Aligned, run};
 use kernels::short_conv::cpu::ConvolveSilu;
 
 use super::fenwick::Fenwick;
-use super::ffn::ROWS;
 use super::phases::PhaseState;
-use super::scratch::Run;
+use super::scratch::{ROWS, Run};
 use crate::weights::SplitMix;
 
 /// Positions that the short convolution remembers.

@@ -3,7 +3,8 @@
 use kernels::cpu::{Matrix, Pool, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 
-use super::ffn::ROWS;
+/// Tokens of one piece of element-wise work.
+pub(super) const ROWS: usize = 16;
 
 /// What a layer computes with.
 pub(crate) struct Run<'a> {

@@ -52,20 +52,17 @@ pub(super) fn mixer(mixer: &Mixer) -> Result<decode::Mixer, ProfileError> {
             window: shape.window.map(|w| w as usize),
             qk_norm: shape.qk_norm,
         },
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let family = mixer.delta().expect("a member of the family");
-            decode::Mixer::Delta(decode::Delta {
-                key_heads: family.heads as usize,
-                heads: family.value_heads as usize,
-                key_width: family.key_width as usize,
-                value_width: family.value_width as usize,
-                steps: family.steps as usize,
-                decay: family.decay,
-                output_gate: family.output_gate,
-                negative_eigenvalues: family.negative_eigenvalues,
-                short_conv: family.short_conv,
-            })
-        }
+        Mixer::Delta(shape) => decode::Mixer::Delta(decode::Delta {
+            key_heads: shape.heads as usize,
+            heads: shape.value_heads() as usize,
+            key_width: shape.key_width as usize,
+            value_width: shape.value_width as usize,
+            steps: shape.steps_per_token() as usize,
+            decay: shape.decay,
+            output_gate: shape.output_gate,
+            negative_eigenvalues: shape.negative_eigenvalues,
+            short_conv: shape.short_conv,
+        }),
         Mixer::Mamba2(shape) => decode::Mixer::Mamba2 {
             heads: shape.heads as usize,
             head_width: shape.head_width as usize,

@@ -6,7 +6,7 @@ use kernels::{
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, DeltaFamily, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, Mamba2, Mixer};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -89,9 +89,7 @@ impl Model<'_> {
     fn mixer(&self, mixer: &Mixer, h: &[f64]) -> Vec<f64> {
         match mixer {
             Mixer::Attention(shape) => self.attention(shape, h),
-            Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-                self.delta(&mixer.delta().expect("it is one of the family"), h)
-            }
+            Mixer::Delta(shape) => self.delta(shape, h),
             Mixer::Mamba2(shape) => self.mamba2(shape, h),
         }
     }
@@ -140,10 +138,15 @@ impl Model<'_> {
         Some(columns(&phi, heads * half, head * half, half))
     }
 
-    fn delta(&self, family: &DeltaFamily, h: &[f64]) -> Vec<f64> {
-        let [steps, key_heads, heads, k, v] =
-            [family.steps, family.heads, family.value_heads, family.key_width, family.value_width]
-                .map(|n| n as usize);
+    fn delta(&self, family: &Delta, h: &[f64]) -> Vec<f64> {
+        let [steps, key_heads, heads, k, v] = [
+            family.steps_per_token(),
+            family.heads,
+            family.value_heads(),
+            family.key_width,
+            family.value_width,
+        ]
+        .map(|n| n as usize);
         let projected = |name: &str| {
             let x = self.linear(&format!("{name}.weight"), h);
             if family.short_conv {

@@ -5,77 +5,32 @@
 //! layer        = mixer [ "+ffn(" INT ")" ] | "ffn(" INT ")"
 //! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" INT ] } ")"
 //! ```
+//! The keys of a mixer and their order are those of its genes.
 //! Equal neighbours are always folded into a run (`3*…`), so one architecture has one text.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Architecture, ArchitectureError, Attention, DeltaNet, DeltaOptions, DeltaProduct,
-    GatedDeltaNet, Layer, Mamba2, Mixer, MixerKind,
+    Architecture, ArchitectureError, Layer, Letter, MAX_LAYERS, Mixer, MixerKind, Settings,
 };
 
 impl fmt::Display for Mixer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.kind().name();
-        match self {
-            Self::Attention(a) => {
-                write!(f, "{name}(h={},kv={},k={}", a.heads, a.kv_heads, a.head_width)?;
-                if let Some(window) = a.window {
-                    write!(f, ",w={window}")?;
+        let kind = self.kind();
+        write!(f, "{}(", kind.name())?;
+        for (index, gene) in kind.genes().iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match (gene.letter, self.gene(gene.name)) {
+                (Letter::Unless(_, usual), n) if n == usual => {}
+                (Letter::Number(letter) | Letter::Unless(letter, _), n) => {
+                    write!(f, "{comma}{letter}={n}")?;
                 }
-                f.write_str(if a.qk_norm { ",qknorm" } else { "" })?;
-                f.write_str(if a.selective_rope { ",srope)" } else { ")" })
-            }
-            Self::DeltaNet(m) => {
-                write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
-                f.write_str(if m.output_gate { ",gate" } else { "" })?;
-                write!(f, "{})", m.options)
-            }
-            Self::GatedDeltaNet(m) => {
-                write!(f, "{name}(h={},k={},v={}", m.heads, m.key_width, m.value_width)?;
-                if let Some(levels) = m.levels {
-                    write!(f, ",l={levels}")?;
-                }
-                f.write_str(if m.output_gate { "" } else { ",nogate" })?;
-                write!(f, "{})", m.options)
-            }
-            Self::DeltaProduct(m) => {
-                write!(
-                    f,
-                    "{name}(h={},k={},v={},n={}",
-                    m.heads, m.key_width, m.value_width, m.steps
-                )?;
-                f.write_str(if m.output_gate { "" } else { ",nogate" })?;
-                write!(f, "{})", m.options)
-            }
-            Self::Mamba2(m) => {
-                write!(f, "{name}(h={},p={},n={}", m.heads, m.head_width, m.state_width)?;
-                match m.levels {
-                    Some(levels) => write!(f, ",l={levels})"),
-                    None => f.write_str(")"),
-                }
+                (Letter::On(word), 1) | (Letter::Off(word), 0) => write!(f, "{comma}{word}")?,
+                (Letter::On(_) | Letter::Off(_) | Letter::Silent, _) => {}
             }
         }
-    }
-}
-
-/// What departs from the default, each with a comma before it.
-impl fmt::Display for DeltaOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.value_groups != 1 {
-            write!(f, ",vg={}", self.value_groups)?;
-        }
-        if self.negative_eigenvalues {
-            f.write_str(",neg")?;
-        }
-        if !self.short_conv {
-            f.write_str(",noconv")?;
-        }
-        if self.selective_rope {
-            f.write_str(",srope")?;
-        }
-        Ok(())
+        f.write_str(")")
     }
 }
 
@@ -132,10 +87,10 @@ impl FromStr for Architecture {
             } else {
                 1
             };
-            if count == 0 || count > super::MAX_LAYERS {
+            if count == 0 || count > MAX_LAYERS {
                 return Err(ArchitectureError::Text {
                     at: count_at,
-                    what: format!("a run has 1 to {} layers, got {count}", super::MAX_LAYERS),
+                    what: format!("a run has 1 to {MAX_LAYERS} layers, got {count}"),
                 });
             }
             let layer = cursor.layer()?;
@@ -231,18 +186,6 @@ impl Cursor<'_> {
         Ok(Layer { mixer: Some(mixer), ffn_width })
     }
 
-    fn delta_shape(&mut self) -> Result<[u32; 3], ArchitectureError> {
-        Ok([self.field("h")?, self.field(",k")?, self.field(",v")?])
-    }
-
-    fn delta_options(&mut self) -> Result<DeltaOptions, ArchitectureError> {
-        let value_groups = if self.rest().starts_with(",vg") { self.field(",vg")? } else { 1 };
-        let negative_eigenvalues = self.take(",neg");
-        let short_conv = !self.take(",noconv");
-        let selective_rope = self.take(",srope");
-        Ok(DeltaOptions { value_groups, negative_eigenvalues, short_conv, selective_rope })
-    }
-
     fn mixer(&mut self) -> Result<Mixer, ArchitectureError> {
         let Some(kind) = MixerKind::ALL.into_iter().find(|kind| {
             self.rest().strip_prefix(kind.name()).is_some_and(|rest| rest.starts_with('('))
@@ -252,70 +195,22 @@ impl Cursor<'_> {
         };
         self.at += kind.name().len();
         self.expect("(")?;
-        let mixer = match kind {
-            MixerKind::FullAttention | MixerKind::SlidingWindow => {
-                let heads = self.field("h")?;
-                let kv_heads = self.field(",kv")?;
-                let head_width = self.field(",k")?;
-                let window =
-                    if kind == MixerKind::SlidingWindow { Some(self.field(",w")?) } else { None };
-                Mixer::Attention(Attention {
-                    heads,
-                    kv_heads,
-                    head_width,
-                    window,
-                    qk_norm: self.take(",qknorm"),
-                    selective_rope: self.take(",srope"),
-                })
-            }
-            MixerKind::DeltaNet => {
-                let [heads, key_width, value_width] = self.delta_shape()?;
-                let output_gate = self.take(",gate");
-                let options = self.delta_options()?;
-                Mixer::DeltaNet(DeltaNet { heads, key_width, value_width, output_gate, options })
-            }
-            MixerKind::GatedDeltaNet | MixerKind::LogLinearGatedDeltaNet => {
-                let [heads, key_width, value_width] = self.delta_shape()?;
-                let levels = if kind == MixerKind::LogLinearGatedDeltaNet {
-                    Some(self.field(",l")?)
-                } else {
-                    None
-                };
-                let output_gate = !self.take(",nogate");
-                let options = self.delta_options()?;
-                Mixer::GatedDeltaNet(GatedDeltaNet {
-                    heads,
-                    key_width,
-                    value_width,
-                    output_gate,
-                    levels,
-                    options,
-                })
-            }
-            MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct => {
-                let [heads, key_width, value_width] = self.delta_shape()?;
-                Mixer::DeltaProduct(DeltaProduct {
-                    heads,
-                    key_width,
-                    value_width,
-                    steps: self.field(",n")?,
-                    decay: kind == MixerKind::GatedDeltaProduct,
-                    output_gate: !self.take(",nogate"),
-                    options: self.delta_options()?,
-                })
-            }
-            MixerKind::Mamba2 | MixerKind::LogLinearMamba2 => Mixer::Mamba2(Mamba2 {
-                heads: self.field("h")?,
-                head_width: self.field(",p")?,
-                state_width: self.field(",n")?,
-                levels: if kind == MixerKind::LogLinearMamba2 {
-                    Some(self.field(",l")?)
-                } else {
-                    None
-                },
-            }),
-        };
+        let mut genes = Settings::default();
+        for (index, gene) in kind.genes().iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let value = match gene.letter {
+                Letter::Number(letter) => Some(self.field(&format!("{comma}{letter}"))?),
+                Letter::Unless(letter, usual) => {
+                    let key = format!("{comma}{letter}");
+                    Some(if self.rest().starts_with(&key) { self.field(&key)? } else { usual })
+                }
+                Letter::On(word) => Some(self.take(&format!("{comma}{word}")).into()),
+                Letter::Off(word) => Some((!self.take(&format!("{comma}{word}"))).into()),
+                Letter::Silent => None,
+            };
+            genes.set(gene.name, value);
+        }
         self.expect(")")?;
-        Ok(mixer)
+        Ok(kind.build(&genes))
     }
 }

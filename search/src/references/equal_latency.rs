@@ -1,6 +1,7 @@
 //! The width at which a reference stack is as fast as another stack, found by timing few widths.
 
-use super::{Reference, ReferenceShape};
+use super::shape::ReferenceShape;
+use super::stack::Reference;
 use crate::architecture::Architecture;
 
 /// Timings until the nearest is taken.

@@ -1,12 +1,9 @@
 //! How wide a reference stack is: the numbers that its rule needs to become an architecture.
 
-use crate::architecture::{
-    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Mamba2, Mixer, MixerKind,
-};
-use crate::space::Space;
+use std::collections::BTreeMap;
 
-/// Levels of log-linear mixers: enough for 16,384 positions, as in arXiv 2506.04761.
-const LEVELS: Option<u32> = Some(15);
+use crate::architecture::{Attention, Mixer, MixerKind, Usual};
+use crate::space::Space;
 
 /// The numbers that a rule needs to become an architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,16 +20,10 @@ pub struct ReferenceShape {
     pub meta_tokens: u32,
     /// Hidden width of every FFN.
     pub ffn_width: u32,
-    /// Full attention; without a window.
-    pub attention: Attention,
+    /// Every kind that has a shape of its own: attention, and the recurrent mixers in their plain form.
+    mixers: BTreeMap<MixerKind, Mixer>,
     /// Positions that sliding-window attention sees.
     pub window: u32,
-    /// DeltaNet.
-    pub deltanet: DeltaNet,
-    /// Gated DeltaNet.
-    pub gated_deltanet: GatedDeltaNet,
-    /// Mamba2.
-    pub mamba2: Mamba2,
 }
 
 impl ReferenceShape {
@@ -46,7 +37,8 @@ impl ReferenceShape {
             .find(|&w| d_model.is_multiple_of(w) && d_model >= 2 * w);
         let (heads, head_width) =
             width.map_or((1, 2 * d_model.div_ceil(2)), |width| (d_model / width, width));
-        let gated_heads = ((3 * heads + 2) / 4).max(1);
+        let usual = Usual { d_model, heads, head_width };
+        let own = MixerKind::ALL.into_iter().filter(|kind| kind.row().shaped_as.is_none());
         Self {
             d_model,
             layers,
@@ -54,18 +46,8 @@ impl ReferenceShape {
             tied_embeddings,
             meta_tokens: 0,
             ffn_width: 3 * d_model,
-            attention: Attention {
-                heads,
-                kv_heads: heads,
-                head_width,
-                window: None,
-                qk_norm: false,
-                selective_rope: false,
-            },
+            mixers: own.map(|kind| (kind, kind.usual(usual))).collect(),
             window: 128,
-            deltanet: DeltaNet::new(heads, head_width, head_width),
-            gated_deltanet: GatedDeltaNet::new(gated_heads, head_width, 2 * head_width),
-            mamba2: Mamba2::new(2 * heads, head_width, if d_model < 256 { 64 } else { 128 }),
         }
     }
 
@@ -79,27 +61,19 @@ impl ReferenceShape {
         if let Some(width) = space.middle_ffn(d_model) {
             shape.ffn_width = width;
         }
-        let mut windowed = None;
-        for kind in MixerKind::ALL {
-            if matches!(kind, MixerKind::LogLinearGatedDeltaNet | MixerKind::LogLinearMamba2) {
-                continue; // shaped as the mixers that they extend
-            }
-            match (kind, space.middle_shape(kind, d_model)) {
-                (MixerKind::SlidingWindow, Some(Mixer::Attention(attention))) => {
-                    windowed = Some(attention);
-                }
-                (_, Some(Mixer::Attention(attention))) => shape.attention = attention,
-                (_, Some(Mixer::DeltaNet(deltanet))) => shape.deltanet = deltanet,
-                (_, Some(Mixer::GatedDeltaNet(gated))) => shape.gated_deltanet = gated,
-                (_, Some(Mixer::Mamba2(mamba2))) => shape.mamba2 = mamba2,
-                // no reference stack has it
-                (_, Some(Mixer::DeltaProduct(_)) | None) => {}
+        for (&kind, mixer) in &mut shape.mixers {
+            if let Some(own) = space.middle_shape(kind, d_model) {
+                *mixer = own;
             }
         }
-        if let Some(attention) = windowed {
-            shape.window = attention.window.unwrap_or(shape.window);
+        if let Some(windowed @ Mixer::Attention(Attention { window, .. })) =
+            space.middle_shape(MixerKind::SlidingWindow, d_model)
+        {
+            shape.window = window.unwrap_or(shape.window);
             if space.middle_shape(MixerKind::FullAttention, d_model).is_none() {
-                shape.attention = Attention { window: None, ..attention };
+                shape
+                    .mixers
+                    .insert(MixerKind::FullAttention, windowed.shaped(MixerKind::FullAttention));
             }
         }
         shape
@@ -115,82 +89,31 @@ impl ReferenceShape {
             let step = 2_f64.powi((wanted / 32.0).log2().floor() as i32).clamp(8.0, 64.0);
             ((wanted / step).round().max(1.0) * step) as u32
         };
-        // How many heads, and the width of one.
-        let heads = |heads: u32| {
-            let wanted = f64::from(heads) * scale;
-            let narrowed = move |width: u32| {
-                2 * (f64::from(width) * wanted.min(1.0) / 2.0).round().max(1.0) as u32
-            };
-            (wanted.round().max(1.0) as u32, narrowed)
-        };
-        let Attention { heads: queries, kv_heads: shared, .. } = self.attention;
-        let (kv_heads, attention_width) = heads(shared);
-        let (delta_heads, delta_width) = heads(self.deltanet.heads);
-        let (gated_heads, gated_width) = heads(self.gated_deltanet.heads);
-        let (mamba_heads, mamba_width) = heads(self.mamba2.heads);
+        let mixers = self.mixers.iter();
         Self {
             d_model: width(self.d_model),
             ffn_width: width(self.ffn_width),
-            attention: Attention {
-                kv_heads,
-                heads: kv_heads * (queries / shared),
-                head_width: attention_width(self.attention.head_width),
-                ..self.attention
-            },
-            deltanet: DeltaNet {
-                heads: delta_heads,
-                key_width: delta_width(self.deltanet.key_width),
-                value_width: delta_width(self.deltanet.value_width),
-                ..self.deltanet
-            },
-            gated_deltanet: GatedDeltaNet {
-                heads: gated_heads,
-                key_width: gated_width(self.gated_deltanet.key_width),
-                value_width: gated_width(self.gated_deltanet.value_width),
-                ..self.gated_deltanet
-            },
-            mamba2: Mamba2 {
-                heads: mamba_heads,
-                head_width: mamba_width(self.mamba2.head_width),
-                ..self.mamba2
-            },
+            mixers: mixers.map(|(&kind, mixer)| (kind, mixer.nearly_scaled(scale))).collect(),
             ..self.clone()
         }
     }
 
-    /// Two steps with negative eigenvalues, in the shape of the Gated DeltaNet.
-    fn delta_product(&self, decay: bool) -> Mixer {
-        let GatedDeltaNet { heads, key_width, value_width, output_gate, levels: _, options } =
-            self.gated_deltanet;
-        let options = DeltaOptions { negative_eigenvalues: true, ..options };
-        Mixer::DeltaProduct(DeltaProduct {
-            heads,
-            key_width,
-            value_width,
-            steps: 2,
-            decay,
-            output_gate,
-            options,
-        })
+    /// The mixer of a kind. One without a shape of its own is shaped as the one that it extends.
+    pub fn mixer(&self, kind: MixerKind) -> Mixer {
+        let shaped_as = kind.row().shaped_as.unwrap_or(kind);
+        let mixer = self.mixers[&shaped_as].shaped(kind);
+        match mixer {
+            Mixer::Attention(attention @ Attention { window: Some(_), .. }) => {
+                Mixer::Attention(Attention { window: Some(self.window), ..attention })
+            }
+            _ => mixer,
+        }
     }
 
-    pub(super) fn mixer(&self, kind: MixerKind) -> Mixer {
-        match kind {
-            MixerKind::FullAttention => {
-                Mixer::Attention(Attention { window: None, ..self.attention })
-            }
-            MixerKind::SlidingWindow => {
-                Mixer::Attention(Attention { window: Some(self.window), ..self.attention })
-            }
-            MixerKind::DeltaNet => Mixer::DeltaNet(self.deltanet),
-            MixerKind::GatedDeltaNet => Mixer::GatedDeltaNet(self.gated_deltanet),
-            MixerKind::DeltaProduct => self.delta_product(false),
-            MixerKind::GatedDeltaProduct => self.delta_product(true),
-            MixerKind::Mamba2 => Mixer::Mamba2(self.mamba2),
-            MixerKind::LogLinearGatedDeltaNet => {
-                Mixer::GatedDeltaNet(GatedDeltaNet { levels: LEVELS, ..self.gated_deltanet })
-            }
-            MixerKind::LogLinearMamba2 => Mixer::Mamba2(Mamba2 { levels: LEVELS, ..self.mamba2 }),
-        }
+    /// The same with another shape for a kind that has one of its own.
+    #[must_use]
+    pub fn with(mut self, mixer: Mixer) -> Self {
+        self.mixers.insert(mixer.kind(), mixer);
+        self
     }
 }

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::choices::MixerChoices;
 use crate::architecture::MixerKind;
 
 /// `[space]`: which architectures may be proposed.
@@ -57,250 +58,6 @@ pub struct Range {
     pub max: u32,
 }
 
-/// `[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MixerChoices {
-    /// Full attention.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attn: Option<AttentionChoices>,
-    /// Sliding-window attention.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub swa: Option<WindowChoices>,
-    /// DeltaNet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dn: Option<DeltaChoices>,
-    /// Gated DeltaNet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gdn: Option<DeltaChoices>,
-    /// DeltaProduct.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dp: Option<DeltaProductChoices>,
-    /// DeltaProduct with a decay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gdp: Option<DeltaProductChoices>,
-    /// Mamba2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub m2: Option<Mamba2Choices>,
-    /// Log-linear Gated DeltaNet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lgdn: Option<LogLinearDeltaChoices>,
-    /// Log-linear Mamba2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lm2: Option<LogLinearMamba2Choices>,
-}
-
-/// Choices for full attention.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AttentionChoices {
-    /// Query heads; `"auto"`: d_model / head_width, where that divides.
-    pub heads: Counts,
-    /// Key and value heads, which divide the heads; `"auto"`: as many as heads.
-    pub kv_heads: Counts,
-    /// Channels of a head, even; `"auto"`: d_model / heads, where that divides.
-    pub head_width: Counts,
-    /// RMSNorm on each head's q and k.
-    pub qk_norm: Vec<bool>,
-    /// Selective RoPE in place of rotary positions.
-    pub selective_rope: Vec<bool>,
-}
-
-impl Default for AttentionChoices {
-    fn default() -> Self {
-        Self {
-            heads: Counts::Auto,
-            kv_heads: Counts::Auto,
-            head_width: Counts::List(vec![32, 64]),
-            qk_norm: vec![false],
-            selective_rope: vec![false],
-        }
-    }
-}
-
-/// Choices for sliding-window attention.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct WindowChoices {
-    /// Query heads; `"auto"`: d_model / head_width, where that divides.
-    pub heads: Counts,
-    /// Key and value heads, which divide the heads; `"auto"`: as many as heads.
-    pub kv_heads: Counts,
-    /// Channels of a head, even; `"auto"`: d_model / heads, where that divides.
-    pub head_width: Counts,
-    /// The last positions attended to, the current one included.
-    pub window: Vec<u32>,
-    /// RMSNorm on each head's q and k.
-    pub qk_norm: Vec<bool>,
-    /// Selective RoPE in place of rotary positions.
-    pub selective_rope: Vec<bool>,
-}
-
-impl Default for WindowChoices {
-    fn default() -> Self {
-        let AttentionChoices { heads, kv_heads, head_width, qk_norm, selective_rope } =
-            AttentionChoices::default();
-        Self { heads, kv_heads, head_width, window: vec![64, 128], qk_norm, selective_rope }
-    }
-}
-
-/// Choices for DeltaNet and Gated DeltaNet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DeltaChoices {
-    /// Heads; `"auto"`: d_model / key_width where that divides; for Gated DeltaNet ¾ of it, rounded, at least 1.
-    pub heads: Counts,
-    /// K, rows of the state.
-    pub key_width: Vec<u32>,
-    /// V, columns of the state; `"auto"`: K, for Gated DeltaNet 2 K.
-    pub value_width: Counts,
-    /// Whether the output is gated; none: as the reference layers, DeltaNet not and Gated DeltaNet gated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_gate: Option<Vec<bool>>,
-    /// Value heads for each key head.
-    pub value_groups: Vec<u32>,
-    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
-    pub negative_eigenvalues: Vec<bool>,
-    /// The short convolutions on q, k and v.
-    pub short_conv: Vec<bool>,
-    /// Selective RoPE on q and k.
-    pub selective_rope: Vec<bool>,
-}
-
-impl Default for DeltaChoices {
-    fn default() -> Self {
-        Self {
-            heads: Counts::Auto,
-            key_width: vec![32, 64],
-            value_width: Counts::Auto,
-            output_gate: None,
-            value_groups: vec![1],
-            negative_eigenvalues: vec![false],
-            short_conv: vec![true],
-            selective_rope: vec![false],
-        }
-    }
-}
-
-/// Choices for DeltaProduct, with a decay or without.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DeltaProductChoices {
-    /// Heads; `"auto"`: d_model / key_width where that divides; with a decay ¾ of it, rounded, at least 1.
-    pub heads: Counts,
-    /// K, rows of the state.
-    pub key_width: Vec<u32>,
-    /// V, columns of the state; `"auto"`: K, with a decay 2 K.
-    pub value_width: Counts,
-    /// Delta steps per token, 2 to 8.
-    pub steps: Vec<u32>,
-    /// Whether the output is gated.
-    pub output_gate: Vec<bool>,
-    /// Value heads for each key head.
-    pub value_groups: Vec<u32>,
-    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
-    pub negative_eigenvalues: Vec<bool>,
-    /// The short convolutions on q, k and v.
-    pub short_conv: Vec<bool>,
-    /// Selective RoPE on q and k.
-    pub selective_rope: Vec<bool>,
-}
-
-impl Default for DeltaProductChoices {
-    fn default() -> Self {
-        Self {
-            heads: Counts::Auto,
-            key_width: vec![32, 64],
-            value_width: Counts::Auto,
-            steps: vec![2],
-            output_gate: vec![true],
-            value_groups: vec![1],
-            negative_eigenvalues: vec![true],
-            short_conv: vec![true],
-            selective_rope: vec![false],
-        }
-    }
-}
-
-/// Choices for Mamba2.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Mamba2Choices {
-    /// Heads; `"auto"`: 2 d_model / head_width, where that divides.
-    pub heads: Counts,
-    /// P, channels of a head.
-    pub head_width: Vec<u32>,
-    /// N, width of the state.
-    pub state_width: Vec<u32>,
-}
-
-impl Default for Mamba2Choices {
-    fn default() -> Self {
-        Self { heads: Counts::Auto, head_width: vec![32, 64], state_width: vec![64, 128] }
-    }
-}
-
-/// Choices for log-linear Gated DeltaNet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogLinearDeltaChoices {
-    /// Heads; `"auto"`: ¾ of d_model / key_width, rounded, at least 1.
-    pub heads: Counts,
-    /// K, rows of the states.
-    pub key_width: Vec<u32>,
-    /// V, columns of the states; `"auto"`: 2 K.
-    pub value_width: Counts,
-    /// States of a head; l of them tell 2^(l − 1) positions apart.
-    pub levels: Vec<u32>,
-    /// Whether the output is gated.
-    pub output_gate: Vec<bool>,
-    /// Value heads for each key head.
-    pub value_groups: Vec<u32>,
-    /// β in (0, 2) and not in (0, 1), so that the state's transition has eigenvalues down to −1.
-    pub negative_eigenvalues: Vec<bool>,
-    /// The short convolutions on q, k and v.
-    pub short_conv: Vec<bool>,
-    /// Selective RoPE on q and k.
-    pub selective_rope: Vec<bool>,
-}
-
-impl Default for LogLinearDeltaChoices {
-    fn default() -> Self {
-        Self {
-            heads: Counts::Auto,
-            key_width: vec![32, 64],
-            value_width: Counts::Auto,
-            levels: vec![defaults::LEVELS],
-            output_gate: vec![true],
-            value_groups: vec![1],
-            negative_eigenvalues: vec![false],
-            short_conv: vec![true],
-            selective_rope: vec![false],
-        }
-    }
-}
-
-/// Choices for log-linear Mamba2.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogLinearMamba2Choices {
-    /// Heads; `"auto"`: 2 d_model / head_width, where that divides.
-    pub heads: Counts,
-    /// P, channels of a head.
-    pub head_width: Vec<u32>,
-    /// N, width of the states.
-    pub state_width: Vec<u32>,
-    /// States of a head; l of them tell 2^(l − 1) positions apart.
-    pub levels: Vec<u32>,
-}
-
-impl Default for LogLinearMamba2Choices {
-    fn default() -> Self {
-        let Mamba2Choices { heads, head_width, state_width } = Mamba2Choices::default();
-        Self { heads, head_width, state_width, levels: vec![defaults::LEVELS] }
-    }
-}
-
 /// One stage of the staged template: a block of at most two mixers in a ratio, each followed by FFNs, repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -316,15 +73,6 @@ pub struct StageChoices {
     pub ffns_per_mixer: Vec<u32>,
     /// How often the block is repeated.
     pub repeat: Range,
-}
-
-/// Whole numbers to choose from, or `"auto"`: derived from the rest of the shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Counts {
-    /// Derived.
-    Auto,
-    /// Listed.
-    List(Vec<u32>),
 }
 
 /// A choice for the FFN: `"none"`, an absolute width, or a multiple of d_model in hundredths (`"2.5x"` is 250).
@@ -395,53 +143,6 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D
 fn one_or_more_schema(_: &mut SchemaGenerator) -> Schema {
     let number = json_schema!({ "type": "integer", "minimum": 0 });
     json_schema!({ "anyOf": [number, { "type": "array", "items": number, "minItems": 1 }] })
-}
-
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str("auto"),
-            Self::List(list) => list.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Counts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct CountsVisitor;
-        impl<'de> Visitor<'de> for CountsVisitor {
-            type Value = Counts;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of whole numbers, or \"auto\"")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Counts, E> {
-                if text == "auto" {
-                    Ok(Counts::Auto)
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
-                }
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Counts, A::Error> {
-                Vec::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Counts::List)
-            }
-        }
-        deserializer.deserialize_any(CountsVisitor)
-    }
-}
-
-impl JsonSchema for Counts {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Counts".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "Whole numbers to choose from, or \"auto\": derived from the rest of the shape.",
-            "anyOf": [
-                { "const": "auto" },
-                { "type": "array", "items": { "type": "integer", "minimum": 1 }, "minItems": 1 }
-            ]
-        })
-    }
 }
 
 impl Serialize for FfnChoice {
@@ -543,9 +244,6 @@ impl JsonSchema for Ratio {
 
 mod defaults {
     use super::{FfnChoice, Ratio};
-
-    /// Of log-linear mixers: enough for 16,384 positions.
-    pub(super) const LEVELS: u32 = 15;
 
     pub(super) fn vocab() -> u32 {
         256

@@ -3,8 +3,9 @@
 use rand::{Rng, RngExt};
 
 use super::config::{Range, SpaceConfig};
+use super::error::{SpaceError, SpaceViolation, invalid};
+use super::form::{Form, pick, pick_other};
 use super::tables::{Tables, combinations};
-use super::{Form, SpaceError, SpaceViolation, invalid, pick, pick_other};
 use crate::architecture::{Architecture, Layer, MAX_LAYERS};
 
 #[derive(Debug, Clone)]

@@ -2,8 +2,9 @@
 
 use rand::{Rng, RngExt};
 
+use super::error::SpaceViolation;
+use super::form::{Form, pick, pick_other};
 use super::tables::Tables;
-use super::{Form, SpaceViolation, pick, pick_other};
 use crate::architecture::Architecture;
 
 /// A form, and how many meta tokens stand before every sequence.

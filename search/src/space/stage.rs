@@ -3,8 +3,9 @@
 use rand::{Rng, RngExt};
 
 use super::config::{Range, Ratio, StageChoices};
-use super::tables::{Tables, listed};
-use super::{SpaceError, invalid, pick};
+use super::error::{SpaceError, invalid};
+use super::form::pick;
+use super::tables::{Tables, check_list};
 use crate::architecture::MAX_LAYERS;
 
 /// More FFNs in a row than this are no use to anyone.
@@ -43,7 +44,7 @@ impl Stage {
         let mixers = if mixers.is_empty() {
             (0..tables.mixers.len()).collect()
         } else {
-            listed(&key("mixers"), mixers)?;
+            check_list(&key("mixers"), mixers)?;
             let find = |&kind| {
                 tables.table(kind).ok_or_else(|| SpaceError {
                     key: key("mixers"),
@@ -56,8 +57,8 @@ impl Stage {
             };
             mixers.iter().map(find).collect::<Result<_, _>>()?
         };
-        listed(&key("ratios"), ratios)?;
-        listed(&key("ffns_per_mixer"), ffns_per_mixer)?;
+        check_list(&key("ratios"), ratios)?;
+        check_list(&key("ffns_per_mixer"), ffns_per_mixer)?;
         if let Some(ffns) = ffns_per_mixer.iter().find(|&&ffns| ffns > MAX_FFNS) {
             return invalid(key("ffns_per_mixer"), format!("must be 0 to {MAX_FFNS}, got {ffns}"));
         }

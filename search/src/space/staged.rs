@@ -7,9 +7,10 @@
 use rand::{Rng, RngExt};
 
 use super::config::{FfnChoice, SpaceConfig};
+use super::error::{SpaceError, SpaceViolation, invalid};
+use super::form::{Form, pick, pick_other};
 use super::stage::{Group, Stage, StageGenes};
 use super::tables::{Tables, combinations};
-use super::{Form, SpaceError, SpaceViolation, invalid, pick, pick_other};
 use crate::architecture::{Architecture, Layer, MAX_LAYERS};
 
 #[derive(Debug, Clone)]

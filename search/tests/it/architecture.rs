@@ -1,9 +1,12 @@
 //! The architecture: its text and its JSON read back, its identity is its text's, wrong ones are refused where they
 //! are wrong.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{ArchitectureError, Layer};
+use search::architecture::{ArchitectureError, Delta, Layer, Mixer, MixerKind};
+use search::references::ReferenceShape;
 
 use crate::strategies;
 
@@ -154,4 +157,40 @@ fn impossible_architectures_name_their_layer() {
             .to_string()
             .contains("`depth`")
     );
+}
+
+#[test]
+fn every_kind_of_mixer_has_a_row_of_its_own() {
+    let mut seen = BTreeSet::new();
+    for kind in MixerKind::ALL {
+        let row = kind.row();
+        assert_eq!(row.kind, kind);
+        assert_eq!(serde_json::to_value(kind).expect("a name"), row.name);
+        assert!(
+            seen.insert(row.name.to_owned()) && seen.insert(row.title.to_owned()),
+            "{}",
+            row.name
+        );
+        assert!(seen.insert(row.sign.to_string()), "{} has the sign of another", row.name);
+        assert!(seen.insert(format!("{:?}", row.colour)), "{} has the colour of another", row.name);
+        let names: BTreeSet<&str> = row.genes.iter().map(|gene| gene.name).collect();
+        assert_eq!(names.len(), row.genes.len(), "{}", row.name);
+        let shape = ReferenceShape::usual(64, 1, 256, true);
+        assert_eq!(shape.mixer(kind).kind(), kind);
+    }
+}
+
+/// Only what the names say can be written, so nothing else may be built.
+#[test]
+fn levels_need_a_decay_and_one_step() {
+    let gated = Delta { levels: Some(8), ..Delta::gated(2, 4, 8) };
+    let stack = |mixer| {
+        let layer = Layer { mixer: Some(Mixer::Delta(mixer)), ffn_width: None };
+        Architecture::new(8, 9, true, vec![layer])
+    };
+    assert!(stack(gated).is_ok());
+    for wrong in [Delta { decay: false, ..gated }, Delta { steps: Some(2), ..gated }] {
+        let error = stack(wrong).expect_err("no such mixer").to_string();
+        assert_eq!(error, "layer 0: lgdn: levels are of a mixer with a decay and one step");
+    }
 }

@@ -82,12 +82,11 @@ impl Count {
                 }
                 self.matrix(d, heads * head_width); // o
             }
-            Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-                let family = mixer.delta().expect("it is one of the family");
-                let (heads, value_heads) = (family.heads, family.value_heads);
+            Mixer::Delta(family) => {
+                let (heads, value_heads) = (family.heads, family.value_heads());
                 let (k, v) = (family.key_width, family.value_width);
                 let mut convolved = vec![heads * k]; // q
-                for _ in 0..family.steps {
+                for _ in 0..family.steps_per_token() {
                     convolved.extend([heads * k, value_heads * v]); // k, v
                     self.matrix(value_heads, d); // b
                 }
@@ -104,7 +103,7 @@ impl Count {
                     self.matrix(value_heads * v, d); // g
                 }
                 for _ in 0..value_heads {
-                    self.delta(k, v, family.decay, family.steps);
+                    self.delta(k, v, family.decay, family.steps_per_token());
                 }
                 if let Some(levels) = family.levels {
                     self.matrix(value_heads * levels, d); // λ
@@ -253,16 +252,15 @@ fn state_elements(mixer: &Mixer, positions: u32) -> u64 {
                 array(&[4, a.kv_heads, a.head_width / 2]); // three inputs of the convolution, and the sums
             }
         }
-        Mixer::DeltaNet(_) | Mixer::GatedDeltaNet(_) | Mixer::DeltaProduct(_) => {
-            let family = mixer.delta().expect("it is one of the family");
+        Mixer::Delta(family) => {
             if family.selective_rope {
                 array(&[4, family.heads, family.key_width / 2]);
             }
-            array(&[states, family.value_heads, family.key_width, family.value_width]);
+            array(&[states, family.value_heads(), family.key_width, family.value_width]);
             if family.short_conv {
                 array(&[3, family.heads, family.key_width]);
-                array(&[3, family.steps, family.heads, family.key_width]);
-                array(&[3, family.steps, family.value_heads, family.value_width]);
+                array(&[3, family.steps_per_token(), family.heads, family.key_width]);
+                array(&[3, family.steps_per_token(), family.value_heads(), family.value_width]);
             }
         }
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width, .. }) => {

@@ -1,7 +1,7 @@
 //! The reference stacks, against the lists of their sources.
 
 use search::Architecture;
-use search::architecture::{GatedDeltaNet, Mamba2, Mixer};
+use search::architecture::{Attention, Mixer, MixerKind};
 use search::cost;
 use search::latency::{Dtype, Phase};
 use search::references::{EqualLatency, Reference, ReferenceShape};
@@ -12,18 +12,16 @@ use search::space::{Space, SpaceConfig};
 fn operators(architecture: &Architecture) -> String {
     let mut text = String::new();
     for layer in architecture.layers() {
-        match layer.mixer {
-            Some(Mixer::Attention(attention)) => {
-                text.push(if attention.window.is_some() { 's' } else { 'a' });
-            }
-            Some(Mixer::DeltaNet(_)) => text.push('d'),
-            Some(Mixer::GatedDeltaNet(GatedDeltaNet { levels: Some(_), .. })) => text.push('G'),
-            Some(Mixer::Mamba2(Mamba2 { levels: Some(_), .. })) => text.push('M'),
-            Some(Mixer::GatedDeltaNet(_)) => text.push('g'),
-            Some(Mixer::DeltaProduct(_)) => text.push('p'),
-            Some(Mixer::Mamba2(_)) => text.push('m'),
-            None => {}
-        }
+        text.extend(layer.mixer.map(|mixer| match mixer.kind() {
+            MixerKind::FullAttention => 'a',
+            MixerKind::SlidingWindow => 's',
+            MixerKind::DeltaNet => 'd',
+            MixerKind::GatedDeltaNet => 'g',
+            MixerKind::LogLinearGatedDeltaNet => 'G',
+            MixerKind::Mamba2 => 'm',
+            MixerKind::LogLinearMamba2 => 'M',
+            _ => '?', // no reference stack has it
+        }));
         if layer.ffn_width.is_some() {
             text.push('f');
         }
@@ -113,6 +111,21 @@ fn references_of_a_space_are_members_where_it_has_their_mixers() {
     assert!(space.contains(&foreign).is_err());
 }
 
+fn attention(shape: &ReferenceShape) -> Attention {
+    match shape.mixer(MixerKind::FullAttention) {
+        Mixer::Attention(attention) => attention,
+        other => panic!("{other} is no attention"),
+    }
+}
+
+fn heads(shape: &ReferenceShape, kind: MixerKind) -> u32 {
+    match shape.mixer(kind) {
+        Mixer::Attention(m) => m.heads,
+        Mixer::Delta(m) => m.heads,
+        Mixer::Mamba2(m) => m.heads,
+    }
+}
+
 #[test]
 fn a_scaled_shape_keeps_its_proportions() {
     for d_model in [96, 512, 2048] {
@@ -125,21 +138,23 @@ fn a_scaled_shape_keeps_its_proportions() {
             };
             near("d_model", shape.d_model, scaled.d_model, 32.0);
             near("ffn_width", shape.ffn_width, scaled.ffn_width, 32.0);
-            near("heads", shape.deltanet.heads, scaled.deltanet.heads, 1.0);
-            near("heads", shape.mamba2.heads, scaled.mamba2.heads, 1.0);
-            if f64::from(shape.attention.heads) * scale >= 1.0 {
-                assert_eq!(scaled.attention.head_width, shape.attention.head_width);
+            for kind in [MixerKind::DeltaNet, MixerKind::Mamba2] {
+                near("heads", heads(&shape, kind), heads(&scaled, kind), 1.0);
+            }
+            let (own, attention) = (attention(&shape), attention(&scaled));
+            if f64::from(own.heads) * scale >= 1.0 {
+                assert_eq!(attention.head_width, own.head_width);
             } else {
-                assert!(scaled.attention.head_width < shape.attention.head_width);
+                assert!(attention.head_width < own.head_width);
             }
             for reference in Reference::ALL {
                 assert!(reference.build(&scaled).is_ok(), "{reference} at {d_model} × {scale}");
             }
         }
     }
-    let mut shape = ReferenceShape::usual(256, 2, 256, true);
-    shape.attention.kv_heads = 2;
-    let attention = shape.scaled(0.6).attention;
+    let shape = ReferenceShape::usual(256, 2, 256, true);
+    let grouped = Attention { kv_heads: 2, ..attention(&shape) };
+    let attention = attention(&shape.with(Mixer::Attention(grouped)).scaled(0.6));
     assert_eq!((attention.heads, attention.kv_heads), (2, 1), "grouped as before");
 }
 

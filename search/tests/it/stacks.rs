@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use search::Architecture;
-use search::architecture::{ArchitectureId, Attention, DeltaNet, GatedDeltaNet, Layer, Mixer};
+use search::architecture::{ArchitectureId, Attention, Delta, Layer, Mixer};
 use search::latency::{Conditions, Dtype, Phase};
 use search::limits::{Limit, Limits};
 use search::objective::Objective;
@@ -28,8 +28,8 @@ pub(crate) struct Stacks {
 }
 
 fn mixers() -> [Option<Mixer>; 4] {
-    let delta = |heads| DeltaNet::new(heads, 16, 16);
-    let gated = |heads| GatedDeltaNet::new(heads, 16, 32);
+    let delta = |heads| Delta::deltanet(heads, 16, 16);
+    let gated = |heads| Delta::gated(heads, 16, 32);
     let attention = Attention {
         heads: 2,
         kv_heads: 1,
@@ -39,9 +39,9 @@ fn mixers() -> [Option<Mixer>; 4] {
         selective_rope: false,
     };
     [
-        Some(Mixer::DeltaNet(delta(2))),
-        Some(Mixer::GatedDeltaNet(gated(2))),
-        Some(Mixer::GatedDeltaNet(gated(4))),
+        Some(Mixer::Delta(delta(2))),
+        Some(Mixer::Delta(gated(2))),
+        Some(Mixer::Delta(gated(4))),
         Some(Mixer::Attention(attention)),
     ]
 }

@@ -2,20 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{
-    Attention, DeltaNet, DeltaOptions, DeltaProduct, GatedDeltaNet, Layer, Mamba2, Mixer,
-};
-
-fn options() -> impl Strategy<Value = DeltaOptions> {
-    (1..4_u32, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(value_groups, negative_eigenvalues, short_conv, selective_rope)| DeltaOptions {
-            value_groups,
-            negative_eigenvalues,
-            short_conv,
-            selective_rope,
-        },
-    )
-}
+use search::architecture::{Attention, Delta, Layer, Mamba2, Mixer};
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
     prop::option::of(2..34_u32)
@@ -36,59 +23,53 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
         },
     );
     let widths = || (1..9_u32, 1..100_u32, 1..100_u32);
-    let mixer = prop_oneof![
+    prop_oneof![
         attention,
-        (widths(), any::<bool>(), options()).prop_map(
-            |((heads, key_width, value_width), output_gate, options)| {
-                Mixer::DeltaNet(DeltaNet { heads, key_width, value_width, output_gate, options })
-            }
-        ),
-        (widths(), any::<bool>(), levels(), options()).prop_map(
-            |((heads, key_width, value_width), output_gate, levels, options)| {
-                Mixer::GatedDeltaNet(GatedDeltaNet {
-                    heads,
-                    key_width,
-                    value_width,
-                    output_gate,
-                    levels,
-                    options,
-                })
-            }
-        ),
-        (widths(), 2..9_u32, any::<bool>(), any::<bool>(), options()).prop_map(
-            |((heads, key_width, value_width), steps, decay, output_gate, options)| {
-                Mixer::DeltaProduct(DeltaProduct {
-                    heads,
-                    key_width,
-                    value_width,
-                    steps,
-                    decay,
-                    output_gate,
-                    options,
-                })
-            }
-        ),
+        (widths(), member(), options()).prop_map(delta),
         (widths(), levels()).prop_map(|((heads, head_width, state_width), levels)| {
             Mixer::Mamba2(Mamba2 { heads, head_width, state_width, levels })
         }),
-    ];
-    mixer.prop_map(|mixer| match mixer {
-        Mixer::DeltaNet(m) => {
-            Mixer::DeltaNet(DeltaNet { key_width: even(m.key_width, m.options), ..m })
-        }
-        Mixer::GatedDeltaNet(m) => {
-            Mixer::GatedDeltaNet(GatedDeltaNet { key_width: even(m.key_width, m.options), ..m })
-        }
-        Mixer::DeltaProduct(m) => {
-            Mixer::DeltaProduct(DeltaProduct { key_width: even(m.key_width, m.options), ..m })
-        }
-        Mixer::Attention(_) | Mixer::Mamba2(_) => mixer,
-    })
+    ]
 }
 
-/// Keys that turn have an even width.
-fn even(key_width: u32, options: DeltaOptions) -> u32 {
-    key_width + u32::from(options.selective_rope) * (key_width % 2)
+/// Which member of the delta family: its decay, its steps, its levels.
+fn member() -> impl Strategy<Value = (bool, Option<u32>, Option<u32>)> {
+    prop_oneof![
+        (any::<bool>(), prop::option::of(2..9_u32)).prop_map(|(decay, steps)| (decay, steps, None)),
+        levels().prop_map(|levels| (true, None, levels)),
+    ]
+}
+
+/// Value groups, then what is there: output gate, negative eigenvalues, short convolution, Selective RoPE.
+fn options() -> impl Strategy<Value = (u32, [bool; 4])> {
+    (1..4_u32, any::<[bool; 4]>())
+}
+
+type Widths = (u32, u32, u32);
+type Member = (bool, Option<u32>, Option<u32>);
+
+fn delta(
+    ((heads, key_width, value_width), (decay, steps, levels), (value_groups, parts)): (
+        Widths,
+        Member,
+        (u32, [bool; 4]),
+    ),
+) -> Mixer {
+    let [output_gate, negative_eigenvalues, short_conv, selective_rope] = parts;
+    Mixer::Delta(Delta {
+        heads,
+        // Keys that turn have an even width.
+        key_width: key_width + u32::from(selective_rope) * (key_width % 2),
+        value_width,
+        value_groups,
+        decay,
+        steps,
+        levels,
+        output_gate,
+        negative_eigenvalues,
+        short_conv,
+        selective_rope,
+    })
 }
 
 pub(crate) fn layer() -> impl Strategy<Value = Layer> {

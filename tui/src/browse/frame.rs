@@ -10,7 +10,7 @@ use search::campaign::CandidateState;
 use super::state::{State, Zoom};
 use super::table::campaign_standing;
 use crate::quantity;
-use crate::theme::Theme;
+use crate::theme::{Theme, signs};
 
 /// How far a campaign is.
 struct Progress {
@@ -169,7 +169,7 @@ pub(super) fn footer(state: &State, area: Rect, buffer: &mut Buffer) {
     buffer.set_line(area.x, area.y, &Line::from(spans.collect::<Vec<_>>()), area.width);
 }
 
-const HELP: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 13] = [
     ("↑ ↓  j k", "select a candidate"),
     ("← →  h l", "step along the front"),
     ("PgUp PgDn", "ten rows, or the log in the details"),
@@ -183,18 +183,36 @@ const HELP: [(&str, &str); 18] = [
     ("e", "export the selected stack as JSON"),
     ("b", "back to the campaigns"),
     ("q  Ctrl-C", "quit; a running campaign goes on"),
-    ("", ""),
-    ("■ ◧", "full and sliding-window attention"),
-    ("△ ▲", "DeltaNet and Gated DeltaNet"),
-    ("● ▬", "Mamba2; feed-forward network alone"),
-    ("±", "one standard error; better is down and left"),
 ];
+
+/// Keys, then every sign of a stack, two a line, then the bars.
+fn help_lines(theme: Theme) -> Vec<Line<'static>> {
+    let keys = KEYS.iter().map(|(key, words)| {
+        Line::from(vec![Span::styled(format!(" {key:<11}"), theme.key()), Span::raw(*words)])
+    });
+    let signs: Vec<_> = signs(theme).collect();
+    let signs = signs.chunks(2).map(|pair| {
+        let mut spans = vec![Span::raw(" ")];
+        for (sign, style, _) in pair {
+            spans.push(Span::styled(format!("{sign} "), *style));
+        }
+        let titles: Vec<&str> = pair.iter().map(|(_, _, title)| *title).collect();
+        spans.push(Span::raw(" ".repeat(11 - 2 * pair.len()) + &titles.join(", ")));
+        Line::from(spans)
+    });
+    let bars = Line::from(vec![
+        Span::styled(format!(" {:<11}", "±"), theme.key()),
+        Span::raw("one standard error; better is down and left"),
+    ]);
+    keys.chain([Line::default()]).chain(signs).chain([bars]).collect()
+}
 
 /// The help over the middle of the screen.
 pub(super) fn help(state: &State, area: Rect, buffer: &mut Buffer) {
     let theme = state.theme;
     let width = 60.min(area.width);
-    let height = (HELP.len() as u16 + 2).min(area.height);
+    let mut lines = help_lines(theme);
+    let height = (lines.len() as u16 + 2).min(area.height);
     let place = Rect::new(
         area.x + (area.width - width) / 2,
         area.y + (area.height - height) / 2,
@@ -210,10 +228,10 @@ pub(super) fn help(state: &State, area: Rect, buffer: &mut Buffer) {
     let inner = block.inner(place);
     block.render(place, buffer);
     // Where not all fits, the empty line goes first.
-    let lines = HELP.iter().filter(|(key, _)| inner.height >= HELP.len() as u16 || !key.is_empty());
-    for (row, (key, words)) in lines.take(usize::from(inner.height)).enumerate() {
-        let line =
-            Line::from(vec![Span::styled(format!(" {key:<11}"), theme.key()), Span::raw(*words)]);
+    if usize::from(inner.height) < lines.len() {
+        lines.retain(|line| !line.spans.is_empty());
+    }
+    for (row, line) in lines.into_iter().take(usize::from(inner.height)).enumerate() {
         buffer.set_line(inner.x, inner.y + row as u16, &line, inner.width);
     }
 }

@@ -7,15 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Pid;
 use search::wire::Request;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
+use super::lines::{Line, Lines};
 use super::spec::Program;
 
 /// Lines of stderr that are kept with a failure.
 const TAIL_LINES: usize = 30;
+/// Bytes of each of them.
+const TAIL_LINE_BYTES: usize = 4096;
+/// Bytes that one process may add to the file of its log: a flood must not fill the disk.
+const LOG_BYTES: usize = 64 << 20;
+/// Bytes of a reply: far above any that a worker has reason to write, far below what hurts.
+const REPLY_BYTES: usize = 16 << 20;
+/// How long the output of a worker that has ended is read on: another process may hold it open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a worker may take to leave after its input has ended.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -45,6 +55,10 @@ impl Tail {
 /// A worker process.
 pub(crate) struct Process {
     child: Child,
+    /// The group of the worker and of whatever it starts, until it is killed.
+    group: Option<Pid>,
+    /// Whether the worker has ended by itself.
+    ended: bool,
     stdin: Option<ChildStdin>,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: JoinHandle<()>,
@@ -56,42 +70,37 @@ impl Process {
     pub(crate) fn start(program: &Program, log: Option<&Path>) -> anyhow::Result<Self> {
         let mut child =
             program.command().spawn().with_context(|| format!("{program} cannot be started"))?;
+        // Asked now: a child that has been waited for has no id any more, but what it started may live on.
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         let tail = Tail::default();
-        let kept = tail.clone();
         // A log that cannot be written is no reason to stop: the tail is kept in memory all the same.
         let log = log
             .and_then(|file| std::fs::OpenOptions::new().create(true).append(true).open(file).ok());
-        let stderr = tokio::spawn(async move {
-            let mut log = log.map(tokio::fs::File::from_std);
-            let mut lines = BufReader::new(stderr).split(b'\n');
-            while let Ok(Some(line)) = lines.next_segment().await {
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                if let Some(file) = &mut log
-                    && file.write_all(format!("{line}\n").as_bytes()).await.is_err()
-                {
-                    log = None;
-                }
-                kept.push(line);
-            }
-            if let Some(file) = &mut log {
-                let _ = file.flush().await;
-            }
-        });
-        Ok(Self { child, stdin, stdout: BufReader::new(stdout).lines(), stderr, tail })
+        let stderr = tokio::spawn(listen(stderr, tail.clone(), log));
+        let stdout = Lines::new(BufReader::new(stdout), REPLY_BYTES);
+        Ok(Self { child, group, ended: false, stdin, stdout, stderr, tail })
     }
 
-    /// The next line of stdout; none at its end. May be dropped while it waits.
+    /// The next line of stdout; none when the worker has ended or closed it. May be dropped while it waits.
     pub(crate) async fn line(&mut self) -> Option<String> {
-        match self.stdout.next_line().await {
-            Ok(line) => line,
-            // A line that is not UTF-8.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Some("\u{fffd}".to_owned())
+        let line = loop {
+            if self.ended {
+                let rest = tokio::time::timeout(LAST_WORDS, self.stdout.next()).await;
+                break rest.unwrap_or(Ok(None));
             }
-            Err(_) => None,
+            tokio::select! {
+                biased;
+                line = self.stdout.next() => break line,
+                _ = self.child.wait() => self.ended = true,
+            }
+        };
+        match line.ok()?? {
+            Line::Whole(bytes) => Some(String::from_utf8(bytes).unwrap_or("\u{fffd}".to_owned())),
+            // No reply, whatever it is: the caller says so, with how it begins.
+            Line::Beginning(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         }
     }
 
@@ -115,14 +124,13 @@ impl Process {
     /// Ends the worker at once, with whatever it started; says how it ended if it had ended by itself.
     pub(crate) async fn end(mut self) -> (String, String) {
         // A process that has closed its stdout is about to exit: its own status says more than our signal.
-        let status = match tokio::time::timeout(Duration::from_millis(300), self.child.wait()).await
-        {
+        let status = match tokio::time::timeout(LAST_WORDS, self.child.wait()).await {
             Ok(Ok(status)) => how_it_ended(status),
             _ => "was ended".to_owned(),
         };
         self.kill().await;
         // The log is read to its end, unless a grandchild holds it open.
-        let _ = tokio::time::timeout(Duration::from_millis(300), &mut self.stderr).await;
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.stderr).await;
         (status, self.tail.text())
     }
 
@@ -138,17 +146,39 @@ impl Process {
         let _ = self.child.kill().await;
     }
 
-    /// Kills the worker and whatever it started, if it has not been waited for.
-    fn kill_group(&self) {
-        #[cfg(unix)]
-        if let Some(group) = self
-            .child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(rustix::process::Pid::from_raw)
-        {
+    /// Kills the worker and whatever it started.
+    fn kill_group(&mut self) {
+        if let Some(group) = self.group.take() {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
+    }
+}
+
+/// Keeps the end of stderr in memory, and its beginning in the file.
+async fn listen(stderr: ChildStderr, tail: Tail, log: Option<std::fs::File>) {
+    let mut log = log.map(tokio::fs::File::from_std);
+    let mut written = 0;
+    let mut lines = Lines::new(BufReader::new(stderr), TAIL_LINE_BYTES);
+    while let Ok(Some(line)) = lines.next().await {
+        let (bytes, end) = match line {
+            Line::Whole(bytes) => (bytes, ""),
+            Line::Beginning(bytes) => (bytes, "…"),
+        };
+        let line = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
+        if let Some(file) = &mut log {
+            written += line.len() + 1;
+            let full = written > LOG_BYTES;
+            let line =
+                if full { "… the log of this process goes on, but is not kept" } else { &line };
+            if file.write_all(format!("{line}\n").as_bytes()).await.is_err() || full {
+                let _ = file.flush().await;
+                log = None;
+            }
+        }
+        tail.push(line);
+    }
+    if let Some(file) = &mut log {
+        let _ = file.flush().await;
     }
 }
 

@@ -21,6 +21,12 @@ const CLOSE: Duration = Duration::from_secs(5);
 const STARTS: u32 = 3;
 /// Characters of a line that is no hello that are shown.
 const LINE: usize = 200;
+/// Characters of a reason that are kept.
+const REASON: usize = 2000;
+/// The least time between two reports of progress that are passed on.
+const PROGRESS: Duration = Duration::from_millis(200);
+/// A clock that is this late was not late by load: driver and workers were stopped (Ctrl-Z, a sleeping laptop).
+const ASLEEP: Duration = Duration::from_secs(1);
 
 /// What a slot tells the driver.
 #[derive(Debug)]
@@ -183,10 +189,10 @@ pub(crate) async fn ask_space(
         Ok(Some(line)) => match Reply::parse(&line) {
             Ok(Reply::Space(space)) => return Ok((process, space)),
             Ok(Reply::Failed(refusal)) => format!("{name} has no space: {}", refusal.reason),
-            Ok(_) => format!("{name} must answer `space` first, got `{}`", shortened(&line)),
+            Ok(_) => format!("{name} must answer `space` first, got `{}`", shortened(&line, LINE)),
             Err(error) => format!(
                 "the first line of {name} must be its answer to `space` (its log belongs on stderr): {}",
-                shortened(&error.to_string())
+                shortened(&error.to_string(), LINE)
             ),
         },
     };
@@ -220,7 +226,7 @@ pub(crate) async fn meet(
             Ok(Reply::Hello(hello)) => return Ok((process, hello)),
             _ => format!(
                 "the first line of {name} must be a hello (its log belongs on stderr), got `{}`",
-                shortened(&line)
+                shortened(&line, LINE)
             ),
         },
     };
@@ -238,6 +244,18 @@ enum Leave {
     LostIdle(Broken),
 }
 
+/// The request that a worker is at.
+struct Job {
+    id: u64,
+    /// What answers it.
+    duty: &'static str,
+    stopping: bool,
+    /// When its silence is too long.
+    deadline: Instant,
+    /// When progress was passed on last.
+    told: Option<Instant>,
+}
+
 /// The time with one process.
 async fn attend(
     spec: &WorkerSpec,
@@ -245,74 +263,77 @@ async fn attend(
     orders: &mut mpsc::UnboundedReceiver<Request>,
     tell: &(impl Fn(News) + Sync),
 ) -> Result<Leave, Broken> {
-    let mut running: Option<u64> = None;
-    let mut stopping = false;
-    let mut deadline = Instant::now();
+    let mut job: Option<Job> = None;
     loop {
+        let deadline = job.as_ref().map_or_else(Instant::now, |job| job.deadline);
         // The reason why this process cannot be kept; none while all is well.
         let lost: Option<String> = tokio::select! {
+            biased;
             order = orders.recv() => match order {
                 None => {
                     process.dismiss().await;
                     return Ok(Leave::Dismissed);
                 }
                 Some(request @ Request::Stop { id }) => {
-                    if running == Some(id) {
-                        stopping = true;
-                        deadline = Instant::now() + STOP;
+                    if let Some(job) = job.as_mut().filter(|job| job.id == id) {
+                        job.stopping = true;
+                        job.deadline = Instant::now() + STOP;
                         process.send(&request).await;
                     }
                     None
                 }
                 Some(request) => {
-                    running = id_of_request(&request);
-                    stopping = false;
-                    deadline = Instant::now() + spec.silence;
+                    job = duty_of(&request).map(|(id, duty)| Job {
+                        id,
+                        duty,
+                        stopping: false,
+                        deadline: Instant::now() + spec.silence,
+                        told: None,
+                    });
                     process.clear_tail();
                     // A worker that does not listen is about to end: its stdout says so next.
                     process.send(&request).await;
                     None
                 }
             },
+            // Before the clock: an answer that lies ready was given in time.
             line = process.line() => match line {
                 None => Some(String::new()),
                 Some(line) => match Reply::parse(&line) {
                     Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason })) => {
                         let (_, log) = process.end().await;
-                        return Err((reason, log));
+                        return Err((shortened(&reason, REASON), log));
                     }
-                    Ok(reply) => {
-                        match (id_of_reply(&reply), running) {
-                            (Some(id), Some(now)) if id == now => {
-                                if matches!(reply, Reply::Progress(_)) {
-                                    if !stopping {
-                                        deadline = Instant::now() + spec.silence;
-                                    }
-                                    tell(News::Reply(reply));
-                                } else {
-                                    running = None;
-                                    tell(match reply {
-                                        Reply::Failed(refusal) => News::Failed { refusal, log: process.tail() },
-                                        reply => News::Reply(reply),
-                                    });
-                                }
-                            }
-                            // A late answer to something that is not waited for any more.
-                            _ => {}
+                    Ok(reply) => match hear(spec, &mut job, reply) {
+                        Ok(None) => None,
+                        Ok(Some(Reply::Failed(refusal))) => {
+                            tell(News::Failed { refusal, log: process.tail() });
+                            None
                         }
-                        None
-                    }
+                        Ok(Some(reply)) => {
+                            tell(News::Reply(reply));
+                            None
+                        }
+                        Err(reason) => Some(reason),
+                    },
                     Err(error) => Some(format!("wrote a bad line: {error}")),
                 },
             },
-            () = tokio::time::sleep_until(deadline), if running.is_some() => Some(if stopping {
-                format!("did not stop within {} s", STOP.as_secs())
-            } else {
-                format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
-                    Role::Trainer | Role::Profiler => "evaluator.timeout_seconds",
-                    Role::BlackBox => "--timeout",
-                })
-            }),
+            () = tokio::time::sleep_until(deadline), if job.is_some() => {
+                match job.as_mut() {
+                    Some(job) if deadline.elapsed() > ASLEEP => {
+                        job.deadline = Instant::now() + if job.stopping { STOP } else { spec.silence };
+                        None
+                    }
+                    Some(Job { stopping: true, .. }) => {
+                        Some(format!("did not stop within {} s", STOP.as_secs()))
+                    }
+                    _ => Some(format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
+                        Role::Trainer | Role::Profiler => "evaluator.timeout_seconds",
+                        Role::BlackBox => "--timeout",
+                    })),
+                }
+            }
         };
         if let Some(mut reason) = lost {
             let (ended, log) = process.end().await;
@@ -320,8 +341,8 @@ async fn attend(
                 reason = ended;
             }
             let reason = format!("the {} {} {reason}", spec.role.word(), spec.program);
-            return Ok(match running {
-                Some(id) => {
+            return Ok(match job {
+                Some(Job { id, .. }) => {
                     tell(News::Failed { refusal: Refusal { id, reason }, log });
                     Leave::LostAtWork
                 }
@@ -331,14 +352,69 @@ async fn attend(
     }
 }
 
-fn id_of_request(request: &Request) -> Option<u64> {
+/// What is passed on of a reply; why its worker cannot be kept when nobody asked for it.
+fn hear(spec: &WorkerSpec, job: &mut Option<Job>, reply: Reply) -> Result<Option<Reply>, String> {
+    let word = word_of(&reply);
+    let Some(id) = id_of_reply(&reply) else {
+        return Err(format!("said `{word}` again"));
+    };
+    let Some(now) = job.as_mut() else {
+        return Err(format!("sent `{word}` for request {id} though nothing was asked"));
+    };
+    if id != now.id {
+        return Err(format!("sent `{word}` for request {id} when asked {}", now.id));
+    }
+    match reply {
+        Reply::Progress(progress) => {
+            if !now.stopping {
+                now.deadline = Instant::now() + spec.silence;
+            }
+            let is_due = now.told.is_none_or(|told| told.elapsed() >= PROGRESS);
+            if !is_due && progress.tokens < progress.tokens_total {
+                return Ok(None);
+            }
+            now.told = Some(Instant::now());
+            Ok(Some(Reply::Progress(progress)))
+        }
+        Reply::Infeasible(Refusal { id, reason }) => {
+            *job = None;
+            Ok(Some(Reply::Infeasible(Refusal { id, reason: shortened(&reason, REASON) })))
+        }
+        Reply::Failed(Refusal { id, reason }) => {
+            *job = None;
+            Ok(Some(Reply::Failed(Refusal { id, reason: shortened(&reason, REASON) })))
+        }
+        reply if word == now.duty => {
+            *job = None;
+            Ok(Some(reply))
+        }
+        _ => Err(format!("answered by `{word}`, but `{}` was to come", now.duty)),
+    }
+}
+
+/// The id of a request and the reply that answers it; none where none does.
+fn duty_of(request: &Request) -> Option<(u64, &'static str)> {
     match request {
         Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => None,
-        Request::Eval(request) => Some(request.id),
-        Request::Evaluate(request) => Some(request.id),
-        Request::Measure(request) => Some(request.id),
-        Request::MeasureWhole(request) => Some(request.id),
-        Request::MeasureLimit(request) => Some(request.id),
+        Request::Eval(request) => Some((request.id, "values")),
+        Request::Evaluate(request) => Some((request.id, "result")),
+        Request::Measure(request) => Some((request.id, "timing")),
+        Request::MeasureWhole(request) => Some((request.id, "timing")),
+        Request::MeasureLimit(request) => Some((request.id, "timing")),
+    }
+}
+
+/// As it stands in the field `type`.
+fn word_of(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Hello(_) => "hello",
+        Reply::Space(_) => "space",
+        Reply::Values(_) => "values",
+        Reply::Progress(_) => "progress",
+        Reply::Result(_) => "result",
+        Reply::Timing(_) => "timing",
+        Reply::Infeasible(_) => "infeasible",
+        Reply::Failed(_) => "failed",
     }
 }
 
@@ -353,9 +429,9 @@ fn id_of_reply(reply: &Reply) -> Option<u64> {
     }
 }
 
-fn shortened(line: &str) -> String {
-    if line.chars().count() <= LINE {
-        return line.to_owned();
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
     }
-    line.chars().take(LINE).chain(['…']).collect()
+    text.chars().take(most).chain(['…']).collect()
 }

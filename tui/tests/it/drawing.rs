@@ -1,8 +1,12 @@
 //! Drawings of stacks, and their folding.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
-use search::architecture::Layer;
+use search::architecture::{Layer, MixerKind};
+use search::references::ReferenceShape;
 use tui::drawing::{fold, to_text};
+use tui::theme::{FFN_SIGN, mixer_sign};
 
 use crate::sample::parse;
 
@@ -36,6 +40,23 @@ fn a_long_stack_without_repetition_has_no_frames() {
     let layers: Vec<String> =
         (1..=24).map(|heads| format!("gdn(h={heads},k=64,v=128)+ffn({})", 100 * heads)).collect();
     insta::assert_snapshot!("long", to_text(&parse(&layers.join(" | ")), 512, 60, false));
+}
+
+#[test]
+fn every_mixer_has_a_sign_and_a_colour_of_its_own() {
+    let mut signs = BTreeSet::from([FFN_SIGN]);
+    let mut colours = BTreeSet::new();
+    let shape = ReferenceShape::usual(64, 1, 256, true);
+    for kind in MixerKind::ALL {
+        let text = to_text(&parse(&shape.mixer(kind).to_string()), 512, 60, true);
+        assert!(text.contains(mixer_sign(kind)), "{kind:?}: {text}");
+        assert!(signs.insert(mixer_sign(kind)), "{kind:?} has the sign of another");
+        let codes = (31..=36).chain(91..=96);
+        let drawn: Vec<u8> =
+            codes.filter(|code| text.contains(&format!("\x1b[0;{code}m"))).collect();
+        assert_eq!(drawn.len(), 1, "{kind:?} is drawn in one colour: {text}");
+        assert!(colours.insert(drawn[0]), "{kind:?} has the colour of another: {text}");
+    }
 }
 
 fn unfold(layers: &[Layer]) -> Vec<Layer> {

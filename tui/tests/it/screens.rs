@@ -6,7 +6,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::style::{Color, Modifier};
 use tui::browse::{Column, Message, Sort, State, StateFilter, Zoom, update, view};
-use tui::theme::Theme;
+use tui::theme::{Theme, signs};
 
 use crate::sample;
 
@@ -144,6 +144,10 @@ fn help() {
     let mut state = opened(sample::running());
     update(&mut state, Message::Key(KeyEvent::from(KeyCode::Char('?'))));
     check("help", &state);
+    let shown = screen(&state, 80, 24);
+    for (sign, _, title) in signs(Theme::PLAIN) {
+        assert!(shown.contains(sign) && shown.contains(title), "{sign} {title}");
+    }
 }
 
 #[test]

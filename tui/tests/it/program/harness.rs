@@ -173,9 +173,24 @@ impl Running {
 
     /// Ctrl-C.
     pub(crate) fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.0.id()).expect("a process id");
         let id = rustix::process::Pid::from_raw(id).expect("not 0");
-        rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it runs");
+        rustix::process::kill_process(id, signal).expect("it runs");
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.0.try_wait().expect("it was started").is_none()
+    }
+
+    /// The most memory that it has had so far.
+    pub(crate) fn peak_memory_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.split_whitespace().next()?.parse().ok()
     }
 
     pub(crate) fn code(mut self) -> i32 {

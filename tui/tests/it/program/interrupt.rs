@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::harness::World;
+use super::harness::{EVALUATIONS, World};
 
 #[test]
 fn ctrl_c_pauses_and_says_how_to_go_on() {
@@ -56,4 +56,18 @@ fn two_runs_on_one_campaign() {
     assert!(said.stderr.contains("another `deltafront run` (process "), "{}", said.stderr);
     assert_eq!(first.code(), 0);
     assert_eq!(world.candidates().len(), 8);
+}
+
+#[test]
+fn an_answer_that_came_while_the_driver_was_stopped_counts() {
+    let mut world = World::new("ctrl_z");
+    world.edit("timeout_seconds = 60.0", "timeout_seconds = 1.0");
+    world.set("FAKE_TRAINER", "slow 0.3");
+    let run = world.start();
+    world.wait_until("it trains", |world| world.count("evaluations") >= 2);
+    run.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    run.signal(rustix::process::Signal::CONT);
+    assert_eq!(run.code(), 0);
+    assert_eq!(world.count("evaluations"), EVALUATIONS, "nothing was tried again");
 }

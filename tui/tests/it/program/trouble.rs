@@ -41,6 +41,53 @@ fn a_worker_that_hangs() {
 }
 
 #[test]
+fn a_worker_that_answers_another_request() {
+    one_bad_moment(
+        World::new("wrong_id"),
+        "wrong_id 2",
+        "sent `result` for request 99999 when asked",
+    );
+}
+
+#[test]
+fn a_worker_that_answers_by_another_reply() {
+    let complaint = "answered by `values`, but `result` was to come";
+    one_bad_moment(World::new("wrong_kind"), "wrong_kind 2", complaint);
+}
+
+#[test]
+fn a_worker_that_writes_without_an_end() {
+    one_bad_moment(World::new("endless"), "endless 2", "wrote a bad line");
+}
+
+#[test]
+fn a_worker_whose_offspring_outlives_it() {
+    let world = World::new("orphan");
+    let file = world.folder.join("orphan");
+    one_bad_moment(world, "orphan 2", "exited with status 3");
+    let orphan = std::fs::read_to_string(file).expect("it was started");
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", orphan.trim()));
+    assert!(state.is_err() || state.is_ok_and(|stat| stat.contains(") Z ")), "it lives on");
+}
+
+#[test]
+fn a_worker_that_floods_takes_bounded_memory() {
+    let mut world = World::new("flood");
+    world.set("FAKE_TRAINER", "flood 2");
+    let mut run = world.start();
+    let mut most_kib = 0;
+    while run.is_alive() {
+        most_kib = run.peak_memory_kib().unwrap_or(0).max(most_kib);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(run.code(), 0);
+    assert!(most_kib > 0 && most_kib < 150_000, "{most_kib} KiB");
+    assert_eq!(world.count("evaluations"), EVALUATIONS + 1);
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains("flooded yyy") && log.len() < 100_000, "{} bytes", log.len());
+}
+
+#[test]
 fn when_everything_fails_the_campaign_gives_up_and_keeps_the_logs() {
     let mut world = World::new("gave_up");
     world.set("FAKE_TRAINER", "exit *");

@@ -2,6 +2,9 @@
 # A trainer that speaks the wire protocol and trains nothing. Its losses depend on the architecture alone.
 # FAKE_TRAINER says how it misbehaves, and FAKE_FOLDER is where it counts:
 #   exit N, garbage N, nan N, hang N   at its Nth evaluation (of all processes together); `exit *` at every one
+#   wrong_id N, wrong_kind N, endless N, orphan N, flood N
+#                                      answers another request, by another reply, writes a line without an end, exits
+#                                      while what it started holds its output open, writes far too much
 #   mute                               exits before its hello
 #   configure                          refuses its configuration
 #   slow S                             takes S seconds for each evaluation
@@ -59,6 +62,17 @@ while IFS= read -r line; do
         garbage-yes) echo 'Epoch 1: loss 3.2'; continue ;;
         nan-yes) echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":NaN}},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
         hang-yes) sleep 1000; continue ;;
+        wrong_id-yes) echo '{"type":"result","id":99999,"values":{},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
+        wrong_kind-yes) echo '{"type":"values","id":'"$id"',"values":{"bits_per_byte":2}}'; continue ;;
+        endless-yes) exec cat /dev/zero ;;
+        orphan-yes) sleep 1000 & echo $! >"$FAKE_FOLDER/orphan"; exit 3 ;;
+        flood-yes)
+            # stderr without an end of line, progress without a pause, a reason without measure
+            head -c 100000000 /dev/zero | tr '\0' x >&2
+            line='{"type":"progress","id":'"$id"',"step":9,"tokens":40000,"tokens_total":65536,"loss":3.25,"tokens_per_second":2000}'
+            yes "$line" | head -n 100000
+            printf '{"type":"failed","id":%s,"reason":"flooded %s"}\n' "$id" "$(head -c 100000 /dev/zero | tr '\0' y)"
+            continue ;;
         slow-*) sleep "$at" ;;
         esac
         echo end >>"$FAKE_FOLDER/order"

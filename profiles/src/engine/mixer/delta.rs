@@ -8,13 +8,14 @@ use kernels::delta_rule::prefill::prefill;
 use kernels::delta_rule::train::{Inputs, Shape};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
-use search::architecture::{DeltaFamily, Phases as PhaseShape};
+use search::architecture;
 
-use super::fenwick::Visit;
-use super::ffn::ROWS;
-use super::phases::{Phases, Turns};
-use super::recurrent::{Convolution, Recurrent, interleave_heads};
-use super::scratch::Run;
+use crate::engine::fenwick::{Visit, lambdas};
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::phases::{Phases, Turns};
+use crate::engine::recurrent::{Convolution, Recurrent, interleave_heads};
+use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// A delta-rule mixer with its projections.
@@ -53,87 +54,29 @@ struct Decay {
     dt_bias: Vec<f32>,
 }
 
-impl Delta {
-    pub(super) fn new(
-        weights: &Weights,
-        prefix: &str,
-        d: usize,
-        family: &DeltaFamily,
-        storage: Storage,
-        phases: Option<PhaseShape>,
-    ) -> Self {
-        let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
-        let decay = family.decay.then(|| {
-            inputs.push("a.weight");
-            Decay {
-                rate: weights.get(&format!("{prefix}A_log")).iter().map(|a| -a.exp()).collect(),
-                dt_bias: weights.get(&format!("{prefix}dt_bias")).to_vec(),
-            }
-        });
-        if family.output_gate {
-            inputs.push("g.weight");
-        }
-        let level_scales = family.levels.map(|_| {
-            inputs.push("l.weight");
-            weights.get(&format!("{prefix}L")).to_vec()
-        });
-        let convolution = family.short_conv.then(|| {
-            let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
-            Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 }
-        });
-        let input = weights.rows(prefix, &inputs);
-        Self {
-            steps: family.steps as usize,
-            key_heads: family.heads as usize,
-            heads: family.value_heads as usize,
-            key_width: family.key_width as usize,
-            value_width: family.value_width as usize,
-            largest_beta: if family.negative_eigenvalues { 2.0 } else { 1.0 },
-            input: Matrix::pack(&input, input.len() / d, d, storage),
-            convolution,
-            decay,
-            output_gate: family.output_gate,
-            level_scales,
-            scale: family.scale() as f32,
-            phases: phases.map(|phases| Phases::new(weights, prefix, d, phases)),
-            norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
-            output: Matrix::pack(
-                weights.get(&format!("{prefix}o.weight")),
-                d,
-                family.value_rows() as usize,
-                storage,
-            ),
-        }
-    }
-
-    /// Rows of q, k and v together.
-    fn channels(&self) -> usize {
-        let (keys, values) = (self.key_heads * self.key_width, self.heads * self.value_width);
-        keys + self.steps * (keys + values)
-    }
-
-    pub(super) fn weight_bytes(&self) -> usize {
+impl Function for Delta {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes()
             + self.output.bytes()
             + self.phases.as_ref().map_or(0, Phases::weight_bytes)
     }
 
-    pub(super) fn state(&self) -> Recurrent {
+    fn memory(&self) -> Memory {
         let channels = self.convolution.as_ref().map_or(0, Convolution::channels);
         let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
         let shape = [self.heads, self.key_width, self.value_width];
         let phases = self.phases.as_ref().map(Phases::state);
-        Recurrent { phases, ..Recurrent::with_levels(channels, levels, shape) }
+        let state = Recurrent::with_levels(channels, levels, shape);
+        Memory::Recurrent(Recurrent { phases, ..state })
     }
 
-    /// x `[B·T, d]` += mixer(RMSNorm(x)), one state for each of the B sequences.
-    pub(super) fn forward<'s>(
+    fn forward(
         &self,
         on: &mut Run<'_>,
         norm: &[f32],
         tokens: usize,
         x: &mut [f32],
-        states: impl Iterator<Item = &'s mut Recurrent>,
+        memories: &mut [Memory],
     ) {
         let gate_at =
             self.channels() + self.heads * (self.steps + usize::from(self.decay.is_some()));
@@ -141,7 +84,7 @@ impl Delta {
             (&self.input, &self.output),
             (norm, tokens),
             x,
-            states,
+            memories.iter_mut().map(Memory::recurrent),
             |on, x, (p, mixed), state| {
                 let turns = match (&self.phases, &mut state.phases) {
                     (Some(phases), Some(state)) => Some(phases.turns(on, norm, x, state)),
@@ -161,6 +104,66 @@ impl Delta {
                 run(RmsNorm { x: mixed, weight: &self.norm, gate });
             },
         );
+    }
+}
+
+impl Delta {
+    pub(super) fn new(
+        weights: &Weights,
+        prefix: &str,
+        d: usize,
+        shape: &architecture::Delta,
+        storage: Storage,
+        phases: Option<Phases>,
+    ) -> Self {
+        let mut inputs = vec!["q.weight", "k.weight", "v.weight", "b.weight"];
+        let decay = shape.decay.then(|| {
+            inputs.push("a.weight");
+            Decay {
+                rate: weights.get(&format!("{prefix}A_log")).iter().map(|a| -a.exp()).collect(),
+                dt_bias: weights.get(&format!("{prefix}dt_bias")).to_vec(),
+            }
+        });
+        if shape.output_gate {
+            inputs.push("g.weight");
+        }
+        let level_scales = shape.levels.map(|_| {
+            inputs.push("l.weight");
+            weights.get(&format!("{prefix}L")).to_vec()
+        });
+        let convolution = shape.short_conv.then(|| {
+            let taps = weights.rows(prefix, &["q_conv.weight", "k_conv.weight", "v_conv.weight"]);
+            Convolution { weight: transpose_weight(&taps), bias: None, offset: 0 }
+        });
+        let input = weights.rows(prefix, &inputs);
+        Self {
+            steps: shape.steps_per_token() as usize,
+            key_heads: shape.heads as usize,
+            heads: shape.value_heads() as usize,
+            key_width: shape.key_width as usize,
+            value_width: shape.value_width as usize,
+            largest_beta: if shape.negative_eigenvalues { 2.0 } else { 1.0 },
+            input: Matrix::pack(&input, input.len() / d, d, storage),
+            convolution,
+            decay,
+            output_gate: shape.output_gate,
+            level_scales,
+            scale: shape.scale() as f32,
+            phases,
+            norm: weights.get(&format!("{prefix}norm.weight")).to_vec(),
+            output: Matrix::pack(
+                weights.get(&format!("{prefix}o.weight")),
+                d,
+                shape.value_rows() as usize,
+                storage,
+            ),
+        }
+    }
+
+    /// Rows of q, k and v together.
+    fn channels(&self) -> usize {
+        let (keys, values) = (self.key_heads * self.key_width, self.heads * self.value_width);
+        keys + self.steps * (keys + values)
     }
 
     /// mixed `[T, H·V]`, before norm and gate, from p `[T, stride]` of one sequence.
@@ -300,19 +303,6 @@ impl Delta {
     }
 }
 
-/// λ `[T, H, L]` from the last rows of p `[T, stride]` and L `[H, L]`.
-pub(super) fn lambdas(p: &[f32], stride: usize, scales: &[f32]) -> Vec<f32> {
-    let of_row = |row: &[f32]| {
-        let raw = &row[stride - scales.len()..];
-        raw.iter().zip(scales).map(|(raw, scale)| softplus(raw * scale)).collect::<Vec<f32>>()
-    };
-    p.chunks_exact(stride).flat_map(of_row).collect()
-}
-
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
-}
-
-fn softplus(x: f32) -> f32 {
-    if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }
 }

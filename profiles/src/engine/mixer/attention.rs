@@ -8,10 +8,12 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::rope::cpu::Table;
 use search::architecture;
 
-use super::ffn::ROWS;
-use super::phases::{PhaseState, Phases, Turns};
-use super::scratch::Run;
-use crate::weights::{SplitMix, Weights};
+use crate::engine::cache::Cache;
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::phases::{Phases, Turns};
+use crate::engine::scratch::{ROWS, Run};
+use crate::weights::Weights;
 
 /// Base of the rotary frequencies.
 const THETA: f64 = 1e4;
@@ -33,117 +35,41 @@ pub(crate) struct Attention {
     output: Matrix,
 }
 
-/// The keys and values of one sequence, bf16 where the weights are below f32. With a window the oldest position is
-/// overwritten.
-#[derive(Debug, Clone)]
-pub(crate) struct Cache {
-    /// Per key/value head `[C, K]`, keys rotated.
-    keys: Vec<Cached>,
-    /// Per key/value head `[C, K]`.
-    values: Vec<Cached>,
-    /// Positions seen.
-    position: usize,
-    rotations: Table,
-    phases: Option<PhaseState>,
-}
-
-impl Cache {
-    pub(super) fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(Cached::bytes).sum::<usize>()
-            + self.phases.as_ref().map_or(0, PhaseState::bytes)
+impl Function for Attention {
+    fn memory(&self) -> Memory {
+        let none = match self.input.storage() {
+            Storage::F32 => Cached::new(Precision::F32),
+            Storage::Bf16 | Storage::Int8 => Cached::new(Precision::Bf16),
+        };
+        Memory::Cache(Cache {
+            keys: vec![none.clone(); self.kv_heads],
+            values: vec![none; self.kv_heads],
+            position: 0,
+            window: self.window,
+            rotations: Table::new(self.head_width, THETA),
+            phases: self.phases.as_ref().map(Phases::state),
+        })
     }
 
-    /// Forgets what came after `position`, which a window may not have kept: only for timing the same step again.
-    pub(super) fn rewind(&mut self, position: usize) {
-        self.position = position;
-        for rows in self.keys.iter_mut().chain(&mut self.values) {
-            rows.resize(rows.len().min(position * self.rotations.head_width()));
-        }
-    }
-
-    /// As if `position` positions had been seen, with values from `random`.
-    pub(super) fn pretend(
-        &mut self,
-        position: usize,
-        window: Option<usize>,
-        random: &mut SplitMix,
-    ) {
-        self.position = position;
-        if let Some(phases) = &mut self.phases {
-            phases.pretend(random);
-        }
-        let values = position.min(window.unwrap_or(position)) * self.rotations.head_width();
-        for rows in self.keys.iter_mut().chain(&mut self.values) {
-            rows.resize(values);
-            rows.write(0, &(0..values).map(|_| random.between(-1.0, 1.0)).collect::<Vec<f32>>());
-        }
-    }
-}
-
-impl Attention {
-    pub(super) fn new(
-        weights: &Weights,
-        prefix: &str,
-        d: usize,
-        shape: architecture::Attention,
-        storage: Storage,
-    ) -> Self {
-        let input = weights.rows(prefix, &["q.weight", "k.weight", "v.weight"]);
-        let norm = |name: &str| weights.get(&format!("{prefix}{name}.weight")).to_vec();
-        let (heads, head_width) = (shape.heads as usize, shape.head_width as usize);
-        let output = weights.get(&format!("{prefix}o.weight"));
-        Self {
-            heads,
-            kv_heads: shape.kv_heads as usize,
-            head_width,
-            window: shape.window.map(|w| w as usize),
-            input: Matrix::pack(&input, input.len() / d, d, storage),
-            phases: architecture::Mixer::Attention(shape)
-                .phases()
-                .map(|phases| Phases::new(weights, prefix, d, phases)),
-            qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
-            output: Matrix::pack(output, d, heads * head_width, storage),
-        }
-    }
-
-    pub(super) fn weight_bytes(&self) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes()
             + self.output.bytes()
             + self.phases.as_ref().map_or(0, Phases::weight_bytes)
     }
 
-    pub(super) fn window(&self) -> Option<usize> {
-        self.window
-    }
-
-    pub(super) fn state(&self) -> Cache {
-        let none = match self.input.storage() {
-            Storage::F32 => Cached::new(Precision::F32),
-            Storage::Bf16 | Storage::Int8 => Cached::new(Precision::Bf16),
-        };
-        Cache {
-            keys: vec![none.clone(); self.kv_heads],
-            values: vec![none; self.kv_heads],
-            position: 0,
-            rotations: Table::new(self.head_width, THETA),
-            phases: self.phases.as_ref().map(Phases::state),
-        }
-    }
-
-    /// x `[B·T, d]` += mixer(RMSNorm(x)), one cache for each of the B sequences.
-    pub(super) fn forward<'s>(
+    fn forward(
         &self,
         on: &mut Run<'_>,
         norm: &[f32],
         tokens: usize,
         x: &mut [f32],
-        states: impl Iterator<Item = &'s mut Cache>,
+        memories: &mut [Memory],
     ) {
         on.mix_sequences(
             (&self.input, &self.output),
             (norm, tokens),
             x,
-            states,
+            memories.iter_mut().map(Memory::cache),
             |on, x, (p, mixed), cache| {
                 let turns = if let (Some(phases), Some(state)) = (&self.phases, &mut cache.phases) {
                     Some(phases.turns(on, norm, x, state))
@@ -164,6 +90,32 @@ impl Attention {
             },
             |_, _| (),
         );
+    }
+}
+
+impl Attention {
+    pub(super) fn new(
+        weights: &Weights,
+        prefix: &str,
+        d: usize,
+        shape: &architecture::Attention,
+        storage: Storage,
+        phases: Option<Phases>,
+    ) -> Self {
+        let input = weights.rows(prefix, &["q.weight", "k.weight", "v.weight"]);
+        let norm = |name: &str| weights.get(&format!("{prefix}{name}.weight")).to_vec();
+        let (heads, head_width) = (shape.heads as usize, shape.head_width as usize);
+        let output = weights.get(&format!("{prefix}o.weight"));
+        Self {
+            heads,
+            kv_heads: shape.kv_heads as usize,
+            head_width,
+            window: shape.window.map(|w| w as usize),
+            input: Matrix::pack(&input, input.len() / d, d, storage),
+            phases,
+            qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
+            output: Matrix::pack(output, d, heads * head_width, storage),
+        }
     }
 
     /// The heads of q and k in p `[T, (H + 2 H_kv)·K]`, in place.

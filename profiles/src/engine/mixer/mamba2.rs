@@ -10,11 +10,11 @@ use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
-use super::delta::lambdas;
-use super::fenwick::Visit;
-use super::ffn::ROWS;
-use super::recurrent::{Convolution, Recurrent, interleave_heads};
-use super::scratch::Run;
+use crate::engine::fenwick::{Visit, lambdas};
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::recurrent::{Convolution, Recurrent, interleave_heads};
+use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
 /// A Mamba2 mixer: scalar-gated linear attention with q = C, k = B, v = dt·x, g = dt·A, and D·x beside it.
@@ -43,12 +43,46 @@ pub(crate) struct Mamba2 {
     output: Matrix,
 }
 
+impl Function for Mamba2 {
+    fn weight_bytes(&self) -> usize {
+        self.input.bytes() + self.output.bytes()
+    }
+
+    fn memory(&self) -> Memory {
+        let channels = self.convolution.channels();
+        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
+        let shape = [self.heads, self.state_width, self.head_width];
+        Memory::Recurrent(Recurrent::with_levels(channels, levels, shape))
+    }
+
+    fn forward(
+        &self,
+        on: &mut Run<'_>,
+        norm: &[f32],
+        tokens: usize,
+        x: &mut [f32],
+        memories: &mut [Memory],
+    ) {
+        on.mix_sequences(
+            (&self.input, &self.output),
+            (norm, tokens),
+            x,
+            memories.iter_mut().map(Memory::recurrent),
+            |on, _, (p, mixed), state| self.mix(on, p, tokens, mixed, state),
+            |p, mixed| {
+                let z = &p[..mixed.len()];
+                run(RmsNorm { x: mixed, weight: &self.norm, gate: Gate::Before(z) });
+            },
+        );
+    }
+}
+
 impl Mamba2 {
     pub(super) fn new(
         weights: &Weights,
         prefix: &str,
         d_model: usize,
-        shape: architecture::Mamba2,
+        shape: &architecture::Mamba2,
         storage: Storage,
     ) -> Self {
         let tensor = |name: &str| weights.get(&format!("{prefix}{name}")).to_vec();
@@ -73,38 +107,6 @@ impl Mamba2 {
             norm: tensor("norm.weight"),
             output: Matrix::pack(&tensor("out.weight"), d_model, inner, storage),
         }
-    }
-
-    pub(super) fn weight_bytes(&self) -> usize {
-        self.input.bytes() + self.output.bytes()
-    }
-
-    pub(super) fn state(&self) -> Recurrent {
-        let channels = self.convolution.channels();
-        let levels = self.level_scales.as_ref().map(|scales| scales.len() / self.heads);
-        Recurrent::with_levels(channels, levels, [self.heads, self.state_width, self.head_width])
-    }
-
-    /// x `[B·T, d]` += mixer(RMSNorm(x)), one state for each of the B sequences.
-    pub(super) fn forward<'s>(
-        &self,
-        on: &mut Run<'_>,
-        norm: &[f32],
-        tokens: usize,
-        x: &mut [f32],
-        states: impl Iterator<Item = &'s mut Recurrent>,
-    ) {
-        on.mix_sequences(
-            (&self.input, &self.output),
-            (norm, tokens),
-            x,
-            states,
-            |on, _, (p, mixed), state| self.mix(on, p, tokens, mixed, state),
-            |p, mixed| {
-                let z = &p[..mixed.len()];
-                run(RmsNorm { x: mixed, weight: &self.norm, gate: Gate::Before(z) });
-            },
-        );
     }
 
     /// mixed `[T, H·P]`, before gate and norm, from p `[T, stride]` of one sequence.

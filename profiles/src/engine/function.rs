@@ -1,0 +1,26 @@
+//! What half a layer computes: a mixer or a feed-forward network, built and ready to run.
+
+use std::fmt::Debug;
+
+use super::memory::Memory;
+use super::scratch::Run;
+
+/// A built mixer or feed-forward network.
+pub(super) trait Function: Debug + Send + Sync {
+    /// What a sequence that has seen nothing leaves here.
+    fn memory(&self) -> Memory;
+
+    /// Bytes of its matrices.
+    fn weight_bytes(&self) -> usize;
+
+    /// x `[B·T, d]` += f(RMSNorm(x)) with the norm's weights `[d]`, T = `tokens`, one memory for each of the B sequences.
+    /// One token is a decode step, several are a prompt.
+    fn forward(
+        &self,
+        on: &mut Run<'_>,
+        norm: &[f32],
+        tokens: usize,
+        x: &mut [f32],
+        memories: &mut [Memory],
+    );
+}

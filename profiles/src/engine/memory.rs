@@ -1,0 +1,58 @@
+//! What a sequence leaves in half a layer.
+
+use super::cache::Cache;
+use super::recurrent::Recurrent;
+use crate::weights::SplitMix;
+
+/// What one sequence left in one sublayer.
+#[derive(Debug, Clone)]
+pub(crate) enum Memory {
+    /// Keys and values of positions.
+    Cache(Cache),
+    /// The state of a recurrent mixer.
+    Recurrent(Recurrent),
+    /// Nothing: a feed-forward network has no past.
+    None,
+}
+
+impl Memory {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Cache(cache) => cache.bytes(),
+            Self::Recurrent(state) => state.bytes(),
+            Self::None => 0,
+        }
+    }
+
+    /// See [`super::State::rewind`].
+    pub(crate) fn rewind(&mut self, position: usize) {
+        match self {
+            Self::Cache(cache) => cache.rewind(position),
+            Self::Recurrent(state) => state.rewind(position),
+            Self::None => {}
+        }
+    }
+
+    /// As if `position` positions had been seen, with values from `random`.
+    pub(super) fn pretend(&mut self, position: usize, random: &mut SplitMix) {
+        match self {
+            Self::Cache(cache) => cache.pretend(position, random),
+            Self::Recurrent(state) => state.pretend(position, random),
+            Self::None => {}
+        }
+    }
+
+    pub(super) fn cache(&mut self) -> &mut Cache {
+        match self {
+            Self::Cache(cache) => cache,
+            _ => panic!("the state is of another engine: an attention layer needs a cache"),
+        }
+    }
+
+    pub(super) fn recurrent(&mut self) -> &mut Recurrent {
+        match self {
+            Self::Recurrent(state) => state,
+            _ => panic!("the state is of another engine: a recurrent layer needs a state"),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Mixers in inference: one file each, and the one `match` from gene to layer.
+
+mod attention;
+mod delta;
+mod mamba2;
+
+use kernels::cpu::matrix::Storage;
+use search::architecture::Mixer;
+
+use super::function::Function;
+use super::phases::Phases;
+use crate::weights::Weights;
+use attention::Attention;
+use delta::Delta;
+use mamba2::Mamba2;
+
+/// The mixer of a gene, its weights below `prefix`.
+pub(super) fn build(
+    mixer: &Mixer,
+    weights: &Weights,
+    prefix: &str,
+    d: usize,
+    storage: Storage,
+) -> Box<dyn Function> {
+    let phases = mixer.phases().map(|phases| Phases::new(weights, prefix, d, phases));
+    match mixer {
+        Mixer::Attention(shape) => {
+            Box::new(Attention::new(weights, prefix, d, shape, storage, phases))
+        }
+        Mixer::Delta(shape) => Box::new(Delta::new(weights, prefix, d, shape, storage, phases)),
+        Mixer::Mamba2(shape) => Box::new(Mamba2::new(weights, prefix, d, shape, storage)),
+    }
+}

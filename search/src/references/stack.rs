@@ -1,0 +1,195 @@
+//! The stacks by name: which mixer stands in which layer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::shape::ReferenceShape;
+use crate::architecture::{Architecture, ArchitectureError, Layer, MixerKind};
+
+/// A stack by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reference {
+    /// Full attention in every layer, as in Llama.
+    FullAttention,
+    /// Sliding-window attention in every layer.
+    Swa,
+    /// Sliding-window and full attention in turn.
+    SwaFull,
+    /// DeltaNet in every layer.
+    DeltaNet,
+    /// DeltaNet and sliding-window attention in turn (arXiv 2406.06484).
+    DeltaNetSwa,
+    /// DeltaNet, but full attention in layers 2 and N/2 + 1 counted from 1 (arXiv 2406.06484).
+    DeltaNetGlobal,
+    /// Gated DeltaNet in every layer.
+    GatedDeltaNet,
+    /// Log-linear Gated DeltaNet in every layer (arXiv 2506.04761).
+    LogLinearGdn,
+    /// Gated DeltaNet and sliding-window attention in turn (arXiv 2412.06464, H1).
+    GdnH1,
+    /// Mamba2, Gated DeltaNet and sliding-window attention in turn (arXiv 2412.06464, H2).
+    GdnH2,
+    /// Three Gated DeltaNet layers, then one of full attention, as in Qwen3-Next.
+    GdnFull,
+    /// Mamba2 in every layer.
+    Mamba2,
+    /// Mamba2 alone, without FFNs: two of them where others have a mixer and an FFN (arXiv 2312.00752, 3.4).
+    Mamba2Only,
+    /// Log-linear Mamba2 in every layer (arXiv 2506.04761).
+    LogLinearMamba2,
+    /// Mamba2 with full attention in one layer of eight, as in Nemotron-H.
+    Mamba2Full,
+    /// Mamba2 and sliding-window attention in turn, as in Samba.
+    Samba,
+    /// [d, m2, attn, m2] for two thirds of the depth, then [d, m2] (arXiv 2511.18890: 12 mixers in 1B, 18 in 3B).
+    NemotronFlash,
+    /// The parameter-optimal stack of arXiv 2511.18890: [m2 f, attn f, attn f, d] repeated, then [m2 f, attn f, d f f].
+    NemotronFlashSmall,
+}
+
+impl Reference {
+    /// Every stack.
+    pub const ALL: [Self; 18] = [
+        Self::FullAttention,
+        Self::Swa,
+        Self::SwaFull,
+        Self::DeltaNet,
+        Self::DeltaNetSwa,
+        Self::DeltaNetGlobal,
+        Self::GatedDeltaNet,
+        Self::LogLinearGdn,
+        Self::GdnH1,
+        Self::GdnH2,
+        Self::GdnFull,
+        Self::Mamba2,
+        Self::Mamba2Only,
+        Self::LogLinearMamba2,
+        Self::Mamba2Full,
+        Self::Samba,
+        Self::NemotronFlash,
+        Self::NemotronFlashSmall,
+    ];
+
+    /// The name in campaign files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FullAttention => "full-attention",
+            Self::Swa => "swa",
+            Self::SwaFull => "swa-full",
+            Self::DeltaNet => "deltanet",
+            Self::DeltaNetSwa => "deltanet-swa",
+            Self::DeltaNetGlobal => "deltanet-global",
+            Self::GatedDeltaNet => "gated-deltanet",
+            Self::LogLinearGdn => "log-linear-gdn",
+            Self::GdnH1 => "gdn-h1",
+            Self::GdnH2 => "gdn-h2",
+            Self::GdnFull => "gdn-full",
+            Self::Mamba2 => "mamba2",
+            Self::Mamba2Only => "mamba2-only",
+            Self::LogLinearMamba2 => "log-linear-mamba2",
+            Self::Mamba2Full => "mamba2-full",
+            Self::Samba => "samba",
+            Self::NemotronFlash => "nemotron-flash",
+            Self::NemotronFlashSmall => "nemotron-flash-small",
+        }
+    }
+
+    /// The stack at a size.
+    ///
+    /// # Errors
+    /// When a number of `shape` is impossible.
+    pub fn build(self, shape: &ReferenceShape) -> Result<Architecture, ArchitectureError> {
+        let n = shape.layers as usize;
+        let mut layers: Vec<Layer> = (0..n)
+            .map(|index| Layer {
+                mixer: Some(shape.mixer(self.kind(index, n))),
+                ffn_width: Some(shape.ffn_width),
+            })
+            .collect();
+        if self == Self::Mamba2Only {
+            let alone = Layer { mixer: Some(shape.mixer(MixerKind::Mamba2)), ffn_width: None };
+            layers = vec![alone; 2 * n];
+        }
+        if self == Self::NemotronFlashSmall {
+            for layer in &mut layers[..n.saturating_sub(3)] {
+                if layer.mixer.is_some_and(|mixer| mixer.kind() == MixerKind::DeltaNet) {
+                    layer.ffn_width = None;
+                }
+            }
+            layers.push(Layer { mixer: None, ffn_width: Some(shape.ffn_width) });
+        }
+        Architecture::new(shape.d_model, shape.vocab, shape.tied_embeddings, layers)?
+            .with_meta_tokens(shape.meta_tokens)
+    }
+
+    /// The mixer of layer `index` of `n`.
+    fn kind(self, index: usize, n: usize) -> MixerKind {
+        use MixerKind::{DeltaNet, FullAttention, GatedDeltaNet, Mamba2, SlidingWindow};
+        let cycle = |kinds: &[MixerKind]| kinds[index % kinds.len()];
+        match self {
+            Self::FullAttention => FullAttention,
+            Self::Swa => SlidingWindow,
+            Self::SwaFull => cycle(&[SlidingWindow, FullAttention]),
+            Self::DeltaNet => DeltaNet,
+            Self::DeltaNetSwa => cycle(&[DeltaNet, SlidingWindow]),
+            Self::DeltaNetGlobal => {
+                if index == 1 || index == n / 2 {
+                    FullAttention
+                } else {
+                    DeltaNet
+                }
+            }
+            Self::GatedDeltaNet => GatedDeltaNet,
+            Self::LogLinearGdn => MixerKind::LogLinearGatedDeltaNet,
+            Self::LogLinearMamba2 => MixerKind::LogLinearMamba2,
+            Self::GdnH1 => cycle(&[GatedDeltaNet, SlidingWindow]),
+            Self::GdnH2 => cycle(&[Mamba2, GatedDeltaNet, SlidingWindow]),
+            Self::GdnFull => cycle(&[GatedDeltaNet, GatedDeltaNet, GatedDeltaNet, FullAttention]),
+            // In the middle of each eight, and of a stack of less than eight.
+            Self::Mamba2Full if index % 8 == 4.min(n / 2) => FullAttention,
+            Self::Mamba2 | Self::Mamba2Only | Self::Mamba2Full => Mamba2,
+            Self::Samba => cycle(&[Mamba2, SlidingWindow]),
+            Self::NemotronFlash => {
+                let with_attention = if n < 4 { 0 } else { 4 * (n / 6).max(1) };
+                if index < with_attention {
+                    cycle(&[DeltaNet, Mamba2, FullAttention, Mamba2])
+                } else {
+                    cycle(&[DeltaNet, Mamba2])
+                }
+            }
+            Self::NemotronFlashSmall => {
+                let ending = n.saturating_sub(3);
+                if index < ending {
+                    cycle(&[Mamba2, FullAttention, FullAttention, DeltaNet])
+                } else {
+                    [Mamba2, FullAttention, DeltaNet][index - ending]
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that no stack has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no reference stack is called `{0}`; there are {list}", list = names())]
+pub struct UnknownReference(pub String);
+
+fn names() -> String {
+    Reference::ALL.map(Reference::name).join(", ")
+}
+
+impl FromStr for Reference {
+    type Err = UnknownReference;
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|reference| reference.name() == name)
+            .ok_or_else(|| UnknownReference(name.to_owned()))
+    }
+}
