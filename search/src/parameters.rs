@@ -75,6 +75,9 @@ pub struct ParameterError {
     pub what: String,
 }
 
+/// Whole numbers up to this one are doubles.
+const MOST_WIDTH: i64 = 1 << 53;
+
 /// A checked list of parameters.
 ///
 /// A point has one number for each parameter: the index of the choice, or the integer; for an absent parameter the
@@ -155,11 +158,19 @@ fn check_values(kind: &ParameterKind) -> Result<(), String> {
             }
         }
         ParameterKind::Integer { low, high } | ParameterKind::LogInteger { low, high } => {
-            if low > high || high.checked_sub(*low).is_none_or(|width| width > 1 << 53) {
+            if low > high {
                 return Err(format!("low must be at most high, got {low} and {high}"));
+            }
+            if high.checked_sub(*low).is_none_or(|width| width > MOST_WIDTH) {
+                return Err(format!(
+                    "low and high may lie at most 2^53 apart, got {low} and {high}: a double tells no more of them apart"
+                ));
             }
             if matches!(kind, ParameterKind::LogInteger { .. }) && *low < 1 {
                 return Err(format!("a logarithmic scale begins at 1 or above, got {low}"));
+            }
+            if matches!(kind, ParameterKind::LogInteger { .. }) && *high > MOST_WIDTH {
+                return Err(format!("a logarithmic scale ends at 2^53 at most, got {high}"));
             }
             Ok(())
         }

@@ -10,7 +10,8 @@ pub use hypervolume::hypervolume;
 pub use scale::{Scale, ScaledAxis};
 pub use sorting::{crowding_distances, front, ranks};
 
-/// The values of one candidate, all finite, all minimised.
+/// The values of one candidate, all finite, all minimised, and none so large or so small that the arithmetic on four of
+/// them leaves the doubles: beyond 10⁷⁵ values are equally large, below 10⁻⁷⁵ they are 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objectives(Vec<f64>);
 
@@ -25,7 +26,8 @@ pub struct NotFinite {
 }
 
 impl Objectives {
-    /// Checks that all values are finite. Negative zero becomes zero, so that equal values have equal bits.
+    /// Checks that all values are finite, and brings them where doubles are at ease. Negative zero becomes zero, so that
+    /// equal values have equal bits.
     ///
     /// # Errors
     /// Names the first value that is NaN or infinite.
@@ -35,7 +37,7 @@ impl Objectives {
             if !value.is_finite() {
                 return Err(NotFinite { index, value: *value });
             }
-            *value += 0.0;
+            *value = at_ease(*value) + 0.0;
         }
         Ok(Self(values))
     }
@@ -57,4 +59,9 @@ impl Objectives {
         }
         better
     }
+}
+
+fn at_ease(value: f64) -> f64 {
+    const MOST: f64 = 1e75;
+    if value.abs() < MOST.recip() { 0.0 } else { value.clamp(-MOST, MOST) }
 }

@@ -33,6 +33,10 @@ pub struct Hyperparameters {
 /// Smallest noise variance, for values of unit variance: keeps the matrices positive definite.
 const NOISE_FLOOR: f64 = 1e-6;
 
+/// Noise beyond this, in units of the values' variance: what is still not positive definite holds something that is no
+/// number, and is not worth another try.
+const MOST_NOISE: f64 = 1e12;
+
 /// Mean and standard deviation of the normal priors of the logarithms.
 const SIGNAL_PRIOR: (f64, f64) = (-0.5, 1.0);
 const ADDITIVE_PRIOR: (f64, f64) = (-1.0, 1.0);
@@ -265,13 +269,15 @@ impl GaussianProcess {
         let factor = loop {
             let mut matrix = covariance.clone();
             for i in 0..n {
-                matrix[i * n + i] += noise + extra[i] / (scale * scale);
+                matrix[i * n + i] += noise + (extra[i] / (scale * scale)).min(MOST_NOISE);
             }
             if factorize(&mut matrix, n) {
                 break matrix;
             }
-            // Ends: with noise above n times the variance every such matrix is diagonally dominant.
             noise *= 10.0;
+            if noise.is_nan() || noise > MOST_NOISE {
+                break diagonal(n, MOST_NOISE.sqrt());
+            }
         };
         solve_lower(&factor, n, &mut process.alpha);
         solve_upper(&factor, n, &mut process.alpha);
@@ -373,6 +379,15 @@ impl GaussianProcess {
     }
 }
 
+/// The factor of a matrix that says nothing of one point by another.
+fn diagonal(n: usize, of: f64) -> Vec<f64> {
+    let mut matrix = vec![0.0; n * n];
+    for i in 0..n {
+        matrix[i * n + i] = of;
+    }
+    matrix
+}
+
 /// Mean and standard deviation, the latter 1 for values without spread.
 pub(crate) fn moments(values: &[f64]) -> (f64, f64) {
     let n = values.len().max(1) as f64;
@@ -402,6 +417,24 @@ mod tests {
                 let pair = process.covariance(points.row(lane), points.row(one));
                 assert_eq!(k.to_bits(), pair.to_bits(), "{lane} {one}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_ends_in_a_process_that_knows_nothing() {
+        let mut points = Encoded::new(vec![Feature::Number]);
+        for x in [0.0, f64::NAN, 1.0] {
+            points.push(&[x]);
+        }
+        let hyperparameters = Hyperparameters::prior_mean(1);
+        for values in [[1.0, 2.0, 3.0], [f64::MAX, -f64::MAX, 0.0], [5e-324, 0.0, 1e-323]] {
+            let process = GaussianProcess::with_noise(
+                points.clone(),
+                &values,
+                &[0.0, f64::INFINITY, f64::MAX],
+                &hyperparameters,
+            );
+            assert_eq!(process.predict(&points).len(), 3);
         }
     }
 

@@ -129,3 +129,33 @@ fn places_that_share_their_choices_are_tallied() {
     assert_eq!(space.features().len(), 7);
     assert_eq!(self::space().features().len(), 5, "no family: one feature each, and a condition");
 }
+
+#[test]
+fn ranges_that_doubles_cannot_tell_apart_are_refused_for_that() {
+    let range = |kind: &str, low: i64, high: i64| {
+        let text =
+            format!("[[parameter]]\nname = \"x\"\ntype = \"{kind}\"\nlow = {low}\nhigh = {high}\n");
+        ParameterSpace::new(parse(&text)).map_err(|error| error.what)
+    };
+    let two_53 = 1_i64 << 53;
+    assert!(range("integer", i64::MAX - 7, i64::MAX).is_ok());
+    assert!(range("log-integer", two_53 - 1, two_53).is_ok());
+    let wide = range("integer", i64::MIN, i64::MAX).expect_err("too wide");
+    assert!(wide.contains("2^53 apart"), "{wide}");
+    let far = range("log-integer", two_53, two_53 + 1).expect_err("one double");
+    assert!(far.contains("ends at 2^53"), "{far}");
+    let order = range("integer", 2, 1).expect_err("the wrong way round");
+    assert!(order.contains("low must be at most high"), "{order}");
+    // Draws and steps end wherever the range lies.
+    for space in
+        [range("integer", i64::MAX - 7, i64::MAX), range("log-integer", two_53 - 1, two_53)]
+    {
+        let space = space.expect("a possible range");
+        let mut rng = SearchRng::seed_from_u64(1);
+        for _ in 0..100 {
+            let point = space.sample(&mut rng).expect("not empty");
+            let (child, _) = space.mutate(&point, &mut rng).expect("it has neighbours");
+            assert!(space.encode(&child).iter().all(|x| x.is_finite()), "{child:?}");
+        }
+    }
+}

@@ -210,3 +210,41 @@ fn a_space_of_architectures_is_a_domain() {
         assert_eq!(ids.len(), 40, "{}", algorithm.name());
     }
 }
+
+#[test]
+fn values_that_are_finite_and_absurd_do_not_hold_the_search_up() {
+    let grid = Grid { genes: 6, choices: 5 };
+    let absurd: [&dyn Fn(f64) -> f64; 6] = [
+        &|x| if x > 0.5 { f64::MAX } else { -f64::MAX },
+        &|x| if x > 0.5 { 1e308 } else { -1e300 },
+        &|x| x * 1e-310,
+        &|x| if x > 0.7 { 5e-324 } else { 0.0 },
+        &|x| 1e16 + x,
+        &|x| -(x * 700.0).exp(),
+    ];
+    for algorithm in Algorithm::ALL {
+        for objectives in 1..=3 {
+            for (index, value) in absurd.iter().enumerate() {
+                let mut proposer = proposer(algorithm, 3);
+                let mut trials: Vec<Trial<Vec<u8>>> = Vec::new();
+                for number in 1..=14 {
+                    let point =
+                        proposer.propose(&grid, number, &trials).expect("a large grid").point;
+                    let x = |gene: usize| f64::from(point[gene]) / 4.0;
+                    let values: Vec<f64> = (0..objectives).map(|j| value(x(j))).collect();
+                    let known = Objectives::new(values.clone()).expect("finite");
+                    let outcome = if number % 4 == 0 {
+                        Outcome::Estimated {
+                            objectives: known,
+                            deviations: vec![f64::MAX; objectives],
+                        }
+                    } else {
+                        Outcome::Known(known)
+                    };
+                    trials.push(Trial { number, point, outcome });
+                }
+                assert_eq!(trials.len(), 14, "{} {index}", algorithm.name());
+            }
+        }
+    }
+}

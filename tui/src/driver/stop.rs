@@ -1,9 +1,11 @@
 //! Being asked to stop: Ctrl-C, a polite kill, a closed terminal.
 
-/// The signals that end a campaign in order.
+use tokio::sync::mpsc;
+
+/// The signals that end a campaign in order. They are heard by a task of their own: a driver that computes cannot keep
+/// them from being heard, and a second one that it still has not answered ends the program.
 pub(crate) struct StopSignals {
-    #[cfg(unix)]
-    kinds: [tokio::signal::unix::Signal; 3],
+    asked: mpsc::Receiver<()>,
 }
 
 impl StopSignals {
@@ -12,35 +14,42 @@ impl StopSignals {
     /// # Errors
     /// When the system refuses.
     pub(crate) fn listen() -> std::io::Result<Self> {
+        let (tell, asked) = mpsc::channel(1);
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self {
-                kinds: [
-                    signal(SignalKind::interrupt())?,
-                    signal(SignalKind::terminate())?,
-                    signal(SignalKind::hangup())?,
-                ],
-            })
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hangup = signal(SignalKind::hangup())?;
+            tokio::spawn(async move {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
+                    }
+                    if let Err(mpsc::error::TrySendError::Full(())) = tell.try_send(()) {
+                        // What is stored is whole at every moment; workers leave when their input ends.
+                        std::process::exit(130);
+                    }
+                }
+            });
         }
         #[cfg(not(unix))]
-        Ok(Self {})
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if let Err(mpsc::error::TrySendError::Full(())) = tell.try_send(()) {
+                    std::process::exit(130);
+                }
+            }
+        });
+        Ok(Self { asked })
     }
 
     /// Waits for the next one.
     pub(crate) async fn next(&mut self) {
-        #[cfg(unix)]
-        {
-            let [interrupt, terminate, hangup] = &mut self.kinds;
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = tokio::signal::ctrl_c().await;
+        if self.asked.recv().await.is_none() {
+            std::future::pending::<()>().await;
         }
     }
 }

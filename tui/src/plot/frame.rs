@@ -73,16 +73,16 @@ impl<'a> Frame<'a> {
         Self { area, inside, x, y, x_title, y_title, x_ticks, y_ticks, theme }
     }
 
-    /// The column of cells of a value, from the left.
+    /// The column of cells of a value, from the left; beyond the field at most by one.
     pub(super) fn column(&self, value: f64) -> Option<i64> {
-        let at = self.x.position(value)?;
-        Some((at * f64::from(self.inside.width - 1)).round() as i64)
+        let (at, width) = (self.x.position(value)?, f64::from(self.inside.width));
+        Some((at * (width - 1.0)).round().clamp(-1.0, width) as i64)
     }
 
-    /// The row of cells of a value, from the top.
+    /// The row of cells of a value, from the top; beyond the field at most by one.
     pub(super) fn row(&self, value: f64) -> Option<i64> {
-        let at = self.y.position(value)?;
-        Some(((1.0 - at) * f64::from(self.inside.height - 1)).round() as i64)
+        let (at, height) = (self.y.position(value)?, f64::from(self.inside.height));
+        Some(((1.0 - at) * (height - 1.0)).round().clamp(-1.0, height) as i64)
     }
 
     /// The column of dots of a value; beyond the field at most by one.
