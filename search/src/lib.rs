@@ -23,6 +23,8 @@ pub mod device;
 pub mod foreign;
 pub mod latency;
 pub mod law;
+pub mod limits;
+pub mod metric;
 pub mod objective;
 pub mod parameters;
 pub mod pareto;
@@ -33,6 +35,7 @@ pub mod statistics;
 pub mod subject;
 pub mod surrogate;
 pub mod tensors;
+pub mod value;
 pub mod wire;
 
 pub use architecture::Architecture;
