@@ -1,11 +1,13 @@
 //! Making a campaign.
 
 use search::config::LatencyConfig;
+use search::objective::Objective;
 
 use crate::error::{DbError, finite};
 use crate::open::Store;
 use crate::process::now_unix_s;
 use crate::row;
+use crate::snapshot::CampaignKind;
 
 /// What a campaign is made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +24,10 @@ pub struct NewCampaign {
     pub evaluations: u32,
     /// Tokens of a full evaluation.
     pub tokens: u64,
-    /// The objectives, see [`search::objective`].
-    pub objectives: Vec<String>,
+    /// What its candidates are.
+    pub kind: CampaignKind,
+    /// What spans its front.
+    pub objectives: Vec<Objective>,
     /// What is timed, where, and the decode budget.
     pub latency: LatencyConfig,
 }
@@ -38,12 +42,13 @@ impl Store {
             finite(|| "the decode budget".to_owned(), budget)?;
         }
         let result = sqlx::query(
-            "INSERT INTO campaigns (name, config_toml, config_folder, seed, evaluations, tokens, objectives, \
-             latency, created_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO campaigns (name, config_toml, config_folder, kind, seed, evaluations, tokens, objectives, \
+             latency, created_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&new.name)
         .bind(&new.config_toml)
         .bind(&new.config_folder)
+        .bind(new.kind.word())
         .bind(new.seed.cast_signed())
         .bind(new.evaluations)
         .bind(new.tokens.cast_signed())

@@ -157,6 +157,7 @@ impl Store {
             origin: row.try_get("origin").map_err(sql)?,
             state,
             failed_attempts: row.try_get("failed_attempts").map_err(sql)?,
+            given_up: row.try_get("given_up").map_err(sql)?,
             values: BTreeMap::new(),
             fidelity: row.try_get::<i64, _>("fidelity").map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
@@ -186,10 +187,11 @@ pub(crate) async fn write(
     // Number, subject, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
-         failed_attempts, fidelity, tokens, train_seconds, checkpoint, retrieval) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         failed_attempts, given_up, fidelity, tokens, train_seconds, checkpoint, retrieval) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (campaign_id, number) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
-         log = excluded.log, failed_attempts = excluded.failed_attempts, fidelity = excluded.fidelity, \
+         log = excluded.log, failed_attempts = excluded.failed_attempts, \
+         given_up = excluded.given_up, fidelity = excluded.fidelity, \
          tokens = excluded.tokens, train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint, \
          retrieval = excluded.retrieval RETURNING id",
     )
@@ -204,6 +206,7 @@ pub(crate) async fn write(
     .bind(reason)
     .bind(log)
     .bind(candidate.failed_attempts)
+    .bind(candidate.given_up)
     .bind(candidate.fidelity.cast_signed())
     .bind(candidate.tokens.cast_signed())
     .bind(candidate.train_seconds)

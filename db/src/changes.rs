@@ -36,7 +36,7 @@ pub enum Change {
         /// Device by name.
         device: String,
     },
-    /// The campaign file changed in something that keeps earlier results comparable. The name stays.
+    /// The campaign file changed in something that keeps earlier results comparable. Name and kind stay.
     Settings(NewCampaign),
     /// All candidates are forgotten: the campaign begins anew. The latency table stays.
     Forget,

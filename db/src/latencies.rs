@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use search::latency::{LatencyEntry, LatencyKey, Throughput, Timing, keys as keys_of};
+use search::latency::{LatencyEntry, LatencyKey, Timing, keys as keys_of};
+use search::metric::Metric;
 
 use sqlx::sqlite::SqliteConnection;
 
@@ -69,9 +70,9 @@ impl Store {
             let latencies = campaign.latency.latencies(&device);
             let throughput = campaign.latency.throughput(&device);
             for candidate in &mut *candidates {
-                let Some(stack) = candidate.subject.stack() else { continue };
+                let Some(stack) = candidate.row.subject.stack() else { continue };
                 let step = throughput.as_ref().and_then(|throughput| throughput.under(stack).ok());
-                let step = step.map(|step| (Throughput::NAME.to_owned(), step));
+                let step = step.map(|step| (Metric::Throughput.name().to_owned(), step));
                 for (name, conditions) in latencies.iter().cloned().chain(step) {
                     if keys_of(stack, &conditions).any(|key| disturbed.contains(&key)) {
                         candidate.disturbed.insert(name);

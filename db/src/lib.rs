@@ -7,6 +7,8 @@
 //! The store decides nothing: what a candidate is worth is `search`'s business. It refuses what must never be stored:
 //! a value that is not finite, a second driver on one campaign, a file of a newer version.
 
+#![forbid(unsafe_code)]
+
 mod campaigns;
 mod candidates;
 mod changes;

@@ -1,17 +1,13 @@
 //! Reading what viewers show.
 
-use std::collections::BTreeSet;
-
 use search::campaign::findings::agreements;
-use search::objective;
-use search::pareto::{Objectives, ranks};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row};
 
 use crate::error::DbError;
 use crate::open::Store;
 use crate::process::{Owner, now_unix_s};
-use crate::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot};
+use crate::snapshot::{Campaign, CampaignKind, CampaignState, Candidate, Snapshot};
 
 /// A campaign with the run that is open on it, if there is one.
 const CAMPAIGNS: &str = "SELECT c.*, \
@@ -61,10 +57,9 @@ impl Store {
         let (campaign, revision) = self.campaign_row(&row)?;
         let rows = self.candidates(&mut transaction, campaign_id).await?;
         let agreements = agreements(&rows, &campaign.objectives);
-        let mut candidates: Vec<Candidate> = rows.into_iter().map(Candidate::from).collect();
+        let mut candidates = Candidate::of(rows, &campaign.objectives);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
-        rank(&campaign.objectives, &mut candidates);
         Ok(Snapshot { campaign, candidates, agreements, revision })
     }
 
@@ -124,6 +119,10 @@ impl Store {
         let objectives = serde_json::from_str(&objectives).map_err(|error| {
             self.corrupt(format!("the list of objectives of campaign `{name}`"), error)
         })?;
+        let word: String = row.try_get("kind").map_err(sql)?;
+        let kind = CampaignKind::of(&word).ok_or_else(|| {
+            self.corrupt(format!("the kind of campaign `{name}`"), format!("unknown word `{word}`"))
+        })?;
         let latency: String = row.try_get("latency").map_err(sql)?;
         let latency = serde_json::from_str(&latency).map_err(|error| {
             self.corrupt(format!("the latency settings of campaign `{name}`"), error)
@@ -150,6 +149,7 @@ impl Store {
             state,
             evaluations: row.try_get("evaluations").map_err(sql)?,
             seed: row.try_get::<i64, _>("seed").map_err(sql)?.cast_unsigned(),
+            kind,
             objectives,
             latency,
             tokens: row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned(),
@@ -158,57 +158,5 @@ impl Store {
             config_toml: row.try_get("config_toml").map_err(sql)?,
         };
         Ok((campaign, revision))
-    }
-}
-
-impl From<search::campaign::Candidate> for Candidate {
-    fn from(row: search::campaign::Candidate) -> Self {
-        use search::campaign::CandidateState as State;
-        Self {
-            number: row.number,
-            id: row.subject.id(),
-            subject: row.subject,
-            reference: row.reference,
-            origin: row.origin,
-            state: match row.state {
-                State::Proposed => CandidateState::Proposed,
-                State::Training => CandidateState::Training,
-                State::Done => CandidateState::Done,
-                State::Infeasible { reason } => CandidateState::Infeasible { reason },
-                State::Failed { reason, log } => CandidateState::Failed { reason, log },
-            },
-            values: row.values,
-            fidelity: row.fidelity,
-            trained: row.trained,
-            decode_whole: row.whole.get("decode_us").cloned(),
-            prefill_whole: row.whole.get("prefill_us").cloned(),
-            disturbed: BTreeSet::new(),
-            curve: row.curve,
-            retrieval: row.retrieval,
-            seed: row.seed,
-            tokens: row.tokens,
-            train_seconds: row.train_seconds,
-            rank: None,
-        }
-    }
-}
-
-/// Ranks of non-domination among the candidates that are done at the highest fidelity and have every objective.
-fn rank(objectives: &[String], candidates: &mut [Candidate]) {
-    let done = candidates.iter().filter(|candidate| candidate.state == CandidateState::Done);
-    let top = done.map(|candidate| candidate.fidelity).max().unwrap_or(0);
-    let (places, points): (Vec<usize>, Vec<Objectives>) = candidates
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| c.state == CandidateState::Done && c.fidelity == top)
-        .filter_map(|(place, candidate)| {
-            let point =
-                objectives.iter().map(|name| Some(objective::read(&candidate.values, name)?.mean));
-            let point = Objectives::new(point.collect::<Option<Vec<f64>>>()?).ok()?;
-            Some((place, point))
-        })
-        .unzip();
-    for (place, rank) in places.into_iter().zip(ranks(&points)) {
-        candidates[place].rank = Some(rank);
     }
 }

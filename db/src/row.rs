@@ -2,8 +2,8 @@
 
 use search::latency::Timing;
 use serde::Serialize;
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row, Sqlite, Type};
 
 use search::campaign::CandidateState;
 use search::wire::LayerRetrieval;
@@ -44,27 +44,14 @@ pub(crate) fn timing(row: &SqliteRow) -> Result<Timing, sqlx::Error> {
         samples: row.try_get("samples")?,
         other_load: row.try_get("other_load")?,
         kernels: row.try_get("kernels")?,
-        millijoules: newer(row, "millijoules")?.flatten(),
+        millijoules: row.try_get("millijoules")?,
     })
 }
 
-/// The column `retrieval`; empty where there is none.
+/// The column `retrieval`.
 pub(crate) fn retrieval(row: &SqliteRow) -> Result<Vec<LayerRetrieval>, String> {
-    match newer::<String>(row, "retrieval").map_err(|error| error.to_string())? {
-        Some(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// A column that a file does not have which an older version wrote and a viewer has opened: none there.
-fn newer<'r, T>(row: &'r SqliteRow, column: &str) -> Result<Option<T>, sqlx::Error>
-where
-    T: Decode<'r, Sqlite> + Type<Sqlite>,
-{
-    match row.try_get(column) {
-        Err(sqlx::Error::ColumnNotFound(_)) => Ok(None),
-        read => read.map(Some),
-    }
+    let text: String = row.try_get("retrieval").map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 pub(crate) fn json(value: &impl Serialize) -> String {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
-use search::campaign::Trained;
+use search::campaign;
 use search::campaign::findings::Agreement;
+use search::campaign::front::Contenders;
 use search::config::LatencyConfig;
 use search::latency::Timing;
-use search::subject::Subject;
-use search::wire::{LayerRetrieval, Value};
+use search::objective::Objective;
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +34,10 @@ pub struct Campaign {
     pub evaluations: u32,
     /// The seed of its proposals.
     pub seed: u64,
-    /// The objectives, see [`search::objective`], e.g. `bits_per_byte`, `decode_us`.
-    pub objectives: Vec<String>,
+    /// What its candidates are.
+    pub kind: CampaignKind,
+    /// What spans its front.
+    pub objectives: Vec<Objective>,
     /// What is timed, where, and the decode budget.
     pub latency: LatencyConfig,
     /// Tokens of a full evaluation.
@@ -48,13 +50,34 @@ pub struct Campaign {
     pub config_toml: String,
 }
 
-/// How the text begins that stands in the place of the campaign file of a black box's campaign.
-pub const BLACK_BOX: &str = "# Made by `deltafront optimize`.\n";
-
 impl Campaign {
     /// Whether its candidates are points of a black box, not stacks.
     pub fn is_black_box(&self) -> bool {
-        self.config_toml.starts_with(BLACK_BOX)
+        self.kind == CampaignKind::BlackBox
+    }
+}
+
+/// What the candidates of a campaign are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CampaignKind {
+    /// Stacks of layers, made by `deltafront run`.
+    Stacks,
+    /// Points of a space of parameters, made by `deltafront optimize`.
+    BlackBox,
+}
+
+impl CampaignKind {
+    /// As it is stored.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Stacks => "stacks",
+            Self::BlackBox => "black box",
+        }
+    }
+
+    /// The inverse of [`CampaignKind::word`].
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        [Self::Stacks, Self::BlackBox].into_iter().find(|kind| kind.word() == word)
     }
 }
 
@@ -69,68 +92,37 @@ pub enum CampaignState {
     Finished,
 }
 
-/// One subject of a campaign with all that is known of it.
+/// A candidate with what viewers show beside what the campaign knows of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// Number in the campaign, from 1, in the order of proposal.
-    pub number: u32,
-    /// Identity.
+    /// All that the campaign knows of it.
+    pub row: campaign::Candidate,
+    /// The identity of its subject.
     pub id: ArchitectureId,
-    /// What it is.
-    pub subject: Subject,
-    /// The name of the reference stack it is; none: proposed by the search.
-    pub reference: Option<String>,
-    /// How it was made, e.g. `random`, `mutation of 12: layer 3 mixer gdn → swa`.
-    pub origin: String,
-    /// Where it stands.
-    pub state: CandidateState,
-    /// Values by name: `bits_per_byte`, `validation_loss`, `decode_us`, `prefill_us`, `parameters`, `state_bytes`, ….
-    pub values: BTreeMap<String, Value>,
-    /// Tokens that its values were trained for; 0 before the first rung is finished.
-    pub fidelity: u64,
-    /// Its finished trainings, by tokens and seed: rungs, repeats from other seeds, longer ones.
-    pub trained: Vec<Trained>,
-    /// Decode time of the whole model, measured (front members only).
-    pub decode_whole: Option<Timing>,
-    /// Prefill time of the whole model, measured (front members only).
-    pub prefill_whole: Option<Timing>,
     /// Of its latencies and throughput, by the names of the values, those that are sums of parts of which one was timed
     /// while other processes loaded the machine.
     pub disturbed: BTreeSet<String>,
-    /// Training loss against tokens, (tokens, nats per token); grows while it trains.
-    pub curve: Vec<(u64, f64)>,
-    /// How well each layer's memory reads back what it stored; empty until done, or when the trainer does not say.
-    pub retrieval: Vec<LayerRetrieval>,
-    /// Seed of its training.
-    pub seed: u64,
-    /// Tokens trained on so far.
-    pub tokens: u64,
-    /// Seconds of training.
-    pub train_seconds: f64,
-    /// Rank of non-domination among the candidates done at the highest fidelity that one has reached, 0 = the Pareto
-    /// front; none for others.
+    /// Rank of non-domination among the contenders for the front, 0 on it; none for others. See [`Contenders`].
     pub rank: Option<u32>,
 }
 
-/// Where a candidate stands.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CandidateState {
-    /// Proposed, waiting for its latency.
-    Proposed,
-    /// Within the budget, in training or waiting for it.
-    Training,
-    /// Trained and timed.
-    Done,
-    /// Cannot be: over the latency budget or outside another limit.
-    Infeasible {
-        /// One sentence.
-        reason: String,
-    },
-    /// Tried and failed.
-    Failed {
-        /// One sentence.
-        reason: String,
-        /// The last lines of the worker's stderr.
-        log: String,
-    },
+impl Candidate {
+    /// The candidates of a campaign with their ranks; none of their latencies is marked as disturbed.
+    pub fn of(rows: Vec<campaign::Candidate>, objectives: &[Objective]) -> Vec<Self> {
+        let ranks: BTreeMap<u32, u32> =
+            Contenders::of(rows.iter(), objectives).ranks().into_iter().collect();
+        rows.into_iter()
+            .map(|row| Self {
+                id: row.subject.id(),
+                rank: ranks.get(&row.number).copied(),
+                disturbed: BTreeSet::new(),
+                row,
+            })
+            .collect()
+    }
+
+    /// A latency of the whole model, if that was timed.
+    pub fn whole(&self, name: &str) -> Option<&Timing> {
+        self.row.whole.get(name)
+    }
 }

@@ -2,6 +2,12 @@
 //!
 //! `cargo run --release -p search --example proposal_time`
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an example that measures time"
+)]
+
 use std::io::Write as _;
 use std::time::Instant;
 

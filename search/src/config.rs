@@ -21,6 +21,10 @@ pub use sections::{
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
 use crate::architecture::Architecture;
+use crate::campaign::trust::Plan;
+use crate::limits::{Limit, Limits};
+use crate::metric::{Direction, Metric};
+use crate::objective::Objective;
 use crate::references::Reference;
 use crate::space::{Space, SpaceConfig, SpaceError};
 
@@ -90,9 +94,25 @@ impl CampaignFile {
         self.training.tokens
     }
 
+    /// What spans the front: each value towards the side that is better by nature, or with a minus towards more.
+    pub fn objectives(&self) -> Vec<Objective> {
+        let objective = |text: &String| match text.strip_prefix('-') {
+            Some(name) => Objective::new(name, Direction::Maximize),
+            None => Objective::new(text, self.nature(text)),
+        };
+        self.search.objectives.iter().map(objective).collect()
+    }
+
+    /// What values may be, the decode budget among them.
+    pub fn limits(&self) -> Limits {
+        let budget = self.latency.decode_budget_us.map(Limit::at_most);
+        let budget = budget.map(|limit| (Metric::DecodeUs.name().to_owned(), limit));
+        self.search.limits.clone().into_iter().chain(budget).collect()
+    }
+
     /// The extra trainings that the file asks for.
-    pub fn trust(&self) -> crate::campaign::trust::Plan {
-        crate::campaign::trust::Plan {
+    pub fn trust(&self) -> Plan {
+        Plan {
             repeats: self.trust.repeats,
             longer: self.trust.longer,
             longer_tokens: self.tokens().saturating_mul(self.trust.longer_factor.into()),

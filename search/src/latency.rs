@@ -1,7 +1,10 @@
 //! What is timed and how an architecture's latency is composed from it: the keys and entries of the latency table.
 //!
-//! The profiler measures a [`LatencyKey`]; the store keeps the [`LatencyEntry`]; [`keys`] says which rows an
+//! The profiler measures a [`LatencyKey`]; the store keeps the [`LatencyEntry`]; [`keys()`] says which rows an
 //! architecture needs, and its latency is their sum.
+
+mod keys;
+mod throughput;
 
 use std::fmt;
 
@@ -10,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::architecture::is_zero;
 use crate::architecture::{Architecture, Mixer, Past};
-use crate::cost;
-use crate::wire::Value;
+
+pub use keys::{keys, working_set_kib};
+pub use throughput::Throughput;
 
 /// The element type of weights. States and activations are fp32 whatever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -173,52 +177,6 @@ pub struct Conditions {
     pub phase: Phase,
 }
 
-/// Generation for many at once: the decode step of the largest batch that a memory budget holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Throughput {
-    /// What weights, states and caches of all sequences may fill.
-    pub budget_bytes: u64,
-    /// The conditions of the step; their batch is the largest that is ever timed.
-    pub conditions: Conditions,
-}
-
-impl Throughput {
-    /// The name of the value, tokens per second.
-    pub const NAME: &'static str = "throughput";
-    /// The name of the batch it was taken at.
-    pub const BATCH: &'static str = "largest_batch";
-
-    /// The conditions for one architecture.
-    ///
-    /// # Errors
-    /// When not even one sequence fits the budget: the sentence that says so.
-    pub fn under(&self, architecture: &Architecture) -> Result<Conditions, String> {
-        let Conditions { dtype, batch, phase, .. } = self.conditions;
-        let Phase::Decode { context } = phase else {
-            return Err("throughput is that of decode steps".to_owned());
-        };
-        let fits =
-            cost::largest_batch(architecture, context, dtype, self.budget_bytes, batch.max(1));
-        if fits == 0 {
-            let needs = cost::memory_bytes(architecture, context, 1, dtype).div_ceil(1_000_000);
-            let has = self.budget_bytes / 1_000_000;
-            return Err(format!("one sequence needs {needs} MB, memory_budget_mb is {has}"));
-        }
-        Ok(Conditions { batch: fits, ..self.conditions.clone() })
-    }
-
-    /// The throughput, and the batch it was taken at, by their names: a step for `batch` sequences takes `step_us`.
-    pub fn values(batch: u32, step_us: Value) -> [(String, Value); 2] {
-        let batch = f64::from(batch);
-        let mean = batch * 1e6 / step_us.mean;
-        let standard_error = step_us.standard_error.map(|error| mean * error / step_us.mean);
-        [
-            (Self::NAME.to_owned(), Value { mean, standard_error }),
-            (Self::BATCH.to_owned(), Value { mean: batch, standard_error: None }),
-        ]
-    }
-}
-
 /// One row of the latency table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyKey {
@@ -235,44 +193,6 @@ pub struct LatencyKey {
     /// Under which conditions.
     #[serde(flatten)]
     pub conditions: Conditions,
-}
-
-/// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0
-/// in prefill, where many positions use what was read once.
-///
-/// A part is read from the cache that the rest of its model leaves it: the same part is several times slower in a model
-/// that does not fit the last cache. So the size of the model belongs to the key of a part's timing; to an eighth, since
-/// near the size of a cache a quarter more memory takes half as long again.
-pub fn working_set_kib(architecture: &Architecture, conditions: &Conditions) -> u32 {
-    let Phase::Decode { context } = conditions.phase else { return 0 };
-    let Conditions { dtype, batch, .. } = *conditions;
-    let others = cost::state_bytes(architecture, context.saturating_add(1))
-        .saturating_mul(2)
-        .saturating_add(cost::cache_bytes(architecture, context, dtype))
-        .saturating_mul(u64::from(batch.saturating_sub(1)));
-    let bytes = cost::decode_bytes(architecture, context, dtype).saturating_add(others);
-    let kib = bytes.div_ceil(1 << 10).clamp(64, 256 << 10) as u32;
-    let step = 1 << (kib.ilog2() - 2);
-    (kib + step / 2) / step * step
-}
-
-/// The rows of the table that an architecture's latency is the sum of, in order, repeats included.
-pub fn keys<'a>(
-    architecture: &'a Architecture,
-    conditions: &'a Conditions,
-) -> impl Iterator<Item = LatencyKey> + 'a {
-    let working_set_kib = working_set_kib(architecture, conditions);
-    let streams = conditions.device.starts_with("cuda")
-        && conditions.batch == 1
-        && matches!(conditions.phase, Phase::Decode { .. });
-    let mut parts = parts(architecture).peekable();
-    std::iter::from_fn(move || {
-        let part = parts.next()?;
-        let before_ffn = streams
-            && matches!(part, Part::Mixer { .. })
-            && matches!(parts.peek(), Some(Part::Ffn { .. }));
-        Some(LatencyKey { part, working_set_kib, before_ffn, conditions: conditions.clone() })
-    })
 }
 
 impl fmt::Display for Part {

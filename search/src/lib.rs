@@ -10,16 +10,21 @@
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
 //! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
-//! workers hear and say.
+//! workers hear and say, [`device`] where they compute.
+
+#![forbid(unsafe_code)]
 
 pub mod abilities;
 pub mod architecture;
 pub mod campaign;
 pub mod config;
 pub mod cost;
+pub mod device;
 pub mod foreign;
 pub mod latency;
 pub mod law;
+pub mod limits;
+pub mod metric;
 pub mod objective;
 pub mod parameters;
 pub mod pareto;
@@ -30,6 +35,7 @@ pub mod statistics;
 pub mod subject;
 pub mod surrogate;
 pub mod tensors;
+pub mod value;
 pub mod wire;
 
 pub use architecture::Architecture;

@@ -1,18 +1,128 @@
-//! An objective by its name: `decode_us` is minimised; `-accuracy` is the value `accuracy`, maximised, which is to
-//! say that its negative is minimised.
+//! An objective: a value by its name, and which way is better.
+//!
+//! Its text form, in which it is stored and shown in JSON, is the name of what is minimised, `decode_us`, or with a minus
+//! of what is maximised, `-accuracy`: its negative is minimised. Campaign files are read by
+//! [`CampaignFile::objectives`](crate::config::CampaignFile::objectives), where a name alone means the direction that is
+//! better by nature.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
-use crate::wire::Value;
+use serde::{Deserialize, Serialize};
 
-/// The name of the value that an objective is about.
-pub fn value_name(objective: &str) -> &str {
-    objective.strip_prefix('-').unwrap_or(objective)
+pub use crate::metric::Direction;
+use crate::metric::Metric;
+use crate::pareto::Objectives;
+use crate::value::Value;
+
+/// What an objective is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum ValueName {
+    Metric(Metric),
+    /// A value of a task, an own evaluator or a black box.
+    Own(String),
 }
 
-/// The objective as it is minimised.
-pub fn read(values: &BTreeMap<String, Value>, objective: &str) -> Option<Value> {
-    let value = *values.get(value_name(objective))?;
-    let is_maximised = objective.starts_with('-');
-    Some(Value { mean: if is_maximised { -value.mean } else { value.mean }, ..value })
+/// A value that spans a front.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Objective {
+    value: ValueName,
+    direction: Direction,
+}
+
+/// A text that names no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an objective is the name of a value, with a minus where more of it is better; got an empty name"
+)]
+pub struct NoName;
+
+impl Objective {
+    /// The value `name` in this direction.
+    pub fn new(name: &str, direction: Direction) -> Self {
+        let value =
+            Metric::named(name).map_or_else(|| ValueName::Own(name.to_owned()), ValueName::Metric);
+        Self { value, direction }
+    }
+
+    /// The name of its value.
+    pub fn name(&self) -> &str {
+        match &self.value {
+            ValueName::Metric(metric) => metric.name(),
+            ValueName::Own(name) => name,
+        }
+    }
+
+    /// The metric that it is about; none: a value of a task, an own evaluator or a black box.
+    pub fn metric(&self) -> Option<Metric> {
+        match self.value {
+            ValueName::Metric(metric) => Some(metric),
+            ValueName::Own(_) => None,
+        }
+    }
+
+    /// Which way is better.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Whether more is better.
+    pub fn is_maximised(&self) -> bool {
+        self.direction == Direction::Maximize
+    }
+
+    /// A number of its value as it is minimised, and the other way round: its own inverse.
+    pub fn turned(&self, number: f64) -> f64 {
+        if self.is_maximised() { -number } else { number }
+    }
+
+    /// Its value as it was measured.
+    pub fn value(&self, values: &BTreeMap<String, Value>) -> Option<Value> {
+        values.get(self.name()).copied()
+    }
+
+    /// Its value as it is minimised.
+    pub fn minimised(&self, values: &BTreeMap<String, Value>) -> Option<f64> {
+        Some(self.turned(self.value(values)?.mean))
+    }
+}
+
+/// All of them as they are minimised, if `values` has each.
+pub fn minimised(objectives: &[Objective], values: &BTreeMap<String, Value>) -> Option<Objectives> {
+    let all: Option<Vec<f64>> = objectives.iter().map(|o| o.minimised(values)).collect();
+    Objectives::new(all?).ok()
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.is_maximised() { "-" } else { "" }, self.name())
+    }
+}
+
+impl FromStr for Objective {
+    type Err = NoName;
+
+    fn from_str(text: &str) -> Result<Self, NoName> {
+        let (name, direction) = match text.strip_prefix('-') {
+            Some(name) => (name, Direction::Maximize),
+            None => (text, Direction::Minimize),
+        };
+        if name.is_empty() { Err(NoName) } else { Ok(Self::new(name, direction)) }
+    }
+}
+
+impl TryFrom<String> for Objective {
+    type Error = NoName;
+
+    fn try_from(text: String) -> Result<Self, NoName> {
+        text.parse()
+    }
+}
+
+impl From<Objective> for String {
+    fn from(objective: Objective) -> Self {
+        objective.to_string()
+    }
 }

@@ -1,15 +1,16 @@
 //! Spaces of plain parameters: categories, ordered choices, integers on a linear or logarithmic scale, some of them
 //! present only when another has certain values. What a black box is optimised over.
 
-use std::fmt;
+mod assignment;
 
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::proposals::{Domain, SearchRng};
-use crate::subject::Assignment;
 use crate::surrogate::Feature;
+
+pub use assignment::{Assignment, Setting};
 
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,28 +63,6 @@ pub struct Condition {
     pub parameter: String,
     /// Its choices for which this parameter is present.
     pub is: Vec<Setting>,
-}
-
-/// A value of a parameter: a word, a number or a truth value. A black box gets it as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Setting {
-    /// True or false.
-    Flag(bool),
-    /// Whole or not.
-    Number(serde_json::Number),
-    /// Text.
-    Word(String),
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(flag) => flag.fmt(f),
-            Self::Number(number) => number.fmt(f),
-            Self::Word(word) => f.write_str(word),
-        }
-    }
 }
 
 /// Why a list of parameters is no space.

@@ -5,14 +5,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 
 use crate::architecture::{Architecture, ArchitectureId};
-use crate::parameters::{ParameterSpace, Setting};
+use crate::parameters::ParameterSpace;
 use crate::proposals::Domain;
 use crate::space::Space;
+
+pub use crate::parameters::Assignment;
 
 /// What a candidate is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,56 +84,6 @@ impl FromStr for Subject {
         } else {
             text.parse().map(Self::Stack).map_err(|error| SubjectError(format!("{error}")))
         }
-    }
-}
-
-/// The values of the parameters that are present, in the order of their space. Its text form is a JSON object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment(pub Vec<(String, Setting)>);
-
-impl Assignment {
-    fn words(&self) -> String {
-        let words: Vec<String> =
-            self.0.iter().map(|(name, setting)| format!("{name}={setting}")).collect();
-        words.join(" ")
-    }
-}
-
-impl fmt::Display for Assignment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl Serialize for Assignment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, setting) in &self.0 {
-            map.serialize_entry(name, setting)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Assignment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Assignment;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of parameters")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Assignment, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Assignment(entries))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
     }
 }
 

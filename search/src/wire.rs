@@ -16,14 +16,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
 use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_zero};
-use crate::parameters::Parameter;
-use crate::subject::Assignment;
+use crate::objective::Objective;
+use crate::parameters::{Assignment, Parameter};
+
+pub use crate::metric::Direction;
+pub use crate::value::Value;
 
 /// The version of this protocol. A worker of another version is refused.
 pub const PROTOCOL: u32 = 1;
@@ -220,16 +222,6 @@ pub struct Progress {
     pub tokens_per_second: f64,
 }
 
-/// A value with its standard deviation, if it is known.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Value {
-    /// The mean; finite.
-    pub mean: f64,
-    /// Standard error of the mean, where the worker knows it; finite.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub standard_error: Option<f64>,
-}
-
 /// What a black box optimises.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,17 +248,6 @@ pub enum ObjectiveSpec {
     },
 }
 
-/// Which way is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Less.
-    #[default]
-    Minimize,
-    /// More.
-    Maximize,
-}
-
 impl ObjectiveSpec {
     /// The name of its value.
     pub fn value_name(&self) -> &str {
@@ -275,11 +256,11 @@ impl ObjectiveSpec {
         }
     }
 
-    /// The objective as campaigns name it, see [`crate::objective`].
-    pub fn objective(&self) -> String {
+    /// The objective.
+    pub fn objective(&self) -> Objective {
         match self {
-            Self::Directed { name, direction: Direction::Maximize } => format!("-{name}"),
-            Self::Name(name) | Self::Directed { name, .. } => name.clone(),
+            Self::Directed { name, direction } => Objective::new(name, *direction),
+            Self::Name(name) => Objective::new(name, Direction::Minimize),
         }
     }
 }
@@ -292,6 +273,22 @@ pub struct Values {
     /// Every objective, and whatever else is worth keeping: a number, or a [`Value`] with its standard error.
     #[serde(deserialize_with = "plain_or_measured")]
     pub values: BTreeMap<String, Value>,
+}
+
+impl Values {
+    /// The same as the end of an evaluation that took so many seconds: a black box trains nothing that is known here.
+    pub fn evaluation(self, seconds: f64) -> Evaluation {
+        Evaluation {
+            id: self.id,
+            values: self.values,
+            parameters: 0,
+            tokens: 0,
+            seconds,
+            checkpoint: None,
+            curve: Vec::new(),
+            retrieval: Vec::new(),
+        }
+    }
 }
 
 /// Numbers as values without a standard error.

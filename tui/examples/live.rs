@@ -7,14 +7,12 @@
 #[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod sample;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use db::snapshot::{self, Snapshot};
+use db::snapshot::Snapshot;
 use db::{Access, Change, NewCampaign, Owner, Run, RunEnd, Store};
-use search::campaign::{Candidate, CandidateState};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -42,6 +40,7 @@ fn new(sample: &Snapshot, name: &str) -> NewCampaign {
         config_toml: String::new(),
         config_folder: String::new(),
         seed: campaign.seed,
+        kind: campaign.kind,
         evaluations: campaign.evaluations,
         tokens: campaign.tokens,
         objectives: campaign.objectives.clone(),
@@ -51,45 +50,10 @@ fn new(sample: &Snapshot, name: &str) -> NewCampaign {
 
 async fn write(store: &Store, run: &Run, sample: Snapshot) -> anyhow::Result<()> {
     for candidate in sample.candidates {
-        store.apply(run, &[Change::Candidate(row(candidate))]).await?;
+        store.apply(run, &[Change::Candidate(candidate.row)]).await?;
         store.heartbeat(run).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     store.end_run(run, RunEnd::Paused).await?;
     Ok(())
-}
-
-fn row(candidate: snapshot::Candidate) -> Candidate {
-    let whole = [("decode_us", candidate.decode_whole), ("prefill_us", candidate.prefill_whole)];
-    Candidate {
-        number: candidate.number,
-        subject: candidate.subject,
-        reference: candidate.reference,
-        origin: candidate.origin,
-        state: match candidate.state {
-            snapshot::CandidateState::Proposed => CandidateState::Proposed,
-            snapshot::CandidateState::Training => CandidateState::Training,
-            snapshot::CandidateState::Done => CandidateState::Done,
-            snapshot::CandidateState::Infeasible { reason } => {
-                CandidateState::Infeasible { reason }
-            }
-            snapshot::CandidateState::Failed { reason, log } => {
-                CandidateState::Failed { reason, log }
-            }
-        },
-        failed_attempts: 0,
-        values: candidate.values,
-        fidelity: candidate.fidelity,
-        trained: candidate.trained,
-        whole: whole
-            .into_iter()
-            .filter_map(|(name, t)| Some((name.to_owned(), t?)))
-            .collect::<BTreeMap<_, _>>(),
-        curve: candidate.curve,
-        retrieval: candidate.retrieval,
-        seed: candidate.seed,
-        tokens: candidate.tokens,
-        train_seconds: candidate.train_seconds,
-        checkpoint: None,
-    }
 }

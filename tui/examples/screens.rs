@@ -20,7 +20,11 @@ fn main() -> std::io::Result<()> {
             stdout,
             "{}",
             drawing::to_text(
-                snapshot.candidates[number - 1].subject.stack().expect("the sample is of stacks"),
+                snapshot.candidates[number - 1]
+                    .row
+                    .subject
+                    .stack()
+                    .expect("the sample is of stacks"),
                 512,
                 width.min(70),
                 true

@@ -67,10 +67,10 @@ fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candi
     let candidates = &snapshot.candidates;
     let by_number = || {
         let number: u32 = word.parse().ok()?;
-        candidates.iter().find(|candidate| candidate.number == number)
+        candidates.iter().find(|candidate| candidate.row.number == number)
     };
     let by_reference =
-        || candidates.iter().find(|candidate| candidate.reference.as_deref() == Some(word));
+        || candidates.iter().find(|candidate| candidate.row.reference.as_deref() == Some(word));
     if let Some(candidate) = by_number().or_else(by_reference) {
         return Ok(candidate);
     }
@@ -84,7 +84,7 @@ fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candi
     match by_id.as_slice() {
         [candidate] => Ok(candidate),
         [] => {
-            let last = candidates.last().map_or(0, |candidate| candidate.number);
+            let last = candidates.last().map_or(0, |candidate| candidate.row.number);
             bail!(
                 "campaign `{name}` has no candidate `{word}`; name one by its number (1 to {last}), the first digits \
                  of its id, or its reference name; `deltafront show {name} --all` lists them"
@@ -93,7 +93,7 @@ fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candi
         several => {
             let numbers: Vec<String> = several
                 .iter()
-                .map(|candidate| format!("{} ({})", candidate.number, candidate.id))
+                .map(|candidate| format!("{} ({})", candidate.row.number, candidate.id))
                 .collect();
             bail!("`{word}` begins the ids of several candidates: {}", numbers.join(", "))
         }

@@ -3,62 +3,37 @@
 //! It decides nothing about candidates. Each event is handed to the state machine; what the machine wants saved is
 //! written in one transaction before anything is sent, so that a kill at any moment loses only what was running.
 
+mod checkpoints;
 mod child;
 mod desk;
 mod display;
 pub(crate) mod gpus;
+mod job;
 mod lines;
 mod profiler;
 mod resume;
 mod slot;
 mod spec;
 mod stop;
+mod telling;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use db::{Run, Store};
-use search::campaign::{Finish, Settings};
-use search::config::LatencyConfig;
-use search::proposals::Proposer;
+use search::campaign::Finish;
 use search::subject::Subjects;
 use search::wire::Hello;
 use tokio::sync::mpsc;
 
-pub(crate) use child::Process;
+pub(crate) use child::{Process, broken};
 use desk::Desk;
+pub(crate) use job::{Job, Show};
 pub(crate) use profiler::Profiler;
 use slot::{News, Slot};
 pub(crate) use slot::{ask, ask_space, meet};
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
-
-/// What a campaign needs to be driven.
-pub(crate) struct Job<D: Subjects> {
-    /// Its name in the store.
-    pub(crate) name: String,
-    /// What the state machine is asked, but for what only a profiler knows.
-    pub(crate) settings: Settings,
-    pub(crate) latency: LatencyConfig,
-    pub(crate) space: D,
-    pub(crate) proposer: Proposer<D::Point>,
-    pub(crate) trainer: WorkerSpec,
-    pub(crate) trainers: u32,
-    /// A black box has none.
-    pub(crate) profiler: Option<WorkerSpec>,
-    pub(crate) show: Show,
-}
-
-/// What is shown of a campaign at work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Show {
-    /// Progress as bars.
-    Bars,
-    /// Plain lines.
-    Lines,
-    /// Nothing but trouble.
-    Nothing,
-}
 
 /// Runs the campaign to its end, or until it is stopped.
 ///
@@ -72,7 +47,7 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
-    let timed = job.latency.device.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    let timed = job.latency.device.cuda();
     for (index, gpu) in gpus::plan(gpus::count(), timed, job.trainers).into_iter().enumerate() {
         let mut trainer = job.trainer.clone();
         trainer.program = trainer.program.seeing(gpu);
@@ -130,20 +105,6 @@ async fn greet(
         }
     }
     Ok(Some(hellos.into_values().collect()))
-}
-
-/// A worker that cannot be used, as the program's own error.
-pub(crate) fn broken(reason: &str, log: &str) -> anyhow::Error {
-    let reason = reason.trim_end();
-    if log.trim().is_empty() {
-        anyhow::anyhow!("{reason}")
-    } else {
-        anyhow::anyhow!("{reason}\nthe last lines of its log:\n{}", indented(log))
-    }
-}
-
-fn indented(log: &str) -> String {
-    log.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Lets the workers go; in order, each finishes its goodbye, else they are killed.

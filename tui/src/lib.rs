@@ -4,6 +4,8 @@
 //! This library has no state of its own and writes nothing but the terminal. The commands and the driver live in the
 //! program, which calls [`plot`] and [`drawing`] for its reports and [`browse`] for its screens.
 
+#![forbid(unsafe_code)]
+
 pub mod agreement;
 pub mod ansi;
 pub mod browse;

@@ -1,7 +1,7 @@
 //! The Pareto front of a campaign as a scatter plot: on the screen a ratatui widget, in a report [`to_text`]; and
 //! [`LinePlot`], lines over the same kind of axes.
 //!
-//! Both axes are minimised, so better is down and to the left. The members of the front are joined by the staircase
+//! Better is down and to the left: an axis of a value of which more is better is reversed. The members of the front are joined by the staircase
 //! that bounds what they dominate; error bars are drawn where they are wide enough to see; points too far from the
 //! front to leave room for it stand as arrows at the edge.
 

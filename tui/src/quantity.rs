@@ -1,36 +1,23 @@
 //! Numbers as people read them.
 
-use search::wire::Value;
+use search::metric::{Form, Metric};
+use search::objective::Objective;
+use search::value::Value;
 
 /// What a value is called on screen, by its name in the store.
 pub fn title(name: &str) -> &str {
-    match name {
-        "bits_per_byte" => "bits per byte",
-        "validation_loss" => "validation loss",
-        "decode_us" => "decode µs",
-        "prefill_us" => "prefill µs",
-        "state_bytes" => "state bytes",
-        "cache_bytes" => "KV cache bytes",
-        "memory_bytes" => "memory bytes",
-        "throughput" => "tokens/s",
-        "largest_batch" => "batch",
-        "weight_bytes" => "weight bytes",
-        "decode_flops" => "decode FLOPs",
-        "prefill_flops" => "prefill FLOPs",
-        other => other,
-    }
+    Metric::named(name).map_or(name, |metric| metric.facts().title)
 }
 
 /// What a value is called on an axis, where there is room for its unit.
 pub fn axis_title(name: &str) -> &str {
-    match name {
-        "bits_per_byte" => "validation bits per byte",
-        "validation_loss" => "validation loss, nats per token",
-        "decode_us" => "decode latency, µs per token",
-        "prefill_us" => "prefill latency, µs",
-        "throughput" => "throughput, tokens per second",
-        other => title(other),
-    }
+    Metric::named(name).map_or(name, |metric| metric.facts().axis)
+}
+
+/// What an objective is called in headings: with an arrow where more of it is better.
+pub fn objective_title(objective: &Objective) -> String {
+    let arrow = if objective.is_maximised() { " ↑" } else { "" };
+    format!("{}{arrow}", title(objective.name()))
 }
 
 /// Four significant digits, without an exponent where that is readable: `0.1234`, `2.314`, `187.2`, `12840`.
@@ -105,12 +92,10 @@ pub fn measured(value: Value) -> String {
 
 /// A value by its name: parameters and bytes with prefixes, all else as measured.
 pub fn named(name: &str, value: Value) -> String {
-    if name.ends_with("bytes") {
-        bytes(value.mean)
-    } else if name == "parameters" || name.ends_with("flops") {
-        scaled(value.mean)
-    } else {
-        measured(value)
+    match Form::of(name) {
+        Form::Bytes => bytes(value.mean),
+        Form::Scaled => scaled(value.mean),
+        Form::Measured => measured(value),
     }
 }
 

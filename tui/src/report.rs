@@ -12,9 +12,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use db::Store;
-use db::snapshot::{Campaign, Candidate, CandidateState, Snapshot};
+use db::snapshot::{Campaign, Candidate, Snapshot};
+use search::campaign::CandidateState;
 use search::latency::{Part, Phase, Timing, parts};
-use search::objective::{read, value_name};
+use search::metric::Metric;
+use search::objective::Objective;
 use tui::{agreement, plot, quantity};
 
 use crate::words;
@@ -33,12 +35,14 @@ pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Re
     let flag = db_flag(db);
     let program = words::program();
     let name = words::quoted(name);
-    let pick =
-        snapshot.candidates.iter().filter(|c| c.rank == Some(0)).min_by(|a, b| by_loss(a, b));
+    let (_, quality) = plot::axes(&snapshot.campaign.objectives);
+    let loss = |c: &Candidate| quality.minimised(&c.row.values).unwrap_or(f64::INFINITY);
+    let front = snapshot.candidates.iter().filter(|c| c.rank == Some(0));
+    let pick = front.min_by(|a, b| loss(a).total_cmp(&loss(b)));
     writeln!(stdout, "\nnext")?;
     writeln!(stdout, "  {program} browse{flag} {name}")?;
     if let Some(best) = pick {
-        let number = best.number;
+        let number = best.row.number;
         writeln!(stdout, "  {program} show{flag} {name} {number}")?;
         writeln!(
             stdout,
@@ -55,12 +59,6 @@ pub(crate) fn db_flag(db: &Path) -> String {
     } else {
         format!(" --db {}", words::quoted(&db.to_string_lossy()))
     }
-}
-
-fn by_loss(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    let loss =
-        |c: &Candidate| c.values.get("bits_per_byte").map_or(f64::INFINITY, |value| value.mean);
-    loss(a).total_cmp(&loss(b))
 }
 
 /// Relative to the current folder where that is shorter.
@@ -89,8 +87,12 @@ pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Re
     let Some(profiler) = workers.iter().rev().find(|worker| worker.role == "profiler") else {
         return Ok(String::new());
     };
-    let needed: HashSet<Part> =
-        snapshot.candidates.iter().filter_map(|row| row.subject.stack()).flat_map(parts).collect();
+    let needed: HashSet<Part> = snapshot
+        .candidates
+        .iter()
+        .filter_map(|row| row.row.subject.stack())
+        .flat_map(parts)
+        .collect();
     let config = &campaign.latency;
     let timings: Vec<Timing> = store
         .latencies()
@@ -148,7 +150,7 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
     let rows: Vec<&Candidate> = snapshot
         .candidates
         .iter()
-        .filter(|c| all || c.rank == Some(0) || c.reference.is_some())
+        .filter(|c| all || c.rank == Some(0) || c.row.reference.is_some())
         .collect();
     if !rows.is_empty() {
         text.push('\n');
@@ -170,9 +172,9 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
 fn headline(snapshot: &Snapshot) -> String {
     let campaign = &snapshot.campaign;
     let count = |is: fn(&Candidate) -> bool| snapshot.candidates.iter().filter(|c| is(c)).count();
-    let done = count(|c| c.state == CandidateState::Done);
-    let failed = count(|c| matches!(c.state, CandidateState::Failed { .. }));
-    let dropped = count(|c| matches!(c.state, CandidateState::Infeasible { .. }));
+    let done = count(|c| c.row.state == CandidateState::Done);
+    let failed = count(|c| matches!(c.row.state, CandidateState::Failed { .. }));
+    let dropped = count(|c| matches!(c.row.state, CandidateState::Infeasible { .. }));
     let front = count(|c| c.rank == Some(0));
     let state = crate::commands::list::state_word(campaign.state);
     let mut parts = vec![format!("{done} of {} done", campaign.evaluations)];
@@ -194,19 +196,22 @@ fn headline(snapshot: &Snapshot) -> String {
 /// A table of candidates, the cheapest first, those without a cost last.
 fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     let (cost, _) = plot::axes(&campaign.objectives);
-    let cost = |c: &Candidate| read(&c.values, &cost).map_or(f64::INFINITY, |value| value.mean);
-    list.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then(a.number.cmp(&b.number)));
-    let mut values: Vec<&str> = campaign.objectives.iter().map(|o| value_name(o)).collect();
+    let cost = |c: &Candidate| cost.minimised(&c.row.values).unwrap_or(f64::INFINITY);
+    list.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then(a.row.number.cmp(&b.row.number)));
+    let mut values: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+    let mut titles: Vec<String> =
+        campaign.objectives.iter().map(quantity::objective_title).collect();
     let is_of_stacks = !campaign.is_black_box();
-    for name in ["decode_us", "prefill_us", "parameters"] {
-        if is_of_stacks && !values.contains(&name) {
-            values.push(name);
+    for metric in [Metric::DecodeUs, Metric::PrefillUs, Metric::Parameters] {
+        if is_of_stacks && !values.contains(&metric.name()) {
+            values.push(metric.name());
+            titles.push(metric.facts().title.to_owned());
         }
     }
     let mut heading = vec!["#".to_owned(), String::new()];
     let mut align = "rl".to_owned();
-    for name in &values {
-        heading.push(quantity::title(name).to_owned());
+    for (name, title) in values.iter().zip(titles) {
+        heading.push(title);
         align.push('r');
         if is_latency(name) {
             heading.push("whole".to_owned());
@@ -216,11 +221,11 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     heading.push(if is_of_stacks { "stack" } else { "parameters" }.to_owned());
     let mut rows = vec![heading];
     for candidate in &list {
-        let mut row = vec![candidate.number.to_string(), mark(candidate)];
+        let mut row = vec![candidate.row.number.to_string(), mark(candidate)];
         for name in &values {
             row.push(named(candidate, name));
             if is_latency(name) {
-                row.push(whole(candidate, name).map_or_else(|| "–".to_owned(), timing));
+                row.push(candidate.whole(name).map_or_else(|| "–".to_owned(), timing));
             }
         }
         row.push(what(candidate));
@@ -234,16 +239,18 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         text = lines.join("\n") + "\n";
     }
     if !is_of_stacks {
-        text.push_str("●: on the front. ± is one standard error.\n");
+        text.push_str("●: on the front. ± is one standard error.");
+        text.push_str(more_is_better(campaign));
+        text.push('\n');
         return text;
     }
     text.push_str(
         "●: on the front, ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
          the model\ntimed as one, ± half the interquartile range.",
     );
+    text.push_str(more_is_better(campaign));
     let disturbed = list.iter().any(|c| {
-        let whole = [&c.decode_whole, &c.prefill_whole];
-        whole.into_iter().flatten().any(Timing::is_disturbed)
+        c.row.whole.values().any(Timing::is_disturbed)
             || values.iter().any(|name| c.disturbed.contains(*name))
     });
     if disturbed {
@@ -252,13 +259,18 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
              it anew.",
         );
     }
-    let fidelities: Vec<u64> =
-        list.iter().filter(|c| c.rank.is_some()).map(|c| c.fidelity).filter(|&t| t > 0).collect();
+    let fidelities: Vec<u64> = list
+        .iter()
+        .filter(|c| c.rank.is_some())
+        .map(|c| c.row.fidelity)
+        .filter(|&t| t > 0)
+        .collect();
     if let Some(tokens) = fidelities.iter().max().filter(|_| campaign.tokens > 0) {
         let tokens = quantity::scaled(*tokens as f64);
         text.extend(["\nTrained values are after ", &tokens, " tokens"]);
-        let seeds =
-            |c: &&&Candidate| c.trained.iter().filter(|t| t.tokens == c.fidelity).count() > 1;
+        let seeds = |c: &&&Candidate| {
+            c.row.trained.iter().filter(|t| t.tokens == c.row.fidelity).count() > 1
+        };
         match list.iter().filter(seeds).count() {
             0 => text.push_str(", from one seed."),
             n => text.extend([
@@ -272,21 +284,22 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     text
 }
 
-fn is_latency(name: &str) -> bool {
-    matches!(name, "decode_us" | "prefill_us")
+/// What the arrows in headings mean, where there are any.
+pub(crate) fn more_is_better(campaign: &Campaign) -> &'static str {
+    if campaign.objectives.iter().any(Objective::is_maximised) {
+        " ↑: more is better."
+    } else {
+        ""
+    }
 }
 
-fn whole<'a>(candidate: &'a Candidate, name: &str) -> Option<&'a Timing> {
-    match name {
-        "decode_us" => candidate.decode_whole.as_ref(),
-        "prefill_us" => candidate.prefill_whole.as_ref(),
-        _ => None,
-    }
+fn is_latency(name: &str) -> bool {
+    Metric::named(name).is_some_and(Metric::is_latency)
 }
 
 /// A value of a candidate, with `~` when it is a sum of parts of which one's timing was disturbed.
 pub(crate) fn named(candidate: &Candidate, name: &str) -> String {
-    let Some(value) = candidate.values.get(name) else { return "–".to_owned() };
+    let Some(value) = candidate.row.values.get(name) else { return "–".to_owned() };
     let disturbed = if candidate.disturbed.contains(name) { " ~" } else { "" };
     format!("{}{disturbed}", quantity::named(name, *value))
 }
@@ -302,7 +315,7 @@ pub(crate) fn timing(timing: &Timing) -> String {
 }
 
 fn mark(candidate: &Candidate) -> String {
-    match (candidate.rank, &candidate.reference) {
+    match (candidate.rank, &candidate.row.reference) {
         (Some(0), Some(_)) => "●◆",
         (Some(0), None) => "●",
         (_, Some(_)) => " ◆",
@@ -313,14 +326,17 @@ fn mark(candidate: &Candidate) -> String {
 
 /// The stack in the room that a line leaves, or why there is nothing else to say of it.
 fn what(candidate: &Candidate) -> String {
-    let stack = quantity::shortened(&candidate.subject.words(), 72);
-    let stack = match &candidate.reference {
+    let stack = quantity::shortened(&candidate.row.subject.words(), 72);
+    let stack = match &candidate.row.reference {
         Some(name) => format!("{name}: {stack}"),
         None => stack,
     };
-    match &candidate.state {
-        CandidateState::Done if candidate.rank.is_none() && candidate.fidelity > 1 => {
-            format!("(stopped at {} tokens) {stack}", quantity::scaled(candidate.fidelity as f64))
+    match &candidate.row.state {
+        CandidateState::Done if candidate.rank.is_none() && candidate.row.fidelity > 1 => {
+            format!(
+                "(stopped at {} tokens) {stack}",
+                quantity::scaled(candidate.row.fidelity as f64)
+            )
         }
         CandidateState::Done => stack,
         CandidateState::Proposed => format!("(waits for its latency) {stack}"),

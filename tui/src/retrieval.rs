@@ -8,7 +8,7 @@ pub const TITLE: &str = "retrieval SNR, dB, after so many stored pairs";
 
 /// The cells, headings first; nothing when the trainer said nothing.
 pub fn rows(candidate: &Candidate) -> Vec<Vec<String>> {
-    let layers = &candidate.retrieval;
+    let layers = &candidate.row.retrieval;
     let mut columns: Vec<u32> =
         layers.iter().flat_map(|layer| layer.snr.iter().map(|point| point.0)).collect();
     columns.sort_unstable();
@@ -19,8 +19,11 @@ pub fn rows(candidate: &Candidate) -> Vec<Vec<String>> {
     let headings = ["layer", ""].into_iter().map(str::to_owned);
     let mut rows = vec![headings.chain(columns.iter().map(u32::to_string)).collect()];
     for layer in layers {
-        let gene =
-            candidate.subject.stack().and_then(|stack| stack.layers().get(layer.layer as usize));
+        let gene = candidate
+            .row
+            .subject
+            .stack()
+            .and_then(|stack| stack.layers().get(layer.layer as usize));
         let kind =
             gene.and_then(|gene| gene.mixer.as_ref()).map_or("", |mixer| mixer.kind().name());
         let at = |pairs: &u32| {

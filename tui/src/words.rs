@@ -1,17 +1,13 @@
 //! Short texts for people; numbers are in [`tui::quantity`].
 
+use search::metric::Metric;
 use search::wire::Value;
 use tui::quantity;
 
 /// A value with its unit: `2.314 ±0.012 bits/byte`, `93.4 ±0.5 µs decode`.
 pub(crate) fn value(name: &str, value: Value) -> String {
-    let number = quantity::named(name, value);
-    match name {
-        "bits_per_byte" => format!("{number} bits/byte"),
-        "decode_us" => format!("{number} µs decode"),
-        "prefill_us" => format!("{number} µs prefill"),
-        _ => format!("{number} {}", quantity::title(name)),
-    }
+    let unit = Metric::named(name).map_or(name, |metric| metric.facts().unit);
+    format!("{} {unit}", quantity::named(name, value))
 }
 
 /// `1 campaign`, `2 campaigns`.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use db::snapshot::CandidateState;
 use db::{Access, SCHEMA_VERSION, Store};
+use search::campaign::CandidateState;
 use sqlx::Connection;
 
 use crate::samples::folder;
@@ -116,7 +116,7 @@ async fn campaigns_of_every_version_read_the_same() {
         let states: Vec<&str> = stacks
             .candidates
             .iter()
-            .map(|candidate| match &candidate.state {
+            .map(|candidate| match &candidate.row.state {
                 CandidateState::Proposed => "proposed",
                 CandidateState::Training => "training",
                 CandidateState::Done => "done",
@@ -135,12 +135,16 @@ async fn campaigns_of_every_version_read_the_same() {
         ];
         assert_eq!(states, expected, "version {version}");
         assert_eq!(stacks.candidates[0].rank, Some(0), "version {version}");
-        assert_eq!(stacks.candidates[0].curve, [(1024, 5.5), (4096, 3.25)]);
-        assert_eq!(stacks.candidates[0].trained.last().unwrap().tokens, 4096, "version {version}");
+        assert_eq!(stacks.candidates[0].row.curve, [(1024, 5.5), (4096, 3.25)]);
+        assert_eq!(
+            stacks.candidates[0].row.trained.last().unwrap().tokens,
+            4096,
+            "version {version}"
+        );
 
         let points = store.snapshot("box").await.unwrap();
         assert!(points.campaign.is_black_box(), "version {version}");
-        let words: Vec<String> = points.candidates.iter().map(|c| c.subject.words()).collect();
+        let words: Vec<String> = points.candidates.iter().map(|c| c.row.subject.words()).collect();
         assert_eq!(words, ["optimizer=sgd layers=3", "optimizer=adam layers=2"]);
         assert_eq!(store.history("stacks ü").await.unwrap().candidates.len(), 4);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use db::snapshot::CampaignKind;
 use db::{Access, Change, NewCampaign, Owner, Run, Store};
 use search::Architecture;
 use search::campaign::{Candidate, CandidateState, Trained};
@@ -27,7 +28,8 @@ pub(crate) fn campaign(name: &str) -> NewCampaign {
         seed: u64::MAX - 6,
         evaluations: 24,
         tokens: 1 << 40,
-        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        kind: CampaignKind::Stacks,
+        objectives: ["bits_per_byte", "decode_us"].map(|text| text.parse().unwrap()).to_vec(),
         latency: LatencyConfig { decode_budget_us: Some(123.5), ..LatencyConfig::default() },
     }
 }
@@ -57,6 +59,7 @@ pub(crate) fn proposed(number: u32) -> Candidate {
         origin: "random".to_owned(),
         state: CandidateState::Proposed,
         failed_attempts: 0,
+        given_up: false,
         values: BTreeMap::from([(
             "parameters".to_owned(),
             Value { mean: 12_345.0, standard_error: None },

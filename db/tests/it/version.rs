@@ -114,22 +114,31 @@ const FIRST: &str = "
     INSERT INTO candidate_values VALUES (1, 'bits_per_byte', 2.5, 0.1), (1, 'decode_us', 9.0, 0.2), (2, 'decode_us', 8.0, NULL);
 ";
 
+/// A file of an older version with these rows in it: each migration as sqlx does it, and its row in a table of migrations.
+async fn older(name: &str, version: i64, rows: &str) -> std::path::PathBuf {
+    let path = folder(name).join("old.db");
+    let mut text = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, \
+         execution_time BIGINT NOT NULL);"
+        .to_owned();
+    for migration in sqlx::migrate!("./migrations").iter().filter(|m| m.version <= version) {
+        let hex =
+            migration.checksum.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        text = format!(
+            "{text} {} ; INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES ({}, '{}', TRUE, x'{hex}', 1);",
+            migration.sql.as_str(),
+            migration.version,
+            migration.description
+        );
+    }
+    sql(&path, format!("{text} {rows}").leak()).await;
+    path
+}
+
 #[tokio::test]
 async fn an_older_file_is_brought_up_to_date_and_keeps_what_it_held() {
-    let path = folder("older").join("old.db");
-    let first = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/0001_campaigns.sql");
-    // As sqlx does it: the migration, and its row in a table of migrations.
-    let migrator = sqlx::migrate!("./migrations");
-    let old = migrator.iter().next().unwrap();
-    let text = std::fs::read_to_string(first).unwrap();
-    let hex = old.checksum.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-    let table = format!(
-        "{text}; CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
-         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, \
-         execution_time BIGINT NOT NULL); INSERT INTO _sqlx_migrations (version, description, success, checksum, \
-         execution_time) VALUES (1, 'campaigns', TRUE, x'{hex}', 1); {FIRST}"
-    );
-    sql(&path, table.leak()).await;
+    let path = older("older", 1, FIRST).await;
     let error = Store::open(&path, Access::ReadOnly).await.unwrap_err();
     assert!(
         error.to_string().contains("the next `deltafront run` on it brings it up to date"),
@@ -138,11 +147,62 @@ async fn an_older_file_is_brought_up_to_date_and_keeps_what_it_held() {
     let store = Store::open(&path, Access::ReadWrite).await.unwrap();
     let snapshot = store.snapshot("old").await.unwrap();
     let [done, training] = snapshot.candidates.as_slice() else { panic!("two candidates") };
-    assert_eq!((done.fidelity, done.rank, training.fidelity), (4096, Some(0), 0));
-    let [trained] = done.trained.as_slice() else { panic!("one training") };
+    assert_eq!((done.row.fidelity, done.rank, training.row.fidelity), (4096, Some(0), 0));
+    let [trained] = done.row.trained.as_slice() else { panic!("one training") };
     assert_eq!((trained.tokens, trained.seed, trained.seconds), (4096, 3, 2.5));
     assert_eq!(trained.values.keys().collect::<Vec<_>>(), ["bits_per_byte"]);
-    assert!(training.trained.is_empty());
+    assert!(training.row.trained.is_empty());
     drop(store);
     Store::open(&path, Access::ReadOnly).await.unwrap();
+}
+
+/// Three campaigns as version 4 left them: one that gave up because of candidates 2 and 12, and was not gone on with; the same
+/// after a run that went on; one that ended by another error.
+const GAVE_UP: &str = "
+    INSERT INTO campaigns (id, name, config_toml, config_folder, seed, evaluations, tokens, objectives, latency, created_unix_s) VALUES
+        (1, 'gave up', '# Made by `deltafront optimize`. Not by itself', '/', 3, 9, 1, '[]', '{}', 5),
+        (2, 'went on', '', '/', 3, 9, 1, '[]', '{}', 5), (3, 'broke', '', '/', 3, 9, 1, '[]', '{}', 5);
+    INSERT INTO candidates (campaign_id, number, architecture, hash, origin, seed, state, reason, failed_attempts, tokens, train_seconds)
+        SELECT c.id, n.value, 'd=64,vocab=256 | ffn(' || (7 + n.value) || ')', 'h' || n.value, 'random', 3, 'failed', 'died', 1, 0, 0.0
+        FROM campaigns c JOIN json_each('[1, 2, 12]') n;
+    INSERT INTO runs (id, campaign_id, host, pid, version, started_unix_s, heartbeat_unix_s, ended_unix_s, end)
+        SELECT id, id, 'host', 1, '0.1.0', 1, 2, 3, 'failed' FROM campaigns;
+    INSERT INTO runs (id, campaign_id, host, pid, version, started_unix_s, heartbeat_unix_s, ended_unix_s, end)
+        VALUES (9, 2, 'host', 1, '0.1.0', 4, 5, 6, 'paused');
+    INSERT INTO events (campaign_id, seq, at_unix_s, kind, body) VALUES
+        (1, 1, 1, 'start', 'a run begins'), (1, 2, 2, 'gave up', '2, 12'), (1, 3, 3, 'failed attempt', 'candidate 1'),
+        (2, 1, 1, 'start', 'a run begins'), (2, 2, 2, 'gave up', '2, 12'),
+        (3, 1, 1, 'gave up', '2, 12'), (3, 2, 2, 'start', 'a run begins');
+";
+
+#[tokio::test]
+async fn candidates_that_an_older_program_gave_up_because_of_are_tried_again() {
+    let path = older("gave_up", 4, GAVE_UP).await;
+    let store = Store::open(&path, Access::ReadWrite).await.unwrap();
+    let mut given_up = Vec::new();
+    for name in ["gave up", "went on", "broke"] {
+        assert!(!store.campaign(name).await.unwrap().is_black_box(), "{name}");
+        for row in store.history(name).await.unwrap().candidates {
+            if row.given_up {
+                given_up.push((name, row.number));
+            }
+        }
+    }
+    assert_eq!(given_up, [("gave up", 2), ("gave up", 12)]);
+}
+
+/// Which names the third version took for those of values that are known without training: a migration is never changed,
+/// but what it says must have been true of the values that there were.
+#[test]
+fn what_a_migration_says_of_values_is_what_the_table_of_metrics_says() {
+    let text = include_str!("../../migrations/0003_trainings.sql");
+    let (_, list) = text.split_once("NOT IN (").unwrap();
+    let (list, _) = list.split_once(')').unwrap();
+    let listed: Vec<&str> = list.split(',').map(|name| name.trim().trim_matches('\'')).collect();
+    let later = ["memory_bytes", "throughput", "largest_batch"];
+    let known = search::metric::Metric::ALL.into_iter();
+    let known = known.filter(|metric| metric.is_known_before_training());
+    let known: Vec<&str> = known.map(search::metric::Metric::name).collect();
+    let of_then: Vec<&str> = known.into_iter().filter(|name| !later.contains(name)).collect();
+    assert_eq!(listed, of_then);
 }

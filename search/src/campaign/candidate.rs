@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::latency::Timing;
 use crate::subject::Subject;
-use crate::wire::{LayerRetrieval, Value};
+use crate::value::Value;
+use crate::wire::LayerRetrieval;
 
 /// One subject of a campaign with all that is known of it. This is what the store keeps and gives back.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,9 @@ pub struct Candidate {
     pub state: CandidateState,
     /// Trainings at this rung that failed so far. One that a kill or a stop cut off is not among them.
     pub failed_attempts: u32,
+    /// Whether it is among the failures in a row that made the campaign give up: the fault was not its own, and the next run
+    /// tries it again.
+    pub given_up: bool,
     /// Values by name: costs at proposal, latencies when its parts are timed, the rest after training: those of its
     /// highest rung, means over the seeds where it was trained from several.
     pub values: BTreeMap<String, Value>,

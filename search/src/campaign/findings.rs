@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Candidate, CandidateState, rungs};
-use crate::objective::value_name;
+use super::candidate::Candidate;
+use super::front;
+use crate::objective::Objective;
 use crate::pareto::Objectives;
 use crate::statistics::{Correlation, kendall, spearman};
 
@@ -33,11 +34,11 @@ pub struct Agreement {
 }
 
 /// The agreement of each two fidelities that a candidate was trained at, for each objective that trainers report.
-pub fn agreements(rows: &[Candidate], names: &[String]) -> Vec<Agreement> {
+pub fn agreements(rows: &[Candidate], objectives: &[Objective]) -> Vec<Agreement> {
     let trained = rows.iter().flat_map(|row| &row.trained);
     let fidelities: BTreeSet<u64> = trained.map(|trained| trained.tokens).collect();
     let mut found = Vec::new();
-    for name in names.iter().map(|name| value_name(name)) {
+    for name in objectives.iter().map(Objective::name) {
         let at = |row: &Candidate, tokens: u64| {
             let of = row.trained.iter().find(|t| t.tokens == tokens && t.seed == row.seed)?;
             Some(of.values.get(name)?.mean)
@@ -107,14 +108,11 @@ pub fn compositions(rows: &[Candidate]) -> Vec<Composition> {
 /// failed, is infeasible or was trained for less. `refusals_count` as in [`super::Settings`].
 pub fn evaluations<'a>(
     rows: impl Iterator<Item = &'a Candidate>,
-    names: &[String],
+    objectives: &[Objective],
     tokens: u64,
     refusals_count: bool,
 ) -> Vec<Option<Objectives>> {
     rows.filter(|row| row.state.is_final() && row.is_evaluation(refusals_count))
-        .map(|row| {
-            let is_there = row.state == CandidateState::Done && row.fidelity == tokens;
-            if is_there { rungs::objectives_at(row, names, tokens) } else { None }
-        })
+        .map(|row| front::point(row, objectives, tokens))
         .collect()
 }

@@ -5,26 +5,12 @@
 //! The learning rate follows the schedule of the full training at every rung, so that a promoted training is the
 //! uninterrupted one; a rung's values are taken midway on it.
 
-use std::collections::BTreeMap;
-
-use super::{Candidate, CandidateState};
-use crate::objective;
+use super::candidate::{Candidate, CandidateState};
+use super::front::{objectives_at, top};
+use crate::limits::Limits;
+use crate::objective::Objective;
 use crate::pareto::{Objectives, crowding_distances, ranks};
 use crate::statistics::Line;
-
-/// The values of a front at a fidelity, if the candidate has all of them there.
-pub fn objectives_at(row: &Candidate, names: &[String], tokens: u64) -> Option<Objectives> {
-    let values = if tokens == row.fidelity { row.values.clone() } else { row.values_at(tokens)? };
-    let values: Option<Vec<f64>> =
-        names.iter().map(|name| Some(objective::read(&values, name)?.mean)).collect();
-    Objectives::new(values?).ok()
-}
-
-/// The highest fidelity that a candidate is done at: values of another one have no place in the same front.
-pub fn top<'a>(rows: impl Iterator<Item = &'a Candidate>) -> u64 {
-    let done = rows.filter(|row| row.state == CandidateState::Done && row.fidelity > 0);
-    done.map(|row| row.fidelity).max().unwrap_or(0)
-}
 
 /// Rungs, and which of a rung's candidates go on.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +19,8 @@ pub(super) struct Ladder<'a> {
     pub(super) rungs: &'a [u64],
     /// One in so many goes on.
     pub(super) promote: u32,
-    pub(super) objectives: &'a [String],
-    pub(super) limits: &'a BTreeMap<String, f64>,
+    pub(super) objectives: &'a [Objective],
+    pub(super) limits: &'a Limits,
 }
 
 impl Ladder<'_> {
@@ -84,10 +70,7 @@ impl Ladder<'_> {
             .iter()
             .map(|(row, _)| {
                 let values = row.values_at(rung).unwrap_or_default();
-                let is_over = |(name, limit): (&String, &f64)| {
-                    values.get(name).is_some_and(|v| v.mean > *limit)
-                };
-                self.limits.iter().any(is_over)
+                self.limits.broken(&values).is_some()
             })
             .collect();
         let mut order: Vec<usize> = (0..reached.len()).collect();

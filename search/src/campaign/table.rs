@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::architecture::Architecture;
 use crate::latency::{Conditions, LatencyEntry, LatencyKey, Timing, keys};
-use crate::wire::Value;
+use crate::value::Value;
 
 /// What has been timed.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -6,23 +6,15 @@ use std::collections::BTreeMap;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::{Candidate, CandidateState, Settings, rungs};
-use crate::objective::value_name;
+use super::candidate::{Candidate, CandidateState};
+use super::front::Contenders;
+use super::settings::Settings;
+use super::tasks::Training;
+use crate::objective::Objective;
 use crate::pareto::{Objectives, front};
 use crate::proposals::SearchRng;
 
-/// What may be spent on extra trainings, once all candidates are evaluated.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Plan {
-    /// Trainings of front members from other seeds, at most.
-    pub repeats: u32,
-    /// Candidates trained for longer.
-    pub longer: u32,
-    /// Tokens of these.
-    pub longer_tokens: u64,
-    /// Seeds that every candidate is trained from, whatever its place; at least 1. For comparisons of a few.
-    pub seeds: u32,
-}
+pub use super::settings::Plan;
 
 /// Seeds that a candidate is trained from at most.
 const SEEDS: usize = 5;
@@ -32,14 +24,6 @@ const DRAWS: u32 = 400;
 pub const DOUBT: f64 = 0.05;
 /// Repeats, as pairs of one candidate, that it takes to say how much seeds matter.
 const KNOWN: usize = 3;
-
-/// A training of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Training {
-    pub(super) number: u32,
-    pub(super) tokens: u64,
-    pub(super) seed: u64,
-}
 
 /// How far one more training from another seed could matter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,10 +36,14 @@ pub struct Doubt {
 
 /// The standard deviation between seeds of each objective, pooled over all candidates with several, and its degrees of
 /// freedom. Zero for values that no trainer reports.
-pub fn seed_deviations(rows: &[&Candidate], names: &[String], tokens: u64) -> Vec<(f64, usize)> {
-    names
+pub fn seed_deviations(
+    rows: &[&Candidate],
+    objectives: &[Objective],
+    tokens: u64,
+) -> Vec<(f64, usize)> {
+    objectives
         .iter()
-        .map(|name| value_name(name))
+        .map(Objective::name)
         .map(|name| {
             let (mut squares, mut freedom) = (0.0, 0);
             for row in rows {
@@ -74,35 +62,24 @@ pub fn seed_deviations(rows: &[&Candidate], names: &[String], tokens: u64) -> Ve
         .collect()
 }
 
-/// The candidates that a front of this fidelity is made of.
-fn contenders<'a>(
-    rows: impl Iterator<Item = &'a Candidate>,
-    names: &[String],
-    tokens: u64,
-) -> (Vec<&'a Candidate>, Vec<Objectives>) {
-    rows.filter(|row| row.state == CandidateState::Done && row.fidelity == tokens)
-        .filter_map(|row| Some((row, rungs::objectives_at(row, names, tokens)?)))
-        .unzip()
-}
-
 /// How sure the place of each candidate is, by drawing fronts from the noise between seeds; before that is known, from the
 /// standard errors that trainers report.
 pub fn doubts<'a>(
     rows: impl Iterator<Item = &'a Candidate>,
-    names: &[String],
+    objectives: &[Objective],
     tokens: u64,
     seed: u64,
 ) -> Vec<Doubt> {
-    let (rows, points) = contenders(rows, names, tokens);
-    let deviations = seed_deviations(&rows, names, tokens);
+    let Contenders { rows, points, .. } = Contenders::at(rows, objectives, tokens);
+    let deviations = seed_deviations(&rows, objectives, tokens);
     let errors: Vec<Vec<f64>> = rows
         .iter()
         .map(|row| {
-            names
+            objectives
                 .iter()
+                .map(Objective::name)
                 .zip(&deviations)
                 .map(|(name, &(deviation, freedom))| {
-                    let name = value_name(name);
                     let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
                     if !is_trained {
                         0.0
@@ -152,7 +129,8 @@ pub(super) fn next(
     running: &[Training],
     is_given_up: impl Fn(&Training) -> bool,
 ) -> Option<Training> {
-    let (plan, full, names) = (&settings.trust, settings.tokens, &settings.objectives);
+    let (plan, full, objectives) =
+        (&settings.trust, settings.tokens, settings.objectives.as_slice());
     let is_open = |training: &Training| {
         let key = (training.tokens, training.seed);
         !is_given_up(training)
@@ -180,7 +158,7 @@ pub(super) fn next(
     if repeated < of_all + plan.repeats as usize {
         let mut busy: Vec<u32> = running.iter().map(|t| t.number).collect();
         let seed = settings.seed.wrapping_add(repeated as u64);
-        while let Some(number) = repeat(rows.values(), names, full, seed, &busy) {
+        while let Some(number) = repeat(rows.values(), objectives, full, seed, &busy) {
             let row = &rows[&number];
             let next = (1..u64::from(u32::MAX)).map(|index| with_seed(row, index));
             match next.take(32).find(is_open) {
@@ -198,7 +176,7 @@ pub(super) fn next(
     if tried >= plan.longer as usize || !is_longer(plan.longer_tokens) {
         return None;
     }
-    longer(rows.values(), names, full, plan.longer)
+    longer(rows.values(), objectives, full, plan.longer)
         .into_iter()
         .map(|number| Training { number, tokens: plan.longer_tokens, seed: rows[&number].seed })
         .find(is_open)
@@ -208,15 +186,17 @@ pub(super) fn next(
 /// Candidates in `busy` are being trained already.
 fn repeat<'a>(
     rows: impl Iterator<Item = &'a Candidate> + Clone,
-    names: &[String],
+    objectives: &[Objective],
     tokens: u64,
     seed: u64,
     busy: &[u32],
 ) -> Option<u32> {
-    let (all, points) = contenders(rows.clone(), names, tokens);
-    let freedom = seed_deviations(&all, names, tokens).iter().map(|(_, n)| *n).max().unwrap_or(0);
-    let members: Vec<u32> = front(&points).into_iter().map(|index| all[index].number).collect();
-    let doubts = doubts(rows, names, tokens, seed);
+    let contenders = Contenders::at(rows.clone(), objectives, tokens);
+    let members = contenders.front();
+    let all = contenders.rows;
+    let deviations = seed_deviations(&all, objectives, tokens);
+    let freedom = deviations.iter().map(|(_, n)| *n).max().unwrap_or(0);
+    let doubts = doubts(rows, objectives, tokens, seed);
     let mut best: Option<(f64, u32)> = None;
     for (row, doubt) in all.iter().zip(&doubts) {
         let seeds = row.seeds(tokens);
@@ -237,24 +217,25 @@ fn repeat<'a>(
     best.map(|(_, number)| number)
 }
 
-/// The candidates to train for longer: spread evenly over the order of the first value that a trainer reports.
+/// The candidates to train for longer: from best to worst, spread evenly over the order of the first objective that a trainer
+/// reports.
 fn longer<'a>(
     rows: impl Iterator<Item = &'a Candidate>,
-    names: &[String],
+    objectives: &[Objective],
     tokens: u64,
     count: u32,
 ) -> Vec<u32> {
-    let (rows, _) = contenders(rows, names, tokens);
-    let is_trained = |name: &&str| {
-        rows.iter().any(|row| row.trained.iter().any(|t| t.values.contains_key(*name)))
+    let rows = Contenders::at(rows, objectives, tokens).rows;
+    let is_trained = |objective: &&Objective| {
+        rows.iter().any(|row| row.trained.iter().any(|t| t.values.contains_key(objective.name())))
     };
-    let Some(name) = names.iter().map(|name| value_name(name)).find(is_trained) else {
+    let Some(objective) = objectives.iter().find(is_trained) else {
         return Vec::new();
     };
     // As they stood before repeats moved the means, so that the choice stays.
     let value = |row: &&Candidate| {
         let first = row.trained.iter().find(|t| t.tokens == tokens && t.seed == row.seed);
-        first.and_then(|t| t.values.get(name)).map_or(f64::INFINITY, |v| v.mean)
+        first.and_then(|t| objective.minimised(&t.values)).unwrap_or(f64::INFINITY)
     };
     let mut order = rows;
     order.sort_by(|a, b| value(a).total_cmp(&value(b)).then(a.number.cmp(&b.number)));

@@ -1,10 +1,12 @@
 //! What a campaign file must say beyond the types of its values.
 
-use super::tasks::TASKS_ERROR;
 use super::{CampaignFile, LearningRate, TaskConfig};
 use crate::architecture::Architecture;
-use crate::latency::Throughput;
-use crate::objective::value_name;
+use crate::device::Platform;
+use crate::latency::Dtype;
+use crate::limits::Limit;
+use crate::metric::{Direction, Known, Metric};
+use crate::objective::Objective;
 use crate::references::Reference;
 
 /// A key whose value is impossible.
@@ -12,22 +14,6 @@ pub(super) struct Wrong {
     pub(super) key: String,
     pub(super) message: String,
 }
-
-/// The values that built-in workers report, and the costs that need no worker.
-const KNOWN_BEFORE_TRAINING: [&str; 11] = [
-    "decode_us",
-    "prefill_us",
-    "parameters",
-    "decode_flops",
-    "prefill_flops",
-    "weight_bytes",
-    "state_bytes",
-    "cache_bytes",
-    "memory_bytes",
-    Throughput::NAME,
-    Throughput::BATCH,
-];
-const MEASURED_ON_TEXT: [&str; 3] = ["bits_per_byte", "bits_per_token", "validation_loss"];
 
 fn wrong(key: &str, message: impl Into<String>) -> Result<(), Wrong> {
     Err(Wrong { key: key.to_owned(), message: message.into() })
@@ -47,15 +33,6 @@ fn positive(key: &str, value: f64) -> Result<(), Wrong> {
     } else {
         wrong(key, format!("must be a number above 0, got {value}"))
     }
-}
-
-/// `cpu`, or `cuda:` and a number.
-fn device(key: &str, device: &str) -> Result<(), Wrong> {
-    let is_cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok());
-    if device == "cpu" || is_cuda {
-        return Ok(());
-    }
-    wrong(key, format!("must be \"cpu\" or \"cuda:0\", got {device:?}"))
 }
 
 fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
@@ -159,7 +136,6 @@ impl CampaignFile {
             }
         }
         positive("training.gradient_clip", t.gradient_clip)?;
-        device("training.device", &t.device)?;
         positive("training.width_scale", t.width_scale)?;
         within("training.width_scale", t.width_scale, 0.0, 1.0)
     }
@@ -181,32 +157,43 @@ impl CampaignFile {
         Ok(())
     }
 
-    /// The names of the values that the built-in trainer reports for this file.
-    fn known_after_training(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        if self.data.is_some() {
-            names.extend(MEASURED_ON_TEXT.map(str::to_owned));
+    /// Whether the built-in workers tell this value for this file, where it is not one of a task.
+    fn tells(&self, metric: Metric) -> bool {
+        match metric.facts().known {
+            Known::Formula | Known::Timing => true,
+            Known::Text => self.data.is_some(),
+            Known::Tasks => !self.tasks.is_empty(),
         }
-        names.extend(self.tasks.iter().flat_map(TaskConfig::value_names));
-        if !self.tasks.is_empty() {
-            names.push(TASKS_ERROR.to_owned());
-        }
-        names
+    }
+
+    /// The names of the values that the built-in workers tell for this file: the trainer's first.
+    fn known(&self) -> Vec<String> {
+        let metrics = |of: fn(&Metric) -> bool| {
+            let told = Metric::ALL.into_iter().filter(of).filter(|metric| self.tells(*metric));
+            told.map(|metric| metric.name().to_owned())
+        };
+        metrics(|metric| metric.facts().known == Known::Text)
+            .chain(self.tasks.iter().flat_map(TaskConfig::value_names))
+            .chain(metrics(|metric| metric.facts().known == Known::Tasks))
+            .chain(metrics(|metric| metric.is_known_before_training()))
+            .collect()
     }
 
     /// Whether a value of this name will be known of every candidate.
     fn check_value(&self, key: &str, name: &str) -> Result<(), Wrong> {
+        if name.is_empty() || name.starts_with('-') {
+            return wrong(key, format!("`{name}` is not the name of a value"));
+        }
         if self.evaluator.command.is_some() {
             return Ok(()); // reports what it likes
         }
-        let after = self.known_after_training();
-        let known: Vec<&str> =
-            after.iter().map(String::as_str).chain(KNOWN_BEFORE_TRAINING).collect();
+        let known = self.known();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
         if known.contains(&name) {
             return Ok(());
         }
         let list = known.join(", ");
-        if MEASURED_ON_TEXT.contains(&name) {
+        if Metric::named(name).is_some_and(|metric| metric.facts().known == Known::Text) {
             let message = format!(
                 "`{name}` is measured on text, and there is no [data]; add it, or choose of {list}"
             );
@@ -216,27 +203,69 @@ impl CampaignFile {
         wrong(key, format!("{hint}`{name}` is not a value; there are {list}"))
     }
 
+    /// Which way a value is better by nature; less of what is in no table.
+    pub(super) fn nature(&self, name: &str) -> Direction {
+        let is_accuracy = |task: &TaskConfig| task.accuracies().any(|accuracy| accuracy == name);
+        match Metric::named(name) {
+            Some(metric) => metric.facts().direction,
+            None if self.tasks.iter().any(is_accuracy) => Direction::Maximize,
+            None => Direction::Minimize,
+        }
+    }
+
+    /// A limit that keeps something and drops something.
+    fn check_limit(&self, key: &str, name: &str, limit: Limit) -> Result<(), Wrong> {
+        match limit {
+            Limit { min: None, max: None } => {
+                wrong(key, "needs a number, the largest value allowed, or { min = … }")
+            }
+            Limit { min: None, max: Some(max) } => {
+                positive(key, max)?;
+                if self.nature(name) == Direction::Maximize {
+                    let message = format!(
+                        "more of `{name}` is better, and this would drop the best; the least value allowed is \
+                         {{ min = {max} }}"
+                    );
+                    return wrong(key, message);
+                }
+                Ok(())
+            }
+            Limit { min: Some(min), max } => {
+                let max = max.unwrap_or(f64::MAX);
+                if min.is_finite() && max.is_finite() && min <= max {
+                    return Ok(());
+                }
+                wrong(key, format!("min must be a number up to max, got {min} and {max}"))
+            }
+        }
+    }
+
+    /// The names of all values that are asked for: objectives, then limits.
+    fn asked(&self) -> impl Iterator<Item = &str> {
+        let objectives = self.search.objectives.iter();
+        let objectives = objectives.map(|text| text.strip_prefix('-').unwrap_or(text));
+        objectives.chain(self.search.limits.keys().map(String::as_str))
+    }
+
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
-        device("latency.device", &latency.device)?;
-        let is_cuda = latency.device != "cpu";
         at_least_one("latency.decode_context", latency.decode_context.into())?;
-        if is_cuda && latency.dtype != crate::latency::Dtype::Bf16 {
-            let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
-            return wrong("latency.dtype", message.to_owned());
+        match latency.device.platform() {
+            Platform::Cuda if latency.dtype != Dtype::Bf16 => {
+                let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
+                return wrong("latency.dtype", message.to_owned());
+            }
+            Platform::Cpu | Platform::Cuda => {}
         }
-        let wants_prefill = |name: &&String| name.starts_with("prefill_");
-        let limits = self.search.limits.keys();
-        if let Some(name) = self.search.objectives.iter().chain(limits).find(wants_prefill)
+        let of_prefill = [Metric::PrefillUs, Metric::PrefillFlops].map(Metric::name);
+        if let Some(name) = self.asked().find(|name| of_prefill.contains(name))
             && latency.prefill_tokens == 0
         {
             let message = format!("must be at least 1 where `{name}` is asked for");
             return wrong("latency.prefill_tokens", message);
         }
-        let of_throughput =
-            |name: &&String| [Throughput::NAME, Throughput::BATCH].contains(&value_name(name));
-        let limits = self.search.limits.keys();
-        if let Some(name) = self.search.objectives.iter().chain(limits).find(of_throughput)
+        let of_throughput = [Metric::Throughput, Metric::LargestBatch].map(Metric::name);
+        if let Some(name) = self.asked().find(|name| of_throughput.contains(name))
             && latency.memory_budget_mb.is_none()
         {
             let message = format!("must say how much memory a batch may fill: {name} is asked for");
@@ -264,17 +293,19 @@ impl CampaignFile {
                 format!("1 to 4 objectives, got {}", search.objectives.len()),
             );
         }
-        for (index, objective) in search.objectives.iter().enumerate() {
+        let objectives: Vec<Objective> = self.objectives();
+        for (index, text) in search.objectives.iter().enumerate() {
             let key = format!("search.objectives.{index}");
-            if search.objectives[..index].contains(objective) {
-                return wrong(&key, format!("`{objective}` is listed twice"));
+            self.check_value(&key, text.strip_prefix('-').unwrap_or(text))?;
+            let is_same = |other: &Objective| other.name() == objectives[index].name();
+            if objectives[..index].iter().any(is_same) {
+                return wrong(&key, format!("`{text}` is listed twice"));
             }
-            self.check_value(&key, objective)?;
         }
         for (name, &limit) in &search.limits {
             let key = format!("search.limits.{name}");
             self.check_value(&key, name)?;
-            positive(&key, limit)?;
+            self.check_limit(&key, name, limit)?;
         }
         for (index, name) in search.references.iter().enumerate() {
             let key = format!("search.references.{index}");

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::learning_rate::LearningRate;
+use crate::device::Device;
 use crate::latency::{Conditions, Phase, Throughput};
+use crate::limits::Limit;
+use crate::metric::Metric;
 use crate::proposals::Algorithm;
 
 /// `[data]`: the text that proxies are trained on.
@@ -62,7 +65,7 @@ pub struct TrainingConfig {
     /// The numbers in which products are made; weights, sums and states stay fp32.
     pub precision: Precision,
     /// Where: `cpu`, or `cuda:0`.
-    pub device: String,
+    pub device: Device,
     /// Threads of one trainer; 0: all cores over the number of trainers.
     pub threads: u32,
 }
@@ -85,7 +88,7 @@ impl Default for TrainingConfig {
             validation_tokens: 65_536,
             width_scale: 1.0,
             precision: Precision::Auto,
-            device: "cpu".to_owned(),
+            device: Device::Cpu,
             threads: 0,
         }
     }
@@ -109,7 +112,7 @@ pub enum Precision {
 #[serde(deny_unknown_fields, default)]
 pub struct LatencyConfig {
     /// Where: `cpu`, or `cuda:0`.
-    pub device: String,
+    pub device: Device,
     /// The element type of weights: `fp32`, `bf16` or `int8`.
     pub dtype: crate::latency::Dtype,
     /// Positions in the cache when a decode step is timed.
@@ -132,7 +135,7 @@ pub struct LatencyConfig {
 impl Default for LatencyConfig {
     fn default() -> Self {
         Self {
-            device: "cpu".to_owned(),
+            device: Device::Cpu,
             dtype: crate::latency::Dtype::F32,
             decode_context: 512,
             prefill_tokens: 512,
@@ -155,10 +158,15 @@ impl LatencyConfig {
             threads: self.threads,
             phase,
         };
-        let decode =
-            ("decode_us".to_owned(), under(Phase::Decode { context: self.decode_context }));
+        let decode = (
+            Metric::DecodeUs.name().to_owned(),
+            under(Phase::Decode { context: self.decode_context }),
+        );
         let prefill = (self.prefill_tokens > 0).then(|| {
-            ("prefill_us".to_owned(), under(Phase::Prefill { tokens: self.prefill_tokens }))
+            (
+                Metric::PrefillUs.name().to_owned(),
+                under(Phase::Prefill { tokens: self.prefill_tokens }),
+            )
         });
         [decode].into_iter().chain(prefill).collect()
     }
@@ -183,14 +191,17 @@ pub struct SearchConfig {
     pub evaluations: u32,
     /// Candidates drawn at random before the algorithm begins, references included.
     pub start: u32,
-    /// The values that span the front, all minimised; 1 to 4 of them. Known are `bits_per_byte`, `bits_per_token` (of token
-    /// files whose text is unknown), `validation_loss`,
-    /// `decode_us`, `prefill_us`, `parameters`, and whatever values an own evaluator reports.
+    /// The values that span the front, 1 to 4 of them, each towards its better side: less of most, more of `throughput`,
+    /// `largest_batch` and a task's accuracy. `-NAME`: more of any value is better, of an own evaluator's accuracy say.
+    /// Known are `bits_per_byte`, `bits_per_token` (of token files whose text is unknown), `validation_loss`, the values of
+    /// tasks, `decode_us`, `prefill_us`, `throughput`, `parameters`, `memory_bytes`, and whatever values an own evaluator
+    /// reports.
     pub objectives: Vec<String>,
-    /// The largest value allowed, by name; a candidate above it is out. Before it is trained for values known by then:
-    /// `decode_us`, `prefill_us`, `parameters`, `decode_flops`, `prefill_flops`, `weight_bytes`, `state_bytes`,
-    /// `cache_bytes`; after it for what the trainer reports, as the error of a task.
-    pub limits: BTreeMap<String, f64>,
+    /// The largest value allowed, by name, or `{ min = … }`, the least, or both; a candidate outside is out. Before it is
+    /// trained for values known by then: `decode_us`, `prefill_us`, `throughput`, `parameters`, `decode_flops`,
+    /// `prefill_flops`, `weight_bytes`, `state_bytes`, `cache_bytes`, `memory_bytes`; after it for what the trainer reports,
+    /// as the error of a task.
+    pub limits: BTreeMap<String, Limit>,
     /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
     pub references: Vec<String>,
     /// Stacks of your own to evaluate on the same terms, by a name, in their text form; they come after the references.
@@ -216,7 +227,9 @@ impl Default for SearchConfig {
             algorithm: Algorithm::default(),
             evaluations: 48,
             start: 12,
-            objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+            objectives: [Metric::BitsPerByte, Metric::DecodeUs]
+                .map(|metric| metric.name().to_owned())
+                .to_vec(),
             limits: BTreeMap::new(),
             references: Vec::new(),
             stacks: BTreeMap::new(),

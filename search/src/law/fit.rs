@@ -1,6 +1,6 @@
 //! Bounded least squares on the logarithms of the law's unknowns, by Levenberg and Marquardt (Marquardt 1963).
 
-use super::{Law, Observation, Power};
+use super::terms::{Law, Observation, Power};
 use crate::surrogate::cholesky::{factorize, solve_lower, solve_upper};
 
 /// Exponents to start from; each term finds its own from there.

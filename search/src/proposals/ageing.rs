@@ -4,8 +4,9 @@
 
 use rand::RngExt;
 
+use super::domain::{Domain, SearchRng};
 use super::select::{preference, tournament};
-use super::{Domain, Known, Origin, Proposal, SearchRng, Seen};
+use super::trial::{Known, Origin, Proposal, Seen};
 
 /// Trials that can be parents.
 const POPULATION: usize = 25;

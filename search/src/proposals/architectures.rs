@@ -1,6 +1,6 @@
 //! Spaces of architectures as a domain of proposals.
 
-use super::{Domain, SearchRng};
+use super::domain::{Domain, SearchRng};
 use crate::architecture::{Architecture, ArchitectureId};
 use crate::space::{Scale, Space};
 use crate::surrogate::Feature;

@@ -3,7 +3,8 @@
 
 use rand::RngExt;
 
-use super::{Domain, Known, Origin, Proposal, SearchRng, Seen};
+use super::domain::{Domain, SearchRng};
+use super::trial::{Known, Origin, Proposal, Seen};
 use crate::pareto::{Objectives, front};
 
 /// Neighbours tried before a random point is taken instead.

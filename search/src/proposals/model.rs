@@ -10,8 +10,10 @@ use std::collections::HashSet;
 
 use rand::RngExt;
 
+use super::domain::{Domain, SearchRng};
+use super::local;
 use super::select::preference;
-use super::{Domain, Known, Origin, Outcome, Proposal, SearchRng, Seen, Trial, local};
+use super::trial::{Known, Origin, Outcome, Proposal, Seen, Trial};
 use crate::pareto::{Objectives, front};
 use crate::surrogate::{
     Encoded, ExpectedImprovement, GaussianProcess, Hyperparameters, Prediction, moments, normal_cdf,

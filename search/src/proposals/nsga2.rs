@@ -1,8 +1,9 @@
 //! NSGA-II (Deb et al. 2002): generations of equal size; the best of parents and children together become parents.
 
 use super::ageing::child;
+use super::domain::{Domain, SearchRng};
 use super::select::preference;
-use super::{Domain, Known, Proposal, SearchRng, Seen};
+use super::trial::{Known, Proposal, Seen};
 
 /// Members of a generation.
 const POPULATION: usize = 20;

@@ -3,7 +3,8 @@
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
-use super::{Domain, Origin, Proposal, SearchRng, Seen, Trial};
+use super::domain::{Domain, SearchRng};
+use super::trial::{Origin, Proposal, Seen, Trial};
 
 /// Draws before a domain counts as nearly used up.
 const DRAWS: usize = 256;

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use rand::RngExt;
 
-use super::{Known, SearchRng};
+use super::domain::SearchRng;
+use super::trial::Known;
 use crate::pareto::{Objectives, crowding_distances, ranks};
 
 /// The order of preference of some trials: position 0 is the best. Sparse comes before crowded within a rank; equal

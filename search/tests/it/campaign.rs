@@ -4,28 +4,30 @@ use std::collections::BTreeMap;
 
 use search::campaign::trust::Plan;
 use search::campaign::{
-    Campaign, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
 use search::cost;
 use search::latency::{Conditions, LatencyEntry, Phase, Throughput, Timing, keys, parts};
+use search::limits::Limits;
+use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, conditions, uniform};
+use crate::stacks::{Stacks, at_most, conditions, objectives, uniform};
 
 fn settings() -> Settings {
     Settings {
         seed: 1,
         evaluations: 4,
         refusals_count: false,
-        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: 1000,
         rungs: Vec::new(),
         promote: 3,
         trust: Plan::default(),
         latencies: conditions(),
         throughput: None,
-        limits: BTreeMap::new(),
+        limits: Limits::default(),
         attempts: 2,
         give_up_after: 3,
         quiet_timing: true,
@@ -140,7 +142,7 @@ fn a_result_that_is_not_finite_is_a_failure() {
 #[test]
 fn what_is_over_a_limit_is_dropped_before_it_is_timed_or_trained() {
     let mut limited = settings();
-    limited.limits = BTreeMap::from([("parameters".to_owned(), 20_000.0)]);
+    limited.limits = at_most(&[("parameters", 20_000.0)]);
     let mut with_reference = proposer();
     with_reference.references = vec![("attention".to_owned(), uniform(3, 4))];
     let (campaign, commands) = start(limited, with_reference);
@@ -150,7 +152,7 @@ fn what_is_over_a_limit_is_dropped_before_it_is_timed_or_trained() {
     assert!(training(&commands).architecture != uniform(3, 4));
 
     let mut limited = settings();
-    limited.limits = BTreeMap::from([("decode_us".to_owned(), 25.0)]);
+    limited.limits = at_most(&[("decode_us", 25.0)]);
     let (campaign, commands) = start(limited, proposer());
     let parts_trained = parts(&training(&commands).architecture).count();
     assert_eq!(parts_trained, 2, "10 µs a part: a head and one more");
@@ -163,7 +165,7 @@ fn what_is_over_a_limit_is_dropped_before_it_is_timed_or_trained() {
 #[test]
 fn what_training_shows_to_be_over_a_limit_is_out_and_counts_as_an_evaluation() {
     let mut limited = settings();
-    limited.limits = BTreeMap::from([("bits_per_byte".to_owned(), 1.5)]);
+    limited.limits = at_most(&[("bits_per_byte", 1.5)]);
     let (mut campaign, mut commands) = start(limited, proposer());
     for bits_per_byte in [2.0, 1.0, 3.0, 1.25] {
         while let Some(Request::Measure(measure)) = requests(&commands).first() {
@@ -183,7 +185,7 @@ fn what_training_shows_to_be_over_a_limit_is_out_and_counts_as_an_evaluation() {
 #[test]
 fn an_impossible_limit_ends_the_campaign_with_advice() {
     let mut limited = settings();
-    limited.limits = BTreeMap::from([("parameters".to_owned(), 1.0)]);
+    limited.limits = at_most(&[("parameters", 1.0)]);
     let proposer = proposer();
     let mut campaign = Campaign::new(limited, Stacks { depth: 9 }, proposer, History::default());
     let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
@@ -229,6 +231,19 @@ fn failures_in_a_row_end_the_campaign() {
     let failed =
         campaign.candidates().filter(|row| matches!(row.state, CandidateState::Failed { .. }));
     assert_eq!(failed.count(), 3);
+
+    // The fault is not theirs: the next run writes down that they wait again, and tries them.
+    let rows: Vec<Candidate> = campaign.candidates().cloned().collect();
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.given_up));
+    let history = History { candidates: rows, latencies: Vec::new() };
+    let mut resumed = Campaign::new(settings(), Stacks { depth: 2 }, proposer(), history);
+    let commands = resumed.handle(Event::Workers { trainers: 1, profilers: 1 });
+    for number in 1..=3 {
+        let Command::Save(row) = &commands[number - 1] else { panic!("saved first") };
+        assert_eq!((row.number, row.given_up, row.failed_attempts), (number as u32, false, 0));
+        assert_eq!(row.state, CandidateState::Proposed);
+    }
+    assert_eq!(training(&timed(&mut resumed, commands)).attempt, 1);
 }
 
 #[test]
@@ -294,12 +309,12 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     training(&commands);
     let row = campaign.candidates().find(|row| row.state == CandidateState::Training).expect("one");
     let read = |name: &str| row.values[name].mean;
-    let batch = read(Throughput::BATCH);
+    let batch = read(Metric::LargestBatch.name());
     let stack = row.subject.stack().expect("a stack");
     let parts = f64::from(parts(stack).count() as u32);
     assert!(batch >= 1.0);
     // 10 µs a part, as all timings of these tests
-    assert!((read(Throughput::NAME) - batch * 1e6 / (10.0 * parts)).abs() < 1e-6);
+    assert!((read(Metric::Throughput.name()) - batch * 1e6 / (10.0 * parts)).abs() < 1e-6);
 
     asked.throughput.as_mut().expect("set above").budget_bytes = 1000;
     let (campaign, _) = start(asked, proposer());

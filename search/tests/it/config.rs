@@ -63,7 +63,7 @@ fn what_is_commented_out_in_the_template_is_right_too() {
     let file =
         CampaignFile::parse(&uncommented.join("\n")).expect("the template with all its keys");
     assert_eq!(file.space.stages.len(), 1);
-    assert_eq!(file.search.limits.len(), 3);
+    assert_eq!(file.search.limits.len(), 4);
     assert_eq!(file.evaluator.command.as_deref(), Some("python my_trainer.py"));
 }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use search::campaign::findings::{agreements, compositions, evaluations};
 use search::campaign::{Candidate, CandidateState, Trained};
 use search::latency::Timing;
+use search::objective::Objective;
 use search::pareto::Objectives;
 use search::subject::Subject;
 use search::wire::Value;
 
-use crate::stacks::uniform;
+use crate::stacks::{objectives, uniform};
 
 const SEED: u64 = 7;
 
@@ -39,6 +40,7 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
         origin: String::new(),
         state: CandidateState::Done,
         failed_attempts: 0,
+        given_up: false,
         values,
         fidelity,
         trained,
@@ -52,8 +54,8 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
     }
 }
 
-fn names() -> Vec<String> {
-    ["loss", "decode_us"].map(str::to_owned).to_vec()
+fn names() -> Vec<Objective> {
+    objectives(&["loss", "decode_us"])
 }
 
 #[test]

@@ -1,13 +1,21 @@
 //! The integration tests of `search`, in one binary.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read sources and corpora, and ask cargo"
+)]
+
 mod architecture;
 mod campaign;
+mod circles;
 mod config;
 mod cost;
 mod edges;
 mod findings;
 mod frozen;
 mod law;
+mod objectives;
 mod parameters;
 mod pareto;
 mod proposals;

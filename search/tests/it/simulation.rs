@@ -14,7 +14,7 @@ use search::latency::{LatencyEntry, Part, Timing};
 use search::proposals::{Algorithm, Proposer, SearchRng};
 use search::wire::{Evaluate, Evaluation, Measured, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, chance, conditions, uniform};
+use crate::stacks::{Stacks, at_most, chance, conditions, objectives, uniform};
 
 /// What a world does to its campaign.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ fn settings(world: &World) -> Settings {
         seed: 5,
         evaluations: 30,
         refusals_count: false,
-        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: FULL,
         rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
         promote: 3,
@@ -64,10 +64,7 @@ fn settings(world: &World) -> Settings {
         },
         latencies: conditions(),
         throughput: None,
-        limits: BTreeMap::from([
-            ("decode_us".to_owned(), BUDGET_US),
-            ("parameters".to_owned(), 100_000.0),
-        ]),
+        limits: at_most(&LIMITS),
         attempts: 2,
         give_up_after: 1000,
         quiet_timing: world.quiet_timing,
@@ -76,6 +73,7 @@ fn settings(world: &World) -> Settings {
 }
 
 const BUDGET_US: f64 = 300.0;
+const LIMITS: [(&str, f64); 2] = [("decode_us", BUDGET_US), ("parameters", 100_000.0)];
 
 fn proposer() -> Proposer<search::Architecture> {
     let reference = |name: &str, index| (name.to_owned(), uniform(index, 2));
@@ -271,8 +269,8 @@ impl Driver<'_> {
             let mut climbing = others.filter(|r| r.state == CandidateState::Training);
             assert_eq!(climbing.next(), None, "extra trainings come last");
         }
-        for (name, limit) in settings.limits {
-            assert!(row.values[&name].mean <= limit, "trained over {name}");
+        for (name, limit) in LIMITS {
+            assert!(row.values[name].mean <= limit, "trained over {name}");
         }
     }
 

@@ -5,9 +5,21 @@ use rand::seq::IndexedRandom;
 use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, Delta, Layer, Mixer};
 use search::latency::{Conditions, Dtype, Phase};
+use search::limits::{Limit, Limits};
+use search::objective::Objective;
 use search::proposals::{Domain, SearchRng};
 use search::subject::{Subject, Subjects};
 use search::surrogate::Feature;
+
+/// Objectives by their texts.
+pub(crate) fn objectives(texts: &[&str]) -> Vec<Objective> {
+    texts.iter().map(|text| text.parse().expect("names of values")).collect()
+}
+
+/// Largest values by their names.
+pub(crate) fn at_most(limits: &[(&str, f64)]) -> Limits {
+    limits.iter().map(|&(name, most)| (name.to_owned(), Limit::at_most(most))).collect()
+}
 
 /// Stacks of up to `depth` layers; three mixers, three FFN widths.
 #[derive(Debug, Clone, Copy)]

@@ -1,13 +1,15 @@
 //! The selected candidate: what is known of it, its drawing, its training curve, its failure.
 
-use db::snapshot::{Campaign, Candidate, CandidateState};
+use db::snapshot::{Campaign, Candidate};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Widget, Wrap};
+use search::campaign::CandidateState;
 use search::latency::Timing;
-use search::objective::value_name;
+use search::metric::Metric;
+use search::objective::Objective;
 use search::subject::{Assignment, Subject};
 
 use super::state::State;
@@ -20,7 +22,7 @@ use crate::theme::Theme;
 
 /// Lines of the log that a failed candidate left.
 pub(super) fn log_lines(candidate: &Candidate) -> u16 {
-    match &candidate.state {
+    match &candidate.row.state {
         CandidateState::Failed { log, .. } => log.lines().count().min(usize::from(u16::MAX)) as u16,
         _ => 0,
     }
@@ -91,14 +93,14 @@ fn drawing<'a>(
     candidate: &'a Candidate,
     campaign: &Campaign,
 ) -> Option<Drawing<'a>> {
-    let stack = candidate.subject.stack()?;
+    let stack = candidate.row.subject.stack()?;
     let drawing = Drawing::new(stack, campaign.latency.decode_context, state.theme);
     Some(drawing.cache_dtype(campaign.latency.dtype))
 }
 
 /// The parameters of a point, one a line.
 fn settings(candidate: &Candidate, theme: Theme) -> Vec<Line<'static>> {
-    let Subject::Point(Assignment(settings)) = &candidate.subject else { return Vec::new() };
+    let Subject::Point(Assignment(settings)) = &candidate.row.subject else { return Vec::new() };
     settings
         .iter()
         .map(|(name, setting)| {
@@ -156,7 +158,7 @@ fn memory(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer)
 }
 
 fn log(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer) {
-    let CandidateState::Failed { log, .. } = &candidate.state else { return };
+    let CandidateState::Failed { log, .. } = &candidate.row.state else { return };
     if area.height < 2 {
         return;
     }
@@ -187,21 +189,21 @@ fn facts(
     brief: bool,
 ) -> Vec<Line<'static>> {
     let (sign, word, style) = standing(candidate, campaign.tokens, theme);
-    let name = candidate.reference.as_ref().map_or(String::new(), |name| format!("  ◆ {name}"));
+    let name = candidate.row.reference.as_ref().map_or(String::new(), |name| format!("  ◆ {name}"));
     let mut lines = vec![Line::from(vec![
-        Span::styled(format!("#{}", candidate.number), theme.heading()),
+        Span::styled(format!("#{}", candidate.row.number), theme.heading()),
         Span::styled(format!("  {sign} {word}"), style),
         Span::styled(name, theme.reference()),
     ])];
-    match &candidate.state {
+    match &candidate.row.state {
         CandidateState::Failed { reason, .. } => {
             lines.extend(wrapped(reason, width, theme.failure()));
         }
         CandidateState::Infeasible { reason } => lines.extend(wrapped(reason, width, Style::new())),
         _ => {}
     }
-    if candidate.reference.is_none() {
-        lines.extend(wrapped(&candidate.origin, width, theme.dim()));
+    if candidate.row.reference.is_none() {
+        lines.extend(wrapped(&candidate.row.origin, width, theme.dim()));
     }
     let fact = |name: &str, text: String, note: String| {
         Line::from(vec![
@@ -211,21 +213,16 @@ fn facts(
         ])
     };
     for name in value_names(candidate, campaign) {
-        let Some(value) = candidate.values.get(name) else { continue };
+        let Some(value) = candidate.row.values.get(name) else { continue };
         if brief
-            && name != "parameters"
-            && !campaign.objectives.iter().any(|o| value_name(o) == name)
+            && name != Metric::Parameters.name()
+            && !campaign.objectives.iter().any(|objective| objective.name() == name)
         {
             continue;
         }
-        let whole = match name {
-            "decode_us" => candidate.decode_whole.as_ref(),
-            "prefill_us" => candidate.prefill_whole.as_ref(),
-            _ => None,
-        };
         let note = if candidate.disturbed.contains(name) { "  disturbed" } else { "" };
         lines.push(fact(quantity::title(name), quantity::named(name, *value), note.to_owned()));
-        if let Some(timing) = whole {
+        if let Some(timing) = candidate.whole(name) {
             let (text, note) = whole_model(timing, value.mean);
             lines.push(fact("  whole model", text, note));
             if let Some(mj) = timing.millijoules {
@@ -234,18 +231,18 @@ fn facts(
             }
         }
     }
-    if candidate.tokens > 0 {
-        let tokens = quantity::scaled(candidate.tokens as f64);
-        let of = if candidate.tokens < campaign.tokens {
+    if candidate.row.tokens > 0 {
+        let tokens = quantity::scaled(candidate.row.tokens as f64);
+        let of = if candidate.row.tokens < campaign.tokens {
             format!(" of {}", quantity::scaled(campaign.tokens as f64))
         } else {
             String::new()
         };
-        let note = format!("  {}", quantity::duration(candidate.train_seconds));
+        let note = format!("  {}", quantity::duration(candidate.row.train_seconds));
         lines.push(fact("trained", format!("{tokens}{of} tokens"), note));
     }
     if !brief {
-        let seed = format!("  seed {}", candidate.seed);
+        let seed = format!("  seed {}", candidate.row.seed);
         lines.push(fact("identity", candidate.id.to_string(), seed));
     }
     lines
@@ -253,16 +250,18 @@ fn facts(
 
 /// Objectives first, then what else is known, in an order of their own.
 fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a str> {
-    const KNOWN: [&str; 6] = [
-        "bits_per_byte",
-        "validation_loss",
-        "decode_us",
-        "prefill_us",
-        "parameters",
-        "state_bytes",
+    const FIRST: [Metric; 6] = [
+        Metric::BitsPerByte,
+        Metric::ValidationLoss,
+        Metric::DecodeUs,
+        Metric::PrefillUs,
+        Metric::Parameters,
+        Metric::StateBytes,
     ];
-    let mut names: Vec<&str> = campaign.objectives.iter().map(|o| value_name(o)).collect();
-    for name in KNOWN.into_iter().chain(candidate.values.keys().map(String::as_str)) {
+    let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+    for name in
+        FIRST.map(Metric::name).into_iter().chain(candidate.row.values.keys().map(String::as_str))
+    {
         if !names.contains(&name) {
             names.push(name);
         }

@@ -1,10 +1,11 @@
 //! What frames the screens: the header with the progress, the footer with the keys, the help.
 
-use db::snapshot::{CampaignState, CandidateState, Snapshot};
+use db::snapshot::{CampaignState, Snapshot};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget};
+use search::campaign::CandidateState;
 
 use super::state::{State, Zoom};
 use super::table::campaign_standing;
@@ -23,7 +24,7 @@ struct Progress {
 impl Progress {
     fn of(snapshot: &Snapshot) -> Self {
         let count = |is: fn(&CandidateState) -> bool| {
-            snapshot.candidates.iter().filter(|candidate| is(&candidate.state)).count() as u32
+            snapshot.candidates.iter().filter(|candidate| is(&candidate.row.state)).count() as u32
         };
         let failed = count(|state| matches!(state, CandidateState::Failed { .. }));
         let ended = failed + count(|state| *state == CandidateState::Done);

@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 
-use db::snapshot::{Candidate, CandidateState, Snapshot};
+use db::snapshot::{Candidate, Snapshot};
 use search::architecture::MixerKind;
-use search::objective;
+use search::campaign::CandidateState;
+use search::metric::Metric;
 
 use crate::plot::axes;
 
@@ -34,7 +35,7 @@ impl Column {
 pub struct Sort {
     /// By what.
     pub column: Column,
-    /// Largest first; candidates without the value stay last.
+    /// Worst first, the latest or the largest; candidates without the value stay last.
     pub descending: bool,
 }
 
@@ -83,12 +84,12 @@ impl StateFilter {
         match self {
             Self::All => true,
             Self::Front => candidate.rank == Some(0),
-            Self::Done => candidate.state == CandidateState::Done,
+            Self::Done => candidate.row.state == CandidateState::Done,
             Self::Pending => {
-                matches!(candidate.state, CandidateState::Proposed | CandidateState::Training)
+                matches!(candidate.row.state, CandidateState::Proposed | CandidateState::Training)
             }
-            Self::Failed => matches!(candidate.state, CandidateState::Failed { .. }),
-            Self::Infeasible => matches!(candidate.state, CandidateState::Infeasible { .. }),
+            Self::Failed => matches!(candidate.row.state, CandidateState::Failed { .. }),
+            Self::Infeasible => matches!(candidate.row.state, CandidateState::Infeasible { .. }),
         }
     }
 }
@@ -112,7 +113,7 @@ impl Filter {
 
     fn admits(&self, candidate: &Candidate) -> bool {
         let has_mixer = |kind: MixerKind| {
-            candidate.subject.stack().is_some_and(|stack| {
+            candidate.row.subject.stack().is_some_and(|stack| {
                 stack
                     .layers()
                     .iter()
@@ -126,7 +127,8 @@ impl Filter {
         if self.text.trim().is_empty() {
             return true;
         }
-        let Candidate { number, id, subject, reference, origin, .. } = candidate;
+        let Candidate { row, id, .. } = candidate;
+        let search::campaign::Candidate { number, subject, reference, origin, .. } = row;
         let subject = subject.words();
         let reference = reference.as_deref().unwrap_or_default();
         let text = format!("#{number} {id} {subject} {reference} {origin}").to_lowercase();
@@ -137,15 +139,16 @@ impl Filter {
 /// The candidates that `filter` admits, in the order of `sort`; ties in the order of proposal.
 pub(super) fn rows<'a>(snapshot: &'a Snapshot, sort: Sort, filter: &Filter) -> Vec<&'a Candidate> {
     let (x, y) = axes(&snapshot.campaign.objectives);
-    let value =
-        |candidate: &Candidate, name: &str| Some(objective::read(&candidate.values, name)?.mean);
     let key = |candidate: &Candidate| -> (Option<f64>, Option<f64>) {
+        let values = &candidate.row.values;
         match sort.column {
-            Column::Front => (candidate.rank.map(f64::from), value(candidate, &x)),
-            Column::Number => (Some(f64::from(candidate.number)), None),
-            Column::Quality => (value(candidate, &y), None),
-            Column::Cost => (value(candidate, &x), None),
-            Column::Parameters => (value(candidate, "parameters"), None),
+            Column::Front => (candidate.rank.map(f64::from), x.minimised(values)),
+            Column::Number => (Some(f64::from(candidate.row.number)), None),
+            Column::Quality => (y.minimised(values), None),
+            Column::Cost => (x.minimised(values), None),
+            Column::Parameters => {
+                (values.get(Metric::Parameters.name()).map(|value| value.mean), None)
+            }
         }
     };
     let mut rows: Vec<&Candidate> =
@@ -154,7 +157,7 @@ pub(super) fn rows<'a>(snapshot: &'a Snapshot, sort: Sort, filter: &Filter) -> V
         let ((a0, a1), (b0, b1)) = (key(a), key(b));
         compare(a0, b0, sort.descending)
             .then_with(|| compare(a1, b1, sort.descending))
-            .then(a.number.cmp(&b.number))
+            .then(a.row.number.cmp(&b.row.number))
     });
     rows
 }

@@ -66,7 +66,7 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
 
 fn write_stack(state: &State, number: u32, export: &Export) -> Result<String, String> {
     let snapshot = state.snapshot.as_ref().ok_or("no campaign is open")?;
-    let candidate = snapshot.candidates.iter().find(|candidate| candidate.number == number);
+    let candidate = snapshot.candidates.iter().find(|candidate| candidate.row.number == number);
     let candidate = candidate.ok_or_else(|| format!("there is no candidate {number}"))?;
     export(snapshot, candidate)
         .map(|path| path.display().to_string())

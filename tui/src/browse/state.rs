@@ -86,6 +86,6 @@ impl State {
     /// The selected candidate.
     pub fn selected(&self) -> Option<&Candidate> {
         let number = self.selected?;
-        self.snapshot.as_ref()?.candidates.iter().find(|candidate| candidate.number == number)
+        self.snapshot.as_ref()?.candidates.iter().find(|candidate| candidate.row.number == number)
     }
 }

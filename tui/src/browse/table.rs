@@ -1,12 +1,14 @@
 //! The table of candidates and the list of campaigns.
 
-use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState};
+use db::snapshot::{Campaign, CampaignState, Candidate};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use search::campaign::CandidateState;
 
-use search::objective::value_name;
+use search::metric::Metric;
+use search::objective::Objective;
 
 use super::rows::{Column, Sort};
 use super::state::State;
@@ -16,20 +18,20 @@ use crate::{drawing, quantity};
 
 /// Where a candidate stands: a sign, a word, a style.
 pub(super) fn standing(candidate: &Candidate, tokens: u64, theme: Theme) -> (char, String, Style) {
-    match &candidate.state {
+    match &candidate.row.state {
         CandidateState::Proposed => ('○', "waiting".to_owned(), theme.dim()),
-        CandidateState::Training if candidate.tokens == 0 => {
+        CandidateState::Training if candidate.row.tokens == 0 => {
             ('◌', "next".to_owned(), theme.active())
         }
         CandidateState::Training => {
-            let percent = 100.0 * candidate.tokens as f64 / tokens.max(1) as f64;
+            let percent = 100.0 * candidate.row.tokens as f64 / tokens.max(1) as f64;
             ('▸', format!("{:.0} %", percent.min(100.0).floor()), theme.active())
         }
         CandidateState::Done if candidate.rank == Some(0) => {
             ('●', "front".to_owned(), theme.front())
         }
-        CandidateState::Done if candidate.fidelity < tokens && candidate.rank.is_none() => {
-            let at = quantity::scaled(candidate.fidelity as f64);
+        CandidateState::Done if candidate.row.fidelity < tokens && candidate.rank.is_none() => {
+            let at = quantity::scaled(candidate.row.fidelity as f64);
             ('∘', format!("at {at}"), theme.dim())
         }
         CandidateState::Done => ('·', "done".to_owned(), Style::new()),
@@ -44,6 +46,8 @@ struct Field {
     width: usize,
     column: Option<Column>,
     right: bool,
+    /// Of a value of which more is better: the best first is the largest first.
+    is_maximised: bool,
 }
 
 /// The table, its title line included.
@@ -54,9 +58,8 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     }
     let theme = state.theme;
     let (x, y) = axes(&snapshot.campaign.objectives);
-    let (x, y) = (value_name(&x), value_name(&y));
     let is_of_stacks = !snapshot.campaign.is_black_box();
-    let fields = fields(usize::from(area.width), x, y, is_of_stacks);
+    let fields = fields(usize::from(area.width), &x, &y, is_of_stacks);
     heads(&fields, state.sort, area, buffer, theme);
     let rows = state.rows();
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
@@ -75,25 +78,23 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
         );
         return;
     }
-    let selected = rows.iter().position(|row| Some(row.number) == state.selected).unwrap_or(0);
+    let selected = rows.iter().position(|row| Some(row.row.number) == state.selected).unwrap_or(0);
     let first = first_visible(selected, rows.len(), usize::from(area.height));
     for (row, candidate) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
         let at = area.y + (row - first) as u16;
         let (sign, word, style) = standing(candidate, snapshot.campaign.tokens, theme);
-        let value = |name: &str| {
-            candidate
-                .values
-                .get(name)
-                .map_or(String::new(), |value| quantity::significant(value.mean))
+        let value = |of: &Objective| {
+            let value = of.value(&candidate.row.values);
+            value.map_or(String::new(), |value| quantity::significant(value.mean))
         };
         let mut column = area.x;
         for (index, field) in fields.iter().enumerate() {
             let room = field.width;
             if index == fields.len() - 1 {
-                let name = candidate.reference.as_deref().unwrap_or_default();
-                let strip = match candidate.subject.stack() {
+                let name = candidate.row.reference.as_deref().unwrap_or_default();
+                let strip = match candidate.row.subject.stack() {
                     Some(stack) => drawing::strip(stack, room, theme),
-                    None => Line::raw(quantity::shortened(&candidate.subject.words(), room)),
+                    None => Line::raw(quantity::shortened(&candidate.row.subject.words(), room)),
                 };
                 let (end, _) = buffer.set_line(column, at, &strip, room as u16);
                 let left = usize::from(area.right().saturating_sub(end + 1));
@@ -107,12 +108,12 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
                 break;
             }
             let (text, style) = match (index, field.column) {
-                (0, _) => (candidate.number.to_string(), theme.dim()),
+                (0, _) => (candidate.row.number.to_string(), theme.dim()),
                 (1, _) => (quantity::shortened(&format!("{sign} {word}"), room), style),
-                (_, Some(Column::Quality)) => (value(y), Style::new()),
-                (_, Some(Column::Cost)) => (value(x), Style::new()),
+                (_, Some(Column::Quality)) => (value(&y), Style::new()),
+                (_, Some(Column::Cost)) => (value(&x), Style::new()),
                 _ => {
-                    let parameters = candidate.values.get("parameters");
+                    let parameters = candidate.row.values.get(Metric::Parameters.name());
                     (parameters.map_or(String::new(), |p| quantity::scaled(p.mean)), Style::new())
                 }
             };
@@ -131,20 +132,18 @@ fn first_visible(selected: usize, count: usize, height: usize) -> usize {
     selected.saturating_sub(height / 2).min(count.saturating_sub(height))
 }
 
-fn fields(width: usize, x: &str, y: &str, is_of_stacks: bool) -> Vec<Field> {
+fn fields(width: usize, x: &Objective, y: &Objective, is_of_stacks: bool) -> Vec<Field> {
     let field = |title: &str, width: usize, column, right| Field {
         title: title.to_owned(),
         width,
         column,
         right,
+        is_maximised: false,
     };
-    let value = |name: &str, column| {
-        field(
-            quantity::title(name),
-            quantity::title(name).chars().count().max(7),
-            Some(column),
-            true,
-        )
+    let value = |of: &Objective, column| {
+        let title = quantity::title(of.name());
+        let field = field(title, title.chars().count().max(7), Some(column), true);
+        Field { is_maximised: of.is_maximised(), ..field }
     };
     let mut fields = vec![
         field("#", 4, Some(Column::Number), true),
@@ -166,7 +165,7 @@ fn heads(fields: &[Field], sort: Sort, area: Rect, buffer: &mut Buffer, theme: T
     for field in fields {
         let width = field.width;
         let sorted = field.column == Some(sort.column);
-        let arrow = if sort.descending { '↓' } else { '↑' };
+        let arrow = if sort.descending == field.is_maximised { '↑' } else { '↓' };
         let title = if sorted {
             format!("{}{arrow}", quantity::shortened(&field.title, width))
         } else {
@@ -210,8 +209,8 @@ pub(super) fn campaigns(state: &State, campaigns: &[Campaign], area: Rect, buffe
     for (index, campaign) in campaigns.iter().enumerate().skip(first).take(height) {
         let (sign, word, style) = campaign_standing(campaign.state, theme);
         let name = quantity::shortened(&campaign.name, room);
-        let objectives: Vec<&str> =
-            campaign.objectives.iter().map(|name| quantity::title(name)).collect();
+        let objectives: Vec<String> =
+            campaign.objectives.iter().map(quantity::objective_title).collect();
         let line = Line::from(vec![
             Span::raw(format!(" {name:<room$}  ")),
             Span::styled(format!("{sign} {word:<9}"), style),

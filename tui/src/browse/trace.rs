@@ -19,7 +19,7 @@ pub(super) struct Trace<'a> {
 impl Widget for Trace<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let curve: Vec<(u64, f64)> =
-            self.candidate.curve.iter().copied().filter(|(_, loss)| loss.is_finite()).collect();
+            self.candidate.row.curve.iter().copied().filter(|(_, loss)| loss.is_finite()).collect();
         if area.width < 20 || area.height < 3 || curve.is_empty() {
             return;
         }

@@ -121,14 +121,14 @@ fn take_snapshot(state: &mut State, snapshot: Snapshot) {
 }
 
 fn selected_index(state: &State) -> usize {
-    state.rows().iter().position(|row| Some(row.number) == state.selected).unwrap_or(0)
+    state.rows().iter().position(|row| Some(row.row.number) == state.selected).unwrap_or(0)
 }
 
 /// After the rows changed: the same candidate where it is still shown, else the one at the same place.
 fn keep_selection(state: &mut State, index: usize) {
     let rows = state.rows();
-    if !rows.iter().any(|row| Some(row.number) == state.selected) {
-        let selected = rows.get(index.min(rows.len().saturating_sub(1))).map(|row| row.number);
+    if !rows.iter().any(|row| Some(row.row.number) == state.selected) {
+        let selected = rows.get(index.min(rows.len().saturating_sub(1))).map(|row| row.row.number);
         select(state, selected);
     }
 }
@@ -271,7 +271,7 @@ fn move_by(state: &mut State, by: i64) {
     let to = (selected_index(state) as i64)
         .saturating_add(by)
         .clamp(0, rows.len().saturating_sub(1) as i64);
-    let selected = rows.get(to as usize).map(|row| row.number);
+    let selected = rows.get(to as usize).map(|row| row.row.number);
     select(state, selected);
 }
 
@@ -281,14 +281,14 @@ fn move_along_front(state: &mut State, direction: i64) {
     let (x, _) = axes(&snapshot.campaign.objectives);
     let cost = |number: Option<u32>| {
         let candidate =
-            snapshot.candidates.iter().find(|candidate| Some(candidate.number) == number)?;
-        candidate.values.get(&x).map(|value| value.mean)
+            snapshot.candidates.iter().find(|candidate| Some(candidate.row.number) == number)?;
+        x.minimised(&candidate.row.values)
     };
     let mut front: Vec<(f64, u32)> = snapshot
         .candidates
         .iter()
         .filter(|candidate| candidate.rank == Some(0))
-        .filter_map(|candidate| Some((candidate.values.get(&x)?.mean, candidate.number)))
+        .filter_map(|candidate| Some((x.minimised(&candidate.row.values)?, candidate.row.number)))
         .collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let here = front.iter().position(|member| Some(member.1) == state.selected);
@@ -306,7 +306,7 @@ fn move_along_front(state: &mut State, direction: i64) {
         return;
     };
     // A filter that hides the member would move the selection away at once.
-    if state.rows().iter().any(|row| row.number == number) {
+    if state.rows().iter().any(|row| row.row.number == number) {
         select(state, Some(number));
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                              candidate: &db::snapshot::Candidate| {
             // The screens run on this thread's runtime, which cannot wait for another inside itself.
             std::thread::scope(|scope| {
-                let work = scope.spawn(|| export::to_new_file(&db, snapshot, candidate.number));
+                let work = scope.spawn(|| export::to_new_file(&db, snapshot, candidate.row.number));
                 work.join().ok().context("the export panicked")?
             })
         };

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use db::snapshot::{Campaign, CampaignState, CandidateState, Snapshot};
+use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
 use search::Architecture;
+use search::campaign::CandidateState;
 use search::config::{CampaignFile, SearchConfig, TrustConfig};
 use search::latency::Conditions;
 use search::proposals::Algorithm;
@@ -195,9 +196,10 @@ fn new_campaign(file: &CampaignFile, of: &Chosen) -> anyhow::Result<NewCampaign>
         config_toml: text(file, of)?,
         config_folder: of.folder.to_string_lossy().into_owned(),
         seed: file.seed,
+        kind: CampaignKind::Stacks,
         evaluations: file.search.evaluations,
         tokens: file.tokens(),
-        objectives: file.search.objectives.clone(),
+        objectives: file.objectives(),
         latency: file.latency.clone(),
     })
 }
@@ -230,11 +232,12 @@ impl Chosen {
             );
         }
         let candidate = candidate(&snapshot, &args.candidate)?;
-        let (CandidateState::Done, Some(stack)) = (&candidate.state, candidate.subject.stack())
+        let (CandidateState::Done, Some(stack)) =
+            (&candidate.row.state, candidate.row.subject.stack())
         else {
             bail!(
                 "candidate {} of `{}` is not done; choose one that is, `deltafront show {}` lists the front",
-                candidate.number,
+                candidate.row.number,
                 args.campaign,
                 words::quoted(&args.campaign)
             );
@@ -242,7 +245,7 @@ impl Chosen {
         Ok(Self {
             file: stored(&snapshot.campaign)?,
             folder: store.config_folder(&args.campaign).await?.into(),
-            number: candidate.number,
+            number: candidate.row.number,
             stack: stack.clone(),
         })
     }

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use db::Store;
-use db::snapshot::{Candidate, CandidateState, Snapshot};
+use db::snapshot::{Candidate, Snapshot};
 use search::Architecture;
+use search::campaign::CandidateState;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::metric::Metric;
 use search::subject::Assignment;
 use search::wire::Value;
 use serde::Serialize;
@@ -113,7 +115,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         let store = open(db).await?;
         let snapshot = store.snapshot(&args.campaign).await?;
         let candidate = candidate(&snapshot, &args.candidate)?;
-        let is_done = candidate.state == CandidateState::Done;
+        let is_done = candidate.row.state == CandidateState::Done;
         anyhow::Ok((config(&store, &snapshot, candidate).await?, is_done))
     })?;
     let mut stderr = std::io::stderr();
@@ -168,33 +170,33 @@ async fn config(
 ) -> anyhow::Result<Config> {
     let campaign = &snapshot.campaign;
     let history = store.history(&campaign.name).await?;
-    let row = history.candidates.into_iter().find(|row| row.number == candidate.number);
+    let row = history.candidates.into_iter().find(|row| row.number == candidate.row.number);
     let checkpoint = row.and_then(|row| row.checkpoint);
     let workers = store.workers(&campaign.name).await?;
     Ok(Config {
         format: "deltafront-stack-1",
-        text: candidate.subject.to_string(),
+        text: candidate.row.subject.to_string(),
         id: candidate.id.to_string(),
-        architecture: candidate.subject.stack().cloned(),
-        parameters: candidate.subject.assignment().cloned(),
-        values: candidate.values.clone(),
+        architecture: candidate.row.subject.stack().cloned(),
+        parameters: candidate.row.subject.assignment().cloned(),
+        values: candidate.row.values.clone(),
         latency: Latency {
             device: workers.iter().find(|row| row.role == "profiler").map(|row| row.device.clone()),
             conditions: campaign.latency.clone(),
-            decode_whole: candidate.decode_whole.clone(),
-            prefill_whole: candidate.prefill_whole.clone(),
+            decode_whole: candidate.whole(Metric::DecodeUs.name()).cloned(),
+            prefill_whole: candidate.whole(Metric::PrefillUs.name()).cloned(),
         },
         training: Training {
-            tokens: candidate.tokens,
-            seconds: candidate.train_seconds,
-            seed: candidate.seed,
+            tokens: candidate.row.tokens,
+            seconds: candidate.row.train_seconds,
+            seed: candidate.row.seed,
             checkpoint: checkpoint.map(|path| path.to_string_lossy().into_owned()),
         },
         provenance: Provenance {
             campaign: campaign.name.clone(),
-            candidate: candidate.number,
-            origin: candidate.origin.clone(),
-            reference: candidate.reference.clone(),
+            candidate: candidate.row.number,
+            origin: candidate.row.origin.clone(),
+            reference: candidate.row.reference.clone(),
             rank: candidate.rank,
             campaign_seed: campaign.seed,
             campaign_created_unix_s: campaign.created_unix_s,

@@ -10,7 +10,7 @@ use db::snapshot::Campaign;
 use search::campaign::{Candidate, LatencyTable};
 use search::latency::LatencyEntry;
 use search::law::{Fit, Observation, choose, speeds};
-use search::objective::value_name;
+use search::objective::Objective;
 use tui::theme::Theme;
 
 use super::{block_on, open};
@@ -90,9 +90,9 @@ async fn found(
     let rows = || campaigns.iter().flat_map(|(_, rows)| rows);
     let is_trained =
         |name: &&str| rows().any(|r| r.trained.iter().any(|t| t.values.contains_key(*name)));
-    let names = campaign.objectives.iter().map(|name| value_name(name));
-    let Some(value) = names.clone().find(is_trained) else {
-        bail!("nothing is trained yet: the law is one of losses");
+    let losses = campaign.objectives.iter().filter(|objective| !objective.is_maximised());
+    let Some(value) = losses.map(Objective::name).find(is_trained) else {
+        bail!("nothing is trained yet to become less: the law is one of losses");
     };
     let observations = observations(campaigns, value);
     let fit = Fit::new(&observations, args.draws as usize, campaign.seed)?;

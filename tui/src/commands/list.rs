@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use db::snapshot::{CampaignState, CandidateState};
+use db::snapshot::CampaignState;
+use search::campaign::CandidateState;
+use search::metric::Metric;
 use serde_json::json;
 
 use super::{block_on, open};
@@ -21,23 +23,24 @@ pub(crate) struct Args {
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let store = open(db).await?;
-        let heading =
-            ["campaign", "state", "done", "of", "failed", "front", "best bits/byte", "time"];
+        let quality = Metric::BitsPerByte;
+        let best = format!("best {}", quality.facts().unit);
+        let heading = ["campaign", "state", "done", "of", "failed", "front", &best, "time"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         let mut list = Vec::new();
         for campaign in store.campaigns().await? {
             let snapshot = store.snapshot(&campaign.name).await?;
             let candidates = &snapshot.candidates;
-            let done = candidates.iter().filter(|c| c.state == CandidateState::Done).count();
+            let done = candidates.iter().filter(|c| c.row.state == CandidateState::Done).count();
             let failed = candidates
                 .iter()
-                .filter(|c| matches!(c.state, CandidateState::Failed { .. }))
+                .filter(|c| matches!(c.row.state, CandidateState::Failed { .. }))
                 .count();
             let front = candidates.iter().filter(|c| c.rank == Some(0)).count();
             let best = candidates
                 .iter()
                 .filter(|c| c.rank.is_some())
-                .filter_map(|c| c.values.get("bits_per_byte"))
+                .filter_map(|c| c.row.values.get(quality.name()))
                 .min_by(|a, b| a.mean.total_cmp(&b.mean))
                 .copied();
             list.push(json!({

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use db::snapshot::{BLACK_BOX, Campaign, CampaignState, Snapshot};
+use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
 use search::campaign::Settings;
 use search::config::LatencyConfig;
+use search::limits;
+use search::objective::Objective;
 use search::parameters::ParameterSpace;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::SpaceReply;
@@ -135,6 +137,9 @@ impl std::str::FromStr for Limit {
         }
     }
 }
+
+/// The first line of that, for people.
+const HEADING: &str = "# Made by `deltafront optimize`.\n";
 
 /// What the store keeps of it in the place of a campaign file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -310,8 +315,8 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
 
 /// Whether an evaluation was spent on it, to an end.
 fn is_over(candidate: &db::snapshot::Candidate) -> bool {
-    use db::snapshot::CandidateState as State;
-    matches!(candidate.state, State::Done | State::Failed { .. } | State::Infeasible { .. })
+    use search::campaign::CandidateState as State;
+    matches!(candidate.row.state, State::Done | State::Failed { .. } | State::Infeasible { .. })
 }
 
 /// The settings that the campaign began with.
@@ -389,9 +394,10 @@ fn campaign(args: &Args, black_box: &BlackBox, folder: &Path) -> anyhow::Result<
     let text = toml::to_string(black_box).context("the space cannot be written as TOML")?;
     Ok(NewCampaign {
         name: args.name.clone(),
-        config_toml: format!("{BLACK_BOX}{text}"),
+        config_toml: format!("{HEADING}{text}"),
         config_folder: folder.to_string_lossy().into_owned(),
         seed: settings.seed,
+        kind: CampaignKind::BlackBox,
         evaluations: settings.evaluations,
         tokens: 0,
         objectives: objectives(&black_box.space),
@@ -399,7 +405,16 @@ fn campaign(args: &Args, black_box: &BlackBox, folder: &Path) -> anyhow::Result<
     })
 }
 
-fn objectives(space: &SpaceReply) -> Vec<String> {
+/// The limits of what is stored: with a minus where a value has a least one.
+fn limits_of(stored: &BTreeMap<String, f64>) -> limits::Limits {
+    let limit = |(name, &bound): (&String, &f64)| match name.strip_prefix('-') {
+        Some(name) => (name.to_owned(), limits::Limit::at_least(-bound)),
+        None => (name.clone(), limits::Limit::at_most(bound)),
+    };
+    stored.iter().map(limit).collect()
+}
+
+fn objectives(space: &SpaceReply) -> Vec<Objective> {
     space.objectives.iter().map(search::wire::ObjectiveSpec::objective).collect()
 }
 
@@ -430,7 +445,7 @@ fn job(
             trust: search::campaign::trust::Plan::default(),
             latencies: Vec::new(),
             throughput: None,
-            limits: settings.limits.clone(),
+            limits: limits_of(&settings.limits),
             attempts: settings.attempts,
             give_up_after: settings.give_up_after,
             quiet_timing: false,

@@ -108,7 +108,7 @@ async fn stack(db: &Path, args: &Args) -> anyhow::Result<Architecture> {
     if let Some(word) = &args.candidate {
         let store = open(db).await?;
         let snapshot = store.snapshot(&args.stack).await?;
-        let subject = &candidate(&snapshot, word)?.subject;
+        let subject = &candidate(&snapshot, word)?.row.subject;
         let Some(architecture) = subject.stack() else {
             bail!("campaign `{}` optimises a black box: it has no stack to time", args.stack);
         };

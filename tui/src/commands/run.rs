@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use db::snapshot::{CampaignState, Candidate, CandidateState, Snapshot};
+use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
+use search::campaign::CandidateState;
 use search::campaign::{Finish, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
+use search::device::Device;
 use search::proposals::Proposer;
 use search::references::ReferenceShape;
 use search::space::Space;
@@ -86,9 +88,10 @@ async fn campaign(
         config_toml: text.to_owned(),
         config_folder: folder.to_string_lossy().into_owned(),
         seed: file.seed,
+        kind: CampaignKind::Stacks,
         evaluations: file.search.evaluations,
         tokens: file.tokens(),
-        objectives: file.search.objectives.clone(),
+        objectives: file.objectives(),
         latency: file.latency.clone(),
     };
     match store.create_campaign(&new).await {
@@ -99,7 +102,8 @@ async fn campaign(
     let before = store.snapshot(&file.name).await?;
     let again = command(db, &args.file);
     // A campaign of which nothing was trained may change in everything: it begins anew.
-    let is_changed = before.campaign.config_toml != text;
+    let is_changed =
+        before.campaign.config_toml != text || before.campaign.objectives != new.objectives;
     let is_new = !before.candidates.iter().any(is_trained);
     if before.campaign.is_black_box() {
         bail!(
@@ -220,11 +224,15 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
 
 /// Whether tokens were spent on a candidate, to an end.
 fn is_trained(candidate: &Candidate) -> bool {
-    matches!(candidate.state, CandidateState::Done | CandidateState::Failed { .. })
+    matches!(candidate.row.state, CandidateState::Done | CandidateState::Failed { .. })
 }
 
 pub(super) fn done(snapshot: &Snapshot) -> usize {
-    snapshot.candidates.iter().filter(|candidate| candidate.state == CandidateState::Done).count()
+    snapshot
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.row.state == CandidateState::Done)
+        .count()
 }
 
 pub(super) fn say(text: &str) {
@@ -296,24 +304,20 @@ pub(super) fn job(
     };
     let silence = Duration::try_from_secs_f64(file.evaluator.timeout_seconds)
         .context("evaluator.timeout_seconds is too long")?;
-    let mut limits = file.search.limits.clone();
-    if let Some(budget) = file.latency.decode_budget_us {
-        limits.insert("decode_us".to_owned(), budget);
-    }
     Ok(Job {
         name: file.name.clone(),
         settings: Settings {
             seed: file.seed,
             evaluations: file.search.evaluations,
             refusals_count: false,
-            objectives: file.search.objectives.clone(),
+            objectives: file.objectives(),
             tokens: file.tokens(),
             rungs: file.search.rungs.clone(),
             promote: file.search.promote,
             trust: file.trust(),
             latencies: Vec::new(),
             throughput: None,
-            limits,
+            limits: file.limits(),
             attempts: file.search.attempts,
             give_up_after: file.search.give_up_after,
             quiet_timing: true,
@@ -353,7 +357,10 @@ pub(super) fn job(
 /// The profiler on the device that the file names.
 pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     let program = Program::built_in(Role::Profiler)?;
-    Ok(if latency.device == "cpu" { program } else { program.on(&latency.device) })
+    Ok(match latency.device {
+        Device::Cpu => program,
+        gpu => program.on(gpu),
+    })
 }
 
 /// `threads = 0` made a number: all cores over the number of trainers.

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use db::Store;
-use db::snapshot::{Candidate, CandidateState, Snapshot};
+use db::snapshot::{Candidate, Snapshot};
+use search::campaign::CandidateState;
+use search::metric::Metric;
 use search::subject::{Assignment, Subject};
 use serde_json::json;
 use tui::{drawing, quantity, retrieval};
@@ -70,9 +72,9 @@ fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
 fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
     let campaign = &snapshot.campaign;
     let mut text =
-        format!("candidate {} of {}, id {}\n", candidate.number, campaign.name, candidate.id);
-    let mut rows = vec![vec!["origin".to_owned(), candidate.origin.clone()]];
-    let state = match &candidate.state {
+        format!("candidate {} of {}, id {}\n", candidate.row.number, campaign.name, candidate.id);
+    let mut rows = vec![vec!["origin".to_owned(), candidate.row.origin.clone()]];
+    let state = match &candidate.row.state {
         CandidateState::Proposed => "proposed, waits for its latency".to_owned(),
         CandidateState::Training => "in training or waiting for it".to_owned(),
         CandidateState::Done => match candidate.rank {
@@ -84,14 +86,9 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
     };
     rows.push(vec!["state".to_owned(), state]);
-    for (name, value) in &candidate.values {
+    for (name, value) in &candidate.row.values {
         let mut shown = report::named(candidate, name);
-        let whole = match name.as_str() {
-            "decode_us" => candidate.decode_whole.as_ref(),
-            "prefill_us" => candidate.prefill_whole.as_ref(),
-            _ => None,
-        };
-        if let Some(whole) = whole {
+        if let Some(whole) = candidate.whole(name) {
             let off = 100.0 * (value.mean / whole.median_us - 1.0);
             shown = format!(
                 "{shown} from its parts, {} as a whole ({off:+.1} %; {}, {:.0} % other load{})",
@@ -107,34 +104,34 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);
     }
-    for trained in &candidate.trained {
-        if (trained.tokens, trained.seed) == (campaign.tokens, candidate.seed) {
+    for trained in &candidate.row.trained {
+        if (trained.tokens, trained.seed) == (campaign.tokens, candidate.row.seed) {
             continue;
         }
         // The objectives that it reported; all of them are in the JSON.
         let values: Vec<String> = campaign
             .objectives
             .iter()
-            .filter_map(|name| Some(words::value(name, *trained.values.get(name)?)))
+            .filter_map(|of| Some(words::value(of.name(), of.value(&trained.values)?)))
             .collect();
         let tokens = quantity::scaled(trained.tokens as f64);
         let text = format!("{}, seed {}", values.join(", "), trained.seed);
         rows.push(vec![format!("at {tokens} tokens"), text]);
     }
-    if candidate.tokens > 0 {
+    if candidate.row.tokens > 0 {
         let mut trained = format!(
             "{} of {} tokens in {}, seed {}",
-            quantity::scaled(candidate.tokens as f64),
+            quantity::scaled(candidate.row.tokens as f64),
             quantity::scaled(campaign.tokens as f64),
-            quantity::duration(candidate.train_seconds),
-            candidate.seed
+            quantity::duration(candidate.row.train_seconds),
+            candidate.row.seed
         );
-        if let Some((_, loss)) = candidate.curve.last() {
+        if let Some((_, loss)) = candidate.row.curve.last() {
             trained.extend([", training loss ", &quantity::significant(*loss), " at the end"]);
         }
         rows.push(vec!["training".to_owned(), trained]);
     }
-    match &candidate.subject {
+    match &candidate.row.subject {
         Subject::Stack(stack) => {
             rows.push(vec!["stack".to_owned(), stack.to_string()]);
             text.push_str(&words::table("ll", &rows));
@@ -158,7 +155,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         text.extend(["\n", retrieval::TITLE, "\n"]);
         text.push_str(&words::table(&align, &memory));
     }
-    if let CandidateState::Failed { log, .. } = &candidate.state
+    if let CandidateState::Failed { log, .. } = &candidate.row.state
         && !log.trim().is_empty()
     {
         text.push_str("\nthe last lines of its log:\n");
@@ -207,7 +204,7 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
 }
 
 fn candidate_json(candidate: &Candidate) -> serde_json::Value {
-    let (state, reason, log) = match &candidate.state {
+    let (state, reason, log) = match &candidate.row.state {
         CandidateState::Proposed => ("proposed", None, None),
         CandidateState::Training => ("training", None, None),
         CandidateState::Done => ("done", None, None),
@@ -215,32 +212,32 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
     };
     let trained: Vec<serde_json::Value> = candidate
-        .trained
+        .row.trained
         .iter()
         .map(|t| json!({ "tokens": t.tokens, "seed": t.seed, "values": t.values, "seconds": t.seconds }))
         .collect();
     json!({
-        "number": candidate.number,
+        "number": candidate.row.number,
         "id": candidate.id,
-        "text": candidate.subject.to_string(),
-        "architecture": candidate.subject.stack(),
-        "parameters": candidate.subject.assignment(),
-        "reference": candidate.reference,
-        "origin": candidate.origin,
+        "text": candidate.row.subject.to_string(),
+        "architecture": candidate.row.subject.stack(),
+        "parameters": candidate.row.subject.assignment(),
+        "reference": candidate.row.reference,
+        "origin": candidate.row.origin,
         "state": state,
         "reason": reason,
         "log": log,
         "rank": candidate.rank,
-        "values": candidate.values,
-        "decode_whole": candidate.decode_whole,
-        "prefill_whole": candidate.prefill_whole,
+        "values": candidate.row.values,
+        "decode_whole": candidate.whole(Metric::DecodeUs.name()),
+        "prefill_whole": candidate.whole(Metric::PrefillUs.name()),
         "disturbed": candidate.disturbed,
-        "curve": candidate.curve,
-        "retrieval": candidate.retrieval,
-        "seed": candidate.seed,
-        "tokens": candidate.tokens,
-        "fidelity": candidate.fidelity,
+        "curve": candidate.row.curve,
+        "retrieval": candidate.row.retrieval,
+        "seed": candidate.row.seed,
+        "tokens": candidate.row.tokens,
+        "fidelity": candidate.row.fidelity,
         "trained": trained,
-        "train_seconds": candidate.train_seconds,
+        "train_seconds": candidate.row.train_seconds,
     })
 }

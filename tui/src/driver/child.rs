@@ -207,3 +207,17 @@ fn how_it_ended(status: ExitStatus) -> String {
         None => "exited".to_owned(),
     }
 }
+
+/// A worker that cannot be used, as the program's own error.
+pub(crate) fn broken(reason: &str, log: &str) -> anyhow::Error {
+    let reason = reason.trim_end();
+    if log.trim().is_empty() {
+        anyhow::anyhow!("{reason}")
+    } else {
+        anyhow::anyhow!("{reason}\nthe last lines of its log:\n{}", indented(log))
+    }
+}
+
+fn indented(log: &str) -> String {
+    log.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,24 +1,26 @@
 //! A campaign at work: news of the workers become events, commands become writes and requests.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use db::{Change, Run, Store};
-use search::campaign::{Campaign, Candidate, CandidateState, Command, Event, Finish, Progress};
-use search::objective::{read, value_name};
+use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
 use tokio::sync::mpsc;
 
+use super::checkpoints;
+use super::child::broken;
 use super::display::Display;
 use super::gpus::{self, is_shared};
-use super::resume::{GAVE_UP, retry, same_device};
+use super::job::Job;
+use super::resume::{self, GAVE_UP, same_device};
 use super::slot::{News, Slot};
-use super::spec::Role;
+use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
-use super::{Introduction, Job, broken};
+use super::telling::{Telling, label};
 
 /// How often progress is written, and the driver's own sign of life.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,22 +33,16 @@ pub(super) struct Desk<'a, D: Subjects> {
     machine: Campaign<D>,
     pub(super) slots: Vec<Slot>,
     pub(super) display: Display,
-    evaluations: u64,
+    telling: Telling,
     /// Tokens of a full evaluation.
     tokens: u64,
     /// The folder of the campaign's checkpoints.
     checkpoints: Option<PathBuf>,
-    objectives: Vec<String>,
-    counts_refusals: bool,
     profilers: u32,
     /// Candidate and begin of each training under way, by request.
     trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
     unwritten: Vec<(Progress, f64)>,
-    /// Candidates whose end was shown, with the number of trainings that they had then.
-    shown: HashSet<(u32, usize)>,
-    /// Candidates that failed since one last succeeded.
-    failed_in_a_row: Vec<u32>,
     /// Failures of attempts, to be remembered with the next write.
     events: Vec<Change>,
     stopping: bool,
@@ -66,37 +62,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             if let Some(profiler) = profiler {
                 same_device(store, &job.name, profiler).await?;
             }
-            let mut history = store.history(&job.name).await?;
-            if let Some(kernels) = profiler.and_then(|profiler| profiler.kernels.as_ref()) {
-                history.latencies.retain(|entry| entry.timing.kernels == *kernels);
-            }
-            // A new campaign times anew what other processes disturbed; one that goes on keeps to its table, so that
-            // all its latencies come from one.
-            if history.candidates.is_empty() {
-                history.latencies.retain(|entry| !entry.timing.is_disturbed());
-            }
-            let mut changes: Vec<Change> = trainers
-                .iter()
-                .map(|hello| (job.trainer.role, hello))
-                .chain(profiler.map(|profiler| (Role::Profiler, profiler)))
-                .map(|(role, hello)| Change::Worker {
-                    role: role.word().to_owned(),
-                    worker: match &hello.kernels {
-                        Some(kernels) => format!("{} ({kernels})", hello.worker),
-                        None => hello.worker.clone(),
-                    },
-                    device: hello.device.clone(),
-                })
-                .collect();
-            let again = retry(store, &job.name, &mut history).await?;
-            changes.extend(again.into_iter().map(Change::Candidate));
-            let kind = if run.took_over { "takeover" } else { "start" };
-            let body = if run.took_over {
-                "the run before this one ended without a word; its running work is repeated"
-            } else {
-                "a run begins"
-            };
-            changes.push(Change::Event { kind: kind.to_owned(), body: body.to_owned() });
+            let history = resume::history(store, &job.name, profiler).await?;
+            let workers = trainers.iter().map(|hello| (job.trainer.role, hello));
+            let profiler = profiler.map(|profiler| (Role::Profiler, profiler));
+            let workers: Vec<(Role, &Hello)> = workers.chain(profiler).collect();
+            let changes = resume::beginning(run, &workers);
             store.apply(run, &changes).await?;
             anyhow::Ok(history)
         };
@@ -109,22 +79,19 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             job.settings.throughput = job.latency.throughput(&profiler.device);
             let gpus = gpus::count();
             job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                is_shared(job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
+                is_shared(&job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
             });
         }
-        let shown = history
-            .candidates
-            .iter()
-            .filter(|row| row.state.is_final())
-            .map(|row| (row.number, row.trained.len()))
-            .collect();
-        let evaluations = u64::from(job.settings.evaluations);
-        let objectives = job.settings.objectives.clone();
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
-        let counts_refusals = job.settings.refusals_count;
-        let done = over(&machine, counts_refusals);
-        let display = Display::new(job.show, job.trainer.role, trainers.len(), done, evaluations);
+        let telling = Telling::new(&job.settings, &machine);
+        let display = Display::new(
+            job.show,
+            job.trainer.role,
+            trainers.len(),
+            telling.over(&machine),
+            job.settings.evaluations.into(),
+        );
         if let Some(trainer) = trainers.first() {
             let many = if trainers.len() > 1 {
                 format!(", {} at once", trainers.len())
@@ -146,19 +113,15 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             machine,
             slots,
             display,
-            evaluations,
+            telling,
             tokens: job.settings.tokens,
             checkpoints: match &job.trainer.introduction {
                 Introduction::Configure(configure) => configure.checkpoints.clone(),
                 Introduction::Space(_) => None,
             },
-            objectives,
-            counts_refusals,
             profilers: u32::from(profiler.is_some()),
             trainings: HashMap::new(),
             unwritten: Vec::new(),
-            shown,
-            failed_in_a_row: Vec::new(),
             events: Vec::new(),
             stopping: false,
         })
@@ -174,7 +137,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks: u32 = 0;
-        self.show_overall();
+        self.telling.overall(&self.machine, &mut self.display);
         let mut finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
         loop {
             if let Some(finish) = finish {
@@ -287,28 +250,21 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     _ => None,
                 })
                 .collect();
-            for row in &ended {
-                match row.state {
-                    CandidateState::Failed { .. } => self.failed_in_a_row.push(row.number),
-                    CandidateState::Done => self.failed_in_a_row.clear(),
-                    _ => {}
-                }
-            }
             if let Some(Finish::GaveUp { .. }) = finish {
-                let numbers: Vec<String> =
-                    self.failed_in_a_row.iter().map(u32::to_string).collect();
+                let given_up = self.machine.candidates().filter(|row| row.given_up);
+                let numbers: Vec<String> = given_up.map(|row| row.number.to_string()).collect();
                 let body = numbers.join(", ");
                 self.events.push(Change::Event { kind: GAVE_UP.to_owned(), body });
             }
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
-                self.show(row);
+                self.telling.end(row, &self.machine, &mut self.display);
             }
-            self.show_overall();
+            self.telling.overall(&self.machine, &mut self.display);
         }
         for path in superseded {
-            remove_checkpoint(&path, self.checkpoints.as_deref());
+            checkpoints::remove(&path, self.checkpoints.as_deref());
         }
         for request in requests {
             self.send(request)?;
@@ -379,94 +335,5 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         }
         slot.send(request);
         Ok(())
-    }
-
-    /// Says how a candidate ended, once.
-    fn show(&mut self, row: &Candidate) {
-        if !row.state.is_final() || !self.shown.insert((row.number, row.trained.len())) {
-            return;
-        }
-        let text = match &row.state {
-            CandidateState::Done if row.fidelity < self.tokens => {
-                let values = self
-                    .objectives
-                    .iter()
-                    .filter_map(|name| Some(crate::words::value(name, *row.values.get(name)?)));
-                let tokens = tui::quantity::scaled(row.fidelity as f64);
-                format!("{} at {tokens} tokens", values.collect::<Vec<_>>().join(", "))
-            }
-            CandidateState::Done => {
-                let values: Vec<String> = self
-                    .objectives
-                    .iter()
-                    .map(|name| value_name(name))
-                    .filter_map(|name| Some(crate::words::value(name, *row.values.get(name)?)))
-                    .collect();
-                let on_front =
-                    if self.machine.front().contains(&row.number) { ", on the front" } else { "" };
-                format!("{}{on_front}", values.join(", "))
-            }
-            CandidateState::Infeasible { reason } => format!("dropped: {reason}"),
-            CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
-            CandidateState::Proposed | CandidateState::Training => return,
-        };
-        let done = over(&self.machine, self.counts_refusals);
-        self.display.overall(done, self.evaluations, "");
-        let place = self.display.place();
-        self.display.line(&format!("{place} {}: {text}", label(row)));
-    }
-
-    fn show_overall(&mut self) {
-        let front = self.machine.front();
-        let best = self.objectives.first().and_then(|name| {
-            let members = self.machine.candidates().filter(|row| front.contains(&row.number));
-            let best = members
-                .filter_map(|row| Some((read(&row.values, name)?.mean, row)))
-                .min_by(|a, b| a.0.total_cmp(&b.0));
-            let name = value_name(name);
-            best.and_then(|(_, row)| Some(crate::words::value(name, *row.values.get(name)?)))
-        });
-        let message = match (front.len(), best) {
-            (0, _) | (_, None) => String::new(),
-            (members, Some(best)) => format!(" front: {members}, best {best}"),
-        };
-        let done = over(&self.machine, self.counts_refusals);
-        self.display.overall(done, self.evaluations, &message);
-    }
-}
-
-/// Removes a checkpoint with what lies beside it under the same name, an optimiser's state say. Files outside the campaign's
-/// folder belong to the user's own trainer, and stay.
-fn remove_checkpoint(path: &Path, folder: Option<&Path>) {
-    let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return };
-    if folder.is_none() || path.parent() != folder {
-        return;
-    }
-    let Some(Ok(files)) = path.parent().map(std::fs::read_dir) else { return };
-    for file in files.flatten() {
-        let name = file.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(stem));
-        if rest.is_some_and(|rest| rest.starts_with('.')) {
-            // What cannot be removed costs room, nothing else.
-            let _ = std::fs::remove_file(file.path());
-        }
-    }
-}
-
-/// Candidates whose evaluation is over.
-fn over<D: Subjects>(machine: &Campaign<D>, counts_refusals: bool) -> u64 {
-    let is_over = |row: &&Candidate| match row.state {
-        CandidateState::Done | CandidateState::Failed { .. } => true,
-        CandidateState::Infeasible { .. } => counts_refusals,
-        CandidateState::Proposed | CandidateState::Training => false,
-    };
-    machine.candidates().filter(is_over).count() as u64
-}
-
-/// A candidate in a few words.
-fn label(row: &Candidate) -> String {
-    match &row.reference {
-        Some(name) => format!("candidate {} (reference {name})", row.number),
-        None => format!("candidate {} ({})", row.number, tui::quantity::shortened(&row.origin, 28)),
     }
 }

@@ -1,8 +1,8 @@
 //! What a run must know of the runs before it, and of the device it is on.
 
 use anyhow::bail;
-use db::Store;
-use search::campaign::{Candidate, CandidateState, History};
+use db::{Change, Run, Store};
+use search::campaign::History;
 use search::wire::Hello;
 
 use super::spec::Role;
@@ -24,34 +24,46 @@ pub(super) async fn same_device(store: &Store, name: &str, profiler: &Hello) -> 
     Ok(())
 }
 
-/// The kind of the event that lists, in its body, the candidates whose failures made the campaign give up.
+/// The kind of the event that lists, for people, the candidates whose failures made the campaign give up.
 pub(super) const GAVE_UP: &str = "gave up";
 
-/// When the run before this one gave up, the fault was not the candidates': those that failed then are tried again.
-pub(super) async fn retry(
+/// What the store holds of a campaign, as far as it goes on with this profiler.
+pub(super) async fn history(
     store: &Store,
     name: &str,
-    history: &mut History,
-) -> anyhow::Result<Vec<Candidate>> {
-    let runs = store.runs(name).await?;
-    let before = runs.iter().rev().find_map(|run| run.end.as_deref());
-    if before != Some("failed") {
-        return Ok(Vec::new());
+    profiler: Option<&Hello>,
+) -> anyhow::Result<History> {
+    let mut history = store.history(name).await?;
+    if let Some(kernels) = profiler.and_then(|profiler| profiler.kernels.as_ref()) {
+        history.latencies.retain(|entry| entry.timing.kernels == *kernels);
     }
-    let events = store.events(name, 0).await?;
-    let last = events.iter().rev().find(|event| event.kind == GAVE_UP || event.kind == "start");
-    let Some(gave_up) = last.filter(|event| event.kind == GAVE_UP) else { return Ok(Vec::new()) };
-    let numbers: Vec<u32> =
-        gave_up.body.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-    let mut again = Vec::new();
-    for row in &mut history.candidates {
-        if numbers.contains(&row.number) && matches!(row.state, CandidateState::Failed { .. }) {
-            row.state = CandidateState::Proposed;
-            row.failed_attempts = 0;
-            row.tokens = row.fidelity;
-            row.curve.retain(|(tokens, _)| *tokens <= row.fidelity);
-            again.push(row.clone());
-        }
+    // A new campaign times anew what other processes disturbed; one that goes on keeps to its table, so that
+    // all its latencies come from one.
+    if history.candidates.is_empty() {
+        history.latencies.retain(|entry| !entry.timing.is_disturbed());
     }
-    Ok(again)
+    Ok(history)
+}
+
+/// What a run begins with in the store: its workers, and a sentence.
+pub(super) fn beginning(run: &Run, workers: &[(Role, &Hello)]) -> Vec<Change> {
+    let mut changes: Vec<Change> = workers
+        .iter()
+        .map(|(role, hello)| Change::Worker {
+            role: role.word().to_owned(),
+            worker: match &hello.kernels {
+                Some(kernels) => format!("{} ({kernels})", hello.worker),
+                None => hello.worker.clone(),
+            },
+            device: hello.device.clone(),
+        })
+        .collect();
+    let (kind, body) = if run.took_over {
+        let body = "the run before this one ended without a word; its running work is repeated";
+        ("takeover", body)
+    } else {
+        ("start", "a run begins")
+    };
+    changes.push(Change::Event { kind: kind.to_owned(), body: body.to_owned() });
+    changes
 }

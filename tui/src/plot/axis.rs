@@ -6,6 +6,8 @@ pub struct Axis {
     lo: f64,
     hi: f64,
     log: bool,
+    /// Whether the largest value stands at the start.
+    reversed: bool,
 }
 
 /// A labelled position.
@@ -27,7 +29,7 @@ impl Axis {
         match at_ease(lo, hi) {
             Some((lo, hi)) if lo > 0.0 && hi / lo > 10.0 => {
                 let margin = (hi / lo).powf(MARGIN);
-                Self { lo: lo / margin, hi: hi * margin, log: true }
+                Self { lo: lo / margin, hi: hi * margin, log: true, reversed: false }
             }
             _ => Self::linear(lo, hi),
         }
@@ -36,7 +38,7 @@ impl Axis {
     /// The same, but linear over decades too: for what is counted.
     pub fn linear(lo: f64, hi: f64) -> Self {
         let Some((lo, hi)) = at_ease(lo, hi) else {
-            return Self { lo: 0.0, hi: 1.0, log: false };
+            return Self { lo: 0.0, hi: 1.0, log: false, reversed: false };
         };
         // A range that doubles cannot resolve, or none at all, is widened around the values.
         let least = (lo.abs().max(hi.abs()) * 1e-6).max(1e-200);
@@ -47,7 +49,13 @@ impl Axis {
         } else {
             lo.abs().max(hi.abs()) * MARGIN
         };
-        Self { lo: lo - margin, hi: hi + margin, log: false }
+        Self { lo: lo - margin, hi: hi + margin, log: false, reversed: false }
+    }
+
+    /// The same from its largest value to its smallest: for values of which more is better.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { reversed: !self.reversed, ..self }
     }
 
     /// Whether equal distances are equal ratios.
@@ -55,7 +63,7 @@ impl Axis {
         self.log
     }
 
-    /// First and last value.
+    /// Smallest and largest value.
     pub fn range(&self) -> (f64, f64) {
         (self.lo, self.hi)
     }
@@ -67,15 +75,20 @@ impl Axis {
         } else {
             (value - self.lo) / (self.hi - self.lo)
         };
+        let at = if self.reversed { 1.0 - at } else { at };
         at.is_finite().then_some(at)
     }
 
-    /// At most `most` ticks at round values within the range, ascending, all labels different.
+    /// At most `most` ticks at round values within the range, from the start of the axis on, all labels different.
     pub fn ticks(&self, most: usize) -> Vec<Tick> {
         if most == 0 {
             return Vec::new();
         }
-        if self.log { self.log_ticks(most) } else { self.linear_ticks(most) }
+        let mut ticks = if self.log { self.log_ticks(most) } else { self.linear_ticks(most) };
+        if self.reversed {
+            ticks.reverse();
+        }
+        ticks
     }
 
     fn linear_ticks(&self, most: usize) -> Vec<Tick> {

@@ -22,7 +22,7 @@ pub(super) struct Canvas<'a> {
 impl<'a> Canvas<'a> {
     pub(super) fn lay_out(area: Rect, scene: &'a Scene, theme: Theme) -> Self {
         let frame =
-            Frame::lay_out(area, (&scene.x, &scene.x_name), (&scene.y, &scene.y_name), theme);
+            Frame::lay_out(area, (&scene.x, &scene.x_title), (&scene.y, &scene.y_title), theme);
         Self { inside: frame.inside, frame, scene, theme }
     }
 
@@ -105,14 +105,15 @@ impl<'a> Canvas<'a> {
             let mut dots = Dots::new(self.inside);
             let across = |x: f64| self.frame.across(&dots, x);
             let down = |y: f64| self.frame.down(&dots, y);
-            let across = (across(point.x - point.x_error), across(point.x + point.x_error));
-            let down = (down(point.y + point.y_error), down(point.y - point.y_error));
-            if let (Some(lo), Some(hi)) = across
+            let ends = |(a, b): (Option<i64>, Option<i64>)| Some((a?.min(b?), a?.max(b?)));
+            let across = ends((across(point.x - point.x_error), across(point.x + point.x_error)));
+            let down = ends((down(point.y + point.y_error), down(point.y - point.y_error)));
+            if let Some((lo, hi)) = across
                 && hi - lo >= 2 * VISIBLE
             {
                 dots.line((lo, row * 4 + 1), (hi, row * 4 + 1));
             }
-            if let (Some(lo), Some(hi)) = down
+            if let Some((lo, hi)) = down
                 && hi - lo >= 2 * VISIBLE
             {
                 dots.line((column * 2, lo), (column * 2, hi));

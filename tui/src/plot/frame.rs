@@ -3,6 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
+use search::objective::Objective;
 
 use super::{Axis, Dots, Tick};
 use crate::quantity;
@@ -11,6 +12,31 @@ use crate::theme::Theme;
 /// From this height on, a legend and the name of the x axis have a row of their own.
 const ROOMY_HEIGHT: u16 = 11;
 
+/// What an axis is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Title {
+    short: String,
+    /// With the unit, where there is room for it.
+    long: String,
+}
+
+impl Title {
+    /// Of a value by its name in the store, or words for people.
+    pub(super) fn of(name: &str) -> Self {
+        Self {
+            short: quantity::title(name).to_owned(),
+            long: quantity::axis_title(name).to_owned(),
+        }
+    }
+
+    /// Of an objective, whose best values stand at the start of its axis.
+    pub(super) fn of_objective(objective: &Objective) -> Self {
+        let long = quantity::axis_title(objective.name());
+        let better = if objective.is_maximised() { ", more is better" } else { "" };
+        Self { short: quantity::objective_title(objective), long: format!("{long}{better}") }
+    }
+}
+
 /// Two axes laid on an area of cells.
 pub(super) struct Frame<'a> {
     area: Rect,
@@ -18,19 +44,18 @@ pub(super) struct Frame<'a> {
     pub(super) inside: Rect,
     x: &'a Axis,
     y: &'a Axis,
-    x_name: &'a str,
-    y_name: &'a str,
+    x_title: &'a Title,
+    y_title: &'a Title,
     x_ticks: Vec<Tick>,
     y_ticks: Vec<Tick>,
     theme: Theme,
 }
 
 impl<'a> Frame<'a> {
-    /// The names of the axes are those of values in the store, or words for people.
     pub(super) fn lay_out(
         area: Rect,
-        (x, x_name): (&'a Axis, &'a str),
-        (y, y_name): (&'a Axis, &'a str),
+        (x, x_title): (&'a Axis, &'a Title),
+        (y, y_title): (&'a Axis, &'a Title),
         theme: Theme,
     ) -> Self {
         // Above: the name of the y axis. Below: axis, tick labels, and the legend where there is room for it.
@@ -45,7 +70,7 @@ impl<'a> Frame<'a> {
             .min(area.width / 3);
         let inside = Rect::new(area.x + margin + 1, area.y + 1, area.width - margin - 2, height);
         let x_ticks = x.ticks(usize::from(inside.width / 9).max(2));
-        Self { area, inside, x, y, x_name, y_name, x_ticks, y_ticks, theme }
+        Self { area, inside, x, y, x_title, y_title, x_ticks, y_ticks, theme }
     }
 
     /// The column of cells of a value, from the left; beyond the field at most by one.
@@ -89,8 +114,7 @@ impl<'a> Frame<'a> {
     pub(super) fn draw(&self, buffer: &mut Buffer) {
         let Rect { x, y, width, height } = self.inside;
         let dim = self.theme.dim();
-        let name =
-            quantity::shortened(quantity::axis_title(self.y_name), usize::from(self.area.width));
+        let name = quantity::shortened(&self.y_title.long, usize::from(self.area.width));
         buffer.set_string(self.area.x, self.area.y, name, dim);
         for row in 0..height {
             buffer.set_string(x - 1, y + row, "│", dim);
@@ -110,7 +134,7 @@ impl<'a> Frame<'a> {
             buffer.set_string(x - 1, y + row as u16, "┤", dim);
         }
         // Labels are centred below their ticks and left out where two would touch.
-        let name = quantity::title(self.x_name);
+        let name = &self.x_title.short;
         let named_here = self.area.height < ROOMY_HEIGHT;
         let end = i64::from(width) - if named_here { name.chars().count() as i64 + 1 } else { 0 };
         let mut free_from = -i64::from(x - self.area.x);
@@ -163,7 +187,7 @@ impl<'a> Frame<'a> {
             return;
         }
         let row = self.area.bottom() - 1;
-        let name = quantity::axis_title(self.x_name);
+        let name = &self.x_title.long;
         let start = i64::from(self.area.right()) - 1 - name.chars().count() as i64;
         let start = start.max(i64::from(self.area.x)) as u16;
         buffer.set_stringn(start, row, name, usize::from(self.area.width), self.theme.dim());

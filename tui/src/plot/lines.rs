@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::widgets::Widget;
 
+use super::frame::Title;
 use super::{Axis, Dots, Frame, LEAST, say};
 use crate::ansi;
 use crate::theme::Theme;
@@ -73,7 +74,8 @@ impl Widget for LinePlot<'_> {
         };
         let x = span(&mut finite().map(|point| point.0).chain(self.budget));
         let y = span(&mut finite().map(|point| point.1));
-        let frame = Frame::lay_out(area, (&x, self.x_name), (&y, self.y_name), self.theme);
+        let (x_title, y_title) = (Title::of(self.x_name), Title::of(self.y_name));
+        let frame = Frame::lay_out(area, (&x, &x_title), (&y, &y_title), self.theme);
         frame.draw(buffer);
         let entries = self.series.iter().enumerate();
         let entries = entries.map(|(i, series)| (series.sign, series.name.as_str(), self.style(i)));

@@ -1,10 +1,13 @@
 //! What the plot shows, before it is laid on cells: points, ranges and the front.
 
-use db::snapshot::{Candidate, CandidateState, Snapshot};
+use db::snapshot::{Candidate, Snapshot};
+use search::campaign::CandidateState;
 
-use search::objective::read;
+use search::metric::{Known, Metric};
+use search::objective::Objective;
 
 use super::Axis;
+use super::frame::Title;
 
 /// How a point is emphasised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +35,10 @@ pub(super) struct Point {
 pub(super) struct Scene {
     pub(super) x: Axis,
     pub(super) y: Axis,
-    pub(super) x_name: String,
-    pub(super) y_name: String,
+    /// What x and y are; their best values stand at the start of the axes.
+    objectives: (Objective, Objective),
+    pub(super) x_title: Title,
+    pub(super) y_title: Title,
     pub(super) points: Vec<Point>,
     /// The decode budget, when x is the decode latency.
     pub(super) budget: Option<f64>,
@@ -41,31 +46,35 @@ pub(super) struct Scene {
     pub(super) selected_x: Option<f64>,
 }
 
-/// The names of the values on x and y: the quality is drawn over the cost. With one objective the other side is the
-/// decode latency.
-pub fn axes(objectives: &[String]) -> (String, String) {
-    let is_quality = |name: &&String| matches!(name.as_str(), "bits_per_byte" | "validation_loss");
-    let is_latency = |name: &&String| name.ends_with("_us");
+/// What is drawn on x and on y: the quality over the cost. With one objective the other side is the decode latency.
+pub fn axes(objectives: &[Objective]) -> (Objective, Objective) {
+    let usual = |metric: Metric| Objective::new(metric.name(), metric.facts().direction);
+    let is_quality =
+        |o: &&Objective| o.metric().is_some_and(|metric| metric.facts().known == Known::Text);
+    let is_latency = |o: &&Objective| o.name().ends_with("_us");
     let y = objectives
         .iter()
         .find(is_quality)
-        .or_else(|| objectives.iter().find(|name| !is_latency(name)))
+        .or_else(|| objectives.iter().find(|o| !is_latency(o)))
         .or(objectives.last());
-    let y = y.cloned().unwrap_or_else(|| "bits_per_byte".to_owned());
-    let rest = || objectives.iter().filter(|name| **name != y);
+    let y = y.cloned().unwrap_or_else(|| usual(Metric::BitsPerByte));
+    let rest = || objectives.iter().filter(|o| **o != y);
     let x = rest().find(is_latency).or_else(|| rest().next()).cloned();
-    (x.unwrap_or_else(|| if y == "decode_us" { "parameters" } else { "decode_us" }.to_owned()), y)
+    let is_decode = y.metric() == Some(Metric::DecodeUs);
+    let other = if is_decode { Metric::Parameters } else { Metric::DecodeUs };
+    (x.unwrap_or_else(|| usual(other)), y)
 }
 
 impl Scene {
     /// `None` when no candidate has both values.
     pub(super) fn of(snapshot: &Snapshot, selected: Option<u32>) -> Option<Self> {
-        let (x_name, y_name) = axes(&snapshot.campaign.objectives);
+        let objectives = axes(&snapshot.campaign.objectives);
+        let (of_x, of_y) = &objectives;
         let points: Vec<Point> = snapshot
             .candidates
             .iter()
             .filter_map(|candidate| {
-                point(candidate, &x_name, &y_name, selected == Some(candidate.number))
+                point(candidate, of_x, of_y, selected == Some(candidate.row.number))
             })
             .collect();
         if points.is_empty() {
@@ -75,14 +84,16 @@ impl Scene {
             .candidates
             .iter()
             .find(|candidate| {
-                Some(candidate.number) == selected && !points.iter().any(|point| point.selected)
+                Some(candidate.row.number) == selected && !points.iter().any(|point| point.selected)
             })
-            .and_then(|candidate| read(&candidate.values, &x_name))
+            .and_then(|candidate| of_x.value(&candidate.row.values))
             .map(|value| value.mean);
-        let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| x_name == "decode_us");
-        let x = axis(&points, |point| point.x, budget);
-        let y = axis(&points, |point| point.y, None);
-        Some(Self { x, y, x_name, y_name, points, budget, selected_x })
+        let is_decode = of_x.metric() == Some(Metric::DecodeUs);
+        let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| is_decode);
+        let x = axis(&points, of_x, |point| point.x, budget);
+        let y = axis(&points, of_y, |point| point.y, None);
+        let (x_title, y_title) = (Title::of_objective(of_x), Title::of_objective(of_y));
+        Some(Self { x, y, objectives, x_title, y_title, points, budget, selected_x })
     }
 
     /// Whether there is a point of this kind.
@@ -90,14 +101,15 @@ impl Scene {
         self.points.iter().any(|point| point.kind == kind)
     }
 
-    /// The members of the front that bound the plane of the plot, by rising x. With more than two objectives some
+    /// The members of the front that bound the plane of the plot, from the best x on. With more than two objectives some
     /// members are dominated in this plane; they are not on the staircase.
     pub(super) fn staircase(&self) -> Vec<(f64, f64)> {
+        let (of_x, of_y) = &self.objectives;
         let mut members: Vec<(f64, f64)> = self
             .points
             .iter()
             .filter(|point| point.on_front)
-            .map(|point| (point.x, point.y))
+            .map(|point| (of_x.turned(point.x), of_y.turned(point.y)))
             .collect();
         members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let mut stairs: Vec<(f64, f64)> = Vec::new();
@@ -106,15 +118,21 @@ impl Scene {
                 stairs.push(member);
             }
         }
-        stairs
+        stairs.into_iter().map(|(x, y)| (of_x.turned(x), of_y.turned(y))).collect()
     }
 }
 
-fn point(candidate: &Candidate, x_name: &str, y_name: &str, selected: bool) -> Option<Point> {
-    if candidate.state != CandidateState::Done {
+fn point(
+    candidate: &Candidate,
+    of_x: &Objective,
+    of_y: &Objective,
+    selected: bool,
+) -> Option<Point> {
+    if candidate.row.state != CandidateState::Done {
         return None;
     }
-    let (x, y) = (read(&candidate.values, x_name)?, read(&candidate.values, y_name)?);
+    let values = &candidate.row.values;
+    let (x, y) = (of_x.value(values)?, of_y.value(values)?);
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }
@@ -127,22 +145,29 @@ fn point(candidate: &Candidate, x_name: &str, y_name: &str, selected: bool) -> O
         y: y.mean,
         x_error: error(x.standard_error),
         y_error: error(y.standard_error),
-        kind: match (&candidate.reference, on_front) {
+        kind: match (&candidate.row.reference, on_front) {
             (Some(_), _) => Kind::Reference,
             (None, true) => Kind::Front,
             (None, false) => Kind::Dominated,
         },
         on_front,
-        label: candidate.reference.clone().unwrap_or_else(|| candidate.number.to_string()),
+        label: candidate.row.reference.clone().unwrap_or_else(|| candidate.row.number.to_string()),
         selected,
     })
 }
 
 /// A range that holds the front and the references, and of the rest what is not so far off that the front would be
 /// pressed into a corner.
-fn axis(points: &[Point], of: impl Fn(&Point) -> f64, extra: Option<f64>) -> Axis {
+fn axis(
+    points: &[Point],
+    objective: &Objective,
+    of: impl Fn(&Point) -> f64,
+    extra: Option<f64>,
+) -> Axis {
     /// Points farther than this many spans of the front beyond it are shown at the edge.
     const REACH: f64 = 3.0;
+    let of = |point: &Point| objective.turned(of(point));
+    let extra = extra.map(|extra| objective.turned(extra));
     let range = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), value| {
             (lo.min(value), hi.max(value))
@@ -161,5 +186,6 @@ fn axis(points: &[Point], of: impl Fn(&Point) -> f64, extra: Option<f64>) -> Axi
         hi
     };
     let hi = extra.filter(|&extra| extra > hi && extra < hi + 0.5 * (hi - lo)).unwrap_or(hi);
-    Axis::spanning(lo, hi)
+    let axis = Axis::spanning(objective.turned(lo), objective.turned(hi));
+    if objective.is_maximised() { axis.reversed() } else { axis }
 }

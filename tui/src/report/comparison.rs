@@ -1,8 +1,10 @@
 //! Stacks at equal latency as a table, as in arXiv 2511.18890: parameters, latency, loss over several seeds.
 
-use db::snapshot::{Candidate, CandidateState, Snapshot};
+use db::snapshot::{Candidate, Snapshot};
+use search::campaign::CandidateState;
 use search::latency::Timing;
-use search::objective::value_name;
+use search::metric::Metric;
+use search::objective::Objective;
 use search::statistics::mean_and_error;
 use search::wire::Value;
 use serde::Serialize;
@@ -45,29 +47,37 @@ impl Comparison {
     /// Of a campaign whose candidates were given by name; `chosen` is the name of the one that the others are set beside.
     pub(crate) fn of(snapshot: &Snapshot, chosen: &str) -> Self {
         let candidates = &snapshot.candidates;
-        let names = snapshot.campaign.objectives.iter().map(|name| value_name(name));
-        let is_trained = |name: &&str| {
-            candidates.iter().any(|c| c.trained.iter().any(|t| t.values.contains_key(*name)))
+        let objectives = &snapshot.campaign.objectives;
+        let is_trained = |objective: &&Objective| {
+            let has = |c: &Candidate| {
+                c.row.trained.iter().any(|t| t.values.contains_key(objective.name()))
+            };
+            candidates.iter().any(has)
         };
-        let value = names.clone().find(is_trained).or(names.clone().next());
-        let value = value.unwrap_or("bits_per_byte").to_owned();
-        let of_chosen = candidates.iter().find(|c| c.reference.as_deref() == Some(chosen));
+        let objective = objectives.iter().find(is_trained).or(objectives.first()).cloned();
+        let objective = objective.unwrap_or_else(|| {
+            Objective::new(Metric::BitsPerByte.name(), Metric::BitsPerByte.facts().direction)
+        });
+        let value = objective.name().to_owned();
+        let of_chosen = candidates.iter().find(|c| c.row.reference.as_deref() == Some(chosen));
         let of_chosen = of_chosen.map_or_else(Vec::new, |candidate| losses(candidate, &value));
         let mut rows: Vec<Row> = candidates
             .iter()
             .filter_map(|candidate| {
-                let name = candidate.reference.clone()?;
+                let name = candidate.row.reference.clone()?;
                 Some(Row::of(candidate, name, chosen, &value, &of_chosen))
             })
             .collect();
-        let mean = |row: &Row| row.loss.map_or(f64::INFINITY, |loss| loss.mean);
+        let mean = |row: &Row| row.loss.map_or(f64::INFINITY, |loss| objective.turned(loss.mean));
         rows.sort_by(|a, b| mean(a).total_cmp(&mean(b)).then_with(|| a.name.cmp(&b.name)));
         Self { value, tokens: snapshot.campaign.tokens, rows }
     }
 
     pub(crate) fn text(&self) -> String {
         let mut heading: Vec<String> =
-            ["", "", "parameters", "decode µs", "of parts"].map(str::to_owned).to_vec();
+            ["", "", Metric::Parameters.facts().title, Metric::DecodeUs.facts().title, "of parts"]
+                .map(str::to_owned)
+                .to_vec();
         heading.push(quantity::title(&self.value).to_owned());
         heading.extend(["difference", "seeds", "stack"].map(str::to_owned));
         let mut rows = vec![heading];
@@ -124,15 +134,15 @@ impl Row {
         let is_chosen = name == chosen;
         Self {
             is_chosen,
-            text: candidate.subject.to_string(),
-            parameters: candidate.values.get("parameters").map(|value| value.mean),
-            decode: candidate.decode_whole.clone(),
-            decode_composed: candidate.values.get("decode_us").copied(),
+            text: candidate.row.subject.to_string(),
+            parameters: candidate.row.values.get(Metric::Parameters.name()).map(|value| value.mean),
+            decode: candidate.whole(Metric::DecodeUs.name()).cloned(),
+            decode_composed: candidate.row.values.get(Metric::DecodeUs.name()).copied(),
             seeds: losses.len(),
             // With one seed the trainer's own error, of the held-out text, says something else.
             loss: over_seeds(&means),
             difference: if is_chosen { None } else { over_seeds(&differences) },
-            trouble: match &candidate.state {
+            trouble: match &candidate.row.state {
                 CandidateState::Infeasible { reason } | CandidateState::Failed { reason, .. } => {
                     Some(reason.clone())
                 }
@@ -148,7 +158,7 @@ impl Row {
 
 /// The value of each finished full training, by seed.
 fn losses(candidate: &Candidate, value: &str) -> Vec<(u64, f64)> {
-    let full = candidate.trained.iter().filter(|t| t.tokens == candidate.fidelity);
+    let full = candidate.row.trained.iter().filter(|t| t.tokens == candidate.row.fidelity);
     full.filter_map(|t| Some((t.seed, t.values.get(value)?.mean))).collect()
 }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use db::snapshot::Campaign;
 use search::campaign::findings::{Agreement, Composition, agreements, compositions};
-use search::campaign::{Candidate, rungs, trust};
-use search::objective::value_name;
-use search::pareto;
+use search::campaign::front::Contenders;
+use search::campaign::{Candidate, trust};
+use search::objective::Objective;
 use search::wire::Value;
 use serde::Serialize;
 use tui::{agreement, quantity};
 
-use crate::words;
+use crate::{report, words};
 
 /// What a campaign tells of how far it is to be trusted.
 #[derive(Debug, Serialize)]
@@ -53,30 +53,24 @@ struct SeedNoise {
 impl Findings {
     pub(crate) fn of(campaign: &Campaign, rows: &[Candidate]) -> Self {
         let names = &campaign.objectives;
-        let tokens = rungs::top(rows.iter());
+        let contenders = Contenders::of(rows.iter(), names);
+        let (tokens, on_front) = (contenders.tokens, contenders.front());
+        let contenders = contenders.rows;
+        // Doubts are of all that the front is made of, in the same order.
         let doubts = trust::doubts(rows.iter(), names, tokens, campaign.seed);
-        let by_number: BTreeMap<u32, &Candidate> =
-            rows.iter().map(|row| (row.number, row)).collect();
-        // Doubts are of all that the front is made of.
-        let contenders: Vec<&Candidate> = doubts.iter().map(|d| by_number[&d.number]).collect();
-        let points: Vec<pareto::Objectives> =
-            contenders.iter().filter_map(|row| rungs::objectives_at(row, names, tokens)).collect();
-        let on_front = pareto::front(&points);
         let mut front: Vec<Member> = doubts
             .iter()
             .zip(&contenders)
-            .enumerate()
-            .map(|(index, (doubt, row))| Member {
+            .map(|(doubt, row)| Member {
                 number: row.number,
                 text: row.subject.to_string(),
                 reference: row.reference.clone(),
-                on_front: on_front.contains(&index),
+                on_front: on_front.contains(&row.number),
                 membership: doubt.membership,
                 seeds: row.seeds(tokens),
                 objectives: names
                     .iter()
-                    .filter_map(|name| row.values.get_key_value(value_name(name)))
-                    .map(|(name, value)| (name.clone(), *value))
+                    .filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)))
                     .collect(),
             })
             .filter(|member| member.on_front || member.membership >= trust::DOUBT)
@@ -87,7 +81,7 @@ impl Findings {
             |name: &str| rows.iter().any(|r| r.trained.iter().any(|t| t.values.contains_key(name)));
         let seed_noise = names
             .iter()
-            .map(|name| value_name(name))
+            .map(Objective::name)
             .zip(deviations)
             .filter(|(name, _)| is_trained(name))
             .map(|(name, (deviation, degrees_of_freedom))| SeedNoise {
@@ -123,9 +117,9 @@ impl Findings {
     }
 
     fn front_text(&self, campaign: &Campaign) -> String {
-        let names: Vec<&str> = campaign.objectives.iter().map(|name| value_name(name)).collect();
+        let names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
         let mut heading: Vec<String> = ["#", "", "chance", "seeds"].map(str::to_owned).to_vec();
-        heading.extend(names.iter().map(|name| quantity::title(name).to_owned()));
+        heading.extend(campaign.objectives.iter().map(quantity::objective_title));
         heading.push(if campaign.is_black_box() { "parameters" } else { "stack" }.to_owned());
         let mut rows = vec![heading];
         for member in &self.front {
@@ -159,8 +153,9 @@ impl Findings {
         };
         format!(
             "the front{after}, and who may belong to it\n{}●: on the front of the means. chance: how often it is on a \
-             front drawn from {noise}.\n",
-            words::table(&align, &rows)
+             front drawn from {noise}.{}\n",
+            words::table(&align, &rows),
+            report::more_is_better(campaign),
         )
     }
 

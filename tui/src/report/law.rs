@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 
 use search::law::{Choice, Fit, Law, LayerSpeed, Observation, Power};
+use search::metric::Metric;
 use search::wire::Value;
 use serde::Serialize;
 use tui::plot::{LinePlot, Series};
@@ -190,7 +191,7 @@ impl Found {
             })
             .collect();
         let plot = LinePlot {
-            x_name: "decode_us",
+            x_name: Metric::DecodeUs.name(),
             y_name: &self.value,
             series: &series,
             is_linear: false,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use db::snapshot::Campaign;
-use search::campaign::{Candidate, findings, rungs};
+use search::campaign::{Candidate, findings, front};
 use search::config::LatencyConfig;
-use search::objective::value_name;
+use search::objective::Objective;
 use search::pareto::{Objectives, Scale};
 use search::statistics::mean_and_error;
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(crate) struct Climb {
 
 /// Campaigns on one scale.
 pub(crate) struct Progress {
-    objectives: Vec<String>,
+    objectives: Vec<Objective>,
     scale: Scale,
     climbs: Vec<Climb>,
 }
@@ -43,7 +43,7 @@ impl Progress {
     /// have the same objectives.
     pub(crate) fn of(campaigns: &[(Campaign, String, Vec<Candidate>)]) -> Option<Self> {
         let objectives = campaigns.first()?.0.objectives.clone();
-        let tops = campaigns.iter().map(|(_, _, rows)| rungs::top(rows.iter()));
+        let tops = campaigns.iter().map(|(_, _, rows)| front::top(rows.iter()));
         let tokens = tops.max().unwrap_or(0);
         let evaluations: Vec<Vec<Option<Objectives>>> = campaigns
             .iter()
@@ -124,14 +124,12 @@ impl Progress {
             .objectives
             .iter()
             .zip(self.scale.axes())
-            .map(|(name, axis)| {
-                // What is maximised is kept as its negative.
-                let sign = if name.starts_with('-') { -1.0 } else { 1.0 };
+            .map(|(objective, axis)| {
                 format!(
                     "{} from {} to {}{}",
-                    quantity::title(value_name(name)),
-                    quantity::significant(sign * axis.best),
-                    quantity::significant(sign * axis.worst),
+                    quantity::title(objective.name()),
+                    quantity::significant(objective.turned(axis.best)),
+                    quantity::significant(objective.turned(axis.worst)),
                     if axis.is_log { " by its logarithm" } else { "" },
                 )
             })
@@ -211,17 +209,17 @@ impl Progress {
     }
 }
 
+fn list(objectives: &[Objective]) -> String {
+    objectives.iter().map(Objective::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Refuses campaigns whose values have no place on one scale.
 pub(crate) fn same_terms(campaigns: &[(Campaign, String, Vec<Candidate>)]) -> anyhow::Result<()> {
     let (first, rest) = campaigns.split_first().context("name a campaign")?;
     let first = &first.0;
     for (other, ..) in rest {
         let differs = if other.objectives != first.objectives {
-            format!(
-                "objectives ({} and {})",
-                first.objectives.join(", "),
-                other.objectives.join(", ")
-            )
+            format!("objectives ({} and {})", list(&first.objectives), list(&other.objectives))
         } else if other.is_black_box() != first.is_black_box() {
             "kind: one is of stacks, one of a black box".to_owned()
         } else if other.tokens != first.tokens {

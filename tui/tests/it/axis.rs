@@ -19,6 +19,21 @@ fn round_labels() {
 }
 
 #[test]
+fn a_reversed_axis_begins_with_its_largest_value() {
+    for (lo, hi) in [(2.0, 3.0), (4.0, 1200.0)] {
+        let (axis, reversed) = (Axis::spanning(lo, hi), Axis::spanning(lo, hi).reversed());
+        assert_eq!((reversed.range(), reversed.is_log()), (axis.range(), axis.is_log()));
+        let at = |axis: &Axis, value| axis.position(value).expect("a place");
+        assert!(at(&reversed, hi) < 0.1 && at(&reversed, lo) > 0.9);
+        assert!((at(&axis, 2.5 * lo) + at(&reversed, 2.5 * lo) - 1.0).abs() < 1e-12);
+        let mut ticks = reversed.ticks(6);
+        assert!(ticks.windows(2).all(|pair| pair[0].value > pair[1].value));
+        ticks.reverse();
+        assert_eq!(ticks, axis.ticks(6));
+    }
+}
+
+#[test]
 fn more_than_a_decade_is_logarithmic() {
     assert!(!Axis::spanning(10.0, 100.0).is_log());
     assert!(Axis::spanning(10.0, 101.0).is_log());

@@ -26,7 +26,7 @@ fn wide_errors_are_drawn_and_narrow_ones_are_not() {
     let mut snapshot = sample::running();
     assert!(!braille(&to_text(&snapshot, 80, 20, false)));
     for candidate in &mut snapshot.candidates {
-        if let Some(value) = candidate.values.get_mut("bits_per_byte") {
+        if let Some(value) = candidate.row.values.get_mut("bits_per_byte") {
             value.standard_error = Some(0.08);
         }
     }
@@ -57,9 +57,10 @@ fn colour_changes_nothing_but_colour() {
 fn a_value_that_is_not_finite_is_not_plotted() {
     let mut snapshot = sample::single();
     let nan = Value { mean: f64::NAN, standard_error: None };
-    snapshot.candidates[0].values.insert("bits_per_byte".to_owned(), nan);
+    snapshot.candidates[0].row.values.insert("bits_per_byte".to_owned(), nan);
     assert!(to_text(&snapshot, 60, 12, false).contains("no candidate is trained and timed yet"));
     snapshot.candidates[0]
+        .row
         .values
         .insert("bits_per_byte".to_owned(), Value { mean: 2.0, standard_error: Some(f64::NAN) });
     assert!(to_text(&snapshot, 60, 12, false).contains('◆'));
@@ -68,17 +69,17 @@ fn a_value_that_is_not_finite_is_not_plotted() {
 #[test]
 fn axes_follow_the_objectives() {
     let mut snapshot = sample::running();
-    snapshot.campaign.objectives = vec!["prefill_us".to_owned(), "validation_loss".to_owned()];
+    snapshot.campaign.objectives = sample::objectives(&["prefill_us", "validation_loss"]);
     let text = to_text(&snapshot, 90, 20, false);
     assert!(
         text.contains("validation loss, nats per token") && text.contains("prefill latency, µs"),
         "{text}"
     );
     snapshot.campaign.objectives =
-        vec!["bits_per_byte".to_owned(), "parameters".to_owned(), "decode_us".to_owned()];
+        sample::objectives(&["bits_per_byte", "parameters", "decode_us"]);
     let text = to_text(&snapshot, 90, 20, false);
     assert!(text.contains("validation bits per byte") && text.contains("decode latency"), "{text}");
-    snapshot.campaign.objectives = vec!["bits_per_byte".to_owned()];
+    snapshot.campaign.objectives = sample::objectives(&["bits_per_byte"]);
     assert!(to_text(&snapshot, 90, 20, false).contains("decode latency"));
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use db::snapshot::{Campaign, CampaignState, Candidate, CandidateState, Snapshot};
+use db::snapshot::{Campaign, CampaignKind, CampaignState, Candidate, Snapshot};
 use search::Architecture;
+use search::campaign;
+use search::campaign::CandidateState;
 use search::campaign::findings::Agreement;
 use search::config::LatencyConfig;
 use search::latency::Timing;
+use search::objective::Objective;
 use search::statistics::Correlation;
 use search::subject::Subject;
 use search::wire::{LayerRetrieval, Value};
@@ -169,13 +172,18 @@ const ROWS: [Row; 30] = [
 
 const TOKENS: u64 = 262_144;
 
+pub(crate) fn objectives(texts: &[&str]) -> Vec<Objective> {
+    texts.iter().map(|text| text.parse().expect("the name of a value")).collect()
+}
+
 pub(crate) fn campaign(name: &str, state: CampaignState) -> Campaign {
     Campaign {
         name: name.to_owned(),
         state,
         evaluations: 32,
         seed: 7,
-        objectives: vec!["bits_per_byte".to_owned(), "decode_us".to_owned()],
+        kind: CampaignKind::Stacks,
+        objectives: objectives(&["bits_per_byte", "decode_us"]),
         latency: LatencyConfig { decode_budget_us: Some(450.0), ..LatencyConfig::default() },
         tokens: TOKENS,
         created_unix_s: 1_795_000_000,
@@ -225,11 +233,11 @@ pub(crate) fn extreme() -> Snapshot {
     snapshot.campaign.latency.decode_budget_us = None;
     for (i, candidate) in snapshot.candidates.iter_mut().enumerate() {
         let factor = 10f64.powi(i as i32 % 7 - 2);
-        if let Some(value) = candidate.values.get_mut("decode_us") {
+        if let Some(value) = candidate.row.values.get_mut("decode_us") {
             value.mean *= factor;
         }
         if i == 8
-            && let Some(value) = candidate.values.get_mut("bits_per_byte")
+            && let Some(value) = candidate.row.values.get_mut("bits_per_byte")
         {
             value.mean = 8.0e5;
         }
@@ -237,10 +245,25 @@ pub(crate) fn extreme() -> Snapshot {
             let layers = (0..40)
                 .map(|l| format!("gdn(h={},k=64,v=128)+ffn(768)", 1 + l * l % 7))
                 .collect::<Vec<_>>();
-            candidate.subject = Subject::Stack(parse(&layers.join(" | ")));
+            candidate.row.subject = Subject::Stack(parse(&layers.join(" | ")));
         }
     }
     rank(&mut snapshot.candidates);
+    snapshot
+}
+
+/// The same stacks, of which the throughput is to be large.
+pub(crate) fn maximised() -> Snapshot {
+    let mut snapshot = running();
+    snapshot.campaign.objectives = objectives(&["-throughput", "bits_per_byte"]);
+    for candidate in &mut snapshot.candidates {
+        let values = &mut candidate.row.values;
+        if let Some(decode) = values.get("decode_us").copied() {
+            let mean = 1.6e7 / decode.mean;
+            let standard_error = Some(0.02 * mean);
+            values.insert("throughput".to_owned(), Value { mean, standard_error });
+        }
+    }
     snapshot
 }
 
@@ -297,9 +320,16 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         kernels: "1".to_owned(),
         millijoules: None,
     };
-    Candidate {
+    let id = architecture.id();
+    let mut whole = BTreeMap::new();
+    if state == "done" && number.is_multiple_of(2) {
+        let decode = timing(decode_us * 1.021);
+        let decode = Timing { millijoules: Some(0.11 * decode_us), ..decode };
+        whole.insert("decode_us".to_owned(), decode);
+        whole.insert("prefill_us".to_owned(), timing(decode_us * 70.1));
+    }
+    let row = campaign::Candidate {
         number,
-        id: architecture.id(),
         subject: Subject::Stack(architecture),
         reference: origin.strip_prefix("reference ").map(str::to_owned),
         origin: if origin.starts_with("reference") { "reference".to_owned() } else { origin.to_owned() },
@@ -317,20 +347,21 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
             },
             _ => CandidateState::Proposed,
         },
+        failed_attempts: 0,
+        given_up: false,
         values,
         fidelity: if state == "done" { TOKENS } else { 0 },
         trained: Vec::new(),
-        decode_whole: (state == "done" && number.is_multiple_of(2))
-            .then(|| Timing { millijoules: Some(0.11 * decode_us), ..timing(decode_us * 1.021) }),
-        prefill_whole: (state == "done" && number.is_multiple_of(2)).then(|| timing(decode_us * 70.1)),
-        disturbed: (number == 8).then(|| "decode_us".to_owned()).into_iter().collect(),
+        whole,
         curve,
         retrieval: if state == "done" { retrieval(number) } else { Vec::new() },
         seed: 7_000 + u64::from(number),
         tokens: (TOKENS as f64 * part) as u64,
         train_seconds: 11.4 * part,
-        rank: None,
-    }
+        checkpoint: None,
+    };
+    let disturbed = (number == 8).then(|| "decode_us".to_owned()).into_iter().collect();
+    Candidate { row, id, disturbed, rank: None }
 }
 
 /// Of the first two layers.
@@ -347,9 +378,10 @@ fn rank(candidates: &mut [Candidate]) {
     for candidate in candidates.iter_mut() {
         candidate.rank = None;
     }
-    let at = |c: &Candidate| (c.values["decode_us"].mean, c.values["bits_per_byte"].mean);
-    let mut left: Vec<usize> =
-        (0..candidates.len()).filter(|&i| candidates[i].state == CandidateState::Done).collect();
+    let at = |c: &Candidate| (c.row.values["decode_us"].mean, c.row.values["bits_per_byte"].mean);
+    let mut left: Vec<usize> = (0..candidates.len())
+        .filter(|&i| candidates[i].row.state == CandidateState::Done)
+        .collect();
     for rank in 0.. {
         if left.is_empty() {
             break;

@@ -5,7 +5,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::style::{Color, Modifier};
-use tui::browse::{Message, State, StateFilter, Zoom, update, view};
+use tui::browse::{Column, Message, Sort, State, StateFilter, Zoom, update, view};
 use tui::theme::{Theme, signs};
 
 use crate::sample;
@@ -51,6 +51,18 @@ fn select(state: &mut State, number: u32) {
 #[test]
 fn running() {
     check("running", &opened(sample::running()));
+}
+
+#[test]
+fn more_is_better() {
+    let mut state = opened(sample::maximised());
+    check("more_is_better", &state);
+    state.sort = Sort { column: Column::Cost, descending: false };
+    assert!(screen(&state, 120, 40).contains("tokens/s↓"), "the best first: values fall");
+    state.sort.descending = true;
+    assert!(screen(&state, 120, 40).contains("tokens/s↑"), "the worst first: values rise");
+    state.sort.column = Column::Quality;
+    assert!(screen(&state, 120, 40).contains("bits per byte↓"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-INSERT INTO campaigns VALUES (1, 'stacks ü', 'name = "stacks ü" # as given', '/data/πρ', -7, 24, 4096, '["bits_per_byte","decode_us"]', '{"device":"cpu","dtype":"fp32","decode_context":512,"prefill_tokens":512,"memory_budget_mb":null,"batch_max":64,"threads":1,"time_whole_models":true,"decode_budget_us":123.5}', 1, 5, 9);
-INSERT INTO campaigns VALUES (2, 'box', '# Made by `deltafront optimize`.
+INSERT INTO campaigns (id, name, config_toml, config_folder, seed, evaluations, tokens, objectives, latency, finished, created_unix_s, revision) VALUES (1, 'stacks ü', 'name = "stacks ü" # as given', '/data/πρ', -7, 24, 4096, '["bits_per_byte","decode_us"]', '{"device":"cpu","dtype":"fp32","decode_context":512,"prefill_tokens":512,"memory_budget_mb":null,"batch_max":64,"threads":1,"time_whole_models":true,"decode_budget_us":123.5}', 1, 5, 9);
+INSERT INTO campaigns (id, name, config_toml, config_folder, seed, evaluations, tokens, objectives, latency, finished, created_unix_s, revision) VALUES (2, 'box', '# Made by `deltafront optimize`.
 command = "python worker.py"', '/data', 3, 10, 0, '["loss","-accuracy"]', '{}', 0, 6, 4);
 INSERT INTO runs VALUES (1, 1, 'host', 77, 123, '0.1.0', 10, 20, 30, 'finished'), (2, 2, 'host', 78, NULL, '0.1.0', 10, 20, 31, 'paused');
 INSERT INTO workers VALUES (1, 'trainer', 'deltafront-train 0.1.0', 'AMD EPYC'), (1, 'profiler', 'deltafront-profile 0.1.0', 'AMD EPYC');

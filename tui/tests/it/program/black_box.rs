@@ -39,7 +39,9 @@ fn the_worker_that_the_help_shows_is_optimised() {
     let command = format!("python3 {}", example.display());
     let said = world.say(&["optimize", "--command", &command, "--evaluations", "30"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    for word in ["-accuracy", "model=", "deltafront show", "30 of 30 done"] {
+    for word in
+        ["accuracy, more is better", "accuracy ↑", "model=", "deltafront show", "30 of 30 done"]
+    {
         assert!(said.stdout.contains(word), "`{word}` is not in\n{}", said.stdout);
     }
     let campaign = world.campaign();

@@ -29,6 +29,40 @@ fn steady(text: &str) -> String {
     lines.join("\n")
 }
 
+/// A throughput is asked for, plainly: more of it is better.
+#[test]
+fn a_campaign_that_maximises_throughput() {
+    let mut world = World::new("throughput");
+    world.set("FAKE_FIXED", "1");
+    world.edit("[search]\n", "[search]\nobjectives = [\"throughput\", \"bits_per_byte\"]\n");
+    world.edit("[evaluator]", "[latency]\nmemory_budget_mb = 1\n\n[evaluator]");
+    world.edit("[evaluator]", "[search.limits]\nthroughput = { min = 60_000.0 }\n\n[evaluator]");
+    let run = world.say(&["run", "--plain"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    insta::assert_snapshot!("throughput", steady(&run.stdout));
+    let campaign = world.campaign();
+    assert_eq!(campaign["objectives"], serde_json::json!(["-throughput", "bits_per_byte"]));
+    // All losses are equal: the front is the fastest.
+    let rows = campaign["candidates"].as_array().expect("a list");
+    let throughput = |row: &&Value| row["values"]["throughput"]["mean"].as_f64().unwrap_or(0.0);
+    let done = || rows.iter().filter(|row| row["state"] == "done");
+    let most = done().map(|row| throughput(&row)).fold(0.0, f64::max);
+    for row in done() {
+        assert_eq!(row["rank"] == 0, throughput(&row) >= most, "{row}");
+    }
+    let dropped = rows.iter().filter(|row| row["state"] == "infeasible");
+    let mut reasons = dropped.filter_map(|row| row["reason"].as_str());
+    assert!(reasons.all(|reason| reason.contains(" is under the limit of 60000")));
+    // On again with the minus: the same objective.
+    world.edit("[\"throughput\",", "[\"-throughput\",");
+    world.edit("evaluations = 8", "evaluations = 9");
+    let again = world.say(&["run"]);
+    assert!(again.code == 1 && again.stderr.contains("search.objectives"), "{}", again.stderr);
+    let report = world.say(&["report"]).stdout;
+    let scale = report.lines().find(|line| line.starts_with("Scale: tokens/s from "));
+    assert!(report.contains("tokens/s ↑") && scale.is_some(), "{report}");
+}
+
 #[test]
 fn list_show_and_export() {
     let mut world = World::new("output");

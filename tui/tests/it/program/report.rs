@@ -135,7 +135,13 @@ fn a_black_box_is_reported_in_its_own_words() {
     assert_eq!(world.say(&optimize).code, 0);
     let said = world.say(&["report"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    for word in ["the front, and who may belong to it", "accuracy from ", "25 of 25 evaluations"] {
+    for word in [
+        "the front, and who may belong to it",
+        "accuracy ↑",
+        "↑: more is better",
+        "accuracy from 0.9",
+        "25 of 25 evaluations",
+    ] {
         assert!(said.stdout.contains(word), "`{word}` is not in\n{}", said.stdout);
     }
     assert!(!said.stdout.contains("tokens"), "{}", said.stdout);

@@ -1,0 +1,1 @@
+UPDATE campaigns SET kind = 'black box' WHERE id = 2;

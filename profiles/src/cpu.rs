@@ -1,0 +1,366 @@
+//! Timings of single parts and of whole models on the processor, under the conditions of the latency table.
+//!
+//! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
+//! step is timed over copies of the part, each with weights and state of its own: as many as take the place of the
+//! model that the part stands for. What is timed is a pass over all of them, as a whole model is a pass over its parts;
+//! so neither the clock nor what surrounds a step is paid once for every part. Among its copies a part has its code at
+//! hand, which in a model it has not after a part of another kind: what such a change costs is timed once and added.
+
+mod limits;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use kernels::cpu::matrix::Storage;
+use kernels::cpu::{Matrix, Pool};
+use kernels::device::Cpu;
+use kernels::timing::{self, Plan};
+use search::Architecture;
+use search::device::{Device, Platform};
+use search::latency::{Conditions, Dtype, LatencyKey, Limit, Phase, Timing};
+
+use crate::backend::Backend;
+use crate::engine::scratch::{Run, Scratch};
+use crate::engine::sublayer::{self, Memory, Sublayer};
+use crate::engine::{Engine, Head};
+use crate::error::ProfileError;
+use crate::part::alone;
+use crate::weights::{SplitMix, Weights};
+
+/// Copies of one part at most.
+const COPIES_MAX: usize = 1024;
+
+/// Seed of the weights, states and inputs that are timed.
+const SEED: u64 = 1;
+
+/// Two small layers of different code and one memory, by which the cost of a change from one to the other is timed.
+const CHANGE: [&str; 2] =
+    ["d=64,vocab=1,tied | gdn(h=4,k=16,v=16)", "d=64,vocab=1,tied | ffn(128)"];
+/// Copies of each: the nearest caches hold all.
+const CHANGE_COPIES: usize = 3;
+
+/// Times parts and models on this CPU.
+#[derive(Debug)]
+pub struct Profiler {
+    hardware: String,
+    working_set_bytes: usize,
+    memory_bytes: Option<u64>,
+    plan: Plan,
+    /// What a change from one kind of part to another costs in a decode step, µs, by threads and storage.
+    change_us: RefCell<HashMap<(usize, Storage), f64>>,
+}
+
+impl Backend for Profiler {
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    fn hardware(&self) -> &str {
+        &self.hardware
+    }
+
+    /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
+    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
+        let LatencyKey { part, working_set_kib, conditions, .. } = key;
+        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
+        let (architecture, is_head) = alone(part)?;
+        let meta_tokens = part.meta_tokens() as usize;
+        self.check_memory(&architecture)?;
+        let pool = Pool::new(threads);
+        let mut copies =
+            Copies::new(&architecture, is_head, batch, context + meta_tokens, tokens, storage);
+        let copy_bytes = copies.add(&architecture, SEED);
+        let working_set = match working_set_kib {
+            0 => self.working_set_bytes,
+            kib => (*kib as usize) << 10,
+        };
+        let wanted = if tokens == 1 { working_set / copy_bytes.max(1) } else { 1 };
+        for seed in 1..wanted.min(COPIES_MAX) as u64 {
+            copies.add(&architecture, SEED + seed);
+        }
+        let steps = copies.all.len();
+        // What is left of the memory that the model passes through is read between the passes.
+        let rest = if tokens == 1 { working_set.saturating_sub(steps * copy_bytes) } else { 0 };
+        let rest = vec![1.0_f32; rest / size_of::<f32>()];
+        let before = || limits::read(&pool, &rest);
+        let mut timing = self.timed(steps, before, || copies.run_all(&pool));
+        if tokens == 1 {
+            timing.median_us += self.change_us(threads, storage);
+        }
+        Ok(timing)
+    }
+
+    fn whole(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<Timing, ProfileError> {
+        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
+        self.check_memory(architecture)?;
+        let weights = Weights::random(architecture, SEED);
+        let engine = Engine::with_storage(architecture, &weights, threads, storage);
+        let vocab = architecture.vocab();
+        let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
+        let mut state = engine.pretended(batch, context, SEED);
+        let mut logits = vec![0.0; batch * vocab as usize];
+        Ok(self.timed(
+            1,
+            || {},
+            || {
+                state.rewind(context);
+                engine
+                    .last_logits(&mut state, &prompt, &mut logits)
+                    .expect("the prompt was made for this model");
+            },
+        ))
+    }
+
+    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
+        check_threads(threads)?;
+        let pool = Pool::new(threads as usize);
+        match limit {
+            Limit::Read { mib } => {
+                let bytes = u64::from(mib) << 20;
+                if mib == 0 || self.memory_bytes.is_some_and(|available| bytes > available) {
+                    let what = format!(
+                        "{mib} MiB cannot be read here; ask for 1 MiB or more that fits the memory"
+                    );
+                    return Err(ProfileError::Conditions(what));
+                }
+                let values = vec![1.0_f32; bytes as usize / 4];
+                Ok(self.timed(1, || {}, || limits::read(&pool, &values)))
+            }
+            Limit::Product => {
+                let [rows, outputs, inputs] = Limit::PRODUCT.map(|n| n as usize);
+                let matrix = Matrix::from_rows(&vec![0.5; outputs * inputs], outputs, inputs);
+                let (x, mut y) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
+                Ok(self.timed(1, || {}, || matrix.apply(&pool, &x, &mut y)))
+            }
+        }
+    }
+
+    fn telemetry(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Profiler {
+    /// A profiler of this machine.
+    pub fn new(plan: Plan) -> Self {
+        let cpu = Cpu::read();
+        Self {
+            hardware: Platform::Cpu.hardware(&cpu.name),
+            working_set_bytes: working_set_bytes(&cpu),
+            memory_bytes: cpu.memory_available_bytes,
+            plan,
+            change_us: RefCell::default(),
+        }
+    }
+
+    /// What a part of a decode step costs beyond its own time because one of another kind ran before it, µs: other code,
+    /// and branches of which the processor has forgotten where they went.
+    fn change_us(&self, threads: usize, storage: Storage) -> f64 {
+        if let Some(us) = self.change_us.borrow().get(&(threads, storage)) {
+            return *us;
+        }
+        let kinds = CHANGE.map(|text| text.parse().expect("the stacks above are valid"));
+        let pool = Pool::new(threads);
+        let pass_us = |kinds: &[&Architecture]| {
+            let mut copies = Copies::new(kinds[0], false, 1, 16, 1, storage);
+            for seed in 0..CHANGE_COPIES as u64 {
+                for kind in kinds {
+                    copies.add(kind, SEED + seed);
+                }
+            }
+            self.timed(1, || {}, || copies.run_all(&pool)).median_us
+        };
+        let [first, second] = &kinds;
+        let changes = (2 * CHANGE_COPIES) as f64;
+        let beyond_us = pass_us(&[first, second]) - pass_us(&[first]) - pass_us(&[second]);
+        let us = (beyond_us / changes).max(0.0);
+        self.change_us.borrow_mut().insert((threads, storage), us);
+        us
+    }
+
+    /// Times `work`, which is `steps` steps, for one step; `before` runs before it each time.
+    fn timed(&self, steps: usize, before: impl FnMut(), work: impl FnMut()) -> Timing {
+        let measured = timing::measure_after(&self.plan, before, work);
+        Timing {
+            median_us: measured.median_us / steps as f64,
+            spread_us: measured.spread_us / steps as f64,
+            samples: measured.samples as u32,
+            // Where the system does not tell the load there is no sign of any.
+            other_load: measured.other_load.unwrap_or(0.0),
+            kernels: kernels::version(),
+            millijoules: None,
+        }
+    }
+
+    fn check(&self, conditions: &Conditions) -> Result<Timed, ProfileError> {
+        let refuse = |what: String| Err(ProfileError::Conditions(what));
+        if conditions.device != self.hardware {
+            return refuse(format!(
+                "this profiler times `{}`, not `{}`",
+                self.hardware, conditions.device
+            ));
+        }
+        if conditions.batch == 0 {
+            return refuse("batch must be at least 1, got 0".to_owned());
+        }
+        check_threads(conditions.threads)?;
+        let (tokens, context) = match conditions.phase {
+            Phase::Decode { context } => (1, context),
+            Phase::Prefill { tokens: 0 } => {
+                return refuse("a prompt has at least 1 token".to_owned());
+            }
+            Phase::Prefill { tokens } => (tokens, 0),
+        };
+        let [tokens, context, batch, threads] =
+            [tokens, context, conditions.batch, conditions.threads].map(|n| n as usize);
+        Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype) })
+    }
+
+    fn check_memory(&self, architecture: &Architecture) -> Result<(), ProfileError> {
+        // The weights as they are drawn, and packed.
+        let needed = 2 * 4 * search::tensors::parameters(architecture);
+        match self.memory_bytes {
+            Some(available) if needed > available => Err(ProfileError::Conditions(format!(
+                "the weights need {} MB of memory, {} MB are available",
+                needed >> 20,
+                available >> 20
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_threads(threads: u32) -> Result<(), ProfileError> {
+    let cores = Cpu::read().cores as u32;
+    if (1..=cores).contains(&threads) {
+        return Ok(());
+    }
+    Err(ProfileError::Conditions(format!("this machine has 1 to {cores} threads, got {threads}")))
+}
+
+/// Checked conditions.
+struct Timed {
+    /// Positions of a step: 1 in decode.
+    tokens: usize,
+    context: usize,
+    batch: usize,
+    threads: usize,
+    storage: Storage,
+}
+
+/// How the engine keeps weights of an element type.
+pub fn storage(dtype: Dtype) -> Storage {
+    match dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::Int8 => Storage::Int8,
+    }
+}
+
+/// Between the second-level cache and the last: where most models are that a cache holds.
+fn working_set_bytes(cpu: &Cpu) -> usize {
+    const DEFAULT: u64 = 8 << 20;
+    let second = cpu.caches.iter().find(|cache| cache.level == 2).map(|cache| 8 * cache.bytes);
+    let last = cpu.caches.iter().find(|cache| cache.level == 3).map(|cache| cache.bytes / 2);
+    match (second, last) {
+        (Some(second), Some(last)) => second.min(last) as usize,
+        (Some(second), None) => second as usize,
+        _ => DEFAULT as usize,
+    }
+}
+
+enum Copy {
+    Sublayer { layer: Box<Sublayer>, memories: Vec<Memory> },
+    Head(Head),
+}
+
+/// Copies of one part, run one after the other.
+struct Copies {
+    all: Vec<Copy>,
+    is_head: bool,
+    batch: usize,
+    context: usize,
+    tokens: usize,
+    storage: Storage,
+    /// What the part reads, `[B·T, d]`.
+    input: Vec<f32>,
+    x: Vec<f32>,
+    last: Vec<f32>,
+    logits: Vec<f32>,
+    prompt: Vec<u32>,
+    scratch: Scratch,
+}
+
+impl Copies {
+    fn new(
+        architecture: &Architecture,
+        is_head: bool,
+        batch: usize,
+        context: usize,
+        tokens: usize,
+        storage: Storage,
+    ) -> Self {
+        let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
+        let mut random = SplitMix(SEED);
+        let input: Vec<f32> = (0..batch * tokens * d).map(|_| random.between(-1.0, 1.0)).collect();
+        Self {
+            all: Vec::new(),
+            is_head,
+            batch,
+            context,
+            tokens,
+            storage,
+            x: input.clone(),
+            input,
+            last: vec![0.0; batch * d],
+            logits: vec![0.0; batch * vocab],
+            prompt: (0..batch * tokens).map(|i| (i % vocab) as u32).collect(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Adds a copy and returns the bytes that a step of it reads.
+    fn add(&mut self, architecture: &Architecture, seed: u64) -> usize {
+        let weights = Weights::random(architecture, seed);
+        let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
+        if self.is_head {
+            let head = Head::new(&weights, d, vocab, true, self.storage);
+            let bytes = head.weight_bytes();
+            self.all.push(Copy::Head(head));
+            return bytes;
+        }
+        let mut random = SplitMix(seed);
+        let mut bytes = 0;
+        for layer in sublayer::build(architecture, &weights, self.storage) {
+            let memories: Vec<Memory> =
+                (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
+            bytes += layer.weight_bytes() + memories.iter().map(Memory::bytes).sum::<usize>();
+            self.all.push(Copy::Sublayer { layer: Box::new(layer), memories });
+        }
+        bytes
+    }
+
+    /// One step of every copy, each going on from what the one before left, as the parts of a model do.
+    fn run_all(&mut self, pool: &Pool) {
+        self.x.copy_from_slice(&self.input);
+        for copy in &mut self.all {
+            match copy {
+                Copy::Sublayer { layer, memories } => {
+                    for memory in memories.iter_mut() {
+                        memory.rewind(self.context);
+                    }
+                    let mut on = Run { pool, scratch: &mut self.scratch };
+                    layer.forward(&mut on, self.tokens, &mut self.x, memories);
+                }
+                Copy::Head(head) => {
+                    head.embed(pool, &self.prompt, &mut self.x);
+                    head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The decode step against its definition, run by the emulator.
+
+use kernels::cuda::decode::defines;
+use kernels::cuda::emulator::{self, Emulator};
+use kernels::cuda::weights::weight;
+use kernels::cuda::{Extent, Machine, Source};
+use profiles::cuda::definition::Definition;
+use profiles::cuda::stream::Decoder;
+use search::Architecture;
+
+/// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
+/// shares differ and the ring goes round.
+const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
+
+/// Positions that the caches hold.
+const POSITIONS: usize = 64;
+
+/// A model of these layers with a vocabulary of 51.
+fn stack(d_model: u32, layers: &str) -> Architecture {
+    format!("d={d_model},vocab=51 | {layers}").parse().expect("an architecture")
+}
+
+fn machine(text: Option<&str>, seed: u64) -> Option<Emulator> {
+    if !emulator::available() {
+        eprintln!("SKIPPED: no g++, so the emulator cannot be built");
+        return None;
+    }
+    let text = text.unwrap_or(Source::Decode.text());
+    Some(
+        Emulator::start_text(
+            Source::Decode,
+            text,
+            &defines(EXTENT).expect("it fits"),
+            EXTENT,
+            seed,
+        )
+        .expect("the emulator builds"),
+    )
+}
+
+/// Largest error of the logits over `steps` tokens, relative to their size; an error of the emulator is infinite.
+fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f64 {
+    let mut decoder =
+        Decoder::new(machine, stack, POSITIONS, &mut weight).expect("the stack is possible");
+    let mut definition = Definition::new(stack, &mut weight);
+    let mut worst: f64 = 0.0;
+    for step in 0..steps {
+        let token = step as u32 * 37 % stack.vocab();
+        let expected = definition.step(token);
+        decoder.force(machine, token).expect("the machine answers");
+        if let Err(error) = decoder.step(machine) {
+            eprintln!("{error}");
+            return f64::INFINITY;
+        }
+        let logits = decoder.logits(machine).expect("the machine answers");
+        let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let error = expected
+            .iter()
+            .zip(&logits)
+            .map(|(e, l)| (e - f64::from(*l)).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let error = if error.is_nan() { f64::INFINITY } else { error / size };
+        worst = worst.max(error);
+    }
+    worst
+}
+
+fn check(name: &str, stack: &Architecture, steps: usize, limit: f64) {
+    let Some(mut machine) = machine(None, 1) else { return };
+    let error = error_of(&mut machine, stack, steps);
+    eprintln!("{name}: relative error of the logits {error:.1e}");
+    assert!(error < limit, "{name}: relative error of the logits {error:.1e}");
+}
+
+#[test]
+fn delta_layers_decode_as_defined() {
+    check("DeltaNet", &stack(100, "dn(h=2,k=64,v=64)"), 6, 1e-4);
+    check("Gated DeltaNet", &stack(260, "gdn(h=2,k=128,v=32)+ffn(140)"), 5, 1e-4);
+}
+
+#[test]
+fn the_options_of_the_delta_family_decode_as_defined() {
+    let layers = "gdn(h=2,k=32,v=16,vg=2) | gdp(h=2,k=64,v=32,n=3,nogate,neg) \
+                  | dn(h=2,k=32,v=64,gate,noconv)";
+    check("delta family", &stack(64, layers), 5, 1e-4);
+}
+
+#[test]
+fn layers_of_one_half_decode_as_defined() {
+    check("FFN first", &stack(36, "ffn(52) | dn(h=2,k=64,v=16) | ffn(1100)"), 3, 1e-4);
+}
+
+#[test]
+fn inputs_wider_than_the_scratch_memory_decode_as_defined() {
+    let stack = stack(36, "ffn(6300) | gdn(h=2,k=32,v=256,vg=13)");
+    check("FFN of 6300, values of 6656", &stack, 1, 1e-4);
+}
+
+#[test]
+fn mamba2_layers_decode_as_defined() {
+    check("Mamba2", &stack(60, "m2(h=3,p=20,n=64)+ffn(60) | m2(h=1,p=64,n=128)+ffn(60)"), 5, 1e-4);
+}
+
+#[test]
+fn attention_layers_decode_as_defined() {
+    let layers = "attn(h=6,kv=2,k=64,qknorm) | swa(h=9,kv=1,k=64,w=18) | swa(h=1,kv=1,k=128,w=1) \
+                  | attn(h=2,kv=1,k=128,qknorm)";
+    // keys and values are rounded to bf16, sometimes to the other side than in f64
+    check("attention", &stack(64, layers), 20, 4e-3);
+}
+
+#[test]
+fn a_hybrid_stack_with_rows_of_several_pieces_decodes_as_defined() {
+    let tied =
+        "d=520,vocab=51,tied | gdn(h=2,k=64,v=256) | m2(h=2,p=64,n=64) | attn(h=2,kv=2,k=64)";
+    check("hybrid", &tied.parse().expect("an architecture"), 2, 4e-3);
+}
+
+#[test]
+fn tokens_follow_each_other_without_the_host() {
+    let Some(mut machine) = machine(None, 1) else { return };
+    let stack = stack(64, "dn(h=2,k=64,v=16)");
+    let mut decoder =
+        Decoder::new(&mut machine, &stack, POSITIONS, &mut weight).expect("the stack is possible");
+    let mut definition = Definition::new(&stack, &mut weight);
+    let mut token = 5;
+    decoder.force(&mut machine, token).expect("the machine answers");
+    for _ in 0..5 {
+        let logits = definition.step(token);
+        let likeliest = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+        token = likeliest.expect("the vocabulary is not empty") as u32;
+        decoder.step(&mut machine).expect("the step ends");
+        assert_eq!(decoder.next_token(&mut machine).expect("the machine answers"), token);
+    }
+}
+
+#[test]
+fn a_missing_barrier_is_found() {
+    let text = Source::Decode.text();
+    let faults = [
+        (
+            "no wait for the input vector",
+            "    copies_wait<0>();\n    consumers_sync();\n    fetch_description(shared, args, phase + 2, thread);",
+            "    copies_wait<0>();\n    fetch_description(shared, args, phase + 2, thread);",
+        ),
+        (
+            "the next input before all have taken this one",
+            "            consumers_sync(); // nobody reads the last phase's input or sums any more\n",
+            "",
+        ),
+        (
+            "no look at the words of other blocks",
+            "                    here = here && is_of(words[s][half], step.tag) && is_of(gates[s][half], step.tag);",
+            "                    here = here && is_of(gates[s][half], step.tag);",
+        ),
+        (
+            "no wait for the copy",
+            "    gate_wait(&shared.full[number % SLOTS], (number / SLOTS) & 1);\n",
+            "",
+        ),
+        (
+            "no wait for the reader",
+            "            if (round > 0) gate_wait(&shared.empty[slot], (round - 1) & 1);\n",
+            "",
+        ),
+    ];
+    let stack = stack(64, "gdn(h=2,k=64,v=64)+ffn(60)");
+    for (name, from, to) in faults {
+        assert!(text.contains(from), "{name}: the source has changed");
+        let Some(mut machine) = machine(Some(&text.replace(from, to)), 1) else { return };
+        let error = error_of(&mut machine, &stack, 2);
+        eprintln!("{name}: relative error {error:.1e}");
+        assert!(error > 1e-4, "{name}: not found, relative error {error:.1e}");
+    }
+}

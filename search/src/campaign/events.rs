@@ -1,0 +1,89 @@
+//! What a campaign is told, and what it says to do.
+
+use std::path::PathBuf;
+
+use super::candidate::{Candidate, Progress};
+use crate::latency::LatencyEntry;
+use crate::wire::{self, Request};
+
+/// What the store holds of a campaign; empty for a new one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// All candidates ever saved, in any order.
+    pub candidates: Vec<Candidate>,
+    /// The latency table; other campaigns' rows are welcome.
+    pub latencies: Vec<LatencyEntry>,
+}
+
+/// What happened. Replies to requests that the campaign does not wait for, repeats among them, change nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// How many workers stand ready, busy ones included. Nothing is sent before the first of these.
+    Workers {
+        /// Trainings at once.
+        trainers: u32,
+        /// Timings at once.
+        profilers: u32,
+    },
+    /// A training goes on.
+    Progress(wire::Progress),
+    /// A training ended well.
+    Result(wire::Evaluation),
+    /// A black box has given the values at a point; and the seconds that it took.
+    Values {
+        /// What it said.
+        values: wire::Values,
+        /// From request to reply.
+        seconds: f64,
+    },
+    /// A timing of a part or of a whole model ended well.
+    Timing(wire::Measured),
+    /// The request cannot be done, and trying again would not help.
+    Infeasible(wire::Refusal),
+    /// The request failed: the worker said so, said something that does not parse, was silent, or died.
+    Failed {
+        /// The request and the reason.
+        refusal: wire::Refusal,
+        /// The last lines of the worker's stderr.
+        log: String,
+    },
+    /// The user wants to stop. A second one does not wait for the workers.
+    StopRequested,
+}
+
+/// What to do. Commands are done in their order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Write this row, new or changed, before doing anything behind it.
+    Save(Candidate),
+    /// Add a point to the curve of a row; may be lost.
+    SaveProgress(Progress),
+    /// Add this row to the latency table.
+    SaveLatency(LatencyEntry),
+    /// Remove a checkpoint that nothing goes on from any more, once the rows before it are written.
+    RemoveCheckpoint(PathBuf),
+    /// Send this to a worker that can do it and is idle; there is one by [`Event::Workers`]. `Stop` goes to the worker
+    /// at the named request.
+    Send(Request),
+    /// Nothing is left to do; no command follows.
+    Finish(Finish),
+}
+
+/// Why a campaign came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// All evaluations are done.
+    Complete,
+    /// The space holds nothing further within the limits.
+    Exhausted {
+        /// One sentence.
+        reason: String,
+    },
+    /// The user stopped it; it can be resumed.
+    Stopped,
+    /// Too many candidates failed in a row; it can be resumed when the cause is gone.
+    GaveUp {
+        /// The last failure.
+        reason: String,
+    },
+}

@@ -1,0 +1,151 @@
+//! The proposals of a campaign: what the proposer is told of the rows, and the row that a proposal becomes.
+
+use std::collections::BTreeMap;
+
+use super::candidate::{Candidate, CandidateState};
+use super::front::objectives_at;
+use super::rungs::Extrapolation;
+use super::settings::Settings;
+use super::standing::Standing;
+use crate::objective::Objective;
+use crate::proposals::{Origin, Outcome, Proposer, Trial};
+use crate::subject::{Subject, Subjects};
+use crate::value::Value;
+
+/// Proposals in a row that are over a limit before the campaign says that there is nothing within it.
+const INFEASIBLE_IN_A_ROW: usize = 500;
+
+/// Who proposes, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Proposals<D: Subjects> {
+    domain: D,
+    proposer: Proposer<D::Point>,
+    /// The rows' subjects as points of the domain.
+    points: BTreeMap<u32, D::Point>,
+}
+
+impl<D: Subjects> Proposals<D> {
+    pub(super) fn new(
+        domain: D,
+        proposer: Proposer<D::Point>,
+        rows: &BTreeMap<u32, Candidate>,
+    ) -> Self {
+        let point = |row: &Candidate| Some((row.number, domain.point(&row.subject)?));
+        let points = rows.values().filter_map(point).collect();
+        Self { domain, proposer, points }
+    }
+
+    /// Candidates that are drawn before the algorithm begins.
+    pub(super) fn start_size(&self) -> usize {
+        (self.proposer.start as usize).max(self.proposer.references.len())
+    }
+
+    /// The next candidates, as many as there is room for; and if the space holds no more of them, the sentence that says so.
+    pub(super) fn next(
+        &mut self,
+        room: usize,
+        standing: &Standing,
+    ) -> (Vec<Candidate>, Option<String>) {
+        let Standing { rows, settings, .. } = standing;
+        let in_a_row = infeasible_in_a_row(rows);
+        if in_a_row >= INFEASIBLE_IN_A_ROW {
+            let reason = format!(
+                "the last {in_a_row} proposals were outside the limits: widen these, or the space"
+            );
+            return (Vec::new(), Some(reason));
+        }
+        let extrapolation = Extrapolation::new(&standing.ladder(), &rows.values());
+        let trial = |row: &Candidate, point: &D::Point| Trial {
+            number: row.number,
+            point: point.clone(),
+            outcome: outcome(row, &settings.objectives, &extrapolation),
+        };
+        let mut trials: Vec<Trial<D::Point>> = rows
+            .values()
+            .filter_map(|row| Some(trial(row, self.points.get(&row.number)?)))
+            .collect();
+        let mut new = Vec::new();
+        let first = rows.last_key_value().map_or(1, |(number, _)| number + 1);
+        for number in (first..).take(room) {
+            let proposal = match self.proposer.propose(&self.domain, number, &trials) {
+                Ok(proposal) => proposal,
+                Err(exhausted) => return (new, Some(exhausted.to_string())),
+            };
+            let subject = self.domain.subject(&proposal.point);
+            let row = row(number, subject, &proposal.origin, settings);
+            trials.push(trial(&row, &proposal.point));
+            self.points.insert(number, proposal.point);
+            new.push(row);
+        }
+        (new, None)
+    }
+}
+
+/// A new row.
+fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> Candidate {
+    let reference = match origin {
+        Origin::Reference(name) => Some(name.clone()),
+        _ => None,
+    };
+    Candidate {
+        number,
+        values: costs(&subject, settings),
+        subject,
+        reference,
+        origin: origin.to_string(),
+        state: CandidateState::Proposed,
+        failed_attempts: 0,
+        given_up: false,
+        fidelity: 0,
+        trained: Vec::new(),
+        whole: BTreeMap::new(),
+        curve: Vec::new(),
+        retrieval: Vec::new(),
+        seed: settings.seed,
+        tokens: 0,
+        train_seconds: 0.0,
+        checkpoint: None,
+    }
+}
+
+/// What is known of a subject before anything is measured.
+fn costs(subject: &Subject, settings: &Settings) -> BTreeMap<String, Value> {
+    let Some(architecture) = subject.stack() else { return BTreeMap::new() };
+    let conditions = settings.latencies.iter().map(|(_, conditions)| conditions);
+    crate::cost::values(architecture, conditions)
+        .into_iter()
+        .map(|(name, mean)| (name, Value { mean, standard_error: None }))
+        .collect()
+}
+
+/// What a candidate teaches. One that has climbed less than others is known as far as its rung tells.
+fn outcome(row: &Candidate, objectives: &[Objective], extrapolation: &Extrapolation) -> Outcome {
+    match row.state {
+        CandidateState::Infeasible { .. } => Outcome::Infeasible,
+        CandidateState::Failed { .. } => Outcome::Failed,
+        CandidateState::Proposed | CandidateState::Training if row.fidelity == 0 => {
+            Outcome::Pending
+        }
+        CandidateState::Proposed | CandidateState::Training | CandidateState::Done => {
+            match objectives_at(row, objectives, row.fidelity) {
+                None => Outcome::Failed,
+                Some(objectives) if row.fidelity >= extrapolation.top() => {
+                    Outcome::Known(objectives)
+                }
+                Some(objectives) => {
+                    let (objectives, deviations) = extrapolation.of(&objectives, row.fidelity);
+                    Outcome::Estimated { objectives, deviations }
+                }
+            }
+        }
+    }
+}
+
+/// How many of the latest proposals were dropped, with none between them that was not.
+fn infeasible_in_a_row(rows: &BTreeMap<u32, Candidate>) -> usize {
+    rows.values()
+        .rev()
+        .filter(|row| row.state.is_final()) // with several trainers something is always pending
+        .take_while(|row| matches!(row.state, CandidateState::Infeasible { .. }))
+        .count()
+}

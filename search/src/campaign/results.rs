@@ -1,0 +1,133 @@
+//! What a result means for its candidate: whether it can be used, what changes in the row, whether it is within the limits.
+
+use std::path::PathBuf;
+
+use super::candidate::{Candidate, CandidateState, Trained};
+use super::settings::Settings;
+use super::table::LatencyTable;
+use super::tasks::{Tasks, Training};
+use crate::latency::{Throughput, Timing};
+use crate::objective::Objective;
+use crate::wire::Evaluation;
+
+/// Whether the result of a training has everything that a front needs.
+pub(super) fn check(
+    evaluation: &Evaluation,
+    row: &Candidate,
+    objectives: &[Objective],
+) -> Result<(), String> {
+    for (name, value) in &evaluation.values {
+        if !value.mean.is_finite() || value.standard_error.is_some_and(|e| !e.is_finite()) {
+            return Err(format!("the result's `{name}` must be finite, got {}", value.mean));
+        }
+    }
+    if !evaluation.seconds.is_finite() || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite())
+    {
+        return Err("the result's seconds and curve must be finite".to_owned());
+    }
+    if evaluation.retrieval.iter().flat_map(|layer| &layer.snr).any(|(_, snr)| !snr.is_finite()) {
+        return Err("the result's retrieval SNR must be finite".to_owned());
+    }
+    // What an earlier rung reported is no value of this one.
+    let is_known = |name: &str| row.values.contains_key(name) && !is_of_trainer(row, name);
+    let lacks = |name: &&str| !is_known(name) && !evaluation.values.contains_key(*name);
+    match objectives.iter().map(Objective::name).find(lacks) {
+        Some(name) => Err(format!("the result lacks the objective `{name}`")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a value was reported by an earlier training.
+fn is_of_trainer(row: &Candidate, name: &str) -> bool {
+    row.trained.iter().any(|trained| trained.values.contains_key(name))
+}
+
+/// Takes a checked result into its row; gives the checkpoint that nothing goes on from any more.
+pub(super) fn take(
+    row: &mut Candidate,
+    training: Training,
+    evaluation: Evaluation,
+    settings: &Settings,
+) -> Option<PathBuf> {
+    // What was measured or computed here outweighs what a trainer says.
+    let is_new = |name: &str| !row.values.contains_key(name) || is_of_trainer(row, name);
+    let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name)).collect();
+    let Training { tokens, seed, .. } = training;
+    row.train_seconds += evaluation.seconds;
+    let superseded = if row.state == CandidateState::Training {
+        row.fidelity = tokens;
+        row.tokens = evaluation.tokens;
+        if !evaluation.curve.is_empty() {
+            row.curve = evaluation.curve;
+        }
+        row.retrieval = evaluation.retrieval;
+        row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+        // At a lower rung a limit on what the trainer reports may yet be kept.
+        row.state = match settings.limits.broken(&row.values) {
+            Some(reason) if tokens >= settings.tokens => CandidateState::Infeasible { reason },
+            _ => CandidateState::Done,
+        };
+        std::mem::replace(&mut row.checkpoint, evaluation.checkpoint)
+    } else {
+        row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+        evaluation.checkpoint
+    };
+    superseded.filter(|path| row.checkpoint.as_ref() != Some(path))
+}
+
+/// Whether a timing is a number that a table can hold.
+pub(super) fn check_timing(timing: &Timing) -> Result<(), String> {
+    let Timing { median_us, spread_us, other_load, millijoules, .. } = timing;
+    let all = [*median_us, *spread_us, *other_load, millijoules.unwrap_or(0.0)];
+    if all.into_iter().all(f64::is_finite) && *median_us >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!(
+            "a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"
+        ))
+    }
+}
+
+/// The state after `Proposed`, none while timings are missing. Adds the latencies to the candidate's values.
+pub(super) fn verdict(
+    row: &mut Candidate,
+    settings: &Settings,
+    table: &LatencyTable,
+    tasks: &Tasks,
+) -> Option<CandidateState> {
+    // Costs that need no timing come first: they may spare it.
+    if let Some(reason) = settings.limits.broken(&row.values) {
+        return Some(CandidateState::Infeasible { reason });
+    }
+    let Some(architecture) = row.subject.stack() else { return Some(CandidateState::Training) };
+    let many = settings.throughput.as_ref().map(|throughput| throughput.under(architecture));
+    let many = match many.transpose() {
+        Ok(conditions) => conditions,
+        Err(reason) => return Some(CandidateState::Infeasible { reason }),
+    };
+    // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
+    // depend on which timing came in first.
+    let latencies = settings.latencies.iter().map(|(name, of)| (Some(name), of));
+    for (name, conditions) in latencies.chain(many.iter().map(|of| (None, of))) {
+        let missing = table.missing(architecture, conditions);
+        if let Some(fate) = missing.iter().find_map(|key| tasks.fate(key)) {
+            return Some(fate.clone());
+        }
+        let value = table.compose(architecture, conditions)?;
+        match name {
+            Some(name) => row.values.extend([(name.clone(), value)]),
+            None => row.values.extend(Throughput::values(conditions.batch, value)),
+        }
+        if let Some(reason) = settings.limits.broken(&row.values) {
+            return Some(CandidateState::Infeasible { reason });
+        }
+    }
+    Some(CandidateState::Training)
+}
+
+/// A training that did not come to its end leaves what the rung before it left.
+pub(super) fn back_to_rung(row: &mut Candidate) {
+    let fidelity = row.fidelity;
+    row.tokens = fidelity;
+    row.curve.retain(|(tokens, _)| *tokens <= fidelity);
+}

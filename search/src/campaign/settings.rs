@@ -1,0 +1,54 @@
+//! What a campaign is asked to do.
+
+use crate::latency::{Conditions, Throughput};
+use crate::limits::Limits;
+use crate::objective::Objective;
+
+/// What a campaign is asked to do. Everything that a resumed campaign must share with the one that began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Seed of the proposals and of every training.
+    pub seed: u64,
+    /// Candidates to train, successfully or not. Those dropped before training do not count.
+    pub evaluations: u32,
+    /// Whether a candidate that its worker calls infeasible counts as an evaluation: where trying is what costs.
+    pub refusals_count: bool,
+    /// What spans the front.
+    pub objectives: Vec<Objective>,
+    /// Tokens of a full evaluation.
+    pub tokens: u64,
+    /// Tokens of the rungs below, ascending; none: every candidate is trained to the end.
+    pub rungs: Vec<u64>,
+    /// One in so many of the candidates at a rung is trained on to the next; at least 2.
+    pub promote: u32,
+    /// Extra trainings that measure how far results are to be trusted.
+    pub trust: Plan,
+    /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
+    pub latencies: Vec<(String, Conditions)>,
+    /// The throughput of a candidate, if it is asked for.
+    pub throughput: Option<Throughput>,
+    /// What values may be: before training for those known by then (`decode_us`, `parameters`, …), after it for what the
+    /// trainer reports.
+    pub limits: Limits,
+    /// Tries of a request before its candidate fails; at least 1.
+    pub attempts: u32,
+    /// Failed candidates in a row after which the campaign gives up: the fault is not the candidates'.
+    pub give_up_after: u32,
+    /// Nothing is timed while something trains: right where both use the same device.
+    pub quiet_timing: bool,
+    /// Whether front members, references and stacks given by name are timed as whole models at the end.
+    pub time_whole_models: bool,
+}
+
+/// What may be spent on extra trainings, once all candidates are evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Plan {
+    /// Trainings of front members from other seeds, at most.
+    pub repeats: u32,
+    /// Candidates trained for longer.
+    pub longer: u32,
+    /// Tokens of these.
+    pub longer_tokens: u64,
+    /// Seeds that every candidate is trained from, whatever its place; at least 1. For comparisons of a few.
+    pub seeds: u32,
+}

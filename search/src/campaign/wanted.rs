@@ -1,0 +1,107 @@
+//! What a campaign wants of its workers, as its rows stand: timings of parts, trainings, timings of whole models.
+
+use std::collections::HashSet;
+
+use super::candidate::{Candidate, CandidateState};
+use super::standing::Standing;
+use super::tasks::{Task, Training};
+use super::trust;
+use crate::latency::{Conditions, LatencyKey};
+use crate::subject::Subject;
+use crate::wire::{Eval, Evaluate, Request};
+
+/// Parts that proposed candidates wait for and that are not on their way, in the order of the candidates.
+pub(super) fn parts(standing: &Standing) -> Vec<LatencyKey> {
+    let Standing { settings, rows, table, tasks, .. } = standing;
+    let mut listed: HashSet<LatencyKey> = HashSet::new();
+    let mut wanted = Vec::new();
+    for row in rows.values().filter(|row| row.state == CandidateState::Proposed) {
+        let Some(architecture) = row.subject.stack() else { continue };
+        let throughput = settings.throughput.as_ref().and_then(|of| of.under(architecture).ok());
+        let conditions = settings.latencies.iter().map(|(_, conditions)| conditions);
+        let first = conditions
+            .chain(&throughput)
+            .map(|conditions| table.missing(architecture, conditions))
+            .find(|keys| !keys.is_empty());
+        for key in first.unwrap_or_default() {
+            if !tasks.is_under_way(&Task::Part(key.clone())) && listed.insert(key.clone()) {
+                wanted.push(key);
+            }
+        }
+    }
+    wanted
+}
+
+/// The next trainings of candidates that climb and wait for a trainer.
+pub(super) fn trainings(standing: &Standing) -> Vec<Training> {
+    let Standing { rows, tasks, .. } = standing;
+    let ladder = standing.ladder();
+    let running: HashSet<u32> = tasks.trainings().iter().map(|training| training.number).collect();
+    rows.values()
+        .filter(|row| row.state == CandidateState::Training && !running.contains(&row.number))
+        .filter_map(|row| {
+            let tokens = ladder.next(row)?;
+            Some(Training { number: row.number, tokens, seed: row.seed })
+        })
+        .collect()
+}
+
+/// The next training beside those that candidates are judged by; none when there is none, or when what is wanted depends on
+/// those under way.
+pub(super) fn extra(standing: &Standing) -> Option<Training> {
+    let Standing { settings, rows, tasks, .. } = standing;
+    let is_given_up = |training: &Training| tasks.is_given_up(&Task::Train(*training));
+    trust::next(settings, rows, &tasks.trainings(), is_given_up)
+}
+
+/// Whole models to time that are not on their way: of the front and of the references.
+pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
+    let Standing { settings, rows, tasks, .. } = standing;
+    if !settings.time_whole_models {
+        return Vec::new();
+    }
+    let front = standing.front();
+    let mut wanted = Vec::new();
+    for row in rows.values().filter(|row| row.state == CandidateState::Done) {
+        let is_wanted = front.contains(&row.number) || row.reference.is_some();
+        if !is_wanted || row.subject.stack().is_none() {
+            continue;
+        }
+        for (name, conditions) in &settings.latencies {
+            let task = Task::Whole { number: row.number, name: name.clone() };
+            if !row.whole.contains_key(name)
+                && !tasks.is_given_up(&task)
+                && !tasks.is_under_way(&task)
+            {
+                wanted.push((row.number, name.clone(), conditions.clone()));
+            }
+        }
+    }
+    wanted
+}
+
+/// The request of a training after so many failed tries. `from_nothing`: without a checkpoint.
+pub(super) fn request(
+    id: u64,
+    row: &Candidate,
+    training: Training,
+    failed: u32,
+    from_nothing: bool,
+) -> Request {
+    // A checkpoint may be what a training failed at: the next attempt begins from nothing.
+    let resume_from = if from_nothing || failed > 0 { None } else { row.checkpoint.clone() };
+    let (attempt, seed) = (failed + 1, training.seed);
+    match &row.subject {
+        Subject::Stack(architecture) => Request::Evaluate(Evaluate {
+            id,
+            attempt,
+            architecture: architecture.clone(),
+            tokens: training.tokens,
+            seed,
+            resume_from,
+        }),
+        Subject::Point(parameters) => {
+            Request::Eval(Eval { id, attempt, parameters: parameters.clone(), seed })
+        }
+    }
+}

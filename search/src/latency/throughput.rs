@@ -1,0 +1,48 @@
+//! How many tokens a second a memory budget gives.
+
+use super::{Conditions, Phase};
+use crate::architecture::Architecture;
+use crate::cost;
+use crate::metric::Metric;
+use crate::value::Value;
+
+/// Generation for many at once: the decode step of the largest batch that a memory budget holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Throughput {
+    /// What weights, states and caches of all sequences may fill.
+    pub budget_bytes: u64,
+    /// The conditions of the step; their batch is the largest that is ever timed.
+    pub conditions: Conditions,
+}
+
+impl Throughput {
+    /// The conditions for one architecture.
+    ///
+    /// # Errors
+    /// When not even one sequence fits the budget: the sentence that says so.
+    pub fn under(&self, architecture: &Architecture) -> Result<Conditions, String> {
+        let Conditions { dtype, batch, phase, .. } = self.conditions;
+        let Phase::Decode { context } = phase else {
+            return Err("throughput is that of decode steps".to_owned());
+        };
+        let fits =
+            cost::largest_batch(architecture, context, dtype, self.budget_bytes, batch.max(1));
+        if fits == 0 {
+            let needs = cost::memory_bytes(architecture, context, 1, dtype).div_ceil(1_000_000);
+            let has = self.budget_bytes / 1_000_000;
+            return Err(format!("one sequence needs {needs} MB, memory_budget_mb is {has}"));
+        }
+        Ok(Conditions { batch: fits, ..self.conditions.clone() })
+    }
+
+    /// The throughput, and the batch it was taken at, by their names: a step for `batch` sequences takes `step_us`.
+    pub fn values(batch: u32, step_us: Value) -> [(String, Value); 2] {
+        let batch = f64::from(batch);
+        let mean = batch * 1e6 / step_us.mean;
+        let standard_error = step_us.standard_error.map(|error| mean * error / step_us.mean);
+        [
+            (Metric::Throughput.name().to_owned(), Value { mean, standard_error }),
+            (Metric::LargestBatch.name().to_owned(), Value { mean: batch, standard_error: None }),
+        ]
+    }
+}

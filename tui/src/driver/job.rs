@@ -1,0 +1,35 @@
+//! What a driver is given to do.
+
+use search::campaign::Settings;
+use search::config::LatencyConfig;
+use search::proposals::Proposer;
+use search::subject::Subjects;
+
+use super::spec::WorkerSpec;
+
+/// What a campaign needs to be driven.
+pub(crate) struct Job<D: Subjects> {
+    /// Its name in the store.
+    pub(crate) name: String,
+    /// What the state machine is asked, but for what only a profiler knows.
+    pub(crate) settings: Settings,
+    pub(crate) latency: LatencyConfig,
+    pub(crate) space: D,
+    pub(crate) proposer: Proposer<D::Point>,
+    pub(crate) trainer: WorkerSpec,
+    pub(crate) trainers: u32,
+    /// A black box has none.
+    pub(crate) profiler: Option<WorkerSpec>,
+    pub(crate) show: Show,
+}
+
+/// What is shown of a campaign at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Progress as bars.
+    Bars,
+    /// Plain lines.
+    Lines,
+    /// Nothing but trouble.
+    Nothing,
+}

@@ -1,0 +1,105 @@
+//! What is said of candidates while a campaign is at work: how each ended, and how far all are.
+
+use std::collections::HashSet;
+
+use search::campaign::{Campaign, Candidate, CandidateState, Settings};
+use search::objective::Objective;
+use search::subject::Subjects;
+
+use super::display::Display;
+use crate::words;
+
+/// What was said, and what it takes to say more.
+pub(super) struct Telling {
+    objectives: Vec<Objective>,
+    evaluations: u64,
+    /// Tokens of a full evaluation.
+    tokens: u64,
+    counts_refusals: bool,
+    /// Candidates whose end was told, with the number of trainings that they had then.
+    told: HashSet<(u32, usize)>,
+}
+
+impl Telling {
+    /// Nothing is told of what had ended before.
+    pub(super) fn new<D: Subjects>(settings: &Settings, machine: &Campaign<D>) -> Self {
+        let ended = machine.candidates().filter(|row| row.state.is_final());
+        Self {
+            objectives: settings.objectives.clone(),
+            evaluations: settings.evaluations.into(),
+            tokens: settings.tokens,
+            counts_refusals: settings.refusals_count,
+            told: ended.map(|row| (row.number, row.trained.len())).collect(),
+        }
+    }
+
+    /// Candidates whose evaluation is over.
+    pub(super) fn over<D: Subjects>(&self, machine: &Campaign<D>) -> u64 {
+        let is_over = |row: &&Candidate| match row.state {
+            CandidateState::Done | CandidateState::Failed { .. } => true,
+            CandidateState::Infeasible { .. } => self.counts_refusals,
+            CandidateState::Proposed | CandidateState::Training => false,
+        };
+        machine.candidates().filter(is_over).count() as u64
+    }
+
+    /// Says how a candidate ended, once.
+    pub(super) fn end<D: Subjects>(
+        &mut self,
+        row: &Candidate,
+        machine: &Campaign<D>,
+        display: &mut Display,
+    ) {
+        if !row.state.is_final() || !self.told.insert((row.number, row.trained.len())) {
+            return;
+        }
+        let text = match &row.state {
+            CandidateState::Done if row.fidelity < self.tokens => {
+                let tokens = tui::quantity::scaled(row.fidelity as f64);
+                format!("{} at {tokens} tokens", self.values(row))
+            }
+            CandidateState::Done if machine.front().contains(&row.number) => {
+                format!("{}, on the front", self.values(row))
+            }
+            CandidateState::Done => self.values(row),
+            CandidateState::Infeasible { reason } => format!("dropped: {reason}"),
+            CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
+            CandidateState::Proposed | CandidateState::Training => return,
+        };
+        display.overall(self.over(machine), self.evaluations, "");
+        let place = display.place();
+        display.line(&format!("{place} {}: {text}", label(row)));
+    }
+
+    /// Says how far all are, and what is best on the front.
+    pub(super) fn overall<D: Subjects>(&self, machine: &Campaign<D>, display: &mut Display) {
+        let front = machine.front();
+        let best = self.objectives.first().and_then(|objective| {
+            let members = machine.candidates().filter(|row| front.contains(&row.number));
+            let best = members
+                .filter_map(|row| Some((objective.minimised(&row.values)?, row)))
+                .min_by(|a, b| a.0.total_cmp(&b.0));
+            let value = best.and_then(|(_, row)| objective.value(&row.values));
+            Some(words::value(objective.name(), value?))
+        });
+        let message = match (front.len(), best) {
+            (0, _) | (_, None) => String::new(),
+            (members, Some(best)) => format!(" front: {members}, best {best}"),
+        };
+        display.overall(self.over(machine), self.evaluations, &message);
+    }
+
+    /// The objectives of a candidate as far as they are known.
+    fn values(&self, row: &Candidate) -> String {
+        let value = |of: &Objective| Some(words::value(of.name(), of.value(&row.values)?));
+        self.objectives.iter().filter_map(value).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A candidate in a few words.
+pub(super) fn label(row: &Candidate) -> String {
+    match &row.reference {
+        Some(name) => format!("candidate {} (reference {name})", row.number),
+        None => format!("candidate {} ({})", row.number, tui::quantity::shortened(&row.origin, 28)),
+    }
+}
