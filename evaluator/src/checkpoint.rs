@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 
 /// The key of [`Origin`] in a file's metadata.
 const ORIGIN: &str = "deltafront";
@@ -52,7 +52,7 @@ pub(crate) fn save(
     path: &Path,
     origin: &Origin,
     divided_logits: bool,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     losses: &[f32],
 ) -> Result<()> {
     let mut state = optimizer.moments();
@@ -62,7 +62,11 @@ pub(crate) fn save(
 }
 
 /// Puts weights and state into `optimizer`, whose views the model computes with. Returns the step and the losses so far.
-pub(crate) fn load(path: &Path, origin: &Origin, optimizer: &mut AdamW) -> Result<(u64, Vec<f32>)> {
+pub(crate) fn load(
+    path: &Path,
+    origin: &Origin,
+    optimizer: &mut Optimizer,
+) -> Result<(u64, Vec<f32>)> {
     let step = read(path, origin, &optimizer.weights(), &mut [])?;
     let mut extra = [(LOSSES, Vec::new())];
     let state_path = optimizer_path(path);

@@ -8,7 +8,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::rule::{Rule, base_rate, factors};
 use crate::schedule::Schedule;
 
@@ -24,7 +24,7 @@ const DIVERGED_STEPS: u64 = 32;
 #[derive(Debug)]
 pub struct Learner {
     pub(crate) model: Model,
-    pub(crate) optimizer: AdamW,
+    pub(crate) optimizer: Optimizer,
     schedule: Schedule,
     weight_normalisation: bool,
     /// Of every step, nats per token.
@@ -70,7 +70,7 @@ impl Learner {
             model.normalise_weights();
             model.divide_by_head_norms(true);
         }
-        let optimizer = AdamW::new(&model, config, rule)?;
+        let optimizer = Optimizer::new(&model, config, rule)?;
         Ok(Self {
             model,
             optimizer,

@@ -7,7 +7,7 @@
 
 use operators::INITIAL_STD;
 use search::Architecture;
-use search::architecture::{Layer, Mixer};
+use search::architecture::Layer;
 use search::config::{LearningRate, TrainingConfig};
 use search::tensors::{Role, TensorSpec};
 
@@ -26,8 +26,8 @@ const WRITER: f64 = 0.25;
 /// Rates of vectors and convolutions, which no number of inputs scales.
 const VECTOR_RATE: f64 = 0.5;
 
-/// Rates of attention's matrices.
-const ATTENTION_RATE: f64 = 0.5;
+/// Rates of matrices, of as many inputs as above.
+const MATRIX_RATE: f64 = 2.0;
 
 /// What is special about one tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,11 +36,13 @@ pub struct Factors {
     pub initial: f64,
     /// Of the base learning rate.
     pub rate: f64,
+    /// Whether it is a matrix that moves by Muon instead of AdamW.
+    pub orthogonal: bool,
 }
 
 impl Factors {
     /// Nothing is.
-    pub const ONE: Self = Self { initial: 1.0, rate: 1.0 };
+    pub const ONE: Self = Self { initial: 1.0, rate: 1.0, orthogonal: false };
 }
 
 /// The factors of each tensor.
@@ -51,36 +53,32 @@ pub fn factors(spec: &TensorSpec, architecture: &Architecture) -> Factors {
     let inputs = spec.shape[spec.shape.len() - 1] as f64;
     let width = f64::from(architecture.d_model());
     let of_std = |std: f64| std / INITIAL_STD;
+    // An orthogonal step of 0.2 √(larger side) in size moves a sum over inputs the same at every width with this.
+    let of_inputs = MATRIX_RATE * (REFERENCE_INPUTS / inputs).sqrt();
     match spec.role {
-        Role::Reader | Role::Inner => Factors {
-            initial: of_std(inputs.powf(-0.5)),
-            rate: REFERENCE_INPUTS / inputs * of_mixer(spec, architecture),
-        },
+        Role::Reader | Role::Inner => {
+            Factors { initial: of_std(inputs.powf(-0.5)), rate: of_inputs, orthogonal: true }
+        }
         // Small beside the embeddings, so that a stack begins as a model of single tokens, and smaller the more sum up.
         Role::Writer => Factors {
             initial: of_std(WRITER * (inputs * branches(architecture)).powf(-0.5)),
-            rate: REFERENCE_INPUTS / inputs * of_mixer(spec, architecture),
+            rate: of_inputs,
+            orthogonal: true,
         },
         // A tied embedding is a head, too: between the constant rate of the one and the 1/width of the other.
-        Role::Embedding | Role::MetaTokens | Role::Head => {
-            Factors { initial: of_std(width.powf(-0.5)), rate: (REFERENCE_INPUTS / width).sqrt() }
-        }
+        Role::Embedding | Role::MetaTokens | Role::Head => Factors {
+            initial: of_std(width.powf(-0.5)),
+            rate: (REFERENCE_INPUTS / width).sqrt(),
+            orthogonal: false,
+        },
         Role::ConvWeight
         | Role::ConvBias
         | Role::NormWeight
         | Role::ALog
         | Role::DtBias
         | Role::SkipD
-        | Role::LevelScale => Factors { initial: 1.0, rate: VECTOR_RATE },
+        | Role::LevelScale => Factors { initial: 1.0, rate: VECTOR_RATE, orthogonal: false },
     }
-}
-
-/// Of the rates of a mixer's matrices: attention, whose scores grow with the product of two of them, takes half.
-fn of_mixer(spec: &TensorSpec, architecture: &Architecture) -> f64 {
-    let layer = spec.name.strip_prefix("layers.").and_then(|rest| rest.split_once(".mixer."));
-    let layer = layer.and_then(|(layer, _)| layer.parse::<usize>().ok());
-    let mixer = layer.and_then(|layer| architecture.layers()[layer].mixer);
-    if matches!(mixer, Some(Mixer::Attention(_))) { ATTENTION_RATE } else { 1.0 }
 }
 
 /// Terms that the residual stream sums.

@@ -1,6 +1,6 @@
 //! The flat AdamW against libtorch's, and what decays.
 
-use evaluator::optimizer::AdamW;
+use evaluator::optimizer::Optimizer;
 use evaluator::rule::Factors;
 use operators::Model;
 use search::config::TrainingConfig;
@@ -34,7 +34,7 @@ fn equals_libtorchs_adamw() {
     for clip in [1e9, 0.1] {
         let config = TrainingConfig { weight_decay: 0.0, gradient_clip: clip, ..training_config() };
         let (_ours_store, ours) = model();
-        let mut optimizer = AdamW::new(&ours, &config, &|_| Factors::ONE).unwrap();
+        let mut optimizer = Optimizer::new(&ours, &config, &|_| Factors::ONE).unwrap();
         let (theirs_store, theirs) = model();
         let reference = nn::AdamW {
             beta1: config.beta1,
@@ -71,7 +71,7 @@ fn only_matrices_decay_and_embeddings_by_choice() {
     for decay_embeddings in [false, true] {
         let config = TrainingConfig { weight_decay: 0.5, decay_embeddings, ..training_config() };
         let (_store, model) = model();
-        let mut optimizer = AdamW::new(&model, &config, &|_| Factors::ONE).unwrap();
+        let mut optimizer = Optimizer::new(&model, &config, &|_| Factors::ONE).unwrap();
         let before = values(&model);
         // Without a gradient nothing but the decay moves a parameter.
         optimizer.zero_gradients();
@@ -91,7 +91,7 @@ fn only_matrices_decay_and_embeddings_by_choice() {
 #[test]
 fn a_gradient_that_is_not_finite_moves_nothing() {
     let (_store, model) = model();
-    let mut optimizer = AdamW::new(&model, &training_config(), &|_| Factors::ONE).unwrap();
+    let mut optimizer = Optimizer::new(&model, &training_config(), &|_| Factors::ONE).unwrap();
     let before = values(&model);
     optimizer.zero_gradients();
     (loss(&model, 0) * f64::NAN).backward();
