@@ -459,6 +459,18 @@ impl Request {
         serde_json::from_str(line).map_err(|error| WireError::of(line, &error))
     }
 
+    /// The answer to a line that is no request: to its id where it has one, to a configuration as such. None where
+    /// nobody waits for an answer.
+    pub fn refusal(line: &str, error: &WireError) -> Option<Refusal> {
+        let sent: serde_json::Value = serde_json::from_str(line).ok()?;
+        let id = match sent.get("id").and_then(serde_json::Value::as_u64) {
+            Some(id) => id,
+            None if sent.get("type")? == "configure" => CONFIGURE_ID,
+            None => return None,
+        };
+        Some(Refusal { id, reason: format!("the request is not understood: {}", error.reason) })
+    }
+
     /// The line to send, without its end.
     ///
     /// # Errors
