@@ -327,6 +327,9 @@ pub struct Evaluation {
     /// Where the next rung can go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
+    /// Why there is no checkpoint though there should be one, a full disk say: the values stand, but the campaign pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
     /// Training loss against tokens, (tokens, nats per token).
     #[serde(default)]
     pub curve: Vec<(u64, f64)>,

@@ -127,6 +127,7 @@ impl<D: Subjects> Campaign<D> {
                     tokens,
                     seconds,
                     checkpoint,
+                    unsaved: None,
                     curve,
                     retrieval,
                 };
