@@ -1,8 +1,8 @@
-//! Compiles `src/autograd.cpp` against libtorch, and lets the tests and programs of this package find libtorch.
+//! Compiles `src/libtorch.cpp` against libtorch, and lets the tests and programs of this package find libtorch.
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-changed=src/autograd.cpp");
+    println!("cargo:rerun-if-changed=src/libtorch.cpp");
     let Ok(libtorch) = std::env::var("LIBTORCH") else {
         println!(
             "cargo:error=LIBTORCH is not set: run `make setup` once, then cargo finds libtorch by itself"
@@ -21,6 +21,6 @@ fn main() {
         .include(format!("{libtorch}/include"))
         .include(format!("{libtorch}/include/torch/csrc/api/include"))
         .warnings(false)
-        .file("src/autograd.cpp")
-        .compile("deltafront_autograd");
+        .file("src/libtorch.cpp")
+        .compile("deltafront_libtorch");
 }

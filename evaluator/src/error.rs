@@ -46,10 +46,10 @@ pub enum Error {
         got: f64,
     },
     /// The device to train on is not to be had.
-    #[error("training.device = {device:?}: {problem}; or train on \"cpu\"")]
+    #[error("training.device = \"{device}\": {problem}; or train on \"cpu\"")]
     Device {
         /// As in the campaign file.
-        device: String,
+        device: search::device::Device,
         /// What is missing, and what to do.
         problem: String,
     },

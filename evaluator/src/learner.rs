@@ -37,7 +37,7 @@ impl Learner {
     /// When a setting is impossible or libtorch cannot build the model.
     pub fn new(architecture: &Architecture, config: &TrainingConfig, seed: u64) -> Result<Self> {
         check(config)?;
-        let device = device(&config.device)?;
+        let device = device(config.device)?;
         let variables = VarStore::new(device);
         let mut model = Model::new(&variables.root(), architecture, seed)?;
         model.set_precision(match config.precision {
@@ -126,15 +126,12 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
     }
 }
 
-/// The device that the campaign file names.
-fn device(name: &str) -> Result<Device> {
-    let unknown = |problem: String| Error::Device { device: name.to_owned(), problem };
-    match name.strip_prefix("cuda:").map(str::parse) {
-        Some(Ok(ordinal)) => {
-            operators::gpu::device(ordinal).map_err(|error| unknown(error.to_string()))
-        }
-        None if name == "cpu" => Ok(Device::Cpu),
-        _ => Err(unknown("it must be \"cpu\" or \"cuda:0\"".to_owned())),
+/// libtorch's word for the device that the campaign file names.
+fn device(device: search::device::Device) -> Result<Device> {
+    match device {
+        search::device::Device::Cpu => Ok(Device::Cpu),
+        search::device::Device::Cuda(number) => operators::gpu::device(number)
+            .map_err(|error| Error::Device { device, problem: error.to_string() }),
     }
 }
 

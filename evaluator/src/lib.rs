@@ -7,6 +7,8 @@
 //! A reader's path: [`worker`] hears a request, [`evaluation`] is one request, [`training`] the loop inside it for
 //! text, [`tasks`] for generated tasks.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod corpus;
 mod error;

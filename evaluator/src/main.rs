@@ -1,5 +1,7 @@
 //! The program `deltafront-train`: the built-in worker that trains and validates proxies.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;

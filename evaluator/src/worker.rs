@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use search::config::TrainingConfig;
+use search::device::Platform;
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
 
 use crate::corpus::Corpus;
@@ -238,5 +239,6 @@ fn device_name() -> String {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         line.split_once(':').map(|(_, name)| name.trim().to_owned())
     });
-    format!("cpu: {}", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
+    let name = name.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    Platform::Cpu.hardware(&name)
 }

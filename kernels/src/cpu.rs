@@ -25,11 +25,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use aligned::Aligned;
 pub use element::{Element, Rows};
 pub use matrix::Matrix;
-pub use matrix::feed_forward::FeedForward;
 pub use packed::Arithmetic;
 pub use peak::peak_flops;
 pub use pool::Pool;
-pub use simd::Simd;
+pub use simd::{PANEL, Simd};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -83,11 +83,6 @@ impl Cpu {
         }
     }
 
-    /// The name that stands in latency tables, `cpu: ` and the model.
-    pub fn device_name(&self) -> String {
-        format!("cpu: {}", self.name)
-    }
-
     /// Bytes of the largest cache, if the system tells.
     pub fn last_level_cache_bytes(&self) -> Option<u64> {
         self.caches.iter().map(|cache| cache.bytes).max()
@@ -153,7 +148,6 @@ mod tests {
     fn this_machine_is_described() {
         let cpu = Cpu::read();
         assert!(cpu.cores >= 1 && !cpu.name.is_empty());
-        assert!(cpu.device_name().starts_with("cpu: "));
         assert!(caches(Path::new("/nonexistent")).is_empty(), "an absent folder is no cache");
     }
 }

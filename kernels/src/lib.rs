@@ -12,6 +12,10 @@
 //! C channels, d model width.
 
 #![expect(
+    unsafe_code,
+    reason = "instructions, threads and devices; each block says why it is sound, or the head of its file does"
+)]
+#![expect(
     clippy::inline_always,
     reason = "kernel bodies must be inlined into the function that enables their instructions"
 )]

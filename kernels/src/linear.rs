@@ -71,7 +71,7 @@ fn with_panels(
         .iter()
         .enumerate()
         .flat_map(|(f, factor)| {
-            (0..factor.n.div_ceil(crate::cpu::matrix::PANEL)).map(move |panel| (f, panel))
+            (0..factor.n.div_ceil(crate::cpu::PANEL)).map(move |panel| (f, panel))
         })
         .collect();
     PANELS.with_borrow_mut(|buffer| {

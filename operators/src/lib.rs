@@ -9,11 +9,15 @@
 //! This crate does not train (that is `evaluator`, its caller), reads no files, and is not the inference engine whose
 //! latency is measured (that is `profiles`, which needs no libtorch).
 
-mod autograd;
 mod block;
 mod error;
 mod ffn;
 pub mod gpu;
+#[expect(
+    unsafe_code,
+    reason = "the one file that crosses into libtorch by itself, and says of each block why it is sound"
+)]
+mod libtorch;
 pub mod mixer;
 mod model;
 pub mod ops;

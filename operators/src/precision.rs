@@ -36,5 +36,5 @@ pub fn fastest() -> Precision {
 /// FLOPs per second of products in registers on libtorch's threads: the bound of every product in this precision.
 pub fn peak_flops(precision: Precision) -> f64 {
     let threads = tch::get_num_threads().max(1) as usize;
-    kernels::cpu::peak_flops(precision.into(), threads, &crate::autograd::parallel)
+    kernels::cpu::peak_flops(precision.into(), threads, &crate::libtorch::parallel)
 }

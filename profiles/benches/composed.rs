@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use kernels::timing::Plan;
-use profiles::measure::{Profiler, Times};
+use profiles::backend::Backend;
+use profiles::cpu::Profiler;
 use rand::SeedableRng;
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyKey, Phase, Timing, keys};
@@ -27,7 +28,7 @@ fn main() -> io::Result<()> {
     let threads = if has("2threads") { 2 } else { 1 };
     let profiler = Profiler::new(Plan::default());
     let mut out = io::stdout().lock();
-    writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.device(), kernels::version())?;
+    writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.hardware(), kernels::version())?;
 
     let spaces = [TEMPLATE.to_owned(), TEMPLATE.replace("[64, 96, 128, 160]", "[192, 256, 384]")]
         .map(|text| {
@@ -43,7 +44,7 @@ fn main() -> io::Result<()> {
             .into_iter()
             .zip(&mut pairs)
         {
-            let device = profiler.device().to_owned();
+            let device = profiler.hardware().to_owned();
             let conditions = Conditions { device, dtype, batch: 1, threads, phase };
             let whole = profiler.whole(&architecture, &conditions).expect("it can be timed here");
             let mut composed = 0.0;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use kernels::device::Cpu;
 use kernels::timing::Plan;
-use profiles::measure::{Profiler, Times};
+use profiles::backend::Backend;
+use profiles::cpu::Profiler;
 use search::Architecture;
 use search::latency::{Conditions, Dtype, Limit, Phase, Timing, keys};
 
@@ -67,7 +68,7 @@ fn main() -> io::Result<()> {
             let parameters = search::tensors::parameters(&architecture);
             for &phase in &phases {
                 let conditions = Conditions {
-                    device: profiler.device().to_owned(),
+                    device: profiler.hardware().to_owned(),
                     dtype,
                     batch: 1,
                     threads: threads as u32,

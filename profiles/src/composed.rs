@@ -10,8 +10,9 @@ use search::space::{Space, SpaceConfig};
 use search::statistics::kendall;
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::error::ProfileError;
-use crate::measure::Times;
+use crate::worker::log_telemetry;
 
 /// The stacks: up to 24 layers of every mixer that a GPU decodes, d 1024 to 2560.
 const SPACE: &str = r#"{
@@ -95,7 +96,7 @@ impl Options {
 /// # Errors
 /// When the device fails; a part that it does not cover fails the stack alone.
 pub fn run(
-    device: &dyn Times,
+    device: &dyn Backend,
     options: &Options,
     output: &mut impl Write,
 ) -> Result<(), ProfileError> {
@@ -104,7 +105,7 @@ pub fn run(
         .expect("the space is well formed");
     let space = Space::new(&config).map_err(|e| ProfileError::Conditions(e.to_string()))?;
     let conditions = Conditions {
-        device: device.device().to_owned(),
+        device: device.hardware().to_owned(),
         dtype: Dtype::Bf16,
         batch,
         threads: 0,
@@ -137,13 +138,13 @@ pub fn run(
         "mean_error": errors.iter().sum::<f64>() / errors.len().max(1) as f64,
         "largest_error": errors.iter().copied().fold(0.0, f64::max),
         "kendall_tau": kendall(&pairs).map(|correlation| correlation.value),
-        "device": device.device(), "kernels": kernels::version(),
+        "device": device.hardware(), "kernels": device.kernels(),
     }));
     Ok(())
 }
 
 fn both(
-    device: &dyn Times,
+    device: &dyn Backend,
     stack: &Architecture,
     conditions: &Conditions,
     table: &mut HashMap<LatencyKey, Timing>,
@@ -156,7 +157,9 @@ fn both(
         }
         composed += table[&key].median_us;
     }
-    Ok((composed, device.whole(stack, conditions)?))
+    let timing = device.whole(stack, conditions)?;
+    log_telemetry(device, &timing);
+    Ok((composed, timing))
 }
 
 #[cfg(test)]
@@ -169,8 +172,9 @@ mod tests {
             let config: SpaceConfig = serde_json::from_str(text).expect("well formed");
             let space = Space::new(&config).expect("possible");
             let mut rng = rand::rngs::ChaCha8Rng::seed_from_u64(1);
-            let stack = crate::gpu::stack(&space.sample(&mut rng), 100).expect("covered");
-            assert!(depth.contains(&stack.layers.len()));
+            let stack = space.sample(&mut rng);
+            crate::cuda::check_covered(&stack).expect("covered");
+            assert!(depth.contains(&stack.layers().len()));
         }
     }
 

@@ -1,8 +1,9 @@
 //! What stands between this machine and its GPU, and what to do about it.
 
+use search::device::Device;
 use serde::Serialize;
 
-use crate::nvml::Nvidia;
+use crate::cuda::nvml::Nvidia;
 
 /// What was found out about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,8 +58,8 @@ pub fn diagnose(seen: &Seen) -> Vec<Finding> {
         let memory =
             gpu.memory_bytes.map_or(String::new(), |n| format!(", {} GB", n / 1_000_000_000));
         let capability = gpu.compute_capability.as_deref().unwrap_or("unknown");
-        let what =
-            format!("cuda:{} {}{memory}, compute capability {capability}", gpu.index, gpu.name);
+        let device = Device::Cuda(gpu.index);
+        let what = format!("{device} {}{memory}, compute capability {capability}", gpu.name);
         let major = capability.split('.').next().and_then(|major| major.parse::<u32>().ok());
         findings.push(if major.is_some_and(|major| major < 8) {
             bad(
@@ -131,7 +132,7 @@ pub(crate) fn torch_cuda() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nvml::Gpu;
+    use crate::cuda::nvml::Gpu;
 
     fn seen(capability: &str, cuda: &str) -> Seen {
         let gpu = Gpu {

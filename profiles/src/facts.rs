@@ -1,11 +1,12 @@
 //! What this device is, as one JSON object: `deltafront-profile --facts`.
 
 use kernels::device;
+use search::device::Platform;
 use serde::Serialize;
 
 use crate::diagnosis::{Finding, Seen, diagnose};
 
-pub use crate::nvml::{Gpu, Nvidia};
+pub use crate::cuda::nvml::{Gpu, Nvidia};
 
 /// The device and what the kernels make of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,7 +61,7 @@ impl Facts {
     /// Asks the system and the driver.
     pub fn read() -> Self {
         let cpu = device::Cpu::read();
-        let nvidia = crate::nvml::read();
+        let nvidia = crate::cuda::nvml::read();
         let seen = Seen {
             nvidia: nvidia.clone(),
             nvrtc: kernels::cuda::compiler::version().map_err(|error| error.to_string()),
@@ -78,7 +79,7 @@ impl Facts {
         Self {
             kernels: kernels::version(),
             cpu: Cpu {
-                device: cpu.device_name(),
+                device: Platform::Cpu.hardware(&cpu.name),
                 name: cpu.name,
                 architecture: cpu.architecture,
                 level: cpu.level.name(),

@@ -1,22 +1,24 @@
 //! How fast an architecture is on this device, found out by running it.
 //!
-//! An inference engine without libtorch ([`Engine`], and on a GPU [`gpu`]) built from an architecture and its weights; timings of its parts and of the
-//! whole ([`measure`]), which the latency table is made of; what this device is ([`facts`]); and the worker
-//! `deltafront-profile`, which the driver asks for timings over the wire protocol ([`worker`]).
+//! Inference engines without libtorch, built from an architecture and its weights: [`Engine`] on the processor, those of
+//! [`cuda`] on a GPU. Timings of their parts and of the whole ([`cpu`], [`cuda`]; a device is a [`backend`]), which the
+//! latency table is made of; what this device is ([`facts`]); and the worker `deltafront-profile`, which the driver asks for
+//! timings over the wire protocol ([`worker`]).
 //!
 //! This crate trains nothing and stores nothing. Kernels come from `kernels`; all `unsafe` code is there.
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod composed;
+pub mod cpu;
+pub mod cuda;
+pub mod device;
 pub mod diagnosis;
 pub mod engine;
 mod error;
 pub mod facts;
-pub mod gpu;
-mod limits;
-pub mod measure;
-mod nvml;
+mod part;
 mod weights;
 pub mod worker;
 

@@ -1,13 +1,15 @@
 //! The program `deltafront-profile`: the worker that the driver asks for timings.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use kernels::timing::Plan;
+use profiles::backend::Backend;
 use profiles::composed::Options;
 use profiles::facts::Facts;
-use profiles::gpu::GpuProfiler;
-use profiles::measure::Profiler;
+use search::device::Device;
 
 const HELP: &str = "\
 deltafront-profile times parts of language models, and whole ones, on this machine.
@@ -43,13 +45,10 @@ fn run() -> io::Result<ExitCode> {
     let mut output = io::stdout().lock();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["--device", "cpu"] => {
-            let profiler = Profiler::new(Plan::default());
-            profiles::worker::serve(&profiler, io::stdin().lock(), &mut output)?;
-        }
+        [] => return serve(Device::Cpu, &mut output),
         ["--device", device] => {
-            let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
-            profiles::worker::serve(&profiler, io::stdin().lock(), &mut output)?;
+            let Some(device) = parsed(device) else { return Ok(ExitCode::FAILURE) };
+            return serve(device, &mut output);
         }
         ["--device", device, "--composed", ref options @ ..] => {
             let options = match Options::parse(options) {
@@ -59,8 +58,13 @@ fn run() -> io::Result<ExitCode> {
                     return Ok(ExitCode::from(2));
                 }
             };
-            let Some(profiler) = gpu(device) else { return Ok(ExitCode::FAILURE) };
-            if let Err(error) = profiles::composed::run(&profiler, &options, &mut output) {
+            let Some(device) = parsed(device) else { return Ok(ExitCode::FAILURE) };
+            if device == Device::Cpu {
+                eprintln!("deltafront-profile: --composed takes a GPU, got `{device}`");
+                return Ok(ExitCode::FAILURE);
+            }
+            let Some(profiler) = profiler(device) else { return Ok(ExitCode::FAILURE) };
+            if let Err(error) = profiles::composed::run(&*profiler, &options, &mut output) {
                 eprintln!("deltafront-profile: {error}");
                 return Ok(ExitCode::FAILURE);
             }
@@ -82,13 +86,22 @@ fn run() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The GPU called `cuda:N`, or none after a word why not.
-fn gpu(device: &str) -> Option<GpuProfiler> {
-    let Some(ordinal) = device.strip_prefix("cuda:").and_then(|number| number.parse().ok()) else {
-        eprintln!("deltafront-profile: --device takes `cpu` or `cuda:0`, got `{device}`");
-        return None;
-    };
-    GpuProfiler::open(ordinal, &Plan::default())
+/// The device of the command line, or none after a word why not.
+fn parsed(device: &str) -> Option<Device> {
+    let parsed = device.parse();
+    parsed.inspect_err(|error| eprintln!("deltafront-profile: --device {error}")).ok()
+}
+
+/// What times on `device`, or none after a word why not.
+fn profiler(device: Device) -> Option<Box<dyn Backend>> {
+    profiles::device::open(device, &Plan::default())
         .inspect_err(|error| eprintln!("deltafront-profile: {device} cannot be timed: {error}"))
         .ok()
+}
+
+/// Answers on standard output what standard input asks for.
+fn serve(device: Device, output: &mut impl Write) -> io::Result<ExitCode> {
+    let Some(profiler) = profiler(device) else { return Ok(ExitCode::FAILURE) };
+    profiles::worker::serve(&*profiler, io::stdin().lock(), output)?;
+    Ok(ExitCode::SUCCESS)
 }

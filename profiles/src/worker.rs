@@ -9,14 +9,18 @@ use search::wire::{
     CONFIGURE_ID, Configure, Hello, MeasureLimit, Measured, PROTOCOL, Refusal, Reply, Request,
 };
 
+use crate::backend::Backend;
 use crate::error::ProfileError;
-use crate::measure::Times;
 
 /// Answers requests, one a line, until `input` ends. The log goes to stderr.
 ///
 /// # Errors
 /// When a reply cannot be written or a request cannot be read: nobody is there any more.
-pub fn serve(profiler: &dyn Times, input: impl BufRead, output: &mut impl Write) -> io::Result<()> {
+pub fn serve(
+    profiler: &dyn Backend,
+    input: impl BufRead,
+    output: &mut impl Write,
+) -> io::Result<()> {
     say(output, &Reply::Hello(hello(profiler)))?;
     for line in input.lines() {
         let line = line?;
@@ -30,13 +34,13 @@ pub fn serve(profiler: &dyn Times, input: impl BufRead, output: &mut impl Write)
     Ok(())
 }
 
-fn hello(profiler: &dyn Times) -> Hello {
+fn hello(profiler: &dyn Backend) -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: concat!("deltafront-profile ", env!("CARGO_PKG_VERSION")).to_owned(),
         can: ["measure", "measure_whole", "measure_limit"].map(str::to_owned).to_vec(),
-        device: profiler.device().to_owned(),
-        kernels: Some(kernels::version()),
+        device: profiler.hardware().to_owned(),
+        kernels: Some(profiler.kernels()),
     }
 }
 
@@ -46,7 +50,7 @@ fn say(output: &mut impl Write, reply: &Reply) -> io::Result<()> {
     output.flush()
 }
 
-fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
+fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
     match serde_json::from_str(line) {
         Ok(Request::Configure(Configure { latency, .. })) => {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
@@ -59,7 +63,9 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
         Ok(Request::MeasureWhole(request)) => {
             let what = request.architecture.to_string();
             Some(timed(request.id, &what, || {
-                profiler.whole(&request.architecture, &request.conditions)
+                let timing = profiler.whole(&request.architecture, &request.conditions)?;
+                log_telemetry(profiler, &timing);
+                Ok(timing)
             }))
         }
         Ok(Request::MeasureLimit(MeasureLimit { id, limit, threads })) => {
@@ -82,14 +88,21 @@ fn answer(profiler: &dyn Times, line: &str) -> Option<Reply> {
 }
 
 /// Why a `[latency]` section cannot be used by this profiler.
-fn unusable(profiler: &dyn Times, latency: &LatencyConfig) -> Option<String> {
-    let serves = profiler.serves();
+fn unusable(profiler: &dyn Backend, latency: &LatencyConfig) -> Option<String> {
+    let serves = profiler.device();
     (latency.device != serves).then(|| {
         format!(
             "latency.device = \"{}\", but this profiler was started for \"{serves}\"",
             latency.device
         )
     })
+}
+
+/// What a whole model took of the device, and what that says of itself, if it says something.
+pub(crate) fn log_telemetry(profiler: &dyn Backend, timing: &Timing) {
+    let Some(telemetry) = profiler.telemetry() else { return };
+    let energy = timing.millijoules.map_or(String::new(), |mj| format!("{mj:.2} mJ a token, "));
+    eprintln!("deltafront-profile: {energy}{telemetry}");
 }
 
 fn failed(id: u64, reason: String) -> Reply {

@@ -10,7 +10,7 @@
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
 //! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
-//! workers hear and say. [`metric`] names the values that all of them speak of.
+//! workers hear and say, [`device`] where they compute. [`metric`] names the values that all of them speak of.
 //!
 //! Asking and telling without memory; what is told here would come from training:
 //! ```
@@ -34,11 +34,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod abilities;
 pub mod architecture;
 pub mod campaign;
 pub mod config;
 pub mod cost;
+pub mod device;
 pub mod foreign;
 pub mod latency;
 pub mod law;

@@ -18,7 +18,7 @@ PROGRAMS = [
     "deltafront",
     "deltafront-profile",
     "deltafront-train",
-    "deltafront-gpu",
+    "examples/gpu_engine",
     "examples/chunked_speed",
     "examples/gpu_training",
 ]

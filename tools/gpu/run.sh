@@ -29,7 +29,7 @@ part() { # NAME SECONDS COMMAND...: one part, whose output is kept; its failure 
 
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu,pstate --format=csv | tee "$results/device.txt"
 part doctor 60 ./deltafront --db "$results/campaign.db" doctor
-part kernels 150 ./deltafront-gpu --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
+part kernels 150 ./gpu_engine --json "$results/kernels.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part chunked 120 ./chunked_speed "$results/chunked.jsonl" || { echo "a kernel is wrong: no timings"; exit 1; }
 part training 90 ./gpu_training "$results/training.jsonl"
 part composed 120 ./deltafront-profile --device cuda:0 --composed 12

@@ -47,7 +47,7 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
-    let timed = job.latency.device.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    let timed = job.latency.device.cuda();
     for (index, gpu) in gpus::plan(gpus::count(), timed, job.trainers).into_iter().enumerate() {
         let mut trainer = job.trainer.clone();
         trainer.program = trainer.program.seeing(gpu);

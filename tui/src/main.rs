@@ -3,6 +3,8 @@
 //! `main` reads the command line and hands over to one command, each in a file of its own. The driver of a campaign is
 //! in [`driver`]; screens, plots and drawings are in the library beside this program.
 
+#![forbid(unsafe_code)]
+
 mod commands;
 mod driver;
 mod report;

@@ -1,9 +1,8 @@
 //! What the chunked forms of the recurrences share.
 
 use super::gemm::{Gemm, View};
-use super::matrix::PANEL;
 use super::pool::SharedMut;
-use super::simd::Simd;
+use super::simd::{PANEL, Simd};
 use super::vector;
 
 /// Positions of a chunk.

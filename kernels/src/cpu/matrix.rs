@@ -18,13 +18,11 @@ use std::ops::Range;
 use self::few::Few;
 use self::panels::Panels;
 use super::pool::{Pool, SharedMut};
+use super::simd::PANEL;
 use super::{Level, Precision, run_at};
 
 pub use panels::Storage;
 pub use rows::Rows;
-
-/// Outputs of a panel.
-pub const PANEL: usize = 32;
 
 /// A linear map's weights.
 #[derive(Debug, Clone)]

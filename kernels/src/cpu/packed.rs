@@ -9,9 +9,8 @@ mod pack;
 mod tile;
 
 use super::gemm::View;
-use super::matrix::PANEL;
 use super::pool::SharedMut;
-use super::simd::Simd;
+use super::simd::{PANEL, Simd};
 use super::{Kernel, Level, Precision, run_in};
 
 pub(crate) use pack::pack;

@@ -1,5 +1,8 @@
 //! A vector of f32 lanes, implemented once for each instruction set.
 
+/// Columns of a packed panel, which [`Simd::LANES`] of every instruction set divides.
+pub const PANEL: usize = 32;
+
 /// The operations of one instruction set on vectors of [`Simd::LANES`] f32.
 ///
 /// A value of an implementing type is the proof that this machine has the instructions. All methods are inlined into
@@ -7,7 +10,7 @@
 pub trait Simd: Copy + Send + Sync + 'static {
     /// The level that this is.
     const LEVEL: super::Level;
-    /// Lanes of a vector; divides [`crate::cpu::matrix::PANEL`].
+    /// Lanes of a vector; divides [`PANEL`].
     const LANES: usize;
     /// Rows of a register tile of [`crate::cpu::gemm`].
     const TILE_ROWS: usize;

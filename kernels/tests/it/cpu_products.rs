@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::cpu::gemm::{Gemm, View};
+use kernels::cpu::matrix::feed_forward::FeedForward;
 use kernels::cpu::matrix::{Rows, Storage};
-use kernels::cpu::{FeedForward, Kernel, Level, Matrix, Pool, Simd, run_at};
+use kernels::cpu::{Kernel, Level, Matrix, Pool, Simd, run_at};
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
 

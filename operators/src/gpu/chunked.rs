@@ -5,7 +5,7 @@ use kernels::cuda::values::Values;
 use tch::{Kind, Tensor};
 
 use super::{address, extent, in_rows, launch, on_gpu, rows};
-use crate::autograd::{Operation, apply};
+use crate::libtorch::{Operation, apply};
 use crate::ops::delta_rule::DeltaRule;
 use crate::ops::linear_attention::LinearAttention;
 

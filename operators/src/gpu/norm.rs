@@ -5,7 +5,7 @@ use kernels::cuda::norm::{Gate, Norm};
 use tch::{Kind, Tensor};
 
 use super::{address, in_rows, launch, on_gpu, rows};
-use crate::autograd::{Operation, apply};
+use crate::libtorch::{Operation, apply};
 use crate::ops::norm::{L2_EPS, Order, RMS_EPS};
 
 /// Whether [`rms_norm`] and [`l2_norm`] take x `[…, W]`, and a gate of the same shape and kind.

@@ -4,7 +4,7 @@ use kernels::cuda::short_conv::ShortConv;
 use tch::{Kind, Tensor};
 
 use super::{address, in_rows, launch, on_gpu, rows};
-use crate::autograd::{Operation, apply};
+use crate::libtorch::{Operation, apply};
 
 /// Whether [`conv_silu`] takes x `[B, T, C]`.
 pub(crate) fn suits_conv(x: &Tensor) -> bool {

@@ -3,8 +3,8 @@
 use kernels::cross_entropy::{backward, forward};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::memory::{read, read_integers, single_on_cpu, write};
-use crate::autograd::{Operation, apply, parallel};
+use super::memory::{elements, read, single_on_cpu, write};
+use crate::libtorch::{Operation, apply, parallel};
 
 /// Loss of each row of `logits` `[N, vocab]` against `targets` `[N]` (int64), `[N]`; 0 where the target is `ignored`.
 pub fn losses(logits: &Tensor, targets: &Tensor, ignored: i64) -> Tensor {
@@ -31,7 +31,7 @@ impl Operation for CrossEntropy {
         let (mut losses, mut log_sums) = (empty(), empty());
         forward(
             read(&tensors[0]),
-            read_integers(&tensors[1]),
+            elements(&tensors[1]),
             self.ignored,
             write(&mut losses),
             write(&mut log_sums),
@@ -45,7 +45,7 @@ impl Operation for CrossEntropy {
         let mut d_logits = tensors[0].empty_like();
         backward(
             read(&tensors[0]),
-            read_integers(&tensors[1]),
+            elements(&tensors[1]),
             self.ignored,
             read(&kept[0]),
             read(&d_losses),

@@ -5,7 +5,7 @@ use kernels::linear::{Shape, d_input, d_weights, forward};
 use tch::{Device, Kind, Tensor};
 
 use super::memory::{read, write};
-use crate::autograd::{Operation, apply, parallel};
+use crate::libtorch::{Operation, apply, parallel};
 use crate::precision;
 
 /// Below this many rows the kernels' packing costs more than it saves.

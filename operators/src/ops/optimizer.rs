@@ -4,7 +4,7 @@ use kernels::adamw;
 use tch::{Kind, Tensor};
 
 use super::memory::{read, single_on_cpu, write};
-use crate::autograd::parallel;
+use crate::libtorch::parallel;
 
 pub use kernels::adamw::Update;
 

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::memory::{read, single_on_cpu, write};
 use super::parts;
-use crate::autograd::{Operation, apply, parallel};
+use crate::libtorch::{Operation, apply, parallel};
 
 /// θ of every attention layer here.
 pub const THETA: f64 = 1e4;

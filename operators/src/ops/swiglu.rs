@@ -4,7 +4,7 @@ use kernels::swiglu::train;
 use tch::Tensor;
 
 use super::memory::{read, single_on_cpu, write};
-use crate::autograd::{Operation, apply, parallel};
+use crate::libtorch::{Operation, apply, parallel};
 
 /// SiLU(gate) · up, both `[…]` of one shape.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {

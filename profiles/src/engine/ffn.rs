@@ -1,7 +1,8 @@
 //! The feed-forward network.
 
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{FeedForward, run};
+use kernels::cpu::matrix::feed_forward::FeedForward;
+use kernels::cpu::run;
 use kernels::norm::cpu::{Gate, RmsNorm};
 use kernels::swiglu::cpu::SwiGlu;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kernels::timing::Plan;
-use profiles::measure::{Profiler, Times};
+use profiles::backend::Backend;
+use profiles::cpu::Profiler;
 use search::Architecture;
 use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, keys};
 
@@ -20,7 +21,7 @@ fn profiler() -> Profiler {
 }
 
 fn conditions(profiler: &Profiler, phase: Phase) -> Conditions {
-    let device = profiler.device().to_owned();
+    let device = profiler.hardware().to_owned();
     Conditions { device, dtype: Dtype::F32, batch: 1, threads: 1, phase }
 }
 

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use search::Architecture;
 use search::config::LatencyConfig;
+use search::device::Device;
 use search::latency::{Conditions, Dtype, Limit, Part, Phase, parts};
 use search::wire::{
     CONFIGURE_ID, Configure, Measure, MeasureLimit, MeasureWhole, PROTOCOL, Reply, Request,
@@ -126,7 +127,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
 
 #[test]
 fn a_configuration_for_another_device_is_refused_at_once() {
-    let latency = LatencyConfig { device: "cuda:0".to_owned(), ..LatencyConfig::default() };
+    let latency = LatencyConfig { device: Device::Cuda(0), ..LatencyConfig::default() };
     let request = Request::Configure(Configure { latency: Some(latency), ..Configure::default() });
     match &replies(&program(&[], &line(&request)))[..] {
         [Reply::Hello(_), Reply::Failed(refusal)] => {

@@ -2,6 +2,8 @@
 
 use super::{CampaignFile, TaskConfig};
 use crate::architecture::Architecture;
+use crate::device::Platform;
+use crate::latency::Dtype;
 use crate::limits::Limit;
 use crate::metric::{Direction, Known, Metric};
 use crate::objective::Objective;
@@ -31,15 +33,6 @@ fn positive(key: &str, value: f64) -> Result<(), Wrong> {
     } else {
         wrong(key, format!("must be a number above 0, got {value}"))
     }
-}
-
-/// `cpu`, or `cuda:` and a number.
-fn device(key: &str, device: &str) -> Result<(), Wrong> {
-    let is_cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok());
-    if device == "cpu" || is_cuda {
-        return Ok(());
-    }
-    wrong(key, format!("must be \"cpu\" or \"cuda:0\", got {device:?}"))
 }
 
 fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
@@ -141,7 +134,6 @@ impl CampaignFile {
             }
         }
         positive("training.gradient_clip", t.gradient_clip)?;
-        device("training.device", &t.device)?;
         positive("training.width_scale", t.width_scale)?;
         within("training.width_scale", t.width_scale, 0.0, 1.0)
     }
@@ -255,12 +247,13 @@ impl CampaignFile {
 
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
-        device("latency.device", &latency.device)?;
-        let is_cuda = latency.device != "cpu";
         at_least_one("latency.decode_context", latency.decode_context.into())?;
-        if is_cuda && latency.dtype != crate::latency::Dtype::Bf16 {
-            let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
-            return wrong("latency.dtype", message.to_owned());
+        match latency.device.platform() {
+            Platform::Cuda if latency.dtype != Dtype::Bf16 => {
+                let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
+                return wrong("latency.dtype", message.to_owned());
+            }
+            Platform::Cpu | Platform::Cuda => {}
         }
         let of_prefill = [Metric::PrefillUs, Metric::PrefillFlops].map(Metric::name);
         if let Some(name) = self.asked().find(|name| of_prefill.contains(name))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::latency::{Conditions, Phase, Throughput};
 use crate::limits::Limit;
 use crate::metric::Metric;
@@ -62,7 +63,7 @@ pub struct TrainingConfig {
     /// The numbers in which products are made; weights, sums and states stay fp32.
     pub precision: Precision,
     /// Where: `cpu`, or `cuda:0`.
-    pub device: String,
+    pub device: Device,
     /// Threads of one trainer; 0: all cores over the number of trainers.
     pub threads: u32,
 }
@@ -85,7 +86,7 @@ impl Default for TrainingConfig {
             validation_tokens: 65_536,
             width_scale: 1.0,
             precision: Precision::Auto,
-            device: "cpu".to_owned(),
+            device: Device::Cpu,
             threads: 0,
         }
     }
@@ -109,7 +110,7 @@ pub enum Precision {
 #[serde(deny_unknown_fields, default)]
 pub struct LatencyConfig {
     /// Where: `cpu`, or `cuda:0`.
-    pub device: String,
+    pub device: Device,
     /// The element type of weights: `fp32`, `bf16` or `int8`.
     pub dtype: crate::latency::Dtype,
     /// Positions in the cache when a decode step is timed.
@@ -132,7 +133,7 @@ pub struct LatencyConfig {
 impl Default for LatencyConfig {
     fn default() -> Self {
         Self {
-            device: "cpu".to_owned(),
+            device: Device::Cpu,
             dtype: crate::latency::Dtype::F32,
             decode_context: 512,
             prefill_tokens: 512,

@@ -3,6 +3,7 @@
 use super::{Conditions, LatencyKey, Part, Phase, parts};
 use crate::architecture::Architecture;
 use crate::cost;
+use crate::device::Platform;
 
 /// Memory that a decode step of the whole model passes through, in KiB, to three binary digits, from 64 KiB to 256 MiB; 0
 /// in prefill, where many positions use what was read once.
@@ -29,9 +30,12 @@ pub fn keys<'a>(
     conditions: &'a Conditions,
 ) -> impl Iterator<Item = LatencyKey> + 'a {
     let working_set_kib = working_set_kib(architecture, conditions);
-    let streams = conditions.device.starts_with("cuda")
-        && conditions.batch == 1
-        && matches!(conditions.phase, Phase::Decode { .. });
+    let streams = match Platform::of(&conditions.device) {
+        Some(Platform::Cuda) => {
+            conditions.batch == 1 && matches!(conditions.phase, Phase::Decode { .. })
+        }
+        Some(Platform::Cpu) | None => false,
+    };
     let mut parts = parts(architecture).peekable();
     std::iter::from_fn(move || {
         let part = parts.next()?;

@@ -11,6 +11,7 @@ use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
 use search::campaign::CandidateState;
 use search::campaign::{Finish, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
+use search::device::Device;
 use search::proposals::Proposer;
 use search::references::ReferenceShape;
 use search::space::Space;
@@ -356,7 +357,10 @@ pub(super) fn job(
 /// The profiler on the device that the file names.
 pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     let program = Program::built_in(Role::Profiler)?;
-    Ok(if latency.device == "cpu" { program } else { program.on(&latency.device) })
+    Ok(match latency.device {
+        Device::Cpu => program,
+        gpu => program.on(gpu),
+    })
 }
 
 /// `threads = 0` made a number: all cores over the number of trainers.

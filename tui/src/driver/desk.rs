@@ -79,7 +79,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             job.settings.throughput = job.latency.throughput(&profiler.device);
             let gpus = gpus::count();
             job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                is_shared(job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
+                is_shared(&job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
             });
         }
         let machine =

@@ -1,5 +1,7 @@
 //! Which worker has which GPU: the profiler one to itself, the trainers the others.
 
+use search::device::Platform;
+
 /// The GPU of each trainer, none where it may see all of them.
 ///
 /// `gpus` are there, the profiler times on number `timed`. With one GPU everybody shares it, and the campaign times while
@@ -15,9 +17,9 @@ pub(crate) fn plan(gpus: u32, timed: Option<u32>, trainers: u32) -> Vec<Option<u
 /// Whether a training on one device spoils a timing on the other: both are the CPU, or one and the same GPU. Trainers are
 /// called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`; with several GPUs [`plan`] keeps them apart.
 pub(crate) fn is_shared(trainer: &str, profiler: &str, gpus: u32) -> bool {
-    match (trainer.split_once(':'), profiler.split_once(':')) {
-        (Some(("cuda", _)), Some(("cuda", _))) => gpus < 2,
-        (Some(("cpu", _)), Some(("cpu", _))) => true,
+    match (Platform::of(trainer), Platform::of(profiler)) {
+        (Some(Platform::Cuda), Some(Platform::Cuda)) => gpus < 2,
+        (Some(Platform::Cpu), Some(Platform::Cpu)) => true,
         _ => trainer == profiler,
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
+use search::device::Device;
 use search::wire::{Configure, Hello, SpaceReply};
 use tokio::process::Command;
 
@@ -58,7 +59,7 @@ pub(crate) enum Program {
         /// The program.
         file: PathBuf,
         /// Its argument.
-        device: Option<String>,
+        device: Option<Device>,
         /// `CUDA_VISIBLE_DEVICES`.
         visible: Option<u32>,
     },
@@ -106,9 +107,9 @@ impl Program {
     }
 
     /// The same program, told to compute on `device`.
-    pub(crate) fn on(self, device: &str) -> Self {
+    pub(crate) fn on(self, device: Device) -> Self {
         match self {
-            Self::File(file) => Self::On { file, device: Some(device.to_owned()), visible: None },
+            Self::File(file) => Self::On { file, device: Some(device), visible: None },
             other => other,
         }
     }
@@ -126,7 +127,7 @@ impl Program {
             Self::File(file) => Command::new(file),
             Self::On { file, device, visible } => {
                 let mut command = Command::new(file);
-                command.args(device.iter().flat_map(|device| ["--device", device]));
+                command.args(device.iter().flat_map(|d| ["--device".to_owned(), d.to_string()]));
                 command.envs(visible.map(|number| ("CUDA_VISIBLE_DEVICES", number.to_string())));
                 command
             }
@@ -176,14 +177,14 @@ pub(crate) enum Introduction {
 
 impl Introduction {
     /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
-    pub(crate) fn trains_on<'a>(&'a self, trainer: &'a Hello) -> &'a str {
+    pub(crate) fn trains_on(&self, trainer: &Hello) -> String {
         let training = match self {
             Self::Configure(configure) => configure.training.as_ref(),
             Self::Space(_) => None,
         };
-        match training {
-            Some(training) if training.device != "cpu" => &training.device,
-            _ => &trainer.device,
+        match training.map(|training| training.device) {
+            None | Some(Device::Cpu) => trainer.device.clone(),
+            Some(gpu) => gpu.to_string(),
         }
     }
 }

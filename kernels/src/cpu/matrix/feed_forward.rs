@@ -2,11 +2,12 @@
 //! other, so that what lies between the products stays in the nearest caches, in the numbers that are multiplied next.
 
 use super::many::{ROW_BLOCK, Strips, precision};
-use super::{Matrix, PANEL, Storage, share, shares_rows};
+use super::{Matrix, Storage, share, shares_rows};
 use crate::cpu::gemm::View;
 use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::pool::{Pool, SharedMut};
-use crate::cpu::{Kernel, Level, Precision, Simd, run_in};
+use crate::cpu::simd::{PANEL, Simd};
+use crate::cpu::{Kernel, Level, Precision, run_in};
 use crate::norm::cpu::{Gate, RmsNorm};
 
 /// SwiGLU with its projections.

@@ -1,8 +1,9 @@
 //! Few tokens: the weights are read once, from memory into registers, and multiplied for all tokens there.
 
+use super::Product;
 use super::panels::{Bf16Panel, F32Panel, Int8Panel, Panel, Panels, even};
-use super::{PANEL, Product};
-use crate::cpu::{Kernel, Level, Simd};
+use crate::cpu::simd::{PANEL, Simd};
+use crate::cpu::{Kernel, Level};
 
 /// Tokens up to which this is the way, as the registers allow.
 pub(super) fn tokens_max(level: Level) -> usize {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::panels::{Bf16Panel, Int8Panel, Panel, Panels, even};
-use super::{Matrix, PANEL, Product, Source, Storage};
+use super::{Matrix, Product, Source, Storage};
 use crate::cpu::gemm::View;
 use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
-use crate::cpu::{Kernel, Level, Precision, Simd, multiplies_bf16, run_in};
+use crate::cpu::simd::{PANEL, Simd};
+use crate::cpu::{Kernel, Level, Precision, multiplies_bf16, run_in};
 
 /// Rows of X that are packed at once: with 1,024 inputs they fill a second-level cache.
 pub(super) const ROW_BLOCK: usize = 96;

@@ -1,8 +1,7 @@
 //! How packed weights lie in memory, by storage.
 
-use super::PANEL;
 use crate::cpu::Aligned;
-use crate::cpu::Simd;
+use crate::cpu::simd::{PANEL, Simd};
 
 /// How weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,6 @@
 //! The part of C that stays in registers.
 
-use crate::cpu::Simd;
-use crate::cpu::matrix::PANEL;
+use crate::cpu::simd::{PANEL, Simd};
 
 /// Where a register tile is written.
 pub(crate) struct Tile<'a> {

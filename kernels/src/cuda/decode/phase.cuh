@@ -15,7 +15,7 @@
 // step, so a block may be several phases ahead of another. One trip through the last-level
 // cache is all that a boundary costs; a counter would take three.
 //
-// A stack is data: an array of `Phase`s, built by `program.rs`. Kinds of phase:
+// A model is data: an array of `Phase`s, built by the host. Kinds of phase:
 //   GEMV     y = W · norm(x), W bf16 [rows, columns]: in-projections, FFN, head
 //   DELTA    (gated) delta rule: convolution, gates, state update, read
 //   MAMBA2   the same for Mamba2, with the skip D·x and the gate SiLU(z)
@@ -60,7 +60,7 @@ enum Kind { GEMV, DELTA, MAMBA2, ATTEND, COMBINE };
 enum Input { EMBEDDING, RMS_NORM, HEAD_NORM, PLAIN };
 enum Output { STORE, RESIDUAL, SWIGLU, LOGITS };
 
-// The mirror of `program::Phase`. Addresses are u64 so that both sides agree on the layout.
+// As `phase.rs` defines it, which asserts that this is the same. Addresses are u64 so that both sides agree on the layout.
 struct alignas(16) Phase {
     // what the producer streams: `groups` are dealt to the blocks, a group is never split
     u64 stream;
@@ -71,7 +71,7 @@ struct alignas(16) Phase {
     u32 input, output, columns, chunks, rows, ring_rows, width, value_width, heads, gated, steps, convolved;
     float scale, largest_beta;
     // vectors in global memory: x, gate, out, now and z tagged, unless they come from outside or go there
-    u64 x, norm, gate, out, ring, conv_weight, conv_bias, a_log, dt_bias, skip, now, z, k_norm, rope;
+    u64 x, norm, gate, out, ring, conv_weight, conv_bias, a_log, dt_bias, skip, now, z, k_norm, rope, unused;
 };
 
 // Lives on the device from step to step.

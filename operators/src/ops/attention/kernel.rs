@@ -4,7 +4,7 @@ use kernels::attention::train::{Gradients, Inputs, Shape, backward, forward};
 use kernels::cpu::{Arithmetic, Precision};
 use tch::{Device, Kind, Tensor};
 
-use crate::autograd::{Operation, apply, parallel};
+use crate::libtorch::{Operation, apply, parallel};
 use crate::ops::memory::{read, single_on_cpu, write};
 use crate::precision;
 

@@ -5,7 +5,7 @@ use kernels::delta_rule::train::{self, Gradients, Inputs, Shape, log_linear};
 use tch::{Device, Kind, Tensor};
 
 use super::DeltaRule;
-use crate::autograd::{apply, parallel};
+use crate::libtorch::{apply, parallel};
 use crate::ops::memory::{
     Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, scales, single_on_cpu,
     suits_kernels, write,

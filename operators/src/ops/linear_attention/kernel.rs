@@ -5,7 +5,7 @@ use kernels::linear_attention::train::{self, Gradients, Inputs, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::LinearAttention;
-use crate::autograd::{apply, parallel};
+use crate::libtorch::{apply, parallel};
 use crate::ops::memory::{
     Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, scales, single_on_cpu,
     suits_kernels, write,

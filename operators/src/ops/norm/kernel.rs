@@ -4,7 +4,7 @@ use kernels::norm::train::{self, Gate, Gradients, Inputs};
 use tch::{Device, Tensor};
 
 use super::Order;
-use crate::autograd::{apply, parallel};
+use crate::libtorch::{apply, parallel};
 use crate::ops::memory::{
     Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
     suits_kernels, write,

@@ -3,7 +3,7 @@
 use kernels::short_conv::train::{self, Gradients, Inputs};
 use tch::{Device, Tensor};
 
-use crate::autograd::{apply, parallel};
+use crate::libtorch::{apply, parallel};
 use crate::ops::memory::{
     Stored, StoredOperation, elements, elements_mut, empty_like, in_rows, read, rows,
     single_on_cpu, suits_kernels, write,

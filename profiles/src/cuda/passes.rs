@@ -1,13 +1,16 @@
 //! Prefill, and decode of more than one sequence: passes over layers, recorded as graphs.
 
 use kernels::cuda::Error;
-use kernels::cuda::decode::{Layer, Stack};
-use kernels::cuda::layers::{Model, Pass, Section};
+use kernels::cuda::gpu::Gpu;
 use kernels::timing::Measurement;
+use search::Architecture;
+use search::architecture::Layer;
 use search::latency::{LatencyKey, Part, Timing};
 
+use super::layers::{Model, Pass, Section};
 use super::{
-    GpuProfiler, PREFILL_COPIES, SMALL_VOCABULARY, STEPS, bytes, copies, one_of, stack, timing,
+    PREFILL_COPIES, Profiler, SMALL_VOCABULARY, STEPS, TINY_FFN, bytes, copies, one_of, stack_of,
+    timing,
 };
 use crate::error::ProfileError;
 
@@ -44,50 +47,48 @@ impl Run {
     }
 }
 
-impl GpuProfiler {
+impl Profiler {
     /// A part of a pass.
     pub(super) fn layers_part(&self, key: &LatencyKey, run: Run) -> Result<Timing, ProfileError> {
         let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens))?;
         let run = run.after(key.part.meta_tokens() as usize)?;
-        let (d_model, vocabulary, layer) = match key.part {
+        let (d_model, vocabulary, layer, section) = match key.part {
             Part::Mixer { d_model, mixer, .. } => {
-                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
-                (d_model, SMALL_VOCABULARY, Some(layer))
+                let layer = Layer { mixer: Some(mixer), ffn_width: None };
+                (d_model, SMALL_VOCABULARY, layer, Section::Layers)
             }
             Part::Ffn { d_model, width } => {
-                let layer = Layer { mixer: None, ffn: Some(width as usize) };
-                (d_model, SMALL_VOCABULARY, Some(layer))
+                let layer = Layer { mixer: None, ffn_width: Some(width) };
+                (d_model, SMALL_VOCABULARY, layer, Section::Layers)
             }
-            Part::Head { d_model, vocab } => (d_model, vocab as usize, None),
+            // the layer is not run
+            Part::Head { d_model, vocab } => {
+                let layer = Layer { mixer: None, ffn_width: Some(TINY_FFN) };
+                (d_model, vocab, layer, Section::Head)
+            }
         };
-        let mut copies = copies(bytes, key.working_set_kib);
-        if run.context.is_none() {
-            copies = copies.min(PREFILL_COPIES as usize);
-        }
-        let section = if layer.is_some() { Section::Layers } else { Section::Head };
-        let layers: Vec<Layer> = layer.into_iter().flat_map(|one| vec![one; copies]).collect();
-        let n = layers.len().max(1);
-        let stack = Stack {
-            d_model: d_model as usize,
-            vocabulary,
-            tied: true,
-            positions: run.positions(),
-            layers,
+        let n = match section {
+            Section::Head => 1,
+            _ if run.context.is_none() => {
+                copies(bytes, key.working_set_kib).min(PREFILL_COPIES as usize)
+            }
+            _ => copies(bytes, key.working_set_kib),
         };
+        let stack = stack_of(d_model, vocabulary, &layer, n)?;
         let (all, _) = self.run(&stack, run, section, false)?;
         Ok(timing(one_of(n, all)))
     }
 
-    /// Passes over `stack`, and the energy of one if `counts_energy`.
+    /// Passes over a model, and the energy of one if `counts_energy`.
     pub(super) fn run(
         &self,
-        stack: &Stack,
+        architecture: &Architecture,
         run: Run,
         section: Section,
         counts_energy: bool,
-    ) -> Result<(Measurement, Option<f64>), Error> {
+    ) -> Result<(Measurement, Option<f64>), ProfileError> {
         let gpu = &mut *self.gpu.borrow_mut();
-        let model = Model::pretended(gpu, stack, run.batch)?;
+        let model = Model::pretended(gpu, architecture, (run.batch, run.positions()))?;
         let pass = match run.context {
             None => model.prefill(gpu, run.tokens, section),
             Some(context) => {
@@ -100,19 +101,19 @@ impl GpuProfiler {
         let sampled = match pass {
             Err(error) => Err(error),
             Ok(pass) => {
-                let vocabulary = stack.vocabulary as u32;
+                let vocabulary = architecture.vocab();
                 let sampled = self.run_pass(&pass, gpu, (run, vocabulary), counts_energy);
                 pass.free(gpu).and(sampled)
             }
         };
         model.free(gpu)?;
-        sampled
+        Ok(sampled?)
     }
 
     fn run_pass(
         &self,
         pass: &Pass,
-        gpu: &mut kernels::cuda::gpu::Gpu,
+        gpu: &mut Gpu,
         (run, vocabulary): (Run, u32),
         counts_energy: bool,
     ) -> Result<(Measurement, Option<f64>), Error> {
@@ -123,7 +124,7 @@ impl GpuProfiler {
         gpu.replay(&graph)?;
         let ms = gpu.elapsed_ms(|gpu| gpu.replay(&graph))?;
         let steps = ((SAMPLE_MS / ms.max(1e-3)).ceil() as usize).clamp(1, STEPS);
-        self.repeat(gpu, steps, counts_energy, &mut |gpu| {
+        self.sampler.repeat(gpu, steps, counts_energy, &mut |gpu| {
             gpu.elapsed_ms(|gpu| (0..steps).try_for_each(|_| gpu.replay(&graph)))
         })
     }

@@ -10,32 +10,35 @@
 //! Prefill and decode steps of more sequences run layer by layer, as recorded graphs of products and kernels, one after
 //! the other: there a part takes its n-th of a pass over n copies, each with weights of its own.
 
-mod layers;
-mod stack;
+pub mod definition;
+pub mod layers;
+pub(crate) mod nvml;
+mod passes;
+mod series;
+mod shapes;
+pub mod stream;
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
 
-use kernels::cuda::Error;
-use kernels::cuda::decode::{Decoder, Layer, Stack};
 use kernels::cuda::gpu::Gpu;
-use kernels::cuda::layers::Section;
-use kernels::timing::{Measurement, Plan, agreed, median_and_spread, quickest};
+use kernels::timing::{Measurement, Plan};
 use search::Architecture;
+use search::architecture::Layer;
+use search::device::{Device, Platform};
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
-use self::layers::Run;
+use self::layers::Section;
+use self::passes::Run;
+use self::series::Sampler;
+use self::stream::Decoder;
+use crate::backend::Backend;
 use crate::error::ProfileError;
-use crate::measure::{Times, alone};
-use crate::nvml::{Watch, disturbance};
-pub use stack::stack;
+use crate::part::alone;
+
+pub use shapes::{Load, check_covered};
 
 /// Steps in one sample: they follow each other as in generation.
 const STEPS: usize = 8;
-/// Samples of one stack.
-const SAMPLES: usize = 25;
-/// Samples before those that count.
-const WARM_UP: usize = 4;
 /// Copies of a part in the shorter stack.
 const COPIES: std::ops::RangeInclusive<u64> = 4..=48;
 /// Copies of a part in prefill at most, where many positions use what was read once.
@@ -45,24 +48,17 @@ const LARGE_BYTES: u64 = 160 << 20;
 /// Models of this size and more count as such.
 const LARGE_KIB: u32 = 64 << 10;
 /// Tokens of the head that stacks of parts have.
-const SMALL_VOCABULARY: usize = 64;
+const SMALL_VOCABULARY: u32 = 64;
 /// Width of layers that have next to nothing to do.
-const TINY_FFN: usize = 64;
-/// Work between two moves of the energy counter, which moves about ten times a second; and how long to wait for them.
-const ENERGY_TIME: Duration = Duration::from_millis(300);
-const ENERGY_PATIENCE: Duration = Duration::from_secs(2);
-/// Work between two looks at that counter.
-const ENERGY_LOOK_MS: f64 = 10.0;
+const TINY_FFN: u32 = 64;
 
 /// Times parts and models on one GPU.
 #[derive(Debug)]
-pub struct GpuProfiler {
+pub struct Profiler {
     gpu: RefCell<Gpu>,
-    watch: Watch,
-    ordinal: usize,
-    device: String,
-    plan: Plan,
-    patience: u32,
+    sampler: Sampler,
+    number: u32,
+    hardware: String,
 }
 
 /// What is timed: by the one launch, or layer by layer.
@@ -72,27 +68,24 @@ enum Work {
     Layers(Run),
 }
 
-impl GpuProfiler {
-    /// Opens GPU number `ordinal`.
+impl Profiler {
+    /// Opens GPU number `number`.
     ///
     /// # Errors
     /// When it cannot be used: the message says what is missing and what to do.
-    pub fn open(ordinal: usize, plan: &Plan) -> Result<Self, ProfileError> {
-        let gpu = Gpu::open(ordinal)?;
-        let device = format!("cuda: {}", gpu.facts().name);
-        let watch = Watch::open(&gpu.facts().uuid);
-        // as many tries as the CPU's plan has
-        let patience =
-            (plan.patience.as_secs_f64() / plan.time.as_secs_f64()).ceil().max(1.0) as u32;
-        Ok(Self { gpu: RefCell::new(gpu), watch, ordinal, device, plan: *plan, patience })
+    pub fn open(number: u32, plan: &Plan) -> Result<Self, ProfileError> {
+        let gpu = Gpu::open(number as usize)?;
+        let hardware = Platform::Cuda.hardware(&gpu.facts().name);
+        let sampler = Sampler::new(&gpu.facts().uuid, plan);
+        Ok(Self { gpu: RefCell::new(gpu), sampler, number, hardware })
     }
 
     fn check(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
         let refuse = |what: String| Err(ProfileError::Conditions(what));
-        if conditions.device != self.device {
+        if conditions.device != self.hardware {
             return refuse(format!(
                 "this profiler times `{}`, not `{}`",
-                self.device, conditions.device
+                self.hardware, conditions.device
             ));
         }
         if conditions.dtype != Dtype::Bf16 {
@@ -117,111 +110,32 @@ impl GpuProfiler {
         }
     }
 
-    /// Steps of `stack` with `context` positions in its caches, and the energy of one if `counts_energy`.
+    /// Steps of a model with `context` positions in its caches, and the energy of one if `counts_energy`.
     fn sample(
         &self,
-        stack: &Stack,
+        architecture: &Architecture,
         context: usize,
         counts_energy: bool,
-    ) -> Result<(Measurement, Option<f64>), Error> {
+    ) -> Result<(Measurement, Option<f64>), ProfileError> {
         let gpu = &mut *self.gpu.borrow_mut();
-        let mut decoder = Decoder::pretended(gpu, stack)?;
-        let sampled = self.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
+        let mut decoder = Decoder::pretended(gpu, architecture, context + STEPS + 1)?;
+        let sampled = self.sampler.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
             decoder.seek(gpu, context, 1)?;
             gpu.elapsed_ms(|gpu| (0..STEPS).try_for_each(|_| decoder.step(gpu)))
         });
         decoder.free(gpu)?;
-        sampled
-    }
-
-    /// Series of `once`, which runs so many steps and tells its milliseconds, until one is not disturbed; and the
-    /// millijoules of a step if `counts_energy`.
-    fn repeat(
-        &self,
-        gpu: &mut Gpu,
-        steps: usize,
-        counts_energy: bool,
-        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
-    ) -> Result<(Measurement, Option<f64>), Error> {
-        let mut all = Vec::new();
-        for _ in 0..self.patience {
-            all.push(self.series(gpu, steps, once)?);
-            if agreed(&self.plan, &mut all) {
-                break;
-            }
-        }
-        let energy = if counts_energy { self.millijoules(gpu, steps, once)? } else { None };
-        Ok((quickest(&self.plan, &all), energy))
-    }
-
-    fn series(
-        &self,
-        gpu: &mut Gpu,
-        steps: usize,
-        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
-    ) -> Result<Measurement, Error> {
-        for _ in 0..WARM_UP {
-            once(gpu)?;
-        }
-        let before = self.watch.read();
-        let mut samples = Vec::new();
-        for _ in 0..SAMPLES {
-            samples.push(1e3 * once(gpu)? / steps as f64);
-        }
-        let after = self.watch.read_after(&before);
-        let (median_us, spread_us) = median_and_spread(&mut samples);
-        let other_load = Some(disturbance(&before, &after));
-        Ok(Measurement { median_us, spread_us, samples: samples.len(), other_load })
-    }
-
-    /// Energy of a step, from one move of the GPU's counter to another; nothing where there is no counter.
-    fn millijoules(
-        &self,
-        gpu: &mut Gpu,
-        steps: usize,
-        once: &mut dyn FnMut(&mut Gpu) -> Result<f64, Error>,
-    ) -> Result<Option<f64>, Error> {
-        let Some(mut last) = self.watch.energy_mj() else { return Ok(None) };
-        let begin = Instant::now();
-        let mut from: Option<(u64, Instant, usize)> = None;
-        let mut done = 0;
-        while begin.elapsed() < ENERGY_PATIENCE {
-            let mut milliseconds = 0.0;
-            while milliseconds < ENERGY_LOOK_MS {
-                milliseconds += once(gpu)?;
-                done += steps;
-            }
-            let Some(now) = self.watch.energy_mj() else { return Ok(None) };
-            if now == last {
-                continue;
-            }
-            last = now;
-            match from {
-                None => from = Some((now, Instant::now(), done)),
-                Some((first, at, before)) if at.elapsed() >= ENERGY_TIME => {
-                    return Ok(Some(now.saturating_sub(first) as f64 / (done - before) as f64));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(None)
+        Ok(sampled?)
     }
 
     /// Steps of a stack of so many of one layer.
     fn sample_of(
         &self,
         d_model: u32,
-        vocabulary: usize,
+        vocabulary: u32,
         (layer, copies): (&Layer, usize),
         context: usize,
-    ) -> Result<Measurement, Error> {
-        let stack = Stack {
-            d_model: d_model as usize,
-            vocabulary,
-            tied: true,
-            positions: context + STEPS + 1,
-            layers: vec![layer.clone(); copies],
-        };
+    ) -> Result<Measurement, ProfileError> {
+        let stack = stack_of(d_model, vocabulary, layer, copies)?;
         Ok(self.sample(&stack, context, false)?.0)
     }
 
@@ -232,7 +146,7 @@ impl GpuProfiler {
         layer: &Layer,
         bytes: u64,
         (working_set_kib, context): (u32, usize),
-    ) -> Result<Measurement, Error> {
+    ) -> Result<Measurement, ProfileError> {
         let copies = copies(bytes, working_set_kib);
         let of = |copies| self.sample_of(d_model, SMALL_VOCABULARY, (layer, copies), context);
         let all = of(copies)?;
@@ -247,12 +161,28 @@ impl GpuProfiler {
     }
 
     /// What a step has before and after its layers: the launch, the embedding and the head.
-    fn ends(&self, d_model: u32, vocabulary: usize, context: usize) -> Result<Measurement, Error> {
-        let layer = Layer { mixer: None, ffn: Some(TINY_FFN) };
+    fn ends(
+        &self,
+        d_model: u32,
+        vocabulary: u32,
+        context: usize,
+    ) -> Result<Measurement, ProfileError> {
+        let layer = Layer { mixer: None, ffn_width: Some(TINY_FFN) };
         let of = |copies| self.sample_of(d_model, vocabulary, (&layer, copies), context);
         let (one, two) = (of(1)?, of(2)?);
         Ok(less(one, less(two, one, 1.0), 1.0))
     }
+}
+
+/// So many of one layer, with a small head.
+fn stack_of(
+    d_model: u32,
+    vocabulary: u32,
+    layer: &Layer,
+    copies: usize,
+) -> Result<Architecture, ProfileError> {
+    Architecture::new(d_model, vocabulary, true, vec![layer.clone(); copies])
+        .map_err(|error| ProfileError::Conditions(format!("the stack cannot be built: {error}")))
 }
 
 /// What is left of one timing when `n` times another is taken away.
@@ -307,13 +237,13 @@ fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
     Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, Dtype::Bf16))
 }
 
-impl Times for GpuProfiler {
-    fn device(&self) -> &str {
-        &self.device
+impl Backend for Profiler {
+    fn device(&self) -> Device {
+        Device::Cuda(self.number)
     }
 
-    fn serves(&self) -> String {
-        format!("cuda:{}", self.ordinal)
+    fn hardware(&self) -> &str {
+        &self.hardware
     }
 
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
@@ -323,17 +253,17 @@ impl Times for GpuProfiler {
         };
         let of = (key.working_set_kib, context + key.part.meta_tokens() as usize);
         let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
-            let layer = Layer { mixer: None, ffn: Some(width as usize) };
+            let layer = Layer { mixer: None, ffn_width: Some(width) };
             Ok((layer, bytes(&Part::Ffn { d_model, width }, context)?))
         };
         let sampled = match key.part {
             Part::Mixer { d_model, mixer, .. } if !key.before_ffn => {
-                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ffn: None };
+                let layer = Layer { mixer: Some(mixer), ffn_width: None };
                 self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
             }
             Part::Mixer { d_model, mixer, .. } => {
                 let (beside, bytes_beside) = ffn(d_model, width_beside(d_model))?;
-                let layer = Layer { mixer: Some(stack::mixer(&mixer)?), ..beside };
+                let layer = Layer { mixer: Some(mixer), ..beside };
                 let bytes = bytes(&key.part, context)? + bytes_beside;
                 let both = self.layer(d_model, &layer, bytes, of)?;
                 less(both, self.layer(d_model, &beside, bytes_beside, of)?, 1.0)
@@ -343,14 +273,14 @@ impl Times for GpuProfiler {
                 self.layer(d_model, &layer, bytes, of)?
             }
             Part::Head { d_model, vocab } if is_small(key.working_set_kib) => {
-                self.ends(d_model, vocab as usize, context)?
+                self.ends(d_model, vocab, context)?
             }
             // What is left of a step when its layers are taken away, the start and the end of the launch too.
             Part::Head { d_model, vocab } => {
                 let (layer, bytes) = ffn(d_model, d_model)?;
                 let copies = copies(bytes, key.working_set_kib);
                 let one = self.layer(d_model, &layer, bytes, of)?;
-                let whole = self.sample_of(d_model, vocab as usize, (&layer, copies), context)?;
+                let whole = self.sample_of(d_model, vocab, (&layer, copies), context)?;
                 let left = less(whole, one, copies as f64);
                 // a difference of two long times; it is no less than a step that has next to nothing to do
                 let ends = self.ends(d_model, SMALL_VOCABULARY, context)?;
@@ -368,27 +298,26 @@ impl Times for GpuProfiler {
         let meta_tokens = architecture.meta_tokens() as usize;
         let (sampled, energy, tokens) = match self.check(conditions)? {
             Work::Stream { context } => {
-                let context = context + meta_tokens;
-                let stack = stack(architecture, context + STEPS + 1)?;
-                let (sampled, energy) = self.sample(&stack, context, true)?;
+                let (sampled, energy) = self.sample(architecture, context + meta_tokens, true)?;
                 (sampled, energy, 1)
             }
             Work::Layers(run) => {
                 let run = run.after(meta_tokens)?;
-                let stack = stack(architecture, run.positions())?;
-                let (sampled, energy) = self.run(&stack, run, Section::Whole, true)?;
+                let (sampled, energy) = self.run(architecture, run, Section::Whole, true)?;
                 (sampled, energy, run.batch * run.tokens)
             }
         };
         let millijoules = energy.map(|mj| mj / tokens as f64);
-        let energy = millijoules.map_or(String::new(), |mj| format!("{mj:.2} mJ a token, "));
-        eprintln!("deltafront-profile: {energy}{}", self.watch.read());
         Ok(Timing { millijoules, ..timing(sampled) })
     }
 
     fn limit(&self, limit: Limit, _threads: u32) -> Result<Timing, ProfileError> {
         Err(ProfileError::Conditions(format!(
-            "{limit} is timed on the CPU only; `deltafront-gpu` measures a GPU's limits"
+            "{limit} is timed on the CPU only; `cargo run --release -p profiles --example gpu_engine` measures a GPU's limits"
         )))
+    }
+
+    fn telemetry(&self) -> Option<String> {
+        Some(self.sampler.watch.read().to_string())
     }
 }

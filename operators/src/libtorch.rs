@@ -1,14 +1,15 @@
-//! Kernels as nodes of torch's autograd graph: the one file that crosses into libtorch by itself.
+//! The one file that crosses into libtorch by itself: kernels as nodes of its graph, its threads, its tensors' memory.
 //!
-//! tch has no custom autograd functions; `autograd.cpp` has one, which calls back here. An [`Operation`] computes on
+//! tch has no custom autograd functions; `libtorch.cpp` has one, which calls back here. An [`Operation`] computes on
 //! plain tensors without recording; [`apply`] records it as one node. [`parallel`] runs pieces of a kernel on the
-//! threads that libtorch has anyway, so that the two never compete.
+//! threads that libtorch has anyway, so that the two never compete. [`elements`] are what a tensor on the CPU holds.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-use tch::Tensor;
+use half::bf16;
+use tch::{Device, Kind, Tensor};
 
 /// A differentiable function of tensors.
 pub(crate) trait Operation: Send + Sync {
@@ -19,13 +20,13 @@ pub(crate) trait Operation: Send + Sync {
     fn backward(&self, inputs: &[Tensor], kept: &[Tensor], d_outputs: &[Tensor]) -> Vec<Tensor>;
 }
 
-/// Most tensors that an operation takes, returns or keeps; `MOST` of `autograd.cpp`.
+/// Most tensors that an operation takes, returns or keeps; `MOST` of `libtorch.cpp`.
 const MOST: usize = 16;
 
 /// `at::Tensor` of C++, which tch's tensors point to.
 type Raw = *mut torch_sys::C_tensor;
 
-/// The table of calls that `autograd.cpp` holds; the first field is a `Box<Box<dyn Operation>>`.
+/// The table of calls that `libtorch.cpp` holds; the first field is a `Box<Box<dyn Operation>>`.
 #[repr(C)]
 struct Table {
     operation: *mut c_void,
@@ -215,4 +216,71 @@ unsafe extern "C" fn backward(
 unsafe extern "C" fn drop(operation: *mut c_void) {
     // SAFETY: C++ calls this once, with what `apply` made.
     std::mem::drop(unsafe { Box::from_raw(operation.cast::<Box<dyn Operation>>()) });
+}
+
+/// A number of Rust that a kind of tensors is made of.
+pub(crate) trait Number: Copy {
+    /// torch's word for it.
+    const KIND: Kind;
+}
+
+impl Number for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Number for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+impl Number for i64 {
+    const KIND: Kind = Kind::Int64;
+}
+
+fn check_kind<T: Number>(tensor: &Tensor) {
+    assert!(
+        tensor.kind() == T::KIND && tensor.device() == Device::Cpu,
+        "a kernel got {:?} on {:?}, it takes {:?} on the CPU",
+        tensor.kind(),
+        tensor.device(),
+        T::KIND
+    );
+}
+
+fn check<T: Number>(tensor: &Tensor) -> usize {
+    check_kind::<T>(tensor);
+    assert!(tensor.is_contiguous(), "kernels take contiguous tensors");
+    tensor.numel()
+}
+
+/// The elements of a tensor on the CPU, row-major.
+pub(crate) fn elements<T: Number>(tensor: &Tensor) -> &[T] {
+    let len = check::<T>(tensor);
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: a contiguous tensor of T in the host's memory has `len` elements at its data pointer, which live as long
+    // as the tensor; kernels write only to tensors that they made themselves and nobody else holds.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), len) }
+}
+
+/// The elements of a tensor on the CPU that nobody else holds, row-major.
+pub(crate) fn elements_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
+    let len = check::<T>(tensor);
+    if len == 0 {
+        return &mut [];
+    }
+    // SAFETY: as for `elements`; the operation that calls this has just made the tensor.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }
+}
+
+/// What lies from the first element of a tensor on the CPU to its last, in memory; the tensor may have gaps.
+pub(crate) fn spanned<'a, T: Number>(tensor: &'a Tensor, size: &[i64]) -> &'a [T] {
+    check_kind::<T>(tensor);
+    if size.contains(&0) {
+        return &[];
+    }
+    let last = size.iter().zip(tensor.stride()).map(|(n, stride)| (n - 1) * stride).sum::<i64>();
+    // SAFETY: strides are not negative, so the first element is at the data pointer and the last `last` further, both
+    // inside the tensor's memory, which lives as long as the tensor.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), last as usize + 1) }
 }

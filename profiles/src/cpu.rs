@@ -1,10 +1,12 @@
-//! Timings of single parts and of whole models, under the conditions of the latency table.
+//! Timings of single parts and of whole models on the processor, under the conditions of the latency table.
 //!
 //! A part alone would keep its weights in the nearest cache, where a whole model would not find them again. So a decode
 //! step is timed over copies of the part, each with weights and state of its own: as many as take the place of the
 //! model that the part stands for. What is timed is a pass over all of them, as a whole model is a pass over its parts;
 //! so neither the clock nor what surrounds a step is paid once for every part. Among its copies a part has its code at
 //! hand, which in a model it has not after a part of another kind: what such a change costs is timed once and added.
+
+mod limits;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,14 +16,15 @@ use kernels::cpu::{Matrix, Pool};
 use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
 use search::Architecture;
-use search::architecture::Layer;
-use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
+use search::device::{Device, Platform};
+use search::latency::{Conditions, Dtype, LatencyKey, Limit, Phase, Timing};
 
+use crate::backend::Backend;
 use crate::engine::scratch::{Run, Scratch};
 use crate::engine::sublayer::{self, Memory, Sublayer};
 use crate::engine::{Engine, Head};
 use crate::error::ProfileError;
-use crate::limits;
+use crate::part::alone;
 use crate::weights::{SplitMix, Weights};
 
 /// Copies of one part at most.
@@ -36,41 +39,10 @@ const CHANGE: [&str; 2] =
 /// Copies of each: the nearest caches hold all.
 const CHANGE_COPIES: usize = 3;
 
-/// Something that times parts and models on one device.
-pub trait Times {
-    /// The name of the device, as conditions must give it.
-    fn device(&self) -> &str;
-
-    /// The `device` of a `[latency]` section that means this one.
-    fn serves(&self) -> String;
-
-    /// Times one part, as it runs in a model of `working_set_kib`; 0 stands for no model in particular.
-    ///
-    /// # Errors
-    /// When the conditions cannot be met on this device.
-    fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError>;
-
-    /// Times a whole model with random weights.
-    ///
-    /// # Errors
-    /// When the conditions cannot be met on this device.
-    fn whole(
-        &self,
-        architecture: &Architecture,
-        conditions: &Conditions,
-    ) -> Result<Timing, ProfileError>;
-
-    /// Times what bounds every model on this device.
-    ///
-    /// # Errors
-    /// When the device has not what it takes.
-    fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError>;
-}
-
 /// Times parts and models on this CPU.
 #[derive(Debug)]
 pub struct Profiler {
-    device: String,
+    hardware: String,
     working_set_bytes: usize,
     memory_bytes: Option<u64>,
     plan: Plan,
@@ -78,13 +50,13 @@ pub struct Profiler {
     change_us: RefCell<HashMap<(usize, Storage), f64>>,
 }
 
-impl Times for Profiler {
-    fn device(&self) -> &str {
-        &self.device
+impl Backend for Profiler {
+    fn device(&self) -> Device {
+        Device::Cpu
     }
 
-    fn serves(&self) -> String {
-        "cpu".to_owned()
+    fn hardware(&self) -> &str {
+        &self.hardware
     }
 
     /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
@@ -166,6 +138,10 @@ impl Times for Profiler {
             }
         }
     }
+
+    fn telemetry(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Profiler {
@@ -173,7 +149,7 @@ impl Profiler {
     pub fn new(plan: Plan) -> Self {
         let cpu = Cpu::read();
         Self {
-            device: cpu.device_name(),
+            hardware: Platform::Cpu.hardware(&cpu.name),
             working_set_bytes: working_set_bytes(&cpu),
             memory_bytes: cpu.memory_available_bytes,
             plan,
@@ -222,10 +198,10 @@ impl Profiler {
 
     fn check(&self, conditions: &Conditions) -> Result<Timed, ProfileError> {
         let refuse = |what: String| Err(ProfileError::Conditions(what));
-        if conditions.device != self.device {
+        if conditions.device != self.hardware {
             return refuse(format!(
                 "this profiler times `{}`, not `{}`",
-                self.device, conditions.device
+                self.hardware, conditions.device
             ));
         }
         if conditions.batch == 0 {
@@ -295,25 +271,6 @@ fn working_set_bytes(cpu: &Cpu) -> usize {
         (Some(second), None) => second as usize,
         _ => DEFAULT as usize,
     }
-}
-
-/// The smallest architecture that holds the part, and whether the part is its head.
-pub(crate) fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
-    let (d_model, vocab, layer, is_head) = match *part {
-        Part::Mixer { d_model, mixer, .. } => {
-            (d_model, 1, Layer { mixer: Some(mixer), ffn_width: None }, false)
-        }
-        Part::Ffn { d_model, width } => {
-            (d_model, 1, Layer { mixer: None, ffn_width: Some(width) }, false)
-        }
-        // The layer is never built.
-        Part::Head { d_model, vocab } => {
-            (d_model, vocab, Layer { mixer: None, ffn_width: Some(1) }, true)
-        }
-    };
-    Architecture::new(d_model, vocab, true, vec![layer])
-        .map(|architecture| (architecture, is_head))
-        .map_err(|e| ProfileError::Conditions(format!("{part} cannot be built: {e}")))
 }
 
 enum Copy {

@@ -1,18 +1,23 @@
 //! The decode step against its definition, run by the emulator.
 
-use kernels::cuda::decode::definition::Definition;
-use kernels::cuda::decode::{Decoder, Delta, Layer, Mixer, Stack, defines};
+use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
-use kernels::cuda::{Extent, Machine, Source};
-
 use kernels::cuda::weights::weight;
+use kernels::cuda::{Extent, Machine, Source};
+use profiles::cuda::definition::Definition;
+use profiles::cuda::stream::Decoder;
+use search::Architecture;
 
 /// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
 /// shares differ and the ring goes round.
 const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
 
-fn stack(d_model: usize, layers: Vec<Layer>) -> Stack {
-    Stack { d_model, vocabulary: 51, tied: false, positions: 64, layers }
+/// Positions that the caches hold.
+const POSITIONS: usize = 64;
+
+/// A model of these layers with a vocabulary of 51.
+fn stack(d_model: u32, layers: &str) -> Architecture {
+    format!("d={d_model},vocab=51 | {layers}").parse().expect("an architecture")
 }
 
 fn machine(text: Option<&str>, seed: u64) -> Option<Emulator> {
@@ -34,12 +39,13 @@ fn machine(text: Option<&str>, seed: u64) -> Option<Emulator> {
 }
 
 /// Largest error of the logits over `steps` tokens, relative to their size; an error of the emulator is infinite.
-fn error_of(machine: &mut dyn Machine, stack: &Stack, steps: usize) -> f64 {
-    let mut decoder = Decoder::new(machine, stack, &mut weight).expect("the stack is possible");
+fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f64 {
+    let mut decoder =
+        Decoder::new(machine, stack, POSITIONS, &mut weight).expect("the stack is possible");
     let mut definition = Definition::new(stack, &mut weight);
     let mut worst: f64 = 0.0;
     for step in 0..steps {
-        let token = (step * 37 % stack.vocabulary) as u32;
+        let token = step as u32 * 37 % stack.vocab();
         let expected = definition.step(token);
         decoder.force(machine, token).expect("the machine answers");
         if let Err(error) = decoder.step(machine) {
@@ -60,95 +66,63 @@ fn error_of(machine: &mut dyn Machine, stack: &Stack, steps: usize) -> f64 {
     worst
 }
 
-fn check(name: &str, stack: &Stack, steps: usize, limit: f64) {
+fn check(name: &str, stack: &Architecture, steps: usize, limit: f64) {
     let Some(mut machine) = machine(None, 1) else { return };
     let error = error_of(&mut machine, stack, steps);
     eprintln!("{name}: relative error of the logits {error:.1e}");
     assert!(error < limit, "{name}: relative error of the logits {error:.1e}");
 }
 
-fn delta(gated: bool, key_width: usize, value_width: usize) -> Mixer {
-    Mixer::Delta(Delta::new(2, key_width, value_width, gated))
-}
-
 #[test]
 fn delta_layers_decode_as_defined() {
-    let plain = Layer { mixer: Some(delta(false, 64, 64)), ffn: None };
-    check("DeltaNet", &stack(100, vec![plain]), 6, 1e-4);
-    let gated = Layer { mixer: Some(delta(true, 128, 32)), ffn: Some(140) };
-    check("Gated DeltaNet", &stack(260, vec![gated]), 5, 1e-4);
+    check("DeltaNet", &stack(100, "dn(h=2,k=64,v=64)"), 6, 1e-4);
+    check("Gated DeltaNet", &stack(260, "gdn(h=2,k=128,v=32)+ffn(140)"), 5, 1e-4);
 }
 
 #[test]
 fn the_options_of_the_delta_family_decode_as_defined() {
-    let grouped = Delta { heads: 4, ..Delta::new(2, 32, 16, true) };
-    let product =
-        Delta { steps: 3, decay: true, negative_eigenvalues: true, ..Delta::new(2, 64, 32, false) };
-    let plain = Delta { short_conv: false, output_gate: true, ..Delta::new(2, 32, 64, false) };
-    let layers = [grouped, product, plain]
-        .map(|shape| Layer { mixer: Some(Mixer::Delta(shape)), ffn: None });
-    check("delta family", &stack(64, layers.to_vec()), 5, 1e-4);
+    let layers = "gdn(h=2,k=32,v=16,vg=2) | gdp(h=2,k=64,v=32,n=3,nogate,neg) \
+                  | dn(h=2,k=32,v=64,gate,noconv)";
+    check("delta family", &stack(64, layers), 5, 1e-4);
 }
 
 #[test]
 fn layers_of_one_half_decode_as_defined() {
-    let layers = [
-        Layer { mixer: None, ffn: Some(52) },
-        Layer { mixer: Some(delta(false, 64, 16)), ffn: None },
-        Layer { mixer: None, ffn: Some(1100) },
-    ];
-    check("FFN first", &stack(36, layers.to_vec()), 3, 1e-4);
+    check("FFN first", &stack(36, "ffn(52) | dn(h=2,k=64,v=16) | ffn(1100)"), 3, 1e-4);
 }
 
 #[test]
 fn inputs_wider_than_the_scratch_memory_decode_as_defined() {
-    let ffn = Layer { mixer: None, ffn: Some(6300) };
-    let heads = Delta { heads: 26, ..Delta::new(2, 32, 256, true) };
-    let mixer = Layer { mixer: Some(Mixer::Delta(heads)), ffn: None };
-    check("FFN of 6300, values of 6656", &stack(36, vec![ffn, mixer]), 1, 1e-4);
+    let stack = stack(36, "ffn(6300) | gdn(h=2,k=32,v=256,vg=13)");
+    check("FFN of 6300, values of 6656", &stack, 1, 1e-4);
 }
 
 #[test]
 fn mamba2_layers_decode_as_defined() {
-    let wide = Mixer::Mamba2 { heads: 3, head_width: 20, state_width: 64 };
-    let narrow = Mixer::Mamba2 { heads: 1, head_width: 64, state_width: 128 };
-    let layers = [wide, narrow].map(|mixer| Layer { mixer: Some(mixer), ffn: Some(60) });
-    check("Mamba2", &stack(60, layers.to_vec()), 5, 1e-4);
+    check("Mamba2", &stack(60, "m2(h=3,p=20,n=64)+ffn(60) | m2(h=1,p=64,n=128)+ffn(60)"), 5, 1e-4);
 }
 
 #[test]
 fn attention_layers_decode_as_defined() {
-    let grouped =
-        Mixer::Attention { heads: 6, kv_heads: 2, width: 64, window: None, qk_norm: true };
-    let windowed =
-        Mixer::Attention { heads: 9, kv_heads: 1, width: 64, window: Some(18), qk_norm: false };
-    let single =
-        Mixer::Attention { heads: 1, kv_heads: 1, width: 128, window: Some(1), qk_norm: false };
-    let wide = Mixer::Attention { heads: 2, kv_heads: 1, width: 128, window: None, qk_norm: true };
-    let layers =
-        [grouped, windowed, single, wide].map(|mixer| Layer { mixer: Some(mixer), ffn: None });
+    let layers = "attn(h=6,kv=2,k=64,qknorm) | swa(h=9,kv=1,k=64,w=18) | swa(h=1,kv=1,k=128,w=1) \
+                  | attn(h=2,kv=1,k=128,qknorm)";
     // keys and values are rounded to bf16, sometimes to the other side than in f64
-    check("attention", &stack(64, layers.to_vec()), 20, 4e-3);
+    check("attention", &stack(64, layers), 20, 4e-3);
 }
 
 #[test]
 fn a_hybrid_stack_with_rows_of_several_pieces_decodes_as_defined() {
-    let mixers = [
-        delta(true, 64, 256),
-        Mixer::Mamba2 { heads: 2, head_width: 64, state_width: 64 },
-        Mixer::Attention { heads: 2, kv_heads: 2, width: 64, window: None, qk_norm: false },
-    ];
-    let layers = mixers.map(|mixer| Layer { mixer: Some(mixer), ffn: None });
-    let tied = Stack { tied: true, ..stack(520, layers.to_vec()) };
-    check("hybrid", &tied, 2, 4e-3);
+    let tied =
+        "d=520,vocab=51,tied | gdn(h=2,k=64,v=256) | m2(h=2,p=64,n=64) | attn(h=2,kv=2,k=64)";
+    check("hybrid", &tied.parse().expect("an architecture"), 2, 4e-3);
 }
 
 #[test]
 fn tokens_follow_each_other_without_the_host() {
     let Some(mut machine) = machine(None, 1) else { return };
-    let stack = stack(64, vec![Layer { mixer: Some(delta(false, 64, 16)), ffn: None }]);
+    let stack = stack(64, "dn(h=2,k=64,v=16)");
     let mut decoder =
-        Decoder::new(&mut machine, &stack, &mut weight).expect("the stack is possible");
+        Decoder::new(&mut machine, &stack, POSITIONS, &mut weight).expect("the stack is possible");
     let mut definition = Definition::new(&stack, &mut weight);
     let mut token = 5;
     decoder.force(&mut machine, token).expect("the machine answers");
@@ -191,8 +165,7 @@ fn a_missing_barrier_is_found() {
             "",
         ),
     ];
-    let gated = Layer { mixer: Some(delta(true, 64, 64)), ffn: Some(60) };
-    let stack = stack(64, vec![gated]);
+    let stack = stack(64, "gdn(h=2,k=64,v=64)+ffn(60)");
     for (name, from, to) in faults {
         assert!(text.contains(from), "{name}: the source has changed");
         let Some(mut machine) = machine(Some(&text.replace(from, to)), 1) else { return };

@@ -1,5 +1,5 @@
 // Lets a pair of functions in Rust, forward and backward, be one node of torch's autograd graph, and lends torch's
-// threads to kernels. The Rust side, with the contract, is autograd.rs.
+// threads to kernels. The Rust side, with the contract, is libtorch.rs.
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>

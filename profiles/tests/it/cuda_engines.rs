@@ -2,8 +2,9 @@
 
 use kernels::cuda::Extent;
 use kernels::cuda::Source;
-use kernels::cuda::decode::{Decoder, defines};
+use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
+use profiles::cuda::stream::Decoder;
 use profiles::{Engine, Weights};
 use search::Architecture;
 
@@ -23,13 +24,12 @@ fn the_gpu_decodes_as_the_cpu_does() {
     let mut state = engine.state(1);
     let defines = defines(EXTENT).expect("it fits");
     let mut machine = Emulator::start(Source::Decode, &defines, EXTENT, 1).expect("it builds");
-    let stack = profiles::gpu::stack(&architecture, 16).expect("covered");
     let load = &mut |name: &str, count: usize| {
         let values = weights.get(name).to_vec();
         assert_eq!(values.len(), count, "{name}");
         values
     };
-    let mut decoder = Decoder::new(&mut machine, &stack, load).expect("it fits");
+    let mut decoder = Decoder::new(&mut machine, &architecture, 16, load).expect("it fits");
     for token in [5, 40, 0, 7] {
         let expected = engine.decode(&mut state, &[token]).expect("a token");
         decoder.force(&mut machine, token).expect("it answers");

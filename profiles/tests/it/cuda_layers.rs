@@ -1,11 +1,11 @@
 //! Whole stacks layer by layer against their definition in f64: kernels by the emulator, products on the host.
 
 use kernels::cuda::Extent;
-use kernels::cuda::decode::definition::Definition;
-use kernels::cuda::decode::{Delta, Layer, Mixer, Stack};
 use kernels::cuda::emulator::{self, Emulators};
-use kernels::cuda::layers::{self, Model};
 use kernels::cuda::weights::weight;
+use profiles::cuda::definition::Definition;
+use profiles::cuda::layers::{self, Model};
+use search::Architecture;
 
 const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 200_000, warps: 4 };
 
@@ -22,14 +22,15 @@ const BEYOND_PLAIN: f64 = 2.0;
 
 /// Prompts of `tokens` for two sequences, then two tokens of each.
 #[track_caller]
-fn check(layers: Vec<Layer>, tokens: usize) {
+fn check(layers: &str, tokens: usize) {
     if !emulator::available() {
         eprintln!("SKIPPED: no g++, so the emulator cannot be built");
         return;
     }
-    let stack = Stack { d_model: 64, vocabulary: 43, tied: false, positions: tokens + 3, layers };
+    let text = format!("d=64,vocab=43 | {layers}");
+    let stack: Architecture = text.parse().expect("an architecture");
     let mut machine = Emulators::start(EXTENT, 5).expect("it starts");
-    let model = Model::new(&mut machine, &stack, 2, &mut weight).expect("it fits");
+    let model = Model::new(&mut machine, &stack, (2, tokens + 3), &mut weight).expect("it fits");
     let prompts = [0, 1].map(|s| (0..tokens).map(|t| ((t * 7 + s * 11 + 3) % 43) as u32).collect());
     let mut definitions = [0, 1].map(|_| Definition::new(&stack, &mut weight));
     let mut plain = [0, 1].map(|_| Definition::new(&stack, &mut weight).in_bf16());
@@ -64,43 +65,16 @@ fn check(layers: Vec<Layer>, tokens: usize) {
     }
 }
 
-fn layer(mixer: Mixer) -> Layer {
-    Layer { mixer: Some(mixer), ffn: None }
-}
-
 #[test]
 fn recurrent_stacks_prefill_and_go_on_as_defined() {
-    let product = Delta {
-        steps: 2,
-        key_heads: 1,
-        negative_eigenvalues: true,
-        short_conv: false,
-        ..Delta::new(2, 32, 32, true)
-    };
-    let mamba2 = Mixer::Mamba2 { heads: 2, head_width: 32, state_width: 32 };
-    check(
-        vec![
-            layer(Mixer::Delta(Delta::new(2, 32, 32, true))),
-            Layer { mixer: None, ffn: Some(72) },
-            layer(mamba2),
-            layer(Mixer::Delta(product)),
-            layer(Mixer::Delta(Delta::new(2, 32, 32, false))),
-        ],
-        70,
-    );
+    let layers = "gdn(h=2,k=32,v=32) | ffn(72) | m2(h=2,p=32,n=32) \
+                  | gdp(h=1,k=32,v=32,n=2,vg=2,neg,noconv) | dn(h=2,k=32,v=32)";
+    check(layers, 70);
 }
 
 #[test]
 fn attention_stacks_prefill_and_go_on_as_defined() {
-    let attention =
-        |window, qk_norm| Mixer::Attention { heads: 2, kv_heads: 1, width: 32, window, qk_norm };
-    check(
-        vec![
-            layer(attention(None, true)),
-            Layer { mixer: Some(attention(Some(9), false)), ffn: Some(72) },
-        ],
-        37,
-    );
+    check("attn(h=2,kv=1,k=32,qknorm) | swa(h=2,kv=1,k=32,w=9)+ffn(72)", 37);
 }
 
 #[test]
@@ -110,19 +84,20 @@ fn what_no_kernel_covers_is_refused_by_name() {
         return;
     }
     let mut machine = Emulators::start(EXTENT, 5).expect("it starts");
-    let mut refused = |mixer: Mixer| {
-        let layers = vec![layer(mixer)];
-        let stack = Stack { d_model: 64, vocabulary: 43, tied: true, positions: 20, layers };
-        let model = Model::new(&mut machine, &stack, 1, &mut weight).expect("it fits");
-        model
-            .prefill(&mut machine, 10, layers::Section::Whole)
-            .err()
-            .map_or(String::new(), |error| error.to_string())
+    let mut refused = |text: &str| {
+        let text = format!("d=64,vocab=43,tied | {text}");
+        let stack: Architecture = text.parse().expect("an architecture");
+        match Model::new(&mut machine, &stack, (1, 20), &mut weight) {
+            Err(error) => error.to_string(),
+            Ok(model) => model
+                .prefill(&mut machine, 10, layers::Section::Whole)
+                .err()
+                .map_or(String::new(), |error| error.to_string()),
+        }
     };
-    assert!(refused(Mixer::Delta(Delta::new(2, 48, 32, true))).contains("key width"));
-    let narrow =
-        Mixer::Attention { heads: 2, kv_heads: 2, width: 16, window: None, qk_norm: false };
-    assert!(refused(narrow).contains("width of attention's heads"));
-    let odd = Mixer::Mamba2 { heads: 2, head_width: 24, state_width: 32 };
-    assert!(refused(odd).contains("width of the values"));
+    assert!(refused("gdn(h=2,k=48,v=32)").contains("key width"));
+    assert!(refused("attn(h=2,kv=2,k=16)").contains("width of attention's heads"));
+    assert!(refused("m2(h=2,p=24,n=32)").contains("width of the values"));
+    assert!(refused("lgdn(h=2,k=32,v=32,l=4)").contains("log-linear mixers"));
+    assert!(refused("attn(h=2,kv=2,k=32,srope)").contains("Selective RoPE"));
 }

@@ -1,0 +1,129 @@
+//! Each mixer against its definition.
+
+use kernels::cuda::gpu::Gpu;
+use kernels::cuda::weights::weight;
+use profiles::ProfileError;
+use profiles::cuda::definition::Definition;
+use profiles::cuda::layers::{Model, Section};
+use profiles::cuda::stream::Decoder;
+use serde_json::json;
+
+use crate::report::Report;
+use crate::{parsed, relative_error};
+
+/// Mixers one token at a time: d_model, layers, tokens and the largest error.
+const ONE_TOKEN: [(&str, u32, &str, usize, f64); 7] = [
+    ("DeltaNet", 256, "2*dn(h=4,k=128,v=128)+ffn(640)", 40, 1e-4),
+    ("Gated DeltaNet", 260, "2*gdn(h=4,k=64,v=128)+ffn(100)", 40, 1e-4),
+    ("Gated DeltaNet, wide values", 256, "2*gdn(h=4,k=128,v=256)+ffn(100)", 40, 1e-4),
+    ("Mamba2", 256, "2*m2(h=8,p=64,n=128)+ffn(100)", 40, 1e-4),
+    // keys and values are rounded to bf16, sometimes to the other side than in f64
+    ("attention", 256, "attn(h=8,kv=2,k=128,qknorm)+ffn(100)", 600, 4e-3),
+    ("attention, many heads", 256, "attn(h=12,kv=1,k=64)+ffn(100)", 300, 4e-3),
+    ("windowed attention", 256, "swa(h=4,kv=4,k=64,w=100)+ffn(100)", 300, 4e-3),
+];
+
+/// Positions that the caches of those hold.
+const POSITIONS: usize = 700;
+
+/// Mixers layer by layer.
+const LAYERS: [(&str, &str); 6] = [
+    ("DeltaNet", "dn(h=4,k=128,v=128)"),
+    ("Gated DeltaNet, wide values", "gdn(h=2,k=128,v=256)"),
+    ("DeltaProduct", "gdp(h=2,k=64,v=64,n=2,neg)"),
+    ("Mamba2", "m2(h=8,p=64,n=128)"),
+    ("attention", "attn(h=8,kv=2,k=64,qknorm)"),
+    ("windowed attention", "swa(h=8,kv=2,k=64,w=70,qknorm)"),
+];
+
+/// How far a result in bf16 may lie from the definition, in errors of the definition that rounds to bf16 itself.
+const BEYOND_PLAIN: f64 = 2.0;
+
+pub(crate) fn one_token(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
+    if report.wants("small step") {
+        let probe = parsed("d=256,vocab=1001 | 2*dn(h=4,k=128,v=128)+ffn(640)");
+        let mut decoder = Decoder::new(gpu, &probe, POSITIONS, &mut weight)?;
+        for _ in 0..3 {
+            report.row("small step", &json!({ "ms": gpu.elapsed_ms(|gpu| decoder.step(gpu))? }));
+        }
+        decoder.free(gpu)?;
+    }
+    for (name, d_model, layers, steps, limit) in ONE_TOKEN {
+        let name = format!("decode {name}");
+        if !report.wants(&format!("check {name}")) {
+            continue;
+        }
+        let architecture = parsed(&format!("d={d_model},vocab=1001 | {layers}"));
+        let mut decoder = Decoder::new(gpu, &architecture, POSITIONS, &mut weight)?;
+        let mut definition = Definition::new(&architecture, &mut weight);
+        let tokens = (0..steps as u32).map(|step| step * 37 % architecture.vocab());
+        let worst = worst_error(gpu, &mut decoder, &mut definition, tokens)?;
+        decoder.free(gpu)?;
+        report.check(&name, worst, limit);
+    }
+    Ok(())
+}
+
+/// The largest error of the logits over some tokens.
+pub(crate) fn worst_error(
+    gpu: &mut Gpu,
+    decoder: &mut Decoder,
+    definition: &mut Definition,
+    tokens: impl IntoIterator<Item = u32>,
+) -> Result<f64, ProfileError> {
+    let mut worst: f64 = 0.0;
+    for token in tokens {
+        let expected = definition.step(token);
+        decoder.force(gpu, token)?;
+        decoder.step(gpu)?;
+        worst = worst.max(relative_error(&decoder.logits(gpu)?, &expected));
+    }
+    Ok(worst)
+}
+
+/// Prompts of two sequences layer by layer, then two tokens of each, against the definition.
+pub(crate) fn layers(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
+    let (tokens, vocabulary) = (200, 1001);
+    for (name, mixer) in LAYERS {
+        let architecture = parsed(&format!("d=256,vocab={vocabulary} | 2*{mixer}+ffn(640)"));
+        let model = Model::new(gpu, &architecture, (2, tokens + 2), &mut weight)?;
+        let mut definitions = [0, 1].map(|_| Definition::new(&architecture, &mut weight));
+        let mut plain = [0, 1].map(|_| Definition::new(&architecture, &mut weight).in_bf16());
+        let token = |sequence: usize, at: usize| ((at * 37 + sequence * 11) % vocabulary) as u32;
+        let pass = model.prefill(gpu, tokens, Section::Whole)?;
+        let prompt: Vec<u32> = (0..2 * tokens).map(|i| token(i / tokens, i % tokens)).collect();
+        pass.set_tokens(gpu, &prompt)?;
+        // recorded, it runs a second time: from an empty past again. Weights, activations and the residual stream are bf16.
+        let graph = pass.record(gpu)?;
+        gpu.replay(&graph)?;
+        let after_prompt = |definitions: &mut [Definition; 2]| -> Vec<f64> {
+            let last = |(i, definition): (usize, &mut Definition)| {
+                (0..tokens).map(|at| definition.step(token(i, at))).last().unwrap_or_default()
+            };
+            definitions.iter_mut().enumerate().flat_map(last).collect()
+        };
+        let expected = after_prompt(&mut definitions);
+        let limit = BEYOND_PLAIN * relative_error(&after_prompt(&mut plain), &expected);
+        let got = pass.logits(gpu)?;
+        report.check(&format!("prefill {name}"), relative_error(&got, &expected), limit);
+        pass.free(gpu)?;
+        let step = model.step(gpu, tokens + 2, Section::Whole)?;
+        let (mut worst, mut limit): (f64, f64) = (0.0, 0.0);
+        for at in tokens..tokens + 2 {
+            model.seek(gpu, &[at as u32; 2])?;
+            step.set_tokens(gpu, &[token(0, at), token(1, at)])?;
+            step.run(gpu)?;
+            let next = |definitions: &mut [Definition; 2]| -> Vec<f64> {
+                let all = definitions.iter_mut().enumerate();
+                all.flat_map(|(i, definition)| definition.step(token(i, at))).collect()
+            };
+            let expected = next(&mut definitions);
+            limit = limit.max(BEYOND_PLAIN * relative_error(&next(&mut plain), &expected));
+            worst = worst.max(relative_error(&step.logits(gpu)?, &expected));
+        }
+        report.check(&format!("decode of two, {name}"), worst, limit);
+        step.free(gpu)?;
+        model.free(gpu)?;
+    }
+    Ok(())
+}

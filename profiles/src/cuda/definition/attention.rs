@@ -1,0 +1,77 @@
+//! Attention over all positions or a window.
+
+use kernels::norm::{RMS_EPS, rms_norm_definition};
+use kernels::rope;
+use search::architecture::Attention;
+
+use super::weights::{Keep, bf16, product, rounded, wide};
+use crate::cuda::shapes::{Load, THETA};
+
+#[derive(Debug)]
+pub(super) struct Token {
+    shape: Attention,
+    /// q, k and v, `[rows, d]` each.
+    projections: [Vec<f32>; 3],
+    out: Vec<f32>,
+    /// Of q and of k.
+    norms: Option<[Vec<f64>; 2]>,
+    /// Keys and values of each KV head, `[T, K]`.
+    cache: Vec<[Vec<f64>; 2]>,
+}
+
+impl Token {
+    pub(super) fn new(shape: &Attention, d: usize, load: Load) -> Self {
+        let [heads, kv_heads, width] =
+            [shape.heads, shape.kv_heads, shape.head_width].map(|n| n as usize);
+        let rows = [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)];
+        Self {
+            shape: *shape,
+            projections: rows.map(|(name, rows)| rounded(load(name, rows * width * d))),
+            out: rounded(load("o.weight", d * heads * width)),
+            norms: shape
+                .qk_norm
+                .then(|| ["q_norm.weight", "k_norm.weight"].map(|name| wide(&load(name, width)))),
+            cache: vec![[Vec::new(), Vec::new()]; kv_heads],
+        }
+    }
+}
+
+impl super::Token for Token {
+    fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64> {
+        let [heads, kv_heads, width] =
+            [self.shape.heads, self.shape.kv_heads, self.shape.head_width].map(|n| n as usize);
+        let [mut q, mut k, v] = [0, 1, 2].map(|m| keep(product(&self.projections[m], u)));
+        if let Some([of_q, of_k]) = &self.norms {
+            q = rms_norm_definition(&q, of_q, RMS_EPS);
+            k = rms_norm_definition(&k, of_k, RMS_EPS);
+        }
+        for row in q.chunks_exact_mut(width).chain(k.chunks_exact_mut(width)) {
+            rope::definition(row, width, position, THETA);
+        }
+        let (q, k, v) = (keep(q), bf16(k), bf16(v));
+        for (i, [keys, values]) in self.cache.iter_mut().enumerate() {
+            keys.extend(&k[i * width..][..width]);
+            values.extend(&v[i * width..][..width]);
+        }
+        let window = self.shape.window.map(|w| w as usize);
+        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let mut y = Vec::new();
+        for head in 0..heads {
+            let q = &q[head * width..][..width];
+            let [keys, values] = &self.cache[head * kv_heads / heads];
+            let score = |s: usize| -> f64 {
+                keys[s * width..][..width].iter().zip(q).map(|(k, q)| k * q).sum::<f64>()
+                    * (width as f64).powf(-0.5)
+            };
+            let scores: Vec<f64> = (first..=position).map(score).collect();
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            y.extend((0..width).map(|c| {
+                let value = |(i, w): (usize, &f64)| w * values[(first + i) * width + c];
+                weights.iter().enumerate().map(value).sum::<f64>() / total
+            }));
+        }
+        product(&self.out, &keep(y))
+    }
+}

@@ -1,0 +1,40 @@
+//! What the two ways through a model read alike in an architecture.
+
+use search::Architecture;
+use search::architecture::{Delta, Mixer};
+
+use crate::error::ProfileError;
+
+/// Gives a tensor by its name and size: matrices row-major `[out, in]`, names as in a checkpoint.
+pub type Load<'a> = &'a mut dyn FnMut(&str, usize) -> Vec<f32>;
+
+/// Base of the rotations, as everywhere here.
+pub(super) const THETA: f64 = 1e4;
+
+/// Key heads, value heads, the widths of keys and of values, and the delta steps of a token.
+pub(super) fn delta_extents(shape: &Delta) -> [usize; 5] {
+    let (heads, value_heads) = (shape.heads, shape.value_heads());
+    [heads, value_heads, shape.key_width, shape.value_width, shape.steps_per_token()]
+        .map(|n| n as usize)
+}
+
+/// Whether there are kernels for all of its mixers.
+///
+/// # Errors
+/// When there are none for one of them, which the message names.
+pub fn check_covered(architecture: &Architecture) -> Result<(), ProfileError> {
+    architecture.layers().iter().filter_map(|layer| layer.mixer.as_ref()).try_for_each(covered)
+}
+
+fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
+    let missing = if mixer.levels().is_some() {
+        "log-linear mixers"
+    } else if mixer.phases().is_some() {
+        "Selective RoPE"
+    } else {
+        return Ok(());
+    };
+    Err(ProfileError::Conditions(format!(
+        "the GPU's decode step does not cover {missing}; leave them out of [space], or time with latency.device = \"cpu\""
+    )))
+}

@@ -1,0 +1,358 @@
+//! An architecture as the list of phases that a step runs, and its weights in the order of streaming.
+//!
+//! Here is what all layers share; each family of mixers has a file of its own beside this one.
+
+use kernels::cuda::decode::{
+    Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, UNIT_CHUNKS,
+};
+use kernels::cuda::{Error, Machine, bf16_bits, upload_new};
+use search::Architecture;
+use search::architecture::Mixer;
+
+use crate::cuda::shapes::Load;
+
+const CHUNK_COLUMNS: usize = 256; // of one step of a warp over a row
+
+/// A matrix as a stream: units of two rows × `chunks` · 256 columns, `pieces` units side by side for a pair of rows.
+pub(super) struct Packed {
+    address: u64,
+    pieces: usize,
+    chunks: usize,
+    pairs: usize,
+}
+
+pub(super) struct Builder<'a> {
+    pub(super) machine: &'a mut dyn Machine,
+    architecture: &'a Architecture,
+    /// That caches must hold.
+    pub(super) positions: usize,
+    layout: Layout,
+    /// Whether matrices and caches are filled on the machine, whatever `load` gives.
+    pub(super) pretends: bool,
+    pub(super) phases: Vec<Phase>,
+    /// Where the residual stream stands: the output of the last phase that wrote to it.
+    residual: Residual,
+    pub(super) logits: u64,
+    pub(super) states: Vec<(u64, usize)>,
+    pub(super) caches: Vec<(u64, usize)>,
+    pub(super) streamed_bytes: u64,
+    pub(super) state_bytes: u64,
+    pub(super) cache_bytes_per_position: Vec<(u64, Option<usize>)>,
+    pub(super) memory: Vec<u64>,
+}
+
+/// What an in-projection leaves.
+pub(super) struct Projected {
+    /// Its rows at this position, tagged.
+    pub(super) now: u64,
+    /// Those of the last four positions that a convolution needs, `[4, rows]`; 0 without one.
+    pub(super) ring: u64,
+}
+
+/// From where a phase reads the residual stream.
+#[derive(Debug, Clone, Copy)]
+enum Residual {
+    /// The embedding of the token: no phase has written yet.
+    Embedding(u64),
+    /// `[d]`, tagged.
+    Vector(u64),
+}
+
+fn shape_error(what: &str, expected: &str, got: usize) -> Error {
+    Error::Shape { what: what.to_owned(), expected: expected.to_owned(), got: got.to_string() }
+}
+
+pub(super) fn check(holds: bool, what: &str, expected: &str, got: usize) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(shape_error(what, expected, got)) }
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        machine: &'a mut dyn Machine,
+        architecture: &'a Architecture,
+        positions: usize,
+        layout: Layout,
+        pretends: bool,
+    ) -> Self {
+        Self {
+            machine,
+            architecture,
+            positions,
+            layout,
+            pretends,
+            phases: Vec::new(),
+            residual: Residual::Embedding(0),
+            logits: 0,
+            states: Vec::new(),
+            caches: Vec::new(),
+            streamed_bytes: 0,
+            state_bytes: 0,
+            cache_bytes_per_position: Vec::new(),
+            memory: Vec::new(),
+        }
+    }
+
+    /// Width of the residual stream.
+    pub(super) fn d_model(&self) -> usize {
+        self.architecture.d_model() as usize
+    }
+
+    /// Blocks that a step has.
+    pub(super) fn blocks(&self) -> usize {
+        self.layout.blocks as usize
+    }
+
+    pub(super) fn allocate(&mut self, bytes: usize) -> Result<u64, Error> {
+        let address = self.machine.allocate(bytes)?;
+        self.memory.push(address);
+        Ok(address)
+    }
+
+    pub(super) fn vector(&mut self, values: &[f32]) -> Result<u64, Error> {
+        self.streamed_bytes += 4 * values.len() as u64;
+        let address = upload_new(self.machine, values)?;
+        self.memory.push(address);
+        Ok(address)
+    }
+
+    /// Memory that lives from step to step and begins as zeros.
+    pub(super) fn state(&mut self, bytes: usize) -> Result<u64, Error> {
+        let address = self.allocate(bytes)?;
+        self.states.push((address, bytes));
+        Ok(address)
+    }
+
+    /// Packs the rows of `parts`, `[rows, columns]` each, one below the other.
+    pub(super) fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
+        let all_chunks = columns.div_ceil(CHUNK_COLUMNS);
+        // a warp keeps the input of one piece: see `gemv.cuh`
+        let warps = self.layout.warps as usize;
+        let pieces = (1..=warps)
+            .find(|n| warps.is_multiple_of(*n) && all_chunks.div_ceil(*n) <= UNIT_CHUNKS as usize)
+            .ok_or_else(|| {
+                let most = warps * UNIT_CHUNKS as usize * CHUNK_COLUMNS;
+                shape_error("the input width of a matrix", &format!("at most {most}"), columns)
+            })?;
+        let chunks = all_chunks.div_ceil(pieces);
+        let piece_columns = chunks * CHUNK_COLUMNS;
+        let count = parts.iter().map(|part| part.len() / columns).sum::<usize>();
+        let packed_len = count.next_multiple_of(2) * pieces * piece_columns;
+        self.streamed_bytes += 2 * (count * columns) as u64;
+        let pairs = count.div_ceil(2);
+        if self.pretends {
+            let address = self.allocate(packed_len * 2)?;
+            self.machine.pretend(address, packed_len * 2)?;
+            return Ok(Packed { address, pieces, chunks, pairs });
+        }
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(columns));
+        let mut packed = vec![0_u16; packed_len];
+        for (row, values) in rows.enumerate() {
+            for (piece, values) in values.chunks(piece_columns).enumerate() {
+                let at = ((row / 2 * pieces + piece) * 2 + row % 2) * piece_columns;
+                for (to, from) in packed[at..].iter_mut().zip(values) {
+                    *to = bf16_bits(*from);
+                }
+            }
+        }
+        let address = upload_new(self.machine, &packed)?;
+        self.memory.push(address);
+        Ok(Packed { address, pieces, chunks, pairs })
+    }
+
+    pub(super) fn push(&mut self, mut phase: Phase) {
+        let blocks = self.layout.blocks;
+        // Shares differ by one unit: another block has the larger one each time, but for the rows of the residual
+        // stream, which have owners.
+        if phase.output != Output::Residual || phase.kind != Kind::Gemv {
+            phase.rotation = (self.phases.len() as u32 * 37) % blocks;
+        }
+        self.phases.push(phase);
+    }
+
+    pub(super) fn gemv(
+        &mut self,
+        matrix: &Packed,
+        columns: usize,
+        input: Input,
+        output: Output,
+        rows: usize,
+    ) -> Result<Phase, Error> {
+        let blocks = self.blocks();
+        let pairs = matrix.pairs.div_ceil(blocks);
+        let units = pairs * matrix.pieces;
+        let padded = matrix.pieces * matrix.chunks * CHUNK_COLUMNS;
+        check(
+            padded * 4 <= SCRATCH_BYTES as usize,
+            "the input width of a matrix",
+            &format!("at most {}", SCRATCH_BYTES / 4),
+            columns,
+        )?;
+        check(
+            columns.is_multiple_of(4),
+            "the input width of a matrix",
+            "a multiple of 4",
+            columns,
+        )?;
+        check(
+            matrix.pairs * (blocks + 1) < 1 << 32,
+            "the rows of a matrix",
+            "below 2³³ over the blocks",
+            rows,
+        )?;
+        check(
+            matrix.pieces == 1
+                || units * 2 <= PARTIALS as usize
+                || padded * 4 + units * 8 <= SCRATCH_BYTES as usize,
+            "the rows of a matrix",
+            "few enough for the blocks' scratch memory",
+            rows,
+        )?;
+        check(
+            output != Output::Residual || pairs * 2 <= self.layout.own_rows as usize,
+            "d_model",
+            &format!("at most {}", self.layout.own_rows as usize * blocks),
+            rows,
+        )?;
+        Ok(Phase {
+            stream: matrix.address,
+            kind: Kind::Gemv,
+            unit_bytes: (2 * matrix.chunks * CHUNK_COLUMNS * 2) as u32,
+            groups: matrix.pairs as u32,
+            units_per_group: matrix.pieces as u32,
+            input,
+            output,
+            columns: columns as u32,
+            chunks: matrix.chunks as u32,
+            rows: rows as u32,
+            ..Phase::default()
+        })
+    }
+
+    pub(super) fn build(&mut self, load: Load) -> Result<(), Error> {
+        let architecture = self.architecture;
+        let (d, vocabulary) = (self.d_model(), architecture.vocab() as usize);
+        self.logits = self.allocate(vocabulary.next_multiple_of(2) * 4)?;
+        let embedding = self.pack(&[&load("embedding.weight", vocabulary * d)], d)?;
+        let head = if architecture.tied_embeddings() {
+            Packed { ..embedding }
+        } else {
+            self.streamed_bytes -= 2 * (vocabulary * d) as u64; // one row of the embedding is read, not all
+            self.pack(&[&load("head.weight", vocabulary * d)], d)?
+        };
+        self.residual = Residual::Embedding(embedding.address);
+        for (i, layer) in architecture.layers().iter().enumerate() {
+            if let Some(mixer) = &layer.mixer {
+                let norm = load(&format!("layers.{i}.mixer_norm.weight"), d);
+                let norm = self.vector(&norm)?;
+                let here = &mut |name: &str, count: usize| {
+                    load(&format!("layers.{i}.mixer.{name}"), count)
+                };
+                match mixer {
+                    Mixer::Attention(shape) => self.attention(shape, norm, here)?,
+                    Mixer::Delta(shape) => self.delta(shape, norm, here)?,
+                    Mixer::Mamba2(shape) => self.mamba2(shape, norm, here)?,
+                }
+            }
+            if let Some(width) = layer.ffn_width {
+                self.ffn(i, width as usize, load)?;
+            }
+        }
+        let norm = load("final_norm.weight", d);
+        let norm = self.vector(&norm)?;
+        let logits = self.logits;
+        let phase = self.gemv(&head, d, Input::RmsNorm, Output::Logits, vocabulary)?;
+        self.push(Phase { out: logits, ..self.reading(phase, norm) });
+        Ok(())
+    }
+
+    /// `phase` with the normed residual stream as its input.
+    fn reading(&self, phase: Phase, norm: u64) -> Phase {
+        let (input, x) = match self.residual {
+            Residual::Embedding(x) => (Input::Embedding, x),
+            Residual::Vector(x) => (Input::RmsNorm, x),
+        };
+        Phase { input, x, norm, ..phase }
+    }
+
+    /// Adds the products of `phase` to the residual stream.
+    pub(super) fn push_residual(&mut self, phase: Phase) -> Result<(), Error> {
+        let out = self.allocate(self.d_model() * 4)?;
+        self.push(Phase { out, ..phase });
+        self.residual = Residual::Vector(out);
+        Ok(())
+    }
+
+    /// Adds `weight` `[d, columns]` times what `of` reads to the residual stream: a slab of columns after another where
+    /// a block's scratch memory does not hold them all.
+    pub(super) fn project_back(
+        &mut self,
+        weight: &[f32],
+        columns: usize,
+        input: Input,
+        of: Phase,
+    ) -> Result<(), Error> {
+        let d = self.d_model();
+        let held = SCRATCH_BYTES as usize / 4;
+        let most = held.min(self.layout.warps as usize * UNIT_CHUNKS as usize * CHUNK_COLUMNS);
+        let slab = columns.div_ceil(columns.div_ceil(most)).next_multiple_of(CHUNK_COLUMNS);
+        for first in (0..columns).step_by(slab) {
+            let end = columns.min(first + slab);
+            let rows: Vec<&[f32]> =
+                weight.chunks_exact(columns).map(|row| &row[first..end]).collect();
+            let matrix = self.pack(&rows, end - first)?;
+            let phase = self.gemv(&matrix, end - first, input, Output::Residual, d)?;
+            let skipped = 4 * first as u64;
+            self.push_residual(Phase {
+                x: of.x + skipped,
+                gate: if of.gate == 0 { 0 } else { of.gate + skipped },
+                norm: of.norm,
+                value_width: of.value_width,
+                ..phase
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ffn(&mut self, layer: usize, width: usize, load: Load) -> Result<(), Error> {
+        let d = self.d_model();
+        let norm = load(&format!("layers.{layer}.ffn_norm.weight"), d);
+        let norm = self.vector(&norm)?;
+        let gate = load(&format!("layers.{layer}.ffn.gate.weight"), width * d);
+        let up = load(&format!("layers.{layer}.ffn.up.weight"), width * d);
+        let matrix = if self.pretends {
+            self.pack(&[&gate, &up], d)?
+        } else {
+            // row i of the gate beside row i of up: a pair gives one value
+            let rows: Vec<&[f32]> =
+                gate.chunks_exact(d).zip(up.chunks_exact(d)).flat_map(|(g, u)| [g, u]).collect();
+            self.pack(&rows, d)?
+        };
+        let hidden = self.allocate(width * 4)?;
+        let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Swiglu, 2 * width)?;
+        self.push(Phase { out: hidden, ..self.reading(phase, norm) });
+        let down = load(&format!("layers.{layer}.ffn.down.weight"), d * width);
+        self.project_back(&down, width, Input::Plain, Phase { x: hidden, ..Phase::default() })
+    }
+
+    /// The in-projection of a mixer, `[rows]`: the inputs of the convolution first, which go to a ring as well.
+    pub(super) fn project(
+        &mut self,
+        parts: &[&[f32]],
+        norm: u64,
+        ring_rows: usize,
+    ) -> Result<Projected, Error> {
+        let d = self.d_model();
+        let matrix = self.pack(parts, d)?;
+        let rows = parts.iter().map(|p| p.len() / d).sum::<usize>();
+        let now = self.allocate(rows.next_multiple_of(4) * 4)?;
+        let ring = if ring_rows > 0 { self.state(4 * ring_rows * 4)? } else { 0 };
+        let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Store, rows)?;
+        self.push(Phase {
+            out: now,
+            ring,
+            ring_rows: ring_rows as u32,
+            ..self.reading(phase, norm)
+        });
+        Ok(Projected { now, ring })
+    }
+}
