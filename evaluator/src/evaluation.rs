@@ -55,6 +55,7 @@ pub fn evaluate(
         tokens: 0,
         seconds: 0.0,
         checkpoint: None,
+        unsaved: None,
         curve: Vec::new(),
         retrieval: Vec::new(),
     };
@@ -115,8 +116,13 @@ fn text(
     evaluation: &mut Evaluation,
 ) -> Result<()> {
     let mut training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
-    if let Some(path) = &request.resume_from {
-        training.resume(path)?;
+    if let Some(path) = &request.resume_from
+        && let Err(error) = training.resume(path)
+    {
+        let Error::Checkpoint { .. } = error else { return Err(error) };
+        // The way is longer, the result the same.
+        eprintln!("deltafront-train: {error}: it is trained from the beginning");
+        training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
     }
     let last = training.steps_for(request.tokens);
     meter.resume(
@@ -135,12 +141,15 @@ fn text(
     evaluation.tokens = training.tokens();
     evaluation.curve = training.curve();
     evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
-    evaluation.checkpoint = proxies.checkpoints.map(|folder| {
+    if let Some(folder) = proxies.checkpoints {
         let id = request.architecture.id();
-        folder.join(format!("{id}-seed{}-{}.safetensors", request.seed, training.tokens()))
-    });
-    if let Some(path) = &evaluation.checkpoint {
-        training.save(path)?;
+        let path =
+            folder.join(format!("{id}-seed{}-{}.safetensors", request.seed, training.tokens()));
+        // A trained value is not thrown away because its weights cannot be kept.
+        match training.save(&path) {
+            Ok(()) => evaluation.checkpoint = Some(path),
+            Err(error) => evaluation.unsaved = Some(error.to_string()),
+        }
     }
     Ok(())
 }

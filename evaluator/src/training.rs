@@ -181,7 +181,7 @@ impl<'a> Training<'a> {
         let settings = TrainingConfig {
             threads: 0,
             validation_tokens: 0,
-            device: String::new(),
+            device: search::device::Device::Cpu,
             ..self.config.clone()
         };
         Origin {

@@ -81,6 +81,13 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
         if control.has_ended() {
             break;
         }
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => {
+                say(output, &Reply::Failed(refusal))?;
+                continue;
+            }
+        };
         match request {
             Request::Configure(configure) => {
                 let outcome = configured(configure);
@@ -116,8 +123,12 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
     Ok(())
 }
 
-/// Passes requests on; stops are noted at once.
-fn read(input: impl BufRead, control: &Control, requests: &mpsc::Sender<Request>) {
+/// Passes requests on, and what is to be said to lines that are none; stops are noted at once.
+fn read(
+    input: impl BufRead,
+    control: &Control,
+    requests: &mpsc::Sender<std::result::Result<Request, Refusal>>,
+) {
     for line in input.lines() {
         let Ok(line) = line else { return };
         if line.trim().is_empty() {
@@ -126,11 +137,18 @@ fn read(input: impl BufRead, control: &Control, requests: &mpsc::Sender<Request>
         match Request::parse(&line) {
             Ok(Request::Stop { id }) => control.stop(id),
             Ok(request) => {
-                if requests.send(request).is_err() {
+                if requests.send(Ok(request)).is_err() {
                     return;
                 }
             }
-            Err(error) => eprintln!("deltafront-train: a request is not understood: {error}"),
+            Err(error) => {
+                eprintln!("deltafront-train: a request is not understood: {error}");
+                if let Some(refusal) = Request::refusal(&line, &error)
+                    && requests.send(Err(refusal)).is_err()
+                {
+                    return;
+                }
+            }
         }
     }
 }

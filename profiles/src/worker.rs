@@ -51,7 +51,7 @@ fn say(output: &mut impl Write, reply: &Reply) -> io::Result<()> {
 }
 
 fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
-    match serde_json::from_str(line) {
+    match Request::parse(line) {
         Ok(Request::Configure(Configure { latency, .. })) => {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
@@ -80,9 +80,8 @@ fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
         // A measurement takes seconds and is answered in order: there is nothing to give up.
         Ok(Request::Space { .. } | Request::Stop { .. }) => None,
         Err(error) => {
-            eprintln!("deltafront-profile: a request does not parse: {error}: {line}");
-            let id = serde_json::from_str::<serde_json::Value>(line).ok()?.get("id")?.as_u64()?;
-            Some(failed(id, format!("the request does not parse: {error}")))
+            eprintln!("deltafront-profile: a request is not understood: {error}");
+            Request::refusal(line, &error).map(Reply::Failed)
         }
     }
 }

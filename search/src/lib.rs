@@ -10,7 +10,29 @@
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
 //! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
-//! workers hear and say, [`device`] where they compute.
+//! workers hear and say, [`device`] where they compute. [`metric`] names the values that all of them speak of.
+//!
+//! Asking and telling without memory; what is told here would come from training:
+//! ```
+//! use search::config::{CampaignFile, TEMPLATE};
+//! use search::pareto::Objectives;
+//! use search::proposals::{Outcome, Proposer, Trial};
+//!
+//! let file = CampaignFile::parse(TEMPLATE)?;
+//! let space = file.space()?;
+//! let mut proposer = Proposer::new(file.search.algorithm, file.seed, 2, Vec::new());
+//! let mut trials = Vec::new();
+//! for number in 1..=4 {
+//!     let point = proposer.propose(&space, number, &trials)?.point;
+//!     let parameters = search::tensors::parameters(&point) as f64;
+//!     let outcome = Outcome::Known(Objectives::new([parameters])?);
+//!     trials.push(Trial { number, point, outcome });
+//! }
+//! let last = &trials[3].point;
+//! assert!(space.contains(last).is_ok());
+//! assert_eq!(last.to_string().parse::<search::Architecture>()?, *last);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

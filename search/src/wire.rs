@@ -285,6 +285,7 @@ impl Values {
             tokens: 0,
             seconds,
             checkpoint: None,
+            unsaved: None,
             curve: Vec::new(),
             retrieval: Vec::new(),
         }
@@ -325,6 +326,9 @@ pub struct Evaluation {
     /// Where the next rung can go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
+    /// Why there is no checkpoint though there should be one, a full disk say: the values stand, but the campaign pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<String>,
     /// Training loss against tokens, (tokens, nats per token).
     #[serde(default)]
     pub curve: Vec<(u64, f64)>,
@@ -455,6 +459,18 @@ impl Request {
     /// When it does not parse; architectures and parts are checked as they are read.
     pub fn parse(line: &str) -> Result<Self, WireError> {
         serde_json::from_str(line).map_err(|error| WireError::of(line, &error))
+    }
+
+    /// The answer to a line that is no request: to its id where it has one, to a configuration as such. None where
+    /// nobody waits for an answer.
+    pub fn refusal(line: &str, error: &WireError) -> Option<Refusal> {
+        let sent: serde_json::Value = serde_json::from_str(line).ok()?;
+        let id = match sent.get("id").and_then(serde_json::Value::as_u64) {
+            Some(id) => id,
+            None if sent.get("type")? == "configure" => CONFIGURE_ID,
+            None => return None,
+        };
+        Some(Refusal { id, reason: format!("the request is not understood: {}", error.reason) })
     }
 
     /// The line to send, without its end.

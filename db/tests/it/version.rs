@@ -206,3 +206,46 @@ fn what_a_migration_says_of_values_is_what_the_table_of_metrics_says() {
     let of_then: Vec<&str> = known.into_iter().filter(|name| !later.contains(name)).collect();
     assert_eq!(listed, of_then);
 }
+
+/// What tables and indices consist of: each column, key and check, without blanks and comments.
+async fn definitions(path: &std::path::Path) -> std::collections::BTreeSet<String> {
+    use sqlx::Connection;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let texts: Vec<(String, String)> = sqlx::query_as(
+        "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_%' ESCAPE '\\'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let mut definitions = std::collections::BTreeSet::new();
+    for (name, text) in texts {
+        let bare = text.lines().map(|line| line.split("--").next().unwrap_or_default());
+        let bare: String = bare.collect::<String>().split_whitespace().collect();
+        let (mut depth, mut definition) = (0, String::new());
+        for c in bare.chars() {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            if c == ',' && depth == 1 || c == '(' && depth == 1 || c == ')' && depth == 0 {
+                definitions.insert(format!("{name}: {definition}"));
+                definition.clear();
+            } else {
+                definition.push(c);
+            }
+        }
+        definitions.insert(format!("{name}: {definition}"));
+    }
+    definitions
+}
+
+#[tokio::test]
+async fn the_schema_to_read_is_that_of_a_new_database() {
+    let (store, _) = store("schema").await;
+    let made = store.path().to_owned();
+    store.close().await;
+    let read = folder("schema_sql").join("read.db");
+    sql(&read, include_str!("../../schema.sql")).await;
+    let (read, made) = (definitions(&read).await, definitions(&made).await);
+    assert!(made.len() > 80, "{made:?}");
+    let differ: Vec<&String> = read.symmetric_difference(&made).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}

@@ -104,6 +104,23 @@ fn rungs_go_on_from_each_other() {
     assert_eq!(high.curve[..3], low.curve[..]);
     assert_eq!((low.tokens, high.tokens), (3 * 99, 8 * 99));
     assert_ne!(low.checkpoint, high.checkpoint);
+    // A checkpoint that is lost or damaged costs time, not the attempt.
+    let lost = folder.path().join("lost.safetensors");
+    assert_eq!(run(&request(8, Some(lost))).values, direct.values);
+    let damaged = folder.file("damaged.safetensors", "no tensors");
+    assert_eq!(run(&request(8, Some(damaged))).curve, direct.curve);
+    // One that cannot be written costs neither.
+    let nowhere = folder.path().join("no such folder");
+    let proxies = Proxies {
+        corpus: Some(&corpus),
+        tasks: &[],
+        training: &config,
+        checkpoints: Some(&nowhere),
+    };
+    let unsaved =
+        evaluate(&request(8, None), proxies, &|| false, &mut |_| {}).expect("it can be trained");
+    assert_eq!((unsaved.values, unsaved.checkpoint), (direct.values.clone(), None));
+    assert!(unsaved.unsaved.is_some_and(|why| why.contains("cannot write")));
     // Nothing left to train: only validated.
     let again = run(&request(8, high.checkpoint.clone()));
     assert_eq!(again.values, direct.values);

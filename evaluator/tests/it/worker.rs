@@ -226,3 +226,28 @@ fn arguments_are_explained() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("--help"));
 }
+
+#[test]
+fn a_request_that_is_not_understood_is_answered() {
+    let mut worker = Worker::start();
+    let cases = [
+        (r#"{"type":"evaluate","id":7}"#, 7, "missing field"),
+        (
+            r#"{"type":"evaluate","id":8,"attempt":1,"architecture":{"d_model":64,"vocab":256,"tied_embeddings":true,"layers":[]},"tokens":1,"seed":1}"#,
+            8,
+            "1 to 4096 layers",
+        ),
+        (r#"{"type":"train","id":9}"#, 9, "unknown variant"),
+        (r#"{"type":"configure","training":{"tokens":-1}}"#, CONFIGURE_ID, "invalid value"),
+    ];
+    for (line, id, reason) in cases {
+        worker.write(line);
+        let Reply::Failed(refusal) = worker.hear() else { panic!("{line}") };
+        assert_eq!(refusal.id, id, "{line}");
+        assert!(
+            refusal.reason.contains("not understood") && refusal.reason.contains(reason),
+            "{}",
+            refusal.reason
+        );
+    }
+}

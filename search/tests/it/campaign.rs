@@ -104,6 +104,7 @@ fn result(id: u64, bits_per_byte: f64) -> Event {
         tokens: 1000,
         seconds: 1.0,
         checkpoint: None,
+        unsaved: None,
         curve: Vec::new(),
         retrieval: Vec::new(),
     })

@@ -215,6 +215,7 @@ fn rows(
                 tokens: evaluate.tokens,
                 seconds: 1.0,
                 checkpoint: Some(format!("/{}/{}", evaluate.id, evaluate.tokens).into()),
+                unsaved: None,
                 curve: Vec::new(),
                 retrieval: Vec::new(),
             }),

@@ -340,6 +340,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
                 format!("/{}-{}-{}", evaluate.architecture.id(), evaluate.seed, evaluate.tokens)
                     .into(),
             ),
+            unsaved: None,
             curve: vec![(evaluate.tokens, loss)],
             retrieval: Vec::new(),
         })

@@ -117,6 +117,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                 tokens,
                 seconds,
                 checkpoint,
+                unsaved: None,
                 curve,
                 retrieval: vec![LayerRetrieval { layer: 3, snr }],
             })
@@ -280,6 +281,7 @@ fn a_worker_cannot_send_what_is_not_finite() {
             tokens: 1,
             seconds: 1.0,
             checkpoint: None,
+            unsaved: None,
             curve: vec![],
             retrieval: vec![],
         });
