@@ -51,6 +51,9 @@ struct Group {
     initial: Power,
     #[serde(default)]
     rate: Power,
+    /// Whether they move by Muon.
+    #[serde(default)]
+    orthogonal: bool,
 }
 
 /// factor · fan_in^… · fan_out^… · d^… · depth^…
@@ -106,6 +109,7 @@ fn factors(groups: &[Group], spec: &TensorSpec, architecture: &Architecture) -> 
     for group in groups.iter().filter(|group| group.holds(spec, architecture)) {
         all.initial *= group.initial.of(spec, architecture);
         all.rate *= group.rate.of(spec, architecture);
+        all.orthogonal |= group.orthogonal;
     }
     all
 }

@@ -1,17 +1,20 @@
-//! The training rule: what each tensor takes of the base learning rate, and how large it is at the start, so that one
-//! base rate serves every mixer, width and depth. How it was found: `docs/studies/training-rule.md`.
+//! The training rule: what each tensor takes of the base learning rate, how large it is at the start and how it moves, so
+//! that one base rate serves every mixer, width and depth. How it was found: `docs/studies/training-rule.md`.
 //!
 //! Sizes and rates of matrices follow their fan-in as muP has it for Adam (arXiv 2203.03466, table 8; for Gated DeltaNet
 //! arXiv 2606.04048): an update of Adam is about as large as its rate in every element and points where the inputs point,
-//! so that a sum over n inputs moves by n times the rate.
+//! so that a sum over n inputs moves by n times the rate. Attention's matrices move by Muon: under AdamW attention learns
+//! to look back far later than the other mixers learn anything.
 
 use operators::INITIAL_STD;
 use search::Architecture;
-use search::architecture::Layer;
+use search::architecture::{Layer, Mixer};
 use search::config::{LearningRate, TrainingConfig};
 use search::tensors::{Role, TensorSpec};
 
-/// The base learning rate of `learning_rate = "auto"`.
+use crate::schedule::tokens_per_step;
+
+/// The base learning rate of `learning_rate = "auto"` at 2¹¹ tokens a step and 2²⁰ tokens in all.
 pub const BASE_RATE: f64 = 2e-3;
 
 /// Of this rule among those that there were: a training goes on under the rule that it began under, or not at all.
@@ -26,8 +29,8 @@ const WRITER: f64 = 0.25;
 /// Rates of vectors and convolutions, which no number of inputs scales.
 const VECTOR_RATE: f64 = 0.5;
 
-/// Rates of matrices, of as many inputs as above.
-const MATRIX_RATE: f64 = 2.0;
+/// Rates of attention's matrices, of as many inputs as above: of Muon, whose steps are 0.2 in root mean square.
+const ATTENTION_RATE: f64 = 2.0;
 
 /// What is special about one tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,22 +55,23 @@ pub type Rule<'a> = &'a dyn Fn(&TensorSpec) -> Factors;
 pub fn factors(spec: &TensorSpec, architecture: &Architecture) -> Factors {
     let inputs = spec.shape[spec.shape.len() - 1] as f64;
     let width = f64::from(architecture.d_model());
-    let of_std = |std: f64| std / INITIAL_STD;
-    // An orthogonal step of 0.2 √(larger side) in size moves a sum over inputs the same at every width with this.
-    let of_inputs = MATRIX_RATE * (REFERENCE_INPUTS / inputs).sqrt();
-    match spec.role {
-        Role::Reader | Role::Inner => {
-            Factors { initial: of_std(inputs.powf(-0.5)), rate: of_inputs, orthogonal: true }
+    let of_matrix = |std: f64| {
+        let initial = std / INITIAL_STD;
+        let of_inputs = REFERENCE_INPUTS / inputs;
+        if is_of_attention(spec, architecture) {
+            // an orthogonal matrix has no direction in which all inputs add up: the root is enough
+            Factors { initial, rate: ATTENTION_RATE * of_inputs.sqrt(), orthogonal: true }
+        } else {
+            Factors { initial, rate: of_inputs, orthogonal: false }
         }
+    };
+    match spec.role {
+        Role::Reader | Role::Inner => of_matrix(inputs.powf(-0.5)),
         // Small beside the embeddings, so that a stack begins as a model of single tokens, and smaller the more sum up.
-        Role::Writer => Factors {
-            initial: of_std(WRITER * (inputs * branches(architecture)).powf(-0.5)),
-            rate: of_inputs,
-            orthogonal: true,
-        },
+        Role::Writer => of_matrix(WRITER * (inputs * branches(architecture)).powf(-0.5)),
         // A tied embedding is a head, too: between the constant rate of the one and the 1/width of the other.
         Role::Embedding | Role::MetaTokens | Role::Head => Factors {
-            initial: of_std(width.powf(-0.5)),
+            initial: width.powf(-0.5) / INITIAL_STD,
             rate: (REFERENCE_INPUTS / width).sqrt(),
             orthogonal: false,
         },
@@ -81,6 +85,14 @@ pub fn factors(spec: &TensorSpec, architecture: &Architecture) -> Factors {
     }
 }
 
+/// Whether the tensor is inside an attention mixer, full or over a window.
+fn is_of_attention(spec: &TensorSpec, architecture: &Architecture) -> bool {
+    let layer = spec.name.strip_prefix("layers.").and_then(|rest| rest.split_once(".mixer."));
+    let layer = layer.and_then(|(layer, _)| layer.parse::<usize>().ok());
+    let mixer = layer.and_then(|layer| architecture.layers()[layer].mixer);
+    matches!(mixer, Some(Mixer::Attention(_)))
+}
+
 /// Terms that the residual stream sums.
 fn branches(architecture: &Architecture) -> f64 {
     let of_layer =
@@ -88,10 +100,15 @@ fn branches(architecture: &Architecture) -> f64 {
     f64::from(architecture.layers().iter().map(of_layer).sum::<u32>())
 }
 
-/// The peak of the base rate.
+/// The peak of the base rate. What `"auto"` means grows with the root of the tokens of a step, by which the gradient's
+/// noise falls (arXiv 2205.10287), and falls with the fourth root of all tokens (arXiv 2409.19913 finds 0.32 for their
+/// power).
 pub(crate) fn base_rate(config: &TrainingConfig) -> f64 {
     match config.learning_rate {
-        LearningRate::Auto => BASE_RATE,
         LearningRate::Base(rate) => rate,
+        LearningRate::Auto => {
+            let (step, all) = (tokens_per_step(config) as f64, config.tokens.max(1) as f64);
+            BASE_RATE * (step / 2048.0).sqrt() * (all / 1_048_576.0).powf(-0.25)
+        }
     }
 }

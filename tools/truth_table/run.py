@@ -3,12 +3,11 @@
 
     run.py SEARCHES RULES OUT --program PROGRAM --corpus CORPUS [--workers 12] [--seconds 450] [--device cuda:0]
 
-SEARCHES has one JSON object a line: {"rule", "stack", "tokens", "batch", "sequence_length", "seed", "center", "least",
-"most", "training"}. A search trains one stack at base rates center · 2^k: first k = -1, 0, 1 (or as many as "least"
-says, or those of "first"), then further towards the better end until the best has a neighbour on either side, "most" runs in all. A rule is
-names of RULES, joined by " + "; RULES has for each {"groups": […], "training": {…}}; the rule
-"product" is the one that is built in. OUT gets a JSON line a run, as it
-ends.
+SEARCHES has one JSON object a line: {"rule", "stack", "tokens", "batch", "sequence_length", "seed", "center", "first",
+"least", "most", "training"}. A search trains one stack at base rates center · 2^k: the k of "first" (or as many around 0
+as "least" says, 3 by default), then further towards the better end until the best has a neighbour on either side, "most"
+runs in all. A rule is names of RULES, joined by " + ", where each has {"groups": […], "training": {…}}; the rule
+"product" is the one that is built in. OUT gets a JSON line a run, as it ends.
 
 A search may be of a contest: {"contest": NAME, "candidate": PART}. When all of a contest are done, the candidate whose
 stacks have the least mean loss at one rate (at "at", where a search says so) wins, and its part stands for {NAME} in
@@ -194,7 +193,7 @@ class Pool:
         with self.lock:
             self.out.flush()
         complete = sum(len(s.done) >= len(s.first) for s in self.searches)
-        print(f"{self.runs} runs; {complete} of {len(self.searches)} searches complete")
+        print(f"{self.runs} runs; {complete} of {len(self.searches)} searches complete", flush=True)
 
 
 def main():

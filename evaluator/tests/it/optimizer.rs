@@ -100,3 +100,22 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
         assert!(a.equal(&b), "{name}");
     }
 }
+
+#[test]
+fn an_orthogonalised_matrix_has_singular_values_near_one() {
+    tch::set_num_threads(1);
+    for shape in [[1, 24, 24], [3, 40, 16], [2, 7, 33], [1, 1, 9]] {
+        let x = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let y = operators::ops::optimizer::orthogonalised(&x);
+        assert_eq!(y.size(), shape);
+        // of y yᵀ or yᵀ y, whichever is smaller
+        let y = if shape[1] > shape[2] { y.transpose(1, 2) } else { y };
+        let squares = y.matmul(&y.transpose(1, 2)).linalg_eigvalsh("L");
+        let (least, most) = (squares.min().double_value(&[]), squares.max().double_value(&[]));
+        assert!(least.sqrt() > 0.3 && most.sqrt() < 1.3, "{shape:?}: {least} to {most}");
+        // and it turns no vector away: x and y agree in every direction
+        let x = if shape[1] > shape[2] { x.transpose(1, 2) } else { x };
+        let agreement = (x * y).sum_dim_intlist([1_i64, 2].as_slice(), false, Kind::Float);
+        assert!(agreement.min().double_value(&[]) > 0.0, "{shape:?}");
+    }
+}

@@ -60,22 +60,54 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
     learner.step(&inputs, &targets).expect("one step does not diverge");
     let after = values(&learner);
     for ((before, after), variable) in before.iter().zip(&after).zip(learner.model().variables()) {
+        let moved = after - before;
+        let factors = factors(&variable.spec, &stack);
+        if factors.orthogonal {
+            // 0.2 √(larger side) of a matrix whose singular values are near 1
+            let (rows, columns) = moved.size2().expect("it is a matrix");
+            let size = 1e-4 * factors.rate * 0.2 * (rows.max(columns) as f64).sqrt();
+            let expected = size * (rows.min(columns) as f64).sqrt();
+            let ratio = moved.norm().double_value(&[]) / expected;
+            assert!((0.6..1.25).contains(&ratio), "{}: {ratio}", variable.spec.name);
+            continue;
+        }
         // the first update of Adam is the sign of the gradient, less where ε counts
-        let moved = (after - before).abs().max().double_value(&[]);
-        let expected = 1e-4 * factors(&variable.spec, &stack).rate;
-        assert!((moved / expected - 1.0).abs() < 0.02, "{}: {moved}", variable.spec.name);
+        let ratio = moved.abs().max().double_value(&[]) / (1e-4 * factors.rate);
+        assert!((ratio - 1.0).abs() < 0.02, "{}: {ratio}", variable.spec.name);
     }
 }
 
 #[test]
 fn auto_is_the_base_rate_that_was_found() {
     tch::set_num_threads(1);
-    let losses = |learning_rate: LearningRate| -> Vec<u64> {
-        let config = TrainingConfig { learning_rate, ..training_config() };
+    let losses = |learning_rate: LearningRate, batch: u32, steps: u64| -> Vec<u64> {
+        let tokens = steps * u64::from(batch) * 32;
+        let config = TrainingConfig {
+            learning_rate,
+            batch,
+            sequence_length: 32,
+            tokens,
+            ..training_config()
+        };
         let mut learner = Learner::new(&architecture(&MIXERS[..3]), &config, 5).unwrap();
         let (inputs, targets) = text();
         (0..4).map(|_| learner.step(&inputs, &targets).unwrap().to_bits()).collect()
     };
-    assert_eq!(losses(LearningRate::Auto), losses(LearningRate::Base(BASE_RATE)));
-    assert_ne!(losses(LearningRate::Auto), losses(LearningRate::Base(2.0 * BASE_RATE)));
+    // 2048 tokens a step, 1 M in all; then eight times and four times as many
+    for (batch, steps, rate) in [(64, 512, BASE_RATE), (512, 256, 2.0 * BASE_RATE)] {
+        let auto = losses(LearningRate::Auto, batch, steps);
+        assert_eq!(auto, losses(LearningRate::Base(rate), batch, steps));
+        assert_ne!(auto, losses(LearningRate::Base(1.5 * rate), batch, steps));
+    }
+}
+
+#[test]
+fn attentions_matrices_alone_move_by_muon() {
+    let stack = architecture(&MIXERS);
+    for spec in search::tensors::tensors(&stack) {
+        let attention =
+            ["layers.0.mixer.", "layers.1.mixer."].iter().any(|mixer| spec.name.starts_with(mixer));
+        let matrix = matches!(spec.role, Role::Reader | Role::Writer | Role::Inner);
+        assert_eq!(factors(&spec, &stack).orthogonal, attention && matrix, "{}", spec.name);
+    }
 }
