@@ -130,7 +130,7 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
 fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),
-        search::device::Device::Cuda(number) => operators::gpu::device(number)
+        search::device::Device::Cuda(number) => operators::gpu::device(number as usize)
             .map_err(|error| Error::Device { device, problem: error.to_string() }),
     }
 }

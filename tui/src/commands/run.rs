@@ -356,7 +356,7 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     let program = Program::built_in(Role::Profiler)?;
     Ok(match latency.device {
         Device::Cpu => program,
-        gpu => program.on(gpu),
+        gpu @ Device::Cuda(_) => program.on(gpu),
     })
 }
 
