@@ -9,6 +9,9 @@ use crate::metric::{Direction, Known, Metric};
 use crate::objective::Objective;
 use crate::references::Reference;
 
+/// Trainings at once, each a process: more are a slip of the finger.
+const MOST_AT_ONCE: u32 = 1024;
+
 /// A key whose value is impossible.
 pub(super) struct Wrong {
     pub(super) key: String,
@@ -41,10 +44,7 @@ fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
 
 impl CampaignFile {
     pub(super) fn check(&self) -> Result<(), Wrong> {
-        if self.name.trim().is_empty()
-            || self.name.len() > 100
-            || self.name.chars().any(char::is_control)
-        {
+        if !crate::name::is_name(&self.name) {
             return wrong("name", "must be 1 to 100 characters of one line");
         }
         self.space().map_err(|error| Wrong { key: error.key, message: error.message })?;
@@ -283,7 +283,10 @@ impl CampaignFile {
         let search = &self.search;
         at_least_one("search.evaluations", search.evaluations.into())?;
         at_least_one("search.start", search.start.into())?;
-        at_least_one("search.concurrency", search.concurrency.into())?;
+        if !(1..=MOST_AT_ONCE).contains(&search.concurrency) {
+            let message = format!("must be 1 to {MOST_AT_ONCE}, got {}", search.concurrency);
+            return wrong("search.concurrency", message);
+        }
         at_least_one("search.attempts", search.attempts.into())?;
         at_least_one("search.give_up_after", search.give_up_after.into())?;
         self.check_rungs()?;
