@@ -9,8 +9,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::rule::{Rule, base_rate, factors};
-use crate::schedule::Schedule;
+use crate::rule::{Rule, factors};
+use crate::schedule::{Schedule, base_rate};
 
 /// Target of a position that is not asked about.
 pub const IGNORED: i64 = -100;

@@ -9,13 +9,7 @@
 use operators::INITIAL_STD;
 use search::Architecture;
 use search::architecture::{Layer, Mixer};
-use search::config::{LearningRate, TrainingConfig};
 use search::tensors::{Role, TensorSpec};
-
-use crate::schedule::tokens_per_step;
-
-/// The base learning rate of `learning_rate = "auto"` at 2¹¹ tokens a step and 2²⁰ tokens in all.
-pub const BASE_RATE: f64 = 2e-3;
 
 /// Of this rule among those that there were: a training goes on under the rule that it began under, or not at all.
 pub const NUMBER: u32 = 1;
@@ -98,17 +92,4 @@ fn branches(architecture: &Architecture) -> f64 {
     let of_layer =
         |layer: &Layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn_width.is_some());
     f64::from(architecture.layers().iter().map(of_layer).sum::<u32>())
-}
-
-/// The peak of the base rate. What `"auto"` means grows with the root of the tokens of a step, by which the gradient's
-/// noise falls (arXiv 2205.10287), and falls with the fourth root of all tokens (arXiv 2409.19913 finds 0.32 for their
-/// power).
-pub(crate) fn base_rate(config: &TrainingConfig) -> f64 {
-    match config.learning_rate {
-        LearningRate::Base(rate) => rate,
-        LearningRate::Auto => {
-            let (step, all) = (tokens_per_step(config) as f64, config.tokens.max(1) as f64);
-            BASE_RATE * (step / 2048.0).sqrt() * (all / 1_048_576.0).powf(-0.25)
-        }
-    }
 }

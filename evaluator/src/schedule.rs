@@ -1,8 +1,9 @@
 //! The base learning rate: a linear rise, then a cosine down to a part of the peak.
 
-use search::config::TrainingConfig;
+use search::config::{LearningRate, TrainingConfig};
 
-use crate::rule::base_rate;
+/// The base learning rate of `learning_rate = "auto"` at 2¹¹ tokens a step and 2²⁰ tokens in all.
+pub const BASE_RATE: f64 = 2e-3;
 
 /// Learning rate by step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,10 +49,21 @@ pub(crate) fn steps_of(config: &TrainingConfig, tokens: u64) -> u64 {
     tokens.div_ceil(tokens_per_step(config))
 }
 
+/// The peak of the base rate. What `"auto"` means grows with the root of the tokens of a step, by which the gradient's
+/// noise falls (arXiv 2205.10287), and falls with the fourth root of all tokens (arXiv 2409.19913 finds 0.32 for their
+/// power).
+pub(crate) fn base_rate(config: &TrainingConfig) -> f64 {
+    match config.learning_rate {
+        LearningRate::Base(rate) => rate,
+        LearningRate::Auto => {
+            let (step, all) = (tokens_per_step(config) as f64, config.tokens.max(1) as f64);
+            BASE_RATE * (step / 2048.0).sqrt() * (all / 1_048_576.0).powf(-0.25)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use search::config::LearningRate;
-
     use super::*;
 
     #[test]

@@ -1,7 +1,8 @@
 //! The training rule: sizes at the start, how far each tensor moves, and what a checkpoint of another rule is worth.
 
 use evaluator::learner::Learner;
-use evaluator::rule::{BASE_RATE, factors};
+use evaluator::rule::factors;
+use evaluator::schedule::BASE_RATE;
 use search::Architecture;
 use search::config::{LearningRate, TrainingConfig};
 use search::tensors::Role;
