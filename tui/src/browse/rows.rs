@@ -7,7 +7,7 @@ use search::architecture::MixerKind;
 use search::campaign::CandidateState;
 use search::metric::Metric;
 
-use crate::plot::axes;
+use crate::plot::{axes, cost};
 
 /// What the table is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,14 +138,15 @@ impl Filter {
 
 /// The candidates that `filter` admits, in the order of `sort`; ties in the order of proposal.
 pub(super) fn rows<'a>(snapshot: &'a Snapshot, sort: Sort, filter: &Filter) -> Vec<&'a Candidate> {
-    let (x, y) = axes(&snapshot.campaign.objectives);
+    let (x, (_, y)) = (cost(&snapshot.campaign), axes(&snapshot.campaign.objectives));
+    let cost = |candidate: &Candidate| x.as_ref()?.minimised(&candidate.row.values);
     let key = |candidate: &Candidate| -> (Option<f64>, Option<f64>) {
         let values = &candidate.row.values;
         match sort.column {
-            Column::Front => (candidate.rank.map(f64::from), x.minimised(values)),
+            Column::Front => (candidate.rank.map(f64::from), cost(candidate)),
             Column::Number => (Some(f64::from(candidate.row.number)), None),
             Column::Quality => (y.minimised(values), None),
-            Column::Cost => (x.minimised(values), None),
+            Column::Cost => (cost(candidate), None),
             Column::Parameters => {
                 (values.get(Metric::Parameters.name()).map(|value| value.mean), None)
             }

@@ -1,6 +1,6 @@
 //! What happens: a message changes the state and gives the effects that the loop then has.
 
-use db::snapshot::{Campaign, Snapshot};
+use db::snapshot::{Campaign, Candidate, Snapshot};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use search::architecture::MixerKind;
 
@@ -279,16 +279,21 @@ fn move_by(state: &mut State, by: i64) {
 fn move_along_front(state: &mut State, direction: i64) {
     let Some(snapshot) = &state.snapshot else { return };
     let (x, _) = axes(&snapshot.campaign.objectives);
+    // With one objective those who share the best value stand in the order of their proposal.
+    let across = |candidate: &Candidate| match &x {
+        Some(x) => x.minimised(&candidate.row.values),
+        None => Some(f64::from(candidate.row.number)),
+    };
     let cost = |number: Option<u32>| {
         let candidate =
             snapshot.candidates.iter().find(|candidate| Some(candidate.row.number) == number)?;
-        x.minimised(&candidate.row.values)
+        across(candidate)
     };
     let mut front: Vec<(f64, u32)> = snapshot
         .candidates
         .iter()
         .filter(|candidate| candidate.rank == Some(0))
-        .filter_map(|candidate| Some((x.minimised(&candidate.row.values)?, candidate.row.number)))
+        .filter_map(|candidate| Some((across(candidate)?, candidate.row.number)))
         .collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let here = front.iter().position(|member| Some(member.1) == state.selected);

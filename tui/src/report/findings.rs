@@ -151,11 +151,16 @@ impl Findings {
         } else {
             "the standard errors that trainers report (no candidate was trained from two seeds)"
         };
+        let (table, arrows) = (words::table(&align, &rows), report::more_is_better(campaign));
+        if names.len() == 1 {
+            return format!(
+                "the best{after}, and who may be it\n{table}●: the best of the means. chance: how often it is the best \
+                 where values are drawn from {noise}.{arrows}\n"
+            );
+        }
         format!(
-            "the front{after}, and who may belong to it\n{}●: on the front of the means. chance: how often it is on a \
-             front drawn from {noise}.{}\n",
-            words::table(&align, &rows),
-            report::more_is_better(campaign),
+            "the front{after}, and who may belong to it\n{table}●: on the front of the means. chance: how often it is on a \
+             front drawn from {noise}.{arrows}\n"
         )
     }
 
