@@ -264,7 +264,7 @@ pub(crate) fn one_objective(objective: &str) -> Snapshot {
         let cost = 10.0 + f64::from(n * 37 % 23) - 0.25 * f64::from(n);
         row.subject = subject.parse().expect("a point");
         row.reference = None;
-        row.origin = "random".to_owned();
+        "random".clone_into(&mut row.origin);
         row.fidelity = 1;
         if n != 8 {
             row.state = CandidateState::Done;
