@@ -23,7 +23,7 @@ use crate::words;
 
 /// Prints the result of a campaign to stdout, with the files it wrote and what to do next.
 pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Result<()> {
-    let snapshot = store.snapshot(name).await?;
+    let snapshot = store.outline(name).await?;
     let mut stdout = std::io::stdout();
     write!(stdout, "{}{}", campaign(&snapshot, false), provenance(store, &snapshot).await?)?;
     let db = store.path();
