@@ -213,17 +213,15 @@ fn shown(campaign: &Campaign) -> Vec<&str> {
 
 /// Mean and standard error of each value, as columns.
 fn value_columns(names: &[&str]) -> String {
-    (0..names.len()).map(|i| format!(", v{i}.mean, v{i}.standard_error")).collect()
+    let column = |i: usize| format!(", v{i}.mean, v{i}.standard_error");
+    (0..names.len()).map(column).collect::<Vec<_>>().concat()
 }
 
 fn value_joins(names: &[&str]) -> String {
-    (0..names.len())
-        .map(|i| {
-            format!(
-                " LEFT JOIN candidate_values v{i} ON v{i}.candidate_id = c.id AND v{i}.name = ?"
-            )
-        })
-        .collect()
+    let join = |i: usize| {
+        format!(" LEFT JOIN candidate_values v{i} ON v{i}.candidate_id = c.id AND v{i}.name = ?")
+    };
+    (0..names.len()).map(join).collect::<Vec<_>>().concat()
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

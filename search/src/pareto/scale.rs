@@ -123,7 +123,7 @@ fn stairs(members: &[Objectives], (x, y): (&ScaledAxis, &ScaledAxis)) -> f64 {
     let mut area = 0.0;
     while let Some((x, y)) = places.next() {
         // Scaled, two members may share a first value: the lower one is what counts.
-        let is_covered = places.peek().is_some_and(|next| next.0 == x);
+        let is_covered = places.peek().is_some_and(|next| next.0.total_cmp(&x).is_eq());
         if y < ceiling && !is_covered {
             area += (Scale::REFERENCE - x) * (ceiling - y);
             ceiling = y;
