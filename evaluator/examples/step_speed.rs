@@ -11,7 +11,7 @@ use std::time::Instant;
 use evaluator::learner::Learner;
 use operators::precision;
 use search::Architecture;
-use search::config::{Precision, TrainingConfig};
+use search::config::{LearningRate, Precision, TrainingConfig};
 use search::cost::part_flops;
 use search::latency::{Part, Phase, parts};
 use tch::{Device, Kind, Tensor};
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         precision: chosen,
         sequence_length: tokens,
         batch,
-        learning_rate: 1e-4,
+        learning_rate: LearningRate::Base(1e-4),
         ..TrainingConfig::default()
     };
     let mut learner = Learner::new(&architecture, &config, 0)?;

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 
 /// The key of [`Origin`] in a file's metadata.
 const ORIGIN: &str = "deltafront";
@@ -33,6 +33,9 @@ pub struct Origin {
     pub seed: u64,
     /// The training settings that shape the curve, as JSON.
     pub settings: String,
+    /// The training rule, [`crate::rule::NUMBER`]; 0 before it was written down.
+    #[serde(default)]
+    pub rule: u32,
     /// Tokens in the training part of the corpus.
     pub corpus_tokens: u64,
     /// Optimiser steps done.
@@ -49,7 +52,7 @@ pub(crate) fn save(
     path: &Path,
     origin: &Origin,
     divided_logits: bool,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     losses: &[f32],
 ) -> Result<()> {
     let mut state = optimizer.moments();
@@ -59,7 +62,11 @@ pub(crate) fn save(
 }
 
 /// Puts weights and state into `optimizer`, whose views the model computes with. Returns the step and the losses so far.
-pub(crate) fn load(path: &Path, origin: &Origin, optimizer: &mut AdamW) -> Result<(u64, Vec<f32>)> {
+pub(crate) fn load(
+    path: &Path,
+    origin: &Origin,
+    optimizer: &mut Optimizer,
+) -> Result<(u64, Vec<f32>)> {
     let step = read(path, origin, &optimizer.weights(), &mut [])?;
     let mut extra = [(LOSSES, Vec::new())];
     let state_path = optimizer_path(path);

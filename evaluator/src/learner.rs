@@ -8,7 +8,8 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
+use crate::rule::{Rule, base_rate, factors};
 use crate::schedule::Schedule;
 
 /// Target of a position that is not asked about.
@@ -23,7 +24,7 @@ const DIVERGED_STEPS: u64 = 32;
 #[derive(Debug)]
 pub struct Learner {
     pub(crate) model: Model,
-    pub(crate) optimizer: AdamW,
+    pub(crate) optimizer: Optimizer,
     schedule: Schedule,
     weight_normalisation: bool,
     /// Of every step, nats per token.
@@ -36,6 +37,19 @@ impl Learner {
     /// # Errors
     /// When a setting is impossible or libtorch cannot build the model.
     pub fn new(architecture: &Architecture, config: &TrainingConfig, seed: u64) -> Result<Self> {
+        Self::with_rule(architecture, config, seed, &|spec| factors(spec, architecture))
+    }
+
+    /// The same under another rule.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_rule(
+        architecture: &Architecture,
+        config: &TrainingConfig,
+        seed: u64,
+        rule: Rule<'_>,
+    ) -> Result<Self> {
         check(config)?;
         let device = device(config.device)?;
         let variables = VarStore::new(device);
@@ -46,11 +60,17 @@ impl Learner {
             Precision::Fp32 => operators::precision::Precision::F32,
             Precision::Bf16 => operators::precision::Precision::Bf16,
         });
+        for variable in model.variables() {
+            let factor = rule(&variable.spec).initial;
+            tch::no_grad(|| {
+                let _ = variable.tensor.shallow_clone().g_mul_scalar_(factor);
+            });
+        }
         if config.weight_normalisation {
             model.normalise_weights();
             model.divide_by_head_norms(true);
         }
-        let optimizer = AdamW::new(&model, config)?;
+        let optimizer = Optimizer::new(&model, config, rule)?;
         Ok(Self {
             model,
             optimizer,
@@ -148,7 +168,7 @@ fn check(config: &TrainingConfig) -> Result<()> {
         }
     }
     for (name, got) in
-        [("learning_rate", config.learning_rate), ("gradient_clip", config.gradient_clip)]
+        [("learning_rate", base_rate(config)), ("gradient_clip", config.gradient_clip)]
     {
         if !(got > 0.0 && got.is_finite()) {
             return Err(Error::Setting { name, expected: "above 0", got });

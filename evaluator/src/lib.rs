@@ -6,6 +6,14 @@
 //!
 //! A reader's path: [`worker`] hears a request, [`evaluation`] is one request, [`training`] the loop inside it for
 //! text, [`tasks`] for generated tasks.
+//!
+//! ```
+//! // Which windows of a text make a training's batches follows from the seed alone.
+//! let (seed, tokens, sequence_length) = (3, 10_000, 64);
+//! let sampler = evaluator::sampler::Sampler::new(seed, tokens, sequence_length);
+//! assert_eq!(sampler.windows(), 155);
+//! assert!((0..155).all(|index| sampler.start(index) + sequence_length < tokens));
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +25,7 @@ mod files;
 pub mod learner;
 pub mod optimizer;
 mod retrieval;
+pub mod rule;
 pub mod sampler;
 pub mod scale;
 pub mod schedule;

@@ -1,38 +1,69 @@
-//! AdamW (arXiv 1711.05101) over one flat buffer.
+//! AdamW (arXiv 1711.05101) over one flat buffer; matrices that the training rule names move by Muon instead (Jordan et al.
+//! 2024): along their momentum, orthogonalised, as far as AdamW would move them (arXiv 2502.16982, eq. 4).
 //!
 //! Parameters, gradients and both moments are four vectors; the model's tensors and their gradients are views into the
 //! first two. A step is then one pass over the four, whatever the number of tensors, and the norm of the whole gradient is
-//! one reduction. Decaying tensors come first, so that decay is one operation on a prefix.
+//! one reduction. Tensors that move by Muon come first, those of one shape together, then others that decay;
+//! neighbours of equal rate and decay are one group.
 
 use operators::Model;
-use operators::ops::optimizer::{self, Update};
+use operators::ops::optimizer::{self, Group, Groups, Update};
 use search::config::TrainingConfig;
 use search::tensors::{Role, TensorSpec};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::rule::Rule;
 
 /// Views begin at multiples of this many elements: one cache line, as libtorch's own allocations.
 const ALIGNMENT: i64 = 16;
 
 const EPSILON: f64 = 1e-8;
 
+/// Muon's momentum, after Nesterov.
+const MOMENTUM: f64 = 0.95;
+
+/// Root mean square of an update of AdamW, which one of Muon is brought to.
+const UPDATE_RMS: f64 = 0.2;
+
 /// The optimiser with its state.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     spans: Vec<Span>,
     /// `[n]`, the four of them.
     parameters: Tensor,
     gradients: Tensor,
     first_moments: Tensor,
     second_moments: Tensor,
-    /// Elements at the beginning that decay.
-    decayed: i64,
+    /// Of what AdamW moves.
+    groups: Groups,
+    /// What Muon moves, at the beginning of the vectors.
+    stacks: Vec<Stack>,
     betas: (f64, f64),
-    weight_decay: f64,
     clip: f64,
     /// Updates made, for the correction of the moments' bias.
     updates: u64,
+}
+
+/// Matrices of one shape that lie one after the other and move by Muon.
+#[derive(Debug)]
+struct Stack {
+    start: i64,
+    /// How many, rows, columns.
+    shape: [i64; 3],
+    /// Of the learning rate.
+    rate: f64,
+    decay: f64,
+}
+
+impl Stack {
+    fn elements(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    fn view(&self, flat: &Tensor) -> Tensor {
+        flat.narrow(0, self.start, self.elements()).view(self.shape)
+    }
 }
 
 /// Where a tensor lies in the flat vectors.
@@ -52,25 +83,56 @@ impl Span {
     }
 }
 
-impl AdamW {
-    /// Moves the variables of a model into one buffer.
+impl Optimizer {
+    /// Moves the variables of a model into one buffer; `rule` says the rate of each.
     ///
     /// # Errors
     /// When libtorch refuses, usually for want of memory.
-    pub fn new(model: &Model, config: &TrainingConfig) -> Result<Self> {
+    pub fn new(model: &Model, config: &TrainingConfig, rule: Rule<'_>) -> Result<Self> {
         // meta tokens are embeddings that no text names
         let is_embedding = |role: Role| matches!(role, Role::Embedding | Role::MetaTokens);
         let decays =
             |role: Role| role.is_matrix() && (config.decay_embeddings || !is_embedding(role));
+        let (mut orthogonal, rest): (Vec<_>, Vec<_>) =
+            model.variables().iter().partition(|v| rule(&v.spec).orthogonal);
+        orthogonal.sort_by_key(|v| v.spec.shape.clone());
         let (decaying, others): (Vec<_>, Vec<_>) =
-            model.variables().iter().partition(|v| decays(v.spec.role));
-        let mut spans = Vec::new();
-        let (mut end, mut decayed) = (0, 0);
-        for (index, variable) in decaying.iter().chain(&others).enumerate() {
-            spans.push(Span { spec: variable.spec.clone(), start: end });
-            end += (variable.spec.elements() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-            if index < decaying.len() {
-                decayed = end;
+            rest.into_iter().partition(|v| decays(v.spec.role));
+        let weight_decay = if config.weight_normalisation { 0.0 } else { config.weight_decay };
+        let mut spans: Vec<Span> = Vec::new();
+        let mut stacks: Vec<Stack> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut end = 0;
+        let variables: Vec<_> = orthogonal.iter().chain(&decaying).chain(&others).collect();
+        for variable in &variables {
+            let factors = rule(&variable.spec);
+            let decay = if decays(variable.spec.role) { weight_decay } else { 0.0 };
+            let (start, elements) = (end, variable.spec.elements() as i64);
+            spans.push(Span { spec: variable.spec.clone(), start });
+            end += (elements + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+            if factors.orthogonal {
+                let [rows, columns] = variable.spec.shape[..] else {
+                    panic!("{} is no matrix", variable.spec.name)
+                };
+                let (rows, columns, rate) = (rows as i64, columns as i64, factors.rate);
+                match stacks.last_mut() {
+                    Some(last)
+                        if last.start + last.elements() == start
+                            && last.shape[1..] == [rows, columns]
+                            && (last.rate, last.decay) == (rate, decay) =>
+                    {
+                        last.shape[0] += 1;
+                    }
+                    _ => stacks.push(Stack { start, shape: [1, rows, columns], rate, decay }),
+                }
+                continue;
+            }
+            let group = Group { elements: (end - start) as usize, rate: factors.rate, decay };
+            match groups.last_mut() {
+                Some(last) if *last == (Group { elements: last.elements, ..group }) => {
+                    last.elements += group.elements;
+                }
+                _ => groups.push(group),
             }
         }
         let device = model.variables()[0].tensor.device();
@@ -81,13 +143,13 @@ impl AdamW {
             gradients: flat()?,
             first_moments: flat()?,
             second_moments: flat()?,
-            decayed,
+            groups: Groups::new(groups, device),
+            stacks,
             betas: (config.beta1, config.beta2),
-            weight_decay: if config.weight_normalisation { 0.0 } else { config.weight_decay },
             clip: config.gradient_clip,
             updates: 0,
         };
-        let leaves = decaying.iter().chain(&others).map(|v| v.tensor.shallow_clone()).collect();
+        let leaves = variables.iter().map(|v| v.tensor.shallow_clone()).collect();
         optimizer.adopt(leaves)?;
         Ok(optimizer)
     }
@@ -123,20 +185,48 @@ impl AdamW {
                 rate,
                 betas: self.betas,
                 epsilon: EPSILON,
-                decay: self.weight_decay,
-                decayed: self.decayed as usize,
                 gradient_factor: if norm > self.clip { self.clip / norm } else { 1.0 },
                 number: self.updates,
             };
+            self.move_matrices(&update);
+            let first = self.first_of_adamw();
+            let rest = |flat: &Tensor| flat.narrow(0, first, flat.size()[0] - first);
             optimizer::adamw(
                 &update,
-                &mut self.parameters,
-                &self.gradients,
-                &mut self.first_moments,
-                &mut self.second_moments,
+                &self.groups,
+                &mut rest(&self.parameters),
+                &rest(&self.gradients),
+                &mut rest(&self.first_moments),
+                &mut rest(&self.second_moments),
             );
             norm
         })
+    }
+
+    /// Where the elements begin that AdamW moves.
+    fn first_of_adamw(&self) -> i64 {
+        let last = self.stacks.last().map_or(0, |stack| stack.start + stack.elements());
+        (last + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+    }
+
+    /// Muon: m ← μ m + (1 − μ) g, then θ ← (1 − η λ) θ − 0.2 η √(larger side) · orthogonalised(μ m + (1 − μ) g).
+    fn move_matrices(&mut self, update: &Update) {
+        let len = self.first_of_adamw();
+        if len == 0 {
+            return;
+        }
+        let gradients = self.gradients.narrow(0, 0, len) * update.gradient_factor;
+        let mut moments = self.first_moments.narrow(0, 0, len);
+        let _ = moments.lerp_(&gradients, 1.0 - MOMENTUM);
+        let ahead = gradients.lerp(&moments, MOMENTUM);
+        for stack in &self.stacks {
+            let rate = update.rate * stack.rate;
+            let size = UPDATE_RMS * (stack.shape[1].max(stack.shape[2]) as f64).sqrt();
+            let step = optimizer::orthogonalised(&stack.view(&ahead)) * (-rate * size);
+            let mut theta = stack.view(&self.parameters);
+            let _ = theta.g_mul_scalar_(1.0 - rate * stack.decay);
+            let _ = theta.g_add_(&step);
+        }
     }
 
     /// The model's tensors by name, as views.

@@ -1,6 +1,8 @@
-//! The learning rate: a linear rise, then a cosine down to a part of the peak.
+//! The base learning rate: a linear rise, then a cosine down to a part of the peak.
 
 use search::config::TrainingConfig;
+
+use crate::rule::base_rate;
 
 /// Learning rate by step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,9 +18,10 @@ impl Schedule {
     /// from there.
     pub fn new(config: &TrainingConfig) -> Self {
         let steps = steps_of(config, config.tokens).max(1);
+        let peak = base_rate(config);
         Self {
-            peak: config.learning_rate,
-            last: config.learning_rate * config.final_learning_rate_fraction,
+            peak,
+            last: peak * config.final_learning_rate_fraction,
             warmup_steps: ((steps as f64 * config.warmup_fraction).round() as u64).min(steps),
             steps,
         }
@@ -47,6 +50,8 @@ pub(crate) fn steps_of(config: &TrainingConfig, tokens: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use search::config::LearningRate;
+
     use super::*;
 
     #[test]
@@ -55,7 +60,7 @@ mod tests {
             tokens: 100 * 2048,
             batch: 8,
             sequence_length: 256,
-            learning_rate: 1.0,
+            learning_rate: LearningRate::Base(1.0),
             warmup_fraction: 0.1,
             final_learning_rate_fraction: 0.2,
             ..TrainingConfig::default()
@@ -74,7 +79,7 @@ mod tests {
     fn without_warmup_it_starts_at_the_peak() {
         let config = TrainingConfig {
             warmup_fraction: 0.0,
-            learning_rate: 3e-3,
+            learning_rate: LearningRate::Base(3e-3),
             ..TrainingConfig::default()
         };
         assert!((Schedule::new(&config).rate(0) - 3e-3).abs() < 1e-12);

@@ -5,12 +5,15 @@ use std::path::Path;
 use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
+use search::device::Device;
+use search::tensors::TensorSpec;
 use tch::Tensor;
 
 use crate::checkpoint::{self, Origin};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
+use crate::rule::{NUMBER, Rule, factors};
 use crate::sampler::Sampler;
 use crate::schedule::{steps_of, tokens_per_step};
 use crate::validation::{self, Validation, inputs_and_targets};
@@ -40,8 +43,24 @@ impl<'a> Training<'a> {
         config: &'a TrainingConfig,
         seed: u64,
     ) -> Result<Self> {
+        let of_stack = architecture.clone();
+        let rule = |spec: &TensorSpec| factors(spec, &of_stack);
+        Self::with_rule(architecture, corpus, config, seed, &rule)
+    }
+
+    /// The same under another rule.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_rule(
+        architecture: Architecture,
+        corpus: &'a Corpus,
+        config: &'a TrainingConfig,
+        seed: u64,
+        rule: Rule<'_>,
+    ) -> Result<Self> {
         corpus.check(config.sequence_length, architecture.vocab())?;
-        let learner = Learner::new(&architecture, config, seed)?;
+        let learner = Learner::with_rule(&architecture, config, seed, rule)?;
         Ok(Self {
             corpus,
             config,
@@ -159,19 +178,38 @@ impl<'a> Training<'a> {
     }
 
     fn origin(&self) -> Origin {
-        // These two change nothing of the curve but its last bits.
-        let settings = TrainingConfig {
-            threads: 0,
-            validation_tokens: 0,
-            device: search::device::Device::Cpu,
-            ..self.config.clone()
-        };
         Origin {
             architecture: self.architecture.to_string(),
             seed: self.seed,
-            settings: serde_json::to_string(&settings).expect("plain numbers serialise"),
+            settings: settled(self.config),
+            rule: NUMBER,
             corpus_tokens: self.corpus.train.len(),
             step: self.steps(),
         }
+    }
+}
+
+/// The settings that make a training what it is, as checkpoints have them.
+fn settled(config: &TrainingConfig) -> String {
+    // These change nothing of the curve but its last bits.
+    let settings =
+        TrainingConfig { threads: 0, validation_tokens: 0, device: Device::Cpu, ..config.clone() };
+    let text = serde_json::to_string(&settings).expect("plain numbers serialise");
+    // where a device stands, checkpoints have nothing
+    text.replacen("\"device\":\"cpu\"", "\"device\":\"\"", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_is_the_same_wherever_it_runs() {
+        let here = TrainingConfig { threads: 3, ..TrainingConfig::default() };
+        let there = TrainingConfig { device: Device::Cuda(1), ..here.clone() };
+        assert_eq!(settled(&here), settled(&there));
+        assert!(settled(&here).contains("\"device\":\"\""), "{}", settled(&here));
+        let other = TrainingConfig { batch: 1 + here.batch, ..here.clone() };
+        assert_ne!(settled(&here), settled(&other));
     }
 }

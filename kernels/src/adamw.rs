@@ -9,25 +9,33 @@ const PIECE: usize = 1 << 14;
 /// The numbers of one update.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
-    /// Learning rate.
+    /// Learning rate, of which each group takes its part.
     pub rate: f64,
     /// β₁, β₂.
     pub betas: (f64, f64),
     /// ε, beside √v̂.
     pub epsilon: f64,
-    /// Decoupled decay of the first elements; λ in θ ← θ − rate · λ θ.
-    pub decay: f64,
-    /// Elements at the beginning that decay.
-    pub decayed: usize,
     /// Factor of the gradient, for clipping.
     pub gradient_factor: f64,
     /// Number of this update, from 1.
     pub number: u64,
 }
 
+/// Consecutive elements that are treated alike.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Group {
+    /// How many.
+    pub elements: usize,
+    /// Their learning rate over the update's.
+    pub rate: f64,
+    /// Their decoupled decay; λ in θ ← θ − rate · λ θ with their own learning rate.
+    pub decay: f64,
+}
+
 impl Update {
-    /// As plain numbers: (1 − β₁)·factor …, for one element.
-    fn coefficients(&self) -> Coefficients {
+    /// As plain numbers, for the elements of `group`.
+    fn coefficients(&self, group: &Group) -> Coefficients {
+        let rate = self.rate * group.rate;
         let number = self.number.min(i32::MAX as u64) as i32;
         let (beta1, beta2) = self.betas;
         let (bias1, bias2) = (1.0 - beta1.powi(number), 1.0 - beta2.powi(number));
@@ -35,16 +43,17 @@ impl Update {
             beta1: beta1 as f32,
             beta2: beta2 as f32,
             gradient: self.gradient_factor as f32,
-            step: (self.rate * bias2.sqrt() / bias1) as f32,
+            step: (rate * bias2.sqrt() / bias1) as f32,
             epsilon: (self.epsilon * bias2.sqrt()) as f32,
-            keep: (1.0 - self.rate * self.decay) as f32,
+            keep: (1.0 - rate * group.decay) as f32,
         }
     }
 }
 
-/// θ, m and v after one update, in f64; the first `update.decayed` elements decay.
+/// θ, m and v after one update, in f64; `groups` are all elements together.
 pub fn definition(
     update: &Update,
+    groups: &[Group],
     theta: &mut [f64],
     gradient: &[f64],
     m: &mut [f64],
@@ -52,22 +61,24 @@ pub fn definition(
 ) {
     let (beta1, beta2) = update.betas;
     let number = update.number as i32;
-    for (i, g) in gradient.iter().enumerate() {
+    let groups = groups.iter().flat_map(|group| std::iter::repeat_n(group, group.elements));
+    for ((i, g), group) in gradient.iter().enumerate().zip(groups) {
         let g = g * update.gradient_factor;
         m[i] = beta1 * m[i] + (1.0 - beta1) * g;
         v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
         let (m_hat, v_hat) = (m[i] / (1.0 - beta1.powi(number)), v[i] / (1.0 - beta2.powi(number)));
-        let decay = if i < update.decayed { update.decay } else { 0.0 };
-        theta[i] -= update.rate * (m_hat / (v_hat.sqrt() + update.epsilon) + decay * theta[i]);
+        let step = m_hat / (v_hat.sqrt() + update.epsilon) + group.decay * theta[i];
+        theta[i] -= update.rate * group.rate * step;
     }
 }
 
 /// The same by kernels.
 ///
 /// # Panics
-/// When the slices differ in length.
+/// When the slices differ in length, or the groups are not as long together.
 pub fn update(
     update: &Update,
+    groups: &[Group],
     theta: &mut [f32],
     gradient: &[f32],
     m: &mut [f32],
@@ -76,21 +87,17 @@ pub fn update(
 ) {
     let n = theta.len();
     assert_eq!([gradient.len(), m.len(), v.len()], [n; 3], "adamw: one length");
-    let coefficients = update.coefficients();
     let (theta, m, v) = (SharedMut::new(theta), SharedMut::new(m), SharedMut::new(v));
-    let pieces: Vec<(usize, usize, bool)> =
-        [(0, update.decayed.min(n), true), (update.decayed.min(n), n, false)]
-            .into_iter()
-            .flat_map(|(from, to, decays)| {
-                (from..to).step_by(PIECE).map(move |at| (at, PIECE.min(to - at), decays))
-            })
-            .collect();
+    let mut pieces: Vec<(usize, usize, Coefficients)> = Vec::new();
+    let mut end = 0;
+    for group in groups {
+        let (from, coefficients) = (end, update.coefficients(group));
+        end += group.elements;
+        pieces.extend((from..end).step_by(PIECE).map(|at| (at, PIECE.min(end - at), coefficients)));
+    }
+    assert_eq!(end, n, "adamw: groups of all elements");
     dynamic(parallel, pieces.len(), &|piece| {
-        let (from, len, decays) = pieces[piece];
-        let mut coefficients = coefficients;
-        if !decays {
-            coefficients.keep = 1.0;
-        }
+        let (from, len, coefficients) = pieces[piece];
         // SAFETY: pieces do not overlap.
         let (theta, m, v) =
             unsafe { (theta.part(from, len), m.part(from, len), v.part(from, len)) };

@@ -10,6 +10,15 @@
 //!
 //! All arrays are row-major; shapes stand in the signatures as `[T, K]`: T positions, K key width, V value width,
 //! C channels, d model width.
+//!
+//! ```
+//! // A delta rule of one head stores a value under a key and reads it back: T = 2, K = 2, V = 1.
+//! let (k, v, beta) = ([1.0, 0.0, 0.0, 1.0], [3.0, 5.0], [1.0, 1.0]);
+//! let (q, g, scale) = ([1.0, 0.0, 1.0, 0.0], [0.0, 0.0], 1.0);
+//! let mut state = [0.0; 2];
+//! let o = kernels::delta_rule::definition(&q, &k, &v, &g, &beta, scale, &mut state);
+//! assert_eq!((o, state), (vec![3.0, 3.0], [3.0, 5.0]));
+//! ```
 
 #![expect(
     unsafe_code,

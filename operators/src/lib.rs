@@ -8,6 +8,18 @@
 //!
 //! This crate does not train (that is `evaluator`, its caller), reads no files, and is not the inference engine whose
 //! latency is measured (that is `profiles`, which needs no libtorch).
+//!
+//! ```
+//! use tch::{Device, Kind, Tensor, nn};
+//!
+//! let stack: search::Architecture = "d=32,vocab=256,tied | gdn(h=1,k=16,v=32)+ffn(64)".parse()?;
+//! let variables = nn::VarStore::new(Device::Cpu);
+//! let seed = 0;
+//! let model = operators::Model::new(&variables.root(), &stack, seed)?;
+//! let tokens = Tensor::zeros([2, 10], (Kind::Int64, Device::Cpu)); // [B, T]
+//! assert_eq!(model.forward(&tokens).size(), [2, 10, 256]); // [B, T, vocab]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod block;
 mod error;
@@ -28,4 +40,4 @@ mod weights;
 pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
-pub use weights::Variable;
+pub use weights::{INITIAL_STD, Variable};

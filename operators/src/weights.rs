@@ -11,8 +11,8 @@ use tch::{Kind, Tensor, nn};
 
 use crate::OperatorError;
 
-/// Standard deviation of every matrix at the start.
-const MATRIX_STD: f64 = 0.02;
+/// Standard deviation of every matrix at the start, unless a training rule scales it.
+pub const INITIAL_STD: f64 = 0.02;
 /// Range of Δt at the start, log-uniform, and its floor.
 const DT_RANGE: (f64, f64) = (1e-3, 0.1);
 const DT_FLOOR: f64 = 1e-4;
@@ -88,7 +88,7 @@ pub(crate) fn create(
         | Role::Head
         | Role::Reader
         | Role::Writer
-        | Role::Inner => (0..count).map(|_| (MATRIX_STD * random.normal()) as f32).collect(),
+        | Role::Inner => (0..count).map(|_| (INITIAL_STD * random.normal()) as f32).collect(),
         // torch's Conv1d: uniform within ±1/√fan_in, 4 taps
         Role::ConvWeight | Role::ConvBias => {
             (0..count).map(|_| random.uniform(-0.5, 0.5) as f32).collect()

@@ -6,6 +6,19 @@
 //! timings over the wire protocol ([`worker`]).
 //!
 //! This crate trains nothing and stores nothing. Kernels come from `kernels`; all `unsafe` code is there.
+//!
+//! ```
+//! use profiles::{Engine, Weights};
+//!
+//! let stack: search::Architecture = "d=32,vocab=256,tied | gdn(h=1,k=16,v=32)+ffn(64)".parse()?;
+//! let (seed, threads, batch) = (0, 1, 1);
+//! let engine = Engine::new(&stack, &Weights::random(&stack, seed), threads);
+//! let mut state = engine.state(batch);
+//! engine.prefill(&mut state, b"a prompt".map(u32::from).as_slice())?;
+//! let logits = engine.decode(&mut state, &[u32::from(b'!')])?; // [batch, vocab]
+//! assert_eq!((logits.len(), state.position()), (256, 9));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

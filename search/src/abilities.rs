@@ -155,7 +155,6 @@ fn parity() -> Ability {
             tokens: 64 * 24 * 2000,
             batch: 64,
             sequence_length: 24,
-            learning_rate: 1e-2,
             extrapolate: vec![2],
             ..TaskConfig::new(TaskKind::Parity)
         },

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod learning_rate;
 mod sections;
 mod tasks;
 
@@ -12,6 +13,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use learning_rate::LearningRate;
 pub use sections::{
     DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
     TrustConfig,

@@ -47,6 +47,7 @@ pub mod latency;
 pub mod law;
 pub mod limits;
 pub mod metric;
+pub mod name;
 pub mod objective;
 pub mod parameters;
 pub mod pareto;

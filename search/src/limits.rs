@@ -65,6 +65,11 @@ impl Limits {
         of.max = limit.max.or(of.max);
     }
 
+    /// The values that are limited.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The sentence about the first value that is outside; values that are not known yet are inside. What must be at least
     /// something comes first.
     pub fn broken(&self, values: &BTreeMap<String, Value>) -> Option<String> {

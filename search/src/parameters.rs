@@ -104,6 +104,9 @@ impl ParameterSpace {
         let mut conditions = Vec::new();
         for (index, parameter) in parameters.iter().enumerate() {
             let error = |what: String| ParameterError { name: parameter.name.clone(), what };
+            if !crate::name::is_name(&parameter.name) {
+                return Err(error("a name has 1 to 100 characters of one line".to_owned()));
+            }
             if parameters[..index].iter().any(|other| other.name == parameter.name) {
                 return Err(error("the name is taken; each parameter needs its own".to_owned()));
             }

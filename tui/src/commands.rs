@@ -102,9 +102,15 @@ fn candidate<'a>(snapshot: &'a Snapshot, word: &str) -> anyhow::Result<&'a Candi
 
 /// A name as it can stand in a file's name: a campaign may be called anything.
 fn file_name(name: &str) -> String {
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-        .collect();
-    if plain.starts_with('.') { format!("_{plain}") } else { plain }
+    /// Bytes of a name that are left as they are: the longest names of files have 255.
+    const MOST: usize = 200;
+    let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if name.chars().all(is_plain) && !name.starts_with('.') && name.len() <= MOST {
+        return name.to_owned();
+    }
+    // Other names than this one may look alike then: what is no plain name ends in a mark of its own.
+    let plain = name.chars().map(|c| if is_plain(c) { c } else { '_' });
+    let plain: String = plain.take(MOST / 4).collect();
+    let mark = blake3::hash(name.as_bytes()).to_hex();
+    format!("_{plain}~{}", &mark[..8])
 }

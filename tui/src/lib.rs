@@ -23,6 +23,9 @@ pub mod ansi;
 pub mod browse;
 pub mod drawing;
 pub mod plot;
+mod printable;
 pub mod quantity;
 pub mod retrieval;
 pub mod theme;
+
+pub use printable::printable;

@@ -8,6 +8,7 @@
 mod commands;
 mod driver;
 mod report;
+mod whole_file;
 mod words;
 
 use std::io::Write;

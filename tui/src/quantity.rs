@@ -80,8 +80,8 @@ pub fn measured(value: Value) -> String {
             let leading = error / 10f64.powf(magnitude);
             let decimals =
                 (if leading < 1.95 { 1.0 } else { 0.0 } - magnitude).clamp(0.0, 9.0) as usize;
-            if mean.abs() >= 1e9 {
-                significant(mean)
+            if mean.abs() >= 1e9 || error >= 1e9 {
+                format!("{} ±{}", significant(mean), significant(error))
             } else {
                 format!("{mean:.decimals$} ±{error:.decimals$}")
             }

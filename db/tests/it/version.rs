@@ -225,7 +225,7 @@ async fn definitions(path: &std::path::Path) -> std::collections::BTreeSet<Strin
         let (mut depth, mut definition) = (0, String::new());
         for c in bare.chars() {
             depth += i32::from(c == '(') - i32::from(c == ')');
-            if matches!(c, ',' | '(') && depth == 1 || c == ')' && depth == 0 {
+            if depth == 1 && matches!(c, ',' | '(') || depth == 0 && c == ')' {
                 definitions.insert(format!("{name}: {definition}"));
                 definition.clear();
             } else {

@@ -4,7 +4,7 @@
 use evaluator::{Corpus, Training};
 use profiles::{Engine, Weights};
 use search::Architecture;
-use search::config::TrainingConfig;
+use search::config::{LearningRate, TrainingConfig};
 use tch::Tensor;
 
 use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
@@ -39,7 +39,7 @@ fn compare_trained(
     mut config: TrainingConfig,
 ) {
     let folder = Folder::new();
-    config.learning_rate = 3e-2;
+    config.learning_rate = LearningRate::Base(3e-2);
     let mut training =
         Training::new(architecture.clone(), corpus, &config, 6).expect("it can be trained");
     for _ in 0..4 {

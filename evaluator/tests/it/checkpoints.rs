@@ -6,7 +6,7 @@ use evaluator::checkpoint::optimizer_path;
 use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use safetensors::SafeTensors;
-use search::config::TrainingConfig;
+use search::config::{LearningRate, TrainingConfig};
 use search::tensors::tensors;
 use search::wire::Evaluate;
 
@@ -145,7 +145,7 @@ fn the_wrong_checkpoint_is_refused() {
     };
     assert!(refusal(small.clone(), &config, 2, &path).contains("another training"));
     assert!(refusal(architecture(&MIXERS[1..2]), &config, 1, &path).contains("another training"));
-    let hotter = TrainingConfig { learning_rate: 0.5, ..config.clone() };
+    let hotter = TrainingConfig { learning_rate: LearningRate::Base(0.5), ..config.clone() };
     assert!(refusal(small.clone(), &hotter, 1, &path).contains("another training"));
     assert!(
         refusal(small.clone(), &config, 1, &folder.path().join("none.safetensors"))
@@ -155,6 +155,16 @@ fn the_wrong_checkpoint_is_refused() {
     // Validated on more tokens by more threads it is the same training.
     let watched = TrainingConfig { validation_tokens: 99, threads: 2, ..config.clone() };
     assert!(Training::new(small.clone(), &corpus, &watched, 1).unwrap().resume(&path).is_ok());
+
+    // Under another training rule it would go on as another training.
+    let bytes = fs::read(&path).unwrap();
+    let now = format!(r#"\"rule\":{}"#, evaluator::rule::NUMBER);
+    let at = bytes.windows(now.len()).position(|part| part == now.as_bytes()).unwrap();
+    let mut older = bytes.clone();
+    older[at + now.len() - 1] = b'0';
+    let old = folder.path().join("old.safetensors");
+    fs::write(&old, older).unwrap();
+    assert!(refusal(small.clone(), &config, 1, &old).contains("another training"));
 
     let state = fs::read(optimizer_path(&path)).unwrap();
     fs::write(optimizer_path(&path), &state[..state.len() / 2]).unwrap();

@@ -4,6 +4,7 @@ mod agreement;
 mod checkpoints;
 mod data;
 mod optimizer;
+mod rule;
 mod support;
 mod tasks;
 mod tokenizers;

@@ -1,6 +1,7 @@
 //! The flat AdamW against libtorch's, and what decays.
 
-use evaluator::optimizer::AdamW;
+use evaluator::optimizer::Optimizer;
+use evaluator::rule::Factors;
 use operators::Model;
 use search::config::TrainingConfig;
 use search::tensors::Role;
@@ -33,7 +34,7 @@ fn equals_libtorchs_adamw() {
     for clip in [1e9, 0.1] {
         let config = TrainingConfig { weight_decay: 0.0, gradient_clip: clip, ..training_config() };
         let (_ours_store, ours) = model();
-        let mut optimizer = AdamW::new(&ours, &config).unwrap();
+        let mut optimizer = Optimizer::new(&ours, &config, &|_| Factors::ONE).unwrap();
         let (theirs_store, theirs) = model();
         let reference = nn::AdamW {
             beta1: config.beta1,
@@ -70,7 +71,7 @@ fn only_matrices_decay_and_embeddings_by_choice() {
     for decay_embeddings in [false, true] {
         let config = TrainingConfig { weight_decay: 0.5, decay_embeddings, ..training_config() };
         let (_store, model) = model();
-        let mut optimizer = AdamW::new(&model, &config).unwrap();
+        let mut optimizer = Optimizer::new(&model, &config, &|_| Factors::ONE).unwrap();
         let before = values(&model);
         // Without a gradient nothing but the decay moves a parameter.
         optimizer.zero_gradients();
@@ -90,12 +91,31 @@ fn only_matrices_decay_and_embeddings_by_choice() {
 #[test]
 fn a_gradient_that_is_not_finite_moves_nothing() {
     let (_store, model) = model();
-    let mut optimizer = AdamW::new(&model, &training_config()).unwrap();
+    let mut optimizer = Optimizer::new(&model, &training_config(), &|_| Factors::ONE).unwrap();
     let before = values(&model);
     optimizer.zero_gradients();
     (loss(&model, 0) * f64::NAN).backward();
     assert!(optimizer.step(0.1).is_nan());
     for ((name, a), (_, b)) in values(&model).into_iter().zip(before) {
         assert!(a.equal(&b), "{name}");
+    }
+}
+
+#[test]
+fn an_orthogonalised_matrix_has_singular_values_near_one() {
+    tch::set_num_threads(1);
+    for shape in [[1, 24, 24], [3, 40, 16], [2, 7, 33], [1, 1, 9]] {
+        let x = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let y = operators::ops::optimizer::orthogonalised(&x);
+        assert_eq!(y.size(), shape);
+        // of y yᵀ or yᵀ y, whichever is smaller
+        let y = if shape[1] > shape[2] { y.transpose(1, 2) } else { y };
+        let squares = y.matmul(&y.transpose(1, 2)).linalg_eigvalsh("L");
+        let (least, most) = (squares.min().double_value(&[]), squares.max().double_value(&[]));
+        assert!(least.sqrt() > 0.3 && most.sqrt() < 1.3, "{shape:?}: {least} to {most}");
+        // and it turns no vector away: x and y agree in every direction
+        let x = if shape[1] > shape[2] { x.transpose(1, 2) } else { x };
+        let agreement = (x * y).sum_dim_intlist([1_i64, 2].as_slice(), false, Kind::Float);
+        assert!(agreement.min().double_value(&[]) > 0.0, "{shape:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use evaluator::Corpus;
 use search::Architecture;
-use search::config::{DataConfig, Precision, TrainingConfig};
+use search::config::{DataConfig, LearningRate, Precision, TrainingConfig};
 
 /// A folder of one test, removed at its end.
 pub(crate) struct Folder(PathBuf);
@@ -76,7 +76,7 @@ pub(crate) fn training_config() -> TrainingConfig {
         tokens: 12 * 3 * 33,
         batch: 3,
         sequence_length: 33,
-        learning_rate: 1e-2,
+        learning_rate: LearningRate::Base(1e-3),
         validation_tokens: 5 * 33,
         precision: Precision::Fp32,
         threads: 1,

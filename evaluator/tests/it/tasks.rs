@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::tasks::{Example, Part, Task};
-use search::config::{TaskConfig, TaskKind};
+use search::config::{LearningRate, TaskConfig, TaskKind};
 use search::wire::{Evaluate, Evaluation};
 
 use crate::support::training_config;
@@ -163,7 +163,7 @@ fn a_mixer_learns_to_recall_and_a_feed_forward_network_does_not() {
         sequence_length: 12,
         symbols: 6,
         items: 2,
-        learning_rate: 1e-2,
+        learning_rate: LearningRate::Base(1e-2),
         test_sequences: 99,
         extrapolate: vec![3],
         ..TaskConfig::new(TaskKind::Mqar)

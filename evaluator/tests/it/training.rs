@@ -2,7 +2,7 @@
 
 use evaluator::evaluation::{Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
-use search::config::{Precision, TrainingConfig};
+use search::config::{LearningRate, Precision, TrainingConfig};
 use search::tensors::{Role, TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress};
 use tch::Kind;
@@ -38,7 +38,8 @@ fn the_same_seed_gives_the_same_curve() {
 
 #[test]
 fn products_in_bf16_give_nearly_the_same_curve() {
-    let (corpus, config) = (corpus(), training_config());
+    let corpus = corpus();
+    let config = TrainingConfig { learning_rate: LearningRate::Base(1e-4), ..training_config() };
     let narrow = TrainingConfig { precision: Precision::Bf16, ..config.clone() };
     let (wide, narrow) = (losses(&corpus, &config, 3, 8), losses(&corpus, &narrow, 3, 8));
     assert_ne!(wide, narrow);
@@ -103,7 +104,11 @@ fn an_absurd_learning_rate_is_a_failure_with_a_reason() {
     tch::set_num_threads(1);
     let corpus = corpus();
     for learning_rate in [1e4, 1e30] {
-        let config = TrainingConfig { learning_rate, tokens: 100 * 3 * 33, ..training_config() };
+        let config = TrainingConfig {
+            learning_rate: LearningRate::Base(learning_rate),
+            tokens: 100 * 3 * 33,
+            ..training_config()
+        };
         let mut training =
             Training::new(architecture(&["gdn(h=2,k=7,v=9)"]), &corpus, &config, 1).unwrap();
         let error = (0..100).find_map(|_| training.step().err()).expect("it diverges");
@@ -122,7 +127,10 @@ fn impossible_settings_are_named() {
     let cases = [
         ("batch", TrainingConfig { batch: 0, ..good.clone() }),
         ("sequence_length", TrainingConfig { sequence_length: 0, ..good.clone() }),
-        ("learning_rate", TrainingConfig { learning_rate: f64::NAN, ..good.clone() }),
+        (
+            "learning_rate",
+            TrainingConfig { learning_rate: LearningRate::Base(f64::NAN), ..good.clone() },
+        ),
         ("gradient_clip", TrainingConfig { gradient_clip: 0.0, ..good.clone() }),
         ("weight_decay", TrainingConfig { weight_decay: -1.0, ..good.clone() }),
         ("warmup_fraction", TrainingConfig { warmup_fraction: 1.5, ..good.clone() }),

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use search::config::TrainingConfig;
+use search::config::{LearningRate, TrainingConfig};
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, PROTOCOL, Reply, Request};
 
 use crate::support::{Folder, MIXERS, architecture, data, periodic, training_config};
@@ -199,7 +199,11 @@ fn a_corpus_shorter_than_a_sequence_is_refused_before_any_candidate() {
 fn a_diverging_candidate_fails_and_the_worker_lives() {
     let folder = Folder::new();
     let mut worker = Worker::start();
-    let hot = TrainingConfig { learning_rate: 1e30, tokens: 400 * 99, ..training_config() };
+    let hot = TrainingConfig {
+        learning_rate: LearningRate::Base(1e30),
+        tokens: 400 * 99,
+        ..training_config()
+    };
     worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), hot));
     for id in [1, 2] {
         worker.ask(&evaluate(id, 400 * 99));

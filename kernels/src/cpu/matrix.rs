@@ -11,26 +11,21 @@ pub mod feed_forward;
 mod few;
 mod many;
 mod panels;
+mod product;
 mod rows;
 
 use std::ops::Range;
 
 use self::few::Few;
 use self::panels::Panels;
+use self::product::{Product, Source, share, shares_rows};
 use super::pool::{Pool, SharedMut};
 use super::simd::PANEL;
 use super::{Level, Precision, run_at};
 
 pub use panels::Storage;
+pub use product::Matrix;
 pub use rows::Rows;
-
-/// A linear map's weights.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    outputs: usize,
-    inputs: usize,
-    panels: Panels,
-}
 
 impl Matrix {
     /// Packs row-major weights, `[outputs, inputs]`, and keeps them in f32.
@@ -165,36 +160,4 @@ impl Matrix {
             }
         });
     }
-}
-
-/// X `[T, in]`.
-enum Source<'a> {
-    Ready(&'a [f32]),
-    /// Writes the rows from a given one on.
-    Prepared(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
-    /// Changes them; rows are shared by the threads.
-    Finished(&'a SharedMut<'a>, &'a (dyn Fn(usize, &mut [f32]) + Sync)),
-}
-
-/// Rows that a thread has at least, where the threads share rows and not panels.
-const ROWS_MIN: usize = 48;
-
-/// Whether each thread takes some rows, and packs only them; else it takes some panels.
-fn shares_rows(tokens: usize, pool: &Pool) -> bool {
-    tokens >= ROWS_MIN * pool.threads()
-}
-
-/// The part of a range for one of `threads`.
-fn share(of: Range<usize>, thread: usize, threads: usize) -> Range<usize> {
-    let at = |thread: usize| of.start + of.len() * thread / threads;
-    at(thread)..at(thread + 1)
-}
-
-/// Some rows and some panels' columns of Y `[T, out]` ← X `[T, in]` · Wᵀ, or +=.
-struct Product<'a> {
-    matrix: &'a Matrix,
-    y: &'a SharedMut<'a>,
-    rows: Range<usize>,
-    panels: Range<usize>,
-    accumulate: bool,
 }

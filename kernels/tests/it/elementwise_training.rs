@@ -1,6 +1,6 @@
 //! SwiGLU, rotations, cross-entropy and AdamW for training, against their definitions and finite differences of them.
 
-use kernels::adamw::{self, Update};
+use kernels::adamw::{self, Group, Update};
 use kernels::cpu::serial;
 use kernels::{cross_entropy, rope, swiglu};
 
@@ -114,20 +114,23 @@ fn adamw_follows_its_definition() {
         let mut theta = random.signed(n);
         let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
         let [mut theta32, mut m32, mut v32] = [&theta, &m, &v].map(|x| f32s(x));
+        let groups = [
+            Group { elements: n / 3, rate: 1.0, decay: 0.1 },
+            Group { elements: n / 2, rate: 0.25, decay: 0.4 },
+            Group { elements: n - n / 3 - n / 2, rate: 3.0, decay: 0.0 },
+        ];
         for number in 1..=5 {
             let gradient = random.signed(n);
             let update = Update {
                 rate: 0.01 * number as f64,
                 betas: (0.9, 0.95),
                 epsilon: 1e-8,
-                decay: 0.1,
-                decayed: n / 3,
                 gradient_factor: 0.5,
                 number,
             };
-            adamw::definition(&update, &mut theta, &gradient, &mut m, &mut v);
+            adamw::definition(&update, &groups, &mut theta, &gradient, &mut m, &mut v);
             let g = f32s(&gradient);
-            adamw::update(&update, &mut theta32, &g, &mut m32, &mut v32, &serial);
+            adamw::update(&update, &groups, &mut theta32, &g, &mut m32, &mut v32, &serial);
             assert_close(&theta32, &theta, 2e-6, "θ");
             assert_close(&m32, &m, 1e-6, "m");
             assert_close(&v32, &v, 2e-6, "v");

@@ -81,6 +81,12 @@ pub enum Finish {
     },
     /// The user stopped it; it can be resumed.
     Stopped,
+    /// Something that no candidate can help is in the way: a name that no result has, no room for checkpoints. It can be
+    /// resumed when that is mended.
+    Halted {
+        /// What is in the way, and what to do.
+        reason: String,
+    },
     /// Too many candidates failed in a row; it can be resumed when the cause is gone.
     GaveUp {
         /// The last failure.

@@ -7,15 +7,10 @@ use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Tasks, Training};
 use crate::latency::{Throughput, Timing};
-use crate::objective::Objective;
 use crate::wire::Evaluation;
 
-/// Whether the result of a training has everything that a front needs.
-pub(super) fn check(
-    evaluation: &Evaluation,
-    row: &Candidate,
-    objectives: &[Objective],
-) -> Result<(), String> {
+/// Whether the numbers of a result can be used.
+pub(super) fn check(evaluation: &Evaluation) -> Result<(), String> {
     for (name, value) in &evaluation.values {
         if !value.mean.is_finite() || value.standard_error.is_some_and(|e| !e.is_finite()) {
             return Err(format!("the result's `{name}` must be finite, got {}", value.mean));
@@ -28,13 +23,32 @@ pub(super) fn check(
     if evaluation.retrieval.iter().flat_map(|layer| &layer.snr).any(|(_, snr)| !snr.is_finite()) {
         return Err("the result's retrieval SNR must be finite".to_owned());
     }
+    Ok(())
+}
+
+/// The first objective or limit that neither a result nor its row has a value for.
+pub(super) fn lacking<'a>(
+    evaluation: &Evaluation,
+    row: &Candidate,
+    settings: &'a Settings,
+) -> Option<Lacking<'a>> {
     // What an earlier rung reported is no value of this one.
     let is_known = |name: &str| row.values.contains_key(name) && !is_of_trainer(row, name);
     let lacks = |name: &&str| !is_known(name) && !evaluation.values.contains_key(*name);
-    match objectives.iter().map(Objective::name).find(lacks) {
-        Some(name) => Err(format!("the result lacks the objective `{name}`")),
-        None => Ok(()),
-    }
+    let objectives = settings.objectives.iter().map(|of| ("objective", of.name()));
+    let limits = settings.limits.names().map(|name| ("limit on", name));
+    let (what, name) = objectives.chain(limits).find(|(_, name)| lacks(name))?;
+    let has: Vec<String> = evaluation.values.keys().map(|name| format!("`{name}`")).collect();
+    let has = if has.is_empty() { "nothing".to_owned() } else { has.join(", ") };
+    let reason = format!("the result lacks the {what} `{name}`; it has {has}");
+    Some(Lacking { name, reason })
+}
+
+/// A value that is asked for and not there.
+pub(super) struct Lacking<'a> {
+    pub(super) name: &'a str,
+    /// One sentence.
+    pub(super) reason: String,
 }
 
 /// Whether a value was reported by an earlier training.

@@ -140,19 +140,56 @@ impl Standing {
         let id = evaluation.id;
         let Some(&Task::Train(training)) = self.tasks.of(id) else { return };
         let number = training.number;
-        let row = self.rows.get_mut(&number).expect("a task is of a row");
-        if let Err(reason) = results::check(&evaluation, row, &self.settings.objectives) {
+        let row = &self.rows[&number];
+        let lacking = results::lacking(&evaluation, row, &self.settings);
+        let unusable = results::check(&evaluation).err();
+        if let Some(reason) = unusable.or(lacking.as_ref().map(|lacking| lacking.reason.clone())) {
             let kept = &row.checkpoint;
             let useless = evaluation.checkpoint.filter(|path| kept.as_ref() != Some(path));
-            self.failed(id, reason, String::new(), commands);
+            // A name that no result ever had is no fault of this one.
+            let is_unheard_of =
+                lacking.is_some_and(|lacking| !self.has_been_reported(lacking.name));
+            if is_unheard_of && !self.is_extra(training) {
+                self.halt(id, reason, commands);
+            } else {
+                self.failed(id, reason, String::new(), commands);
+            }
             commands.extend(useless.map(Command::RemoveCheckpoint));
             return;
         }
         self.tasks.answer(id);
+        if let Some(why) = &evaluation.unsaved
+            && self.ending.is_none()
+        {
+            let reason = format!("a checkpoint could not be kept: {why}");
+            self.ending = Some(Finish::Halted { reason });
+        }
+        let row = self.rows.get_mut(&number).expect("a task is of a row");
         self.failed_in_a_row.clear();
         let superseded = results::take(row, training, evaluation, &self.settings);
         commands.push(Command::Save(row.clone()));
         commands.extend(superseded.map(Command::RemoveCheckpoint));
+    }
+
+    /// Whether a finished training had a value of this name.
+    fn has_been_reported(&self, name: &str) -> bool {
+        let trained = self.rows.values().flat_map(|row| &row.trained);
+        trained.into_iter().any(|trained| trained.values.contains_key(name))
+    }
+
+    /// Ends the campaign for what its settings ask and no worker gives; the candidate is tried again when that is mended.
+    fn halt(&mut self, id: u64, reason: String, commands: &mut Vec<Command>) {
+        let Some(Task::Train(training)) = self.tasks.answer(id) else { return };
+        let number = training.number;
+        self.row(number).given_up = true;
+        self.save(
+            number,
+            CandidateState::Failed { reason: reason.clone(), log: String::new() },
+            commands,
+        );
+        if self.ending.is_none() {
+            self.ending = Some(Finish::Halted { reason });
+        }
     }
 
     pub(super) fn timing(&mut self, measured: Measured, commands: &mut Vec<Command>) {

@@ -1,6 +1,6 @@
 //! What a campaign file must say beyond the types of its values.
 
-use super::{CampaignFile, TaskConfig};
+use super::{CampaignFile, LearningRate, TaskConfig};
 use crate::architecture::Architecture;
 use crate::device::Platform;
 use crate::latency::Dtype;
@@ -8,6 +8,9 @@ use crate::limits::Limit;
 use crate::metric::{Direction, Known, Metric};
 use crate::objective::Objective;
 use crate::references::Reference;
+
+/// Trainings at once, each a process: more are a slip of the finger.
+const MOST_AT_ONCE: u32 = 1024;
 
 /// A key whose value is impossible.
 pub(super) struct Wrong {
@@ -41,10 +44,7 @@ fn at_least_one(key: &str, value: u64) -> Result<(), Wrong> {
 
 impl CampaignFile {
     pub(super) fn check(&self) -> Result<(), Wrong> {
-        if self.name.trim().is_empty()
-            || self.name.len() > 100
-            || self.name.chars().any(char::is_control)
-        {
+        if !crate::name::is_name(&self.name) {
             return wrong("name", "must be 1 to 100 characters of one line");
         }
         self.space().map_err(|error| Wrong { key: error.key, message: error.message })?;
@@ -124,7 +124,9 @@ impl CampaignFile {
                 ),
             );
         }
-        positive("training.learning_rate", t.learning_rate)?;
+        if let LearningRate::Base(rate) = t.learning_rate {
+            positive("training.learning_rate", rate)?;
+        }
         within("training.warmup_fraction", t.warmup_fraction, 0.0, 1.0)?;
         within("training.final_learning_rate_fraction", t.final_learning_rate_fraction, 0.0, 1.0)?;
         within("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
@@ -281,7 +283,10 @@ impl CampaignFile {
         let search = &self.search;
         at_least_one("search.evaluations", search.evaluations.into())?;
         at_least_one("search.start", search.start.into())?;
-        at_least_one("search.concurrency", search.concurrency.into())?;
+        if !(1..=MOST_AT_ONCE).contains(&search.concurrency) {
+            let message = format!("must be 1 to {MOST_AT_ONCE}, got {}", search.concurrency);
+            return wrong("search.concurrency", message);
+        }
         at_least_one("search.attempts", search.attempts.into())?;
         at_least_one("search.give_up_after", search.give_up_after.into())?;
         self.check_rungs()?;

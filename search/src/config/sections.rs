@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::learning_rate::LearningRate;
 use crate::device::Device;
 use crate::latency::{Conditions, Phase, Throughput};
 use crate::limits::Limit;
@@ -37,8 +38,9 @@ pub struct TrainingConfig {
     pub batch: u32,
     /// Tokens in a sequence.
     pub sequence_length: u32,
-    /// Peak learning rate.
-    pub learning_rate: f64,
+    /// Peak of the base learning rate, or `"auto"`. Each tensor has its part of it by the training rule, in which matrices
+    /// take the base rate as it is where they sum over 256 inputs.
+    pub learning_rate: LearningRate,
     /// Part of the steps in which the learning rate rises linearly from 0.
     pub warmup_fraction: f64,
     /// Final learning rate over peak learning rate, reached by a cosine.
@@ -74,7 +76,7 @@ impl Default for TrainingConfig {
             tokens: 262_144,
             batch: 8,
             sequence_length: 256,
-            learning_rate: 3e-3,
+            learning_rate: LearningRate::Auto,
             warmup_fraction: 0.1,
             final_learning_rate_fraction: 0.1,
             weight_decay: 0.1,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A value of a parameter: a word, a number or a truth value. A black box gets it as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a choice is a word, a number, true or false")]
 pub enum Setting {
     /// True or false.
     Flag(bool),

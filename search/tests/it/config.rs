@@ -117,11 +117,11 @@ fn errors_name_the_key_and_point_at_the_text() {
         ("batch = 4", "batch = \"4\"", "training.batch", "\"4\"", "expected a whole number"),
         ("batch = 4", "batch = -4", "training.batch", "-4", "expected a whole number"),
         (
-            "learning_rate = 3e-3",
+            "learning_rate = \"auto\"",
             "learning_rate = true",
             "training.learning_rate",
             "true",
-            "expected a number",
+            "expected a number, or \"auto\"",
         ),
         ("[64, 96, 128, 160]", "[64, 96.5]", "space.d_model.1", "96.5", "expected a whole number"),
         ("[64, 96, 128, 160]", "64", "space.d_model", "64", "expected a list"),
@@ -173,7 +173,13 @@ fn errors_name_the_key_and_point_at_the_text() {
         ),
         ("fraction = 0.1  ", "fraction = 1.0  ", "data.validation_fraction", "1.0", "below 1"),
         ("tokens = 262_144", "tokens = 1000", "training.tokens", "1000", "less than one step"),
-        ("learning_rate = 3e-3", "learning_rate = nan", "training.learning_rate", "nan", "above 0"),
+        (
+            "learning_rate = \"auto\"",
+            "learning_rate = nan",
+            "training.learning_rate",
+            "nan",
+            "above 0",
+        ),
         ("beta2 = 0.95", "beta2 = 1.5", "training.beta2", "1.5", "below 1"),
         ("device = \"cpu\"", "device = \"gpu\"", "training.device", "\"gpu\"", "cuda:0"),
         (

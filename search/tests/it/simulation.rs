@@ -111,7 +111,9 @@ impl Store {
             let is_promoted = old.state == CandidateState::Done
                 && row.state == CandidateState::Training
                 && old.fidelity < FULL;
-            if old.state.is_final() && !is_promoted {
+            // A row that a campaign was halted or given up over is tried again.
+            let is_reopened = old.given_up && !row.given_up;
+            if old.state.is_final() && !is_promoted && !is_reopened {
                 assert_eq!(old.state, row.state, "what is final stays");
                 if old.trained == row.trained {
                     assert_eq!(old.values, row.values, "what is final stays");
@@ -399,6 +401,12 @@ fn run_counting(world: &World) -> (Store, u32, u64) {
     };
     driver.restart();
     for _ in 0..100_000 {
+        if let Some(Finish::Halted { .. }) = driver.finish {
+            // The user mends it and goes on.
+            driver.finish = None;
+            driver.kills += 1;
+            driver.restart();
+        }
         if driver.finish.is_some() {
             break;
         }

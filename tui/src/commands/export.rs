@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Where to write it; else stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite a file that is there already.
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 /// Form of a config.
@@ -130,7 +133,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     match &args.output {
         None => std::io::stdout().write_all(text.as_bytes())?,
         Some(file) => {
-            write_whole(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+            crate::whole_file::write(file, &text, args.force, db)?;
             writeln!(stderr, "wrote {}", file.display())?;
         }
     }
@@ -147,8 +150,7 @@ pub(super) fn to_new_file(db: &Path, snapshot: &Snapshot, number: u32) -> anyhow
         config(&store, &snapshot, candidate).await
     })?;
     let file = PathBuf::from(format!("{}-{number}.json", super::file_name(name)));
-    write_whole(&file, &config.text(Format::Json)?)
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    crate::whole_file::write(&file, &config.text(Format::Json)?, false, db)?;
     Ok(file)
 }
 
@@ -221,14 +223,4 @@ fn format(args: &Args) -> anyhow::Result<Format> {
             bail!("the form of a .{other} file is unknown: add --format json or --format toml")
         }
     }
-}
-
-/// Writes beside the file and renames: a full disk leaves what was there before.
-fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = file.with_file_name(name);
-    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, file)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&part);
-    })
 }

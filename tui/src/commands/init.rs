@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let file = if path.as_os_str() == "campaign.toml" {
         String::new()
     } else {
-        format!(" {}", path.display())
+        format!(" {}", crate::words::quoted(&path.to_string_lossy()))
     };
     writeln!(stdout, "  {program} run{file}")?;
     Ok(ExitCode::SUCCESS)

@@ -229,8 +229,8 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     };
-    if args.name.trim().is_empty() {
-        bail!("--name must not be empty");
+    if !search::name::is_name(&args.name) {
+        bail!("--name must be 1 to 100 characters of one line");
     }
     let is_there = db.exists();
     let before = if is_there {
@@ -259,7 +259,11 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
         None => ask(&program).await?,
     };
     let parameters = checked(&space)?;
-    let has_begun = before.as_ref().is_some_and(|(snapshot, _)| !snapshot.candidates.is_empty());
+    // What was given up for a mistyped limit is evaluated again, under the right one.
+    let counts =
+        |candidate: &db::snapshot::Candidate| is_over(candidate) && !candidate.row.given_up;
+    let has_begun =
+        before.as_ref().is_some_and(|(snapshot, _)| snapshot.candidates.iter().any(counts));
     if let (true, Some(earlier)) = (has_begun, &stored) {
         comparable(&args.name, &earlier.optimize, &settings)?;
     }
@@ -359,10 +363,11 @@ fn checked(space: &SpaceReply) -> anyhow::Result<ParameterSpace> {
     }
     for (index, objective) in objectives.iter().enumerate() {
         let name = objective.value_name();
-        if name.is_empty() || name.starts_with('-') {
+        if !search::name::is_name(name) || name.starts_with('-') {
             bail!(
-                "objective `{name}`: a name is not empty and does not begin with a minus; to maximise say \
-                 {{\"name\": …, \"direction\": \"maximize\"}}"
+                "objective `{}`: a name has 1 to 100 characters of one line and does not begin with a minus; to \
+                 maximise say {{\"name\": …, \"direction\": \"maximize\"}}",
+                tui::printable(name)
             );
         }
         if objectives[..index].iter().any(|other| other.value_name() == name) {

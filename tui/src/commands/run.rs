@@ -179,7 +179,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let end = match &driven {
         Ok(Finish::Complete | Finish::Exhausted { .. }) => RunEnd::Finished,
         Ok(Finish::Stopped) => RunEnd::Paused,
-        Ok(Finish::GaveUp { .. }) | Err(_) => RunEnd::Failed,
+        Ok(Finish::GaveUp { .. } | Finish::Halted { .. }) | Err(_) => RunEnd::Failed,
     };
     let given_back = store.end_run(&run, end).await;
     let finish = match driven {
@@ -192,6 +192,21 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     given_back?;
     if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) && reports {
         report::print(store, &name, &files.folder).await?;
+    }
+    if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) {
+        let after = store.snapshot(&name).await?;
+        if done(&after) == 0 {
+            let show = format!(
+                "{} show{} {}",
+                words::program(),
+                report::db_flag(store.path()),
+                words::quoted(&name)
+            );
+            bail!(
+                "none of {} could be evaluated; {show} --all says why",
+                words::count(after.candidates.len(), "candidate")
+            );
+        }
     }
     let code = match finish {
         Finish::Complete => ExitCode::SUCCESS,
@@ -207,6 +222,11 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
                 store.path().display()
             ));
             ExitCode::from(INTERRUPTED)
+        }
+        Finish::Halted { reason } => {
+            bail!(
+                "{reason}\nnothing that was finished is lost; when that is mended, go on: {again}"
+            )
         }
         Finish::GaveUp { reason } => {
             bail!(
@@ -224,7 +244,11 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
 
 /// Whether tokens were spent on a candidate, to an end.
 fn is_trained(candidate: &Candidate) -> bool {
-    matches!(candidate.row.state, CandidateState::Done | CandidateState::Failed { .. })
+    match candidate.row.state {
+        CandidateState::Done => true,
+        CandidateState::Failed { .. } => !candidate.row.given_up,
+        _ => false,
+    }
 }
 
 pub(super) fn done(snapshot: &Snapshot) -> usize {
@@ -359,7 +383,7 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     let program = Program::built_in(Role::Profiler)?;
     Ok(match latency.device {
         Device::Cpu => program,
-        gpu => program.on(gpu),
+        gpu @ Device::Cuda(_) => program.on(gpu),
     })
 }
 

@@ -164,7 +164,7 @@ async fn listen(stderr: ChildStderr, tail: Tail, log: Option<std::fs::File>) {
             Line::Whole(bytes) => (bytes, ""),
             Line::Beginning(bytes) => (bytes, "…"),
         };
-        let line = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
+        let line = format!("{}{end}", tui::printable(String::from_utf8_lossy(&bytes).trim_end()));
         if let Some(file) = &mut log {
             written += line.len() + 1;
             let full = written > LOG_BYTES;

@@ -223,7 +223,7 @@ pub(crate) async fn meet(
             Ok(Reply::Hello(hello)) if !hello.can.iter().any(|can| can == role.duty()) => {
                 format!("{name} cannot `{}`, only {}", role.duty(), hello.can.join(", "))
             }
-            Ok(Reply::Hello(hello)) => return Ok((process, hello)),
+            Ok(Reply::Hello(hello)) => return Ok((process, introduced(hello))),
             _ => format!(
                 "the first line of {name} must be a hello (its log belongs on stderr), got `{}`",
                 shortened(&line, LINE)
@@ -316,7 +316,9 @@ async fn attend(
                         }
                         Err(reason) => Some(reason),
                     },
-                    Err(error) => Some(format!("wrote a bad line: {error}")),
+                    Err(error) => {
+                        Some(shortened(&format!("wrote a bad line: {error}"), REASON))
+                    }
                 },
             },
             () = tokio::time::sleep_until(deadline), if job.is_some() => {
@@ -429,9 +431,23 @@ fn id_of_reply(reply: &Reply) -> Option<u64> {
     }
 }
 
+/// Fit for a terminal, and no longer than that.
 fn shortened(text: &str, most: usize) -> String {
+    let text = tui::printable(text);
     if text.chars().count() <= most {
-        return text.to_owned();
+        return text;
     }
     text.chars().take(most).chain(['…']).collect()
+}
+
+/// What a worker says of itself, fit for a terminal.
+fn introduced(hello: Hello) -> Hello {
+    let plain = |text: String| shortened(&text, LINE);
+    Hello {
+        protocol: hello.protocol,
+        worker: plain(hello.worker),
+        can: hello.can.into_iter().map(plain).collect(),
+        device: plain(hello.device),
+        kernels: hello.kernels.map(plain),
+    }
 }

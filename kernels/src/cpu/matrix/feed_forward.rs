@@ -2,7 +2,8 @@
 //! other, so that what lies between the products stays in the nearest caches, in the numbers that are multiplied next.
 
 use super::many::{ROW_BLOCK, Strips, precision};
-use super::{Matrix, Storage, share, shares_rows};
+use super::panels::Storage;
+use super::product::{Matrix, share, shares_rows};
 use crate::cpu::gemm::View;
 use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::pool::{Pool, SharedMut};

@@ -1,7 +1,7 @@
 //! Few tokens: the weights are read once, from memory into registers, and multiplied for all tokens there.
 
-use super::Product;
 use super::panels::{Bf16Panel, F32Panel, Int8Panel, Panel, Panels, even};
+use super::product::Product;
 use crate::cpu::simd::{PANEL, Simd};
 use crate::cpu::{Kernel, Level};
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::panels::{Bf16Panel, Int8Panel, Panel, Panels, even};
-use super::{Matrix, Product, Source, Storage};
+use super::panels::{Bf16Panel, Int8Panel, Panel, Panels, Storage, even};
+use super::product::{Matrix, Product, Source};
 use crate::cpu::gemm::View;
 use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::simd::{PANEL, Simd};

@@ -215,6 +215,10 @@ fn bad_workers_and_words_get_one_clear_message() {
     let said = world.say(&["optimize", "--command", "no-such-program"]);
     assert!(said.code == 1 && said.stderr.contains("exited with status 127"), "{}", said.stderr);
     assert_eq!(world.say(&["optimize", "--limit", "memory=3"]).code, 2);
+    for name in ["", "two\nlines", "\u{1b}[2J", &"x".repeat(300)] {
+        let said = optimize(&world, &["--name", name]);
+        assert!(said.code == 1 && said.stderr.contains("1 to 100 characters"), "{}", said.stderr);
+    }
     assert!(!world.folder.join("deltafront.db").exists(), "nothing is made before all is well");
     // Another space under the same name.
     assert_eq!(optimize(&world, &["--evaluations", "3"]).code, 2, "given twice");
@@ -226,4 +230,36 @@ fn bad_workers_and_words_get_one_clear_message() {
     assert_eq!(world.say(&["run"]).code, 0);
     let said = optimize(&world, &["--name", "small"]);
     assert!(said.code == 1 && said.stderr.contains("is one of stacks"), "{}", said.stderr);
+}
+
+#[test]
+fn names_that_look_alike_have_folders_of_their_own() {
+    let world = World::new("box_names");
+    for name in ["lr 3", "lr/3", "lr_3"] {
+        let words = ["optimize", "--command", &worker(), "--name", name, "--evaluations", "2"];
+        let said = world.say(&words);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let folders = std::fs::read_dir(world.folder.join("deltafront-files")).expect("they were made");
+    let mut names: Vec<String> = folders
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains(&"lr_3".to_owned()), "a plain name is its folder: {names:?}");
+}
+
+#[test]
+fn a_mistyped_limit_ends_it_at_the_first_answer() {
+    let world = World::new("box_limit");
+    let said = optimize(&world, &["--limit", "memroy<=16"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("the result lacks the limit on `memroy`"), "{}", said.stderr);
+    let before = states(&world);
+    assert_eq!(before.iter().filter(|state| *state == "failed").count(), 1, "{before:?}");
+    assert!(before.iter().all(|state| state != "done"), "{before:?}");
+    let said = optimize(&world, &["--limit", "memory<=1600"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(states(&world).iter().all(|state| state == "done" || state == "infeasible"));
 }

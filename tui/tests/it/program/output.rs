@@ -164,3 +164,39 @@ fn doctor_finds_what_stands_in_the_way() {
         2
     );
 }
+
+#[test]
+fn an_export_replaces_nothing_that_is_not_to_be_lost() {
+    let world = World::new("export_over");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let export = |file: &str, more: &[&str]| {
+        let words = [&["export", "small", "1", "--format", "json", "-o", file], more].concat();
+        world.say(&words)
+    };
+    world.write("mine.json", "mine");
+    world.write("new.json.part", "of the user's");
+    std::os::unix::fs::symlink("mine.json", world.folder.join("link.json")).expect("a link");
+    let cases = [
+        ("mine.json", "is there already and was left alone; --force"),
+        ("link.json", "is no regular file"),
+        ("/dev/null", "is no regular file"),
+        (".", "is no regular file"),
+        ("deltafront.db", "is the database itself"),
+    ];
+    for (file, reason) in cases {
+        let said = export(file, &[]);
+        assert!(said.code == 1 && said.stderr.contains(reason), "{file}: {}", said.stderr);
+    }
+    for file in ["link.json", "/dev/null", "deltafront.db"] {
+        assert_eq!(export(file, &["--force"]).code, 1, "{file}");
+    }
+    assert_eq!(world.read("mine.json"), "mine");
+    assert_eq!(world.say(&["list"]).code, 0, "the database is whole");
+    assert_eq!(export("mine.json", &["--force"]).code, 0);
+    assert!(world.read("mine.json").contains("deltafront-stack-1"));
+    assert_eq!(export("new.json", &[]).code, 0);
+    assert_eq!(world.read("new.json.part"), "of the user's");
+    let left = std::fs::read_dir(&world.folder).expect("a folder").filter_map(Result::ok);
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
+}

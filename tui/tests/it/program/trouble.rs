@@ -159,3 +159,62 @@ fn latencies_of_two_devices_do_not_mix() {
         said.stderr
     );
 }
+
+#[test]
+fn a_checkpoint_that_cannot_be_kept_pauses_the_campaign_and_costs_nothing() {
+    let mut world = World::new("unsaved");
+    world.set("FAKE_TRAINER", "unsaved 3");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("no space left on device"), "{}", said.stderr);
+    assert!(said.stderr.contains("when that is mended, go on: deltafront run"), "{}", said.stderr);
+    let states: Vec<_> = world.candidates().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states.iter().filter(|state| *state == "done").count(), 3, "{states:?}");
+    assert!(states.iter().all(|state| state != "failed"), "{states:?}");
+    world.set("FAKE_TRAINER", "");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(world.count("evaluations"), EVALUATIONS, "nothing is trained twice");
+}
+
+#[test]
+fn a_limit_that_no_result_carries_ends_the_campaign_at_the_first() {
+    let world = World::new("limit_typo");
+    // The trainer reports what is no name of ours: a mistyped one cannot be told from it before.
+    world.edit("[evaluator]", &format!("[evaluator]\ncommand = \"sh {TRAINER}\""));
+    world.edit("references = [", "limits = { validation_los = 3.0 }\nreferences = [");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(
+        said.stderr.contains("the result lacks the limit on `validation_los`; it has `bits_per_byte`, `validation_loss`"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(world.count("evaluations"), 1);
+    world.edit("validation_los ", "validation_loss ");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(world.candidates().iter().all(|(_, state)| state == "done"));
+}
+
+const TRAINER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/program/workers/trainer.sh");
+
+#[test]
+fn when_nothing_could_be_evaluated_that_is_no_success() {
+    let world = World::new("none_done");
+    world.edit("references = [", "limits = { validation_loss = 0.1 }\nreferences = [");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("none of 8 candidates could be evaluated"), "{}", said.stderr);
+}
+
+#[test]
+fn escape_sequences_of_a_worker_do_not_reach_the_terminal() {
+    let mut world = World::new("escape");
+    world.set("FAKE_TRAINER", "escape 2");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("attempt failed: red\u{fffd}"), "{}", said.stderr);
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(!said.stderr.contains('\u{1b}') && !log.contains('\u{1b}'), "{log}");
+}

@@ -5,6 +5,7 @@
 #   wrong_id N, wrong_kind N, endless N, orphan N, flood N
 #                                      answers another request, by another reply, writes a line without an end, exits
 #                                      while what it started holds its output open, writes far too much
+#   unsaved N, escape N                cannot keep a checkpoint, fails with a reason that would clear the screen
 #   mute                               exits before its hello
 #   configure                          refuses its configuration
 #   slow S                             takes S seconds for each evaluation
@@ -65,6 +66,8 @@ while IFS= read -r line; do
         wrong_id-yes) echo '{"type":"result","id":99999,"values":{},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
         wrong_kind-yes) echo '{"type":"values","id":'"$id"',"values":{"bits_per_byte":2}}'; continue ;;
         endless-yes) exec cat /dev/zero ;;
+        unsaved-yes) echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":2.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"unsaved":"cannot write x: no space left on device"}'; continue ;;
+        escape-yes) echo '{"type":"failed","id":'"$id"',"reason":"\u001b[2J\u001b[31mred\u0007"}'; printf '\033[2Jlog\n' >&2; continue ;;
         orphan-yes) sleep 1000 & echo $! >"$FAKE_FOLDER/orphan"; exit 3 ;;
         flood-yes)
             # stderr without an end of line, progress without a pause, a reason without measure
