@@ -13,8 +13,11 @@ use crate::error::DbError;
 use crate::open::Store;
 use crate::row;
 
+/// Candidates that are read at once: what SQLite gives of them and what is made of it are held together for so many only.
+pub(crate) const PAGE: i64 = 1000;
+
 /// Candidate, tokens, seed, seconds, and a value with its name, mean and standard error.
-type TrainingRow = (i64, i64, i64, f64, Option<String>, Option<f64>, Option<f64>);
+pub(crate) type TrainingRow = (i64, i64, i64, f64, Option<String>, Option<f64>, Option<f64>);
 
 impl Store {
     /// What the campaign's state machine goes on from: all its candidates, and the whole latency table.
@@ -32,23 +35,65 @@ impl Store {
         Ok(History { candidates, latencies: self.latencies().await? })
     }
 
+    /// All of one candidate; none if there is none of that number.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn candidate(&self, name: &str, number: u32) -> Result<Option<Candidate>, DbError> {
+        let sql = |source| self.sql("reading the candidate", source);
+        let campaign_id = self.campaign_id(name).await?;
+        let mut connection = self.pool.acquire().await.map_err(sql)?;
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        let before = i64::from(number) - 1;
+        let page = self.page(&mut transaction, campaign_id, before, 1).await?;
+        Ok(page.into_iter().next().filter(|candidate| candidate.number == number))
+    }
+
     /// All candidates of a campaign, by number.
     pub(crate) async fn candidates(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
     ) -> Result<Vec<Candidate>, DbError> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        loop {
+            let after = candidates.last().map_or(0, |last| i64::from(last.number));
+            let page = self.page(connection, campaign_id, after, PAGE).await?;
+            let is_last = (page.len() as i64) < PAGE;
+            candidates.extend(page);
+            if is_last {
+                return Ok(candidates);
+            }
+        }
+    }
+
+    /// At most `most` candidates whose numbers are above `after`.
+    async fn page(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<Candidate>, DbError> {
         let sql = |source| self.sql("reading the candidates", source);
-        let rows = sqlx::query("SELECT * FROM candidates WHERE campaign_id = ? ORDER BY number")
-            .bind(campaign_id)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(sql)?;
-        let value_rows: Vec<(i64, String, f64, Option<f64>)> = sqlx::query_as(
-            "SELECT candidate_id, name, mean, standard_error FROM candidate_values \
-             JOIN candidates ON candidates.id = candidate_id WHERE campaign_id = ?",
+        let rows = sqlx::query(
+            "SELECT * FROM candidates WHERE campaign_id = ? AND number > ? ORDER BY number LIMIT ?",
         )
         .bind(campaign_id)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let Some(last) = rows.last() else { return Ok(Vec::new()) };
+        let last: i64 = last.try_get("number").map_err(sql)?;
+        let value_rows: Vec<(i64, String, f64, Option<f64>)> = sqlx::query_as(
+            "SELECT candidate_id, name, mean, standard_error FROM candidate_values \
+             JOIN candidates ON candidates.id = candidate_id WHERE campaign_id = ? AND number > ? AND number <= ?",
+        )
+        .bind(campaign_id)
+        .bind(after)
+        .bind(last)
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
@@ -58,9 +103,11 @@ impl Store {
         }
         let points: Vec<(i64, i64, f64)> = sqlx::query_as(
             "SELECT candidate_id, p.tokens, loss FROM curve_points p JOIN candidates ON candidates.id = candidate_id \
-             WHERE campaign_id = ? ORDER BY candidate_id, p.tokens",
+             WHERE campaign_id = ? AND number > ? AND number <= ? ORDER BY candidate_id, p.tokens",
         )
         .bind(campaign_id)
+        .bind(after)
+        .bind(last)
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
@@ -68,21 +115,8 @@ impl Store {
         for (id, tokens, loss) in points {
             curves.entry(id).or_default().push((tokens.cast_unsigned(), loss));
         }
-        let timing_rows = sqlx::query(
-            "SELECT w.* FROM whole_timings w JOIN candidates ON candidates.id = candidate_id WHERE campaign_id = ?",
-        )
-        .bind(campaign_id)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(sql)?;
-        let mut wholes: BTreeMap<i64, BTreeMap<String, Timing>> = BTreeMap::new();
-        for timing in &timing_rows {
-            wholes
-                .entry(timing.try_get("candidate_id").map_err(sql)?)
-                .or_default()
-                .insert(timing.try_get("name").map_err(sql)?, row::timing(timing).map_err(sql)?);
-        }
-        let mut trained = self.trained(connection, campaign_id).await?;
+        let mut wholes = self.wholes(connection, campaign_id, (after, last)).await?;
+        let mut trained = self.trained(connection, campaign_id, (after, last)).await?;
         rows.iter()
             .map(|row| {
                 let id: i64 = row.try_get("id").map_err(sql)?;
@@ -97,40 +131,55 @@ impl Store {
             .collect()
     }
 
-    /// The finished trainings of all candidates of a campaign, by candidate.
+    /// The timings of whole models, by candidate, of those whose numbers are above `after` and up to `last`.
+    pub(crate) async fn wholes(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+        (after, last): (i64, i64),
+    ) -> Result<BTreeMap<i64, BTreeMap<String, Timing>>, DbError> {
+        let sql = |source| self.sql("reading the timings", source);
+        let timing_rows = sqlx::query(
+            "SELECT w.* FROM whole_timings w JOIN candidates ON candidates.id = candidate_id \
+             WHERE campaign_id = ? AND number > ? AND number <= ?",
+        )
+        .bind(campaign_id)
+        .bind(after)
+        .bind(last)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(sql)?;
+        let mut wholes: BTreeMap<i64, BTreeMap<String, Timing>> = BTreeMap::new();
+        for timing in &timing_rows {
+            wholes
+                .entry(timing.try_get("candidate_id").map_err(sql)?)
+                .or_default()
+                .insert(timing.try_get("name").map_err(sql)?, row::timing(timing).map_err(sql)?);
+        }
+        Ok(wholes)
+    }
+
+    /// The finished trainings of the candidates whose numbers are above `after` and up to `last`, by candidate.
     async fn trained(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
+        (after, last): (i64, i64),
     ) -> Result<BTreeMap<i64, Vec<Trained>>, DbError> {
         let sql = |source| self.sql("reading the trainings", source);
         let rows: Vec<TrainingRow> = sqlx::query_as(
             "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
              JOIN candidates ON candidates.id = t.candidate_id \
-             LEFT JOIN training_values v USING (candidate_id, tokens, seed) WHERE campaign_id = ?",
+             LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
+             WHERE campaign_id = ? AND number > ? AND number <= ?",
         )
         .bind(campaign_id)
+        .bind(after)
+        .bind(last)
         .fetch_all(connection)
         .await
         .map_err(sql)?;
-        let mut by_key: BTreeMap<(i64, u64, u64), Trained> = BTreeMap::new();
-        for (id, tokens, seed, seconds, name, mean, standard_error) in rows {
-            let (tokens, seed) = (tokens.cast_unsigned(), seed.cast_unsigned());
-            let trained = by_key.entry((id, tokens, seed)).or_insert_with(|| Trained {
-                tokens,
-                seed,
-                values: BTreeMap::new(),
-                seconds,
-            });
-            if let (Some(name), Some(mean)) = (name, mean) {
-                trained.values.insert(name, Value { mean, standard_error });
-            }
-        }
-        let mut by_candidate: BTreeMap<i64, Vec<Trained>> = BTreeMap::new();
-        for ((id, _, _), trained) in by_key {
-            by_candidate.entry(id).or_default().push(trained);
-        }
-        Ok(by_candidate)
+        Ok(by_candidate(rows))
     }
 
     /// The columns of one row; its values, trainings, timings and curve are left empty.
@@ -175,6 +224,28 @@ impl Store {
                 .map(Into::into),
         })
     }
+}
+
+/// Trainings with their values, by candidate.
+pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>> {
+    let mut by_key: BTreeMap<(i64, u64, u64), Trained> = BTreeMap::new();
+    for (id, tokens, seed, seconds, name, mean, standard_error) in rows {
+        let (tokens, seed) = (tokens.cast_unsigned(), seed.cast_unsigned());
+        let trained = by_key.entry((id, tokens, seed)).or_insert_with(|| Trained {
+            tokens,
+            seed,
+            values: BTreeMap::new(),
+            seconds,
+        });
+        if let (Some(name), Some(mean)) = (name, mean) {
+            trained.values.insert(name, Value { mean, standard_error });
+        }
+    }
+    let mut by_candidate: BTreeMap<i64, Vec<Trained>> = BTreeMap::new();
+    for ((id, _, _), trained) in by_key {
+        by_candidate.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(trained);
+    }
+    by_candidate
 }
 
 /// Writes the whole candidate, new or changed.

@@ -2,7 +2,9 @@
 //!
 //! The driver (`deltafront run`) is the only writer: it takes a [`Run`] on its campaign and hands over [`Change`]s, one
 //! transaction for each event, so that a `kill -9` loses at most the work that was running. Everybody else opens the
-//! file read-only and reads [`snapshot::Snapshot`]s, live if they like: [`Store::revision`] is cheap.
+//! file read-only and reads [`snapshot::Snapshot`]s, live if they like: [`Store::revision`] is cheap. Who shows many
+//! candidates asks for an [`Store::outline`], who lists campaigns for a [`Store::tally`], who shows one candidate for
+//! [`Store::candidate`]: only what is shown is read.
 //!
 //! The store decides nothing: what a candidate is worth is `search`'s business. It refuses what must never be stored:
 //! a value that is not finite, a second driver on one campaign, a file of a newer version. Its tables as they are now, with
@@ -51,6 +53,7 @@ mod error;
 mod latencies;
 mod log;
 mod open;
+mod outline;
 mod process;
 mod read;
 mod row;

@@ -1,7 +1,7 @@
 //! Reading what viewers show.
 
 use search::campaign::findings::agreements;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 use crate::error::DbError;
@@ -49,12 +49,7 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         // A read transaction: all parts are of the same moment while a driver writes.
         let mut transaction = connection.begin().await.map_err(sql)?;
-        let row = sqlx::query(CAMPAIGNS)
-            .bind(campaign_id)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(sql)?;
-        let (campaign, revision) = self.campaign_row(&row)?;
+        let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
         let rows = self.candidates(&mut transaction, campaign_id).await?;
         let agreements = agreements(&rows, &campaign.objectives);
         let mut candidates = Candidate::of(rows, &campaign.objectives);
@@ -106,6 +101,20 @@ impl Store {
         let row = sqlx::query(CAMPAIGNS)
             .bind(campaign_id)
             .fetch_one(&self.pool)
+            .await
+            .map_err(|source| self.sql("reading the campaign", source))?;
+        self.campaign_row(&row)
+    }
+
+    /// A campaign and its revision, within a transaction.
+    pub(crate) async fn head_in(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<(Campaign, i64), DbError> {
+        let row = sqlx::query(CAMPAIGNS)
+            .bind(campaign_id)
+            .fetch_one(connection)
             .await
             .map_err(|source| self.sql("reading the campaign", source))?;
         self.campaign_row(&row)

@@ -9,6 +9,7 @@ use search::campaign::front::Contenders;
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
+use search::value::Value;
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,19 @@ pub struct Campaign {
     pub active_seconds: f64,
     /// The campaign file as it was given.
     pub config_toml: String,
+}
+
+/// What a list says of the candidates of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tally {
+    /// Done, at whatever rung.
+    pub done: usize,
+    /// Failed.
+    pub failed: usize,
+    /// On the front.
+    pub front: usize,
+    /// The least bits per byte among the contenders for the front.
+    pub best_bits_per_byte: Option<Value>,
 }
 
 impl Campaign {

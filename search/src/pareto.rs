@@ -2,10 +2,12 @@
 //!
 //! A value that is not finite cannot become [`Objectives`], so it cannot enter a front.
 
+mod frontier;
 mod hypervolume;
 mod scale;
 mod sorting;
 
+pub use frontier::Frontier;
 pub use hypervolume::hypervolume;
 pub use scale::{Scale, ScaledAxis};
 pub use sorting::{crowding_distances, front, ranks};
@@ -45,6 +47,12 @@ impl Objectives {
     /// The values.
     pub fn values(&self) -> &[f64] {
         &self.0
+    }
+
+    /// Whether it has at most two objectives: a point behind another in lexicographic order is then dominated by one of the
+    /// front, if at all, by the last before it.
+    fn is_in_a_plane(&self) -> bool {
+        self.0.len() <= 2
     }
 
     /// Whether this is nowhere worse than `other` and somewhere better. Equal values do not dominate each other.

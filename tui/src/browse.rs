@@ -15,7 +15,7 @@ mod trace;
 mod update;
 mod view;
 
-pub use rows::{Column, Filter, Sort, StateFilter};
+pub use rows::{Column, Filter, Order, Sort, StateFilter};
 pub use run::{Export, run};
 pub use state::{Notice, State, Zoom};
 pub use update::{Effect, Message, update};

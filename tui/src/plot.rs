@@ -1,6 +1,9 @@
 //! The Pareto front of a campaign as a scatter plot: on the screen a ratatui widget, in a report [`to_text`]; and
 //! [`LinePlot`], lines over the same kind of axes.
 //!
+//! With one objective it is a history instead: the values in the order of the evaluations, larger ones above, and a line
+//! along the best so far. Of two:
+//!
 //! Better is down and to the left: an axis of a value of which more is better is reversed. The members of the front are joined by the staircase
 //! that bounds what they dominate; error bars are drawn where they are wide enough to see; points too far from the
 //! front to leave room for it stand as arrows at the edge.
@@ -24,7 +27,7 @@ pub(crate) use dots::Dots;
 use frame::Frame;
 pub use lines::{LinePlot, Series};
 use scene::Scene;
-pub use scene::axes;
+pub use scene::{axes, cost};
 
 use crate::theme::Theme;
 use crate::{ansi, quantity};
@@ -69,8 +72,17 @@ impl Widget for FrontPlot<'_> {
         }
         match scene {
             Some(scene) => Canvas::lay_out(area, &scene, self.theme).draw(buffer),
-            None => say(area, buffer, "no candidate is trained and timed yet", self.theme.dim()),
+            None => say(area, buffer, nothing_yet(self.snapshot), self.theme.dim()),
         }
+    }
+}
+
+/// Why there is no plot.
+fn nothing_yet(snapshot: &Snapshot) -> &'static str {
+    match (snapshot.campaign.is_black_box(), snapshot.campaign.objectives.len()) {
+        (true, _) => "no candidate is evaluated yet",
+        (false, 1) => "no candidate is trained yet",
+        (false, _) => "no candidate is trained and timed yet",
     }
 }
 

@@ -23,7 +23,7 @@ use crate::words;
 
 /// Prints the result of a campaign to stdout, with the files it wrote and what to do next.
 pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Result<()> {
-    let snapshot = store.snapshot(name).await?;
+    let snapshot = store.outline(name).await?;
     let mut stdout = std::io::stdout();
     write!(stdout, "{}{}", campaign(&snapshot, false), provenance(store, &snapshot).await?)?;
     let db = store.path();
@@ -184,7 +184,17 @@ fn headline(snapshot: &Snapshot) -> String {
     if dropped > 0 {
         parts.push(format!("{dropped} outside the limits"));
     }
-    parts.push(format!("{front} on the front; seed {}", campaign.seed));
+    let best = snapshot.candidates.iter().find(|c| c.rank == Some(0));
+    let seed = campaign.seed;
+    parts.push(match (campaign.objectives.as_slice(), best) {
+        ([objective], Some(best)) => {
+            let title = quantity::title(objective.name());
+            let (value, number) = (named(best, objective.name()), best.row.number);
+            format!("best {title} {value} by candidate {number}; seed {seed}")
+        }
+        ([_], None) => format!("seed {seed}"),
+        _ => format!("{front} on the front; seed {seed}"),
+    });
     if campaign.active_seconds > 0.0 {
         let time = quantity::duration(campaign.active_seconds);
         let per_minute = 60.0 * done as f64 / campaign.active_seconds;
@@ -193,11 +203,20 @@ fn headline(snapshot: &Snapshot) -> String {
     format!("campaign {}, {state}: {}\n", campaign.name, parts.join(", "))
 }
 
-/// A table of candidates, the cheapest first, those without a cost last.
+/// A table of candidates, the cheapest first, those without a cost last; with one objective the best first.
 fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
-    let (cost, _) = plot::axes(&campaign.objectives);
-    let cost = |c: &Candidate| cost.minimised(&c.row.values).unwrap_or(f64::INFINITY);
-    list.sort_by(|a, b| cost(a).total_cmp(&cost(b)).then(a.row.number.cmp(&b.row.number)));
+    let (cost, quality) = plot::axes(&campaign.objectives);
+    let order = |c: &Candidate| match &cost {
+        Some(cost) => (0, cost.minimised(&c.row.values).unwrap_or(f64::INFINITY)),
+        // What was trained for less has no place among the others.
+        None => {
+            (u32::from(c.rank.is_none()), quality.minimised(&c.row.values).unwrap_or(f64::INFINITY))
+        }
+    };
+    list.sort_by(|a, b| {
+        let ((a0, a1), (b0, b1)) = (order(a), order(b));
+        a0.cmp(&b0).then(a1.total_cmp(&b1)).then(a.row.number.cmp(&b.row.number))
+    });
     let mut values: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
     let mut titles: Vec<String> =
         campaign.objectives.iter().map(quantity::objective_title).collect();
@@ -239,13 +258,15 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         text = lines.join("\n") + "\n";
     }
     if !is_of_stacks {
-        text.push_str("●: on the front. ± is one standard error.");
+        text.push_str(best_mark(campaign));
+        text.push_str(". ± is one standard error.");
         text.push_str(more_is_better(campaign));
         text.push('\n');
         return text;
     }
+    text.push_str(best_mark(campaign));
     text.push_str(
-        "●: on the front, ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
+        ", ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
          the model\ntimed as one, ± half the interquartile range.",
     );
     text.push_str(more_is_better(campaign));
@@ -282,6 +303,11 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     }
     text.push('\n');
     text
+}
+
+/// What the dot before a candidate means.
+fn best_mark(campaign: &Campaign) -> &'static str {
+    if campaign.objectives.len() == 1 { "●: the best" } else { "●: on the front" }
 }
 
 /// What the arrows in headings mean, where there are any.

@@ -5,6 +5,7 @@ mod disk;
 mod frozen;
 mod kill;
 mod lock;
+mod outline;
 mod round_trip;
 mod samples;
 mod version;

@@ -8,18 +8,16 @@ use super::Objectives;
 /// Equal points have equal ranks.
 ///
 /// In lexicographic order nothing is dominated by what stands behind it, so each point needs comparing with the points
-/// before it only, and goes to the first rank none of whose members dominates it (ENS-SS, Zhang et al. 2015).
+/// before it only, and goes to the first rank none of whose members dominates it. What a rank dominates the ranks before it
+/// dominate too, so that rank is found by halving (ENS-BS, Zhang et al. 2015); of one or two objectives the last member of
+/// a rank speaks for all, and the whole costs a sort.
 pub fn ranks(points: &[Objectives]) -> Vec<u32> {
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by(|&a, &b| lexicographic(&points[a], &points[b]));
     let mut fronts: Vec<Vec<usize>> = Vec::new();
     let mut ranks = vec![0; points.len()];
     for index in order {
-        // The latest members of a front are the nearest, hence the likeliest to dominate.
-        let free = |members: &Vec<usize>| {
-            !members.iter().rev().any(|&other| points[other].dominates(&points[index]))
-        };
-        let rank = fronts.iter().position(free).unwrap_or(fronts.len());
+        let rank = fronts.partition_point(|members| is_dominated(points, index, members));
         if rank == fronts.len() {
             fronts.push(Vec::new());
         }
@@ -35,12 +33,20 @@ pub fn front(points: &[Objectives]) -> Vec<usize> {
     order.sort_by(|&a, &b| lexicographic(&points[a], &points[b]));
     let mut members: Vec<usize> = Vec::new();
     for index in order {
-        if !members.iter().rev().any(|&other| points[other].dominates(&points[index])) {
+        if !is_dominated(points, index, &members) {
             members.push(index);
         }
     }
     members.sort_unstable();
     members
+}
+
+/// Whether a point is dominated by one of those that stand before it in lexicographic order and dominate none of each other.
+fn is_dominated(points: &[Objectives], index: usize, members: &[usize]) -> bool {
+    let point = &points[index];
+    // The latest are the nearest, hence the likeliest to dominate.
+    let asked = if point.is_in_a_plane() { 1 } else { members.len() };
+    members.iter().rev().take(asked).any(|&other| points[other].dominates(point))
 }
 
 /// The crowding distance of each point among all of `points`: the perimeter of the box that its neighbours span, each
@@ -77,7 +83,7 @@ pub fn crowding_distances(points: &[Objectives]) -> Vec<f64> {
     group.into_iter().map(|g| distances[g]).collect()
 }
 
-fn lexicographic(a: &Objectives, b: &Objectives) -> Ordering {
+pub(super) fn lexicographic(a: &Objectives, b: &Objectives) -> Ordering {
     a.values()
         .iter()
         .zip(b.values())

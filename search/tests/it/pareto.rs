@@ -1,7 +1,7 @@
 //! Sorting, crowding and hypervolume against slow and plain definitions.
 
 use proptest::prelude::*;
-use search::pareto::{Objectives, Scale, crowding_distances, front, hypervolume, ranks};
+use search::pareto::{Frontier, Objectives, Scale, crowding_distances, front, hypervolume, ranks};
 
 fn points(rows: &[&[f64]]) -> Vec<Objectives> {
     rows.iter().map(|row| Objectives::new(*row).expect("finite")).collect()
@@ -159,6 +159,34 @@ fn decades_are_scaled_by_logarithms_and_a_single_value_by_itself() {
 }
 
 proptest! {
+    #[test]
+    fn a_frontier_is_the_front_of_what_it_was_given(points in any_points()) {
+        let mut frontier = Frontier::default();
+        for (count, point) in points.iter().enumerate() {
+            let before = &points[..count];
+            let is_new = !before.iter().any(|other| other == point || other.dominates(point));
+            prop_assert_eq!(frontier.dominates(point), before.iter().any(|p| p.dominates(point)));
+            prop_assert_eq!(frontier.insert(point), is_new);
+        }
+        let mut expected: Vec<&Objectives> = front(&points).into_iter().map(|i| &points[i]).collect();
+        let mut members: Vec<&Objectives> = frontier.members().iter().collect();
+        for list in [&mut expected, &mut members] {
+            list.sort_by(|a, b| a.values().partial_cmp(b.values()).expect("finite"));
+        }
+        expected.dedup();
+        prop_assert_eq!(members, expected);
+    }
+
+    /// Of two objectives to the bit, though it is summed another way.
+    #[test]
+    fn a_trace_in_a_plane_is_the_share_of_all_before(found in some_points(2, 30)) {
+        let Some(scale) = Scale::of(&found) else { return Ok(()) };
+        let evaluations: Vec<Option<Objectives>> = found.iter().cloned().map(Some).collect();
+        for (index, share) in scale.trace(&evaluations).into_iter().enumerate() {
+            prop_assert_eq!(share.to_bits(), scale.share(&found[..=index]).to_bits());
+        }
+    }
+
     #[test]
     fn a_trace_is_the_share_of_all_before(found in some_points(3, 20)) {
         let Some(scale) = Scale::of(&found) else { return Ok(()) };

@@ -1,5 +1,7 @@
 //! The selected candidate: what is known of it, its drawing, its training curve, its failure.
 
+use std::borrow::Cow;
+
 use db::snapshot::{Campaign, Candidate};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -31,6 +33,7 @@ pub(super) fn log_lines(candidate: &Candidate) -> u16 {
 /// Facts above, then the drawing, then curve or log as far as there is room.
 pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
     let Some((campaign, candidate)) = subject(state) else { return };
+    let candidate = candidate.as_ref();
     let facts = facts(
         candidate,
         campaign,
@@ -61,6 +64,7 @@ pub(super) fn pane(state: &State, area: Rect, buffer: &mut Buffer) {
 /// The same with a screen of its own: facts and curve on the left, the drawing on the right, the log below.
 pub(super) fn page(state: &State, area: Rect, buffer: &mut Buffer) {
     let Some((campaign, candidate)) = subject(state) else { return };
+    let candidate = candidate.as_ref();
     if area.width < 90 {
         pane(state, area, buffer);
         return;
@@ -113,8 +117,8 @@ fn settings(candidate: &Candidate, theme: Theme) -> Vec<Line<'static>> {
         .collect()
 }
 
-fn subject(state: &State) -> Option<(&Campaign, &Candidate)> {
-    Some((&state.snapshot.as_ref()?.campaign, state.selected()?))
+fn subject(state: &State) -> Option<(&Campaign, Cow<'_, Candidate>)> {
+    Some((&state.snapshot.as_ref()?.campaign, state.detailed()?))
 }
 
 /// The first `height` rows, and the others.

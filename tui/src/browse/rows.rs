@@ -1,13 +1,15 @@
 //! Which candidates the table shows, and in which order.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 
 use db::snapshot::{Candidate, Snapshot};
 use search::architecture::MixerKind;
 use search::campaign::CandidateState;
 use search::metric::Metric;
 
-use crate::plot::axes;
+use crate::plot::{axes, cost};
 
 /// What the table is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,46 +122,139 @@ impl Filter {
                     .any(|layer| layer.mixer.is_some_and(|mixer| mixer.kind() == kind))
             })
         };
-        self.state.admits(candidate) && self.mixer.is_none_or(has_mixer) && self.finds(candidate)
+        self.state.admits(candidate) && self.mixer.is_none_or(has_mixer)
     }
 
-    fn finds(&self, candidate: &Candidate) -> bool {
-        if self.text.trim().is_empty() {
+    /// Whether `other` is the same but for a longer search text.
+    fn is_widened_from(&self, other: &Self) -> bool {
+        (self.state, self.mixer) == (other.state, other.mixer) && other.text.starts_with(&self.text)
+    }
+
+    fn finder(&self) -> Finder {
+        let words = self.text.to_lowercase().split_whitespace().map(str::to_owned).collect();
+        Finder { words, text: String::new() }
+    }
+}
+
+/// The words of a search, and the text of the candidate that is looked at, whose room is used again.
+struct Finder {
+    words: Vec<String>,
+    text: String,
+}
+
+impl Finder {
+    fn finds(&mut self, candidate: &Candidate) -> bool {
+        if self.words.is_empty() {
             return true;
         }
         let Candidate { row, id, .. } = candidate;
         let search::campaign::Candidate { number, subject, reference, origin, .. } = row;
         let subject = subject.words();
         let reference = reference.as_deref().unwrap_or_default();
-        let text = format!("#{number} {id} {subject} {reference} {origin}").to_lowercase();
-        self.text.to_lowercase().split_whitespace().all(|word| text.contains(word))
+        self.text.clear();
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "#{number} {id} {subject} {reference} {origin}");
+        if self.text.is_ascii() {
+            self.text.make_ascii_lowercase();
+        } else {
+            self.text = self.text.to_lowercase();
+        }
+        self.words.iter().all(|word| self.text.contains(word))
     }
 }
 
-/// The candidates that `filter` admits, in the order of `sort`; ties in the order of proposal.
-pub(super) fn rows<'a>(snapshot: &'a Snapshot, sort: Sort, filter: &Filter) -> Vec<&'a Candidate> {
-    let (x, y) = axes(&snapshot.campaign.objectives);
+/// The order of the table as it was last asked for: a key that changes neither what is shown nor its order costs no sort.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    known: RefCell<Option<Known>>,
+    sorts: Cell<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    sort: Sort,
+    filter: Filter,
+    /// Whose candidates: where they lie, how many, and the revision of their campaign.
+    of: (usize, usize, i64),
+    /// Places among the candidates.
+    places: Vec<usize>,
+}
+
+/// It follows from the rest of the state.
+impl PartialEq for Order {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Order {
+    /// How often all candidates were put in order.
+    pub fn sorts(&self) -> usize {
+        self.sorts.get()
+    }
+
+    /// The candidates that `filter` admits, in the order of `sort`; ties in the order of proposal.
+    pub(super) fn rows<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        sort: Sort,
+        filter: &Filter,
+    ) -> Vec<&'a Candidate> {
+        let candidates = &snapshot.candidates;
+        let of = (candidates.as_ptr() as usize, candidates.len(), snapshot.revision);
+        let mut known = self.known.borrow_mut();
+        let places = match known.take().filter(|known| known.sort == sort && known.of == of) {
+            Some(known) if known.filter == *filter => known.places,
+            // A search text that grows only leaves out more.
+            Some(known) if known.filter.is_widened_from(filter) => {
+                let mut finder = filter.finder();
+                let places = known.places.into_iter();
+                places.filter(|&place| finder.finds(&candidates[place])).collect()
+            }
+            _ => {
+                self.sorts.set(self.sorts.get() + 1);
+                places(snapshot, sort, filter)
+            }
+        };
+        let rows = places.iter().map(|&place| &candidates[place]).collect();
+        *known = Some(Known { sort, filter: filter.clone(), of, places });
+        rows
+    }
+}
+
+fn places(snapshot: &Snapshot, sort: Sort, filter: &Filter) -> Vec<usize> {
+    let (x, (_, y)) = (cost(&snapshot.campaign), axes(&snapshot.campaign.objectives));
+    let cost = |candidate: &Candidate| x.as_ref()?.minimised(&candidate.row.values);
     let key = |candidate: &Candidate| -> (Option<f64>, Option<f64>) {
         let values = &candidate.row.values;
         match sort.column {
-            Column::Front => (candidate.rank.map(f64::from), x.minimised(values)),
+            Column::Front => (candidate.rank.map(f64::from), cost(candidate)),
             Column::Number => (Some(f64::from(candidate.row.number)), None),
             Column::Quality => (y.minimised(values), None),
-            Column::Cost => (x.minimised(values), None),
+            Column::Cost => (cost(candidate), None),
             Column::Parameters => {
                 (values.get(Metric::Parameters.name()).map(|value| value.mean), None)
             }
         }
     };
-    let mut rows: Vec<&Candidate> =
-        snapshot.candidates.iter().filter(|c| filter.admits(c)).collect();
-    rows.sort_by(|a, b| {
-        let ((a0, a1), (b0, b1)) = (key(a), key(b));
-        compare(a0, b0, sort.descending)
-            .then_with(|| compare(a1, b1, sort.descending))
-            .then(a.row.number.cmp(&b.row.number))
+    let mut finder = filter.finder();
+    let mut rows: Vec<(Option<f64>, Option<f64>, u32, usize)> = snapshot
+        .candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| filter.admits(candidate) && finder.finds(candidate))
+        .map(|(place, candidate)| {
+            let (first, second) = key(candidate);
+            (first, second, candidate.row.number, place)
+        })
+        .collect();
+    rows.sort_unstable_by(|a, b| {
+        compare(a.0, b.0, sort.descending)
+            .then_with(|| compare(a.1, b.1, sort.descending))
+            .then(a.2.cmp(&b.2))
+            .then(a.3.cmp(&b.3))
     });
-    rows
+    rows.into_iter().map(|(.., place)| place).collect()
 }
 
 fn compare(a: Option<f64>, b: Option<f64>, descending: bool) -> Ordering {

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use db::Store;
@@ -22,6 +22,8 @@ pub type Export = Box<dyn Fn(&Snapshot, &Candidate) -> anyhow::Result<PathBuf>>;
 
 /// How often the store is asked whether something changed.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Reading takes at most one in so many parts of the time.
+const SHARE: u32 = 4;
 
 /// Shows the screens until the user leaves or a signal asks for it. `store` is open for reading; `campaign` is opened
 /// at once if it is given.
@@ -37,8 +39,12 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
         store.campaign(name).await?;
     }
     let (messages, mut inbox) = unbounded_channel();
-    let (follow, followed) = watch::channel(campaign.clone());
-    tokio::spawn(watch_store(store, followed, messages.clone()));
+    let start = Followed { campaign: campaign.clone(), selected: None };
+    let (follow, followed) = watch::channel(start);
+    let to_screens = messages.clone();
+    // On a thread of its own: reading a large campaign keeps no key waiting.
+    let reader = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || reader.block_on(watch_store(store, followed, to_screens)));
     tokio::spawn(watch_signals(messages.clone()));
 
     let mut state = State::new(Theme::from_env(), campaign);
@@ -52,7 +58,9 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
             for effect in update(&mut state, message) {
                 match effect {
                     Effect::Quit => return Ok(()),
-                    Effect::Follow(what) => drop(follow.send_replace(what)),
+                    Effect::Follow(campaign) => {
+                        follow.send_replace(Followed { campaign, selected: None });
+                    }
                     Effect::Export { number } => {
                         let result = write_stack(&state, number, &export);
                         update(&mut state, Message::Exported(result));
@@ -61,6 +69,10 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
             }
             next = inbox.try_recv().ok();
         }
+        follow.send_if_modified(|followed| {
+            let before = std::mem::replace(&mut followed.selected, state.selected);
+            before != followed.selected
+        });
     }
 }
 
@@ -85,6 +97,15 @@ async fn watch_signals(messages: UnboundedSender<Message>) {
     let _ = messages.send(Message::Stop);
 }
 
+/// What the screens show.
+#[derive(Debug, Clone, PartialEq)]
+struct Followed {
+    /// The campaign; none: the list of them.
+    campaign: Option<String>,
+    /// The candidate of which all is shown.
+    selected: Option<u32>,
+}
+
 /// What was last sent of the store.
 #[derive(PartialEq)]
 enum Sent {
@@ -97,26 +118,48 @@ enum Sent {
 /// Asks the store for what is followed, and sends it when it has changed; ends with the screens.
 async fn watch_store(
     store: Store,
-    mut followed: watch::Receiver<Option<String>>,
+    mut followed: watch::Receiver<Followed>,
     messages: UnboundedSender<Message>,
 ) {
     let mut sent = Sent::Nothing;
+    // Of which candidate all was sent last, and of which revision.
+    let mut detailed = None;
+    let mut following = followed.borrow().campaign.clone();
+    let mut next_look = Instant::now();
     loop {
         let target = followed.borrow_and_update().clone();
-        let (now, message) = read(&store, target.as_deref(), &sent).await;
-        if now != sent {
-            sent = now;
-            if message.is_some_and(|message| messages.send(message).is_err()) {
+        if target.campaign != following {
+            following.clone_from(&target.campaign);
+            (sent, detailed, next_look) = (Sent::Nothing, None, Instant::now());
+        }
+        if next_look <= Instant::now() {
+            let begin = Instant::now();
+            let (now, message) = read(&store, target.campaign.as_deref(), &sent).await;
+            if now != sent {
+                sent = now;
+                if message.is_some_and(|message| messages.send(message).is_err()) {
+                    return;
+                }
+            }
+            // What takes long to read is read less often.
+            next_look = Instant::now() + ASK_EVERY.max(SHARE * begin.elapsed());
+        }
+        if let (Some(campaign), Some(number), Sent::Revision(revision)) =
+            (target.campaign, target.selected, &sent)
+            && detailed != Some((number, *revision))
+            && let Ok(Some(row)) = store.candidate(&campaign, number).await
+        {
+            detailed = Some((number, *revision));
+            if messages.send(Message::Details { campaign, row: Box::new(row) }).is_err() {
                 return;
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(ASK_EVERY) => {}
+            () = tokio::time::sleep_until(next_look.into()) => {}
             changed = followed.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                sent = Sent::Nothing;
             }
         }
     }
@@ -132,7 +175,7 @@ async fn read(store: &Store, target: Option<&str>, sent: &Sent) -> (Sent, Option
             Ok(revision) if *sent == Sent::Revision(revision) => {
                 Ok((Sent::Revision(revision), None))
             }
-            Ok(_) => store.snapshot(name).await.map(|found| {
+            Ok(_) => store.outline(name).await.map(|found| {
                 (Sent::Revision(found.revision), Some(Message::Snapshot(Box::new(found))))
             }),
             Err(error) => Err(error),

@@ -1,8 +1,11 @@
 //! Everything the screens are a function of.
 
-use db::snapshot::{Campaign, Candidate, Snapshot};
+use std::borrow::Cow;
 
-use super::rows::{self, Filter, Sort};
+use db::snapshot::{Campaign, Candidate, Snapshot};
+use search::campaign;
+
+use super::rows::{Filter, Order, Sort};
 use crate::theme::Theme;
 
 /// The whole state of the screens.
@@ -18,6 +21,8 @@ pub struct State {
     pub opened: Option<String>,
     /// What is known of the open campaign.
     pub snapshot: Option<Snapshot>,
+    /// All of a candidate, where the snapshot has it in outline only: the selected one, as soon as it is read.
+    pub details: Option<Box<campaign::Candidate>>,
     /// Number of the selected candidate.
     pub selected: Option<u32>,
     /// Order of the table.
@@ -34,6 +39,8 @@ pub struct State {
     pub help: bool,
     /// A sentence in the footer until the next key.
     pub notice: Option<Notice>,
+    /// The order of the table, as it was last asked for.
+    pub order: Order,
 }
 
 /// What has the whole screen.
@@ -65,6 +72,7 @@ impl State {
             chosen: 0,
             opened: campaign,
             snapshot: None,
+            details: None,
             selected: None,
             sort: Sort::default(),
             filter: Filter::default(),
@@ -73,6 +81,7 @@ impl State {
             typing: false,
             help: false,
             notice: None,
+            order: Order::default(),
         }
     }
 
@@ -80,12 +89,25 @@ impl State {
     pub fn rows(&self) -> Vec<&Candidate> {
         self.snapshot
             .as_ref()
-            .map_or_else(Vec::new, |snapshot| rows::rows(snapshot, self.sort, &self.filter))
+            .map_or_else(Vec::new, |snapshot| self.order.rows(snapshot, self.sort, &self.filter))
     }
 
     /// The selected candidate.
     pub fn selected(&self) -> Option<&Candidate> {
         let number = self.selected?;
-        self.snapshot.as_ref()?.candidates.iter().find(|candidate| candidate.row.number == number)
+        let candidates = &self.snapshot.as_ref()?.candidates;
+        let place = candidates.binary_search_by_key(&number, |candidate| candidate.row.number);
+        candidates.get(place.ok()?)
+    }
+
+    /// The selected candidate with all that is known of it by now.
+    pub fn detailed(&self) -> Option<Cow<'_, Candidate>> {
+        let candidate = self.selected()?;
+        Some(match &self.details {
+            Some(row) if row.number == candidate.row.number => {
+                Cow::Owned(Candidate { row: (**row).clone(), ..candidate.clone() })
+            }
+            _ => Cow::Borrowed(candidate),
+        })
     }
 }

@@ -12,7 +12,7 @@ use search::objective::Objective;
 
 use super::rows::{Column, Sort};
 use super::state::State;
-use crate::plot::axes;
+use crate::plot::{axes, cost};
 use crate::theme::Theme;
 use crate::{drawing, quantity};
 
@@ -57,9 +57,9 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let theme = state.theme;
-    let (x, y) = axes(&snapshot.campaign.objectives);
+    let (x, (_, y)) = (cost(&snapshot.campaign), axes(&snapshot.campaign.objectives));
     let is_of_stacks = !snapshot.campaign.is_black_box();
-    let fields = fields(usize::from(area.width), &x, &y, is_of_stacks);
+    let fields = fields(usize::from(area.width), x.as_ref(), &y, is_of_stacks);
     heads(&fields, state.sort, area, buffer, theme);
     let rows = state.rows();
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
@@ -111,7 +111,7 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
                 (0, _) => (candidate.row.number.to_string(), theme.dim()),
                 (1, _) => (quantity::shortened(&format!("{sign} {word}"), room), style),
                 (_, Some(Column::Quality)) => (value(&y), Style::new()),
-                (_, Some(Column::Cost)) => (value(&x), Style::new()),
+                (_, Some(Column::Cost)) => (x.as_ref().map_or(String::new(), value), Style::new()),
                 _ => {
                     let parameters = candidate.row.values.get(Metric::Parameters.name());
                     (parameters.map_or(String::new(), |p| quantity::scaled(p.mean)), Style::new())
@@ -132,7 +132,7 @@ fn first_visible(selected: usize, count: usize, height: usize) -> usize {
     selected.saturating_sub(height / 2).min(count.saturating_sub(height))
 }
 
-fn fields(width: usize, x: &Objective, y: &Objective, is_of_stacks: bool) -> Vec<Field> {
+fn fields(width: usize, x: Option<&Objective>, y: &Objective, is_of_stacks: bool) -> Vec<Field> {
     let field = |title: &str, width: usize, column, right| Field {
         title: title.to_owned(),
         width,
@@ -150,7 +150,7 @@ fn fields(width: usize, x: &Objective, y: &Objective, is_of_stacks: bool) -> Vec
         field("state", if width >= 60 { 12 } else { 9 }, Some(Column::Front), false),
     ];
     fields.push(value(y, Column::Quality));
-    fields.push(value(x, Column::Cost));
+    fields.extend(x.map(|x| value(x, Column::Cost)));
     if width >= 56 && is_of_stacks {
         fields.push(field("params", 7, Some(Column::Parameters), true));
     }

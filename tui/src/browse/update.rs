@@ -1,10 +1,11 @@
 //! What happens: a message changes the state and gives the effects that the loop then has.
 
-use db::snapshot::{Campaign, Snapshot};
+use db::snapshot::{Campaign, Candidate, Snapshot};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use search::architecture::MixerKind;
+use search::campaign;
 
-use super::rows::{Column, StateFilter};
+use super::rows::{Column, Order, StateFilter};
 use super::state::{Notice, State, Zoom};
 use crate::plot::axes;
 
@@ -19,6 +20,13 @@ pub enum Message {
     Campaigns(Vec<Campaign>),
     /// The open campaign has changed.
     Snapshot(Box<Snapshot>),
+    /// All of a candidate of the open campaign, which the snapshot has in outline.
+    Details {
+        /// The name of the campaign.
+        campaign: String,
+        /// The candidate.
+        row: Box<campaign::Candidate>,
+    },
     /// The store cannot be read now.
     Trouble(String),
     /// An export has ended: the file, or why not.
@@ -53,6 +61,12 @@ pub fn update(state: &mut State, message: Message) -> Vec<Effect> {
         Message::Campaigns(campaigns) => take_campaigns(state, campaigns),
         Message::Snapshot(snapshot) => {
             take_snapshot(state, *snapshot);
+            Vec::new()
+        }
+        Message::Details { campaign, row } => {
+            if state.opened.as_ref() == Some(&campaign) {
+                state.details = Some(row);
+            }
             Vec::new()
         }
         Message::Trouble(text) => {
@@ -95,7 +109,7 @@ fn take_campaigns(state: &mut State, campaigns: Vec<Campaign>) -> Vec<Effect> {
 
 fn open(state: &mut State, name: String) -> Vec<Effect> {
     state.opened = Some(name.clone());
-    state.snapshot = None;
+    forget(state);
     state.selected = None;
     state.zoom = Zoom::None;
     vec![Effect::Follow(Some(name))]
@@ -103,8 +117,14 @@ fn open(state: &mut State, name: String) -> Vec<Effect> {
 
 fn close(state: &mut State) -> Vec<Effect> {
     state.opened = None;
-    state.snapshot = None;
+    forget(state);
     vec![Effect::Follow(None)]
+}
+
+fn forget(state: &mut State) {
+    state.snapshot = None;
+    state.details = None;
+    state.order = Order::default();
 }
 
 /// The selection stays on its candidate.
@@ -114,6 +134,7 @@ fn take_snapshot(state: &mut State, snapshot: Snapshot) {
     }
     let index = selected_index(state);
     state.snapshot = Some(snapshot);
+    state.order = Order::default();
     if state.notice.as_ref().is_some_and(|notice| notice.is_trouble) {
         state.notice = None; // the store can be read again
     }
@@ -219,7 +240,10 @@ fn browse(state: &mut State, key: KeyCode) -> Vec<Effect> {
             state.scroll = state.scroll.saturating_sub(PAGE as u16);
         }
         KeyCode::PageDown if state.zoom == Zoom::Details => {
-            let last = state.selected().map_or(0, super::details::log_lines).saturating_sub(1);
+            let last = state
+                .detailed()
+                .map_or(0, |shown| super::details::log_lines(&shown))
+                .saturating_sub(1);
             state.scroll = (state.scroll + PAGE as u16).min(last);
         }
         KeyCode::PageUp => move_by(state, -PAGE),
@@ -279,16 +303,21 @@ fn move_by(state: &mut State, by: i64) {
 fn move_along_front(state: &mut State, direction: i64) {
     let Some(snapshot) = &state.snapshot else { return };
     let (x, _) = axes(&snapshot.campaign.objectives);
+    // With one objective those who share the best value stand in the order of their proposal.
+    let across = |candidate: &Candidate| match &x {
+        Some(x) => x.minimised(&candidate.row.values),
+        None => Some(f64::from(candidate.row.number)),
+    };
     let cost = |number: Option<u32>| {
         let candidate =
             snapshot.candidates.iter().find(|candidate| Some(candidate.row.number) == number)?;
-        x.minimised(&candidate.row.values)
+        across(candidate)
     };
     let mut front: Vec<(f64, u32)> = snapshot
         .candidates
         .iter()
         .filter(|candidate| candidate.rank == Some(0))
-        .filter_map(|candidate| Some((x.minimised(&candidate.row.values)?, candidate.row.number)))
+        .filter_map(|candidate| Some((across(candidate)?, candidate.row.number)))
         .collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let here = front.iter().position(|member| Some(member.1) == state.selected);

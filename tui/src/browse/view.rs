@@ -131,7 +131,8 @@ fn stacked(area: Rect, percent: u16) -> [Rect; 2] {
 }
 
 fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
-    let mut title = vec![Span::raw("front")];
+    let is_history = state.snapshot.as_ref().is_some_and(|s| s.campaign.objectives.len() == 1);
+    let mut title = vec![Span::raw(if is_history { "values" } else { "front" })];
     // How far short trainings are to be trusted, the longest first, as many as there is room for.
     let agreements = state.snapshot.iter().flat_map(|snapshot| snapshot.agreements.iter().rev());
     for text in agreements.filter_map(agreement::short) {

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use db::snapshot::CampaignState;
-use search::campaign::CandidateState;
+use db::snapshot::{CampaignState, Tally};
 use search::metric::Metric;
 use serde_json::json;
 
@@ -29,20 +28,8 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         let mut list = Vec::new();
         for campaign in store.campaigns().await? {
-            let snapshot = store.snapshot(&campaign.name).await?;
-            let candidates = &snapshot.candidates;
-            let done = candidates.iter().filter(|c| c.row.state == CandidateState::Done).count();
-            let failed = candidates
-                .iter()
-                .filter(|c| matches!(c.row.state, CandidateState::Failed { .. }))
-                .count();
-            let front = candidates.iter().filter(|c| c.rank == Some(0)).count();
-            let best = candidates
-                .iter()
-                .filter(|c| c.rank.is_some())
-                .filter_map(|c| c.row.values.get(quality.name()))
-                .min_by(|a, b| a.mean.total_cmp(&b.mean))
-                .copied();
+            let Tally { done, failed, front, best_bits_per_byte: best } =
+                store.tally(&campaign).await?;
             list.push(json!({
                 "name": campaign.name,
                 "state": state_word(campaign.state),

@@ -1,6 +1,6 @@
 //! `deltafront show`
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,6 +9,8 @@ use db::snapshot::{Candidate, Snapshot};
 use search::campaign::CandidateState;
 use search::metric::Metric;
 use search::subject::{Assignment, Subject};
+use serde::Serialize;
+use serde::ser::SerializeMap;
 use serde_json::json;
 use tui::{drawing, quantity, retrieval};
 
@@ -41,21 +43,34 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let store = open(db).await?;
         let name = campaign_name(&store, args.campaign.as_deref()).await?;
-        let snapshot = store.snapshot(&name).await?;
         let mut stdout = std::io::stdout();
-        let text = if args.config {
-            snapshot.campaign.config_toml.clone()
-        } else if let Some(word) = &args.candidate {
-            let candidate = candidate(&snapshot, word)?;
-            if args.json {
-                pretty(&candidate_json(candidate))?
-            } else {
-                candidate_text(&snapshot, candidate)
+        if args.json && args.candidate.is_none() && !args.config {
+            let json = CampaignJson::of(&store, store.snapshot(&name).await?).await?;
+            let mut out = BufWriter::new(stdout.lock());
+            serde_json::to_writer_pretty(&mut out, &json)?;
+            writeln!(out)?;
+            out.flush()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if args.config {
+            stdout.write_all(store.campaign(&name).await?.config_toml.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if args.log && args.candidate.is_none() {
+            stdout.write_all(log(&store, &name).await?.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let snapshot = store.outline(&name).await?;
+        let text = if let Some(word) = &args.candidate {
+            let mut found = candidate(&snapshot, word)?.clone();
+            if let Some(row) = store.candidate(&name, found.row.number).await? {
+                found.row = row;
             }
-        } else if args.json {
-            pretty(&campaign_json(&store, &snapshot).await?)?
-        } else if args.log {
-            log(&store, &name).await?
+            if args.json {
+                pretty(&candidate_json(&found))?
+            } else {
+                candidate_text(&snapshot, &found)
+            }
         } else {
             report::campaign(&snapshot, args.all) + &report::provenance(&store, &snapshot).await?
         };
@@ -178,6 +193,47 @@ async fn log(store: &Store, name: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// A campaign as JSON whose candidates are made one by one while they are written: all at once would take gigabytes.
+struct CampaignJson {
+    /// All but the candidates, in whose place there is nothing.
+    head: serde_json::Map<String, serde_json::Value>,
+    candidates: Vec<Candidate>,
+}
+
+const CANDIDATES: &str = "candidates";
+
+impl CampaignJson {
+    async fn of(store: &Store, snapshot: Snapshot) -> anyhow::Result<Self> {
+        let head = match campaign_json(store, &snapshot).await? {
+            serde_json::Value::Object(head) => head,
+            _ => serde_json::Map::new(),
+        };
+        Ok(Self { head, candidates: snapshot.candidates })
+    }
+}
+
+impl Serialize for CampaignJson {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.head.len()))?;
+        for (key, value) in &self.head {
+            if key == CANDIDATES {
+                map.serialize_entry(key, &CandidatesJson(&self.candidates))?;
+            } else {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+struct CandidatesJson<'a>(&'a [Candidate]);
+
+impl Serialize for CandidatesJson<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(candidate_json))
+    }
+}
+
 async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<serde_json::Value> {
     let campaign = &snapshot.campaign;
     let workers: Vec<serde_json::Value> = store
@@ -186,8 +242,6 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
         .into_iter()
         .map(|row| json!({ "role": row.role, "worker": row.worker, "device": row.device }))
         .collect();
-    let candidates: Vec<serde_json::Value> =
-        snapshot.candidates.iter().map(candidate_json).collect();
     Ok(json!({
         "name": campaign.name,
         "state": list::state_word(campaign.state),
@@ -199,7 +253,7 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
         "created_unix_s": campaign.created_unix_s,
         "active_seconds": campaign.active_seconds,
         "workers": workers,
-        "candidates": candidates,
+        CANDIDATES: null,
     }))
 }
 

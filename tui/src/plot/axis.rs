@@ -8,6 +8,8 @@ pub struct Axis {
     log: bool,
     /// Whether the largest value stands at the start.
     reversed: bool,
+    /// Whether ticks stand at whole numbers only.
+    whole: bool,
 }
 
 /// A labelled position.
@@ -29,7 +31,7 @@ impl Axis {
         match at_ease(lo, hi) {
             Some((lo, hi)) if lo > 0.0 && hi / lo > 10.0 => {
                 let margin = (hi / lo).powf(MARGIN);
-                Self { lo: lo / margin, hi: hi * margin, log: true, reversed: false }
+                Self { lo: lo / margin, hi: hi * margin, log: true, reversed: false, whole: false }
             }
             _ => Self::linear(lo, hi),
         }
@@ -38,7 +40,7 @@ impl Axis {
     /// The same, but linear over decades too: for what is counted.
     pub fn linear(lo: f64, hi: f64) -> Self {
         let Some((lo, hi)) = at_ease(lo, hi) else {
-            return Self { lo: 0.0, hi: 1.0, log: false, reversed: false };
+            return Self { lo: 0.0, hi: 1.0, log: false, reversed: false, whole: false };
         };
         // A range that doubles cannot resolve, or none at all, is widened around the values.
         let least = (lo.abs().max(hi.abs()) * 1e-6).max(1e-200);
@@ -49,7 +51,12 @@ impl Axis {
         } else {
             lo.abs().max(hi.abs()) * MARGIN
         };
-        Self { lo: lo - margin, hi: hi + margin, log: false, reversed: false }
+        Self { lo: lo - margin, hi: hi + margin, log: false, reversed: false, whole: false }
+    }
+
+    /// An axis of a count, from `first` to `last`.
+    pub(super) fn counting(first: u32, last: u32) -> Self {
+        Self { whole: true, ..Self::linear(f64::from(first), f64::from(last)) }
     }
 
     /// The same from its largest value to its smallest: for values of which more is better.
@@ -94,6 +101,9 @@ impl Axis {
     fn linear_ticks(&self, most: usize) -> Vec<Tick> {
         let range = self.hi - self.lo;
         let mut exponent = (range / most as f64).log10().floor() as i32 - 1;
+        if self.whole {
+            exponent = exponent.max(0);
+        }
         loop {
             for digit in [1.0, 2.0, 5.0] {
                 let step = digit * 10f64.powi(exponent);

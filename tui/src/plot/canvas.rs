@@ -50,17 +50,20 @@ impl<'a> Canvas<'a> {
 
     fn legend(&self, buffer: &mut Buffer) {
         let clipped = self.scene.points.iter().any(|point| self.is_outside(point));
+        let is_history = self.scene.is_history();
+        let (first, others) = if is_history { ("best", "others") } else { ("front", "dominated") };
         let entries = [
-            ('●', "front", self.theme.front(), self.scene.any(Kind::Front)),
+            ('●', first, self.theme.front(), self.scene.any(Kind::Front)),
             ('◆', "reference", self.theme.reference(), self.scene.any(Kind::Reference)),
-            ('·', "dominated", self.theme.dim(), self.scene.any(Kind::Dominated)),
-            ('↗', "beyond", self.theme.dim(), clipped),
+            ('·', others, self.theme.dim(), self.scene.any(Kind::Dominated)),
+            ('─', "best so far", self.theme.dim(), is_history),
+            (if is_history { '↕' } else { '↗' }, "beyond", self.theme.dim(), clipped),
         ];
         let present = entries.into_iter().filter(|(.., is_present)| *is_present);
         self.frame.legend(buffer, present.map(|(sign, word, style, _)| (sign, word, style)));
     }
 
-    /// Right along a member's value until the next member's latency, then down to it.
+    /// Right along a member's value until the next member's latency, then down to it; up where more is better and above.
     fn staircase(&self, buffer: &mut Buffer) {
         let style = self.theme.dim();
         let cells: Vec<(i64, i64)> = self
@@ -72,7 +75,8 @@ impl<'a> Canvas<'a> {
         let Some((&(first, top), &(last, bottom))) = cells.first().zip(cells.last()) else {
             return;
         };
-        for row in 0..top {
+        // What came before the first evaluation is no value.
+        for row in 0..if self.scene.is_history() { 0 } else { top } {
             self.put(buffer, first, row, '│', style);
         }
         for pair in cells.windows(2) {
@@ -80,10 +84,10 @@ impl<'a> Canvas<'a> {
             for column in c0 + 1..c1 {
                 self.put(buffer, column, r0, '─', style);
             }
-            if c1 > c0 && r1 > r0 {
-                self.put(buffer, c1, r0, '╮', style);
+            if c1 > c0 && r1 != r0 {
+                self.put(buffer, c1, r0, if r1 > r0 { '╮' } else { '╯' }, style);
             }
-            for row in r0 + 1..r1 {
+            for row in r0.min(r1) + 1..r0.max(r1) {
                 self.put(buffer, c1, row, '│', style);
             }
         }
@@ -150,6 +154,7 @@ impl<'a> Canvas<'a> {
                     _ if self.is_outside(point) => match (column > right, row < 0) {
                         (true, true) => '↗',
                         (true, false) => '→',
+                        (false, _) if row > bottom => '↓',
                         (false, _) => '↑',
                     },
                     Kind::Front => '●',
@@ -251,8 +256,9 @@ impl<'a> Canvas<'a> {
         if row < 0 || row >= height || column < 0 || column + length > width {
             return false;
         }
-        let clear =
-            |c: i64| symbol(c) == ' ' || covering && matches!(symbol(c), '─' | '│' | '╮' | '┊');
+        let clear = |c: i64| {
+            symbol(c) == ' ' || covering && matches!(symbol(c), '─' | '│' | '╮' | '╯' | '┊')
+        };
         let apart = |c: i64| {
             c < 0
                 || c >= width

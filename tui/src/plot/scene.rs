@@ -1,10 +1,11 @@
 //! What the plot shows, before it is laid on cells: points, ranges and the front.
 
-use db::snapshot::{Candidate, Snapshot};
+use db::snapshot::{Campaign, Candidate, Snapshot};
 use search::campaign::CandidateState;
 
 use search::metric::{Known, Metric};
 use search::objective::Objective;
+use search::value::Value;
 
 use super::Axis;
 use super::frame::Title;
@@ -35,8 +36,8 @@ pub(super) struct Point {
 pub(super) struct Scene {
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// What x and y are; their best values stand at the start of the axes.
-    objectives: (Objective, Objective),
+    /// What x and y are; with two, their best values stand at the start of the axes.
+    objectives: (Option<Objective>, Objective),
     pub(super) x_title: Title,
     pub(super) y_title: Title,
     pub(super) points: Vec<Point>,
@@ -46,9 +47,9 @@ pub(super) struct Scene {
     pub(super) selected_x: Option<f64>,
 }
 
-/// What is drawn on x and on y: the quality over the cost. With one objective the other side is the decode latency.
-pub fn axes(objectives: &[Objective]) -> (Objective, Objective) {
-    let usual = |metric: Metric| Objective::new(metric.name(), metric.facts().direction);
+/// What is drawn on x and on y: the quality over the cost. With one objective there is no cost: its values are drawn over
+/// the evaluations in their order.
+pub fn axes(objectives: &[Objective]) -> (Option<Objective>, Objective) {
     let is_quality =
         |o: &&Objective| o.metric().is_some_and(|metric| metric.facts().known == Known::Text);
     let is_latency = |o: &&Objective| o.name().ends_with("_us");
@@ -60,9 +61,20 @@ pub fn axes(objectives: &[Objective]) -> (Objective, Objective) {
     let y = y.cloned().unwrap_or_else(|| usual(Metric::BitsPerByte));
     let rest = || objectives.iter().filter(|o| **o != y);
     let x = rest().find(is_latency).or_else(|| rest().next()).cloned();
+    (x, y)
+}
+
+/// What tables name beside the quality: the x of the plot; of stacks with one objective the decode latency, or what else
+/// they cost.
+pub fn cost(campaign: &Campaign) -> Option<Objective> {
+    let (x, y) = axes(&campaign.objectives);
     let is_decode = y.metric() == Some(Metric::DecodeUs);
     let other = if is_decode { Metric::Parameters } else { Metric::DecodeUs };
-    (x.unwrap_or_else(|| usual(other)), y)
+    x.or_else(|| (!campaign.is_black_box()).then(|| usual(other)))
+}
+
+fn usual(metric: Metric) -> Objective {
+    Objective::new(metric.name(), metric.facts().direction)
 }
 
 impl Scene {
@@ -74,7 +86,7 @@ impl Scene {
             .candidates
             .iter()
             .filter_map(|candidate| {
-                point(candidate, of_x, of_y, selected == Some(candidate.row.number))
+                point(candidate, of_x.as_ref(), of_y, selected == Some(candidate.row.number))
             })
             .collect();
         if points.is_empty() {
@@ -86,14 +98,34 @@ impl Scene {
             .find(|candidate| {
                 Some(candidate.row.number) == selected && !points.iter().any(|point| point.selected)
             })
-            .and_then(|candidate| of_x.value(&candidate.row.values))
-            .map(|value| value.mean);
+            .and_then(|candidate| Some(across(candidate, of_x.as_ref())?.mean));
+        let y_title = Title::of_objective(of_y);
+        let Some(of_x) = of_x else {
+            let last = points.iter().map(|point| point.x as u32).max().unwrap_or(1);
+            let (x, y) = (Axis::counting(1, last.max(2)), history_axis(&points, of_y));
+            let x_title = Title::of("evaluations");
+            return Some(Self {
+                x,
+                y,
+                objectives,
+                x_title,
+                y_title,
+                points,
+                budget: None,
+                selected_x,
+            });
+        };
         let is_decode = of_x.metric() == Some(Metric::DecodeUs);
         let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| is_decode);
         let x = axis(&points, of_x, |point| point.x, budget);
         let y = axis(&points, of_y, |point| point.y, None);
-        let (x_title, y_title) = (Title::of_objective(of_x), Title::of_objective(of_y));
+        let x_title = Title::of_objective(of_x);
         Some(Self { x, y, objectives, x_title, y_title, points, budget, selected_x })
+    }
+
+    /// Whether it shows the values of one objective in the order of the evaluations.
+    pub(super) fn is_history(&self) -> bool {
+        self.objectives.0.is_none()
     }
 
     /// Whether there is a point of this kind.
@@ -102,14 +134,15 @@ impl Scene {
     }
 
     /// The members of the front that bound the plane of the plot, from the best x on. With more than two objectives some
-    /// members are dominated in this plane; they are not on the staircase.
+    /// members are dominated in this plane; they are not on the staircase. With one objective: each best so far.
     pub(super) fn staircase(&self) -> Vec<(f64, f64)> {
         let (of_x, of_y) = &self.objectives;
+        let turned_x = |x: f64| of_x.as_ref().map_or(x, |of_x| of_x.turned(x));
         let mut members: Vec<(f64, f64)> = self
             .points
             .iter()
-            .filter(|point| point.on_front)
-            .map(|point| (of_x.turned(point.x), of_y.turned(point.y)))
+            .filter(|point| point.on_front || of_x.is_none())
+            .map(|point| (turned_x(point.x), of_y.turned(point.y)))
             .collect();
         members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let mut stairs: Vec<(f64, f64)> = Vec::new();
@@ -118,13 +151,21 @@ impl Scene {
                 stairs.push(member);
             }
         }
-        stairs.into_iter().map(|(x, y)| (of_x.turned(x), of_y.turned(y))).collect()
+        stairs.into_iter().map(|(x, y)| (turned_x(x), of_y.turned(y))).collect()
+    }
+}
+
+/// The x of a candidate: its value, or its place among the evaluations.
+fn across(candidate: &Candidate, of_x: Option<&Objective>) -> Option<Value> {
+    match of_x {
+        Some(of_x) => of_x.value(&candidate.row.values),
+        None => Some(Value { mean: f64::from(candidate.row.number), standard_error: None }),
     }
 }
 
 fn point(
     candidate: &Candidate,
-    of_x: &Objective,
+    of_x: Option<&Objective>,
     of_y: &Objective,
     selected: bool,
 ) -> Option<Point> {
@@ -132,7 +173,7 @@ fn point(
         return None;
     }
     let values = &candidate.row.values;
-    let (x, y) = (of_x.value(values)?, of_y.value(values)?);
+    let (x, y) = (across(candidate, of_x)?, of_y.value(values)?);
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }
@@ -151,9 +192,27 @@ fn point(
             (None, false) => Kind::Dominated,
         },
         on_front,
-        label: candidate.row.reference.clone().unwrap_or_else(|| candidate.row.number.to_string()),
+        // The others are not named; of a hundred thousand points that is most of the work.
+        label: match &candidate.row.reference {
+            Some(name) => name.clone(),
+            None if on_front || selected => candidate.row.number.to_string(),
+            None => String::new(),
+        },
         selected,
     })
+}
+
+/// A range that holds the better half of all values, and of the rest what is not so far off that they would be pressed into
+/// a line. More is above.
+fn history_axis(points: &[Point], objective: &Objective) -> Axis {
+    /// Points farther than this many spans of the better half beyond it are shown at the edge.
+    const REACH: f64 = 3.0;
+    let mut values: Vec<f64> = points.iter().map(|point| objective.turned(point.y)).collect();
+    values.sort_by(f64::total_cmp);
+    let (lo, middle) = (values[0], values[values.len() / 2]);
+    let (span, hi) = (middle - lo, values[values.len() - 1]);
+    let hi = if span > 0.0 && hi > middle + REACH * span { middle + span } else { hi };
+    Axis::spanning(objective.turned(lo), objective.turned(hi))
 }
 
 /// A range that holds the front and the references, and of the rest what is not so far off that the front would be

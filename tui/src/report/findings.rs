@@ -1,7 +1,7 @@
 //! One campaign with its uncertainty: the front and the chance of each place on it, rank correlations between fidelities,
 //! noise between seeds, composed latencies beside whole models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use db::snapshot::Campaign;
 use search::campaign::findings::{Agreement, Composition, agreements, compositions};
@@ -55,12 +55,16 @@ impl Findings {
         let names = &campaign.objectives;
         let contenders = Contenders::of(rows.iter(), names);
         let (tokens, on_front) = (contenders.tokens, contenders.front());
+        let on_front: HashSet<u32> = on_front.into_iter().collect();
         let contenders = contenders.rows;
         // Doubts are of all that the front is made of, in the same order.
         let doubts = trust::doubts(rows.iter(), names, tokens, campaign.seed);
         let mut front: Vec<Member> = doubts
             .iter()
             .zip(&contenders)
+            .filter(|(doubt, row)| {
+                on_front.contains(&row.number) || doubt.membership >= trust::DOUBT
+            })
             .map(|(doubt, row)| Member {
                 number: row.number,
                 text: row.subject.to_string(),
@@ -73,7 +77,6 @@ impl Findings {
                     .filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)))
                     .collect(),
             })
-            .filter(|member| member.on_front || member.membership >= trust::DOUBT)
             .collect();
         front.sort_by(|a, b| b.membership.total_cmp(&a.membership).then(a.number.cmp(&b.number)));
         let deviations = trust::seed_deviations(&contenders, names, tokens);
@@ -151,11 +154,16 @@ impl Findings {
         } else {
             "the standard errors that trainers report (no candidate was trained from two seeds)"
         };
+        let (table, arrows) = (words::table(&align, &rows), report::more_is_better(campaign));
+        if names.len() == 1 {
+            return format!(
+                "the best{after}, and who may be it\n{table}●: the best of the means. chance: how often it is the best \
+                 where values are drawn from {noise}.{arrows}\n"
+            );
+        }
         format!(
-            "the front{after}, and who may belong to it\n{}●: on the front of the means. chance: how often it is on a \
-             front drawn from {noise}.{}\n",
-            words::table(&align, &rows),
-            report::more_is_better(campaign),
+            "the front{after}, and who may belong to it\n{table}●: on the front of the means. chance: how often it is on a \
+             front drawn from {noise}.{arrows}\n"
         )
     }
 

@@ -1,4 +1,5 @@
-//! Hypervolume against the number of evaluations, of one campaign or of several on one scale.
+//! Hypervolume against the number of evaluations, of one campaign or of several on one scale; with one objective the best
+//! value so far, which is what there is to see.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use search::config::LatencyConfig;
 use search::objective::Objective;
 use search::pareto::{Objectives, Scale};
 use search::statistics::mean_and_error;
+use search::value::Value;
 use serde_json::json;
 use tui::plot::{LinePlot, Series};
 use tui::quantity;
@@ -26,6 +28,8 @@ pub(crate) struct Climb {
     seed: u64,
     /// Share of the reference front's hypervolume after each evaluation.
     shares: Vec<f64>,
+    /// The best value after each evaluation, with one objective.
+    best: Option<Vec<Option<f64>>>,
 }
 
 /// Campaigns on one scale.
@@ -61,6 +65,10 @@ impl Progress {
                 algorithm: algorithm.clone(),
                 seed: campaign.seed,
                 shares: scale.trace(evaluations),
+                best: match objectives.as_slice() {
+                    [objective] => Some(best_so_far(objective, evaluations)),
+                    _ => None,
+                },
             })
             .collect();
         Some(Self { objectives, scale, climbs })
@@ -81,6 +89,16 @@ impl Progress {
         shares.map(|shares| mean_and_error(&shares))
     }
 
+    /// The same of what the text shows: the best value with one objective, else the share.
+    fn shown(climbs: &[&Climb], evaluations: usize) -> Option<Mean> {
+        let at = |climb: &&Climb| match &climb.best {
+            Some(best) => best.get(evaluations - 1).copied().flatten(),
+            None => climb.shares.get(evaluations - 1).copied(),
+        };
+        let values: Option<Vec<f64>> = climbs.iter().map(at).collect();
+        values.map(|values| mean_and_error(&values))
+    }
+
     /// Round counts up to what all campaigns of an algorithm have done.
     fn counts(&self) -> Vec<usize> {
         let done = |climbs: &Vec<&Climb>| climbs.iter().map(|climb| climb.shares.len()).min();
@@ -94,7 +112,8 @@ impl Progress {
         counts
     }
 
-    /// A line for each algorithm, or campaign where there is one of each: the mean share against evaluations.
+    /// A line for each algorithm, or campaign where there is one of each: the mean share against evaluations, or the mean of
+    /// the best values.
     pub(crate) fn plot(&self, theme: Theme, width: u16) -> String {
         let signs = 'a'..='z';
         let series: Vec<Series> = self
@@ -102,14 +121,19 @@ impl Progress {
             .into_iter()
             .zip(signs)
             .map(|((name, climbs), sign)| {
-                let mean = |n: usize| Some((n as f64, Self::mean(&climbs, n)?.0));
-                let line = (1..).map_while(mean).collect();
+                let mean = |n: usize| Some((n as f64, Self::shown(&climbs, n)?.0));
+                let last = climbs.iter().map(|climb| climb.shares.len()).min().unwrap_or(0);
+                let line = (1..=last).filter_map(mean).collect();
                 Series { name: name.to_owned(), sign, line, points: Vec::new() }
             })
             .collect();
+        let y_name = match self.objectives.as_slice() {
+            [objective] => format!("best so far: {}", quantity::objective_title(objective)),
+            _ => "share of the final front's hypervolume".to_owned(),
+        };
         let plot = LinePlot {
             x_name: "evaluations",
-            y_name: "share of the final front's hypervolume",
+            y_name: &y_name,
             series: &series,
             is_linear: true,
             budget: None,
@@ -158,7 +182,10 @@ impl Progress {
         }));
         for &count in counts {
             let mut row = vec![count.to_string()];
-            row.extend(groups.values().map(|climbs| match Self::mean(climbs, count) {
+            row.extend(groups.values().map(|climbs| match Self::shown(climbs, count) {
+                Some((mean, standard_error)) if self.objectives.len() == 1 => {
+                    quantity::measured(Value { mean, standard_error })
+                }
                 Some((mean, Some(error))) => format!("{mean:.3} ±{error:.3}"),
                 Some((mean, None)) => format!("{mean:.3}"),
                 None => "–".to_owned(),
@@ -166,7 +193,9 @@ impl Progress {
             rows.push(row);
         }
         text.push_str(&words::table(&"r".repeat(groups.len() + 1), &rows));
-        text.push_str(&self.scaling());
+        if self.objectives.len() > 1 {
+            text.push_str(&self.scaling());
+        }
         if self.climbs.len() > 1 {
             text.push_str("± is the standard error of the mean over campaigns.\n");
         }
@@ -207,6 +236,19 @@ impl Progress {
             "means": means.collect::<Vec<_>>(),
         })
     }
+}
+
+/// The best value after each evaluation, as it was measured; none before the first that has one.
+fn best_so_far(objective: &Objective, evaluations: &[Option<Objectives>]) -> Vec<Option<f64>> {
+    let mut best: Option<f64> = None;
+    evaluations
+        .iter()
+        .map(|found| {
+            let value = found.as_ref().and_then(|point| point.values().first().copied());
+            best = best.into_iter().chain(value).reduce(f64::min);
+            best.map(|best| objective.turned(best))
+        })
+        .collect()
 }
 
 fn list(objectives: &[Objective]) -> String {

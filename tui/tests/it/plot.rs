@@ -66,6 +66,26 @@ fn a_value_that_is_not_finite_is_not_plotted() {
     assert!(to_text(&snapshot, 60, 12, false).contains('◆'));
 }
 
+/// One objective: the values over the evaluations, larger ones above, with a line along the best so far.
+#[test]
+fn one_objective_is_a_history() {
+    let mut snapshot = sample::one_objective("cost");
+    insta::assert_snapshot!("history_less", to_text(&snapshot, 72, 16, false));
+    snapshot = sample::one_objective("-cost");
+    insta::assert_snapshot!("history_more", to_text(&snapshot, 72, 16, false));
+    // What is far off does not press the others into a line.
+    let far = Value { mean: -1e300, standard_error: None };
+    snapshot.candidates[2].row.values.insert("cost".to_owned(), far);
+    let text = to_text(&snapshot, 72, 16, false);
+    assert!(text.contains('↓') && !text.contains("1e300"), "{text}");
+    let one = sample::one_objective("cost").candidates.swap_remove(0);
+    snapshot.candidates = vec![one];
+    let text = to_text(&snapshot, 72, 16, false);
+    assert!(text.contains('●') || text.contains('·'), "{text}");
+    snapshot.candidates.clear();
+    assert!(to_text(&snapshot, 72, 16, false).contains("no candidate is evaluated yet"));
+}
+
 #[test]
 fn axes_follow_the_objectives() {
     let mut snapshot = sample::running();
@@ -80,7 +100,7 @@ fn axes_follow_the_objectives() {
     let text = to_text(&snapshot, 90, 20, false);
     assert!(text.contains("validation bits per byte") && text.contains("decode latency"), "{text}");
     snapshot.campaign.objectives = sample::objectives(&["bits_per_byte"]);
-    assert!(to_text(&snapshot, 90, 20, false).contains("decode latency"));
+    assert!(to_text(&snapshot, 90, 20, false).contains("best so far"));
 }
 
 /// Two rising lines, one of them with points of its own.

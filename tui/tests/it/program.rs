@@ -7,6 +7,7 @@ mod input;
 mod interrupt;
 mod kill;
 mod law;
+mod many;
 mod output;
 mod profile;
 mod report;

@@ -252,6 +252,34 @@ pub(crate) fn extreme() -> Snapshot {
     snapshot
 }
 
+/// Twenty points of a black box with one objective, one of them failed.
+pub(crate) fn one_objective(objective: &str) -> Snapshot {
+    let mut campaign = campaign("box", CampaignState::Finished);
+    campaign.kind = CampaignKind::BlackBox;
+    campaign.objectives = objectives(&[objective]);
+    campaign.tokens = 0;
+    let rows = running().candidates.into_iter().take(20).map(|Candidate { mut row, .. }| {
+        let n = row.number;
+        let subject = format!("{{\"b\":{n}}}");
+        let cost = 10.0 + f64::from(n * 37 % 23) - 0.25 * f64::from(n);
+        row.subject = subject.parse().expect("a point");
+        row.reference = None;
+        "random".clone_into(&mut row.origin);
+        row.fidelity = 1;
+        if n != 8 {
+            row.state = CandidateState::Done;
+        }
+        row.values = [("cost".to_owned(), Value { mean: cost, standard_error: None })].into();
+        row.whole.clear();
+        row.curve.clear();
+        row.retrieval.clear();
+        row.tokens = 0;
+        row
+    });
+    let candidates = Candidate::of(rows.collect(), &campaign.objectives);
+    Snapshot { campaign, candidates, agreements: Vec::new(), revision: 20 }
+}
+
 /// The same stacks, of which the throughput is to be large.
 pub(crate) fn maximised() -> Snapshot {
     let mut snapshot = running();

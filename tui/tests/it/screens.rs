@@ -65,6 +65,18 @@ fn more_is_better() {
     assert!(screen(&state, 120, 40).contains("bits per byte↓"));
 }
 
+/// With one objective the plot is of its values, and the best stand first.
+#[test]
+fn one_objective() {
+    let mut state = opened(sample::one_objective("cost"));
+    check("one_objective", &state);
+    let numbers: Vec<u32> = state.rows().iter().map(|row| row.row.number).collect();
+    let cost = |n: &u32| 10.0 + f64::from(n * 37 % 23) - 0.25 * f64::from(*n);
+    assert!(numbers[..19].is_sorted_by(|a, b| cost(a) <= cost(b)), "{numbers:?}");
+    state = opened(sample::one_objective("-cost"));
+    assert!(screen(&state, 120, 40).contains("cost, more is better"));
+}
+
 #[test]
 fn failed_candidate() {
     let mut state = opened(sample::running());

@@ -99,6 +99,37 @@ fn the_same_seed_gives_the_same_points_also_after_kills_and_ctrl_c() {
 }
 
 #[test]
+fn one_objective_is_shown_over_the_evaluations_and_the_best_first() {
+    for (mode, title, best) in [("one less", "gain", "10.00"), ("one more", "gain ↑", "19.00")] {
+        let mut world = World::new(&format!("box_{}", mode.replace(' ', "_")));
+        world.set("FAKE_BOX", mode);
+        let command = worker();
+        let ended = world.say(&["optimize", "--command", &command, "--evaluations", "10"]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let [show, all, report] =
+            [&["show"][..], &["show", "--all"], &["report"]].map(|words| world.say(words).stdout);
+        for text in [&ended.stdout, &show, &all] {
+            assert!(text.contains(&format!("best gain {best} by candidate")), "{text}");
+            assert!(text.contains("best so far") && text.contains("evaluations"), "{text}");
+            assert!(!text.contains("no candidate") && !text.contains("on the front"), "{text}");
+            let table = text.split_once(&format!("  {title}  parameters\n")).expect("a table").1;
+            let first = table.lines().next().expect("a row");
+            assert!(first.contains('●') && first.contains(best), "{text}");
+        }
+        let rows = all.lines().filter(|line| line.contains("x=")).map(|line| {
+            let value = line.split_whitespace().rev().nth(1).expect("a value");
+            value.parse::<f64>().expect("a number")
+        });
+        let rows: Vec<f64> = rows.collect();
+        assert_eq!(rows.len(), 10);
+        assert!(rows.is_sorted_by(|a, b| if mode == "one less" { a < b } else { a > b }));
+        assert!(report.contains(&format!("best so far: {title}")), "{report}");
+        let last = report.lines().rfind(|line| line.trim_start().starts_with("10 "));
+        assert!(last.is_some_and(|line| line.ends_with(best)), "{report}");
+    }
+}
+
+#[test]
 fn workers_at_once_get_different_points() {
     let mut world = World::new("box_at_once");
     world.set("FAKE_BOX", "slow 0.05");

@@ -19,9 +19,14 @@ if mode == "tiny":
 if mode == "float":
     parameters = [{"name": "x", "type": "float", "low": 0, "high": 6}]
 objectives = ["error", {"name": "speed", "direction": "maximize"}]
+if mode in ("one less", "one more"):
+    parameters = [{"name": "x", "type": "integer", "low": 0, "high": 9}]
+    objectives = [{"name": "gain", "direction": "minimize" if mode == "one less" else "maximize"}]
 
 
 def values(x):
+    if mode.startswith("one"):
+        return {"gain": 10.0 + x["x"]}
     if mode == "tiny":
         return {"error": x["x"], "speed": (x["x"] - 2) ** 2}
     depth = x.get("depth", 3)

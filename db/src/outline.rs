@@ -1,0 +1,249 @@
+//! A campaign in outline: what tables, plots and lists show of its candidates, without what only one at a time has room for.
+
+use std::collections::BTreeMap;
+
+use search::campaign;
+use search::campaign::findings::agreements;
+use search::metric::Metric;
+use search::objective::{Objective, minimised};
+use search::pareto::front;
+use search::subject::SubjectError;
+use search::value::Value;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+use crate::candidates::{PAGE, TrainingRow, by_candidate};
+use crate::error::DbError;
+use crate::open::Store;
+use crate::row;
+use crate::snapshot::{Campaign, Candidate, Snapshot, Tally};
+
+/// Columns of a candidate before those of its values.
+const COLUMNS: &str = "c.id, c.number, c.architecture, c.reference, c.origin, c.state, c.reason, c.fidelity, c.seed, \
+    c.tokens, c.train_seconds";
+
+impl Store {
+    /// A campaign as [`Store::snapshot`] gives it, but for what only the page of one candidate shows: curves, retrieval,
+    /// logs, checkpoints, counts of failures, values that are neither objectives nor in tables, and trainings that are a
+    /// candidate's only one are left out. [`Store::candidate`] has them.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn outline(&self, name: &str) -> Result<Snapshot, DbError> {
+        let sql = |source| self.sql("reading the campaign", source);
+        let campaign_id = self.campaign_id(name).await?;
+        let mut connection = self.pool.acquire().await.map_err(sql)?;
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
+        let rows = self.outlined(&mut transaction, campaign_id, &campaign).await?;
+        let agreements = agreements(&rows, &campaign.objectives);
+        let mut candidates = Candidate::of(rows, &campaign.objectives);
+        self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
+        transaction.commit().await.map_err(sql)?;
+        Ok(Snapshot { campaign, candidates, agreements, revision })
+    }
+
+    /// What a list says of a campaign.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn tally(&self, campaign: &Campaign) -> Result<Tally, DbError> {
+        let sql = |source| self.sql("counting the candidates", source);
+        let campaign_id = self.campaign_id(&campaign.name).await?;
+        let mut connection = self.pool.acquire().await.map_err(sql)?;
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        let (done, failed, top): (i64, i64, i64) = sqlx::query_as(
+            "SELECT coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0), \
+             coalesce(max(CASE WHEN state = 'done' THEN fidelity END), 0) FROM candidates \
+             WHERE campaign_id = ?",
+        )
+        .bind(campaign_id)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(sql)?;
+        // The contenders of `search::campaign::front`: done at the highest fidelity, with every objective.
+        let quality = Metric::BitsPerByte.name();
+        let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+        if !names.contains(&quality) {
+            names.push(quality);
+        }
+        let text = format!(
+            "SELECT c.number{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? AND c.state = 'done' \
+             AND c.fidelity = ? ORDER BY c.number LIMIT ?",
+            value_columns(&names),
+            value_joins(&names),
+        );
+        let (mut points, mut best, mut after) = (Vec::new(), None::<Value>, 0_i64);
+        loop {
+            let page = bound(sqlx::query(AssertSqlSafe(text.clone())), &names)
+                .bind(campaign_id)
+                .bind(after)
+                .bind(top)
+                .bind(PAGE)
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(sql)?;
+            for row in &page {
+                let values = values_from(row, 1, &names).map_err(sql)?;
+                let Some(point) = minimised(&campaign.objectives, &values) else { continue };
+                points.push(point);
+                let found = values.get(quality).copied();
+                best = best.into_iter().chain(found).min_by(|a, b| a.mean.total_cmp(&b.mean));
+            }
+            let Some(last) = page.last().filter(|_| page.len() as i64 == PAGE) else { break };
+            after = last.try_get(0).map_err(sql)?;
+        }
+        transaction.commit().await.map_err(sql)?;
+        let front = front(&points).len();
+        Ok(Tally { done: done as usize, failed: failed as usize, front, best_bits_per_byte: best })
+    }
+
+    /// The candidates of [`Store::outline`], by number.
+    async fn outlined(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+        campaign: &Campaign,
+    ) -> Result<Vec<campaign::Candidate>, DbError> {
+        let sql = |source| self.sql("reading the candidates", source);
+        let names = shown(campaign);
+        let text = format!(
+            "SELECT {COLUMNS}{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? ORDER BY c.number LIMIT ?",
+            value_columns(&names),
+            value_joins(&names),
+        );
+        let mut trained = self.trained_again(connection, campaign_id).await?;
+        let mut wholes = self.wholes(connection, campaign_id, (0, i64::MAX)).await?;
+        let mut candidates: Vec<campaign::Candidate> = Vec::new();
+        loop {
+            let after = candidates.last().map_or(0, |last| i64::from(last.number));
+            let page = bound(sqlx::query(AssertSqlSafe(text.clone())), &names)
+                .bind(campaign_id)
+                .bind(after)
+                .bind(PAGE)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(sql)?;
+            for row in &page {
+                let id: i64 = row.try_get(0).map_err(sql)?;
+                candidates.push(campaign::Candidate {
+                    trained: trained.remove(&id).unwrap_or_default(),
+                    whole: wholes.remove(&id).unwrap_or_default(),
+                    ..self.outlined_row(row, &names)?
+                });
+            }
+            if (page.len() as i64) < PAGE {
+                return Ok(candidates);
+            }
+        }
+    }
+
+    fn outlined_row(
+        &self,
+        row: &SqliteRow,
+        names: &[&str],
+    ) -> Result<campaign::Candidate, DbError> {
+        let sql = |source| self.sql("reading the candidates", source);
+        let number: u32 = row.try_get(1).map_err(sql)?;
+        let text: &str = row.try_get(2).map_err(sql)?;
+        let subject = text.parse().map_err(|error: SubjectError| {
+            self.corrupt(format!("the architecture of candidate {number}"), error)
+        })?;
+        let word: &str = row.try_get(5).map_err(sql)?;
+        let reason = row.try_get(6).map_err(sql)?;
+        let state = row::state(word, reason, None).ok_or_else(|| {
+            self.corrupt(
+                format!("the state of candidate {number}"),
+                format!("unknown word `{word}`"),
+            )
+        })?;
+        Ok(campaign::Candidate {
+            number,
+            subject,
+            reference: row.try_get(3).map_err(sql)?,
+            origin: row.try_get(4).map_err(sql)?,
+            state,
+            failed_attempts: 0,
+            given_up: false,
+            values: values_from(row, 11, names).map_err(sql)?,
+            fidelity: row.try_get::<i64, _>(7).map_err(sql)?.cast_unsigned(),
+            trained: Vec::new(),
+            whole: BTreeMap::new(),
+            curve: Vec::new(),
+            retrieval: Vec::new(),
+            seed: row.try_get::<i64, _>(8).map_err(sql)?.cast_unsigned(),
+            tokens: row.try_get::<i64, _>(9).map_err(sql)?.cast_unsigned(),
+            train_seconds: row.try_get(10).map_err(sql)?,
+            checkpoint: None,
+        })
+    }
+
+    /// The trainings of candidates that have several.
+    async fn trained_again(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeMap<i64, Vec<campaign::Trained>>, DbError> {
+        let rows: Vec<TrainingRow> = sqlx::query_as(
+            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
+             JOIN candidates ON candidates.id = t.candidate_id \
+             LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
+             WHERE campaign_id = ? AND EXISTS (SELECT 1 FROM trainings o WHERE o.candidate_id = t.candidate_id \
+             AND (o.tokens, o.seed) <> (t.tokens, t.seed))",
+        )
+        .bind(campaign_id)
+        .fetch_all(connection)
+        .await
+        .map_err(|source| self.sql("reading the trainings", source))?;
+        Ok(by_candidate(rows))
+    }
+}
+
+/// The values that tables and plots show: objectives, and what stacks have beside.
+fn shown(campaign: &Campaign) -> Vec<&str> {
+    let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+    let of_stacks = [Metric::DecodeUs, Metric::PrefillUs, Metric::Parameters];
+    for name in of_stacks.map(Metric::name).into_iter().filter(|_| !campaign.is_black_box()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Mean and standard error of each value, as columns.
+fn value_columns(names: &[&str]) -> String {
+    let column = |i: usize| format!(", v{i}.mean, v{i}.standard_error");
+    (0..names.len()).map(column).collect::<Vec<_>>().concat()
+}
+
+fn value_joins(names: &[&str]) -> String {
+    let join = |i: usize| {
+        format!(" LEFT JOIN candidate_values v{i} ON v{i}.candidate_id = c.id AND v{i}.name = ?")
+    };
+    (0..names.len()).map(join).collect::<Vec<_>>().concat()
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// With the names bound that [`value_joins`] asks for.
+fn bound<'q>(query: Query<'q>, names: &[&'q str]) -> Query<'q> {
+    names.iter().fold(query, |query, name| query.bind(*name))
+}
+
+/// The values in the columns from `first` on.
+fn values_from(
+    row: &SqliteRow,
+    first: usize,
+    names: &[&str],
+) -> Result<BTreeMap<String, Value>, sqlx::Error> {
+    let mut values = BTreeMap::new();
+    for (place, name) in names.iter().enumerate() {
+        let at = first + 2 * place;
+        if let Some(mean) = row.try_get(at)? {
+            let standard_error = row.try_get(at + 1)?;
+            values.insert((*name).to_owned(), Value { mean, standard_error });
+        }
+    }
+    Ok(values)
+}

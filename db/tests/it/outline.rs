@@ -1,0 +1,99 @@
+//! What is read of many candidates, beside all of them.
+
+use std::collections::BTreeMap;
+
+use db::Change;
+use search::campaign::CandidateState;
+
+use crate::samples::{done, proposed, store};
+
+/// More than are read at once, in every state, some trained once, some from several seeds.
+const MANY: u32 = 2_345;
+
+#[tokio::test]
+async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
+    let (store, run) = store("outline").await;
+    let rows = (1..=MANY).map(|number| {
+        let n = f64::from(number);
+        match number % 10 {
+            0 => {
+                let state = CandidateState::Failed {
+                    reason: "loss is NaN".to_owned(),
+                    log: "step 1\n".to_owned(),
+                };
+                search::campaign::Candidate { state, failed_attempts: 2, ..proposed(number) }
+            }
+            1 => proposed(number),
+            2 => {
+                let mut lower = done(number, 1.0, 50.0);
+                lower.fidelity = 1 << 20;
+                lower.trained.truncate(1);
+                lower
+            }
+            _ => {
+                let mut row = done(number, 2.0 + (n * 0.7).sin(), 100.0 + 50.0 * (n * 1.3).cos());
+                if number % 10 == 3 {
+                    row.trained.remove(0);
+                }
+                row
+            }
+        }
+    });
+    let changes: Vec<Change> = rows.map(Change::Candidate).collect();
+    store.apply(&run, &changes).await.unwrap();
+
+    let whole = store.snapshot("one").await.unwrap();
+    let outline = store.outline("one").await.unwrap();
+    assert_eq!((&outline.campaign, outline.revision), (&whole.campaign, whole.revision));
+    assert_eq!(outline.agreements, whole.agreements);
+    assert!(whole.agreements.iter().any(|agreement| agreement.kendall.is_some()));
+    assert_eq!(outline.candidates.len(), MANY as usize);
+    for (brief, full) in outline.candidates.iter().zip(&whole.candidates) {
+        let mut expected = full.clone();
+        expected.row.curve.clear();
+        expected.row.retrieval.clear();
+        expected.row.checkpoint = None;
+        expected.row.failed_attempts = 0;
+        if let CandidateState::Failed { log, .. } = &mut expected.row.state {
+            log.clear();
+        }
+        if expected.row.trained.len() < 2 {
+            expected.row.trained.clear();
+        }
+        assert_eq!(*brief, expected);
+    }
+    for number in [1, 10, 1000, 1001, MANY] {
+        let row = store.candidate("one", number).await.unwrap();
+        assert_eq!(row.as_ref(), Some(&whole.candidates[number as usize - 1].row));
+    }
+    assert_eq!(store.candidate("one", MANY + 1).await.unwrap(), None);
+    assert_eq!(store.candidate("one", 0).await.unwrap(), None);
+
+    let tally = store.tally(&whole.campaign).await.unwrap();
+    let count = |is: fn(&db::snapshot::Candidate) -> bool| {
+        whole.candidates.iter().filter(|candidate| is(candidate)).count()
+    };
+    assert_eq!(tally.done, count(|c| c.row.state == CandidateState::Done));
+    assert_eq!(tally.failed, count(|c| matches!(c.row.state, CandidateState::Failed { .. })));
+    assert_eq!(tally.front, count(|c| c.rank == Some(0)));
+    let best = whole.candidates.iter().filter(|c| c.rank.is_some());
+    let best = best.map(|c| c.row.values["bits_per_byte"]).min_by(|a, b| a.mean.total_cmp(&b.mean));
+    assert_eq!(tally.best_bits_per_byte, best);
+}
+
+/// Without candidates, and without values.
+#[tokio::test]
+async fn of_nothing_there_is_nothing_to_tell() {
+    let (store, run) = store("outline_of_nothing").await;
+    let campaign = store.campaign("one").await.unwrap();
+    let tally = store.tally(&campaign).await.unwrap();
+    assert_eq!((tally.done, tally.failed, tally.front, tally.best_bits_per_byte), (0, 0, 0, None));
+    assert!(store.outline("one").await.unwrap().candidates.is_empty());
+    let mut bare = done(1, 2.0, 100.0);
+    bare.values = BTreeMap::new();
+    store.apply(&run, &[Change::Candidate(bare)]).await.unwrap();
+    let tally = store.tally(&campaign).await.unwrap();
+    assert_eq!((tally.done, tally.front), (1, 0));
+    assert!(store.outline("one").await.unwrap().candidates[0].row.values.is_empty());
+    assert!(store.outline("two").await.is_err());
+}
