@@ -32,6 +32,8 @@ def interval(stacks, short, long, tie, seed=0):
         got, count = share(pairs, short, long, tie)
         if count:
             shares.append(got)
+    if not shares:
+        return float("nan"), float("nan")
     shares.sort()
     return shares[len(shares) // 20], shares[-1 - len(shares) // 20]
 
