@@ -77,10 +77,10 @@ pub fn adamw(
 /// Steps of [`orthogonalised`].
 const NEWTON_SCHULZ_STEPS: usize = 5;
 
-/// x `[n, r, c]`, each matrix brought near the closest one with orthonormal rows or columns: its singular values come
-/// between 0.7 and 1.2. Five steps of Newton and Schulz, X ← a X + (b A + c A²) X with A = X Xᵀ, with the coefficients of
-/// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Products are made in [`crate::precision::current`], on a GPU in
-/// bf16.
+/// x `[n, r, c]`, each matrix brought near the closest one with orthonormal rows or columns: its singular values, but
+/// for those next to nothing, come between 0.7 and 1.2. Five steps of Newton and Schulz, X ← a X + (b A + c A²) X with
+/// A = X Xᵀ, with the coefficients of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Products are made in
+/// [`crate::precision::current`], on a GPU in bf16.
 pub fn orthogonalised(x: &Tensor) -> Tensor {
     const A: f64 = 3.4445;
     const B: f64 = -4.7750;
