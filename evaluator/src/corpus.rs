@@ -46,7 +46,6 @@ impl Corpus {
             return Err(Error::ValidationFraction(fraction));
         }
         let path = config.corpus.as_path();
-        let tokenizer = config.tokenizer.as_deref().map(Tokenizer::open).transpose()?;
         let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => Error::corpus(
                 path,
@@ -62,6 +61,7 @@ impl Corpus {
                 "copy what it gives into a file, and point data.corpus at that",
             ));
         }
+        let tokenizer = config.tokenizer.as_deref().map(Tokenizer::open).transpose()?;
         if let Some(files) = token_files::find(path, &metadata)? {
             return Self::of_token_files(path, &files, fraction, tokenizer.as_ref());
         }

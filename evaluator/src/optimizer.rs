@@ -18,6 +18,11 @@ use crate::rule::Rule;
 /// Views begin at multiples of this many elements: one cache line, as libtorch's own allocations.
 const ALIGNMENT: i64 = 16;
 
+/// So many elements, and those up to where a view may begin.
+fn aligned(elements: i64) -> i64 {
+    (elements + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+}
+
 const EPSILON: f64 = 1e-8;
 
 /// Muon's momentum, after Nesterov.
@@ -109,7 +114,7 @@ impl Optimizer {
             let decay = if decays(variable.spec.role) { weight_decay } else { 0.0 };
             let (start, elements) = (end, variable.spec.elements() as i64);
             spans.push(Span { spec: variable.spec.clone(), start });
-            end += (elements + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+            end += aligned(elements);
             if factors.orthogonal {
                 let [rows, columns] = variable.spec.shape[..] else {
                     panic!("{} is no matrix", variable.spec.name)
@@ -205,8 +210,7 @@ impl Optimizer {
 
     /// Where the elements begin that AdamW moves.
     fn first_of_adamw(&self) -> i64 {
-        let last = self.stacks.last().map_or(0, |stack| stack.start + stack.elements());
-        (last + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+        aligned(self.stacks.last().map_or(0, |stack| stack.start + stack.elements()))
     }
 
     /// Muon: m ← μ m + (1 − μ) g, then θ ← (1 − η λ) θ − 0.2 η √(larger side) · orthogonalised(μ m + (1 − μ) g).

@@ -38,6 +38,8 @@ pub(super) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Of the file, so that another tokenizer never finds this one's tokens.
     hash: blake3::Hash,
+    /// One more than the largest id: ids need not be without gaps.
+    vocab: u64,
     /// The id that stands for whatever the vocabulary lacks.
     unknown: Option<u32>,
     /// Whether a character of a token stands for a byte, as in GPT-2's.
@@ -75,11 +77,11 @@ impl Tokenizer {
         let of_words = json.pointer("/model/type").is_some_and(|kind| kind == "WordLevel");
         let decodes = of_words || json.get("decoder").is_some_and(|decoder| !decoder.is_null());
         let hash = blake3::hash(&bytes);
-        let tokenizer = Self { path: path.to_owned(), inner, hash, unknown, of_bytes, decodes };
-        if tokenizer.vocab() == 0 {
+        let largest = inner.get_vocab(true).into_values().max();
+        let Some(vocab) = largest.map(|id| u64::from(id) + 1) else {
             return Err(error("its vocabulary is empty".to_owned()));
-        }
-        Ok(tokenizer)
+        };
+        Ok(Self { path: path.to_owned(), inner, hash, vocab, unknown, of_bytes, decodes })
     }
 
     fn error(&self, problem: impl std::fmt::Display) -> Error {
@@ -88,12 +90,12 @@ impl Tokenizer {
 
     /// One more than the largest id: ids need not be without gaps.
     pub(super) fn vocab(&self) -> u64 {
-        self.inner.get_vocab(true).into_values().max().map_or(0, |id| u64::from(id) + 1)
+        self.vocab
     }
 
     /// Whether u16 cannot hold its ids.
     pub(super) fn is_wide(&self) -> bool {
-        self.vocab() > 1 << 16
+        self.vocab > 1 << 16
     }
 
     /// The tokens of these documents, from the cache if they are there.
@@ -185,7 +187,7 @@ impl Tokenizer {
         };
         let (mut count, mut unknown, mut bytes, mut differing) = (0_usize, 0_usize, 0_usize, 0);
         for ids in (0..windows).map(window) {
-            if let Some(id) = ids.iter().find(|&&id| u64::from(id) >= self.vocab()) {
+            if let Some(id) = ids.iter().find(|&&id| u64::from(id) >= self.vocab) {
                 return Err(self.error(format!(
                     "it has no token {id}, which the token files have: they are of another one"
                 )));

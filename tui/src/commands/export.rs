@@ -171,9 +171,6 @@ async fn config(
     candidate: &Candidate,
 ) -> anyhow::Result<Config> {
     let campaign = &snapshot.campaign;
-    let history = store.history(&campaign.name).await?;
-    let row = history.candidates.into_iter().find(|row| row.number == candidate.row.number);
-    let checkpoint = row.and_then(|row| row.checkpoint);
     let workers = store.workers(&campaign.name).await?;
     Ok(Config {
         format: "deltafront-stack-1",
@@ -192,7 +189,11 @@ async fn config(
             tokens: candidate.row.tokens,
             seconds: candidate.row.train_seconds,
             seed: candidate.row.seed,
-            checkpoint: checkpoint.map(|path| path.to_string_lossy().into_owned()),
+            checkpoint: candidate
+                .row
+                .checkpoint
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
         },
         provenance: Provenance {
             campaign: campaign.name.clone(),

@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
-use search::campaign::CandidateState;
-use search::campaign::{Finish, Settings};
+use search::campaign::{CandidateState, Finish, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::device::Device;
 use search::proposals::Proposer;
@@ -190,11 +189,11 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
         }
     };
     given_back?;
-    if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) && reports {
-        report::print(store, &name, &files.folder).await?;
-    }
     if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) {
-        let after = store.snapshot(&name).await?;
+        if reports {
+            report::print(store, &name, &files.folder).await?;
+        }
+        let after = store.outline(&name).await?;
         if done(&after) == 0 {
             let show = format!(
                 "{} show{} {}",
@@ -215,7 +214,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
             ExitCode::SUCCESS
         }
         Finish::Stopped => {
-            let after = store.snapshot(&name).await?;
+            let after = store.outline(&name).await?;
             let done = done(&after);
             say(&format!(
                 "paused with {done} of {evaluations} done, all of it in {}; to go on: {again}",
