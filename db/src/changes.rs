@@ -53,9 +53,10 @@ impl Store {
     /// Writes what one event changes: all of it or nothing. Gives the new revision.
     ///
     /// # Errors
-    /// When a number is not finite, the run was taken over, or SQLite cannot write (a full disk).
+    /// When a number is not finite, the run was taken over, the file is gone, or SQLite cannot write (a full disk).
     pub async fn apply(&self, run: &Run, changes: &[Change]) -> Result<i64, DbError> {
         changes.iter().try_for_each(check)?;
+        self.still_there().await?;
         let sql = |source| self.sql("writing to the campaign", source);
         let now = now_unix_s();
         let mut connection = self.pool.acquire().await.map_err(sql)?;

@@ -117,7 +117,7 @@ enum Sent {
 
 /// Asks the store for what is followed, and sends it when it has changed; ends with the screens.
 async fn watch_store(
-    store: Store,
+    mut store: Store,
     mut followed: watch::Receiver<Followed>,
     messages: UnboundedSender<Message>,
 ) {
@@ -134,7 +134,16 @@ async fn watch_store(
         }
         if next_look <= Instant::now() {
             let begin = Instant::now();
-            let (now, message) = read(&store, target.campaign.as_deref(), &sent).await;
+            let (now, message) = match store.refresh().await {
+                Ok(is_another) => {
+                    if is_another {
+                        // Perhaps a file whose revisions are those of another.
+                        (sent, detailed) = (Sent::Nothing, None);
+                    }
+                    read(&store, target.campaign.as_deref(), &sent).await
+                }
+                Err(error) => trouble(&error),
+            };
             if now != sent {
                 sent = now;
                 if message.is_some_and(|message| messages.send(message).is_err()) {
@@ -181,8 +190,10 @@ async fn read(store: &Store, target: Option<&str>, sent: &Sent) -> (Sent, Option
             Err(error) => Err(error),
         },
     };
-    result.unwrap_or_else(|error| {
-        let text = error.to_string();
-        (Sent::Trouble(text.clone()), Some(Message::Trouble(text)))
-    })
+    result.unwrap_or_else(|error| trouble(&error))
+}
+
+fn trouble(error: &db::DbError) -> (Sent, Option<Message>) {
+    let text = error.to_string();
+    (Sent::Trouble(text.clone()), Some(Message::Trouble(text)))
 }

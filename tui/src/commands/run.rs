@@ -163,6 +163,14 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let is_quiet = show == Show::Nothing;
     let (name, evaluations, give_up_after) =
         (job.name.clone(), job.settings.evaluations, job.settings.give_up_after);
+    if let Some(host) = store.unclear_run(&name).await?
+        && !is_quiet
+    {
+        say(&format!(
+            "a run on {host} did not end, and its clock does not tell whether it lives: watching it for {} s",
+            db::WATCH_S
+        ));
+    }
     let run = store.begin_run(&name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
     if run.took_over && !is_quiet {
         say("the run before this one ended without a word; what it had finished is kept");
@@ -183,6 +191,10 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let given_back = store.end_run(&run, end).await;
     let finish = match driven {
         Ok(finish) => finish,
+        // What is lost and how to go on is another matter then, and said already.
+        Err(error) if matches!(error.downcast_ref(), Some(DbError::Gone { .. })) => {
+            return Err(error);
+        }
         Err(error) => {
             let hint = format!("nothing that was finished is lost; to go on: {again}");
             return Err(anyhow::anyhow!("{error:#}\n{hint}"));
