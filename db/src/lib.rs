@@ -50,6 +50,7 @@
 mod campaigns;
 mod candidates;
 mod changes;
+mod circumstances;
 mod error;
 mod file;
 mod latencies;
@@ -66,6 +67,7 @@ mod way;
 
 pub use campaigns::NewCampaign;
 pub use changes::Change;
+pub use circumstances::Circumstance;
 pub use error::DbError;
 pub use log::{EventRow, RunRow, WorkerRow};
 pub use open::{Access, SCHEMA_VERSION, Store};

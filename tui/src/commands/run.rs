@@ -1,5 +1,6 @@
 //! `deltafront run`
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use search::wire::{Configure, Request};
 
 use super::INTERRUPTED;
 use super::campaign_file::{absolute, comparable, pointed};
+use super::contents::Inputs;
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
@@ -71,7 +73,8 @@ async fn campaign(
 ) -> anyhow::Result<ExitCode> {
     let data = absolute(file.data.as_ref(), folder, &args.file, text)?;
     let files = Files::beside(db, &file.name);
-    let job = job(file, data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    let mut job =
+        job(file, data.clone(), folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -104,6 +107,7 @@ async fn campaign(
     let is_changed =
         before.campaign.config_toml != text || before.campaign.objectives != new.objectives;
     let is_new = !before.candidates.iter().any(is_trained);
+    let inputs = Inputs::read(data.as_ref(), &store.circumstances(&file.name).await?)?;
     if before.campaign.is_black_box() {
         bail!(
             "campaign `{0}` is a black box's: `{1} optimize --name {0}` goes on with it; give this one another `name` \
@@ -114,7 +118,7 @@ async fn campaign(
         );
     }
     if !is_new {
-        comparable(&before.campaign.config_toml, file, &args.file)?;
+        comparable(&before.campaign.config_toml, file, &args.file, &inputs)?;
         let done = done(&before);
         let finished = before.campaign.state == CampaignState::Finished;
         if finished && done >= file.search.evaluations as usize && !is_changed {
@@ -138,6 +142,8 @@ async fn campaign(
             changes.push(Change::Forget);
         }
     }
+    changes.extend(inputs.to_remember());
+    job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let conclusion = Conclusion { again, show, reports: true };
     drive_to_end(&store, job, changes, &files, conclusion).await
@@ -368,6 +374,8 @@ pub(super) fn job(
                 data,
                 training: Some(with_threads(&file.training, trainers)),
                 tasks: file.tasks.clone(),
+                // Found out when the campaign is taken.
+                contents: BTreeMap::new(),
                 latency: None,
                 checkpoints: Some(files.checkpoints()),
             })),
