@@ -134,6 +134,9 @@ impl Store {
     }
 }
 
+/// Rows that SQLite's thread may be ahead of the reader's: each wait of one for the other costs more than a row.
+const ROWS_AHEAD: usize = 4096;
+
 /// One connection: the writer is one task, and a viewer reads one snapshot at a time.
 pub(crate) async fn one_connection(
     options: SqliteConnectOptions,
@@ -142,7 +145,7 @@ pub(crate) async fn one_connection(
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options)
+        .connect_with(options.row_buffer_size(ROWS_AHEAD))
         .await
 }
 

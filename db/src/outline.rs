@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use search::architecture::ArchitectureId;
 use search::campaign;
 use search::campaign::findings::agreements;
 use search::metric::Metric;
@@ -20,11 +21,13 @@ use crate::snapshot::{Campaign, Candidate, Snapshot, Tally};
 
 /// Columns of a candidate before those of its values.
 const COLUMNS: &str = "c.id, c.number, c.architecture, c.reference, c.origin, c.state, c.reason, c.fidelity, c.seed, \
-    c.tokens, c.train_seconds";
+    c.tokens, c.train_seconds, c.given_up, c.hash";
+/// Places of those of the values begin here.
+const VALUES: usize = 13;
 
 impl Store {
     /// A campaign as [`Store::snapshot`] gives it, but for what only the page of one candidate shows: curves, retrieval,
-    /// logs, checkpoints, counts of failures, values that are neither objectives nor in tables, and trainings that are a
+    /// logs, checkpoints, counts of failed attempts, values that are neither objectives nor in tables, and trainings that are a
     /// candidate's only one are left out. [`Store::candidate`] has them.
     ///
     /// # Errors
@@ -35,9 +38,9 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         let mut transaction = connection.begin().await.map_err(sql)?;
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
-        let rows = self.outlined(&mut transaction, campaign_id, &campaign).await?;
+        let (rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
         let agreements = agreements(&rows, &campaign.objectives);
-        let mut candidates = Candidate::of(rows, &campaign.objectives);
+        let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, revision })
@@ -98,13 +101,13 @@ impl Store {
         Ok(Tally { done: done as usize, failed: failed as usize, front, best_bits_per_byte: best })
     }
 
-    /// The candidates of [`Store::outline`], by number.
+    /// The candidates of [`Store::outline`] with their identities, by number.
     async fn outlined(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
         campaign: &Campaign,
-    ) -> Result<Vec<campaign::Candidate>, DbError> {
+    ) -> Result<(Vec<campaign::Candidate>, Vec<ArchitectureId>), DbError> {
         let sql = |source| self.sql("reading the candidates", source);
         let names = shown(campaign);
         let text = format!(
@@ -115,6 +118,7 @@ impl Store {
         let mut trained = self.trained_again(connection, campaign_id).await?;
         let mut wholes = self.wholes(connection, campaign_id, (0, i64::MAX)).await?;
         let mut candidates: Vec<campaign::Candidate> = Vec::new();
+        let mut ids = Vec::new();
         loop {
             let after = candidates.last().map_or(0, |last| i64::from(last.number));
             let page = bound(sqlx::query(AssertSqlSafe(text.clone())), &names)
@@ -126,14 +130,18 @@ impl Store {
                 .map_err(sql)?;
             for row in &page {
                 let id: i64 = row.try_get(0).map_err(sql)?;
+                let row_of = self.outlined_row(row, &names)?;
+                // As it was computed when it was written: of many that is most of the work.
+                let hash: &str = row.try_get(12).map_err(sql)?;
+                ids.push(ArchitectureId::stored(hash).unwrap_or_else(|| row_of.subject.id()));
                 candidates.push(campaign::Candidate {
                     trained: trained.remove(&id).unwrap_or_default(),
                     whole: wholes.remove(&id).unwrap_or_default(),
-                    ..self.outlined_row(row, &names)?
+                    ..row_of
                 });
             }
             if (page.len() as i64) < PAGE {
-                return Ok(candidates);
+                return Ok((candidates, ids));
             }
         }
     }
@@ -164,8 +172,8 @@ impl Store {
             origin: row.try_get(4).map_err(sql)?,
             state,
             failed_attempts: 0,
-            given_up: false,
-            values: values_from(row, 11, names).map_err(sql)?,
+            given_up: row.try_get(11).map_err(sql)?,
+            values: values_from(row, VALUES, names).map_err(sql)?,
             fidelity: row.try_get::<i64, _>(7).map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
@@ -188,8 +196,9 @@ impl Store {
             "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
              JOIN candidates ON candidates.id = t.candidate_id \
              LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
-             WHERE campaign_id = ? AND EXISTS (SELECT 1 FROM trainings o WHERE o.candidate_id = t.candidate_id \
-             AND (o.tokens, o.seed) <> (t.tokens, t.seed))",
+             WHERE campaign_id = ?1 AND t.candidate_id IN (SELECT o.candidate_id FROM trainings o \
+             JOIN candidates c ON c.id = o.candidate_id WHERE c.campaign_id = ?1 \
+             GROUP BY o.candidate_id HAVING count(*) > 1)",
         )
         .bind(campaign_id)
         .fetch_all(connection)

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use db::Store;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
@@ -51,7 +52,16 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
     let mut screen = Screen::open(messages).context("cannot take over the terminal")?;
     loop {
         screen.terminal.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
-        let Some(first) = inbox.recv().await else { return Ok(()) };
+        // While nothing comes, what keys to come need is prepared, in parts that keep none of them waiting.
+        let first = loop {
+            match inbox.try_recv() {
+                Err(TryRecvError::Empty) if state.prepare() => tokio::task::yield_now().await,
+                Err(TryRecvError::Empty) => break inbox.recv().await,
+                Ok(message) => break Some(message),
+                Err(TryRecvError::Disconnected) => break None,
+            }
+        };
+        let Some(first) = first else { return Ok(()) };
         // What has come in since is shown in one go.
         let mut next = Some(first);
         while let Some(message) = next {

@@ -249,7 +249,7 @@ struct Chosen {
 
 impl Chosen {
     async fn find(store: &Store, args: &Args) -> anyhow::Result<Self> {
-        let snapshot = store.snapshot(&args.campaign).await?;
+        let snapshot = store.outline(&args.campaign).await?;
         if snapshot.campaign.is_black_box() {
             bail!(
                 "campaign `{}` optimises a black box: it has no stacks to compare",

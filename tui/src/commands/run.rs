@@ -101,7 +101,7 @@ async fn campaign(
         Err(DbError::CampaignExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let before = store.snapshot(&file.name).await?;
+    let before = store.outline(&file.name).await?;
     let again = command(db, &args.file);
     // A campaign of which nothing was trained may change in everything: it begins anew.
     let is_changed =
@@ -142,6 +142,8 @@ async fn campaign(
             changes.push(Change::Forget);
         }
     }
+    // Of many candidates that is much: the driver reads what it needs by itself.
+    drop(before);
     changes.extend(inputs.to_remember());
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
