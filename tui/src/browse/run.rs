@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::state::State;
-use super::terminal::Screen;
+use super::terminal::{Screen, is_there};
 use super::update::{Effect, Message, update};
 use super::view::view;
 use crate::theme::Theme;
@@ -23,6 +23,8 @@ pub type Export = Box<dyn Fn(&Snapshot, &Candidate) -> anyhow::Result<PathBuf>>;
 
 /// How often the store is asked whether something changed.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether the terminal is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Reading takes at most one in so many parts of the time.
 const SHARE: u32 = 4;
 
@@ -47,11 +49,16 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
     let reader = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || reader.block_on(watch_store(store, followed, to_screens)));
     tokio::spawn(watch_signals(messages.clone()));
+    tokio::spawn(watch_terminal(messages.clone()));
 
     let mut state = State::new(Theme::from_env(), campaign);
     let mut screen = Screen::open(messages).context("cannot take over the terminal")?;
     loop {
-        screen.terminal.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
+        let is_drawn =
+            screen.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
+        if !is_drawn {
+            return Ok(());
+        }
         // While nothing comes, what keys to come need is prepared, in parts that keep none of them waiting.
         let first = loop {
             match inbox.try_recv() {
@@ -102,6 +109,15 @@ async fn watch_signals(messages: UnboundedSender<Message>) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = hangup.recv() => {}
+    }
+    // Only fails when the screens are gone already.
+    let _ = messages.send(Message::Stop);
+}
+
+/// A terminal that is closed need not send a signal, and whoever reads its keys never hears of it.
+async fn watch_terminal(messages: UnboundedSender<Message>) {
+    while is_there() {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     // Only fails when the screens are gone already.
     let _ = messages.send(Message::Stop);
