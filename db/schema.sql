@@ -22,8 +22,8 @@ CREATE TABLE campaigns (
 -- until they are gone on with.
 CREATE TABLE circumstances (
     campaign_id INTEGER NOT NULL REFERENCES campaigns (id) ON DELETE CASCADE,
-    key         TEXT NOT NULL,                  -- of the campaign file: data.corpus, data.tokenizer
-    value       TEXT NOT NULL,                  -- the identity of what the file holds (search::contents)
+    key         TEXT NOT NULL,                  -- of the campaign file: data.corpus, data.tokenizer, training.precision
+    value       TEXT NOT NULL,                  -- the identity of what the file holds (search::contents); what `auto` is
     stamp       TEXT NOT NULL DEFAULT '',       -- size and times of the file then: as long as they stay, it is not read again
     PRIMARY KEY (campaign_id, key)
 ) STRICT, WITHOUT ROWID;

@@ -12,7 +12,11 @@ use anyhow::Context;
 const HELP: &str = "\
 deltafront-train: trains and validates proxies of architectures for `deltafront run`, which starts it by itself.
 
-Usage: deltafront-train [--help | --version]
+Usage: deltafront-train [--help | --version | --precision [THREADS]]
+
+--precision prints, as JSON, what training.precision = \"auto\" is on this machine for so many threads (all cores), and
+how fast a small model trains in either; the first time that is measured for half a second, and kept in the user's cache
+folder.
 
 It speaks JSON lines. Requests come on stdin:
   {\"type\":\"configure\", \"data\":{…}, \"training\":{…}, \"checkpoints\":\"FOLDER\"}
@@ -47,6 +51,18 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         Some("-V" | "--version") => {
             writeln!(stdout, concat!("deltafront-train ", env!("CARGO_PKG_VERSION")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("--precision") => {
+            let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let threads = match arguments.next() {
+                Some(threads) => {
+                    threads.parse().context("--precision takes a number of threads")?
+                }
+                None => all as u32,
+            };
+            let settled = evaluator::worker::settled(threads).context("cannot measure")?;
+            writeln!(stdout, "{}", serde_json::to_string(&settled)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(other) => {

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use search::config::TrainingConfig;
-use search::device::Platform;
+use search::config::{Precision, TrainingConfig};
+use search::device::{Device, Platform};
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::evaluation::{Proxies, evaluate};
+use crate::precision::{self, Settled};
 use crate::tasks::Task;
 
 /// The folder inside the checkpoints' that keeps a corpus as tokens.
@@ -155,12 +156,15 @@ fn read(
 
 fn configured(configure: Configure) -> Result<Setting> {
     let Configure { data, training, tasks, contents, checkpoints, latency: _ } = configure;
-    let training = training.unwrap_or_default();
+    let mut training = training.unwrap_or_default();
     let threads = match training.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n as usize,
     };
     tch::set_num_threads(threads as i32);
+    if (training.precision, training.device) == (Precision::Auto, Device::Cpu) {
+        training.precision = settled(threads as u32)?.precision;
+    }
     if data.is_none() && tasks.is_empty() {
         return Err(Error::NoData);
     }
@@ -178,6 +182,14 @@ fn configured(configure: Configure) -> Result<Setting> {
         corpus.check(training.sequence_length, u32::MAX)?;
     }
     Ok(Setting { corpus, tasks: tasks.into_iter().map(Task::new).collect(), checkpoints, training })
+}
+
+/// What `training.precision = "auto"` is for a trainer of so many threads on this machine; see [`precision::settle`].
+///
+/// # Errors
+/// When nothing can be trained here.
+pub fn settled(threads: u32) -> Result<Settled> {
+    precision::settle(threads, &device_name(), precision::cache_folder().as_deref())
 }
 
 /// Evaluates; whatever happens inside becomes a reply. Fails only if progress cannot be written.

@@ -28,7 +28,12 @@ pub fn with<T>(precision: Precision, body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// The one in which this machine makes products fastest.
+/// The version of the kernels that make products here.
+pub fn kernels() -> String {
+    kernels::version()
+}
+
+/// bf16 where the processor has instructions for its products, which need not be faster.
 pub fn fastest() -> Precision {
     Precision::fastest()
 }

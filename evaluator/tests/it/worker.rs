@@ -285,3 +285,21 @@ fn another_text_than_the_campaign_began_with_is_refused() {
             && refusal.reason.contains("texts holds something else")
     );
 }
+
+#[test]
+fn what_auto_is_can_be_asked_and_settled_by_the_cache() {
+    let folder = Folder::new();
+    let ask = |threads: &str| {
+        let mut command = command();
+        command.args(["--precision", threads]).env("XDG_CACHE_HOME", folder.path());
+        let output = command.output().expect("the program is built with its tests");
+        let text = String::from_utf8(output.stdout).expect("its output is text");
+        (output.status.success(), text)
+    };
+    let (is_well, first) = ask("1");
+    assert!(is_well, "{first}");
+    let said: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+    assert!(["fp32", "bf16"].contains(&said["precision"].as_str().unwrap_or_default()), "{first}");
+    assert_eq!(ask("1"), (true, first), "two trainers of one machine agree");
+    assert!(!ask("many").0);
+}

@@ -18,8 +18,8 @@ use tui::quantity;
 
 use super::campaign_file::{absolute, refuse_changes};
 use super::contents::Inputs;
-use super::run::{Conclusion, Files, drive_to_end, job, profiler, say};
-use super::{INTERRUPTED, candidate};
+use super::run::{Conclusion, Files, done, drive_to_end, job, profiler, say};
+use super::{INTERRUPTED, candidate, products};
 use crate::driver::Profiler;
 use crate::report::comparison::Comparison;
 use crate::{report, words};
@@ -145,6 +145,11 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let mut job =
         job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     job.trainer.introduction.expect(inputs.expected());
+    let began = store.circumstances(&name).await?;
+    let is_new = before.is_none_or(|before| done(&before) == 0);
+    // As the campaign's own trainings were, as long as that is known.
+    let began = if is_new { &of.circumstances } else { &began };
+    changes.extend(products::settle(&mut job.trainer, began, is_new).await);
     let again = format!(
         "{} compare{} {} {}{}",
         words::program(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use db::{Access, DbError, Store};
+use search::config::Precision;
 use serde_json::json;
 use tui::quantity;
 
@@ -57,6 +58,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let findings = block_on(async {
         let mut findings = vec![cpu(), cores(), memory()];
         findings.push(worker(Role::Trainer, "trainer").await);
+        findings.extend(products().await);
         findings.push(worker(Role::Profiler, "profiler").await);
         findings.extend(gpu().await);
         findings.push(disk(db));
@@ -208,6 +210,30 @@ async fn worker(role: Role, subject: &'static str) -> Finding {
             Finding::bad(subject, format!("{reason}\n{log}"), remedy)
         }
     }
+}
+
+/// What `training.precision = "auto"` is here, and why.
+async fn products() -> Option<Finding> {
+    let program = Program::built_in(Role::Trainer).ok()?;
+    let auto = driver::ask_precision(&program, None).await?;
+    let (is, other) = match auto.precision {
+        Precision::Bf16 => ("bf16", "fp32"),
+        Precision::Fp32 | Precision::Auto => ("fp32", "bf16"),
+    };
+    let why = match auto.speeds {
+        Some(speeds) => {
+            let speed = |per_second| quantity::scaled(per_second);
+            let (fp32, bf16) = (speed(speeds.fp32), speed(speeds.bf16));
+            format!("trains at {fp32} tokens/s in fp32 and {bf16} in bf16")
+        }
+        None => "has no instructions for products in bf16".to_owned(),
+    };
+    Some(Finding::good(
+        "precision",
+        format!(
+            "this processor {why}: `auto` is {is}; `precision = \"{other}\"` in [training] settles it by hand"
+        ),
+    ))
 }
 
 /// What `deltafront-profile --facts` knows of GPUs.

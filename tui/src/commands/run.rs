@@ -18,9 +18,9 @@ use search::space::Space;
 use search::subject::Subjects;
 use search::wire::{Configure, Request};
 
-use super::INTERRUPTED;
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
+use super::{INTERRUPTED, products};
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
@@ -107,7 +107,8 @@ async fn campaign(
     let is_changed =
         before.campaign.config_toml != text || before.campaign.objectives != new.objectives;
     let is_new = !before.candidates.iter().any(is_trained);
-    let inputs = Inputs::read(data.as_ref(), &store.circumstances(&file.name).await?)?;
+    let began = store.circumstances(&file.name).await?;
+    let inputs = Inputs::read(data.as_ref(), &began)?;
     if before.campaign.is_black_box() {
         bail!(
             "campaign `{0}` is a black box's: `{1} optimize --name {0}` goes on with it; give this one another `name` \
@@ -145,6 +146,7 @@ async fn campaign(
     // Of many candidates that is much: the driver reads what it needs by itself.
     drop(before);
     changes.extend(inputs.to_remember());
+    changes.extend(products::settle(&mut job.trainer, &began, is_new).await);
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let conclusion = Conclusion { again, show, reports: true };

@@ -147,3 +147,36 @@ fn over_the_budget_nothing_is_trained() {
     }
     assert_eq!(world.count("evaluations"), rows.len() - dropped.len());
 }
+
+#[test]
+fn a_campaign_keeps_the_precision_that_auto_was_when_it_began() {
+    let mut world = World::new("precision");
+    let configured = |world: &World, precision: &str| {
+        let text = format!("\"precision\":\"{precision}\"");
+        let configuration = world.read("configuration");
+        assert!(configuration.contains(&text), "{precision}: {configuration}");
+    };
+    // A trainer that does not say is left to find it out.
+    assert_eq!(world.say(&["run"]).code, 0);
+    configured(&world, "auto");
+    // What an older program began goes on as that did.
+    world.set("FAKE_AUTO", "fp32");
+    world.edit("evaluations = 8", "evaluations = 9");
+    assert_eq!(world.say(&["run"]).code, 0);
+    configured(&world, "bf16");
+    world.edit("name = \"small\"", "name = \"later\"");
+    assert_eq!(world.say(&["run"]).code, 0);
+    configured(&world, "fp32");
+    // On a machine that would choose otherwise, and in what it is compared in.
+    world.set("FAKE_AUTO", "bf16");
+    world.edit("evaluations = 9", "evaluations = 10");
+    assert_eq!(world.say(&["run"]).code, 0);
+    configured(&world, "fp32");
+    let words = ["compare", "later", "full-attention", "--stacks", "samba", "--seeds", "1"];
+    let said = world.say(&words);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    configured(&world, "fp32");
+    let said = world.say(&["doctor"]).stdout;
+    assert!(said.contains("15.4 k tokens/s in fp32 and 11.7 k in bf16: `auto` is bf16"), "{said}");
+    assert!(said.contains("`precision = \"fp32\"` in [training] settles it by hand"), "{said}");
+}
