@@ -40,6 +40,7 @@ pub mod device;
 pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;
+pub mod newton_schulz;
 pub mod norm;
 pub mod rope;
 pub mod short_conv;

@@ -21,5 +21,6 @@ mod elementwise_training;
 mod linear_attention_training;
 mod linear_training;
 mod log_linear_training;
+mod newton_schulz;
 mod random;
 mod rows_training;
