@@ -18,6 +18,16 @@ CREATE TABLE campaigns (
     kind             TEXT NOT NULL DEFAULT 'stacks' CHECK (kind IN ('stacks', 'black box')) -- what its candidates are
 ) STRICT;
 
+-- What results depend on beside the campaign file, as it was when the campaign began. Campaigns of older programs have none
+-- until they are gone on with.
+CREATE TABLE circumstances (
+    campaign_id INTEGER NOT NULL REFERENCES campaigns (id) ON DELETE CASCADE,
+    key         TEXT NOT NULL,                  -- of the campaign file: data.corpus, data.tokenizer
+    value       TEXT NOT NULL,                  -- the identity of what the file holds (search::contents)
+    stamp       TEXT NOT NULL DEFAULT '',       -- size and times of the file then: as long as they stay, it is not read again
+    PRIMARY KEY (campaign_id, key)
+) STRICT, WITHOUT ROWID;
+
 -- One row per `deltafront run` or `optimize`. At most one of a campaign has no end; whose it is is the lock on the campaign.
 CREATE TABLE runs (
     id               INTEGER PRIMARY KEY,

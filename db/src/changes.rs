@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::campaigns::NewCampaign;
 use crate::candidates;
+use crate::circumstances::Circumstance;
 use crate::error::{DbError, finite};
 use crate::open::Store;
 use crate::process::now_unix_s;
@@ -40,6 +41,8 @@ pub enum Change {
     Settings(NewCampaign),
     /// All candidates are forgotten: the campaign begins anew. The latency table stays.
     Forget,
+    /// What results depend on beside the campaign file; in the place of an earlier one of that key.
+    Circumstance(Circumstance),
     /// Something to remember for people, in order.
     Event {
         /// A short word for it.
@@ -53,9 +56,10 @@ impl Store {
     /// Writes what one event changes: all of it or nothing. Gives the new revision.
     ///
     /// # Errors
-    /// When a number is not finite, the run was taken over, or SQLite cannot write (a full disk).
+    /// When a number is not finite, the run was taken over, the file is gone, or SQLite cannot write (a full disk).
     pub async fn apply(&self, run: &Run, changes: &[Change]) -> Result<i64, DbError> {
         changes.iter().try_for_each(check)?;
+        self.still_there().await?;
         let sql = |source| self.sql("writing to the campaign", source);
         let now = now_unix_s();
         let mut connection = self.pool.acquire().await.map_err(sql)?;
@@ -134,7 +138,11 @@ fn check(change: &Change) -> Result<(), DbError> {
             finite(|| format!("the loss of candidate {number} at {tokens} tokens"), loss)?;
         }
         Change::Latency(LatencyEntry { key, timing }) => check_timing(timing, || key.to_string())?,
-        Change::Worker { .. } | Change::Settings(_) | Change::Forget | Change::Event { .. } => {}
+        Change::Worker { .. }
+        | Change::Settings(_)
+        | Change::Forget
+        | Change::Circumstance(_)
+        | Change::Event { .. } => {}
     }
     Ok(())
 }
@@ -212,6 +220,15 @@ async fn write(
             .bind(campaign)
             .execute(connection)
             .await?
+        }
+        Change::Circumstance(Circumstance { key, value, stamp }) => {
+            sqlx::query("INSERT OR REPLACE INTO circumstances (campaign_id, key, value, stamp) VALUES (?, ?, ?, ?)")
+                .bind(campaign)
+                .bind(key)
+                .bind(value)
+                .bind(stamp)
+                .execute(connection)
+                .await?
         }
         Change::Event { kind, body } => {
             sqlx::query(

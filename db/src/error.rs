@@ -136,6 +136,24 @@ pub enum DbError {
         /// What the system said.
         why: String,
     },
+    /// Not allowed to read.
+    #[error("{path} cannot be read: {why}; check the permissions of the file and of its folder")]
+    NotReadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The path leads to another file than the one that was opened, or to none.
+    #[error(
+        "{path} was deleted, renamed or replaced while a campaign was at work in it, which ends here. If it was renamed, \
+         all that was finished is in it: go on with `--db NEW-PATH`. If it was deleted, its results are lost: the same \
+         command begins anew"
+    )]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Anything else that SQLite says.
     #[error("{op} in {path} failed")]
     Sql {
@@ -177,7 +195,8 @@ impl DbError {
             Some(SQLITE_FULL) => Self::DiskFull { path },
             Some(SQLITE_BUSY) => Self::Locked { path },
             Some(SQLITE_READONLY | SQLITE_CANTOPEN) => {
-                Self::NotWritable { path, why: source.to_string() }
+                let why = crate::file::shut(&path).unwrap_or_else(|| source.to_string());
+                Self::NotWritable { path, why }
             }
             Some(SQLITE_NOTADB) => Self::Foreign { path, why: source.to_string() },
             Some(SQLITE_CORRUPT) => {

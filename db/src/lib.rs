@@ -2,7 +2,8 @@
 //!
 //! The driver (`deltafront run`) is the only writer: it takes a [`Run`] on its campaign and hands over [`Change`]s, one
 //! transaction for each event, so that a `kill -9` loses at most the work that was running. Everybody else opens the
-//! file read-only and reads [`snapshot::Snapshot`]s, live if they like: [`Store::revision`] is cheap. Who shows many
+//! file read-only, leaves nothing beside it, and reads [`snapshot::Snapshot`]s, live if they like: [`Store::refresh`] and
+//! [`Store::revision`] are cheap. Who shows many
 //! candidates asks for an [`Store::outline`], who lists campaigns for a [`Store::tally`], who shows one candidate for
 //! [`Store::candidate`]: only what is shown is read.
 //!
@@ -49,7 +50,9 @@
 mod campaigns;
 mod candidates;
 mod changes;
+mod circumstances;
 mod error;
+mod file;
 mod latencies;
 mod log;
 mod open;
@@ -59,11 +62,14 @@ mod read;
 mod row;
 mod runs;
 pub mod snapshot;
+mod viewing;
+mod way;
 
 pub use campaigns::NewCampaign;
 pub use changes::Change;
+pub use circumstances::Circumstance;
 pub use error::DbError;
 pub use log::{EventRow, RunRow, WorkerRow};
 pub use open::{Access, SCHEMA_VERSION, Store};
-pub use process::Owner;
+pub use process::{Owner, WATCH_S};
 pub use runs::{Run, RunEnd};

@@ -9,24 +9,26 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
 use crate::error::DbError;
+use crate::file::FileId;
+use crate::way::Way;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The schema that this program writes: the number of the newest file in `migrations/`, and SQLite's `user_version`.
-pub const SCHEMA_VERSION: i64 = 5;
+pub const SCHEMA_VERSION: i64 = 6;
 
 /// SQLite's `application_id` of our files: "dFnt".
 const APPLICATION_ID: i64 = 0x6446_6e74;
 
 /// How long a statement waits for another process's write.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a store is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The driver: makes the file if it is not there, brings it up to date.
     ReadWrite,
-    /// Viewers: the file must be there; nothing is changed.
+    /// Viewers: the file must be there; nothing is changed, and nothing made beside it.
     ReadOnly,
 }
 
@@ -35,6 +37,7 @@ pub enum Access {
 pub struct Store {
     pub(crate) pool: SqlitePool,
     pub(crate) path: PathBuf,
+    pub(crate) way: Way,
 }
 
 impl Store {
@@ -44,52 +47,38 @@ impl Store {
     /// When the file is missing (read-only), not ours, of a newer version, not writable, or the disk is full.
     pub async fn open(path: &Path, access: Access) -> Result<Self, DbError> {
         let found = header_version(path)?;
-        match (found, access) {
-            (Some(found), _) if found > SCHEMA_VERSION => return Err(newer(path, found)),
-            (None, Access::ReadOnly) => return Err(DbError::Missing { path: path.to_owned() }),
-            _ => {}
+        if let Some(found) = found.filter(|found| *found > SCHEMA_VERSION) {
+            return Err(newer(path, found));
         }
+        match access {
+            Access::ReadOnly => Self::view(path).await,
+            Access::ReadWrite => Self::open_for_writing(path).await,
+        }
+    }
+
+    async fn open_for_writing(path: &Path) -> Result<Self, DbError> {
+        let sql = |source| DbError::sql("opening the database", path, source);
         // The journal mode is not set here: a file that turns out to be of a newer version is not to be touched.
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(access == Access::ReadWrite)
-            .read_only(access == Access::ReadOnly)
+            .create_if_missing(true)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let mut connection = SqliteConnection::connect_with(&options)
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(sql)?;
+        check_ours(&mut connection, path).await?;
+        sqlx::query("PRAGMA journal_mode = WAL")
+            .execute(&mut connection)
             .await
-            .map_err(|source| DbError::sql("opening the database", path, source))?;
-        let options = match access {
-            Access::ReadOnly => {
-                check_readable(&mut connection, path).await?;
-                options
-            }
-            Access::ReadWrite => {
-                let options = options
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(SqliteSynchronous::Full);
-                check_ours(&mut connection, path).await?;
-                sqlx::query("PRAGMA journal_mode = WAL")
-                    .execute(&mut connection)
-                    .await
-                    .map_err(|source| DbError::sql("switching to WAL", path, source))?;
-                migrate(&mut connection, path).await?;
-                options
-            }
+            .map_err(|source| DbError::sql("switching to WAL", path, source))?;
+        migrate(&mut connection, path).await?;
+        connection.close().await.map_err(sql)?;
+        let options =
+            options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+        let pool = one_connection(options).await.map_err(sql)?;
+        let Some(file) = FileId::of(path) else {
+            return Err(DbError::Gone { path: path.to_owned() });
         };
-        connection
-            .close()
-            .await
-            .map_err(|source| DbError::sql("opening the database", path, source))?;
-        // One connection: the writer is one task, and a viewer reads one snapshot at a time.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await
-            .map_err(|source| DbError::sql("opening the database", path, source))?;
-        Ok(Self { pool, path: path.to_owned() })
+        Ok(Self { pool, path: path.to_owned(), way: Way::Writing(file) })
     }
 
     /// The file.
@@ -145,20 +134,35 @@ impl Store {
     }
 }
 
+/// Rows that SQLite's thread may be ahead of the reader's: each wait of one for the other costs more than a row.
+const ROWS_AHEAD: usize = 4096;
+
+/// One connection: the writer is one task, and a viewer reads one snapshot at a time.
+pub(crate) async fn one_connection(
+    options: SqliteConnectOptions,
+) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options.row_buffer_size(ROWS_AHEAD))
+        .await
+}
+
 fn newer(path: &Path, found: i64) -> DbError {
     DbError::Newer { path: path.to_owned(), found, known: SCHEMA_VERSION }
 }
 
 /// The `user_version` in the file's header, read without SQLite so that a foreign or newer file is not even locked.
 /// None: no file, or an empty one.
-fn header_version(path: &Path) -> Result<Option<i64>, DbError> {
+pub(crate) fn header_version(path: &Path) -> Result<Option<i64>, DbError> {
     let foreign = |why: &str| DbError::Foreign { path: path.to_owned(), why: why.to_owned() };
     let mut header = [0_u8; 100];
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(DbError::NotWritable { path: path.to_owned(), why: error.to_string() });
+            return Err(DbError::NotReadable { path: path.to_owned(), why: error.to_string() });
         }
     };
     if path.is_dir() {
@@ -208,7 +212,10 @@ async fn check_ours(connection: &mut SqliteConnection, path: &Path) -> Result<i6
     if version > SCHEMA_VERSION { Err(newer(path, version)) } else { Ok(version) }
 }
 
-async fn check_readable(connection: &mut SqliteConnection, path: &Path) -> Result<(), DbError> {
+pub(crate) async fn check_readable(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<(), DbError> {
     match check_ours(connection, path).await? {
         0 => Err(DbError::Missing { path: path.to_owned() }),
         SCHEMA_VERSION => Ok(()),

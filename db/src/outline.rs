@@ -1,7 +1,10 @@
 //! A campaign in outline: what tables, plots and lists show of its candidates, without what only one at a time has room for.
 
 use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
 
+use search::architecture::ArchitectureId;
 use search::campaign;
 use search::campaign::findings::agreements;
 use search::metric::Metric;
@@ -12,19 +15,21 @@ use search::value::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use crate::candidates::{PAGE, TrainingRow, by_candidate};
+use crate::candidates::{TrainingRow, by_candidate};
 use crate::error::DbError;
 use crate::open::Store;
 use crate::row;
 use crate::snapshot::{Campaign, Candidate, Snapshot, Tally};
 
 /// Columns of a candidate before those of its values.
-const COLUMNS: &str = "c.id, c.number, c.architecture, c.reference, c.origin, c.state, c.reason, c.fidelity, c.seed, \
-    c.tokens, c.train_seconds";
+const COLUMNS: &str = "c.number, c.id, c.architecture, c.reference, c.origin, c.state, c.reason, c.fidelity, c.seed, \
+    c.tokens, c.train_seconds, c.given_up, c.hash";
+/// Places of those of the values begin here.
+const VALUES: usize = 13;
 
 impl Store {
     /// A campaign as [`Store::snapshot`] gives it, but for what only the page of one candidate shows: curves, retrieval,
-    /// logs, checkpoints, counts of failures, values that are neither objectives nor in tables, and trainings that are a
+    /// logs, checkpoints, counts of failed attempts, values that are neither objectives nor in tables, and trainings that are a
     /// candidate's only one are left out. [`Store::candidate`] has them.
     ///
     /// # Errors
@@ -35,9 +40,9 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         let mut transaction = connection.begin().await.map_err(sql)?;
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
-        let rows = self.outlined(&mut transaction, campaign_id, &campaign).await?;
+        let (rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
         let agreements = agreements(&rows, &campaign.objectives);
-        let mut candidates = Candidate::of(rows, &campaign.objectives);
+        let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, revision })
@@ -73,38 +78,32 @@ impl Store {
             value_columns(&names),
             value_joins(&names),
         );
-        let (mut points, mut best, mut after) = (Vec::new(), None::<Value>, 0_i64);
-        loop {
-            let page = bound(sqlx::query(AssertSqlSafe(text.clone())), &names)
-                .bind(campaign_id)
-                .bind(after)
-                .bind(top)
-                .bind(PAGE)
-                .fetch_all(&mut *transaction)
-                .await
-                .map_err(sql)?;
-            for row in &page {
-                let values = values_from(row, 1, &names).map_err(sql)?;
-                let Some(point) = minimised(&campaign.objectives, &values) else { continue };
-                points.push(point);
-                let found = values.get(quality).copied();
-                best = best.into_iter().chain(found).min_by(|a, b| a.mean.total_cmp(&b.mean));
-            }
-            let Some(last) = page.last().filter(|_| page.len() as i64 == PAGE) else { break };
-            after = last.try_get(0).map_err(sql)?;
-        }
+        let (mut points, mut best) = (Vec::new(), None::<Value>);
+        let page = |after| {
+            let query = bound(sqlx::query(AssertSqlSafe(text.clone())), &names);
+            query.bind(campaign_id).bind(after).bind(top).bind(PAGE)
+        };
+        pages(&mut transaction, page, sql, |row| {
+            let values = values_from(row, 1, &names).map_err(sql)?;
+            let Some(point) = minimised(&campaign.objectives, &values) else { return Ok(()) };
+            points.push(point);
+            let found = values.get(quality).copied();
+            best = best.into_iter().chain(found).min_by(|a, b| a.mean.total_cmp(&b.mean));
+            Ok(())
+        })
+        .await?;
         transaction.commit().await.map_err(sql)?;
         let front = front(&points).len();
         Ok(Tally { done: done as usize, failed: failed as usize, front, best_bits_per_byte: best })
     }
 
-    /// The candidates of [`Store::outline`], by number.
+    /// The candidates of [`Store::outline`] with their identities, by number.
     async fn outlined(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
         campaign: &Campaign,
-    ) -> Result<Vec<campaign::Candidate>, DbError> {
+    ) -> Result<(Vec<campaign::Candidate>, Vec<ArchitectureId>), DbError> {
         let sql = |source| self.sql("reading the candidates", source);
         let names = shown(campaign);
         let text = format!(
@@ -114,28 +113,26 @@ impl Store {
         );
         let mut trained = self.trained_again(connection, campaign_id).await?;
         let mut wholes = self.wholes(connection, campaign_id, (0, i64::MAX)).await?;
-        let mut candidates: Vec<campaign::Candidate> = Vec::new();
-        loop {
-            let after = candidates.last().map_or(0, |last| i64::from(last.number));
-            let page = bound(sqlx::query(AssertSqlSafe(text.clone())), &names)
-                .bind(campaign_id)
-                .bind(after)
-                .bind(PAGE)
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(sql)?;
-            for row in &page {
-                let id: i64 = row.try_get(0).map_err(sql)?;
-                candidates.push(campaign::Candidate {
-                    trained: trained.remove(&id).unwrap_or_default(),
-                    whole: wholes.remove(&id).unwrap_or_default(),
-                    ..self.outlined_row(row, &names)?
-                });
-            }
-            if (page.len() as i64) < PAGE {
-                return Ok(candidates);
-            }
-        }
+        let (mut candidates, mut ids) = (Vec::new(), Vec::new());
+        let page = |after| {
+            let query = bound(sqlx::query(AssertSqlSafe(text.clone())), &names);
+            query.bind(campaign_id).bind(after).bind(PAGE)
+        };
+        pages(connection, page, sql, |row| {
+            let id: i64 = row.try_get(1).map_err(sql)?;
+            let outlined = self.outlined_row(row, &names)?;
+            // As it was computed when it was written: of many that is most of the work.
+            let hash: &str = row.try_get(12).map_err(sql)?;
+            ids.push(ArchitectureId::stored(hash).unwrap_or_else(|| outlined.subject.id()));
+            candidates.push(campaign::Candidate {
+                trained: trained.remove(&id).unwrap_or_default(),
+                whole: wholes.remove(&id).unwrap_or_default(),
+                ..outlined
+            });
+            Ok(())
+        })
+        .await?;
+        Ok((candidates, ids))
     }
 
     fn outlined_row(
@@ -144,7 +141,7 @@ impl Store {
         names: &[&str],
     ) -> Result<campaign::Candidate, DbError> {
         let sql = |source| self.sql("reading the candidates", source);
-        let number: u32 = row.try_get(1).map_err(sql)?;
+        let number: u32 = row.try_get(0).map_err(sql)?;
         let text: &str = row.try_get(2).map_err(sql)?;
         let subject = text.parse().map_err(|error: SubjectError| {
             self.corrupt(format!("the architecture of candidate {number}"), error)
@@ -164,8 +161,8 @@ impl Store {
             origin: row.try_get(4).map_err(sql)?,
             state,
             failed_attempts: 0,
-            given_up: false,
-            values: values_from(row, 11, names).map_err(sql)?,
+            given_up: row.try_get(11).map_err(sql)?,
+            values: values_from(row, VALUES, names).map_err(sql)?,
             fidelity: row.try_get::<i64, _>(7).map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
@@ -188,8 +185,9 @@ impl Store {
             "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
              JOIN candidates ON candidates.id = t.candidate_id \
              LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
-             WHERE campaign_id = ? AND EXISTS (SELECT 1 FROM trainings o WHERE o.candidate_id = t.candidate_id \
-             AND (o.tokens, o.seed) <> (t.tokens, t.seed))",
+             WHERE campaign_id = ?1 AND t.candidate_id IN (SELECT o.candidate_id FROM trainings o \
+             JOIN candidates c ON c.id = o.candidate_id WHERE c.campaign_id = ?1 \
+             GROUP BY o.candidate_id HAVING count(*) > 1)",
         )
         .bind(campaign_id)
         .fetch_all(connection)
@@ -222,6 +220,34 @@ fn value_joins(names: &[&str]) -> String {
         format!(" LEFT JOIN candidate_values v{i} ON v{i}.candidate_id = c.id AND v{i}.name = ?")
     };
     (0..names.len()).map(join).collect::<Vec<_>>().concat()
+}
+
+/// Rows that are asked for at once.
+const PAGE: i64 = 2000;
+
+/// Hands over the rows of page after page, whose first column is the number that the next page begins behind. While those
+/// of a page are taken apart, SQLite's thread finds the next ones: neither waits for the other row by row.
+async fn pages<'q>(
+    connection: &mut SqliteConnection,
+    page: impl Fn(i64) -> Query<'q>,
+    sql: impl Fn(sqlx::Error) -> DbError,
+    mut take: impl FnMut(&SqliteRow) -> Result<(), DbError>,
+) -> Result<(), DbError> {
+    let mut rows = page(0).fetch_all(&mut *connection).await.map_err(&sql)?;
+    loop {
+        let Some(last) = rows.last().filter(|_| rows.len() as i64 == PAGE) else {
+            return rows.iter().try_for_each(take);
+        };
+        let mut next = Box::pin(page(last.try_get(0).map_err(&sql)?).fetch_all(&mut *connection));
+        // Asked once, it is sent on its way.
+        let begun = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+        rows.iter().try_for_each(&mut take)?;
+        rows = match begun {
+            Poll::Ready(rows) => rows,
+            Poll::Pending => next.await,
+        }
+        .map_err(&sql)?;
+    }
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

@@ -13,8 +13,21 @@ pub struct Owner {
     pub process_start: Option<i64>,
 }
 
-/// Without `/proc`, or on another machine, a driver whose last heartbeat is older than this is taken for dead.
+/// Without `/proc`, or on another machine, a driver whose last heartbeat is within this of now is taken to live.
 pub(crate) const SILENCE_S: i64 = 60;
+
+/// Seconds in which a driver that lives gives a sign of it, with room: it does every five.
+pub const WATCH_S: u64 = 15;
+
+/// Whether a driver lives, as far as one look can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    Dead,
+    /// Its heartbeat is of a time that says nothing: it is old, or the clocks of the two machines differ. Whether the
+    /// heartbeat changes within [`WATCH_S`] tells, whatever the clocks show.
+    Unclear,
+}
 
 impl Owner {
     /// This process.
@@ -24,12 +37,16 @@ impl Owner {
     }
 
     /// Whether the process still lives, as far as can be told from here.
-    pub(crate) fn is_alive(&self, heartbeat_unix_s: i64, now_unix_s: i64) -> bool {
+    pub(crate) fn life(&self, heartbeat_unix_s: i64, now_unix_s: i64) -> Life {
         if self.host == host() && Path::new("/proc/self/stat").exists() {
             let start = process_start(self.pid);
-            start.is_some() && (self.process_start.is_none() || self.process_start == start)
+            let is_it =
+                start.is_some() && (self.process_start.is_none() || self.process_start == start);
+            if is_it { Life::Alive } else { Life::Dead }
+        } else if now_unix_s.abs_diff(heartbeat_unix_s) <= SILENCE_S.unsigned_abs() {
+            Life::Alive
         } else {
-            now_unix_s - heartbeat_unix_s <= SILENCE_S
+            Life::Unclear
         }
     }
 }
@@ -73,28 +90,38 @@ mod tests {
             std::process::Command::new("sleep").arg("60").spawn().expect("sleep is everywhere");
         let pid = i64::from(child.id());
         let owner = Owner { host: host(), pid, process_start: process_start(pid) };
-        assert!(owner.is_alive(0, 1_000_000));
-        assert!(
-            !Owner { process_start: Some(1), ..owner.clone() }.is_alive(0, 1_000_000),
+        assert_eq!(owner.life(0, 1_000_000), Life::Alive);
+        assert_eq!(
+            Owner { process_start: Some(1), ..owner.clone() }.life(0, 1_000_000),
+            Life::Dead,
             "another process, same id"
         );
         child.kill().expect("it runs");
         // A zombie until it is waited for.
         for _ in 0..100 {
-            if !owner.is_alive(0, 1_000_000) {
+            if owner.life(0, 1_000_000) == Life::Dead {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        assert!(!owner.is_alive(0, 1_000_000));
+        assert!(owner.life(0, 1_000_000) == Life::Dead);
         child.wait().expect("it was killed");
-        assert!(!owner.is_alive(0, 1_000_000));
+        assert!(owner.life(0, 1_000_000) == Life::Dead);
     }
 
     #[test]
-    fn elsewhere_the_heartbeat_counts() {
+    fn elsewhere_the_heartbeat_counts_in_both_directions() {
         let owner = Owner { host: "elsewhere".to_owned(), pid: 1, process_start: None };
-        assert!(owner.is_alive(1000, 1000 + SILENCE_S));
-        assert!(!owner.is_alive(1000, 1001 + SILENCE_S));
+        for (heartbeat, life) in [
+            (1000, Life::Alive),
+            (1000 - SILENCE_S, Life::Alive),
+            (1000 + SILENCE_S, Life::Alive),
+            (999 - SILENCE_S, Life::Unclear),
+            (1001 + SILENCE_S, Life::Unclear),
+            (i64::MAX, Life::Unclear),
+            (i64::MIN, Life::Unclear),
+        ] {
+            assert_eq!(owner.life(heartbeat, 1000), life, "{heartbeat}");
+        }
     }
 }

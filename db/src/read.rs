@@ -6,7 +6,7 @@ use sqlx::{Connection, Row};
 
 use crate::error::DbError;
 use crate::open::Store;
-use crate::process::{Owner, now_unix_s};
+use crate::process::{Life, Owner, now_unix_s};
 use crate::snapshot::{Campaign, CampaignKind, CampaignState, Candidate, Snapshot};
 
 /// A campaign with the run that is open on it, if there is one.
@@ -142,7 +142,8 @@ impl Store {
                 let pid = row.try_get("open_pid").map_err(sql)?;
                 let process_start = row.try_get("open_start").map_err(sql)?;
                 let heartbeat = row.try_get("open_heartbeat").map_err(sql)?;
-                Owner { host, pid, process_start }.is_alive(heartbeat, now_unix_s())
+                let owner = Owner { host, pid, process_start };
+                owner.life(heartbeat, now_unix_s()) == Life::Alive
             }
         };
         let state = match (open, row.try_get("finished").map_err(sql)?) {

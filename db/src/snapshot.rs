@@ -1,6 +1,6 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use search::architecture::ArchitectureId;
 use search::campaign;
@@ -123,12 +123,24 @@ pub struct Candidate {
 impl Candidate {
     /// The candidates of a campaign with their ranks; none of their latencies is marked as disturbed.
     pub fn of(rows: Vec<campaign::Candidate>, objectives: &[Objective]) -> Vec<Self> {
-        let ranks: BTreeMap<u32, u32> =
-            Contenders::of(rows.iter(), objectives).ranks().into_iter().collect();
+        let ids = rows.iter().map(|row| row.subject.id()).collect();
+        Self::with_ids(rows, ids, objectives)
+    }
+
+    /// The same, of rows whose identities are known.
+    pub(crate) fn with_ids(
+        rows: Vec<campaign::Candidate>,
+        ids: Vec<ArchitectureId>,
+        objectives: &[Objective],
+    ) -> Vec<Self> {
+        let ranks = Contenders::of(rows.iter(), objectives).ranks();
+        // Both in the order of the rows.
+        let mut ranks = ranks.into_iter().peekable();
         rows.into_iter()
-            .map(|row| Self {
-                id: row.subject.id(),
-                rank: ranks.get(&row.number).copied(),
+            .zip(ids)
+            .map(|(row, id)| Self {
+                id,
+                rank: ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank),
                 disturbed: BTreeSet::new(),
                 row,
             })

@@ -4,6 +4,7 @@
 //! (a folder, a .jsonl) holds out whole documents, spread evenly over it; exact copies of a document are dropped. One
 //! long text holds out its tail. Token files hold out their tail, or come already split (`train.bin`, `val.bin`).
 
+mod contents;
 mod documents;
 mod split;
 mod token_files;

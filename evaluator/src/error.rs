@@ -15,6 +15,17 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// Something else lies where the campaign's data were.
+    #[error(
+        "{key}: {path} holds something else than when the campaign began: results of the two cannot share a front. Put \
+         back what was there to go on, or give the changed campaign another `name`"
+    )]
+    Replaced {
+        /// The key in the campaign file.
+        key: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// The tokenizer cannot be used.
     #[error(
         "tokenizer {path}: {problem}; give a Hugging Face tokenizer.json, or leave data.tokenizer out to train on bytes"
@@ -185,6 +196,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Io { .. }
             | Self::Model(_)
+            | Self::Replaced { .. }
             | Self::Torch(_) => false,
         }
     }

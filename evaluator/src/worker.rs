@@ -154,7 +154,7 @@ fn read(
 }
 
 fn configured(configure: Configure) -> Result<Setting> {
-    let Configure { data, training, tasks, checkpoints, latency: _ } = configure;
+    let Configure { data, training, tasks, contents, checkpoints, latency: _ } = configure;
     let training = training.unwrap_or_default();
     let threads = match training.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -165,7 +165,14 @@ fn configured(configure: Configure) -> Result<Setting> {
         return Err(Error::NoData);
     }
     let cache = checkpoints.as_ref().map(|folder| folder.join(TOKEN_CACHE));
-    let corpus = data.map(|data| Corpus::open(&data, cache.as_deref())).transpose()?;
+    let corpus = match data {
+        None => None,
+        Some(data) => {
+            let corpus = Corpus::open(&data, cache.as_deref())?;
+            Corpus::check_contents(&data, &contents)?;
+            Some(corpus)
+        }
+    };
     if let Some(corpus) = &corpus {
         // Every candidate would be refused for this, whatever its vocabulary.
         corpus.check(training.sequence_length, u32::MAX)?;

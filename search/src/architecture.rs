@@ -133,6 +133,12 @@ impl ArchitectureId {
         &self.0
     }
 
+    /// One that was kept as text; none where the text is no identity.
+    pub fn stored(digits: &str) -> Option<Self> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (digits.len() == 16 && digits.bytes().all(is_digit)).then(|| Self(digits.to_owned()))
+    }
+
     /// The identity of what has this canonical text.
     pub(crate) fn of_text(text: &str) -> Self {
         Self(blake3::hash(text.as_bytes()).to_hex()[..16].to_owned())

@@ -9,8 +9,8 @@
 //! between them, [`references`] the stacks that people designed. [`proposals`] choose with the help of [`pareto`], and
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
-//! are known for, to be shown by training. [`config`] is what the user writes, [`wire`] what the
-//! workers hear and say, [`device`] where they compute. [`metric`] names the values that all of them speak of.
+//! are known for, to be shown by training. [`config`] is what the user writes, [`contents`] what the files hold that
+//! it names, [`wire`] what the workers hear and say, [`device`] where they compute. [`metric`] names the values that all of them speak of.
 //!
 //! Asking and telling without memory; what is told here would come from training:
 //! ```
@@ -40,6 +40,7 @@ pub mod abilities;
 pub mod architecture;
 pub mod campaign;
 pub mod config;
+pub mod contents;
 pub mod cost;
 pub mod device;
 pub mod foreign;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
+use crate::contents::Contents;
 use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_zero};
 use crate::objective::Objective;
 use crate::parameters::{Assignment, Parameter};
@@ -75,6 +76,10 @@ pub struct Configure {
     pub tasks: Vec<TaskConfig>,
     /// For profilers.
     pub latency: Option<LatencyConfig>,
+    /// What the files of `data` must hold, by their keys in the campaign file (`data.corpus`): a trainer that finds
+    /// something else there says so by `failed` with [`CONFIGURE_ID`], instead of mixing two texts in one front.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, Contents>,
     /// Folder for checkpoints, which exists. A trainer keeps the tokens of the corpus in its subfolder `tokens`.
     pub checkpoints: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@
 
 mod details;
 mod frame;
+mod progress;
 mod rows;
 mod run;
 mod state;
@@ -15,6 +16,7 @@ mod trace;
 mod update;
 mod view;
 
+pub use progress::Progress;
 pub use rows::{Column, Filter, Order, Sort, StateFilter};
 pub use run::{Export, run};
 pub use state::{Notice, State, Zoom};

@@ -5,6 +5,7 @@ pub(crate) mod browse;
 mod campaign_file;
 pub(crate) mod compare;
 pub(crate) mod completions;
+mod contents;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod init;

@@ -12,6 +12,7 @@ mod axis;
 mod canvas;
 mod dots;
 mod frame;
+mod kept;
 mod lines;
 mod scene;
 
@@ -25,8 +26,8 @@ pub use axis::{Axis, Tick};
 use canvas::Canvas;
 pub(crate) use dots::Dots;
 use frame::Frame;
+pub use kept::Plotted;
 pub use lines::{LinePlot, Series};
-use scene::Scene;
 pub use scene::{axes, cost};
 
 use crate::theme::Theme;
@@ -37,19 +38,27 @@ use crate::{ansi, quantity};
 pub struct FrontPlot<'a> {
     snapshot: &'a Snapshot,
     selected: Option<u32>,
+    kept: Option<&'a Plotted>,
     theme: Theme,
 }
 
 impl<'a> FrontPlot<'a> {
     /// A plot of what `snapshot` holds.
     pub fn new(snapshot: &'a Snapshot, theme: Theme) -> Self {
-        Self { snapshot, selected: None, theme }
+        Self { snapshot, selected: None, kept: None, theme }
     }
 
     /// Marks one candidate, by number.
     #[must_use]
     pub fn select(mut self, number: Option<u32>) -> Self {
         self.selected = number;
+        self
+    }
+
+    /// Takes from `kept` what stays the same from one drawing to the next, and leaves it there.
+    #[must_use]
+    pub fn keeping(mut self, kept: &'a Plotted) -> Self {
+        self.kept = Some(kept);
         self
     }
 }
@@ -65,15 +74,21 @@ const LEAST: (u16, u16) = (24, 7);
 impl Widget for FrontPlot<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let area = area.intersection(buffer.area);
-        let scene = Scene::of(self.snapshot, self.selected);
         if area.width < LEAST.0 || area.height < LEAST.1 {
             say(area, buffer, "no room for the plot", self.theme.dim());
             return;
         }
-        match scene {
-            Some(scene) => Canvas::lay_out(area, &scene, self.theme).draw(buffer),
-            None => say(area, buffer, nothing_yet(self.snapshot), self.theme.dim()),
-        }
+        let new = Plotted::default();
+        let kept = self.kept.unwrap_or(&new);
+        let Some(scene) = kept.scene(self.snapshot) else {
+            say(area, buffer, nothing_yet(self.snapshot), self.theme.dim());
+            return;
+        };
+        let candidates = &self.snapshot.candidates;
+        let place = |number| candidates.binary_search_by_key(&number, |row| row.row.number).ok();
+        let selected = self.selected.and_then(place).map(|place| &candidates[place]);
+        let canvas = Canvas::lay_out(area, &scene, selected, self.theme);
+        canvas.draw(&kept.layer(&canvas), buffer);
     }
 }
 

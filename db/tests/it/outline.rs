@@ -21,7 +21,13 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
                     reason: "loss is NaN".to_owned(),
                     log: "step 1\n".to_owned(),
                 };
-                search::campaign::Candidate { state, failed_attempts: 2, ..proposed(number) }
+                let given_up = number % 20 == 0;
+                search::campaign::Candidate {
+                    state,
+                    failed_attempts: 2,
+                    given_up,
+                    ..proposed(number)
+                }
             }
             1 => proposed(number),
             2 => {

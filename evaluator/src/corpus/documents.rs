@@ -4,6 +4,7 @@
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
+use search::contents::corpus_files;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -11,9 +12,7 @@ use crate::error::{Error, Result};
 /// The documents, in a fixed order, none empty.
 pub(super) fn read(path: &Path, metadata: &Metadata) -> Result<Vec<String>> {
     let documents = if metadata.is_dir() {
-        let mut files = Vec::new();
-        text_files(path, &mut files)?;
-        files.sort();
+        let files = files(path)?;
         if files.is_empty() {
             return Err(Error::corpus(
                 path,
@@ -40,15 +39,24 @@ pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
+/// The files of a folder that make up a corpus, in the order in which they are read.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    list(folder, &mut found)?;
+    let inside = |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
+    let chosen = corpus_files(found.into_iter().map(inside).collect());
+    Ok(chosen.into_iter().map(|file| folder.join(file)).collect())
+}
+
 /// Links to folders are not followed: they may lead in circles.
-fn text_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;
         let path = entry.path();
         let kind = entry.file_type().map_err(Error::io("read", &path))?;
         if kind.is_dir() {
-            text_files(&path, files)?;
-        } else if has_extension(&path, "txt") {
+            list(&path, files)?;
+        } else {
             files.push(path);
         }
     }

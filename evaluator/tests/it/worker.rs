@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use search::config::{LearningRate, TrainingConfig};
+use search::contents::Contents;
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, PROTOCOL, Reply, Request};
 
 use crate::support::{Folder, MIXERS, architecture, data, periodic, training_config};
@@ -250,4 +251,37 @@ fn a_request_that_is_not_understood_is_answered() {
             refusal.reason
         );
     }
+}
+
+#[test]
+fn another_text_than_the_campaign_began_with_is_refused() {
+    let folder = Folder::new();
+    let texts = folder.path().join("texts");
+    std::fs::create_dir_all(texts.join("deep")).expect("the folder is writable");
+    for (name, text) in [("b.txt", periodic(5000)), ("deep/a.txt", periodic(3000))] {
+        std::fs::write(texts.join(name), text).expect("the folder is writable");
+    }
+    std::fs::write(texts.join("notes.md"), "not read").expect("the folder is writable");
+    // As the driver reads it: the texts in the order of their paths.
+    let files = [periodic(5000), periodic(3000)];
+    let expected = Contents::of(files.iter().map(|text| Ok(text.as_bytes()))).expect("bytes");
+    let mut worker = Worker::start();
+    let mut ask = |expected: Contents, id| {
+        worker.ask(&Request::Configure(Configure {
+            data: Some(data(&texts)),
+            training: Some(training_config()),
+            contents: [("data.corpus".to_owned(), expected)].into(),
+            ..Configure::default()
+        }));
+        worker.ask(&evaluate(id, 5 * 99));
+        worker.hear_final()
+    };
+    assert!(matches!(ask(expected.clone(), 1), Reply::Result(_)));
+    std::fs::write(texts.join("deep/a.txt"), periodic(3001)).expect("the folder is writable");
+    let Reply::Failed(refusal) = ask(expected, 2) else { panic!("it is another text") };
+    assert_eq!(refusal.id, CONFIGURE_ID);
+    assert!(
+        refusal.reason.contains("data.corpus: ")
+            && refusal.reason.contains("texts holds something else")
+    );
 }

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A value of a parameter: a word, a number or a truth value. A black box gets it as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a choice is a word, a number, true or false")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum Setting {
     /// True or false.
     Flag(bool),
@@ -18,6 +18,62 @@ pub enum Setting {
     /// Text.
     Word(String),
 }
+
+/// By hand, as a campaign has a hundred thousand of them: serde's own way tries one variant after the other, and makes an
+/// error of each that does not fit.
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Setting;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(CHOICE)
+            }
+
+            fn visit_bool<E: Error>(self, flag: bool) -> Result<Setting, E> {
+                Ok(Setting::Flag(flag))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Setting, E> {
+                Ok(Setting::Number(number.into()))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Setting, E> {
+                Ok(Setting::Number(number.into()))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Setting, E> {
+                let number = serde_json::Number::from_f64(number);
+                number.map(Setting::Number).ok_or_else(|| E::custom(CHOICE))
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Setting, E> {
+                Ok(Setting::Word(word.to_owned()))
+            }
+
+            fn visit_string<E: Error>(self, word: String) -> Result<Setting, E> {
+                Ok(Setting::Word(word))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Setting, E> {
+                Err(E::custom(CHOICE))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Setting, A::Error> {
+                Err(A::Error::custom(CHOICE))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Setting, A::Error> {
+                Err(A::Error::custom(CHOICE))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// What a choice that is something else is told.
+const CHOICE: &str = "a choice is a word, a number, true or false";
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ mod architecture;
 mod campaign;
 mod circles;
 mod config;
+mod contents;
 mod cost;
 mod edges;
 mod findings;

@@ -171,6 +171,7 @@ fn the_configuration_of_a_campaign_reads_back() {
         data: file.data,
         training: Some(file.training),
         tasks: Vec::new(),
+        contents: BTreeMap::from([("data.corpus".to_owned(), "0a1b".to_owned().into())]),
         latency: Some(file.latency),
         checkpoints: Some(PathBuf::from("/checkpoints")),
     });

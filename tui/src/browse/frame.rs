@@ -1,44 +1,15 @@
 //! What frames the screens: the header with the progress, the footer with the keys, the help.
 
-use db::snapshot::{CampaignState, Snapshot};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Widget};
-use search::campaign::CandidateState;
 
+use super::progress::Far;
 use super::state::{State, Zoom};
 use super::table::campaign_standing;
 use crate::quantity;
 use crate::theme::{Theme, signs};
-
-/// How far a campaign is.
-struct Progress {
-    ended: u32,
-    failed: u32,
-    infeasible: u32,
-    per_minute: Option<f64>,
-    eta_seconds: Option<f64>,
-}
-
-impl Progress {
-    fn of(snapshot: &Snapshot) -> Self {
-        let count = |is: fn(&CandidateState) -> bool| {
-            snapshot.candidates.iter().filter(|candidate| is(&candidate.row.state)).count() as u32
-        };
-        let failed = count(|state| matches!(state, CandidateState::Failed { .. }));
-        let ended = failed + count(|state| *state == CandidateState::Done);
-        let campaign = &snapshot.campaign;
-        let per_minute = (ended > 0 && campaign.active_seconds > 1.0)
-            .then(|| f64::from(ended) / campaign.active_seconds * 60.0);
-        let left = campaign.evaluations.saturating_sub(ended);
-        let eta_seconds = per_minute
-            .filter(|_| campaign.state == CampaignState::Running && left > 0)
-            .map(|rate| f64::from(left) / rate * 60.0);
-        let infeasible = count(|state| matches!(state, CandidateState::Infeasible { .. }));
-        Self { ended, failed, infeasible, per_minute, eta_seconds }
-    }
-}
 
 /// One line; what does not fit is left out from the right.
 pub(super) fn header(state: &State, area: Rect, buffer: &mut Buffer) {
@@ -46,7 +17,7 @@ pub(super) fn header(state: &State, area: Rect, buffer: &mut Buffer) {
     let mut parts: Vec<Vec<Span>> = vec![vec![Span::styled(" deltafront", theme.heading())]];
     if let Some(snapshot) = &state.snapshot {
         let campaign = &snapshot.campaign;
-        let progress = Progress::of(snapshot);
+        let progress = state.progress.of(snapshot);
         let room = usize::from(area.width / 4).max(12);
         let (sign, word, style) = campaign_standing(campaign.state, theme);
         parts.push(vec![Span::raw(quantity::shortened(&campaign.name, room))]);
@@ -88,7 +59,7 @@ pub(super) fn header(state: &State, area: Rect, buffer: &mut Buffer) {
     buffer.set_line(area.x, area.y, &line, area.width);
 }
 
-fn bar(progress: &Progress, total: u32, theme: Theme) -> Vec<Span<'static>> {
+fn bar(progress: &Far, total: u32, theme: Theme) -> Vec<Span<'static>> {
     const CELLS: f64 = 12.0;
     let part = f64::from(progress.ended) / f64::from(total.max(1));
     let full = (part.min(1.0) * CELLS).round() as usize;

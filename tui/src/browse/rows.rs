@@ -130,43 +130,56 @@ impl Filter {
         (self.state, self.mixer) == (other.state, other.mixer) && other.text.starts_with(&self.text)
     }
 
-    fn finder(&self) -> Finder {
-        let words = self.text.to_lowercase().split_whitespace().map(str::to_owned).collect();
-        Finder { words, text: String::new() }
+    /// The words that are looked for.
+    fn words(&self) -> Vec<String> {
+        self.text.to_lowercase().split_whitespace().map(str::to_owned).collect()
     }
 }
 
-/// The words of a search, and the text of the candidate that is looked at, whose room is used again.
-struct Finder {
-    words: Vec<String>,
-    text: String,
+/// What is searched in: of each candidate number, id, subject, reference name and origin in small letters. To make them is
+/// most of the work of a search, and they stay as they are: they are made once, while nothing else is to be done.
+#[derive(Debug, Clone, Default)]
+struct Texts {
+    all: String,
+    /// Where the text of each candidate ends.
+    ends: Vec<usize>,
 }
 
-impl Finder {
-    fn finds(&mut self, candidate: &Candidate) -> bool {
-        if self.words.is_empty() {
-            return true;
+impl Texts {
+    /// Makes at most so many more of them.
+    fn extend(&mut self, candidates: &[Candidate], most: usize) {
+        for candidate in candidates.iter().skip(self.ends.len()).take(most) {
+            let Candidate { row, id, .. } = candidate;
+            let search::campaign::Candidate { number, subject, reference, origin, .. } = row;
+            let subject = subject.words();
+            let reference = reference.as_deref().unwrap_or_default();
+            let start = self.all.len();
+            // Writing to a string does not fail.
+            let _ = write!(self.all, "#{number} {id} {subject} {reference} {origin}");
+            let text = &mut self.all[start..];
+            if text.is_ascii() {
+                text.make_ascii_lowercase();
+            } else {
+                let lower = text.to_lowercase();
+                self.all.replace_range(start.., &lower);
+            }
+            self.ends.push(self.all.len());
         }
-        let Candidate { row, id, .. } = candidate;
-        let search::campaign::Candidate { number, subject, reference, origin, .. } = row;
-        let subject = subject.words();
-        let reference = reference.as_deref().unwrap_or_default();
-        self.text.clear();
-        // Writing to a string does not fail.
-        let _ = write!(self.text, "#{number} {id} {subject} {reference} {origin}");
-        if self.text.is_ascii() {
-            self.text.make_ascii_lowercase();
-        } else {
-            self.text = self.text.to_lowercase();
-        }
-        self.words.iter().all(|word| self.text.contains(word))
+    }
+
+    fn finds(&self, words: &[String], place: usize) -> bool {
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let text = &self.all[start..self.ends[place]];
+        words.iter().all(|word| text.contains(word.as_str()))
     }
 }
 
-/// The order of the table as it was last asked for: a key that changes neither what is shown nor its order costs no sort.
+/// The order of the table as it was last asked for: a key that changes neither what is shown nor its order costs no sort,
+/// and none looks at more candidates than it shows.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
     known: RefCell<Option<Known>>,
+    texts: RefCell<Texts>,
     sorts: Cell<usize>,
 }
 
@@ -174,10 +187,19 @@ pub struct Order {
 struct Known {
     sort: Sort,
     filter: Filter,
-    /// Whose candidates: where they lie, how many, and the revision of their campaign.
-    of: (usize, usize, i64),
-    /// Places among the candidates.
+    /// Whose candidates.
+    of: Version,
+    /// Places among the candidates, in the order of the rows.
     places: Vec<usize>,
+    /// The row of each candidate; none where the filter hides it.
+    rows: Vec<Option<u32>>,
+}
+
+/// Which candidates something was made of: where they lie, how many, and the revision of their campaign.
+pub(super) type Version = (usize, usize, i64);
+
+pub(super) fn version(snapshot: &Snapshot) -> Version {
+    (snapshot.candidates.as_ptr() as usize, snapshot.candidates.len(), snapshot.revision)
 }
 
 /// It follows from the rest of the state.
@@ -193,36 +215,95 @@ impl Order {
         self.sorts.get()
     }
 
-    /// The candidates that `filter` admits, in the order of `sort`; ties in the order of proposal.
+    /// Makes a part of what a search needs, a few milliseconds of work; false when there is none left.
+    pub(super) fn prepare(&self, snapshot: &Snapshot) -> bool {
+        const PART: usize = 1000;
+        let mut texts = self.texts.borrow_mut();
+        texts.extend(&snapshot.candidates, PART);
+        texts.ends.len() < snapshot.candidates.len()
+    }
+
+    /// How many rows there are.
+    pub(super) fn count(&self, snapshot: &Snapshot, sort: Sort, filter: &Filter) -> usize {
+        self.known(snapshot, sort, filter, |known| known.places.len())
+    }
+
+    /// The row of the candidate at this place; none where the filter hides it.
+    pub(super) fn row(
+        &self,
+        snapshot: &Snapshot,
+        sort: Sort,
+        filter: &Filter,
+        place: usize,
+    ) -> Option<usize> {
+        self.known(snapshot, sort, filter, |known| {
+            known.rows.get(place).copied().flatten().map(|row| row as usize)
+        })
+    }
+
+    /// The candidates that `filter` admits, in the order of `sort`, ties in the order of proposal: those in these rows.
     pub(super) fn rows<'a>(
         &self,
         snapshot: &'a Snapshot,
         sort: Sort,
         filter: &Filter,
+        (first, most): (usize, usize),
     ) -> Vec<&'a Candidate> {
+        self.known(snapshot, sort, filter, |known| {
+            let places = known.places.iter().skip(first).take(most);
+            places.map(|&place| &snapshot.candidates[place]).collect()
+        })
+    }
+
+    fn known<T>(
+        &self,
+        snapshot: &Snapshot,
+        sort: Sort,
+        filter: &Filter,
+        use_it: impl FnOnce(&Known) -> T,
+    ) -> T {
         let candidates = &snapshot.candidates;
-        let of = (candidates.as_ptr() as usize, candidates.len(), snapshot.revision);
+        let of = version(snapshot);
         let mut known = self.known.borrow_mut();
-        let places = match known.take().filter(|known| known.sort == sort && known.of == of) {
-            Some(known) if known.filter == *filter => known.places,
+        let before = known.take().filter(|known| known.sort == sort && known.of == of);
+        let places = match before {
+            Some(same) if same.filter == *filter => return use_it(known.insert(same)),
             // A search text that grows only leaves out more.
-            Some(known) if known.filter.is_widened_from(filter) => {
-                let mut finder = filter.finder();
-                let places = known.places.into_iter();
-                places.filter(|&place| finder.finds(&candidates[place])).collect()
+            Some(wider) if wider.filter.is_widened_from(filter) => {
+                let mut texts = self.texts.borrow_mut();
+                texts.extend(candidates, usize::MAX);
+                let words = filter.words();
+                wider.places.into_iter().filter(|&place| texts.finds(&words, place)).collect()
             }
             _ => {
                 self.sorts.set(self.sorts.get() + 1);
-                places(snapshot, sort, filter)
+                self.sorted(snapshot, sort, filter)
             }
         };
-        let rows = places.iter().map(|&place| &candidates[place]).collect();
-        *known = Some(Known { sort, filter: filter.clone(), of, places });
-        rows
+        let mut rows = vec![None; candidates.len()];
+        for (row, &place) in places.iter().enumerate() {
+            rows[place] = Some(row as u32);
+        }
+        use_it(known.insert(Known { sort, filter: filter.clone(), of, places, rows }))
+    }
+
+    /// All places in their order.
+    fn sorted(&self, snapshot: &Snapshot, sort: Sort, filter: &Filter) -> Vec<usize> {
+        let words = filter.words();
+        if !words.is_empty() {
+            self.texts.borrow_mut().extend(&snapshot.candidates, usize::MAX);
+        }
+        let texts = self.texts.borrow();
+        places(snapshot, sort, filter, |place| words.is_empty() || texts.finds(&words, place))
     }
 }
 
-fn places(snapshot: &Snapshot, sort: Sort, filter: &Filter) -> Vec<usize> {
+fn places(
+    snapshot: &Snapshot,
+    sort: Sort,
+    filter: &Filter,
+    is_found: impl Fn(usize) -> bool,
+) -> Vec<usize> {
     let (x, (_, y)) = (cost(&snapshot.campaign), axes(&snapshot.campaign.objectives));
     let cost = |candidate: &Candidate| x.as_ref()?.minimised(&candidate.row.values);
     let key = |candidate: &Candidate| -> (Option<f64>, Option<f64>) {
@@ -237,12 +318,11 @@ fn places(snapshot: &Snapshot, sort: Sort, filter: &Filter) -> Vec<usize> {
             }
         }
     };
-    let mut finder = filter.finder();
     let mut rows: Vec<(Option<f64>, Option<f64>, u32, usize)> = snapshot
         .candidates
         .iter()
         .enumerate()
-        .filter(|(_, candidate)| filter.admits(candidate) && finder.finds(candidate))
+        .filter(|(place, candidate)| filter.admits(candidate) && is_found(*place))
         .map(|(place, candidate)| {
             let (first, second) = key(candidate);
             (first, second, candidate.row.number, place)

@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use db::Store;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::state::State;
-use super::terminal::Screen;
+use super::terminal::{Screen, is_there};
 use super::update::{Effect, Message, update};
 use super::view::view;
 use crate::theme::Theme;
@@ -22,6 +23,8 @@ pub type Export = Box<dyn Fn(&Snapshot, &Candidate) -> anyhow::Result<PathBuf>>;
 
 /// How often the store is asked whether something changed.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether the terminal is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Reading takes at most one in so many parts of the time.
 const SHARE: u32 = 4;
 
@@ -46,12 +49,26 @@ pub async fn run(store: Store, campaign: Option<String>, export: Export) -> anyh
     let reader = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || reader.block_on(watch_store(store, followed, to_screens)));
     tokio::spawn(watch_signals(messages.clone()));
+    tokio::spawn(watch_terminal(messages.clone()));
 
     let mut state = State::new(Theme::from_env(), campaign);
     let mut screen = Screen::open(messages).context("cannot take over the terminal")?;
     loop {
-        screen.terminal.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
-        let Some(first) = inbox.recv().await else { return Ok(()) };
+        let is_drawn =
+            screen.draw(|frame| view(&state, frame)).context("cannot draw on the terminal")?;
+        if !is_drawn {
+            return Ok(());
+        }
+        // While nothing comes, what keys to come need is prepared, in parts that keep none of them waiting.
+        let first = loop {
+            match inbox.try_recv() {
+                Err(TryRecvError::Empty) if state.prepare() => tokio::task::yield_now().await,
+                Err(TryRecvError::Empty) => break inbox.recv().await,
+                Ok(message) => break Some(message),
+                Err(TryRecvError::Disconnected) => break None,
+            }
+        };
+        let Some(first) = first else { return Ok(()) };
         // What has come in since is shown in one go.
         let mut next = Some(first);
         while let Some(message) = next {
@@ -97,6 +114,15 @@ async fn watch_signals(messages: UnboundedSender<Message>) {
     let _ = messages.send(Message::Stop);
 }
 
+/// A terminal that is closed need not send a signal, and whoever reads its keys never hears of it.
+async fn watch_terminal(messages: UnboundedSender<Message>) {
+    while is_there() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    // Only fails when the screens are gone already.
+    let _ = messages.send(Message::Stop);
+}
+
 /// What the screens show.
 #[derive(Debug, Clone, PartialEq)]
 struct Followed {
@@ -117,7 +143,7 @@ enum Sent {
 
 /// Asks the store for what is followed, and sends it when it has changed; ends with the screens.
 async fn watch_store(
-    store: Store,
+    mut store: Store,
     mut followed: watch::Receiver<Followed>,
     messages: UnboundedSender<Message>,
 ) {
@@ -134,7 +160,16 @@ async fn watch_store(
         }
         if next_look <= Instant::now() {
             let begin = Instant::now();
-            let (now, message) = read(&store, target.campaign.as_deref(), &sent).await;
+            let (now, message) = match store.refresh().await {
+                Ok(is_another) => {
+                    if is_another {
+                        // Perhaps a file whose revisions are those of another.
+                        (sent, detailed) = (Sent::Nothing, None);
+                    }
+                    read(&store, target.campaign.as_deref(), &sent).await
+                }
+                Err(error) => trouble(&error),
+            };
             if now != sent {
                 sent = now;
                 if message.is_some_and(|message| messages.send(message).is_err()) {
@@ -181,8 +216,10 @@ async fn read(store: &Store, target: Option<&str>, sent: &Sent) -> (Sent, Option
             Err(error) => Err(error),
         },
     };
-    result.unwrap_or_else(|error| {
-        let text = error.to_string();
-        (Sent::Trouble(text.clone()), Some(Message::Trouble(text)))
-    })
+    result.unwrap_or_else(|error| trouble(&error))
+}
+
+fn trouble(error: &db::DbError) -> (Sent, Option<Message>) {
+    let text = error.to_string();
+    (Sent::Trouble(text.clone()), Some(Message::Trouble(text)))
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use search::campaign;
 
+use super::progress::Progress;
 use super::rows::{Filter, Order, Sort};
+use crate::plot::Plotted;
 use crate::theme::Theme;
 
 /// The whole state of the screens.
@@ -41,6 +43,10 @@ pub struct State {
     pub notice: Option<Notice>,
     /// The order of the table, as it was last asked for.
     pub order: Order,
+    /// The plot, as far as it stays the same from key to key.
+    pub plotted: Plotted,
+    /// How far the campaign is, as it was last counted.
+    pub progress: Progress,
 }
 
 /// What has the whole screen.
@@ -82,22 +88,50 @@ impl State {
             help: false,
             notice: None,
             order: Order::default(),
+            plotted: Plotted::default(),
+            progress: Progress::default(),
         }
     }
 
     /// The candidates of the table, in its order.
     pub fn rows(&self) -> Vec<&Candidate> {
-        self.snapshot
-            .as_ref()
-            .map_or_else(Vec::new, |snapshot| self.order.rows(snapshot, self.sort, &self.filter))
+        self.some_rows(0, usize::MAX)
+    }
+
+    /// Those in so many rows from the first one on.
+    pub(super) fn some_rows(&self, first: usize, most: usize) -> Vec<&Candidate> {
+        self.snapshot.as_ref().map_or_else(Vec::new, |snapshot| {
+            self.order.rows(snapshot, self.sort, &self.filter, (first, most))
+        })
+    }
+
+    /// How many rows the table has.
+    pub(super) fn row_count(&self) -> usize {
+        let snapshot = self.snapshot.as_ref();
+        snapshot.map_or(0, |snapshot| self.order.count(snapshot, self.sort, &self.filter))
+    }
+
+    /// The row of a candidate in the table.
+    pub(super) fn row_of(&self, number: Option<u32>) -> Option<usize> {
+        let (snapshot, place) = (self.snapshot.as_ref()?, self.place_of(number?)?);
+        self.order.row(snapshot, self.sort, &self.filter, place)
+    }
+
+    /// Does a part of what keys to come need; false when nothing is left to do.
+    pub(super) fn prepare(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| self.order.prepare(snapshot))
+    }
+
+    /// Where a candidate stands among those of the snapshot.
+    fn place_of(&self, number: u32) -> Option<usize> {
+        let candidates = &self.snapshot.as_ref()?.candidates;
+        candidates.binary_search_by_key(&number, |candidate| candidate.row.number).ok()
     }
 
     /// The selected candidate.
     pub fn selected(&self) -> Option<&Candidate> {
-        let number = self.selected?;
-        let candidates = &self.snapshot.as_ref()?.candidates;
-        let place = candidates.binary_search_by_key(&number, |candidate| candidate.row.number);
-        candidates.get(place.ok()?)
+        let place = self.place_of(self.selected?)?;
+        self.snapshot.as_ref()?.candidates.get(place)
     }
 
     /// The selected candidate with all that is known of it by now.

@@ -61,9 +61,9 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     let is_of_stacks = !snapshot.campaign.is_black_box();
     let fields = fields(usize::from(area.width), x.as_ref(), &y, is_of_stacks);
     heads(&fields, state.sort, area, buffer, theme);
-    let rows = state.rows();
+    let count = state.row_count();
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
-    if rows.is_empty() {
+    if count == 0 {
         let text = if snapshot.candidates.is_empty() {
             "no candidate is proposed yet"
         } else {
@@ -78,9 +78,10 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
         );
         return;
     }
-    let selected = rows.iter().position(|row| Some(row.row.number) == state.selected).unwrap_or(0);
-    let first = first_visible(selected, rows.len(), usize::from(area.height));
-    for (row, candidate) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
+    let selected = state.row_of(state.selected).unwrap_or(0);
+    let height = usize::from(area.height);
+    let first = first_visible(selected, count, height);
+    for (row, candidate) in (first..).zip(state.some_rows(first, height)) {
         let at = area.y + (row - first) as u16;
         let (sign, word, style) = standing(candidate, snapshot.campaign.tokens, theme);
         let value = |of: &Objective| {

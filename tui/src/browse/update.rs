@@ -5,9 +5,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use search::architecture::MixerKind;
 use search::campaign;
 
+use super::progress::Progress;
 use super::rows::{Column, Order, StateFilter};
 use super::state::{Notice, State, Zoom};
-use crate::plot::axes;
+use crate::plot::{Plotted, axes};
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +125,14 @@ fn close(state: &mut State) -> Vec<Effect> {
 fn forget(state: &mut State) {
     state.snapshot = None;
     state.details = None;
+    forget_derived(state);
+}
+
+/// What is remembered of the candidates that are gone.
+fn forget_derived(state: &mut State) {
     state.order = Order::default();
+    state.plotted = Plotted::default();
+    state.progress = Progress::default();
 }
 
 /// The selection stays on its candidate.
@@ -134,7 +142,7 @@ fn take_snapshot(state: &mut State, snapshot: Snapshot) {
     }
     let index = selected_index(state);
     state.snapshot = Some(snapshot);
-    state.order = Order::default();
+    forget_derived(state);
     if state.notice.as_ref().is_some_and(|notice| notice.is_trouble) {
         state.notice = None; // the store can be read again
     }
@@ -142,14 +150,14 @@ fn take_snapshot(state: &mut State, snapshot: Snapshot) {
 }
 
 fn selected_index(state: &State) -> usize {
-    state.rows().iter().position(|row| Some(row.row.number) == state.selected).unwrap_or(0)
+    state.row_of(state.selected).unwrap_or(0)
 }
 
 /// After the rows changed: the same candidate where it is still shown, else the one at the same place.
 fn keep_selection(state: &mut State, index: usize) {
-    let rows = state.rows();
-    if !rows.iter().any(|row| Some(row.row.number) == state.selected) {
-        let selected = rows.get(index.min(rows.len().saturating_sub(1))).map(|row| row.row.number);
+    if state.row_of(state.selected).is_none() {
+        let row = index.min(state.row_count().saturating_sub(1));
+        let selected = state.some_rows(row, 1).first().map(|row| row.row.number);
         select(state, selected);
     }
 }
@@ -291,11 +299,9 @@ fn next<T: PartialEq + Copy>(all: &[T], current: T) -> T {
 }
 
 fn move_by(state: &mut State, by: i64) {
-    let rows = state.rows();
-    let to = (selected_index(state) as i64)
-        .saturating_add(by)
-        .clamp(0, rows.len().saturating_sub(1) as i64);
-    let selected = rows.get(to as usize).map(|row| row.row.number);
+    let last = state.row_count().saturating_sub(1) as i64;
+    let to = (selected_index(state) as i64).saturating_add(by).clamp(0, last);
+    let selected = state.some_rows(to as usize, 1).first().map(|row| row.row.number);
     select(state, selected);
 }
 
@@ -308,11 +314,6 @@ fn move_along_front(state: &mut State, direction: i64) {
         Some(x) => x.minimised(&candidate.row.values),
         None => Some(f64::from(candidate.row.number)),
     };
-    let cost = |number: Option<u32>| {
-        let candidate =
-            snapshot.candidates.iter().find(|candidate| Some(candidate.row.number) == number)?;
-        across(candidate)
-    };
     let mut front: Vec<(f64, u32)> = snapshot
         .candidates
         .iter()
@@ -321,7 +322,7 @@ fn move_along_front(state: &mut State, direction: i64) {
         .collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let here = front.iter().position(|member| Some(member.1) == state.selected);
-    let target = match (here, cost(state.selected)) {
+    let target = match (here, state.selected().and_then(across)) {
         (Some(index), _) => Some(index as i64 + direction),
         (None, Some(cost)) if direction > 0 => {
             front.iter().position(|member| member.0 >= cost).map(|i| i as i64)
@@ -335,7 +336,7 @@ fn move_along_front(state: &mut State, direction: i64) {
         return;
     };
     // A filter that hides the member would move the selection away at once.
-    if state.rows().iter().any(|row| row.row.number == number) {
+    if state.row_of(Some(number)).is_some() {
         select(state, Some(number));
     }
 }

@@ -143,7 +143,8 @@ fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     }
     let inner = pane(state, title, area, buffer);
     if let Some(snapshot) = &state.snapshot {
-        FrontPlot::new(snapshot, state.theme).select(state.selected).render(inner, buffer);
+        let plot = FrontPlot::new(snapshot, state.theme).select(state.selected);
+        plot.keeping(&state.plotted).render(inner, buffer);
     }
 }
 
@@ -154,7 +155,7 @@ fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     if state.filter.is_empty() {
         title.push(Span::styled(total.to_string(), dim));
     } else {
-        title.push(Span::styled(format!("{} of {total}", state.rows().len()), dim));
+        title.push(Span::styled(format!("{} of {total}", state.row_count()), dim));
         if state.filter.state != StateFilter::All {
             title
                 .push(Span::styled(format!(" · {}", state.filter.state.name()), state.theme.key()));

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::bail;
 use search::config::{CampaignFile, ConfigError, DataConfig};
 
+use super::contents::Inputs;
+
 /// The data, if there is any, with absolute paths; they must lead somewhere.
 pub(super) fn absolute(
     data: Option<&DataConfig>,
@@ -95,8 +97,13 @@ const HARMLESS: [&str; 12] = [
     "latency.time_whole_models",
 ];
 
-/// Refuses a file that would mix results that cannot be compared.
-pub(super) fn comparable(stored: &str, file: &CampaignFile, path: &Path) -> anyhow::Result<()> {
+/// Refuses a file that would mix results that cannot be compared, and files that it names which hold something else by now.
+pub(super) fn comparable(
+    stored: &str,
+    file: &CampaignFile,
+    path: &Path,
+    inputs: &Inputs,
+) -> anyhow::Result<()> {
     let stored = CampaignFile::parse(stored).map_err(|error| {
         anyhow::anyhow!("the campaign's own file, as it was stored, does not parse: {error}")
     })?;
@@ -106,16 +113,31 @@ pub(super) fn comparable(stored: &str, file: &CampaignFile, path: &Path) -> anyh
     changes.retain(|(key, _)| {
         !HARMLESS.iter().any(|harmless| key == harmless || key.starts_with(&format!("{harmless}.")))
     });
+    let file_changed = !changes.is_empty();
+    changes.extend(inputs.changes());
     if changes.is_empty() {
         return Ok(());
     }
+    let path = path.display();
+    let what = if file_changed {
+        format!("{path} has changed")
+    } else {
+        format!("what {path} names has changed")
+    };
+    refuse_changes(&what, &file.name, &changes)
+}
+
+/// Refuses to go on with a campaign because of these changes: keys, and how they differ.
+pub(super) fn refuse_changes(
+    what: &str,
+    name: &str,
+    changes: &[(String, String)],
+) -> anyhow::Result<()> {
     let list: Vec<String> =
         changes.iter().map(|(key, change)| format!("  {key}: {change}")).collect();
     bail!(
-        "{} has changed since campaign `{}` began, in what its results depend on:\n{}\n\
+        "{what} since campaign `{name}` began, in what its results depend on:\n{}\n\
          give the changed campaign another `name`, or change these back to go on with this one",
-        path.display(),
-        file.name,
         list.join("\n")
     );
 }

@@ -7,16 +7,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
-use db::{Access, Change, DbError, NewCampaign, Store};
+use db::{Access, Change, Circumstance, DbError, NewCampaign, Store};
 use search::Architecture;
 use search::campaign::CandidateState;
-use search::config::{CampaignFile, SearchConfig, TrustConfig};
+use search::config::{CampaignFile, DataConfig, SearchConfig, TrustConfig};
 use search::latency::Conditions;
 use search::proposals::Algorithm;
 use search::references::{EqualLatency, Reference, ReferenceShape};
 use tui::quantity;
 
-use super::campaign_file::absolute;
+use super::campaign_file::{absolute, refuse_changes};
+use super::contents::Inputs;
 use super::run::{Conclusion, Files, drive_to_end, job, profiler, say};
 use super::{INTERRUPTED, candidate};
 use crate::driver::Profiler;
@@ -92,6 +93,24 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     let mut changes = Vec::new();
+    let source = format!("the file of campaign `{}`", args.campaign);
+    // What the stacks are compared on is what theirs was trained on, as long as that is known.
+    let inputs = async |data: &Option<DataConfig>| {
+        let began = match &before {
+            Some(_) => store.circumstances(&name).await?,
+            None => Vec::new(),
+        };
+        let (began, of) =
+            if began.is_empty() { (&of.circumstances, &args.campaign) } else { (&began, &name) };
+        let inputs = Inputs::read(data.as_ref(), began)?;
+        let differences = inputs.changes();
+        if !differences.is_empty() {
+            refuse_changes(&format!("what {source} names has changed"), of, &differences)?;
+        }
+        anyhow::Ok(inputs)
+    };
+    let data =
+        |file: &CampaignFile| absolute(file.data.as_ref(), &of.folder, Path::new(&source), "");
     let file = if let Some(before) = &before {
         let (file, is_changed) = going_on(before, &of, args)?;
         if is_changed {
@@ -108,6 +127,7 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             .map(|word| Ok(word.parse()?))
             .collect::<anyhow::Result<Vec<Reference>>>()?;
         let references = if references.is_empty() { Reference::ALL.to_vec() } else { references };
+        inputs(&data(&of.file)?).await?;
         let stacks = of.as_fast(&references).await?;
         let file = of.comparison(&name, stacks, args);
         let new = new_campaign(&file, &of)?;
@@ -119,9 +139,12 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         file
     };
     let files = Files::beside(db, &name);
-    let source = format!("the file of campaign `{}`", args.campaign);
-    let data = absolute(file.data.as_ref(), &of.folder, Path::new(&source), "")?;
-    let job = job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    let data = data(&file)?;
+    let inputs = inputs(&data).await?;
+    changes.extend(inputs.to_remember());
+    let mut job =
+        job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    job.trainer.introduction.expect(inputs.expected());
     let again = format!(
         "{} compare{} {} {}{}",
         words::program(),
@@ -220,11 +243,13 @@ struct Chosen {
     folder: std::path::PathBuf,
     number: u32,
     stack: Architecture,
+    /// What the campaign's files held when it began.
+    circumstances: Vec<Circumstance>,
 }
 
 impl Chosen {
     async fn find(store: &Store, args: &Args) -> anyhow::Result<Self> {
-        let snapshot = store.snapshot(&args.campaign).await?;
+        let snapshot = store.outline(&args.campaign).await?;
         if snapshot.campaign.is_black_box() {
             bail!(
                 "campaign `{}` optimises a black box: it has no stacks to compare",
@@ -247,6 +272,7 @@ impl Chosen {
             folder: store.config_folder(&args.campaign).await?.into(),
             number: candidate.row.number,
             stack: stack.clone(),
+            circumstances: store.circumstances(&args.campaign).await?,
         })
     }
 

@@ -236,7 +236,7 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
     let before = if is_there {
         // Read first: a campaign that cannot go on is left as it was.
         let store = Store::open(db, Access::ReadWrite).await?;
-        let snapshot = match store.snapshot(&args.name).await {
+        let snapshot = match store.outline(&args.name).await {
             Ok(snapshot) => Some((snapshot, store.config_folder(&args.name).await?)),
             Err(DbError::NoCampaign { .. }) => None,
             Err(error) => return Err(error.into()),
@@ -307,6 +307,8 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
             }
         }
     }
+    // Of many candidates that is much: the driver reads what it needs by itself.
+    drop(before);
     let show = match (args.quiet, args.plain || !std::io::stderr().is_terminal()) {
         (true, _) => Show::Nothing,
         (false, true) => Show::Lines,

@@ -1,5 +1,6 @@
 //! `deltafront run`
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use search::wire::{Configure, Request};
 
 use super::INTERRUPTED;
 use super::campaign_file::{absolute, comparable, pointed};
+use super::contents::Inputs;
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
@@ -71,7 +73,8 @@ async fn campaign(
 ) -> anyhow::Result<ExitCode> {
     let data = absolute(file.data.as_ref(), folder, &args.file, text)?;
     let files = Files::beside(db, &file.name);
-    let job = job(file, data, folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    let mut job =
+        job(file, data.clone(), folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -98,12 +101,13 @@ async fn campaign(
         Err(DbError::CampaignExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let before = store.snapshot(&file.name).await?;
+    let before = store.outline(&file.name).await?;
     let again = command(db, &args.file);
     // A campaign of which nothing was trained may change in everything: it begins anew.
     let is_changed =
         before.campaign.config_toml != text || before.campaign.objectives != new.objectives;
     let is_new = !before.candidates.iter().any(is_trained);
+    let inputs = Inputs::read(data.as_ref(), &store.circumstances(&file.name).await?)?;
     if before.campaign.is_black_box() {
         bail!(
             "campaign `{0}` is a black box's: `{1} optimize --name {0}` goes on with it; give this one another `name` \
@@ -114,7 +118,7 @@ async fn campaign(
         );
     }
     if !is_new {
-        comparable(&before.campaign.config_toml, file, &args.file)?;
+        comparable(&before.campaign.config_toml, file, &args.file, &inputs)?;
         let done = done(&before);
         let finished = before.campaign.state == CampaignState::Finished;
         if finished && done >= file.search.evaluations as usize && !is_changed {
@@ -138,6 +142,10 @@ async fn campaign(
             changes.push(Change::Forget);
         }
     }
+    // Of many candidates that is much: the driver reads what it needs by itself.
+    drop(before);
+    changes.extend(inputs.to_remember());
+    job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let conclusion = Conclusion { again, show, reports: true };
     drive_to_end(&store, job, changes, &files, conclusion).await
@@ -163,6 +171,14 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let is_quiet = show == Show::Nothing;
     let (name, evaluations, give_up_after) =
         (job.name.clone(), job.settings.evaluations, job.settings.give_up_after);
+    if let Some(host) = store.unclear_run(&name).await?
+        && !is_quiet
+    {
+        say(&format!(
+            "a run on {host} did not end, and its clock does not tell whether it lives: watching it for {} s",
+            db::WATCH_S
+        ));
+    }
     let run = store.begin_run(&name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
     if run.took_over && !is_quiet {
         say("the run before this one ended without a word; what it had finished is kept");
@@ -183,6 +199,10 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let given_back = store.end_run(&run, end).await;
     let finish = match driven {
         Ok(finish) => finish,
+        // What is lost and how to go on is another matter then, and said already.
+        Err(error) if matches!(error.downcast_ref(), Some(DbError::Gone { .. })) => {
+            return Err(error);
+        }
         Err(error) => {
             let hint = format!("nothing that was finished is lost; to go on: {again}");
             return Err(anyhow::anyhow!("{error:#}\n{hint}"));
@@ -356,6 +376,8 @@ pub(super) fn job(
                 data,
                 training: Some(settled(&file.training, &file.search.rungs, trainers)),
                 tasks: file.tasks.clone(),
+                // Found out when the campaign is taken.
+                contents: BTreeMap::new(),
                 latency: None,
                 checkpoints: Some(files.checkpoints()),
             })),

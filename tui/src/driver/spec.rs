@@ -1,9 +1,11 @@
 //! Which program a worker is, and how it is started.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
+use search::contents::Contents;
 use search::device::Device;
 use search::wire::{Configure, Hello, SpaceReply};
 use tokio::process::Command;
@@ -176,6 +178,13 @@ pub(crate) enum Introduction {
 }
 
 impl Introduction {
+    /// Says what the files of the data must hold.
+    pub(crate) fn expect(&mut self, contents: BTreeMap<String, Contents>) {
+        if let Self::Configure(configure) = self {
+            configure.contents = contents;
+        }
+    }
+
     /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
     pub(crate) fn trains_on(&self, trainer: &Hello) -> String {
         let training = match self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use db::snapshot::Candidate;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
@@ -16,14 +17,54 @@ pub(super) struct Canvas<'a> {
     /// The cells between the axes.
     inside: Rect,
     scene: &'a Scene,
+    /// The candidate that is marked, whether it has a point or not.
+    selected: Option<&'a Candidate>,
     theme: Theme,
 }
 
+/// What lies below all else and stays the same from key to key: the signs of the dominated points.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    /// By column and row.
+    signs: BTreeMap<(i64, i64), char>,
+    /// Whether there are points beyond the axes, of whatever kind.
+    is_clipped: bool,
+}
+
 impl<'a> Canvas<'a> {
-    pub(super) fn lay_out(area: Rect, scene: &'a Scene, theme: Theme) -> Self {
+    pub(super) fn lay_out(
+        area: Rect,
+        scene: &'a Scene,
+        selected: Option<&'a Candidate>,
+        theme: Theme,
+    ) -> Self {
         let frame =
             Frame::lay_out(area, (&scene.x, &scene.x_title), (&scene.y, &scene.y_title), theme);
-        Self { inside: frame.inside, frame, scene, theme }
+        Self { inside: frame.inside, frame, scene, selected, theme }
+    }
+
+    /// The cells between the axes.
+    pub(super) fn inside(&self) -> Rect {
+        self.inside
+    }
+
+    fn selected_point(&self) -> Option<&Point> {
+        self.scene.point(self.selected?.row.number)
+    }
+
+    fn is_selected(&self, point: &Point) -> bool {
+        self.selected.is_some_and(|candidate| candidate.row.number == point.number)
+    }
+
+    /// Members of the front, references and the selected point, in the order of their candidates.
+    fn named(&self) -> Vec<&Point> {
+        let mut points: Vec<&Point> = self.scene.emphasised().collect();
+        if let Some(selected) = self.selected_point()
+            && let Err(place) = points.binary_search_by_key(&selected.number, |point| point.number)
+        {
+            points.insert(place, selected);
+        }
+        points
     }
 
     fn column(&self, value: f64) -> Option<i64> {
@@ -38,18 +79,18 @@ impl<'a> Canvas<'a> {
         self.frame.put(buffer, column, row, sign, style);
     }
 
-    pub(super) fn draw(&self, buffer: &mut Buffer) {
+    /// Draws it, upon the layer that [`Canvas::layer`] gives.
+    pub(super) fn draw(&self, layer: &Layer, buffer: &mut Buffer) {
         self.frame.draw(buffer);
-        self.legend(buffer);
+        self.legend(layer.is_clipped, buffer);
         self.frame.budget(buffer, self.scene.budget);
         self.staircase(buffer);
         self.error_bars(buffer);
-        self.points(buffer);
+        self.points(layer, buffer);
         self.labels(buffer);
     }
 
-    fn legend(&self, buffer: &mut Buffer) {
-        let clipped = self.scene.points.iter().any(|point| self.is_outside(point));
+    fn legend(&self, clipped: bool, buffer: &mut Buffer) {
         let is_history = self.scene.is_history();
         let (first, others) = if is_history { ("best", "others") } else { ("front", "dominated") };
         let entries = [
@@ -68,9 +109,9 @@ impl<'a> Canvas<'a> {
         let style = self.theme.dim();
         let cells: Vec<(i64, i64)> = self
             .scene
-            .staircase()
-            .into_iter()
-            .filter_map(|(x, y)| Some((self.column(x)?, self.row(y)?)))
+            .staircase
+            .iter()
+            .filter_map(|&(x, y)| Some((self.column(x)?, self.row(y)?)))
             .collect();
         let Some((&(first, top), &(last, bottom))) = cells.first().zip(cells.last()) else {
             return;
@@ -99,27 +140,29 @@ impl<'a> Canvas<'a> {
     fn error_bars(&self, buffer: &mut Buffer) {
         /// An error shorter than this many dots is hidden by its point.
         const VISIBLE: i64 = 3;
-        for point in self.scene.points.iter().filter(|p| p.kind != Kind::Dominated || p.selected) {
+        let blank = Dots::new(self.inside);
+        for point in self.named() {
             if self.is_outside(point) {
                 continue;
             }
             let (Some(column), Some(row)) = (self.column(point.x), self.row(point.y)) else {
                 continue;
             };
-            let mut dots = Dots::new(self.inside);
-            let across = |x: f64| self.frame.across(&dots, x);
-            let down = |y: f64| self.frame.down(&dots, y);
+            let across = |x: f64| self.frame.across(&blank, x);
+            let down = |y: f64| self.frame.down(&blank, y);
             let ends = |(a, b): (Option<i64>, Option<i64>)| Some((a?.min(b?), a?.max(b?)));
             let across = ends((across(point.x - point.x_error), across(point.x + point.x_error)));
             let down = ends((down(point.y + point.y_error), down(point.y - point.y_error)));
-            if let Some((lo, hi)) = across
-                && hi - lo >= 2 * VISIBLE
-            {
+            let is_visible = |(lo, hi): &(i64, i64)| hi - lo >= 2 * VISIBLE;
+            let (across, down) = (across.filter(is_visible), down.filter(is_visible));
+            if across.is_none() && down.is_none() {
+                continue;
+            }
+            let mut dots = blank.clone();
+            if let Some((lo, hi)) = across {
                 dots.line((lo, row * 4 + 1), (hi, row * 4 + 1));
             }
-            if let Some((lo, hi)) = down
-                && hi - lo >= 2 * VISIBLE
-            {
+            if let Some((lo, hi)) = down {
                 dots.line((column * 2, lo), (column * 2, hi));
             }
             dots.paint(buffer, self.style(point).remove_modifier(Modifier::BOLD));
@@ -140,43 +183,74 @@ impl<'a> Canvas<'a> {
             .any(|at| at.is_none_or(|at| !(0.0..=1.0).contains(&at)))
     }
 
-    fn points(&self, buffer: &mut Buffer) {
-        let mut crowd: BTreeMap<(i64, i64), usize> = BTreeMap::new();
+    /// The cell of a point, at the edge where it lies beyond, and its sign there.
+    fn cell(&self, point: &Point, inside: char) -> Option<((i64, i64), char)> {
         let (right, bottom) = (i64::from(self.inside.width) - 1, i64::from(self.inside.height) - 1);
+        let (column, row) = (self.column(point.x)?, self.row(point.y)?);
+        let sign = if self.is_outside(point) {
+            match (column > right, row < 0) {
+                (true, true) => '↗',
+                (true, false) => '→',
+                (false, _) if row > bottom => '↓',
+                (false, _) => '↑',
+            }
+        } else {
+            inside
+        };
+        Some(((column.clamp(0, right), row.clamp(0, bottom)), sign))
+    }
+
+    /// The signs of the dominated points: of a hundred thousand that is most of the work.
+    pub(super) fn layer(&self) -> Layer {
+        const CROWD: [char; 4] = ['·', '∶', '∴', '∷'];
+        let mut signs = BTreeMap::new();
+        let mut crowd: BTreeMap<(i64, i64), usize> = BTreeMap::new();
+        let mut is_clipped = false;
+        for point in &self.scene.points {
+            if point.kind != Kind::Dominated {
+                is_clipped = is_clipped || self.is_outside(point);
+                continue;
+            }
+            let Some((at, mut sign)) = self.cell(point, CROWD[0]) else {
+                is_clipped = is_clipped || self.is_outside(point);
+                continue;
+            };
+            if sign == CROWD[0] {
+                let here = crowd.entry(at).or_default();
+                *here += 1;
+                sign = CROWD[(*here - 1).min(3)];
+            } else {
+                is_clipped = true;
+            }
+            signs.insert(at, sign);
+        }
+        Layer { signs, is_clipped }
+    }
+
+    fn points(&self, layer: &Layer, buffer: &mut Buffer) {
         // Least important first: later ones cover earlier ones.
-        for kind in [Kind::Dominated, Kind::Reference, Kind::Front] {
-            for point in self.scene.points.iter().filter(|point| point.kind == kind) {
-                let (Some(column), Some(row)) = (self.column(point.x), self.row(point.y)) else {
-                    continue;
-                };
-                let (c, r) = (column.clamp(0, right), row.clamp(0, bottom));
-                let sign = match kind {
-                    _ if self.is_outside(point) => match (column > right, row < 0) {
-                        (true, true) => '↗',
-                        (true, false) => '→',
-                        (false, _) if row > bottom => '↓',
-                        (false, _) => '↑',
-                    },
-                    Kind::Front => '●',
-                    Kind::Reference => '◆',
-                    Kind::Dominated => {
-                        let here = crowd.entry((c, r)).or_default();
-                        *here += 1;
-                        ['·', '∶', '∴', '∷'][(*here - 1).min(3)]
-                    }
-                };
-                self.put(buffer, c, r, sign, self.style(point));
+        for (&(column, row), &sign) in &layer.signs {
+            self.put(buffer, column, row, sign, self.theme.dim());
+        }
+        for (kind, sign) in [(Kind::Reference, '◆'), (Kind::Front, '●')] {
+            for point in self.scene.emphasised().filter(|point| point.kind == kind) {
+                if let Some(((column, row), sign)) = self.cell(point, sign) {
+                    self.put(buffer, column, row, sign, self.style(point));
+                }
             }
         }
-        for point in self.scene.points.iter().filter(|point| point.selected) {
-            if let (Some(column), Some(row)) = (self.column(point.x), self.row(point.y)) {
-                let (c, r) = (column.clamp(0, right), row.clamp(0, bottom));
+        let right = i64::from(self.inside.width) - 1;
+        if let Some(point) = self.selected_point() {
+            if let Some((at, _)) = self.cell(point, '●') {
                 let sign = if point.kind == Kind::Reference { '◆' } else { '●' };
                 let style = self.style(point).remove_modifier(Modifier::DIM);
-                self.put(buffer, c, r, sign, style.patch(self.theme.selected()));
+                self.put(buffer, at.0, at.1, sign, style.patch(self.theme.selected()));
             }
-        }
-        if let Some(column) = self.scene.selected_x.and_then(|x| self.column(x)) {
+        } else if let Some(column) = self
+            .selected
+            .and_then(|candidate| self.scene.across(candidate))
+            .and_then(|x| self.column(x))
+        {
             // Timed, not trained: its place on the x axis is known.
             let column = column.clamp(0, right);
             let at = (self.inside.x + column as u16, self.inside.bottom());
@@ -190,9 +264,8 @@ impl<'a> Canvas<'a> {
     /// The selected candidate first, then references by name, then members of the front by number: each beside its
     /// point where the cells are free, or left out.
     fn labels(&self, buffer: &mut Buffer) {
-        let mut order: Vec<&Point> =
-            self.scene.points.iter().filter(|p| p.selected || p.kind != Kind::Dominated).collect();
-        order.sort_by_key(|point| (!point.selected, point.kind != Kind::Reference));
+        let mut order = self.named();
+        order.sort_by_key(|point| (!self.is_selected(point), point.kind != Kind::Reference));
         for point in order {
             let (Some(column), Some(row)) = (self.column(point.x), self.row(point.y)) else {
                 continue;
@@ -200,7 +273,7 @@ impl<'a> Canvas<'a> {
             if self.is_outside(point) {
                 continue;
             }
-            let text = &point.label;
+            let text = point.label();
             let length = text.chars().count() as i64;
             let (right, left) = (column + 2, column - 1 - length);
             let (above, below) = ((column + 1, row - 1), (column - length, row + 1));
@@ -223,7 +296,8 @@ impl<'a> Canvas<'a> {
                     (column - length, row - 1),
                 ];
             }
-            let style = if point.selected { self.theme.heading() } else { self.style(point) };
+            let style =
+                if self.is_selected(point) { self.theme.heading() } else { self.style(point) };
             let place = [false, true].into_iter().find_map(|covering| {
                 places
                     .into_iter()

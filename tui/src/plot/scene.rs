@@ -27,8 +27,17 @@ pub(super) struct Point {
     pub(super) y_error: f64,
     pub(super) kind: Kind,
     pub(super) on_front: bool,
-    pub(super) label: String,
-    pub(super) selected: bool,
+    /// The number of its candidate.
+    pub(super) number: u32,
+    /// The name of the reference stack that it is.
+    pub(super) reference: Option<String>,
+}
+
+impl Point {
+    /// What it is called in the plot.
+    pub(super) fn label(&self) -> String {
+        self.reference.clone().unwrap_or_else(|| self.number.to_string())
+    }
 }
 
 /// Everything in the plot.
@@ -40,11 +49,14 @@ pub(super) struct Scene {
     objectives: (Option<Objective>, Objective),
     pub(super) x_title: Title,
     pub(super) y_title: Title,
+    /// By the numbers of their candidates.
     pub(super) points: Vec<Point>,
+    /// Those of references and members of the front, among the points.
+    emphasised: Vec<usize>,
+    /// The corners of the line that bounds what the front dominates.
+    pub(super) staircase: Vec<(f64, f64)>,
     /// The decode budget, when x is the decode latency.
     pub(super) budget: Option<f64>,
-    /// The x of the selected candidate when it has no y yet.
-    pub(super) selected_x: Option<f64>,
 }
 
 /// What is drawn on x and on y: the quality over the cost. With one objective there is no cost: its values are drawn over
@@ -79,48 +91,49 @@ fn usual(metric: Metric) -> Objective {
 
 impl Scene {
     /// `None` when no candidate has both values.
-    pub(super) fn of(snapshot: &Snapshot, selected: Option<u32>) -> Option<Self> {
+    pub(super) fn of(snapshot: &Snapshot) -> Option<Self> {
         let objectives = axes(&snapshot.campaign.objectives);
         let (of_x, of_y) = &objectives;
         let points: Vec<Point> = snapshot
             .candidates
             .iter()
-            .filter_map(|candidate| {
-                point(candidate, of_x.as_ref(), of_y, selected == Some(candidate.row.number))
-            })
+            .filter_map(|candidate| point(candidate, of_x.as_ref(), of_y))
             .collect();
         if points.is_empty() {
             return None;
         }
-        let selected_x = snapshot
-            .candidates
-            .iter()
-            .find(|candidate| {
-                Some(candidate.row.number) == selected && !points.iter().any(|point| point.selected)
-            })
-            .and_then(|candidate| Some(across(candidate, of_x.as_ref())?.mean));
         let y_title = Title::of_objective(of_y);
-        let Some(of_x) = of_x else {
+        let (x, y, x_title, budget) = if let Some(of_x) = of_x {
+            let is_decode = of_x.metric() == Some(Metric::DecodeUs);
+            let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| is_decode);
+            let x = axis(&points, of_x, |point| point.x, budget);
+            let y = axis(&points, of_y, |point| point.y, None);
+            (x, y, Title::of_objective(of_x), budget)
+        } else {
             let last = points.iter().map(|point| point.x as u32).max().unwrap_or(1);
             let (x, y) = (Axis::counting(1, last.max(2)), history_axis(&points, of_y));
-            let x_title = Title::of("evaluations");
-            return Some(Self {
-                x,
-                y,
-                objectives,
-                x_title,
-                y_title,
-                points,
-                budget: None,
-                selected_x,
-            });
+            (x, y, Title::of("evaluations"), None)
         };
-        let is_decode = of_x.metric() == Some(Metric::DecodeUs);
-        let budget = snapshot.campaign.latency.decode_budget_us.filter(|_| is_decode);
-        let x = axis(&points, of_x, |point| point.x, budget);
-        let y = axis(&points, of_y, |point| point.y, None);
-        let x_title = Title::of_objective(of_x);
-        Some(Self { x, y, objectives, x_title, y_title, points, budget, selected_x })
+        let staircase = staircase(&points, &objectives);
+        let is_emphasised = |place: &usize| points[*place].kind != Kind::Dominated;
+        let emphasised = (0..points.len()).filter(is_emphasised).collect();
+        Some(Self { x, y, objectives, x_title, y_title, points, emphasised, staircase, budget })
+    }
+
+    /// The point of a candidate.
+    pub(super) fn point(&self, number: u32) -> Option<&Point> {
+        let place = self.points.binary_search_by_key(&number, |point| point.number).ok()?;
+        self.points.get(place)
+    }
+
+    /// The points of references and members of the front.
+    pub(super) fn emphasised(&self) -> impl Iterator<Item = &Point> {
+        self.emphasised.iter().map(|&place| &self.points[place])
+    }
+
+    /// Where a candidate stands on x, whether it has a point or not.
+    pub(super) fn across(&self, candidate: &Candidate) -> Option<f64> {
+        Some(across(candidate, self.objectives.0.as_ref())?.mean)
     }
 
     /// Whether it shows the values of one objective in the order of the evaluations.
@@ -130,29 +143,30 @@ impl Scene {
 
     /// Whether there is a point of this kind.
     pub(super) fn any(&self, kind: Kind) -> bool {
-        self.points.iter().any(|point| point.kind == kind)
-    }
-
-    /// The members of the front that bound the plane of the plot, from the best x on. With more than two objectives some
-    /// members are dominated in this plane; they are not on the staircase. With one objective: each best so far.
-    pub(super) fn staircase(&self) -> Vec<(f64, f64)> {
-        let (of_x, of_y) = &self.objectives;
-        let turned_x = |x: f64| of_x.as_ref().map_or(x, |of_x| of_x.turned(x));
-        let mut members: Vec<(f64, f64)> = self
-            .points
-            .iter()
-            .filter(|point| point.on_front || of_x.is_none())
-            .map(|point| (turned_x(point.x), of_y.turned(point.y)))
-            .collect();
-        members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let mut stairs: Vec<(f64, f64)> = Vec::new();
-        for member in members {
-            if stairs.last().is_none_or(|last| member.1 < last.1) {
-                stairs.push(member);
-            }
+        match kind {
+            Kind::Dominated => self.emphasised.len() < self.points.len(),
+            Kind::Front | Kind::Reference => self.emphasised().any(|point| point.kind == kind),
         }
-        stairs.into_iter().map(|(x, y)| (turned_x(x), of_y.turned(y))).collect()
     }
+}
+
+/// The members of the front that bound the plane of the plot, from the best x on. With more than two objectives some
+/// members are dominated in this plane; they are not on the staircase. With one objective: each best so far.
+fn staircase(points: &[Point], (of_x, of_y): &(Option<Objective>, Objective)) -> Vec<(f64, f64)> {
+    let turned_x = |x: f64| of_x.as_ref().map_or(x, |of_x| of_x.turned(x));
+    let mut members: Vec<(f64, f64)> = points
+        .iter()
+        .filter(|point| point.on_front || of_x.is_none())
+        .map(|point| (turned_x(point.x), of_y.turned(point.y)))
+        .collect();
+    members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut stairs: Vec<(f64, f64)> = Vec::new();
+    for member in members {
+        if stairs.last().is_none_or(|last| member.1 < last.1) {
+            stairs.push(member);
+        }
+    }
+    stairs.into_iter().map(|(x, y)| (turned_x(x), of_y.turned(y))).collect()
 }
 
 /// The x of a candidate: its value, or its place among the evaluations.
@@ -163,12 +177,7 @@ fn across(candidate: &Candidate, of_x: Option<&Objective>) -> Option<Value> {
     }
 }
 
-fn point(
-    candidate: &Candidate,
-    of_x: Option<&Objective>,
-    of_y: &Objective,
-    selected: bool,
-) -> Option<Point> {
+fn point(candidate: &Candidate, of_x: Option<&Objective>, of_y: &Objective) -> Option<Point> {
     if candidate.row.state != CandidateState::Done {
         return None;
     }
@@ -192,13 +201,8 @@ fn point(
             (None, false) => Kind::Dominated,
         },
         on_front,
-        // The others are not named; of a hundred thousand points that is most of the work.
-        label: match &candidate.row.reference {
-            Some(name) => name.clone(),
-            None if on_front || selected => candidate.row.number.to_string(),
-            None => String::new(),
-        },
-        selected,
+        number: candidate.row.number,
+        reference: candidate.row.reference.clone(),
     })
 }
 

@@ -11,5 +11,6 @@ mod many;
 mod output;
 mod profile;
 mod report;
+mod terminal;
 mod trouble;
 mod whole;

@@ -263,3 +263,30 @@ fn a_mistyped_limit_ends_it_at_the_first_answer() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(states(&world).iter().all(|state| state == "done" || state == "infeasible"));
 }
+
+#[test]
+fn a_database_that_is_renamed_under_a_campaign_ends_it_and_holds_all_of_it() {
+    let mut world = World::new("box_renamed");
+    world.set("FAKE_BOX", "slow 0.3");
+    let run = start(&world);
+    world.wait_until("it evaluates", |world| world.count("evaluations") >= 4);
+    let (old, new) = (world.folder.join("deltafront.db"), world.folder.join("renamed.db"));
+    std::fs::rename(&old, &new).expect("it is there");
+    assert_eq!(run.code(), 1);
+    let said = world.read("stderr.txt");
+    assert!(
+        said.contains("was deleted, renamed or replaced while a campaign was at work"),
+        "{said}"
+    );
+    assert!(
+        said.contains("--db NEW-PATH") && !said.contains("nothing that was finished"),
+        "{said}"
+    );
+    assert!(!old.exists(), "nothing is made in its place");
+    world.set("FAKE_BOX", "");
+    let evaluated = world.count("evaluations");
+    let said = world.say(&["--db", "renamed.db", "optimize"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    // At most the one that was at work when it ended is evaluated again.
+    assert!(world.count("evaluations") <= 24 + 1, "{evaluated} were evaluated before");
+}

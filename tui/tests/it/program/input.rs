@@ -109,3 +109,67 @@ fn init_overwrites_nothing() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(said.stdout.contains("deltafront show --db sub/x.db sub "), "{}", said.stdout);
 }
+
+#[test]
+fn another_text_behind_the_same_path_is_refused_as_another_path_would_be() {
+    let world = World::new("replaced");
+    let tokenizer = |merges: &str| {
+        world.write(
+            "tokenizer.json",
+            &format!("{{\"model\": {{\"type\": \"BPE\", \"merges\": [{merges}]}}}}"),
+        );
+    };
+    tokenizer("");
+    world.edit("corpus = \"corpus.txt\"", "corpus = \"texts\"\ntokenizer = \"tokenizer.json\"");
+    let texts = world.folder.join("texts/deep");
+    std::fs::create_dir_all(&texts).expect("the scratch folder is writable");
+    world.write("texts/b.txt", "one text");
+    world.write("texts/deep/a.txt", "another text");
+    world.write("texts/notes.md", "not read");
+    assert_eq!(world.say(&["run"]).code, 0);
+    // The trainer is told what it must find.
+    let configuration = world.read("configuration");
+    assert!(configuration.contains("\"contents\":{\"data.corpus\":\""), "{configuration}");
+    assert!(configuration.contains("\"data.tokenizer\":\""), "{configuration}");
+
+    // Written again, copied, and with another file beside it: the same.
+    world.write("texts/b.txt", "one text");
+    world.write("texts/notes.md", "still not read");
+    world.edit("evaluations = 8", "evaluations = 9");
+    assert_eq!(world.say(&["run"]).code, 0);
+    assert_eq!(world.candidates().len(), 9);
+
+    world.edit("evaluations = 9", "evaluations = 10");
+    let evaluations = world.count("evaluations");
+    let refused = |what: &str| {
+        let said = complaint(&world, &["run"]);
+        let [first, changed, last] = said.lines().collect::<Vec<_>>()[..] else {
+            panic!("three lines: {said}")
+        };
+        let begun = "what campaign.toml names has changed since campaign `small` began";
+        assert!(first.contains(begun), "{said}");
+        assert!(changed.contains(what), "{said}");
+        assert!(last.starts_with("give the changed campaign another `name`"), "{said}");
+        assert_eq!(world.count("evaluations"), evaluations, "nothing was trained");
+    };
+    // As long as it was, and of the same time.
+    let file = world.folder.join("texts/b.txt");
+    let modified = std::fs::metadata(&file).and_then(|found| found.modified()).expect("a time");
+    world.write("texts/b.txt", "One text");
+    let open = std::fs::File::options().write(true).open(&file).expect("it is there");
+    open.set_modified(modified).expect("it is ours");
+    refused("  data.corpus: [folder]/texts holds something else (");
+    world.write("texts/b.txt", "one text");
+    tokenizer("\"a b\"");
+    refused("  data.tokenizer: [folder]/tokenizer.json holds something else (");
+    // A comparison would train on it too.
+    let said = complaint(&world, &["compare", "small", "1"]);
+    assert!(
+        said.contains("data.tokenizer: [folder]/tokenizer.json holds something else"),
+        "{said}"
+    );
+    assert!(!world.say(&["list"]).stdout.contains("compare"), "nothing is made of it");
+    tokenizer("");
+    assert_eq!(world.say(&["run"]).code, 0);
+    assert_eq!(world.candidates().len(), 10);
+}
