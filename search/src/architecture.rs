@@ -26,6 +26,7 @@ pub use mixer::{
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;
+pub(crate) use scale::nearest_width;
 pub use scale::whole;
 pub(crate) use tensor::Tensors;
 pub use tensor::{CONV_WIDTH, Role, TensorSpec};
