@@ -7,6 +7,7 @@
 mod attention;
 mod delta;
 mod mamba2;
+mod token;
 mod weights;
 
 use kernels::norm::{RMS_EPS, rms_norm_definition};
@@ -14,6 +15,7 @@ use kernels::swiglu;
 use search::Architecture;
 use search::architecture::Mixer;
 
+use self::token::Token;
 use self::weights::{Keep, bf16, exact, product, rounded, wide};
 use super::shapes::Load;
 
@@ -27,12 +29,6 @@ pub struct Definition {
     layers: Vec<Layer>,
     position: usize,
     keep: Keep,
-}
-
-/// A mixer with its weights and its past.
-trait Token: std::fmt::Debug {
-    /// y of u, `[d]` both, at a position; `keep` is what is left of the results of an operation.
-    fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64>;
 }
 
 #[derive(Debug)]
