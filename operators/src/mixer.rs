@@ -2,6 +2,7 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
 mod module;
 mod phases;
@@ -33,6 +34,7 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         }
         Gene::Delta(shape) => Box::new(delta::Delta::new(*shape, gene.phases(), weights)?),
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
+        Gene::GatedConv(gene) => Box::new(gated_conv::GatedConv::new(*gene, weights)?),
     })
 }
 

@@ -12,6 +12,8 @@ pub enum MixerState {
     Cache(Cache),
     /// The matrix of a linear mixer and the window of its convolution.
     Recurrent(Recurrent),
+    /// The last inputs of a convolution that is the whole mixer, oldest first: `[B, k − 1, C]`, in f32 or f64.
+    Window(Tensor),
 }
 
 /// Keys and values of the past, or of what a window still needs of it.
@@ -52,6 +54,15 @@ impl MixerState {
         match self {
             Self::Recurrent(state) => state,
             _ => panic!("a linear mixer got the state of another; use the layer's own state()"),
+        }
+    }
+
+    pub(super) fn window(&mut self) -> &mut Tensor {
+        match self {
+            Self::Window(inputs) => inputs,
+            _ => {
+                panic!("a convolution got the state of another mixer; use the layer's own state()")
+            }
         }
     }
 }

@@ -82,7 +82,10 @@ fn every_mixer_answers_and_a_window_forgets() {
     for gene in genes() {
         let built = Built::new(gene, 4);
         let x = Random::new(5).tensor(&[2, 70, D.into()], 1.0);
-        let retrieval = built.mixer.retrieval(&x).expect("it is read by keys");
+        let Some(retrieval) = built.mixer.retrieval(&x) else {
+            assert!(matches!(gene, Gene::GatedConv(_)), "{gene} reads nothing");
+            continue;
+        };
         assert!(retrieval.pairs() >= 70 && retrieval.pairs() % 70 == 0, "{gene}");
         let size = retrieval.weights.size();
         assert_eq!(size[2..], [retrieval.pairs(), retrieval.pairs()], "{gene}");

@@ -6,6 +6,7 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
 mod token;
 mod weights;
@@ -107,5 +108,6 @@ fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
         Mixer::Attention(shape) => Box::new(attention::Token::new(shape, d, load)),
         Mixer::Delta(shape) => Box::new(delta::Token::new(shape, d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
+        Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
     }
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
 mod program;
 
