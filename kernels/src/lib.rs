@@ -37,6 +37,7 @@ pub mod cross_entropy;
 pub mod cuda;
 pub mod delta_rule;
 pub mod device;
+pub mod gated_conv;
 pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;
