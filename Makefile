@@ -1,10 +1,11 @@
 # The two commands of the README, and what they need. Everything else is plain cargo.
 
-.PHONY: demo test setup help
+.PHONY: demo test setup advisories help
 
 help:
 	@echo 'make demo    set up, build, and search real English text for some minutes (CORPUS=path: your own text)'
 	@echo 'make test    set up, build, and run every test'
+	@echo 'make advisories   are there known faults in what Cargo.lock names? Needs cargo-audit and the network'
 	@echo 'make setup   only the set-up: libtorch into your cache folder; then plain cargo works'
 
 setup:
@@ -20,3 +21,9 @@ demo: setup
 
 test: setup
 	cargo test --workspace
+
+# Not a step of .ci/run, which works without a network, and whose verdict on a commit must not change with the day.
+# ADVISORIES=path: a copy of the RustSec database, in place of fetching it.
+advisories:
+	@cargo audit --version >/dev/null 2>&1 || { echo 'cargo-audit is missing: cargo install cargo-audit --locked' >&2; exit 1; }
+	cargo audit --deny warnings $(if $(ADVISORIES),--db "$(ADVISORIES)" --no-fetch)

@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use evaluator::rule::Factors;
 use evaluator::{Corpus, Training};
+use operators::ops::optimizer::Units;
 use search::Architecture;
 use search::config::{DataConfig, TrainingConfig};
-use search::tensors::TensorSpec;
+use search::tensors::{Role, TensorSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -51,7 +52,7 @@ struct Group {
     initial: Power,
     #[serde(default)]
     rate: Power,
-    /// Whether they move by Muon.
+    /// Whether they move by Muon, those that write by columns, others by rows.
     #[serde(default)]
     orthogonal: bool,
 }
@@ -109,7 +110,10 @@ fn factors(groups: &[Group], spec: &TensorSpec, architecture: &Architecture) -> 
     for group in groups.iter().filter(|group| group.holds(spec, architecture)) {
         all.initial *= group.initial.of(spec, architecture);
         all.rate *= group.rate.of(spec, architecture);
-        all.orthogonal |= group.orthogonal;
+        if group.orthogonal {
+            let writes = spec.role == Role::Writer;
+            all.orthogonal = Some(if writes { Units::Columns } else { Units::Rows });
+        }
     }
     all
 }

@@ -21,7 +21,7 @@ const ORIGIN: &str = "deltafront";
 /// with normalisation are.
 const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
 
-/// The loss of every step, in the optimiser's file.
+/// The loss of every step, in the trunk.
 const LOSSES: &str = "losses";
 
 /// Which training a checkpoint is of. All of it must match for the training to go on from there.
@@ -42,40 +42,45 @@ pub struct Origin {
     pub step: u64,
 }
 
-/// Where the optimiser's state of these weights lies.
-pub fn optimizer_path(weights: &Path) -> PathBuf {
-    weights.with_extension("optimizer.safetensors")
+/// Where the trunk of these weights lies.
+pub fn trunk_path(weights: &Path) -> PathBuf {
+    weights.with_extension("trunk.safetensors")
 }
 
-/// Writes both files; a reader never sees half of one.
+/// Writes the weights; a reader never sees half of them.
 pub(crate) fn save(
     path: &Path,
     origin: &Origin,
     divided_logits: bool,
     optimizer: &Optimizer,
-    losses: &[f32],
 ) -> Result<()> {
-    let mut state = optimizer.moments();
-    state.push((LOSSES.to_owned(), Tensor::from_slice(losses)));
-    write(&optimizer_path(path), origin, false, &state)?;
     write(path, origin, divided_logits, &optimizer.weights())
 }
 
-/// Puts weights and state into `optimizer`, whose views the model computes with. Returns the step and the losses so far.
+/// Writes the trunk beside the weights at `path`.
+pub(crate) fn save_trunk(
+    path: &Path,
+    origin: &Origin,
+    optimizer: &Optimizer,
+    losses: &[f32],
+) -> Result<()> {
+    let mut state = optimizer.weights();
+    state.extend(optimizer.moments());
+    state.push((LOSSES.to_owned(), Tensor::from_slice(losses)));
+    write(&trunk_path(path), origin, false, &state)
+}
+
+/// Puts the trunk of the weights at `path` into `optimizer`, whose views the model computes with. Returns its step and the
+/// losses so far.
 pub(crate) fn load(
     path: &Path,
     origin: &Origin,
     optimizer: &mut Optimizer,
 ) -> Result<(u64, Vec<f32>)> {
-    let step = read(path, origin, &optimizer.weights(), &mut [])?;
+    let mut targets = optimizer.weights();
+    targets.extend(optimizer.moments());
     let mut extra = [(LOSSES, Vec::new())];
-    let state_path = optimizer_path(path);
-    let state_step = read(&state_path, origin, &optimizer.moments(), &mut extra)?;
-    if step != state_step {
-        let problem =
-            format!("its weights are of step {step}, its optimiser's state of step {state_step}");
-        return Err(Error::Checkpoint { path: path.to_owned(), problem });
-    }
+    let step = read(&trunk_path(path), origin, &targets, &mut extra)?;
     let [(_, losses)] = extra;
     optimizer.set_updates(step);
     Ok((step, losses))

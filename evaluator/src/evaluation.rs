@@ -59,11 +59,6 @@ pub fn evaluate(
         curve: Vec::new(),
         retrieval: Vec::new(),
     };
-    // Beyond the campaign's tokens it is another, longer training, with a schedule of its own length.
-    let schedule = TrainingConfig {
-        tokens: proxies.training.tokens.max(request.tokens),
-        ..proxies.training.clone()
-    };
     // A task is learnt anew on each rung, for its share of the tokens: of the text's, or of all tasks' where they are all.
     let whole = match proxies.corpus {
         Some(_) => proxies.training.tokens,
@@ -84,7 +79,6 @@ pub fn evaluate(
         .sum();
     let mut meter = Meter::new(request.id, of_tasks, progress);
     if let Some(corpus) = proxies.corpus {
-        let proxies = Proxies { training: &schedule, ..proxies };
         text(request, &architecture, corpus, proxies, stop, &mut meter, &mut evaluation)?;
     }
     let mut base = Vec::new();
@@ -124,6 +118,13 @@ fn text(
         eprintln!("deltafront-train: {error}: it is trained from the beginning");
         training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
     }
+    training.finish_at(request.tokens);
+    let path = proxies.checkpoints.map(|folder| {
+        let (id, seed, tokens) = (request.architecture.id(), request.seed, request.tokens);
+        folder.join(format!("{id}-seed{seed}-{tokens}.safetensors"))
+    });
+    // A trained value is not thrown away because its weights cannot be kept.
+    let mut saved = Ok(());
     let last = training.steps_for(request.tokens);
     meter.resume(
         training.tokens(),
@@ -133,6 +134,11 @@ fn text(
         if stop() {
             return Err(Error::Stopped);
         }
+        if let Some(path) = &path
+            && training.steps() == training.decay_from()
+        {
+            saved = training.save_trunk(path);
+        }
         let loss = training.step()?;
         meter.step(training.tokens_per_step(), loss);
     }
@@ -141,12 +147,8 @@ fn text(
     evaluation.tokens = training.tokens();
     evaluation.curve = training.curve();
     evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
-    if let Some(folder) = proxies.checkpoints {
-        let id = request.architecture.id();
-        let path =
-            folder.join(format!("{id}-seed{}-{}.safetensors", request.seed, training.tokens()));
-        // A trained value is not thrown away because its weights cannot be kept.
-        match training.save(&path) {
+    if let Some(path) = path {
+        match saved.and_then(|()| training.save(&path)) {
             Ok(()) => evaluation.checkpoint = Some(path),
             Err(error) => evaluation.unsaved = Some(error.to_string()),
         }

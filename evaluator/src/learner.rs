@@ -25,7 +25,7 @@ const DIVERGED_STEPS: u64 = 32;
 pub struct Learner {
     pub(crate) model: Model,
     pub(crate) optimizer: Optimizer,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     weight_normalisation: bool,
     /// Of every step, nats per token.
     pub(crate) losses: Vec<f32>,
@@ -74,7 +74,7 @@ impl Learner {
         Ok(Self {
             model,
             optimizer,
-            schedule: Schedule::new(config),
+            schedule: Schedule::new(config, config.tokens),
             weight_normalisation: config.weight_normalisation,
             losses: Vec::new(),
         })
@@ -183,6 +183,7 @@ fn check(config: &TrainingConfig) -> Result<()> {
     }
     let shares = [
         ("warmup_fraction", config.warmup_fraction),
+        ("decay_fraction", config.decay_fraction),
         ("final_learning_rate_fraction", config.final_learning_rate_fraction),
     ];
     for (name, got) in shares {

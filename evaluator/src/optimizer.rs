@@ -1,5 +1,6 @@
-//! AdamW (arXiv 1711.05101) over one flat buffer; matrices that the training rule names move by Muon instead (Jordan et al.
-//! 2024): along their momentum, orthogonalised, as far as AdamW would move them (arXiv 2502.16982, eq. 4).
+//! Muon for matrices (Jordan et al. 2024): along their momentum, orthogonalised, as far as AdamW would move them (arXiv
+//! 2502.16982, eq. 4); AdamW (arXiv 1711.05101) for the rest. The training rule says which is which. All over one flat
+//! buffer.
 //!
 //! Parameters, gradients and both moments are four vectors; the model's tensors and their gradients are views into the
 //! first two. A step is then one pass over the four, whatever the number of tensors, and the norm of the whole gradient is
@@ -7,7 +8,7 @@
 //! neighbours of equal rate and decay are one group.
 
 use operators::Model;
-use operators::ops::optimizer::{self, Group, Groups, Update};
+use operators::ops::optimizer::{self, Group, Groups, Units, Update};
 use search::config::TrainingConfig;
 use search::tensors::{Role, TensorSpec};
 use tch::{Kind, Tensor};
@@ -56,6 +57,7 @@ struct Stack {
     start: i64,
     /// How many, rows, columns.
     shape: [i64; 3],
+    units: Units,
     /// Of the learning rate.
     rate: f64,
     decay: f64,
@@ -99,7 +101,7 @@ impl Optimizer {
         let decays =
             |role: Role| role.is_matrix() && (config.decay_embeddings || !is_embedding(role));
         let (mut orthogonal, rest): (Vec<_>, Vec<_>) =
-            model.variables().iter().partition(|v| rule(&v.spec).orthogonal);
+            model.variables().iter().partition(|v| rule(&v.spec).orthogonal.is_some());
         orthogonal.sort_by_key(|v| v.spec.shape.clone());
         let (decaying, others): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|v| decays(v.spec.role));
@@ -115,7 +117,7 @@ impl Optimizer {
             let (start, elements) = (end, variable.spec.elements() as i64);
             spans.push(Span { spec: variable.spec.clone(), start });
             end += aligned(elements);
-            if factors.orthogonal {
+            if let Some(units) = factors.orthogonal {
                 let [rows, columns] = variable.spec.shape[..] else {
                     panic!("{} is no matrix", variable.spec.name)
                 };
@@ -124,11 +126,13 @@ impl Optimizer {
                     Some(last)
                         if last.start + last.elements() == start
                             && last.shape[1..] == [rows, columns]
-                            && (last.rate, last.decay) == (rate, decay) =>
+                            && (last.units, last.rate, last.decay) == (units, rate, decay) =>
                     {
                         last.shape[0] += 1;
                     }
-                    _ => stacks.push(Stack { start, shape: [1, rows, columns], rate, decay }),
+                    _ => {
+                        stacks.push(Stack { start, shape: [1, rows, columns], units, rate, decay })
+                    }
                 }
                 continue;
             }
@@ -213,7 +217,8 @@ impl Optimizer {
         aligned(self.stacks.last().map_or(0, |stack| stack.start + stack.elements()))
     }
 
-    /// Muon: m ← μ m + (1 − μ) g, then θ ← (1 − η λ) θ − 0.2 η √(larger side) · orthogonalised(μ m + (1 − μ) g).
+    /// Muon: m ← μ m + (1 − μ) g, then θ ← (1 − η λ) θ − 0.2 η · orthogonalised(μ m + (1 − μ) g), whose
+    /// root mean square is 1.
     fn move_matrices(&mut self, update: &Update) {
         let len = self.first_of_adamw();
         if len == 0 {
@@ -225,11 +230,10 @@ impl Optimizer {
         let ahead = gradients.lerp(&moments, MOMENTUM);
         for stack in &self.stacks {
             let rate = update.rate * stack.rate;
-            let size = UPDATE_RMS * (stack.shape[1].max(stack.shape[2]) as f64).sqrt();
-            let step = optimizer::orthogonalised(&stack.view(&ahead)) * (-rate * size);
+            let step = optimizer::orthogonalised(&stack.view(&ahead), stack.units);
             let mut theta = stack.view(&self.parameters);
             let _ = theta.g_mul_scalar_(1.0 - rate * stack.decay);
-            let _ = theta.g_add_(&step);
+            let _ = theta.g_add_(&(step * (-rate * UPDATE_RMS)));
         }
     }
 
@@ -241,7 +245,12 @@ impl Optimizer {
     /// The optimiser's state by name, as views.
     pub(crate) fn moments(&self) -> Vec<(String, Tensor)> {
         let mut moments = self.named("first_moment.", &self.first_moments);
-        moments.extend(self.named("second_moment.", &self.second_moments));
+        // Muon has none
+        let first = self.first_of_adamw();
+        let of_adamw = self.spans.iter().filter(|span| span.start >= first);
+        moments.extend(of_adamw.map(|span| {
+            (format!("second_moment.{}", span.spec.name), span.view(&self.second_moments))
+        }));
         moments
     }
 

@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn widths_shrink_together() {
-        let target = "d=256,vocab=256,tied | gdn(h=2,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128) | m2(h=8,p=64,n=64)";
-        let proxy = "d=128,vocab=256,tied | gdn(h=1,k=64,v=128)+ffn(384) | swa(h=2,kv=1,k=64,w=128) | m2(h=4,p=64,n=64)";
+        let target = "d=256,vocab=256,tied | gdn(h=2,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128) | m2(h=8,p=64,n=64) | gsc(c=256,k=3)";
+        let proxy = "d=128,vocab=256,tied | gdn(h=1,k=64,v=128)+ffn(384) | swa(h=2,kv=1,k=64,w=128) | m2(h=4,p=64,n=64) | gsc(c=128,k=3)";
         assert_eq!(check(target, 0.5).expect("every width is even"), proxy);
         assert_eq!(check(target, 1.0).expect("nothing changes"), target);
     }
@@ -83,6 +83,10 @@ mod tests {
         assert!(
             message("d=8,vocab=256 | dn(h=1,k=7,v=8)", 0.5)
                 .contains("key_width of layer 0 would be 3.5")
+        );
+        assert!(
+            message("d=8,vocab=256 | gsc(c=7,k=3)", 0.5)
+                .contains("channels of layer 0 would be 3.5")
         );
         assert!(
             message("d=8,vocab=256 | attn(h=1,kv=1,k=2)", 0.5).contains("head_width must be even")

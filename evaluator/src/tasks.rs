@@ -143,6 +143,8 @@ impl Task {
             batch: c.batch,
             sequence_length: c.sequence_length,
             learning_rate: c.learning_rate,
+            // of its own tokens: it is trained anew on each rung
+            warmup_tokens: None,
             ..campaign.clone()
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, Delta, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, GatedConv, Mamba2, Mixer as Gene};
 use tch::{Device, Kind, Tensor, nn};
 
 fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
@@ -35,6 +35,7 @@ fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
             }),
         ),
         ("attention", Gene::Attention(attention)),
+        ("gated short convolution", Gene::GatedConv(GatedConv { channels: d, kernel_width: 3 })),
     ]
 }
 

@@ -2,10 +2,10 @@
 
     python operators/goldens/make.py [name ...]
 
-needs torch 2.11, transformers 5.23, fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
+needs torch 2.11, transformers 5.23 (of LFM2 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
 the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
-(`state`, [B, H, K, V]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
+(`state`, [B, H, K, V], of a convolution its last inputs, [B, k - 1, C]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
 `Exactly`, and the numbers are stored in float32: an error that the test `operators/tests/it/goldens.rs` finds is ours.
 The measure of ours in bfloat16 is the library's layer in bfloat16 throughout: `b16.y`, `b16.dx`, `b16.g.NAME`, and under
 `b16.typical.NAME` its relative error over further inputs, because on a single one it may be small by chance.
@@ -20,7 +20,8 @@ import torch, torch.nn.functional as F
 from safetensors.torch import save_file
 import transformers
 transformers.logging.set_verbosity_error()
-from transformers import LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers import DynamicCache, Lfm2Config, LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
 from transformers.models.olmo_hybrid import modeling_olmo_hybrid as olmo
@@ -94,6 +95,19 @@ def mamba2():
     return layer, layer
 
 
+def short_conv(taps):
+    config = Lfm2Config(hidden_size=D, num_attention_heads=2, num_hidden_layers=1, layer_types=["conv"], vocab_size=8,
+                        conv_L_cache=taps, conv_bias=False)
+    layer = Lfm2ShortConv(config, 0)
+    def forward(x):
+        with torch.no_grad():
+            cache = DynamicCache(config=config)
+            layer(x, cache=cache)
+            STATE[:] = [cache.get_conv_state(0, state_idx=0)[..., 1 - taps:].transpose(1, 2)]
+        return layer(x)
+    return layer, forward
+
+
 def fla(name, **options):
     """A layer of fla; its module is imported after transformers has bound its torch fallbacks."""
     if "fla_cpu" not in sys.modules:
@@ -120,6 +134,8 @@ CASES = {
     "llama_attention_window_9": lambda: attention(LlamaAttention, 9),
     "olmo_gated_deltanet": lambda: gated_deltanet(linear_allow_neg_eigval=False),
     "mamba2": mamba2,
+    "lfm2_short_conv": lambda: short_conv(3),
+    "lfm2_short_conv_of_6": lambda: short_conv(6),
     "fla_deltanet": lambda: fla("DeltaNet", num_heads=2, expand_k=1, expand_v=1.5),
     "fla_gated_deltanet": lambda: fla("GatedDeltaNet", num_heads=2, head_dim=8, expand_v=2),
     "olmo_gated_deltanet_negative_grouped": lambda: gated_deltanet(

@@ -54,11 +54,12 @@ impl Block {
         x
     }
 
-    /// The mixer's [`Retrieval`] after the first n positions of x `[B, T, d]`, for each of `positions`.
+    /// The mixer's [`Retrieval`] after the first n positions of x `[B, T, d]`, for each of `positions`; none where there is
+    /// nothing to read.
     pub(crate) fn retrieval(&self, x: &Tensor, positions: &[i64]) -> Option<Vec<Retrieval>> {
         let (norm, mixer) = self.mixer.as_ref()?;
         let x = rms_norm(x, norm);
-        Some(positions.iter().map(|&n| mixer.retrieval(&x.narrow(1, 0, n))).collect())
+        positions.iter().map(|&n| mixer.retrieval(&x.narrow(1, 0, n))).collect()
     }
 
     pub(crate) fn state(&self, batch: i64) -> Option<MixerState> {

@@ -4,6 +4,7 @@
 //! it. Operations say by `suits_*` which tensors they take; all others are computed by torch operators.
 
 mod chunked;
+mod gated_conv;
 mod norm;
 mod short_conv;
 
@@ -16,6 +17,7 @@ use kernels::cuda::gpu::Gpu;
 use kernels::cuda::{Error, Extent, Launch, torch_library};
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use gated_conv::{gated_conv, suits_gated_conv};
 pub(crate) use norm::{l2_norm, rms_norm, suits_norm};
 pub(crate) use short_conv::{conv_silu, suits_conv};
 

@@ -116,7 +116,7 @@ impl Model {
     }
 
     /// What each layer's memory gives back of what it stored in the first n positions of `tokens` `[B, T]` (int64), for
-    /// each n of `positions`; nothing for a layer without mixer. Meta tokens are left out: they are no part of the text.
+    /// each n of `positions`; nothing for a layer without a mixer that is read by keys. Meta tokens are left out: they are no part of the text.
     pub fn retrieval(&self, tokens: &Tensor, positions: &[i64]) -> Vec<Option<Vec<Retrieval>>> {
         tch::no_grad(|| {
             let mut x = self.embed(tokens);

@@ -89,9 +89,11 @@ pub(crate) fn create(
         | Role::Reader
         | Role::Writer
         | Role::Inner => (0..count).map(|_| (INITIAL_STD * random.normal()) as f32).collect(),
-        // torch's Conv1d: uniform within ±1/√fan_in, 4 taps
+        // torch's Conv1d: uniform within ±1/√fan_in; those with a bias have 4 taps
         Role::ConvWeight | Role::ConvBias => {
-            (0..count).map(|_| random.uniform(-0.5, 0.5) as f32).collect()
+            let taps = spec.shape.get(1).map_or(4.0, |taps| *taps as f64);
+            let most = taps.sqrt().recip();
+            (0..count).map(|_| random.uniform(-most, most) as f32).collect()
         }
         Role::NormWeight | Role::SkipD | Role::LevelScale => vec![1.0; count],
         Role::ALog => {

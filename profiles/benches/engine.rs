@@ -17,7 +17,7 @@ use search::Architecture;
 use search::latency::{Conditions, Dtype, Limit, Phase, Timing, keys};
 
 /// The 4-block hybrids at d 256 whose decode times other runtimes are known by, and a stack of 100 M parameters.
-const STACKS: [(&str, &str); 4] = [
+const STACKS: [(&str, &str); 5] = [
     (
         "GDN hybrid",
         "d=256,vocab=256,tied | 3*gdn(h=3,k=64,v=128)+ffn(768) | attn(h=4,kv=4,k=64)+ffn(768)",
@@ -27,6 +27,10 @@ const STACKS: [(&str, &str); 4] = [
         "d=256,vocab=256,tied | 2*m2(h=8,p=64,n=128)+ffn(768) | attn(h=4,kv=4,k=64)+ffn(768) | m2(h=8,p=64,n=128)+ffn(768)",
     ),
     ("Mamba2", "d=256,vocab=256,tied | 4*m2(h=8,p=64,n=128)"),
+    (
+        "LFM2's pattern",
+        "d=256,vocab=256,tied | gsc(c=256,k=3)+ffn(768) | attn(h=4,kv=1,k=64)+ffn(768) | gsc(c=256,k=3)+ffn(768)",
+    ),
     (
         "100 M",
         "d=1024,vocab=4096,tied | 6*gdn(h=6,k=128,v=256)+ffn(2816) | swa(h=16,kv=4,k=64,w=256)+ffn(2816)",

@@ -98,7 +98,8 @@ fn contender(name: &'static str, architecture: &str, expected: Verdict) -> Conte
 fn recall() -> Ability {
     Ability {
         name: "recall",
-        claim: "attention recalls across the whole sequence, but not beyond its window (arXiv 2312.04927); of the mixers \
+        claim: "attention recalls across the whole sequence, but not beyond its window (arXiv 2312.04927), nor do \
+                gated convolutions beyond theirs; of the mixers \
                 with a fixed state, DeltaNet recalls more pairs than Mamba2 with as much state (arXiv 2406.06484)",
         task: TaskConfig {
             tokens: 64 * 24 * 600,
@@ -125,6 +126,11 @@ fn recall() -> Ability {
             contender(
                 "SWA, window 4",
                 "d=64,vocab=33,tied | 2*swa(h=2,kv=2,k=32,w=4)",
+                Verdict::Fails,
+            ),
+            contender(
+                "gated short convolutions of 3",
+                "d=64,vocab=33,tied | 2*gsc(c=64,k=3)",
                 Verdict::Fails,
             ),
             contender(
@@ -250,6 +256,9 @@ mod tests {
                 else {
                     continue; // attention, whose cache grows
                 };
+                if elements == 0 {
+                    continue; // a convolution, which keeps inputs
+                }
                 assert_eq!(elements, 512, "{}", contender.name);
                 compared += 1;
             }

@@ -22,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH};
 pub use mixer::{
-    Attention, Choice, Colour, Delta, Gene, Kind, Letter, Mamba2, Mixer, MixerKind, Past,
+    Attention, Choice, Colour, Delta, GatedConv, Gene, Kind, Letter, Mamba2, Mixer, MixerKind, Past,
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;
+pub(crate) use scale::nearest_width;
 pub use scale::whole;
 pub(crate) use tensor::Tensors;
 pub use tensor::{CONV_WIDTH, Role, TensorSpec};

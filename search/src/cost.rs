@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::architecture::{Architecture, Mixer, Past, Phases};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
-use crate::tensors::{CONV_WIDTH, ffn_parameters, mixer_parameters, parameters};
+use crate::tensors::{ffn_parameters, mixer_parameters, parameters};
 
 /// Bytes of an element of a recurrent state, which is fp32 whatever the weights are.
 const STATE_ELEMENT_BYTES: u64 = 4;
@@ -112,20 +112,17 @@ fn attended_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
 }
 
 /// Bytes of one sequence's recurrent state in a part while it reads its first `positions` positions: the state itself, or
-/// as many as a log-linear mixer has levels in use, and the last three inputs of each convolution.
+/// as many as a log-linear mixer has levels in use, and the last inputs of each convolution.
 pub fn part_state_bytes(part: &Part, positions: u32) -> u64 {
     let Part::Mixer { mixer, meta_tokens, .. } = part else {
         return 0;
     };
     let positions = positions.saturating_add(*meta_tokens);
-    let conv = CONV_WIDTH - 1;
     let states =
         mixer.levels().map_or(1, |levels| live_levels(positions.saturating_sub(1), levels).into());
     let elements = match mixer.past() {
         Past::Positions { .. } => 0,
-        Past::States { elements, convolved, .. } => {
-            elements.saturating_mul(states) + conv * convolved
-        }
+        Past::States { elements, inputs, .. } => elements.saturating_mul(states) + inputs,
     };
     let phases = mixer.phases().map_or(0, Phases::state_elements);
     elements.saturating_add(phases).saturating_mul(STATE_ELEMENT_BYTES)

@@ -7,7 +7,8 @@ use crate::tensors::{TensorSpec, mixer_tensors};
 /// A library whose layers a mixer is equal to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
-    /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2.
+    /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2, LFM2's
+    /// gated short convolution.
     Transformers,
     /// flash-linear-attention, and the papers' own code built on it: log-linear attention, Selective RoPE.
     Fla,
@@ -43,6 +44,7 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
                     "conv1d.weight".to_owned()
                 }
                 ("q_norm.weight" | "k_norm.weight", _) => ours.name.clone(),
+                ("conv.weight", _) if matches!(mixer, Mixer::GatedConv(_)) => ours.name.clone(),
                 ("phi_down.weight", _) => "rotary.phi_proj.0.weight".to_owned(),
                 ("phi_up.weight", _) => "rotary.phi_proj.1.weight".to_owned(),
                 ("phi_conv.weight", _) => "rotary.phi_conv1d.weight".to_owned(),

@@ -2,11 +2,11 @@
 """Do short trainings put stacks in the order of long ones? One command for the answer:
 
     cargo build --release -p evaluator --example training_rules
-    tools/truth_table/bench.py RUNS.jsonl --corpus FOLDER [--device cuda:0] [--seconds 450] [--workers 12] [--small]
+    tools/truth_table/bench.py RUNS.jsonl --corpus FOLDER [--device cuda:0,cuda:1] [--seconds 450] [--workers 12] [--small]
 
 trains 25 stacks of all mixers, ratios and depths short by the product's defaults (262 k, 1 M, 4 M tokens) and long (16.8 M
-tokens at half, once and twice the base rate), adds every run to RUNS.jsonl, and prints which share of pairs the short ones
-order as the long ones do. What RUNS.jsonl has already is not trained again, so on a lent GPU it is called until it says
+tokens), all at half, once and twice the base rate, adds every run to RUNS.jsonl, and prints which share of pairs the short
+ones order as the long ones do. What RUNS.jsonl has already is not trained again, so on a lent GPU it is called until it says
 that nothing is left; the short runs come first. --small is for a CPU: 11 stacks of width 64, long ones of 1 M tokens.
 """
 
@@ -40,7 +40,7 @@ def find_torch():
 
 
 def key(row):
-    return row["stack"], row["tokens"], row["batch"], row["sequence_length"], f"{row['rate']:.6e}"
+    return row["stack"], row["tokens"], row["batch"], row["sequence_length"], f"{row['rate']:.6e}", row.get("seed", 0)
 
 
 def main():
@@ -59,10 +59,10 @@ def main():
     searches = plan.truth_small() if arguments.small else plan.truth()
     there = set()
     if arguments.out.exists():
-        there = {key(row) for row in map(json.loads, arguments.out.read_text().splitlines()) if row["rule"] == "product"}
+        there = {key(row) for row in map(json.loads, arguments.out.read_text().splitlines()) if row["rule"] == plan.PRODUCT}
     left = [s for s in searches if key(s | {"rate": s["center"] * 2.0 ** s["first"][0]}) not in there]
     run.Pool(arguments, [run.Search(spec) for spec in left], {}).work()
-    subprocess.run([sys.executable, HERE / "pairs.py", arguments.out, "--rule", "product"], check=True)
+    subprocess.run([sys.executable, HERE / "pairs.py", arguments.out, "--rule", plan.PRODUCT], check=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Which share of pairs of stacks short trainings put in the order of the long ones: pairs.py RUNS... [--rule NAME]
 
 A stack's long loss is its best over rates at the most tokens there are; its short ones are those at fewer tokens, each
-length by itself, at the base rate (--rate). Pairs whose long losses lie within --tie are coin flips in the long runs as
+length by itself, at "auto" or at --rate. Pairs whose long losses lie within --tie are coin flips in the long runs as
 well, so the share is given without them, too. The interval is from 2000 draws of stacks with replacement, of pairs of
 different stacks: 90 of 100.
 
@@ -13,6 +13,8 @@ import argparse
 import itertools
 import json
 import random
+
+import plan
 
 
 def share(pairs, short, long, tie):
@@ -42,12 +44,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--rule")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float)
     parser.add_argument("--tie", type=float, default=0.02)
     parser.add_argument("--long")
     arguments = parser.parse_args()
     rows = [json.loads(line) for path in arguments.runs for line in open(path)]
     rows = [row for row in rows if row["seed"] == 0 and "bits_per_byte" in row]
+    rows = [row for row in rows if not arguments.rule or row["rule"] == arguments.rule or arguments.long]
     most = max(row["tokens"] for row in rows)
     long = {}
     if arguments.long:
@@ -65,7 +68,7 @@ def main():
             row["stack"]: row["bits_per_byte"]
             for row in rows
             if (row["rule"], row["tokens"], row["batch"], row["sequence_length"]) == (rule, tokens, batch, length)
-            and abs(row["rate"] / arguments.rate - 1) < 1e-6
+            and abs(row["rate"] / (arguments.rate or plan.auto(row, plan.BASE_RATE)) - 1) < 1e-6
         }
         stacks = sorted(set(short) & set(long))
         if len(stacks) < 5:

@@ -79,10 +79,40 @@ def rules():
         "muon all": [{"roles": MATRICES, **muon}],
         "attention 0.5": attention_half,
     }
-    return {
-        name: {"groups": groups, "training": {"weight_normalisation": True} if name.startswith("norm") else {}}
-        for name, groups in table.items()
+    units = lambda block, **more: [
+        {"roles": ["Reader", "Inner"], **muon, "block": block, **more},
+        {"roles": ["Writer"], **muon, "block": -block, **more},
+    ]
+    table |= {
+        "all 3 steps": [{"roles": MATRICES, **muon, "ns": 3}],
+        "rows 64": [{"roles": MATRICES, **muon, "block": 64}],
+        "units 64": units(64),
+        "units 32": units(32),
+        "units 128": units(128),
+        "units 64, 3 steps": units(64, ns=3),
+        "faster": [{"roles": MATRICES, "rate": power(2.0)}],
+        "slower": [{"roles": MATRICES, "rate": power(0.5)}],
+        "as fast": [],
+        "size": [{"rate": power((REFERENCE * 6) ** 0.5, d=-0.5, depth=-0.5)}],
+        "whole": [{"roles": MATRICES, **muon}],
+        "cosine": [],
+        "power": [],
+        "power 0.1": [],
+        "power to 0": [],
+        "power 0.3": [],
+        "power 0.4": [],
+        "3 steps": [{"ns": 3}],
+        "4 steps": [{"ns": 4}],
     }
+    training = {
+        "power": {"decay_fraction": 0.2},
+        "power 0.1": {"decay_fraction": 0.1},
+        "power 0.3": {"decay_fraction": 0.3},
+        "power 0.4": {"decay_fraction": 0.4},
+        "power to 0": {"decay_fraction": 0.2, "final_learning_rate_fraction": 0.0},
+    }
+    training |= {name: {"weight_normalisation": True} for name in table if name.startswith("norm")}
+    return {name: {"groups": groups, "training": training.get(name, {})} for name, groups in table.items()}
 
 
 def stack(kind, d, layers, ffn=3, tied=True):
@@ -101,6 +131,9 @@ def stack(kind, d, layers, ffn=3, tied=True):
     }[kind]
     return f"d={d},vocab=256{',tied' if tied else ''} | {layers}*{mixer}+ffn({ffn * d})"
 
+
+PRODUCT = "rule 2"  # the rule that is built in, by its number: evaluator::rule::NUMBER
+BASE_RATE = 1.414e-3  # evaluator::schedule::BASE_RATE
 
 ONE_MILLION = {"tokens": 1_048_576, "batch": 8, "sequence_length": 256}
 FOUR_MILLION = {"tokens": 4_194_304, "batch": 32, "sequence_length": 512}
@@ -239,6 +272,83 @@ def part_3():
     return searches
 
 
+def part_4():
+    """Muon for every matrix, by blocks: which blocks, how fast beside AdamW's tensors, and the verdict."""
+    rest = "base + writers 0.25 + vectors 0.5 + "
+    searches = []
+    few = [("attn", 384), ("gdn", 384), ("attn", 192), ("m2", 384), ("dn", 192), ("gdn", 768), ("attn", 96)]
+    for part in ["muon all", "units 64", "rows 64", "units 32", "all 3 steps", "units 128", "units 64, 3 steps"]:
+        for kind, d in few:
+            of = {"contest": "block", "candidate": part, "first": [0, -1, 1], "most": 3}
+            searches.append(search(rest + part, stack(kind, d, 6), **of))
+    only = {"first": [0], "most": 1}
+    truth = [(kind, d) for d in [192, 384, 768] for kind in ["attn", "dn", "gdn", "hyb", "m2"]]
+    texts = [hybrid(d) if kind == "hyb" else stack(kind, d, 6) for kind, d in truth]
+    for part in ["units 64", "units 32"]:
+        searches += [search(rest + part, text, ONE_MILLION, **only) for text in texts]
+    for speed in ["as fast", "faster", "slower"]:
+        for kind, d in few[:5]:
+            of = {"contest": "speed", "candidate": speed, "first": [0, -1, 1], "most": 3}
+            searches.append(search(rest + "units 64 + " + speed, stack(kind, d, 6), **of))
+    searches += [search(rest + "units 64", text, FOUR_MILLION, **only) for text in texts]
+    searches += [search(rest + "units 64 + {speed}", text, size, most=5) for size, text in fresh()]
+    return searches
+
+
+def auto(size, base):
+    """The base rate for a size, from that for 2¹¹ tokens a step and 2²⁰ in all."""
+    step = size["batch"] * size["sequence_length"]
+    return base * (step / 2**11) ** 0.5 * (size["tokens"] / 2**20) ** -0.25
+
+
+def part_5():
+    """The schedule, under rates by size; and whole matrices beside units."""
+    rest = "base + writers 0.25 + vectors 0.5 + "
+    units, whole = rest + "units 64 + slower + size", rest + "whole + slower + size"
+    quarter = {"tokens": 262_144, "batch": 8, "sequence_length": 256}
+    few = [("attn", 384), ("gdn", 384), ("attn", 192), ("m2", 384), ("dn", 192), ("gdn", 96)]
+    base = 2e-3 * 2**0.5
+    searches = []
+    for size in [ONE_MILLION, quarter, FOUR_MILLION]:
+        for part, first in [("cosine", [0, -1, 1]), ("power", [-1, 0, -2]), ("power to 0", [-1, 0, -2])]:
+            for kind, d in few:
+                rule = f"{units} + {part}"
+                searches.append(search(rule, stack(kind, d, 6), size, auto(size, base), first=first, most=4))
+    only = {"first": [0], "most": 1}
+    truth = [(kind, d) for d in [192, 384, 768] for kind in ["attn", "dn", "gdn", "hyb", "m2"]]
+    texts = [hybrid(d) if kind == "hyb" else stack(kind, d, 6) for kind, d in truth]
+    for size in [ONE_MILLION, FOUR_MILLION]:
+        for rule in [units, whole]:
+            searches += [search(rule, text, size, auto(size, base), **only) for text in texts]
+    for kind, d in few:
+        searches.append(search(units + " + power 0.1", stack(kind, d, 6), center=base, first=[-1, 0], most=2))
+        searches.append(search(whole, stack(kind, d, 6), center=base))
+    return searches
+
+
+def part_6():
+    """How long the decay is, and how many steps of Newton and Schulz."""
+    rest = "base + writers 0.25 + vectors 0.5 + "
+    quarter = {"tokens": 262_144, "batch": 8, "sequence_length": 256}
+    few = [("attn", 384), ("gdn", 384), ("attn", 192), ("m2", 384), ("dn", 192), ("gdn", 96)]
+    base, only = 2e-3 * 2**-0.5, {"first": [0], "most": 1}
+    searches = []
+    for size in [ONE_MILLION, quarter, FOUR_MILLION]:
+        for part in ["units 64 + slower + size + power 0.3", "units 64 + slower + size + power 0.4"]:
+            searches += [search(rest + part, stack(*few), size, auto(size, base), **only) for few in [(k, d, 6) for k, d in few]]
+    for part in ["units 64 + slower + size + power + 3 steps", "units 64 + slower + size + power + 4 steps",
+                 "units 128 + slower + size + power", "whole + slower + size + power", "whole + slower + size + power + 3 steps"]:
+        searches += [search(rest + part, stack(kind, d, 6), center=base, **only) for kind, d in few]
+    return searches
+
+
+def fresh():
+    """The stacks of part 3 that chose nothing."""
+    sizes = {1_048_576: ONE_MILLION, 4_194_304: FOUR_MILLION}
+    of = [s for s in part_3() if "contest" not in s and s.get("most") == 5]
+    return [(sizes[s["tokens"]], s["stack"]) for s in of]
+
+
 TRUTH = [  # every kind, ratios of two and three kinds, depths 3 to 12, widths 128 to 640
     "d=192,vocab=256,tied | 6*attn(h=6,kv=6,k=32)+ffn(576)",
     "d=384,vocab=256,tied | 6*attn(h=6,kv=3,k=64)+ffn(1152)",
@@ -271,15 +381,16 @@ TRUTH = [  # every kind, ratios of two and three kinds, depths 3 to 12, widths 1
 
 
 def truth():
-    """Stacks short by the product's defaults, then long around the base rate: for pairs.py."""
-    searches = []
-    for tokens in [262_144, 1_048_576, 4_194_304]:
-        for text in TRUTH:
-            size = {"tokens": tokens, "batch": 8, "sequence_length": 256}
-            searches.append(search("product", text, size, first=[0], most=1))
+    """Stacks short by the product's defaults, then long; seeds, and rates on either side of "auto"."""
+    short = [{"tokens": tokens, "batch": 8, "sequence_length": 256} for tokens in (262_144, 1_048_576, 4_194_304)]
     long = {"tokens": 16_777_216, "batch": 32, "sequence_length": 512}
-    for k in [0, -1, 1]:
-        searches += [search("product", text, long, first=[k], most=1) for text in TRUTH]
+
+    def runs(size, k=0, **more):
+        return [search(PRODUCT, text, size, auto(size, BASE_RATE), first=[k], most=1, **more) for text in TRUTH]
+
+    searches = [s for size in [*short, long] for s in runs(size)]
+    searches += runs(short[1], seed=1) + runs(short[1], seed=2)
+    searches += [s for size in [short[1], long, short[2], short[0]] for k in (1, -1) for s in runs(size, k)]
     return searches
 
 
@@ -288,18 +399,17 @@ def truth_small():
     texts = ["attn(h=2,kv=2,k=32)", "swa(h=2,kv=2,k=32,w=32)", "dn(h=2,k=32,v=32)", "gdn(h=1,k=32,v=64)", "m2(h=2,p=64,n=32)"]
     texts = [f"d=64,vocab=256,tied | {layers}*{mixer}+ffn(192)" for mixer in texts for layers in (2, 4)]
     texts += ["d=64,vocab=256,tied | 3*gdn(h=1,k=32,v=64)+ffn(192) | attn(h=2,kv=2,k=32)+ffn(192)"]
-    sizes = [(65_536, 0), (262_144, 0), (1_048_576, 0), (1_048_576, -1), (1_048_576, 1)]
-    return [
-        search("product", text, {"tokens": tokens, "batch": 4, "sequence_length": 256}, first=[k], most=1)
-        for tokens, k in sizes
-        for text in texts
-    ]
+    searches = []
+    for tokens, k in [(65_536, 0), (262_144, 0), (1_048_576, 0), (1_048_576, -1), (1_048_576, 1)]:
+        size = {"tokens": tokens, "batch": 4, "sequence_length": 256}
+        searches += [search(PRODUCT, text, size, auto(size, BASE_RATE), first=[k], most=1) for text in texts]
+    return searches
 
 
 def alone():
     """Tokens a second without neighbours."""
     rest, few = "base + writers 0.25 + vectors 0.5 + ", {"tokens": 196_608, "batch": 8, "sequence_length": 256}
-    rules = ["today", rest + "attention 0.5", rest + "muon qkvo", rest + "muon all"]
+    rules = ["today", rest + "attention 0.5", rest + "muon qkvo", rest + "muon all", PRODUCT]
     return [
         search(rule, stack(kind, 384, 6), few, first=[0], most=1, seed=seed)
         for seed in [0, 1]
@@ -312,7 +422,7 @@ def alone():
 def main():
     part, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    searches = {"1": part_1, "2": part_2, "3": part_3, "alone": alone, "truth": truth, "truth-small": truth_small}[part]()
+    searches = {"1": part_1, "2": part_2, "3": part_3, "4": part_4, "5": part_5, "6": part_6, "alone": alone, "truth": truth, "truth-small": truth_small}[part]()
     (folder / "rules.json").write_text(json.dumps(rules()))
     (folder / "searches.jsonl").write_text("".join(json.dumps(s) + "\n" for s in searches))
     print(f"{len(searches)} searches")

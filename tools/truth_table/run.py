@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Trains many stacks at once under training rules, the most important first, and stops cleanly at a time limit.
 
-    run.py SEARCHES RULES OUT --program PROGRAM --corpus CORPUS [--workers 12] [--seconds 450] [--device cuda:0]
+    run.py SEARCHES RULES OUT --program PROGRAM --corpus CORPUS [--workers 12] [--seconds 450] [--device cuda:0,cuda:1]
 
 SEARCHES has one JSON object a line: {"rule", "stack", "tokens", "batch", "sequence_length", "seed", "center", "first",
 "least", "most", "training"}. A search trains one stack at base rates center · 2^k: the k of "first" (or as many around 0
 as "least" says, 3 by default), then further towards the better end until the best has a neighbour on either side, "most"
-runs in all. A rule is names of RULES, joined by " + ", where each has {"groups": […], "training": {…}}; the rule
-"product" is the one that is built in. OUT gets a JSON line a run, as it ends.
+runs in all. A rule is names of RULES, joined by " + ", where each has {"groups": […], "training": {…}}; "rule N"
+is the one that is built in, whose number that must be. OUT gets a JSON line a run, as it ends.
 
 A search may be of a contest: {"contest": NAME, "candidate": PART}. When all of a contest are done, the candidate whose
 stacks have the least mean loss at one rate (at "at", where a search says so) wins, and its part stands for {NAME} in
@@ -121,19 +121,19 @@ class Pool:
 
     def job(self, search, k):
         spec = search.spec
-        product = spec["rule"] == "product"
+        product = re.fullmatch(r"rule \d+", spec["rule"])
         rule = {"groups": [], "training": {}}
         for part in [] if product else spec["rule"].split(" + "):
             rule["groups"] = rule["groups"] + self.rules[part]["groups"]
             rule["training"] |= self.rules[part].get("training", {})
-        training = {"device": self.arguments.device, "validation_tokens": 131072}
+        training = {"validation_tokens": 131072}
         training |= {key: spec[key] for key in ("tokens", "batch", "sequence_length")}
         training |= rule.get("training", {}) | spec.get("training", {})
         training["learning_rate"] = spec["center"] * 2.0**k
         job = {"stack": spec["stack"], "training": training, "seed": spec.get("seed", 0)}
         return job if product else job | {"rule": rule["groups"]}
 
-    def worker(self):
+    def worker(self, device):
         process = None
         while time.monotonic() < self.deadline:
             taken = self.next()
@@ -153,7 +153,9 @@ class Pool:
                 with self.lock:
                     self.processes.add(process)
             try:
-                process.stdin.write(json.dumps(self.job(search, k)) + "\n")
+                job = self.job(search, k)
+                job["training"]["device"] = device
+                process.stdin.write(json.dumps(job) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
                 result = json.loads(line) if line else {"error": f"the trainer ended with {process.wait(5)}"}
@@ -172,6 +174,8 @@ class Pool:
         row = {key: spec[key] for key in ("rule", "stack", "tokens", "batch", "sequence_length")}
         row |= {"seed": spec.get("seed", 0), "rate": spec["center"] * 2.0**k} | result
         row |= {"training": spec["training"]} if spec.get("training") else {}
+        for key, digits in {"bits_per_byte": 5, "standard_error": 5, "seconds": 1, "tokens_per_s": None, "rate": 9}.items():
+            row |= {key: round(row[key], digits)} if row.get(key) is not None else {}
         with self.lock:
             search.done[k] = result.get("bits_per_byte", DIVERGED)
             self.runs += 1
@@ -181,7 +185,11 @@ class Pool:
                 print(f"{row['rule']} {row['stack']} {row['rate']:.1e}: {result['error']}", file=sys.stderr)
 
     def work(self):
-        threads = [threading.Thread(target=self.worker, daemon=True) for _ in range(self.arguments.workers)]
+        devices = self.arguments.device.split(",")
+        threads = [
+            threading.Thread(target=self.worker, args=[devices[i % len(devices)]], daemon=True)
+            for i in range(self.arguments.workers)
+        ]
         for thread in threads:
             thread.start()
             time.sleep(0.1)

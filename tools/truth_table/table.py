@@ -1,14 +1,33 @@
 #!/usr/bin/env python3
-"""Tables of what run.py wrote: table.py RUNS... [--rule NAME] [--cells]
+"""Tables of what run.py wrote: table.py RUNS... [--rule NAME] [--cells | --auto]
 
 For each rule the base rate with the least mean excess over all its stacks, that excess on average and at worst, and the
-mean of the best losses over the stacks that all rules share; with --cells the losses of each stack at each rate.
+mean of the best losses over the stacks that all rules share; with --cells the losses of each stack at each rate. With
+--auto instead: for each length how much more than its best a stack loses at "auto", on average and at worst.
 """
 
 import argparse
 import collections
 import json
 import math
+
+import plan
+
+
+def at_auto(rows):
+    """Excess of "auto" over the best of three rates or more, by length."""
+    lengths = collections.defaultdict(dict)
+    for row in rows:
+        if row["seed"] == 0 and "bits_per_byte" in row:
+            octaves = round(math.log2(row["rate"] / plan.auto(row, plan.BASE_RATE)), 2)
+            size = (row["tokens"], row["batch"], row["sequence_length"])
+            lengths[size].setdefault(row["stack"], {})[octaves] = row["bits_per_byte"]
+    for (tokens, batch, length), stacks in sorted(lengths.items()):
+        excess = {s: l[0.0] - min(l.values()) for s, l in stacks.items() if len(l) >= 3 and 0.0 in l}
+        if excess:
+            worst = max(excess, key=excess.get)
+            mean = sum(excess.values()) / len(excess)
+            print(f"{tokens:9} tokens, {batch}x{length}: {len(excess)} stacks, mean {mean:.4f}, worst {excess[worst]:.4f}: {worst}")
 
 
 def label(row):
@@ -62,8 +81,11 @@ def main():
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--rule")
     parser.add_argument("--cells", action="store_true")
+    parser.add_argument("--auto", action="store_true")
     arguments = parser.parse_args()
     rows = [json.loads(line) for path in arguments.runs for line in open(path)]
+    if arguments.auto:
+        return at_auto([row for row in rows if row["rule"] == (arguments.rule or plan.PRODUCT)])
     table = cells(rows)
     complete = {rule: {c: l for c, l in of.items() if len(l) >= 3} for rule, of in table.items()}
     print(f"{'rule':36} {'cells':>5} {'rate':>8} {'mean':>6} {'worst':>6}  best rates' spread (octaves)")

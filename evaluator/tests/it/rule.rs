@@ -3,6 +3,7 @@
 use evaluator::learner::Learner;
 use evaluator::rule::factors;
 use evaluator::schedule::BASE_RATE;
+use operators::ops::optimizer::Units;
 use search::Architecture;
 use search::config::{LearningRate, TrainingConfig};
 use search::tensors::Role;
@@ -48,6 +49,7 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
     let config = TrainingConfig {
         weight_decay: 0.0,
         warmup_fraction: 0.0,
+        tokens: 3 * 33,
         gradient_clip: 1e9,
         learning_rate: LearningRate::Base(1e-4),
         ..training_config()
@@ -63,13 +65,11 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
     for ((before, after), variable) in before.iter().zip(&after).zip(learner.model().variables()) {
         let moved = after - before;
         let factors = factors(&variable.spec, &stack);
-        if factors.orthogonal {
-            // 0.2 √(larger side) of a matrix whose singular values are near 1
-            let (rows, columns) = moved.size2().expect("it is a matrix");
-            let size = 1e-4 * factors.rate * 0.2 * (rows.max(columns) as f64).sqrt();
-            let expected = size * (rows.min(columns) as f64).sqrt();
-            let ratio = moved.norm().double_value(&[]) / expected;
-            assert!((0.6..1.25).contains(&ratio), "{}: {ratio}", variable.spec.name);
+        if factors.orthogonal.is_some() {
+            // a root mean square of 0.2 where the singular values are near 1; some are too small for three steps
+            let rms = (moved.square().mean(Kind::Float)).sqrt().double_value(&[]);
+            let ratio = rms / (1e-4 * factors.rate * 0.2);
+            assert!((0.3..1.25).contains(&ratio), "{}: {ratio}", variable.spec.name);
             continue;
         }
         // the first update of Adam is the sign of the gradient, less where ε counts
@@ -103,12 +103,36 @@ fn auto_is_the_base_rate_that_was_found() {
 }
 
 #[test]
-fn attentions_matrices_alone_move_by_muon() {
+fn matrices_move_by_muon_and_those_that_write_by_columns() {
     let stack = architecture(&MIXERS);
     for spec in search::tensors::tensors(&stack) {
-        let attention =
-            ["layers.0.mixer.", "layers.1.mixer."].iter().any(|mixer| spec.name.starts_with(mixer));
-        let matrix = matches!(spec.role, Role::Reader | Role::Writer | Role::Inner);
-        assert_eq!(factors(&spec, &stack).orthogonal, attention && matrix, "{}", spec.name);
+        let units = match spec.role {
+            Role::Reader | Role::Inner => Some(Units::Rows),
+            Role::Writer => Some(Units::Columns),
+            _ => None,
+        };
+        assert_eq!(factors(&spec, &stack).orthogonal, units, "{}", spec.name);
+    }
+}
+
+#[test]
+fn everything_moves_less_the_wider_and_deeper_the_stack() {
+    let rate = |text: &str, role: Role| {
+        let stack: Architecture = text.parse().expect("the text is valid");
+        let specs = search::tensors::tensors(&stack);
+        let spec = specs.into_iter().find(|spec| spec.role == role).expect("it is there");
+        factors(&spec, &stack).rate
+    };
+    let reference = "d=256,vocab=256,tied | 6*attn(h=4,kv=4,k=64)+ffn(768)";
+    let wide = "d=1024,vocab=256,tied | 6*attn(h=4,kv=4,k=64)+ffn(768)";
+    let deep = "d=256,vocab=256,tied | 24*attn(h=4,kv=4,k=64)+ffn(768)";
+    for (role, at_reference, of_width) in
+        [(Role::Reader, 1.0, 0.25), (Role::Embedding, 1.0, 0.25), (Role::NormWeight, 0.5, 0.5)]
+    {
+        let expected = [at_reference, at_reference * of_width, at_reference * 0.5];
+        for (text, expected) in [reference, wide, deep].iter().zip(expected) {
+            let rate = rate(text, role);
+            assert!((rate / expected - 1.0).abs() < 1e-12, "{role:?} of {text}: {rate}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod chunked;
 pub mod compiler;
 pub mod decode;
 pub mod emulator;
+pub mod gated_conv;
 pub mod gpu;
 pub mod norm;
 pub mod product;
@@ -137,6 +138,8 @@ pub enum Source {
     Norm,
     /// The short convolution.
     ShortConv,
+    /// The gated short convolution.
+    GatedConv,
     /// What surrounds the recurrence of Mamba2.
     Values,
     /// What a layer does to rows between its products.
@@ -147,12 +150,13 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Decode,
         Self::Chunked,
         Self::Attention,
         Self::Norm,
         Self::ShortConv,
+        Self::GatedConv,
         Self::Values,
         Self::Rows,
         Self::Step,
@@ -166,6 +170,7 @@ impl Source {
             Self::Attention => "attention",
             Self::Norm => "norm",
             Self::ShortConv => "short_conv",
+            Self::GatedConv => "gated_conv",
             Self::Values => "values",
             Self::Rows => "rows",
             Self::Step => "step",
@@ -212,6 +217,11 @@ impl Source {
                 "#line 1 \"short_conv/short_conv.cu\"\n",
                 include_str!("short_conv/short_conv.cu")
             ),
+            Self::GatedConv => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"gated_conv/gated_conv.cu\"\n",
+                include_str!("gated_conv/gated_conv.cu")
+            ),
             Self::Values => concat!(
                 include_str!("numbers.cuh"),
                 "#line 1 \"values/values.cu\"\n",
@@ -240,6 +250,8 @@ static DECODE: LazyLock<String> = LazyLock::new(|| {
         include_str!("decode/gemv.cuh"),
         "#line 1 \"decode/recurrent.cuh\"\n",
         include_str!("decode/recurrent.cuh"),
+        "#line 1 \"decode/gated_conv.cuh\"\n",
+        include_str!("decode/gated_conv.cuh"),
         "#line 1 \"decode/attend.cuh\"\n",
         include_str!("decode/attend.cuh"),
         "#line 1 \"decode/step.cuh\"\n",

@@ -4,6 +4,7 @@
 use kernels::cuda::attention::{self, Attention};
 use kernels::cuda::chunked::{self, Chunked, Part, Shape};
 use kernels::cuda::compiler::{available, compile};
+use kernels::cuda::gated_conv::GatedConv;
 use kernels::cuda::norm::{Gate, Norm};
 use kernels::cuda::rows;
 use kernels::cuda::short_conv::ShortConv;
@@ -125,6 +126,11 @@ fn variants(source: Source, extent: Extent) -> Vec<Variant> {
                 (ConvStep { batch: 32, channels: 6144 }.defines(), 0),
             ]
         }
+        Source::GatedConv => [(2, false), (3, true), (8, false), (8, true)]
+            .map(|(taps, wide)| {
+                (GatedConv { batch: 1, tokens: 9, channels: 8, taps, wide }.defines(), 0)
+            })
+            .to_vec(),
         Source::ShortConv => [false, true]
             .map(|wide| (ShortConv { batch: 1, tokens: 9, channels: 8, wide }.defines(), 0))
             .to_vec(),

@@ -138,7 +138,7 @@ impl Mixer for FullAttention {
         MixerState::Cache(self.0.cache(batch))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Retrieval {
-        self.0.retrieval(x, None)
+    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
+        Some(self.0.retrieval(x, None))
     }
 }

@@ -228,10 +228,10 @@ impl Mixer for Delta {
         MixerState::Recurrent(Recurrent { phases, ..state })
     }
 
-    fn retrieval(&self, x: &Tensor) -> Retrieval {
+    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
         // of a log-linear member as if every λ were 1: what its states hold together
         let angles = self.phases.as_ref().map(|phases| phases.angles(x, None));
         let conv = |x: &Tensor, taps: &Tensor| short_conv::conv_silu(x, taps, None, None);
-        self.inputs(x, angles.as_ref(), conv).rule.retrieval()
+        Some(self.inputs(x, angles.as_ref(), conv).rule.retrieval())
     }
 }

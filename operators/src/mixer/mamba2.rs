@@ -139,8 +139,8 @@ impl Mixer for Mamba2 {
         MixerState::Recurrent(Recurrent::new(memory, levels, channels, options))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Retrieval {
+    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
         let conv = |x: &Tensor| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), None);
-        self.inputs(x, conv).0.retrieval()
+        Some(self.inputs(x, conv).0.retrieval())
     }
 }

@@ -45,7 +45,7 @@ impl Mixer for SlidingWindow {
         MixerState::Cache(self.projections.cache(batch))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Retrieval {
-        self.projections.retrieval(x, Some(self.window))
+    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
+        Some(self.projections.retrieval(x, Some(self.window)))
     }
 }

@@ -1,13 +1,14 @@
 //! AdamW over flat vectors, by the CPU kernels of `kernels::adamw` where they apply, and the orthogonal matrix near another.
 
 use kernels::adamw;
+use kernels::newton_schulz::{self, BLOCK};
 use tch::{Device, Kind, Tensor};
 
-use super::linear::linear;
 use super::memory::{read, single_on_cpu, write};
 use crate::libtorch::parallel;
 
 pub use kernels::adamw::{Group, Update};
+pub use kernels::newton_schulz::Units;
 
 /// The groups of all elements of a flat vector, and on a GPU each element's own numbers.
 #[derive(Debug)]
@@ -74,44 +75,51 @@ pub fn adamw(
     });
 }
 
-/// Steps of [`orthogonalised`].
-const NEWTON_SCHULZ_STEPS: usize = 5;
-
-/// x `[n, r, c]`, each matrix brought near the closest one with orthonormal rows or columns: its singular values, but
-/// for those next to nothing, come between 0.7 and 1.2. Five steps of Newton and Schulz, X ← a X + (b A + c A²) X with
-/// A = X Xᵀ, with the coefficients of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Products are made in
-/// [`crate::precision::current`], on a GPU in bf16.
-pub fn orthogonalised(x: &Tensor) -> Tensor {
-    const A: f64 = 3.4445;
-    const B: f64 = -4.7750;
-    const C: f64 = 2.0315;
-    let kind = x.kind();
-    let tall = x.size()[1] > x.size()[2];
-    let x = if tall { x.transpose(1, 2) } else { x.shallow_clone() };
-    let norm = x.square().sum_dim_intlist([1_i64, 2].as_slice(), true, kind).sqrt();
-    let x = (x / (norm + 1e-7)).contiguous();
-    let x = if x.device().is_cuda() {
-        let mut x = x.to_kind(Kind::BFloat16);
-        for _ in 0..NEWTON_SCHULZ_STEPS {
-            let a = x.matmul(&x.transpose(1, 2));
-            let b = a.baddbmm(&a, &a, B, C);
-            x = x.baddbmm(&b, &x, A, 1.0);
-        }
-        x.to_kind(kind)
-    } else {
-        let matrices: Vec<Tensor> =
-            x.unbind(0).into_iter().map(|x| newton_schulz(x, [A, B, C])).collect();
-        Tensor::stack(&matrices, 0)
-    };
-    if tall { x.transpose(1, 2) } else { x }
+/// x `[n, r, c]`, each matrix in blocks of [`BLOCK`] units, each block brought near the closest one with orthonormal rows
+/// or columns and made as large as a root mean square of 1: [`newton_schulz::definition`]. Products are made in f32, on a
+/// GPU in bf16.
+pub fn orthogonalised(x: &Tensor, units: Units) -> Tensor {
+    let x = x.contiguous();
+    let shape = x.size();
+    if single_on_cpu(&x) {
+        let matrix = [shape[1] as usize, shape[2] as usize];
+        let mut y = x.empty_like();
+        newton_schulz::orthogonalise(units, matrix, read(&x), write(&mut y), &parallel);
+        return y;
+    }
+    match units {
+        Units::Rows => by_torch(&x),
+        Units::Columns => by_torch(&x.transpose(1, 2)).transpose(1, 2),
+    }
 }
 
-/// The steps for one matrix `[r, c]`, by the kernels where they apply.
-fn newton_schulz(mut x: Tensor, [a, b, c]: [f64; 3]) -> Tensor {
-    for _ in 0..NEWTON_SCHULZ_STEPS {
-        let square = linear(&x, &x); // A = X Xᵀ, its own transpose
-        let polynomial = linear(&square, &square) * c + &square * b;
-        x = linear(&polynomial, &x.transpose(0, 1).contiguous()) + x * a;
+/// The blocks of rows of x `[n, r, c]`.
+fn by_torch(x: &Tensor) -> Tensor {
+    let [a, b, c] = newton_schulz::COEFFICIENTS;
+    let (n, r, width) = x.size3().expect("x is [n, r, c]");
+    let block = r.min(BLOCK as i64);
+    let blocks = (r + block - 1) / block;
+    // rows of zeros stay so, and change nothing of the others
+    let x = x.constant_pad_nd([0, 0, 0, blocks * block - r]).reshape([n * blocks, block, width]);
+    let kind = if x.device().is_cuda() { Kind::BFloat16 } else { x.kind() };
+    let norm = x.square().sum_dim_intlist([1_i64, 2].as_slice(), true, x.kind()).sqrt();
+    let mut y = (&x / norm.clamp_min(1e-30)).to_kind(kind);
+    let tall = block > width;
+    if tall {
+        y = y.transpose(1, 2).contiguous();
     }
-    x
+    for _ in 0..newton_schulz::STEPS {
+        let gram = y.matmul(&y.transpose(1, 2));
+        let polynomial = gram.baddbmm(&gram, &gram, b, c);
+        y = y.baddbmm(&polynomial, &y, a, 1.0);
+    }
+    if tall {
+        y = y.transpose(1, 2);
+    }
+    // the last block may have fewer rows
+    let sizes: Vec<f32> =
+        (0..blocks).map(|i| (block.min(r - i * block).max(width) as f32).sqrt()).collect();
+    let sizes = Tensor::from_slice(&sizes).to_device(x.device()).view([1, blocks, 1, 1]);
+    let y = y.to_kind(x.kind()).reshape([n, blocks, block, width]) * sizes;
+    y.reshape([n, blocks * block, width]).narrow(1, 0, r)
 }

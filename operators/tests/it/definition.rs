@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
-use kernels::{attention, delta_rule, linear_attention, log_linear, norm, rope, short_conv};
+use kernels::{
+    attention, delta_rule, gated_conv, linear_attention, log_linear, norm, rope, short_conv,
+};
 use search::architecture::{Delta, Mixer as Gene};
 use tch::Tensor;
 
@@ -130,6 +132,13 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                 norm::RMS_EPS,
             );
             linear(&y, &w["out.weight"], inner)
+        }
+        Gene::GatedConv(gene) => {
+            let (channels, taps) = (gene.channels as usize, gene.kernel_width as usize);
+            let rows = linear(x, &w["in.weight"], d);
+            let mut state = vec![0.0; (taps - 1) * channels];
+            let y = gated_conv::definition(&rows, &w["conv.weight"], taps, &mut state);
+            linear(&y, &w["out.weight"], channels)
         }
     }
 }

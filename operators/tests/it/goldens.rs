@@ -22,6 +22,8 @@ const CASES: &[(&str, &str, Library)] = &[
     ("llama_attention_window_9", "swa(h=4,kv=2,k=8,w=9)", Library::Transformers),
     ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
+    ("lfm2_short_conv", "gsc(c=16,k=3)", Library::Transformers),
+    ("lfm2_short_conv_of_6", "gsc(c=16,k=6)", Library::Transformers),
     ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),
     ("fla_gated_deltanet", "gdn(h=2,k=8,v=16)", Library::Fla),
     ("olmo_gated_deltanet_negative_grouped", "gdn(h=2,k=8,v=12,vg=2,neg)", Library::Transformers),
@@ -80,8 +82,13 @@ fn check(name: &str, gene: &str, library: Library, length: i64) {
     let y = mixer.forward(&x, state.as_mut());
     (&y * golden.get("dy")).sum(Kind::Float).backward();
     let mut errors = vec![("y".to_owned(), error(&y, golden.get("y")))];
-    if let Some(MixerState::Recurrent(state)) = &state {
-        errors.push(("state".to_owned(), error(&state.memory, golden.get("state"))));
+    let after = match &state {
+        Some(MixerState::Recurrent(state)) => Some(&state.memory),
+        Some(MixerState::Window(inputs)) => Some(inputs),
+        _ => None,
+    };
+    if let Some(after) = after {
+        errors.push(("state".to_owned(), error(after, golden.get("state"))));
     }
     errors.push(("dx".to_owned(), error(&x.grad(), golden.get("dx"))));
     for (place, variable) in places.iter().zip(&variables) {

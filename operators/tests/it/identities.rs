@@ -18,6 +18,7 @@ fn input(tokens: i64) -> Tensor {
 /// The tensors of a state that two forms must leave alike.
 fn parts(state: &MixerState) -> Vec<Tensor> {
     let (mut parts, phases) = match state {
+        MixerState::Window(inputs) => (vec![inputs.copy()], &None),
         MixerState::Cache(cache) => (vec![cache.k.copy(), cache.v.copy()], &cache.phases),
         MixerState::Recurrent(state) => {
             // after whole chunks the levels have moved less far: what counts is what they hold together

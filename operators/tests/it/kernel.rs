@@ -1,6 +1,7 @@
 //! The CPU kernels as differentiable operations, against the same mathematics in torch operators.
 
 use operators::ops::delta_rule::DeltaRule;
+use operators::ops::gated_conv::{gated_conv, gated_conv_by_torch};
 use operators::ops::linear_attention::LinearAttention;
 use operators::ops::log_linear::{self, LogLinear};
 use operators::ops::norm::{
@@ -179,6 +180,29 @@ fn the_convolution_and_the_norms_are_those_of_the_torch_forms() {
             ];
             assert_same(&format!("{order:?} of heads"), &[&heads, &gate, &weight], forms, 1e-5);
         }
+    }
+}
+
+/// With the products before it and without, forward, the state after it, and every gradient.
+#[test]
+fn the_gated_convolution_and_its_gradients_are_those_of_the_torch_form() {
+    for (tokens, channels, taps) in [(1, 5, 3), (2, 130, 8), (63, 7, 2), (100, 20, 4)] {
+        let mut random = Random::new(tokens as u64);
+        let rows = columns_of_a_wider_one(&mut random, &[2, tokens, 3 * channels]);
+        let weight = leaf(&random.tensor(&[channels, taps], 1.0));
+        let before = leaf(&random.tensor(&[2, taps - 1, channels], 1.0));
+        let forms = [
+            vec![gated_conv(&rows, &weight, None)],
+            vec![gated_conv_by_torch(&rows, &weight, None)],
+        ];
+        assert_same("gated convolution", &[&rows, &weight], forms, 1e-5);
+        let carried = |form: fn(&Tensor, &Tensor, Option<&mut Tensor>) -> Tensor| {
+            let mut state = before.shallow_clone();
+            let y = form(&rows, &weight, Some(&mut state));
+            vec![y, state]
+        };
+        let forms = [carried(gated_conv), carried(gated_conv_by_torch)];
+        assert_same("after others", &[&rows, &weight, &before], forms, 1e-5);
     }
 }
 

@@ -3,6 +3,7 @@
 use operators::ops::delta_rule::DeltaRule;
 use operators::ops::linear_attention::LinearAttention;
 use operators::retrieval::{LARGEST_SNR, Retrieval};
+use search::architecture::Mixer as Gene;
 use tch::{Kind, Tensor};
 
 use crate::support::{Built, D, Random, assert_close, genes};
@@ -81,13 +82,16 @@ fn every_mixer_answers_and_a_window_forgets() {
     for gene in genes() {
         let built = Built::new(gene, 4);
         let x = Random::new(5).tensor(&[2, 70, D.into()], 1.0);
-        let retrieval = built.mixer.retrieval(&x);
+        let Some(retrieval) = built.mixer.retrieval(&x) else {
+            assert!(matches!(gene, Gene::GatedConv(_)), "{gene} reads nothing");
+            continue;
+        };
         assert!(retrieval.pairs() >= 70 && retrieval.pairs() % 70 == 0, "{gene}");
         let size = retrieval.weights.size();
         assert_eq!(size[2..], [retrieval.pairs(), retrieval.pairs()], "{gene}");
         let snr = retrieval.snr();
         assert!(snr.is_finite() && snr > 0.0, "{gene}: {snr}");
-        if let search::architecture::Mixer::Attention(attention) = gene {
+        if let Gene::Attention(attention) = gene {
             let gone = attention.window.map_or(0, |window| (70 - i64::from(window)).max(0));
             let forgotten = retrieval.weights.narrow(-1, 0, gone);
             assert_eq!(i64::try_from(forgotten.count_nonzero(None::<i64>)).expect("one number"), 0);

@@ -12,11 +12,12 @@ use crate::report::Report;
 use crate::{parsed, relative_error};
 
 /// Mixers one token at a time: d_model, layers, tokens and the largest error.
-const ONE_TOKEN: [(&str, u32, &str, usize, f64); 7] = [
+const ONE_TOKEN: [(&str, u32, &str, usize, f64); 8] = [
     ("DeltaNet", 256, "2*dn(h=4,k=128,v=128)+ffn(640)", 40, 1e-4),
     ("Gated DeltaNet", 260, "2*gdn(h=4,k=64,v=128)+ffn(100)", 40, 1e-4),
     ("Gated DeltaNet, wide values", 256, "2*gdn(h=4,k=128,v=256)+ffn(100)", 40, 1e-4),
     ("Mamba2", 256, "2*m2(h=8,p=64,n=128)+ffn(100)", 40, 1e-4),
+    ("gated short convolution", 260, "gsc(c=260,k=3)+ffn(100) | gsc(c=1000,k=8)", 40, 1e-4),
     // keys and values are rounded to bf16, sometimes to the other side than in f64
     ("attention", 256, "attn(h=8,kv=2,k=128,qknorm)+ffn(100)", 600, 4e-3),
     ("attention, many heads", 256, "attn(h=12,kv=1,k=64)+ffn(100)", 300, 4e-3),
@@ -27,11 +28,12 @@ const ONE_TOKEN: [(&str, u32, &str, usize, f64); 7] = [
 const POSITIONS: usize = 700;
 
 /// Mixers layer by layer.
-const LAYERS: [(&str, &str); 6] = [
+const LAYERS: [(&str, &str); 7] = [
     ("DeltaNet", "dn(h=4,k=128,v=128)"),
     ("Gated DeltaNet, wide values", "gdn(h=2,k=128,v=256)"),
     ("DeltaProduct", "gdp(h=2,k=64,v=64,n=2,neg)"),
     ("Mamba2", "m2(h=8,p=64,n=128)"),
+    ("gated short convolution", "gsc(c=256,k=3)"),
     ("attention", "attn(h=8,kv=2,k=64,qknorm)"),
     ("windowed attention", "swa(h=8,kv=2,k=64,w=70,qknorm)"),
 ];

@@ -24,10 +24,11 @@ const NEMOTRON_FLASH: &str = "d=2048,vocab=131072,tied \
 
 /// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head. Then as many products as twelve
 /// layers of attention have phases, each of hardly any bytes: what a dependent phase costs however little it moves.
-const MIXERS: [(&str, &str); 6] = [
+const MIXERS: [(&str, &str); 7] = [
     ("12 x DeltaNet", "12*dn(h=16,k=128,v=128)"),
     ("12 x Gated DeltaNet", "12*gdn(h=12,k=128,v=256)"),
     ("12 x Mamba2", "12*m2(h=64,p=64,n=128)"),
+    ("12 x gated short convolution", "12*gsc(c=2048,k=3)"),
     ("12 x attention over 8k", "12*attn(h=16,kv=4,k=128)"),
     ("12 x attention over 1k of 8k", "12*swa(h=16,kv=4,k=128,w=1024)"),
     ("24 x FFN of 256", "24*ffn(256)"),

@@ -6,7 +6,9 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
+mod token;
 mod weights;
 
 use kernels::norm::{RMS_EPS, rms_norm_definition};
@@ -14,6 +16,7 @@ use kernels::swiglu;
 use search::Architecture;
 use search::architecture::Mixer;
 
+use self::token::Token;
 use self::weights::{Keep, bf16, exact, product, rounded, wide};
 use super::shapes::Load;
 
@@ -27,12 +30,6 @@ pub struct Definition {
     layers: Vec<Layer>,
     position: usize,
     keep: Keep,
-}
-
-/// A mixer with its weights and its past.
-trait Token: std::fmt::Debug {
-    /// y of u, `[d]` both, at a position; `keep` is what is left of the results of an operation.
-    fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64>;
 }
 
 #[derive(Debug)]
@@ -111,5 +108,6 @@ fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
         Mixer::Attention(shape) => Box::new(attention::Token::new(shape, d, load)),
         Mixer::Delta(shape) => Box::new(delta::Token::new(shape, d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
+        Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
     }
 }

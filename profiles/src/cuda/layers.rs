@@ -7,6 +7,7 @@
 mod attention;
 mod delta;
 mod ffn;
+mod gated_conv;
 mod mamba2;
 mod pass;
 mod weights;
@@ -21,6 +22,7 @@ use search::architecture::Mixer;
 use self::attention::AttentionLayer;
 use self::delta::DeltaLayer;
 use self::ffn::FfnLayer;
+use self::gated_conv::GatedConvLayer;
 use self::mamba2::Mamba2Layer;
 use self::pass::{Kind, NONE, Recorder, Sublayer};
 use self::weights::{Builder, Matrix};
@@ -239,5 +241,6 @@ fn mixer(on: &mut Builder<'_>, mixer: &Mixer, load: Load) -> Result<Box<dyn Subl
         Mixer::Attention(shape) => Box::new(AttentionLayer::new(on, shape, load)?),
         Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, load)?),
         Mixer::Mamba2(shape) => Box::new(Mamba2Layer::new(on, shape, load)?),
+        Mixer::GatedConv(shape) => Box::new(GatedConvLayer::new(on, *shape, load)?),
     })
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
 mod program;
 
@@ -261,6 +262,7 @@ fn describe(phase: &Phase) -> String {
         Kind::Gemv => return format!("gemv {}x{}", phase.rows, phase.columns),
         Kind::Delta => "delta",
         Kind::Mamba2 => "mamba2",
+        Kind::GatedConv => "gated convolution",
         Kind::Attend => "attend",
         Kind::Combine => "combine",
     };

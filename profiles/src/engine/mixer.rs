@@ -2,6 +2,7 @@
 
 mod attention;
 mod delta;
+mod gated_conv;
 mod mamba2;
 
 use kernels::cpu::matrix::Storage;
@@ -12,6 +13,7 @@ use super::phases::Phases;
 use crate::weights::Weights;
 use attention::Attention;
 use delta::Delta;
+use gated_conv::GatedConv;
 use mamba2::Mamba2;
 
 /// The mixer of a gene, its weights below `prefix`.
@@ -29,5 +31,6 @@ pub(super) fn build(
         }
         Mixer::Delta(shape) => Box::new(Delta::new(weights, prefix, d, shape, storage, phases)),
         Mixer::Mamba2(shape) => Box::new(Mamba2::new(weights, prefix, d, shape, storage)),
+        Mixer::GatedConv(shape) => Box::new(GatedConv::new(weights, prefix, d, *shape, storage)),
     }
 }

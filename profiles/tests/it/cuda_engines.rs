@@ -17,7 +17,7 @@ fn the_gpu_decodes_as_the_cpu_does() {
         return;
     }
     let text = "d=64,vocab=48,tied | gdn(h=2,k=32,v=64)+ffn(96) | swa(h=2,kv=1,k=64,w=3) \
-                | m2(h=2,p=32,n=32) | ffn(64)";
+                | m2(h=2,p=32,n=32) | gsc(c=64,k=3) | ffn(64)";
     let architecture: Architecture = text.parse().expect("an architecture");
     let weights = Weights::random(&architecture, 3);
     let engine = Engine::new(&architecture, &weights, 1);

@@ -78,6 +78,13 @@ fn attention_stacks_prefill_and_go_on_as_defined() {
 }
 
 #[test]
+fn gated_convolutions_prefill_and_go_on_as_defined() {
+    for tokens in [1, 2, 37] {
+        check("gsc(c=64,k=3)+ffn(72) | gsc(c=40,k=6) | gsc(c=136,k=2)", tokens);
+    }
+}
+
+#[test]
 fn what_no_kernel_covers_is_refused_by_name() {
     if !emulator::available() {
         eprintln!("SKIPPED: no g++, so the emulator cannot be built");
@@ -98,6 +105,7 @@ fn what_no_kernel_covers_is_refused_by_name() {
     assert!(refused("gdn(h=2,k=48,v=32)").contains("key width"));
     assert!(refused("attn(h=2,kv=2,k=16)").contains("width of attention's heads"));
     assert!(refused("m2(h=2,p=24,n=32)").contains("width of the values"));
+    assert!(refused("gsc(c=12,k=3)").contains("a multiple of 8"));
     assert!(refused("lgdn(h=2,k=32,v=32,l=4)").contains("log-linear mixers"));
     assert!(refused("attn(h=2,kv=2,k=32,srope)").contains("Selective RoPE"));
 }

@@ -103,6 +103,12 @@ fn mamba2_layers_decode_as_defined() {
 }
 
 #[test]
+fn gated_convolutions_decode_as_defined() {
+    let layers = "gsc(c=60,k=3)+ffn(60) | gsc(c=100,k=2) | gsc(c=44,k=8)";
+    check("gated short convolution", &stack(60, layers), 12, 1e-4);
+}
+
+#[test]
 fn attention_layers_decode_as_defined() {
     let layers = "attn(h=6,kv=2,k=64,qknorm) | swa(h=9,kv=1,k=64,w=18) | swa(h=1,kv=1,k=128,w=1) \
                   | attn(h=2,kv=1,k=128,qknorm)";

@@ -2,11 +2,12 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    activation, attention, delta_rule, linear_attention, log_linear, norm, rope, short_conv, swiglu,
+    activation, attention, delta_rule, gated_conv, linear_attention, log_linear, norm, rope,
+    short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Delta, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Mamba2, Mixer};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -91,6 +92,7 @@ impl Model<'_> {
             Mixer::Attention(shape) => self.attention(shape, h),
             Mixer::Delta(shape) => self.delta(shape, h),
             Mixer::Mamba2(shape) => self.mamba2(shape, h),
+            Mixer::GatedConv(shape) => self.gated_conv(*shape, h),
         }
     }
 
@@ -263,6 +265,14 @@ impl Model<'_> {
             put(&o, p, &mut y, inner, head * p);
         }
         let y = norm::gate_then_norm_definition(&y, &z, &self.tensor("norm.weight"), 1e-5);
+        self.linear("out.weight", &y)
+    }
+
+    fn gated_conv(&self, shape: GatedConv, h: &[f64]) -> Vec<f64> {
+        let [channels, taps] = [shape.channels, shape.kernel_width].map(|n| n as usize);
+        let rows = self.linear("in.weight", h);
+        let mut state = vec![0.0; (taps - 1) * channels];
+        let y = gated_conv::definition(&rows, &self.tensor("conv.weight"), taps, &mut state);
         self.linear("out.weight", &y)
     }
 }

@@ -10,6 +10,7 @@ mod attention;
 mod delta;
 mod delta_json;
 mod family;
+mod gated_conv;
 mod gene;
 mod kind;
 mod mamba2;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use attention::Attention;
 pub use delta::Delta;
 pub use family::{Colour, Kind, Past};
+pub use gated_conv::GatedConv;
 pub use gene::{Choice, Gene, Letter};
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;
@@ -44,6 +46,8 @@ pub enum Mixer {
     Delta(Delta),
     /// Mamba-2's state-space duality layer.
     Mamba2(Mamba2),
+    /// LFM2's gated short convolution.
+    GatedConv(GatedConv),
 }
 
 /// A mixer as JSON has it, told apart by its `kind`.
@@ -60,6 +64,8 @@ enum Json {
     DeltaProduct(delta_json::DeltaProduct),
     #[serde(rename = "mamba2")]
     Mamba2(Mamba2),
+    #[serde(rename = "gated_short_conv")]
+    GatedConv(GatedConv),
 }
 
 impl From<Json> for Mixer {
@@ -70,6 +76,7 @@ impl From<Json> for Mixer {
             Json::GatedDeltaNet(m) => Self::Delta(m.into()),
             Json::DeltaProduct(m) => Self::Delta(m.into()),
             Json::Mamba2(m) => Self::Mamba2(m),
+            Json::GatedConv(m) => Self::GatedConv(m),
         }
     }
 }
@@ -79,6 +86,7 @@ impl From<Mixer> for Json {
         match (mixer.kind(), mixer) {
             (_, Mixer::Attention(m)) => Self::Attention(m),
             (_, Mixer::Mamba2(m)) => Self::Mamba2(m),
+            (_, Mixer::GatedConv(m)) => Self::GatedConv(m),
             (MixerKind::DeltaNet, Mixer::Delta(m)) => Self::DeltaNet(m.into()),
             (MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct, Mixer::Delta(m)) => {
                 Self::DeltaProduct(m.into())
@@ -115,6 +123,12 @@ impl From<Mamba2> for Mixer {
     }
 }
 
+impl From<GatedConv> for Mixer {
+    fn from(gated_conv: GatedConv) -> Self {
+        Self::GatedConv(gated_conv)
+    }
+}
+
 /// Runs `$body` with `$member` bound to the shape of a mixer, in its family's own type.
 macro_rules! of_mixer {
     ($mixer:expr, $member:ident => $body:expr) => {
@@ -122,6 +136,7 @@ macro_rules! of_mixer {
             Mixer::Attention($member) => $body,
             Mixer::Delta($member) => $body,
             Mixer::Mamba2($member) => $body,
+            Mixer::GatedConv($member) => $body,
         }
     };
 }
@@ -144,6 +159,10 @@ macro_rules! of_kind {
             }
             MixerKind::Mamba2 | MixerKind::LogLinearMamba2 => {
                 type $Family = Mamba2;
+                $body
+            }
+            MixerKind::GatedConv => {
+                type $Family = GatedConv;
                 $body
             }
         }

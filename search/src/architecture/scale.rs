@@ -17,6 +17,14 @@ pub(super) fn whole_width(
     whole(n, scale).ok_or((name, n))
 }
 
+/// The width nearest to `width · scale` in whole steps, of a thirty-second or less and between 8 and 64, as kernels like
+/// them.
+pub(crate) fn nearest_width(width: u32, scale: f64) -> u32 {
+    let wanted = f64::from(width) * scale;
+    let step = 2_f64.powi((wanted / 32.0).log2().floor() as i32).clamp(8.0, 64.0);
+    ((wanted / step).round().max(1.0) * step) as u32
+}
+
 /// The number of heads nearest to `heads · scale`, and what becomes of a head's width: it stays, but a lone head gets
 /// narrower, to an even width.
 pub(super) fn nearest_heads(heads: u32, scale: f64) -> (u32, impl Fn(u32) -> u32) {

@@ -1,6 +1,6 @@
 //! One tensor of a model: its name, shape and role.
 
-/// Taps of every short convolution; the last one multiplies the current position.
+/// Taps of the short convolutions before a recurrence; the last one multiplies the current position.
 pub const CONV_WIDTH: u64 = 4;
 
 /// What a tensor does, on which its initial value, weight decay and normalisation depend.
@@ -18,7 +18,7 @@ pub enum Role {
     Writer,
     /// A matrix between two others, of which each has its scale.
     Inner,
-    /// Taps of a depthwise convolution, `[channels, 4]`.
+    /// Taps of a depthwise convolution, `[channels, taps]`; the last one multiplies the current position.
     ConvWeight,
     /// Bias of a depthwise convolution.
     ConvBias,

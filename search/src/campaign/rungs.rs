@@ -2,8 +2,8 @@
 //! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). A free trainer promotes before it begins a new candidate,
 //! from the highest rung down; nothing waits for a rung to fill.
 //!
-//! The learning rate follows the schedule of the full training at every rung, so that a promoted training is the
-//! uninterrupted one; a rung's values are taken midway on it.
+//! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
+//! goes on from before the decay, as the uninterrupted one.
 
 use super::candidate::{Candidate, CandidateState};
 use super::front::{objectives_at, top};

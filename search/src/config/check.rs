@@ -128,6 +128,7 @@ impl CampaignFile {
             positive("training.learning_rate", rate)?;
         }
         within("training.warmup_fraction", t.warmup_fraction, 0.0, 1.0)?;
+        within("training.decay_fraction", t.decay_fraction, 0.0, 1.0)?;
         within("training.final_learning_rate_fraction", t.final_learning_rate_fraction, 0.0, 1.0)?;
         within("training.weight_decay", t.weight_decay, 0.0, 10.0)?;
         for (key, beta) in [("training.beta1", t.beta1), ("training.beta2", t.beta2)] {

@@ -38,12 +38,17 @@ pub struct TrainingConfig {
     pub batch: u32,
     /// Tokens in a sequence.
     pub sequence_length: u32,
-    /// Peak of the base learning rate, or `"auto"`. Each tensor has its part of it by the training rule, in which matrices
-    /// take the base rate as it is where they sum over 256 inputs.
+    /// The base learning rate at the end of `tokens`, before it decays, or `"auto"`; earlier it is higher by the fourth root
+    /// of the tokens. Each tensor has its part of it by the training rule.
     pub learning_rate: LearningRate,
-    /// Part of the steps in which the learning rate rises linearly from 0.
+    /// Part of the tokens of the lowest rung, or of all, in which the learning rate rises linearly from 0.
     pub warmup_fraction: f64,
-    /// Final learning rate over peak learning rate, reached by a cosine.
+    /// The same in tokens; none: `warmup_fraction` of the lowest rung's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_tokens: Option<u64>,
+    /// The last part of each rung, in which the learning rate decays linearly. A longer training goes on from before it.
+    pub decay_fraction: f64,
+    /// The learning rate at the end of the decay over what it would be without.
     pub final_learning_rate_fraction: f64,
     /// AdamW's decoupled decay, on matrices only: never on norms, A_log, dt_bias or D.
     pub weight_decay: f64,
@@ -78,6 +83,8 @@ impl Default for TrainingConfig {
             sequence_length: 256,
             learning_rate: LearningRate::Auto,
             warmup_fraction: 0.1,
+            warmup_tokens: None,
+            decay_fraction: 0.4,
             final_learning_rate_fraction: 0.1,
             weight_decay: 0.1,
             decay_embeddings: false,

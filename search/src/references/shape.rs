@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::architecture::{Attention, Mixer, MixerKind, Usual};
+use crate::architecture::{Attention, Mixer, MixerKind, Usual, nearest_width};
 use crate::space::Space;
 
 /// The numbers that a rule needs to become an architecture.
@@ -84,15 +84,10 @@ impl ReferenceShape {
     /// thirty-second or less and between 8 and 64, as kernels like them.
     #[must_use]
     pub fn scaled(&self, scale: f64) -> Self {
-        let width = |width: u32| {
-            let wanted = f64::from(width) * scale;
-            let step = 2_f64.powi((wanted / 32.0).log2().floor() as i32).clamp(8.0, 64.0);
-            ((wanted / step).round().max(1.0) * step) as u32
-        };
         let mixers = self.mixers.iter();
         Self {
-            d_model: width(self.d_model),
-            ffn_width: width(self.ffn_width),
+            d_model: nearest_width(self.d_model, scale),
+            ffn_width: nearest_width(self.ffn_width, scale),
             mixers: mixers.map(|(&kind, mixer)| (kind, mixer.nearly_scaled(scale))).collect(),
             ..self.clone()
         }

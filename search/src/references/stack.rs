@@ -45,11 +45,14 @@ pub enum Reference {
     NemotronFlash,
     /// The parameter-optimal stack of arXiv 2511.18890: [m2 f, attn f, attn f, d] repeated, then [m2 f, attn f, d f f].
     NemotronFlashSmall,
+    /// Gated short convolutions and full attention, as LFM2 has them in 16 layers (arXiv 2511.23404): [c, c, attn] thrice,
+    /// then [c, attn] in turn.
+    Lfm2,
 }
 
 impl Reference {
     /// Every stack.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::FullAttention,
         Self::Swa,
         Self::SwaFull,
@@ -68,6 +71,7 @@ impl Reference {
         Self::Samba,
         Self::NemotronFlash,
         Self::NemotronFlashSmall,
+        Self::Lfm2,
     ];
 
     /// The name in campaign files.
@@ -91,6 +95,7 @@ impl Reference {
             Self::Samba => "samba",
             Self::NemotronFlash => "nemotron-flash",
             Self::NemotronFlashSmall => "nemotron-flash-small",
+            Self::Lfm2 => "lfm2",
         }
     }
 
@@ -124,7 +129,7 @@ impl Reference {
 
     /// The mixer of layer `index` of `n`.
     fn kind(self, index: usize, n: usize) -> MixerKind {
-        use MixerKind::{DeltaNet, FullAttention, GatedDeltaNet, Mamba2, SlidingWindow};
+        use MixerKind::{DeltaNet, FullAttention, GatedConv, GatedDeltaNet, Mamba2, SlidingWindow};
         let cycle = |kinds: &[MixerKind]| kinds[index % kinds.len()];
         match self {
             Self::FullAttention => FullAttention,
@@ -163,6 +168,15 @@ impl Reference {
                     cycle(&[Mamba2, FullAttention, FullAttention, DeltaNet])
                 } else {
                     [Mamba2, FullAttention, DeltaNet][index - ending]
+                }
+            }
+            Self::Lfm2 => {
+                // nine sixteenths, in whole threes
+                let sparse = 9 * n / 16 / 3 * 3;
+                if index < sparse {
+                    cycle(&[GatedConv, GatedConv, FullAttention])
+                } else {
+                    [GatedConv, FullAttention][(index - sparse) % 2]
                 }
             }
         }

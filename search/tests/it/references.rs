@@ -8,7 +8,7 @@ use search::references::{EqualLatency, Reference, ReferenceShape};
 use search::space::{Space, SpaceConfig};
 
 /// The operators of a stack as Nemotron-Flash writes them: d DeltaNet, g Gated DeltaNet, m Mamba2 (G, M log-linear), a attention,
-/// s sliding-window attention, f FFN.
+/// s sliding-window attention, c gated short convolution, f FFN.
 fn operators(architecture: &Architecture) -> String {
     let mut text = String::new();
     for layer in architecture.layers() {
@@ -20,6 +20,7 @@ fn operators(architecture: &Architecture) -> String {
             MixerKind::LogLinearGatedDeltaNet => 'G',
             MixerKind::Mamba2 => 'm',
             MixerKind::LogLinearMamba2 => 'M',
+            MixerKind::GatedConv => 'c',
             _ => '?', // no reference stack has it
         }));
         if layer.ffn_width.is_some() {
@@ -47,6 +48,19 @@ fn nemotron_flash_is_exact_at_the_sizes_of_the_paper() {
 }
 
 #[test]
+fn lfm2_is_exact_at_the_size_of_its_smaller_models() {
+    // `full_attn_idxs` of LFM2-350M, 700M and 1.2B: 2, 5, 8, 10, 12, 14
+    let layers = ["cfcfaf"; 3].concat() + &["cfaf"; 3].concat() + "cf";
+    assert_eq!(stack(Reference::Lfm2, 16), layers);
+    let shape = ReferenceShape::usual(1024, 16, 256, true);
+    for scale in [0.3, 1.0, 1.7] {
+        let scaled = Reference::Lfm2.build(&shape.scaled(scale)).expect("a usual shape");
+        let first = scaled.layers()[0].mixer.expect("a mixer");
+        assert_eq!(first.to_string(), format!("gsc(c={},k=3)", scaled.d_model()));
+    }
+}
+
+#[test]
 fn stacks_follow_their_rule() {
     let cases = [
         (Reference::FullAttention, 3, "afafaf"),
@@ -66,6 +80,9 @@ fn stacks_follow_their_rule() {
         (Reference::LogLinearGdn, 2, "GfGf"),
         (Reference::LogLinearMamba2, 2, "MfMf"),
         (Reference::Samba, 4, "mfsfmfsf"),
+        (Reference::Lfm2, 1, "cf"),
+        (Reference::Lfm2, 4, "cfafcfaf"),
+        (Reference::Lfm2, 8, "cfcfafcfafcfafcf"),
         (Reference::NemotronFlash, 4, "dfmfafmf"),
         (Reference::NemotronFlash, 6, "dfmfafmfdfmf"),
     ];
@@ -123,6 +140,7 @@ fn heads(shape: &ReferenceShape, kind: MixerKind) -> u32 {
         Mixer::Attention(m) => m.heads,
         Mixer::Delta(m) => m.heads,
         Mixer::Mamba2(m) => m.heads,
+        Mixer::GatedConv(m) => panic!("{m:?} has no heads"),
     }
 }
 

@@ -73,6 +73,8 @@ selective_rope = [false, true]
 head_width = [32]
 state_width = [16]
 levels = [8, 15]
+[mixers.gsc]
+kernel_width = [3, 4]
 "#;
 
 /// Three stages over four mixers, with a depth that not every template reaches.

@@ -34,7 +34,7 @@ fn listing(text: &str) -> Vec<String> {
 #[test]
 fn every_mixer_has_the_tensors_of_its_definition() {
     let got = listing(
-        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5)",
+        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5) | gsc(c=6,k=3)",
     );
     let expected = "\
 embedding.weight [7, 10] Embedding
@@ -82,6 +82,10 @@ layers.3.mixer.dt_bias [2] DtBias
 layers.3.mixer.D [2] SkipD
 layers.3.mixer.norm.weight [6] NormWeight
 layers.3.mixer.out.weight [10, 6] Writer
+layers.4.mixer_norm.weight [10] NormWeight
+layers.4.mixer.in.weight [18, 10] Reader
+layers.4.mixer.conv.weight [6, 3] ConvWeight
+layers.4.mixer.out.weight [10, 6] Writer
 final_norm.weight [10] NormWeight
 head.weight [7, 10] Head";
     assert_eq!(got.join("\n"), expected);

@@ -376,7 +376,7 @@ pub(super) fn job(
             program,
             introduction: Introduction::Configure(Box::new(Configure {
                 data,
-                training: Some(with_threads(&file.training, trainers)),
+                training: Some(settled(&file.training, &file.search.rungs, trainers)),
                 tasks: file.tasks.clone(),
                 // Found out when the campaign is taken.
                 contents: BTreeMap::new(),
@@ -410,9 +410,13 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     })
 }
 
-/// `threads = 0` made a number: all cores over the number of trainers.
-fn with_threads(training: &TrainingConfig, trainers: u32) -> TrainingConfig {
+/// What depends on the rest of the file made a number: the warm-up, of the lowest rung's tokens; `threads = 0`, all cores
+/// over the number of trainers.
+fn settled(training: &TrainingConfig, rungs: &[u64], trainers: u32) -> TrainingConfig {
     let mut training = training.clone();
+    if let (None, Some(&lowest)) = (training.warmup_tokens, rungs.first()) {
+        training.warmup_tokens = Some((lowest as f64 * training.warmup_fraction) as u64);
+    }
     if training.threads == 0 {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
         training.threads = (cores / trainers).max(1);

@@ -19,6 +19,7 @@
 //   GEMV     y = W · norm(x), W bf16 [rows, columns]: in-projections, FFN, head
 //   DELTA    (gated) delta rule: convolution, gates, state update, read
 //   MAMBA2   the same for Mamba2, with the skip D·x and the gate SiLU(z)
+//   GATED_CONV  the gated short convolution
 //   ATTEND   attention over the cache, a split of the positions for each block
 //   COMBINE  the splits of one head put together
 // Products take activations as a sum of two bf16 (16 bits of mantissa, what a tagged float
@@ -56,7 +57,7 @@ const u32 TILE_HEADS = 8;      // query heads that share one pass over the cache
 const float NORM_EPS = 1e-5f;
 const float L2_EPS = 1e-6f;
 
-enum Kind { GEMV, DELTA, MAMBA2, ATTEND, COMBINE };
+enum Kind { GEMV, DELTA, MAMBA2, GATED_CONV, ATTEND, COMBINE };
 enum Input { EMBEDDING, RMS_NORM, HEAD_NORM, PLAIN };
 enum Output { STORE, RESIDUAL, SWIGLU, LOGITS };
 

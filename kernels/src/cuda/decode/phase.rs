@@ -110,6 +110,8 @@ shared_enum! {
         Delta = "DELTA",
         /// The same for Mamba2.
         Mamba2 = "MAMBA2",
+        /// The gated short convolution.
+        GatedConv = "GATED_CONV",
         /// Attention over the cache, a split of the positions for each block.
         Attend = "ATTEND",
         /// The splits of one head put together.

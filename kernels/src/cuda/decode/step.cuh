@@ -23,6 +23,7 @@ DEVICE void consume(Shared& shared, const DecodeArgs& args, Control* control, St
             else if (p.kind == MAMBA2 && p.width == 128) mamba2<4>(shared, p, step, units, sequence, thread);
             else if (p.kind == MAMBA2 && p.width == 64) mamba2<2>(shared, p, step, units, sequence, thread);
             else if (p.kind == MAMBA2) mamba2<1>(shared, p, step, units, sequence, thread);
+            else if (p.kind == GATED_CONV) gated_conv(p, step, reciprocal, thread);
             else if (p.kind == ATTEND && p.width == 128) attend<4>(shared, p, step, units, sequence, i, thread);
             else if (p.kind == ATTEND) attend<2>(shared, p, step, units, sequence, i, thread);
             else combine(shared, p, step, i, thread);

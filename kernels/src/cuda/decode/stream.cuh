@@ -77,6 +77,9 @@ DEVICE void prefetch_vectors(const Phase& p, u32 position, u32 lane)
         prefetch_floats(p.a_log, p.heads, part, parts);
         prefetch_floats(p.dt_bias, p.heads, part, parts);
         prefetch_floats(p.skip, p.heads, part, parts);
+    } else if (p.kind == GATED_CONV) {
+        prefetch_floats(p.conv_weight, p.groups * p.width, part, parts);
+        prefetch_floats(p.ring, p.groups * (p.width - 1), part, parts);
     } else if (p.kind == ATTEND) {
         prefetch_floats(p.norm, p.width, part, parts);
         prefetch_floats(p.k_norm, p.width, part, parts);

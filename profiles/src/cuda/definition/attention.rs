@@ -36,7 +36,7 @@ impl Token {
     }
 }
 
-impl super::Token for Token {
+impl super::token::Token for Token {
     fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64> {
         let [heads, kv_heads, width] =
             [self.shape.heads, self.shape.kv_heads, self.shape.head_width].map(|n| n as usize);

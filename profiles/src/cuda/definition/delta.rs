@@ -64,7 +64,7 @@ impl Token {
     }
 }
 
-impl super::Token for Token {
+impl super::token::Token for Token {
     fn step(&mut self, u: &[f64], _: usize, keep: Keep) -> Vec<f64> {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(&self.shape);
         let [q, k, v, b] = [0, 1, 2, 3].map(|m| keep(product(&self.projections[m], u)));

@@ -45,7 +45,7 @@ impl Token {
     }
 }
 
-impl super::Token for Token {
+impl super::token::Token for Token {
     fn step(&mut self, u: &[f64], _: usize, keep: Keep) -> Vec<f64> {
         let [heads, head_width, state_width] =
             [self.shape.heads, self.shape.head_width, self.shape.state_width].map(|n| n as usize);

@@ -413,7 +413,7 @@ impl Family for Delta {
         let (k, v) = (f64::from(self.key_width), f64::from(self.value_width));
         Past::States {
             elements: u64::from(self.key_width).saturating_mul(self.value_rows()),
-            convolved: if self.short_conv { self.channels() } else { 0 },
+            inputs: if self.short_conv { (CONV_WIDTH - 1) * self.channels() } else { 0 },
             heads: self.value_heads(),
             // e^g S: K·V; Sᵀk and S −= β k (Sᵀk)ᵀ: 2·K·V each, β ·: V; the read: 2·K·V; λ · and its sum: 2·V
             level_flops: 3.0 * k * v + (4.0 * k * v + v) + 2.0 * v,

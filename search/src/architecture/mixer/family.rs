@@ -64,8 +64,8 @@ pub enum Past {
     States {
         /// Elements of a state, of all heads.
         elements: u64,
-        /// Channels of the short convolutions before it, of which the last three inputs are kept.
-        convolved: u64,
+        /// Inputs of its convolutions that are kept: of each channel as many as it has taps, but one.
+        inputs: u64,
         /// Heads, each with a state of its own, or with one for each level.
         heads: u32,
         /// Operations on one head's state of a level beyond the first, at one position.

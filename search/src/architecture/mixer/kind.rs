@@ -35,11 +35,14 @@ pub enum MixerKind {
     /// Log-linear Mamba2.
     #[serde(rename = "lm2")]
     LogLinearMamba2,
+    /// Gated short convolution.
+    #[serde(rename = "gsc")]
+    GatedConv,
 }
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FullAttention,
         Self::SlidingWindow,
         Self::DeltaNet,
@@ -49,5 +52,6 @@ impl MixerKind {
         Self::Mamba2,
         Self::LogLinearGatedDeltaNet,
         Self::LogLinearMamba2,
+        Self::GatedConv,
     ];
 }

@@ -183,7 +183,7 @@ impl Family for Mamba2 {
         let [k, v] = [self.state_width, self.head_width].map(f64::from);
         Past::States {
             elements: inner * n,
-            convolved: inner + 2 * n,
+            inputs: (CONV_WIDTH - 1) * (inner + 2 * n),
             heads: self.heads,
             // e^g S: K·V; the read: 2·K·V; λ · and its sum: 2·V
             level_flops: 3.0 * k * v + 2.0 * v,
