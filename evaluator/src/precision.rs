@@ -1,20 +1,24 @@
 //! What `training.precision = "auto"` is on this machine: products in bf16 where they are faster, found out by training.
 //!
 //! That a processor has instructions for products of bf16 does not say that they are faster: packing rounds each factor, and
-//! without matrix units the product itself gains little. So a small model is trained for some steps in either precision, once
+//! without matrix units the product itself gains little. So a small model goes forward and backward in either precision, once
 //! for a machine; what was found is kept in the user's cache folder, so that all trainers agree and none asks again.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use operators::Model;
+
+use operators::precision::{self, Precision as Products};
 use search::Architecture;
-use search::config::{LearningRate, Precision, TrainingConfig};
+use search::config::Precision;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::Result;
 use crate::files;
-use crate::learner::Learner;
+use crate::learner::cross_entropy;
 
 /// How much faster bf16 must be: less than that is noise, and fp32 is the more exact.
 const MARGIN: f64 = 1.05;
@@ -23,14 +27,14 @@ const MARGIN: f64 = 1.05;
 const MODEL: &str = "d=512,vocab=256,tied | gdn(h=4,k=64,v=128) | attn(h=8,kv=8,k=64)+ffn(1408)";
 const TOKENS: u32 = 256;
 
-/// Steps in both precisions are repeated for so long, and at least so often; the fastest of each counts.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Both precisions are repeated for so long, and at least so often; the fastest of each counts.
+const PATIENCE: Duration = Duration::from_millis(200);
 const ROUNDS: u32 = 2;
 
 /// Part of what a measurement is kept under: another number for another way to measure.
 const MEASUREMENT: u32 = 1;
 
-/// Tokens of the small model per second of training, by the precision of its products.
+/// Tokens of the small model per second, forward and backward, by the precision of its products.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speeds {
     /// In fp32.
@@ -65,13 +69,15 @@ pub struct Settled {
 /// # Errors
 /// When the small model cannot be trained.
 pub fn settle(threads: u32, processor: &str, cache: Option<&Path>) -> Result<Settled> {
-    let has_instructions = operators::precision::fastest() == operators::precision::Precision::Bf16;
+    let has_instructions = precision::fastest() == Products::Bf16;
     if !has_instructions {
         let precision = Precision::Fp32;
         return Ok(Settled { precision, by_instructions: precision, threads, speeds: None });
     }
-    let kernels = operators::precision::kernels();
-    let key = format!("{MEASUREMENT} {processor} {kernels} {threads}");
+    let kernels = precision::kernels();
+    // A build without optimisation has other speeds.
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let key = format!("{MEASUREMENT} {build} {processor} {kernels} {threads}");
     let name = blake3::hash(key.as_bytes()).to_hex();
     let file = cache.map(|folder| folder.join(format!("precision-{}.json", &name[..16])));
     let kept =
@@ -108,21 +114,17 @@ fn keep(file: &Path, speeds: &Speeds) {
     }
 }
 
-/// Trains the small model in both precisions in turn, so that a load of the machine meets both.
+/// Runs the small model forward and backward in both precisions in turn, so that a load of the machine meets both.
 fn measure(threads: u32) -> Result<Speeds> {
     tch::set_num_threads(threads.max(1) as i32);
     let architecture: Architecture = MODEL.parse().expect("it is a stack");
-    let learner = |precision| {
-        let config = TrainingConfig {
-            precision,
-            batch: 1,
-            sequence_length: TOKENS,
-            learning_rate: LearningRate::Base(1e-4),
-            ..TrainingConfig::default()
-        };
-        Learner::new(&architecture, &config, 0)
+    let model = |precision| -> Result<Model> {
+        let variables = VarStore::new(Device::Cpu);
+        let mut model = Model::new(&variables.root(), &architecture, 0)?;
+        model.set_precision(precision);
+        Ok(model)
     };
-    let mut learners = [learner(Precision::Fp32)?, learner(Precision::Bf16)?];
+    let models = [model(Products::F32)?, model(Products::Bf16)?];
     let text = Tensor::arange(i64::from(TOKENS) + 1, (Kind::Int64, Device::Cpu))
         .remainder(251)
         .unsqueeze(0);
@@ -135,9 +137,9 @@ fn measure(threads: u32) -> Result<Speeds> {
         if round > ROUNDS && begin.elapsed() > PATIENCE {
             break;
         }
-        for (learner, fastest) in learners.iter_mut().zip(&mut fastest) {
+        for (model, fastest) in models.iter().zip(&mut fastest) {
             let start = Instant::now();
-            learner.step(&inputs, &targets)?;
+            cross_entropy(&model.forward(&inputs), &targets, Reduction::Mean).backward();
             if round > 0 {
                 *fastest = fastest.min(start.elapsed().as_secs_f64());
             }

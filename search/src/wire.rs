@@ -38,6 +38,7 @@ pub const CONFIGURE_ID: u64 = 0;
 /// From the driver to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "the large one is sent once in a worker's life")]
 pub enum Request {
     /// The parts of the campaign file that the worker needs. Paths are absolute.
     Configure(Configure),

@@ -31,10 +31,11 @@ pub(crate) struct Speeds {
 
 /// Asks the built-in trainer; none where it does not say, as a user's own does not.
 pub(crate) async fn ask_precision(program: &Program, threads: Option<u32>) -> Option<Auto> {
-    let Program::File(file) = program else { return None };
-    let mut command = tokio::process::Command::new(file);
+    let Program::File(_) = program else { return None };
+    // As it is started to train: how libtorch's threads wait decides how fast it is beside other load.
+    let mut command = program.command();
     command.arg("--precision").args(threads.map(|threads| threads.to_string()));
-    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
     if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
 }
