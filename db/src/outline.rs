@@ -7,6 +7,7 @@ use std::task::Poll;
 use search::architecture::ArchitectureId;
 use search::campaign;
 use search::campaign::findings::agreements;
+use search::campaign::prediction::backtests;
 use search::metric::Metric;
 use search::objective::{Objective, minimised};
 use search::pareto::front;
@@ -42,10 +43,11 @@ impl Store {
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
         let (rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
         let agreements = agreements(&rows, &campaign.objectives);
+        let predictions = backtests(&rows, &campaign.objectives);
         let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
-        Ok(Snapshot { campaign, candidates, agreements, revision })
+        Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
     }
 
     /// What a list says of a campaign.

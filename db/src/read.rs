@@ -1,6 +1,7 @@
 //! Reading what viewers show.
 
 use search::campaign::findings::agreements;
+use search::campaign::prediction::backtests;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -52,10 +53,11 @@ impl Store {
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
         let rows = self.candidates(&mut transaction, campaign_id).await?;
         let agreements = agreements(&rows, &campaign.objectives);
+        let predictions = backtests(&rows, &campaign.objectives);
         let mut candidates = Candidate::of(rows, &campaign.objectives);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
-        Ok(Snapshot { campaign, candidates, agreements, revision })
+        Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
     }
 
     /// Changes whenever [`Store::snapshot`] would show something else; cheap enough to ask ten times a second.

@@ -6,6 +6,7 @@ use search::architecture::ArchitectureId;
 use search::campaign;
 use search::campaign::findings::Agreement;
 use search::campaign::front::Contenders;
+use search::campaign::prediction::Backtest;
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub candidates: Vec<Candidate>,
     /// How far the orders of the candidates after fewer and after more tokens agree.
     pub agreements: Vec<Agreement>,
+    /// How well each length of training foretells the next.
+    pub predictions: Vec<Backtest>,
     /// Grows with every write to the campaign: equal revisions, equal snapshots.
     pub revision: i64,
 }

@@ -20,6 +20,7 @@ mod events;
 pub mod findings;
 pub mod front;
 mod machine;
+pub mod prediction;
 mod proposing;
 mod results;
 pub mod rungs;

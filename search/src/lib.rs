@@ -54,6 +54,7 @@ pub mod parameters;
 pub mod pareto;
 pub mod proposals;
 pub mod references;
+pub mod regression;
 pub mod space;
 pub mod statistics;
 pub mod subject;

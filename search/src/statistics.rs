@@ -1,55 +1,6 @@
-//! Small statistics: lines through few points, and how far two orders agree.
+//! Small statistics: how far two orders agree.
 
 use serde::Serialize;
-
-/// A straight line through pairs, with the scatter about it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Line {
-    /// Value at 0.
-    pub intercept: f64,
-    /// Change of the value by 1.
-    pub slope: f64,
-    /// Standard deviation of values about the line.
-    pub deviation: f64,
-}
-
-impl Line {
-    /// Pairs that a slope needs; with fewer the values are only shifted.
-    const SLOPE: usize = 5;
-
-    /// The least-squares line; a mere shift through few pairs, or through pairs without spread. None without pairs.
-    ///
-    /// The slope is kept within 0 to 2: the pairs are often of the best alone, whose scatter says little about the rest.
-    pub fn through(pairs: &[(f64, f64)]) -> Option<Self> {
-        if pairs.is_empty() {
-            return None;
-        }
-        let n = pairs.len() as f64;
-        let (mean_x, mean_y) = (
-            pairs.iter().map(|(x, _)| x).sum::<f64>() / n,
-            pairs.iter().map(|(_, y)| y).sum::<f64>() / n,
-        );
-        let sxx: f64 = pairs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
-        let sxy: f64 = pairs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-        let has_slope = pairs.len() >= Self::SLOPE && sxx > 1e-18 * mean_x.powi(2).max(1e-300);
-        let slope = if has_slope { (sxy / sxx).clamp(0.0, 2.0) } else { 1.0 };
-        let intercept = mean_y - slope * mean_x;
-        let squares: f64 = pairs.iter().map(|(x, y)| (y - intercept - slope * x).powi(2)).sum();
-        let parameters = if has_slope { 2.0 } else { 1.0 };
-        // One pair says nothing about the scatter: as much as the shift itself.
-        let deviation = if n > parameters {
-            (squares / (n - parameters)).sqrt()
-        } else {
-            (mean_y - mean_x).abs()
-        };
-        Some(Self { intercept, slope, deviation })
-    }
-
-    /// The value on the line.
-    pub fn at(&self, x: f64) -> f64 {
-        self.intercept + self.slope * x
-    }
-}
 
 /// A rank correlation with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

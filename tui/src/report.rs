@@ -166,6 +166,10 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
         );
         text.push_str(&line);
     }
+    for test in &snapshot.predictions {
+        text.push_str(&agreement::foretold(test));
+        text.push('\n');
+    }
     text
 }
 

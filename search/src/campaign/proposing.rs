@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, CandidateState};
 use super::front::objectives_at;
-use super::rungs::Extrapolation;
+use super::prediction::Predictor;
 use super::settings::Settings;
 use super::standing::Standing;
 use crate::objective::Objective;
@@ -54,11 +54,11 @@ impl<D: Subjects> Proposals<D> {
             );
             return (Vec::new(), Some(reason));
         }
-        let extrapolation = Extrapolation::new(&standing.ladder(), &rows.values());
+        let predictor = Predictor::new(&standing.rungs, &settings.objectives, &rows.values());
         let trial = |row: &Candidate, point: &D::Point| Trial {
             number: row.number,
             point: point.clone(),
-            outcome: outcome(row, &settings.objectives, &extrapolation),
+            outcome: outcome(row, &settings.objectives, &predictor),
         };
         let mut trials: Vec<Trial<D::Point>> = rows
             .values()
@@ -119,7 +119,7 @@ fn costs(subject: &Subject, settings: &Settings) -> BTreeMap<String, Value> {
 }
 
 /// What a candidate teaches. One that has climbed less than others is known as far as its rung tells.
-fn outcome(row: &Candidate, objectives: &[Objective], extrapolation: &Extrapolation) -> Outcome {
+fn outcome(row: &Candidate, objectives: &[Objective], predictor: &Predictor) -> Outcome {
     match row.state {
         CandidateState::Infeasible { .. } => Outcome::Infeasible,
         CandidateState::Failed { .. } => Outcome::Failed,
@@ -129,13 +129,11 @@ fn outcome(row: &Candidate, objectives: &[Objective], extrapolation: &Extrapolat
         CandidateState::Proposed | CandidateState::Training | CandidateState::Done => {
             match objectives_at(row, objectives, row.fidelity) {
                 None => Outcome::Failed,
-                Some(objectives) if row.fidelity >= extrapolation.top() => {
-                    Outcome::Known(objectives)
-                }
-                Some(objectives) => {
-                    let (objectives, deviations) = extrapolation.of(&objectives, row.fidelity);
-                    Outcome::Estimated { objectives, deviations }
-                }
+                Some(objectives) if row.fidelity >= predictor.top() => Outcome::Known(objectives),
+                Some(_) => match predictor.of(row, objectives) {
+                    None => Outcome::Failed,
+                    Some((objectives, deviations)) => Outcome::Estimated { objectives, deviations },
+                },
             }
         }
     }

@@ -1,16 +1,18 @@
 //! Rungs of fidelity: a candidate is trained for few tokens first, and only the best of a rung are trained on, from its
-//! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). A free trainer promotes before it begins a new candidate,
-//! from the highest rung down; nothing waits for a rung to fill.
+//! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). The best are those with the best chance to be on the front
+//! of the highest rung. A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
+//! for a rung to fill.
 //!
 //! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
 //! goes on from before the decay, as the uninterrupted one.
 
 use super::candidate::{Candidate, CandidateState};
-use super::front::{objectives_at, top};
+use super::front::objectives_at;
+use super::prediction::Predictor;
+use super::trust::memberships;
 use crate::limits::Limits;
 use crate::objective::Objective;
 use crate::pareto::{Objectives, crowding_distances, ranks};
-use crate::statistics::Line;
 
 /// Rungs, and which of a rung's candidates go on.
 #[derive(Debug, Clone, Copy)]
@@ -44,41 +46,61 @@ impl Ladder<'_> {
         if let Some(row) = rows.clone().find(is_left) {
             return Some(row.number);
         }
+        let predictor = Predictor::new(self.rungs, self.objectives, rows);
         below.iter().rev().find_map(|&rung| {
             // Those that went on count: their values at this rung are known.
-            let reached: Vec<(&Candidate, Objectives)> = rows
+            let reached: Vec<&Candidate> = rows
                 .clone()
                 .filter(|row| matches!(row.state, CandidateState::Done | CandidateState::Training))
                 .filter(|row| row.fidelity >= rung)
-                .filter_map(|row| Some((row, objectives_at(row, self.objectives, rung)?)))
+                .filter(|row| objectives_at(row, self.objectives, rung).is_some())
                 .collect();
             let (n, share) = (reached.len(), self.promote.max(1) as usize);
             let places = if is_last { n.div_ceil(share) } else { n / share };
-            let order = self.best_first(&reached, rung);
-            order.into_iter().take(places).map(|index| reached[index].0).find_map(|row| {
-                let waits = row.fidelity == rung && row.state == CandidateState::Done;
-                waits.then_some(row.number)
-            })
+            let waits =
+                |row: &&Candidate| row.fidelity == rung && row.state == CandidateState::Done;
+            // who turned out worse than expected keeps its place, or the share would grow
+            let left = places.saturating_sub(reached.iter().filter(|row| !waits(row)).count());
+            if left == 0 || !reached.iter().any(waits) {
+                return None;
+            }
+            let order = self.best_first(&reached, rung, &predictor);
+            let best = order.into_iter().map(|index| reached[index]).take(places);
+            best.filter(waits).map(|row| row.number).next()
         })
     }
 
-    /// Within the limits first, then by rank of non-domination, the less crowded first.
-    fn best_first(&self, reached: &[(&Candidate, Objectives)], rung: u64) -> Vec<usize> {
-        let points: Vec<Objectives> = reached.iter().map(|(_, point)| point.clone()).collect();
+    /// Within the limits first, then by the chance to be on the front of the highest rung, then by rank of non-domination
+    /// there, the less crowded first.
+    fn best_first(&self, reached: &[&Candidate], rung: u64, predictor: &Predictor) -> Vec<usize> {
+        let expected: Vec<(Objectives, Vec<f64>)> =
+            reached.iter().filter_map(|row| predictor.of(row, self.objectives)).collect();
+        let (points, deviations): (Vec<_>, Vec<_>) = if expected.len() == reached.len() {
+            expected.into_iter().unzip()
+        } else {
+            // one that is being trained on may lack a value by now
+            let at = |row: &&Candidate| objectives_at(row, self.objectives, rung);
+            let points: Vec<Objectives> = reached.iter().filter_map(at).collect();
+            let deviations = points.iter().map(|point| vec![0.0; point.values().len()]).collect();
+            (points, deviations)
+        };
         let (ranks, crowding) = (ranks(&points), crowding_in_ranks(&points));
+        let chances = memberships(&points, &deviations, 0);
         let over: Vec<bool> = reached
             .iter()
-            .map(|(row, _)| {
+            .map(|row| {
                 let values = row.values_at(rung).unwrap_or_default();
                 self.limits.broken(&values).is_some()
             })
             .collect();
         let mut order: Vec<usize> = (0..reached.len()).collect();
         order.sort_by(|&a, &b| {
-            (over[a], ranks[a])
-                .cmp(&(over[b], ranks[b]))
+            over[a]
+                .cmp(&over[b])
+                .then(chances[b].total_cmp(&chances[a]))
+                .then(ranks[a].cmp(&ranks[b]))
                 .then(crowding[b].total_cmp(&crowding[a]))
-                .then(reached[a].0.number.cmp(&reached[b].0.number))
+                .then(reached[a].number.cmp(&reached[b].number))
         });
         order
     }
@@ -96,68 +118,4 @@ fn crowding_in_ranks(points: &[Objectives]) -> Vec<f64> {
         }
     }
     distances
-}
-
-/// What values at one rung say about those at the next: a line for each objective, fitted to the candidates that
-/// have both.
-#[derive(Debug, Clone)]
-pub(super) struct Extrapolation {
-    /// Of each step from a rung to the next, a line for each objective; none while nothing is known.
-    steps: Vec<(u64, u64, Vec<Option<Line>>)>,
-    top: u64,
-}
-
-impl Extrapolation {
-    /// Up to the highest rung that a candidate is done at.
-    pub(super) fn new<'a>(
-        ladder: &Ladder<'_>,
-        rows: &(impl Iterator<Item = &'a Candidate> + Clone),
-    ) -> Self {
-        let top = top(rows.clone());
-        let steps = ladder
-            .rungs
-            .windows(2)
-            .filter(|step| step[1] <= top)
-            .map(|step| {
-                let pairs: Vec<(Objectives, Objectives)> = rows
-                    .clone()
-                    .filter(|row| row.fidelity >= step[1])
-                    .filter_map(|row| {
-                        let at = |tokens| objectives_at(row, ladder.objectives, tokens);
-                        Some((at(step[0])?, at(step[1])?))
-                    })
-                    .collect();
-                let lines = (0..ladder.objectives.len())
-                    .map(|j| {
-                        let of = |point: &Objectives| point.values()[j];
-                        let pairs: Vec<(f64, f64)> =
-                            pairs.iter().map(|(low, high)| (of(low), of(high))).collect();
-                        Line::through(&pairs)
-                    })
-                    .collect();
-                (step[0], step[1], lines)
-            })
-            .collect();
-        Self { steps, top }
-    }
-
-    /// The highest rung that a candidate is done at.
-    pub(super) fn top(&self) -> u64 {
-        self.top
-    }
-
-    /// What objectives known at a lower rung are expected to be at the highest, with the standard deviation of each.
-    pub(super) fn of(&self, objectives: &Objectives, tokens: u64) -> (Objectives, Vec<f64>) {
-        let mut values = objectives.values().to_vec();
-        let mut variances = vec![0.0; values.len()];
-        for (_, _, lines) in self.steps.iter().filter(|(low, _, _)| *low >= tokens) {
-            for ((value, variance), line) in values.iter_mut().zip(&mut variances).zip(lines) {
-                let Some(line) = line else { continue };
-                *value = line.at(*value);
-                *variance = *variance * line.slope.powi(2) + line.deviation.powi(2);
-            }
-        }
-        let deviations = variances.into_iter().map(f64::sqrt).collect();
-        (Objectives::new(values).unwrap_or_else(|_| objectives.clone()), deviations)
-    }
 }

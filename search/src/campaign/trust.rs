@@ -100,7 +100,7 @@ pub fn doubts<'a>(
 }
 
 /// On which part of the fronts drawn each point is, of which each value has an error.
-fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
+pub(super) fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
     let open = contested(points, errors);
     let is_certain = open.iter().all(|&index| errors[index].iter().all(|&error| error == 0.0));
     // Where nothing is in doubt, one draw tells what all would.

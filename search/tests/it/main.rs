@@ -19,6 +19,7 @@ mod law;
 mod objectives;
 mod parameters;
 mod pareto;
+mod prediction;
 mod proposals;
 mod references;
 mod simulation;

@@ -1,6 +1,6 @@
-//! Rank correlations against numbers from elsewhere, and lines through few points.
+//! Rank correlations against numbers from elsewhere.
 
-use search::statistics::{Line, kendall, spearman};
+use search::statistics::{kendall, spearman};
 
 /// Values with ties, and what `scipy.stats.kendalltau` and `spearmanr` (1.17.1) say of them.
 #[test]
@@ -27,17 +27,4 @@ fn an_order_agrees_with_itself_and_few_pairs_say_nothing() {
     assert_eq!(spearman(&same[..4]), None);
     let ties: Vec<(f64, f64)> = (0..9).map(|i| (1.0, f64::from(i))).collect();
     assert_eq!((kendall(&ties), spearman(&ties)), (None, None));
-}
-
-#[test]
-fn a_line_is_a_shift_until_there_are_points_for_a_slope() {
-    let pairs: Vec<(f64, f64)> = (0..8).map(|i| (f64::from(i), 3.0 + 0.5 * f64::from(i))).collect();
-    assert_eq!(Line::through(&[]), None);
-    let one = Line::through(&pairs[..1]).expect("a pair");
-    assert!((one.at(10.0) - 13.0).abs() < 1e-12 && (one.deviation - 3.0).abs() < 1e-12);
-    let all = Line::through(&pairs).expect("pairs");
-    assert!((all.at(10.0) - 8.0).abs() < 1e-9 && all.deviation < 1e-9);
-    let flat: Vec<(f64, f64)> = (0..8).map(|i| (2.0, f64::from(i))).collect();
-    let flat = Line::through(&flat).expect("pairs");
-    assert!((flat.at(2.0) - 3.5).abs() < 1e-12);
 }

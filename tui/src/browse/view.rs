@@ -135,7 +135,8 @@ fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     let mut title = vec![Span::raw(if is_history { "values" } else { "front" })];
     // How far short trainings are to be trusted, the longest first, as many as there is room for.
     let agreements = state.snapshot.iter().flat_map(|snapshot| snapshot.agreements.iter().rev());
-    for text in agreements.filter_map(agreement::short) {
+    let pairs = state.snapshot.iter().flat_map(|snapshot| snapshot.predictions.iter().rev());
+    for text in pairs.map(agreement::pairs).chain(agreements.filter_map(agreement::short)) {
         let width: usize = title.iter().map(Span::width).sum();
         if width + text.chars().count() + 8 < usize::from(area.width) {
             title.push(Span::styled(format!(" · {text}"), state.theme.dim()));

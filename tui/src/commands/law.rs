@@ -24,9 +24,9 @@ Examples:
   deltafront law my-campaign --budget-us 40            which depth and width for 40 µs a token
   deltafront law short medium long --json              campaigns of three lengths of training: the data term too
 
-Least squares of L = L0 + a·D^−α + b·W^−β, and c·N^−γ where trainings have three lengths (arXiv 2511.18890). Values at a
-rung are taken midway on the schedule of a longer training and are left out. The clearest law comes from a campaign with
-one mixer, one FFN, many depths and widths, and `algorithm = \"random\"`: all else that differs is noise to it.";
+Least squares of L = L0 + a·D^−α + b·W^−β, and c·N^−γ where trainings have three lengths (arXiv 2511.18890). Only
+trainings to the end count, not rungs. The clearest law comes from a campaign with one mixer, one FFN, many depths and
+widths, and `algorithm = \"random\"`: all else that differs is noise to it.";
 
 /// Fit how the loss falls with depth and width, and say which to take for a latency.
 ///

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use db::snapshot::Campaign;
 use search::campaign::findings::{Agreement, Composition, agreements, compositions};
 use search::campaign::front::Contenders;
+use search::campaign::prediction::{Backtest, backtests};
 use search::campaign::{Candidate, trust};
 use search::objective::Objective;
 use search::wire::Value;
@@ -23,6 +24,8 @@ pub(crate) struct Findings {
     front: Vec<Member>,
     /// Rank correlations between trainings of different lengths.
     agreements: Vec<Agreement>,
+    /// How well each length of training foretells the next.
+    predictions: Vec<Backtest>,
     /// Of each objective that trainers report.
     seed_noise: Vec<SeedNoise>,
     /// Latencies summed from parts beside those of whole models.
@@ -97,6 +100,7 @@ impl Findings {
             tokens,
             front,
             agreements: agreements(rows, names),
+            predictions: backtests(rows, names),
             seed_noise,
             compositions: compositions(rows),
         }
@@ -111,6 +115,7 @@ impl Findings {
         let mut text = self.front_text(campaign);
         if is_of_stacks {
             text.push_str(&self.agreements_text());
+            text.push_str(&self.predictions_text());
         }
         text.push_str(&self.noise_text(is_of_stacks));
         if is_of_stacks {
@@ -188,6 +193,21 @@ impl Findings {
         if self.agreements.iter().any(|a| a.kendall.is_none()) {
             text.push_str("–: fewer than 5 candidates, or all alike.\n");
         }
+        text
+    }
+
+    fn predictions_text(&self) -> String {
+        let mut text = "\nhow many pairs are in the order of longer trainings\n".to_owned();
+        for test in &self.predictions {
+            text.push_str(&agreement::foretold(test));
+            text.push('\n');
+        }
+        text.push_str(if self.predictions.is_empty() {
+            agreement::UNMEASURED
+        } else {
+            "More tokens order more pairs; other seeds settle only those that are nearly alike."
+        });
+        text.push('\n');
         text
     }
 

@@ -7,6 +7,7 @@ use search::Architecture;
 use search::campaign;
 use search::campaign::CandidateState;
 use search::campaign::findings::Agreement;
+use search::campaign::prediction::Backtest;
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
@@ -205,14 +206,30 @@ pub(crate) fn running() -> Snapshot {
         kendall: Some(Correlation { value: 0.724, low: 0.552, high: 0.837, pairs: 21 }),
         spearman: Some(Correlation { value: 0.891, low: 0.732, high: 0.958, pairs: 21 }),
     }];
+    let predictions = vec![Backtest {
+        value: "bits_per_byte".to_owned(),
+        fewer: TOKENS / 8,
+        more: TOKENS,
+        candidates: 21,
+        right: 0.833,
+        right_predicted: 0.905,
+        error: 0.0104,
+        covered: 0.905,
+    }];
     let campaign = campaign("speeches", CampaignState::Running);
-    Snapshot { campaign, candidates, agreements, revision: 412 }
+    Snapshot { campaign, candidates, agreements, predictions, revision: 412 }
 }
 
 /// Nothing proposed yet.
 pub(crate) fn empty() -> Snapshot {
     let campaign = Campaign { active_seconds: 0.0, ..campaign("speeches", CampaignState::Running) };
-    Snapshot { campaign, candidates: Vec::new(), agreements: Vec::new(), revision: 1 }
+    Snapshot {
+        campaign,
+        candidates: Vec::new(),
+        agreements: Vec::new(),
+        predictions: Vec::new(),
+        revision: 1,
+    }
 }
 
 /// The first reference alone, done.
@@ -277,7 +294,7 @@ pub(crate) fn one_objective(objective: &str) -> Snapshot {
         row
     });
     let candidates = Candidate::of(rows.collect(), &campaign.objectives);
-    Snapshot { campaign, candidates, agreements: Vec::new(), revision: 20 }
+    Snapshot { campaign, candidates, agreements: Vec::new(), predictions: Vec::new(), revision: 20 }
 }
 
 /// The same stacks, of which the throughput is to be large.
