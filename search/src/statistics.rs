@@ -19,18 +19,72 @@ pub struct Correlation {
 /// and Pearson 1957). None for fewer than 5 pairs, or when one side is all ties.
 pub fn kendall(pairs: &[(f64, f64)]) -> Option<Correlation> {
     let n = pairs.len();
-    let (mut agree, mut tied_x, mut tied_y) = (0_i64, 0_i64, 0_i64);
-    for (i, a) in pairs.iter().enumerate() {
-        for b in &pairs[..i] {
-            let (x, y) = (a.0.total_cmp(&b.0) as i64, a.1.total_cmp(&b.1) as i64);
-            agree += x * y;
-            tied_x += i64::from(x == 0);
-            tied_y += i64::from(y == 0);
-        }
+    let Order { all, tied_x, tied_y, same, opposite } = Order::of(pairs);
+    let scale = ((all - tied_x) as f64 * (all - tied_y) as f64).sqrt();
+    let agree = same as f64 - opposite as f64;
+    (n >= 5 && scale > 0.0).then(|| interval(agree / scale, 0.437 / (n as f64 - 4.0), n))
+}
+
+/// How many pairs of points two numbers put in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Pairs of points.
+    pub(crate) all: u64,
+    /// Those with equal x.
+    pub(crate) tied_x: u64,
+    /// Those with equal y.
+    pub(crate) tied_y: u64,
+    /// Those in the same order by both.
+    pub(crate) same: u64,
+    /// Those in opposite orders.
+    pub(crate) opposite: u64,
+}
+
+impl Order {
+    /// In the time of a sort (Knight 1966): in the order of x, those in opposite orders are the inversions of y.
+    pub(crate) fn of(points: &[(f64, f64)]) -> Self {
+        let two = |n: usize| n as u64 * (n as u64).saturating_sub(1) / 2;
+        let mut points = points.to_vec();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let same_x = |a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0).is_eq();
+        let same_y = |a: &f64, b: &f64| a.total_cmp(b).is_eq();
+        let tied_x = points.chunk_by(same_x).map(|tied| two(tied.len())).sum();
+        let both = |a: &(f64, f64), b: &(f64, f64)| same_x(a, b) && same_y(&a.1, &b.1);
+        let tied_both: u64 = points.chunk_by(both).map(|tied| two(tied.len())).sum();
+        let mut y: Vec<f64> = points.iter().map(|point| point.1).collect();
+        let opposite = sort_counting(&mut y);
+        let tied_y = y.chunk_by(same_y).map(|tied| two(tied.len())).sum();
+        let all = two(points.len());
+        Self { all, tied_x, tied_y, same: all + tied_both - tied_x - tied_y - opposite, opposite }
     }
-    let all = (n * n.saturating_sub(1) / 2) as i64;
-    let scale = (((all - tied_x) * (all - tied_y)) as f64).sqrt();
-    (n >= 5 && scale > 0.0).then(|| interval(agree as f64 / scale, 0.437 / (n as f64 - 4.0), n))
+}
+
+/// Sorts by merging; returns how many pairs stood the wrong way round.
+fn sort_counting(values: &mut [f64]) -> u64 {
+    let (mut inversions, mut merged) = (0, Vec::with_capacity(values.len()));
+    let mut length = 1;
+    while length < values.len() {
+        for part in values.chunks_mut(2 * length) {
+            let (left, right) = part.split_at(length.min(part.len()));
+            let (mut i, mut j) = (0, 0);
+            merged.clear();
+            while i < left.len() && j < right.len() {
+                if right[j].total_cmp(&left[i]).is_lt() {
+                    inversions += (left.len() - i) as u64;
+                    merged.push(right[j]);
+                    j += 1;
+                } else {
+                    merged.push(left[i]);
+                    i += 1;
+                }
+            }
+            merged.extend_from_slice(&left[i..]);
+            merged.extend_from_slice(&right[j..]);
+            part.copy_from_slice(&merged);
+        }
+        length *= 2;
+    }
+    inversions
 }
 
 /// Spearman's ρ, and its interval by Fisher's z with variance 1.06/(n − 3) (the same authors). None for fewer than 5 pairs,
@@ -76,4 +130,39 @@ pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
     (mean, (values.len() > 1).then(|| (variance / n).sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_counted_as_pair_by_pair() {
+        let mut state = 7_u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for n in [0, 1, 2, 3, 63, 100, 257] {
+            for values in [1, 3, 1000] {
+                let mut number = || next(values) as f64 - 1.0;
+                let mut points: Vec<(f64, f64)> = (0..n).map(|_| (number(), number())).collect();
+                if let Some(first) = points.first_mut() {
+                    *first = (f64::NAN, -0.0);
+                }
+                let mut order = Order { all: 0, tied_x: 0, tied_y: 0, same: 0, opposite: 0 };
+                for (i, a) in points.iter().enumerate() {
+                    for b in &points[..i] {
+                        let (x, y) = (a.0.total_cmp(&b.0), a.1.total_cmp(&b.1));
+                        order.all += 1;
+                        order.tied_x += u64::from(x.is_eq());
+                        order.tied_y += u64::from(y.is_eq());
+                        order.same += u64::from(x == y && x.is_ne());
+                        order.opposite += u64::from(x == y.reverse() && x.is_ne());
+                    }
+                }
+                assert_eq!(Order::of(&points), order, "{n} points of {values} values");
+            }
+        }
+    }
 }

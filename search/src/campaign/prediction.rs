@@ -14,6 +14,7 @@ use super::front::{objectives_at, top};
 use crate::objective::Objective;
 use crate::pareto::Objectives;
 use crate::regression::{Prior, Regression};
+use crate::statistics::Order;
 
 /// How strongly weights are held at 0: of the constant; of the loss, for what it changes by; of the gain before; of kin.
 const PRECISIONS: [f64; 4] = [1e-3, 0.1, 1.0, 1.0];
@@ -341,15 +342,10 @@ fn backtest(value: &str, fewer: u64, more: u64, seen: &[Seen], change: &Change) 
         })
         .collect();
     let right = |of: &dyn Fn(usize) -> f64| {
-        let (mut right, mut pairs) = (0_u64, 0_u64);
-        for i in 0..seen.len() {
-            for j in 0..i {
-                let order = seen[i].high.total_cmp(&seen[j].high);
-                pairs += u64::from(order.is_ne());
-                right += u64::from(order.is_ne() && of(i).total_cmp(&of(j)) == order);
-            }
-        }
-        right as f64 / pairs.max(1) as f64
+        let points: Vec<(f64, f64)> =
+            seen.iter().enumerate().map(|(i, seen)| (of(i), seen.high)).collect();
+        let order = Order::of(&points);
+        order.same as f64 / (order.all - order.tied_y).max(1) as f64
     };
     let n = seen.len() as f64;
     let errors = || seen.iter().zip(&predicted).map(|(seen, (mean, _))| seen.high - mean);
