@@ -16,6 +16,7 @@
 //! proposed anyway.
 
 mod candidate;
+mod drawn;
 mod events;
 pub mod findings;
 pub mod front;

@@ -7,9 +7,9 @@
 //! goes on from before the decay, as the uninterrupted one.
 
 use super::candidate::{Candidate, CandidateState};
+use super::drawn::memberships;
 use super::front::objectives_at;
 use super::prediction::Predictor;
-use super::trust::memberships;
 use crate::limits::Limits;
 use crate::objective::Objective;
 use crate::pareto::{Objectives, crowding_distances, ranks};

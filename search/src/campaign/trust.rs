@@ -3,23 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use super::candidate::{Candidate, CandidateState};
+use super::drawn::memberships;
 use super::front::Contenders;
 use super::settings::Settings;
 use super::tasks::Training;
 use crate::objective::Objective;
-use crate::pareto::{Frontier, Objectives, front};
-use crate::proposals::SearchRng;
 
 pub use super::settings::Plan;
 
 /// Seeds that a candidate is trained from at most.
 const SEEDS: usize = 5;
-/// Fronts drawn to see how sure a place on it is.
-const DRAWS: u32 = 400;
 /// A candidate that is on a smaller part of the drawn fronts, or off one, keeps its place.
 pub const DOUBT: f64 = 0.05;
 /// Repeats, as pairs of one candidate, that it takes to say how much seeds matter.
@@ -96,58 +92,6 @@ pub fn doubts<'a>(
     rows.iter()
         .zip(memberships)
         .map(|(row, membership)| Doubt { number: row.number, membership })
-        .collect()
-}
-
-/// On which part of the fronts drawn each point is, of which each value has an error.
-pub(super) fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
-    let open = contested(points, errors);
-    let is_certain = open.iter().all(|&index| errors[index].iter().all(|&error| error == 0.0));
-    // Where nothing is in doubt, one draw tells what all would.
-    let draws = if is_certain { 1 } else { DRAWS };
-    let mut rng = SearchRng::seed_from_u64(seed);
-    let words_a_row = WORDS_A_NORMAL * errors.first().map_or(0, Vec::len) as u128;
-    let mut on_front = vec![0_u32; points.len()];
-    for draw in 0..u128::from(draws) {
-        let mut drawn: Vec<Objectives> = Vec::with_capacity(open.len());
-        for &index in &open {
-            // Those left out have their place in the stream too: what the others draw does not depend on them.
-            let at = words_a_row * (draw * points.len() as u128 + index as u128);
-            if rng.get_word_pos() != at {
-                rng.set_word_pos(at);
-            }
-            let moved: Vec<f64> = points[index]
-                .values()
-                .iter()
-                .zip(&errors[index])
-                .map(|(value, error)| value + error * normal(&mut rng))
-                .collect();
-            drawn.push(Objectives::new(moved).unwrap_or_else(|_| points[index].clone()));
-        }
-        for place in front(&drawn) {
-            on_front[open[place]] += 1;
-        }
-    }
-    on_front.into_iter().map(|count| f64::from(count) / f64::from(draws)).collect()
-}
-
-/// Those that a draw could put on a front: all but those that another dominates however both are drawn. Only these need
-/// drawing, as who is dominated keeps nobody else off a front.
-fn contested(points: &[Objectives], errors: &[Vec<f64>]) -> Vec<usize> {
-    // Further off than a normal of doubles ever is: √(−2 ln 2⁻⁵³) = 8.57.
-    const REACH: f64 = 8.6;
-    let corner = |index: usize, sign: f64| {
-        let moved = points[index].values().iter().zip(&errors[index]);
-        Objectives::new(moved.map(|(v, error)| v + sign * REACH * error).collect::<Vec<_>>()).ok()
-    };
-    let mut worst = Frontier::default();
-    for index in 0..points.len() {
-        if let Some(corner) = corner(index, 1.0) {
-            worst.insert(&corner);
-        }
-    }
-    (0..points.len())
-        .filter(|&index| corner(index, -1.0).is_none_or(|best| !worst.dominates(&best)))
         .collect()
 }
 
@@ -276,53 +220,4 @@ fn longer<'a>(
             order[place.round() as usize].number
         })
         .collect()
-}
-
-/// Words of the random stream that a [`normal`] takes: two doubles.
-const WORDS_A_NORMAL: u128 = 4;
-
-/// A draw from the standard normal distribution (Box and Muller 1958).
-fn normal(rng: &mut SearchRng) -> f64 {
-    let (u, v): (f64, f64) = (rng.random(), rng.random());
-    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every point drawn each time, one after the other.
-    fn all_drawn(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
-        let mut rng = SearchRng::seed_from_u64(seed);
-        let mut on_front = vec![0_u32; points.len()];
-        for _ in 0..DRAWS {
-            let moved = |(point, errors): (&Objectives, &Vec<f64>)| {
-                let values = point.values().iter().zip(errors);
-                let moved: Vec<f64> = values.map(|(v, e)| v + e * normal(&mut rng)).collect();
-                Objectives::new(moved).unwrap_or_else(|_| point.clone())
-            };
-            let drawn: Vec<Objectives> = points.iter().zip(errors).map(moved).collect();
-            for index in front(&drawn) {
-                on_front[index] += 1;
-            }
-        }
-        on_front.into_iter().map(|count| f64::from(count) / f64::from(DRAWS)).collect()
-    }
-
-    #[test]
-    fn who_cannot_be_on_a_front_is_not_drawn_and_nothing_else_changes() {
-        let mut rng = SearchRng::seed_from_u64(3);
-        for (objectives, scale) in [(1, 0.01), (2, 0.01), (2, 0.0), (3, 0.02), (2, 1e300)] {
-            let mut row = |scale: f64| -> Vec<f64> {
-                (0..objectives).map(|_| scale * rng.random::<f64>()).collect()
-            };
-            let points: Vec<Objectives> =
-                (0..120).map(|_| Objectives::new(row(1.0)).expect("finite")).collect();
-            let errors: Vec<Vec<f64>> = (0..120).map(|_| row(scale)).collect();
-            assert_eq!(memberships(&points, &errors, 5), all_drawn(&points, &errors, 5));
-            let drawn = contested(&points, &errors).len();
-            assert!(drawn < 120 || scale > 1.0, "{drawn} are drawn of {objectives} objectives");
-        }
-        assert!(memberships(&[], &[], 5).is_empty());
-    }
 }
