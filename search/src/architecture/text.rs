@@ -143,6 +143,15 @@ impl Cursor<'_> {
         found
     }
 
+    /// The one behind the other, or none of them.
+    fn take_both(&mut self, first: &str, second: &str) -> bool {
+        let found = self.rest().strip_prefix(first).is_some_and(|rest| rest.starts_with(second));
+        if found {
+            self.at += first.len() + second.len();
+        }
+        found
+    }
+
     fn expect(&mut self, token: &str) -> Result<(), ArchitectureError> {
         if self.take(token) { Ok(()) } else { self.error(&format!("`{token}`")) }
     }
@@ -165,6 +174,11 @@ impl Cursor<'_> {
     /// `key=NUMBER`, followed by `,` or `)` which is left alone.
     fn field(&mut self, key: &str) -> Result<u32, ArchitectureError> {
         self.expect(key)?;
+        self.value()
+    }
+
+    /// `=NUMBER`, likewise.
+    fn value(&mut self) -> Result<u32, ArchitectureError> {
         self.expect("=")?;
         self.number()
     }
@@ -199,13 +213,12 @@ impl Cursor<'_> {
         for (index, gene) in kind.genes().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let value = match gene.letter {
-                Letter::Number(letter) => Some(self.field(&format!("{comma}{letter}"))?),
-                Letter::Unless(letter, usual) => {
-                    let key = format!("{comma}{letter}");
-                    Some(if self.rest().starts_with(&key) { self.field(&key)? } else { usual })
-                }
-                Letter::On(word) => Some(self.take(&format!("{comma}{word}")).into()),
-                Letter::Off(word) => Some((!self.take(&format!("{comma}{word}"))).into()),
+                Letter::Number(letter) if self.take_both(comma, letter) => Some(self.value()?),
+                Letter::Number(letter) => return self.error(&format!("`{comma}{letter}`")),
+                Letter::Unless(letter, _) if self.take_both(comma, letter) => Some(self.value()?),
+                Letter::Unless(_, usual) => Some(usual),
+                Letter::On(word) => Some(self.take_both(comma, word).into()),
+                Letter::Off(word) => Some((!self.take_both(comma, word)).into()),
                 Letter::Silent => None,
             };
             genes.set(gene.name, value);
