@@ -1,6 +1,6 @@
 //! A campaign in outline: what tables, plots and lists show of its candidates, without what only one at a time has room for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future as _, poll_fn};
 use std::task::Poll;
 
@@ -48,6 +48,43 @@ impl Store {
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
+    }
+
+    /// [`Store::outline`] with what each candidate's only training says of the objectives: what it takes to judge a front.
+    ///
+    /// # Errors
+    /// As [`Store::outline`].
+    pub async fn judged(&self, name: &str) -> Result<Snapshot, DbError> {
+        let mut snapshot = self.outline(name).await?;
+        let of_trainer = self.trained_names(name).await?;
+        for candidate in &mut snapshot.candidates {
+            let row = &mut candidate.row;
+            // Of a single training the values are those of the candidate.
+            if row.trained.is_empty() && row.fidelity > 0 {
+                let values = row.values.iter().filter(|(name, _)| of_trainer.contains(*name));
+                row.trained.push(campaign::Trained {
+                    tokens: row.fidelity,
+                    seed: row.seed,
+                    values: values.map(|(name, value)| (name.clone(), *value)).collect(),
+                    seconds: row.train_seconds,
+                });
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// The values that a campaign's trainings reported.
+    async fn trained_names(&self, name: &str) -> Result<BTreeSet<String>, DbError> {
+        let campaign_id = self.campaign_id(name).await?;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT v.name FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
+             WHERE c.campaign_id = ?",
+        )
+        .bind(campaign_id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|source| self.sql("reading the trainings", source))?;
+        Ok(names.into_iter().collect())
     }
 
     /// What a list says of a campaign.

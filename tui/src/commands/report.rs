@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use db::Store;
-use db::snapshot::Campaign;
+use db::snapshot::{Campaign, Snapshot};
 use search::campaign::Candidate;
 use search::config::CampaignFile;
 use serde_json::json;
@@ -55,16 +54,23 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
             bail!("campaign `{}` is named twice", twice.1);
         }
-        let mut campaigns = Vec::new();
+        let (mut campaigns, mut measured) = (Vec::new(), Vec::new());
         for name in &names {
-            campaigns.push(read(&store, name).await?);
+            let snapshot = store.judged(name).await?;
+            let algorithm = algorithm(&snapshot.campaign)?;
+            let Snapshot { campaign, candidates, agreements, predictions, .. } = snapshot;
+            let rows = candidates.into_iter().map(|candidate| candidate.row).collect();
+            campaigns.push((campaign, algorithm, rows));
+            measured.push((agreements, predictions));
         }
         same_terms(&campaigns)?;
         let counts: Vec<usize> = args.at.iter().map(|count| count.get() as usize).collect();
         let progress = Progress::of(&campaigns);
         let mut findings = None;
-        if let [(campaign, _, rows)] = campaigns.as_slice() {
-            findings = Some((campaign, Findings::of(campaign, rows)));
+        if let [(campaign, _, rows)] = campaigns.as_slice()
+            && let Some(measured) = measured.pop()
+        {
+            findings = Some((campaign, Findings::of(campaign, rows, measured)));
         }
         let text = if args.json {
             let hypervolume = progress.as_ref().map(|progress| progress.json(&counts));
@@ -101,23 +107,22 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A campaign, the name of its algorithm, and its candidates.
-async fn read(store: &Store, name: &str) -> anyhow::Result<(Campaign, String, Vec<Candidate>)> {
-    let campaign = store.campaign(name).await?;
+/// The name of its algorithm.
+fn algorithm(campaign: &Campaign) -> anyhow::Result<String> {
     let algorithm = if campaign.is_black_box() {
-        optimize::algorithm_of(&campaign)?
+        optimize::algorithm_of(campaign)?
     } else {
         CampaignFile::parse(&campaign.config_toml)
             .map_err(|error| {
                 anyhow::anyhow!(
-                    "the file of campaign `{name}`, as it was stored, does not parse: {error}"
+                    "the file of campaign `{}`, as it was stored, does not parse: {error}",
+                    campaign.name
                 )
             })?
             .search
             .algorithm
     };
-    let rows = store.history(name).await?.candidates;
-    Ok((campaign, algorithm.name().to_owned(), rows))
+    Ok(algorithm.name().to_owned())
 }
 
 fn line(campaign: &Campaign, algorithm: &str, rows: &[Candidate]) -> String {

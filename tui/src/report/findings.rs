@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use db::snapshot::Campaign;
-use search::campaign::findings::{Agreement, Composition, agreements, compositions};
+use search::campaign::findings::{Agreement, Composition, compositions};
 use search::campaign::front::Contenders;
-use search::campaign::prediction::{Backtest, backtests};
+use search::campaign::prediction::Backtest;
 use search::campaign::{Candidate, trust};
 use search::objective::Objective;
 use search::wire::Value;
@@ -54,7 +54,12 @@ struct SeedNoise {
 }
 
 impl Findings {
-    pub(crate) fn of(campaign: &Campaign, rows: &[Candidate]) -> Self {
+    /// `measured`: what the trainings of different lengths say of each other.
+    pub(crate) fn of(
+        campaign: &Campaign,
+        rows: &[Candidate],
+        (agreements, predictions): (Vec<Agreement>, Vec<Backtest>),
+    ) -> Self {
         let names = &campaign.objectives;
         let contenders = Contenders::of(rows.iter(), names);
         let (tokens, on_front) = (contenders.tokens, contenders.front());
@@ -99,8 +104,8 @@ impl Findings {
         Self {
             tokens,
             front,
-            agreements: agreements(rows, names),
-            predictions: backtests(rows, names),
+            agreements,
+            predictions,
             seed_noise,
             compositions: compositions(rows),
         }
