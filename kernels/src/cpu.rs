@@ -14,6 +14,7 @@ mod peak;
 pub mod pool;
 mod portable;
 mod simd;
+mod subnormals;
 pub mod transpose;
 pub mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +30,7 @@ pub use packed::Arithmetic;
 pub use peak::peak_flops;
 pub use pool::Pool;
 pub use simd::{PANEL, Simd};
+pub use subnormals::Flushed;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

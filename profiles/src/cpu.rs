@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use kernels::cpu::matrix::Storage;
-use kernels::cpu::{Matrix, Pool};
+use kernels::cpu::{Flushed, Matrix, Pool};
 use kernels::device::Cpu;
 use kernels::timing::{self, Plan};
 use search::Architecture;
@@ -74,7 +74,14 @@ impl Backend for Profiler {
             0 => self.working_set_bytes,
             kib => (*kib as usize) << 10,
         };
-        let wanted = if tokens == 1 { working_set / copy_bytes.max(1) } else { 1 };
+        // Of log-linear mixers one step works more than the next: a pass is then many of them.
+        let passes = if tokens == 1 { copies.steps() } else { 1 };
+        let wanted = match (tokens, passes) {
+            (1, 1) => working_set / copy_bytes.max(1),
+            // Nothing comes between the passes of a sample: they are to fill the memory by themselves.
+            (1, _) => working_set.div_ceil(copy_bytes.max(1)),
+            _ => 1,
+        };
         for seed in 1..wanted.min(COPIES_MAX) as u64 {
             copies.add(&architecture, SEED + seed);
         }
@@ -83,7 +90,11 @@ impl Backend for Profiler {
         let rest = if tokens == 1 { working_set.saturating_sub(steps * copy_bytes) } else { 0 };
         let rest = vec![1.0_f32; rest / size_of::<f32>()];
         let before = || limits::read(&pool, &rest);
-        let mut timing = self.timed(steps, before, || copies.run_all(&pool));
+        let mut timing = self.timed(steps * passes, before, || {
+            for _ in 0..passes {
+                copies.run_all(&pool);
+            }
+        });
         if tokens == 1 {
             timing.median_us += self.change_us(threads, storage);
         }
@@ -103,14 +114,17 @@ impl Backend for Profiler {
         let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
         let mut state = engine.pretended(batch, context, SEED);
         let mut logits = vec![0.0; batch * vocab as usize];
+        let passes = if tokens == 1 { state.steps(context) } else { 1 };
         Ok(self.timed(
-            1,
+            passes,
             || {},
             || {
-                state.rewind(context);
-                engine
-                    .last_logits(&mut state, &prompt, &mut logits)
-                    .expect("the prompt was made for this model");
+                for _ in 0..passes {
+                    state.rewind(context);
+                    engine
+                        .last_logits(&mut state, &prompt, &mut logits)
+                        .expect("the prompt was made for this model");
+                }
             },
         ))
     }
@@ -344,8 +358,20 @@ impl Copies {
         bytes
     }
 
+    /// Steps that one timing goes through, see [`crate::engine::State::steps`].
+    fn steps(&self) -> usize {
+        let steps = |copy: &Copy| match copy {
+            Copy::Sublayer { memories, .. } => {
+                memories.iter().map(|memory| memory.steps(self.context)).max()
+            }
+            Copy::Head(_) => None,
+        };
+        self.all.iter().filter_map(steps).max().unwrap_or(1)
+    }
+
     /// One step of every copy, each going on from what the one before left, as the parts of a model do.
     fn run_all(&mut self, pool: &Pool) {
+        let _flushed = Flushed::begin();
         self.x.copy_from_slice(&self.input);
         for copy in &mut self.all {
             match copy {

@@ -16,7 +16,7 @@ pub(crate) mod sublayer;
 use std::borrow::Cow;
 
 use kernels::cpu::matrix::{Rows, Storage};
-use kernels::cpu::{Matrix, Pool, run};
+use kernels::cpu::{Flushed, Matrix, Pool, run};
 use kernels::norm::cpu::{Gate, RmsNorm};
 use search::Architecture;
 
@@ -77,12 +77,19 @@ impl State {
     }
 
     /// Goes back to `position` so that the same step can be timed again. Caches forget what came after; recurrent states
-    /// keep it, which changes values but no amount of work.
+    /// keep it, which changes values but no amount of work. Those of log-linear mixers, of which one step works more than
+    /// the next, go on, and begin anew after [`State::steps`].
     pub(crate) fn rewind(&mut self, position: usize) {
         self.position = position;
         for memory in self.memories.iter_mut().flatten() {
             memory.rewind(position + self.meta_tokens);
         }
+    }
+
+    /// Steps that one timing goes through: one, or of log-linear mixers as many as show their average.
+    pub(crate) fn steps(&self, position: usize) -> usize {
+        let memories = self.memories.iter().flatten();
+        memories.map(|memory| memory.steps(position + self.meta_tokens)).max().unwrap_or(1)
     }
 }
 
@@ -244,6 +251,7 @@ impl Engine {
         tokens: &[u32],
         logits: &mut [f32],
     ) -> Result<(), ProfileError> {
+        let _flushed = Flushed::begin();
         let x = self.forward(state, tokens)?;
         let mut last = state.scratch.take(state.batch * self.head.d_model());
         self.head.last_logits(&self.pool, &x, state.batch, &mut last, logits);
@@ -271,6 +279,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::prefill`].
     pub fn logits(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+        let _flushed = Flushed::begin();
         let mut x = self.forward(state, tokens)?;
         let mut logits = vec![0.0; tokens.len() * self.head.vocab()];
         self.head.logits(&self.pool, &mut x, &mut logits);

@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::subnormals::Flushed;
+
 /// How long an idle thread looks for work before it sleeps.
 const SPIN: Duration = Duration::from_micros(200);
 
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// A fixed number of threads, the calling one included.
+/// A fixed number of threads, the calling one included. In what they are given to do subnormal numbers are zero
+/// ([`Flushed`]).
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -62,6 +65,7 @@ impl Pool {
     /// # Panics
     /// When `f` panicked on any thread. `f` must not call `run` of the same pool.
     pub fn run(&self, f: impl Fn(usize) + Sync) {
+        let _flushed = Flushed::begin();
         if self.workers.is_empty() {
             return f(0);
         }
@@ -91,6 +95,7 @@ impl Pool {
     /// Calls `f(i)` for every i below `n`, each thread taking the next when it is free.
     pub fn for_each(&self, n: usize, f: impl Fn(usize) + Sync) {
         if n <= 1 || self.workers.is_empty() {
+            let _flushed = Flushed::begin();
             return (0..n).for_each(f);
         }
         let next = AtomicUsize::new(0);
@@ -179,6 +184,7 @@ impl Drop for Pool {
 }
 
 fn work(shared: &Shared, index: usize) {
+    let _flushed = Flushed::begin();
     let mut seen = 0;
     let mut idle_since = Instant::now();
     let mut spins = 0_u32;

@@ -26,3 +26,4 @@ mod log_linear_training;
 mod newton_schulz;
 mod random;
 mod rows_training;
+mod subnormals;

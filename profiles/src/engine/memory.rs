@@ -33,6 +33,14 @@ impl Memory {
         }
     }
 
+    /// See [`super::State::steps`].
+    pub(crate) fn steps(&self, position: usize) -> usize {
+        match self {
+            Self::Recurrent(state) => state.steps(position),
+            Self::Cache(_) | Self::None => 1,
+        }
+    }
+
     /// As if `position` positions had been seen, with values from `random`.
     pub(super) fn pretend(&mut self, position: usize, random: &mut SplitMix) {
         match self {

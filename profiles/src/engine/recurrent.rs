@@ -67,6 +67,11 @@ impl Recurrent {
         }
     }
 
+    /// See [`super::State::steps`].
+    pub(super) fn steps(&self, position: usize) -> usize {
+        self.fenwick.as_ref().map_or(1, |fenwick| fenwick.steps(position))
+    }
+
     pub(super) fn bytes(&self) -> usize {
         (self.history.len() + self.matrix.len()) * size_of::<f32>()
             + self.fenwick.as_ref().map_or(0, Fenwick::bytes)
