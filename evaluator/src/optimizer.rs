@@ -131,7 +131,7 @@ impl Optimizer {
                         last.shape[0] += 1;
                     }
                     _ => {
-                        stacks.push(Stack { start, shape: [1, rows, columns], units, rate, decay })
+                        stacks.push(Stack { start, shape: [1, rows, columns], units, rate, decay });
                     }
                 }
                 continue;

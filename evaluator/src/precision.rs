@@ -167,7 +167,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("deltafront-speeds-{}", std::process::id()));
         let settle = |threads, cache: &Path| settle(threads, "a processor", Some(cache));
         let first = settle(1, &folder).expect("it can be trained");
-        let files = || std::fs::read_dir(&folder).map_or(0, |files| files.count());
+        let files = || std::fs::read_dir(&folder).map_or(0, std::iter::Iterator::count);
         if first.speeds.is_none() {
             assert_eq!(first.precision, Precision::Fp32, "nothing to measure here");
             return;

@@ -69,7 +69,7 @@ pub fn orthogonalise(
 ) {
     let elements = rows * columns;
     assert_eq!(x.len(), y.len(), "newton_schulz: one length");
-    assert!(elements > 0 && x.len() % elements == 0, "newton_schulz: whole matrices");
+    assert!(elements > 0 && x.len().is_multiple_of(elements), "newton_schulz: whole matrices");
     let of = match units {
         Units::Rows => rows,
         Units::Columns => columns,
@@ -111,7 +111,9 @@ fn block(x: View, r: usize, c: usize) -> Vec<f32> {
     if of_norm <= f32::MIN_POSITIVE {
         return out;
     }
-    gram.iter_mut().for_each(|x| *x /= of_norm);
+    for x in &mut gram {
+        *x /= of_norm;
+    }
     let whole = polynomials(&mut gram, side);
     let whole = View::new(&whole, side);
     if r <= c {
@@ -120,7 +122,9 @@ fn block(x: View, r: usize, c: usize) -> Vec<f32> {
         multiply([r, c, side], x, whole, &mut out);
     }
     let size = (length as f32 / of_norm).sqrt();
-    out.iter_mut().for_each(|x| *x *= size);
+    for x in &mut out {
+        *x *= size;
+    }
     out
 }
 

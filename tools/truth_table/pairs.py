@@ -47,9 +47,11 @@ def main():
     parser.add_argument("--rate", type=float)
     parser.add_argument("--tie", type=float, default=0.02)
     parser.add_argument("--long")
+    parser.add_argument("--text", help="of runs on another text, by its name in the table")
     arguments = parser.parse_args()
     rows = [json.loads(line) for path in arguments.runs for line in open(path)]
     rows = [row for row in rows if row["seed"] == 0 and "bits_per_byte" in row]
+    rows = [row for row in rows if row.get("text") == arguments.text]
     rows = [row for row in rows if not arguments.rule or row["rule"] == arguments.rule or arguments.long]
     most = max(row["tokens"] for row in rows)
     long = {}

@@ -394,6 +394,34 @@ def truth():
     return searches
 
 
+OTHER = [  # stacks that neither rule nor prediction has seen, for another text
+    "d=160,vocab=256,tied | 5*attn(h=5,kv=5,k=32)+ffn(640)",
+    "d=448,vocab=256,tied | 5*attn(h=7,kv=7,k=64)+ffn(896)",
+    "d=224,vocab=256,tied | 7*swa(h=7,kv=7,k=32,w=32)+ffn(448)",
+    "d=224,vocab=256,tied | 8*dn(h=7,k=32,v=32)+ffn(672)",
+    "d=448,vocab=256,tied | 4*gdn(h=5,k=64,v=128)+ffn(1344)",
+    "d=160,vocab=256,tied | 9*gdn(h=4,k=32,v=64)+ffn(320)",
+    "d=288,vocab=256,tied | 5*m2(h=9,p=64,n=128)+ffn(864)",
+    "d=576,vocab=256,tied | 2*m2(h=18,p=64,n=64)+ffn(2304)",
+    "d=320,vocab=256,tied | 5*lgdn(h=4,k=64,v=128,l=15)+ffn(640)",
+    "d=288,vocab=256,tied | 2*gdn(h=3,k=64,v=128)+ffn(864) | 2*attn(h=9,kv=9,k=32)+ffn(864) | 2*m2(h=9,p=64,n=64)+ffn(864)",
+    "d=320,vocab=256,tied | 3*swa(h=5,kv=5,k=64,w=64)+ffn(960) | m2(h=10,p=64,n=64)+ffn(960) | attn(h=5,kv=5,k=64)+ffn(960)",
+    "d=192,vocab=256 | 4*gdp(h=3,k=64,v=64,n=2)+ffn(576)",
+]
+
+
+def other():
+    """The verdict on another text: "auto" against half and twice, and the order after sixteen times the tokens."""
+    short = {"tokens": 1_048_576, "batch": 8, "sequence_length": 256}
+    long = {"tokens": 16_777_216, "batch": 32, "sequence_length": 512}
+    plan = [(size, 0) for size in (short | {"tokens": 262_144}, short, short | {"tokens": 4_194_304}, long)]
+    return [
+        search(PRODUCT, text, size, auto(size, BASE_RATE), first=[k], most=1)
+        for size, k in [*plan, (short, 1), (short, -1)]
+        for text in OTHER
+    ]
+
+
 def truth_small():
     """The same for a CPU of a few cores: a quarter of the stacks' width, a sixteenth of the tokens."""
     texts = ["attn(h=2,kv=2,k=32)", "swa(h=2,kv=2,k=32,w=32)", "dn(h=2,k=32,v=32)", "gdn(h=1,k=32,v=64)", "m2(h=2,p=64,n=32)"]
@@ -422,7 +450,7 @@ def alone():
 def main():
     part, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    searches = {"1": part_1, "2": part_2, "3": part_3, "4": part_4, "5": part_5, "6": part_6, "alone": alone, "truth": truth, "truth-small": truth_small}[part]()
+    searches = {"1": part_1, "2": part_2, "3": part_3, "4": part_4, "5": part_5, "6": part_6, "alone": alone, "truth": truth, "other": other, "truth-small": truth_small}[part]()
     (folder / "rules.json").write_text(json.dumps(rules()))
     (folder / "searches.jsonl").write_text("".join(json.dumps(s) + "\n" for s in searches))
     print(f"{len(searches)} searches")

@@ -82,8 +82,10 @@ def main():
     parser.add_argument("--rule")
     parser.add_argument("--cells", action="store_true")
     parser.add_argument("--auto", action="store_true")
+    parser.add_argument("--text", help="of runs on another text, by its name in the table")
     arguments = parser.parse_args()
     rows = [json.loads(line) for path in arguments.runs for line in open(path)]
+    rows = [row for row in rows if row.get("text") == arguments.text]
     if arguments.auto:
         return at_auto([row for row in rows if row["rule"] == (arguments.rule or plan.PRODUCT)])
     table = cells(rows)
