@@ -144,6 +144,19 @@ fn text(
     }
     let validation = training.validate(stop)?;
     evaluation.values = values(&validation, corpus);
+    // What is reported of the finished training alone: it costs time, and a rung is for choosing.
+    if request.tokens >= proxies.training.tokens {
+        let (unit, factor) = unit(corpus);
+        let mut report = |name: String, found: Option<Validation>| {
+            if let Some(found) = found {
+                evaluation.values.insert(name, scaled_by(&found, factor));
+            }
+        };
+        report(format!("test_{unit}"), training.test(stop)?);
+        for &times in &proxies.training.longer_contexts {
+            report(format!("{unit}_x{times}"), training.validate_longer(times, stop)?);
+        }
+    }
     evaluation.tokens = training.tokens();
     evaluation.curve = training.curve();
     evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
@@ -192,16 +205,27 @@ fn scores(
 
 /// `validation_loss` in nats per token, and `bits_per_byte`, or `bits_per_token` if the bytes are unknown.
 fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
-    let scaled_by = |factor: f64| Value {
+    let (unit, factor) = unit(corpus);
+    BTreeMap::from([
+        ("validation_loss".to_owned(), scaled_by(validation, 1.0)),
+        (unit.to_owned(), scaled_by(validation, factor)),
+    ])
+}
+
+/// The name of the loss in bits, and how many of its units a nat per token is.
+fn unit(corpus: &Corpus) -> (&'static str, f64) {
+    let bits = std::f64::consts::LN_2.recip();
+    match corpus.bytes_per_token() {
+        Some(bytes_per_token) => ("bits_per_byte", bits / bytes_per_token),
+        None => ("bits_per_token", bits),
+    }
+}
+
+fn scaled_by(validation: &Validation, factor: f64) -> Value {
+    Value {
         mean: validation.loss * factor,
         standard_error: validation.standard_error.map(|error| error * factor),
-    };
-    let bits = std::f64::consts::LN_2.recip();
-    let per_unit = match corpus.bytes_per_token() {
-        Some(bytes_per_token) => ("bits_per_byte".to_owned(), scaled_by(bits / bytes_per_token)),
-        None => ("bits_per_token".to_owned(), scaled_by(bits)),
-    };
-    BTreeMap::from([("validation_loss".to_owned(), scaled_by(1.0)), per_unit])
+    }
 }
 
 /// Counts steps and tokens over all trainings of an evaluation, and reports now and then.

@@ -11,7 +11,7 @@ use search::architecture::Layer;
 use search::tensors::{Role, TensorSpec};
 
 /// Of this rule among those that there were: a training goes on under the rule that it began under, or not at all.
-pub const NUMBER: u32 = 2;
+pub const NUMBER: u32 = search::config::TRAINING_RULE;
 
 /// The width, or number of inputs, at which the base rate is taken as it is, …
 const REFERENCE_WIDTH: f64 = 256.0;

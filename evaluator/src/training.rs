@@ -16,7 +16,7 @@ use crate::learner::Learner;
 use crate::rule::{NUMBER, Rule, factors};
 use crate::sampler::Sampler;
 use crate::schedule::{Schedule, steps_of, tokens_per_step};
-use crate::validation::{self, Validation, inputs_and_targets};
+use crate::validation::{self, Validation, Windows, inputs_and_targets};
 
 /// Points of a reported curve, at most.
 const CURVE_POINTS: u64 = 128;
@@ -134,15 +134,39 @@ impl<'a> Training<'a> {
     /// # Errors
     /// When the loss is not finite, or `stop` says so.
     pub fn validate(&self, stop: &dyn Fn() -> bool) -> Result<Validation> {
-        let vocab = self.architecture.vocab();
-        validation::validate(
-            &self.learner.model,
-            self.corpus,
-            self.config,
-            vocab,
-            self.steps(),
-            stop,
-        )
+        let found = self.validate_on(Windows::Validation, 1, stop)?;
+        Ok(found.expect("a corpus that can be trained on has a window to validate on"))
+    }
+
+    /// The loss on the held-out text that nothing selects on; none where there is too little of it.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn test(&self, stop: &dyn Fn() -> bool) -> Result<Option<Validation>> {
+        self.validate_on(Windows::Test, 1, stop)
+    }
+
+    /// The loss on sequences that are `times` as long as those trained on; none where the held-out text is too short.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn validate_longer(
+        &self,
+        times: u32,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Validation>> {
+        self.validate_on(Windows::Validation, times, stop)
+    }
+
+    fn validate_on(
+        &self,
+        windows: Windows,
+        times: u32,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Validation>> {
+        let (model, vocab) = (&self.learner.model, self.architecture.vocab());
+        let which = (windows, times);
+        validation::validate(model, self.corpus, self.config, vocab, which, self.steps(), stop)
     }
 
     /// Up to `sequences` sequences of held-out text, `[B, T]`.
@@ -212,8 +236,13 @@ impl<'a> Training<'a> {
 /// The settings that make a training what it is, as checkpoints have them.
 fn settled(config: &TrainingConfig) -> String {
     // These change nothing of the curve but its last bits.
-    let settings =
-        TrainingConfig { threads: 0, validation_tokens: 0, device: Device::Cpu, ..config.clone() };
+    let settings = TrainingConfig {
+        threads: 0,
+        validation_tokens: 0,
+        longer_contexts: Vec::new(),
+        device: Device::Cpu,
+        ..config.clone()
+    };
     serde_json::to_string(&settings).expect("plain numbers serialise")
 }
 

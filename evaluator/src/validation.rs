@@ -1,4 +1,5 @@
-//! The loss on held-out text, with its standard error.
+//! The loss on held-out text, with its standard error. Every other window of it selects among candidates; those between
+//! them are the test, which nothing selects on.
 
 use operators::Model;
 use search::config::TrainingConfig;
@@ -25,24 +26,42 @@ pub struct Validation {
     pub tokens: u64,
 }
 
-/// Windows whose targets do not overlap, spread evenly over the held-out tokens.
-fn starts(tokens: u64, sequence_length: u64, wanted_tokens: u64) -> Vec<u64> {
-    let available = (tokens - 1) / sequence_length;
-    let wanted = wanted_tokens.div_ceil(sequence_length).clamp(1, available);
-    (0..wanted).map(|i| i * available / wanted * sequence_length).collect()
+/// Which windows of the held-out text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// Those that candidates are compared on.
+    Validation,
+    /// Those between them.
+    Test,
 }
 
-/// Validates `model`; `stop` is asked between batches.
+/// Windows whose targets do not overlap, spread evenly over the held-out tokens. None where there are too few tokens.
+fn starts(tokens: u64, sequence_length: u64, wanted_tokens: u64, windows: Windows) -> Vec<u64> {
+    let all = (tokens - 1) / sequence_length;
+    let (first, available) = match windows {
+        Windows::Validation => (0, all.div_ceil(2)),
+        Windows::Test => (1, all / 2),
+    };
+    let wanted = wanted_tokens.div_ceil(sequence_length).max(1).min(available);
+    (0..wanted).map(|i| (2 * (i * available / wanted) + first) * sequence_length).collect()
+}
+
+/// Validates `model` on windows as long as its sequences, or `times` as long; `stop` is asked between batches. None where
+/// the held-out text has no such window.
 pub(crate) fn validate(
     model: &Model,
     corpus: &Corpus,
     config: &TrainingConfig,
     vocab: u32,
+    (windows, times): (Windows, u32),
     step: u64,
     stop: &dyn Fn() -> bool,
-) -> Result<Validation> {
-    let length = u64::from(config.sequence_length);
-    let starts = starts(corpus.validation.len(), length, config.validation_tokens);
+) -> Result<Option<Validation>> {
+    let length = u64::from(config.sequence_length) * u64::from(times);
+    let starts = starts(corpus.validation.len(), length, config.validation_tokens, windows);
+    if starts.is_empty() {
+        return Ok(None);
+    }
     let batch = (BATCH_TOKENS / length).min(BATCH_LOGITS / (length * u64::from(vocab))).max(1);
     let mut losses = Vec::with_capacity(starts.len());
     for chunk in starts.chunks(batch as usize) {
@@ -62,12 +81,12 @@ pub(crate) fn validate(
     }
     let variance = losses.iter().map(|x| (x - loss).powi(2)).sum::<f64>() / (n - 1.0);
     let standard_error = (losses.len() > 1).then(|| (variance / n).sqrt());
-    Ok(Validation { loss, standard_error, tokens: losses.len() as u64 * length })
+    Ok(Some(Validation { loss, standard_error, tokens: losses.len() as u64 * length }))
 }
 
 /// Up to `sequences` of the validation sequences, `[B, T]`.
 pub(crate) fn held_out(corpus: &Corpus, length: u64, sequences: u64) -> Tensor {
-    let starts = starts(corpus.validation.len(), length, sequences * length);
+    let starts = starts(corpus.validation.len(), length, sequences * length, Windows::Validation);
     corpus.validation.windows(&starts, length)
 }
 
@@ -93,13 +112,17 @@ mod tests {
         for (tokens, length, wanted) in
             [(65, 64, 1), (1000, 64, 10_000), (1000, 64, 128), (1001, 1, 77), (100, 33, 40)]
         {
-            let starts = starts(tokens, length, wanted);
-            assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= length), "{starts:?}");
-            assert!(starts.iter().all(|start| start + length < tokens), "{starts:?}");
-            assert!(
-                starts.len() as u64 * length >= wanted.min((tokens - 1) / length * length),
-                "{starts:?}"
-            );
+            let of = |windows| starts(tokens, length, wanted, windows);
+            let (validation, test) = (of(Windows::Validation), of(Windows::Test));
+            let mut all = [validation.clone(), test.clone()].concat();
+            all.sort_unstable();
+            assert!(all.windows(2).all(|pair| pair[1] - pair[0] >= length), "{all:?}");
+            assert!(all.iter().all(|start| start + length < tokens), "{all:?}");
+            let windows = (tokens - 1) / length;
+            for (starts, available) in [(validation, windows.div_ceil(2)), (test, windows / 2)] {
+                let least = wanted.min(available * length);
+                assert!(starts.len() as u64 * length >= least, "{starts:?}");
+            }
         }
     }
 }

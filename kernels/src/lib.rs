@@ -38,6 +38,7 @@ pub mod cuda;
 pub mod delta_rule;
 pub mod device;
 pub mod gated_conv;
+pub mod kda;
 pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;

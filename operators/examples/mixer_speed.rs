@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, Delta, GatedConv, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Mamba2, Mixer as Gene};
 use tch::{Device, Kind, Tensor, nn};
 
 const ROUNDS: usize = 15;
@@ -45,6 +45,7 @@ fn genes(d: u32) -> Vec<Gene> {
         Gene::Delta(Delta { levels: Some(LEVELS), ..Delta::gated(heads * 3 / 4, 64, 128) }),
         Gene::Mamba2(Mamba2::new(2 * heads, 64, 128)),
         Gene::Mamba2(Mamba2 { levels: Some(LEVELS), ..Mamba2::new(2 * heads, 64, 128) }),
+        Gene::Kda(Kda { heads, key_width: 64, value_width: 64 }),
         Gene::GatedConv(GatedConv { channels: d, kernel_width: 3 }),
     ]
 }

@@ -2,7 +2,7 @@
 
     python operators/goldens/make.py [name ...]
 
-needs torch 2.11, transformers 5.23 (of LFM2 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
+needs torch 2.11, transformers 5.23 (of LFM2 and Kimi Linear 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
 the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
 (`state`, [B, H, K, V], of a convolution its last inputs, [B, k - 1, C]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
@@ -20,7 +20,8 @@ import torch, torch.nn.functional as F
 from safetensors.torch import save_file
 import transformers
 transformers.logging.set_verbosity_error()
-from transformers import DynamicCache, Lfm2Config, LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers import DynamicCache, KimiLinearConfig, Lfm2Config, LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
@@ -62,6 +63,7 @@ def recording(op, transpose=False):
     return run
 
 
+kimi.chunk_kimi_delta_attention = recording(kimi.chunk_kimi_delta_attention)
 olmo.torch_chunk_gated_delta_rule = recording(olmo.torch_chunk_gated_delta_rule)
 hf_mamba2.mamba2_chunk_scan = recording(hf_mamba2.mamba2_chunk_scan, transpose=True)
 
@@ -92,6 +94,14 @@ def mamba2():
     config = Mamba2Config(hidden_size=D, num_heads=4, head_dim=8, state_size=12, n_groups=1, expand=2, chunk_size=16,
                           num_hidden_layers=1, vocab_size=8)
     layer = hf_mamba2.Mamba2Mixer(config, 0).eval()
+    return layer, layer
+
+
+def kimi_delta_attention():
+    config = KimiLinearConfig(hidden_size=D, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
+                              num_attention_heads=2, num_key_value_heads=2, vocab_size=8, rms_norm_eps=1e-5,
+                              linear_num_heads=2, linear_head_dim=8, linear_conv_kernel_dim=4)
+    layer = kimi.KimiLinearDeltaAttention(config, 0)
     return layer, layer
 
 
@@ -134,6 +144,7 @@ CASES = {
     "llama_attention_window_9": lambda: attention(LlamaAttention, 9),
     "olmo_gated_deltanet": lambda: gated_deltanet(linear_allow_neg_eigval=False),
     "mamba2": mamba2,
+    "kimi_delta_attention": kimi_delta_attention,
     "lfm2_short_conv": lambda: short_conv(3),
     "lfm2_short_conv_of_6": lambda: short_conv(6),
     "fla_deltanet": lambda: fla("DeltaNet", num_heads=2, expand_k=1, expand_v=1.5),
@@ -217,6 +228,24 @@ def log_linear(length, heads=2, k=8, v=12, levels=8):
     save_file({n: t.detach().float().contiguous() for n, t in out.items()}, HERE / f"fla_log_linear_rule_{length}.safetensors")
 
 
-for name in sys.argv[1:] or [*CASES, "fla_log_linear_rule"]:
+def kda(length, heads=2, k=8, v=12):
+    """The rule of Kimi Delta Attention alone, as `log_linear`; some channels forget at once."""
+    torch.manual_seed(length)
+    fla("DeltaNet", num_heads=2)  # for its modules
+    from fla.ops.kda.naive import naive_recurrent_kda
+    shapes = {"q": (k,), "k": (k,), "v": (v,), "g": (k,), "beta": ()}
+    inputs = {n: torch.randn(BATCH, length, heads, *shape) for n, shape in shapes.items()}
+    inputs |= {"k": F.normalize(inputs["k"], dim=-1), "g": -torch.exp(2 * inputs["g"]), "beta": inputs["beta"].sigmoid()}
+    inputs = {n: x.requires_grad_() for n, x in inputs.items()}
+    dy = torch.randn(BATCH, length, heads, v)
+    with Exactly():
+        y, state = naive_recurrent_kda(*(x.double() for x in inputs.values()), 0.5, output_final_state=True)
+        (y * dy).sum().backward()
+    out = {"y": y, "dy": dy, "state": state} | {f"w.{n}": x for n, x in inputs.items()} | {f"g.{n}": x.grad for n, x in inputs.items()}
+    save_file({n: t.detach().float().contiguous() for n, t in out.items()}, HERE / f"fla_kda_rule_{length}.safetensors")
+
+
+RULES = {"fla_log_linear_rule": log_linear, "fla_kda_rule": kda}
+for name in sys.argv[1:] or [*CASES, *RULES]:
     for length in LENGTHS:
-        log_linear(length) if name == "fla_log_linear_rule" else make(name, length)
+        RULES[name](length) if name in RULES else make(name, length)

@@ -3,6 +3,7 @@
 mod attention;
 mod delta;
 mod gated_conv;
+mod kda;
 mod mamba2;
 mod module;
 mod phases;
@@ -34,6 +35,7 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         }
         Gene::Delta(shape) => Box::new(delta::Delta::new(*shape, gene.phases(), weights)?),
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
+        Gene::Kda(gene) => Box::new(kda::Kda::new(*gene, weights)?),
         Gene::GatedConv(gene) => Box::new(gated_conv::GatedConv::new(*gene, weights)?),
     })
 }

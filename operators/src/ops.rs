@@ -7,6 +7,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod delta_rule;
 pub mod gated_conv;
+pub mod kda;
 pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;

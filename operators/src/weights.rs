@@ -97,7 +97,8 @@ pub(crate) fn create(
         }
         Role::NormWeight | Role::SkipD | Role::LevelScale => vec![1.0; count],
         Role::ALog => {
-            let lowest = if matches!(mixer, Some(Mixer::Mamba2(_))) { 1.0 } else { 0.0 };
+            let lowest =
+                if matches!(mixer, Some(Mixer::Mamba2(_) | Mixer::Kda(_))) { 1.0 } else { 0.0 };
             (0..count).map(|_| random.uniform(lowest, 16.0).max(A_FLOOR).ln() as f32).collect()
         }
         Role::DtBias => (0..count)

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use learning_rate::LearningRate;
+pub use learning_rate::{LearningRate, TRAINING_RULE};
 pub use sections::{
     DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
     TrustConfig,

@@ -8,7 +8,7 @@ use crate::tensors::{TensorSpec, mixer_tensors};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2, LFM2's
-    /// gated short convolution.
+    /// gated short convolution, Kimi Delta Attention.
     Transformers,
     /// flash-linear-attention, and the papers' own code built on it: log-linear attention, Selective RoPE.
     Fla,
@@ -33,6 +33,12 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
         .map(|ours| {
             let mut first_row = 0;
             let theirs = match (ours.name.as_str(), library) {
+                ("f_a.weight" | "f_b.weight", _) => {
+                    format!("forget_gate.{}", ours.name.replace('.', "_proj."))
+                }
+                ("A_log" | "dt_bias", _) if matches!(mixer, Mixer::Kda(_)) => {
+                    format!("forget_gate.{}", ours.name)
+                }
                 ("norm.weight", _) => {
                     if matches!(mixer, Mixer::Mamba2(_)) { "norm.weight" } else { "o_norm.weight" }
                         .to_owned()

@@ -184,6 +184,27 @@ fn an_evaluation_reports_values_with_errors() {
 }
 
 #[test]
+fn a_finished_training_is_tested_too_and_a_rung_is_not() {
+    let folder = Folder::new();
+    let corpus = open(folder.file("a.txt", periodic(20_000))).expect("the text is good");
+    let config = TrainingConfig { longer_contexts: vec![3, 50], ..training_config() };
+    let of = |steps: u64| {
+        let request = request("d=16,vocab=256 | gdn(h=2,k=4,v=8)+ffn(24)", steps * 99);
+        run(&request, &corpus, &config).expect("it can be trained").0.values
+    };
+    let (rung, whole) = (of(8), of(12));
+    assert_eq!(rung.keys().collect::<Vec<_>>(), ["bits_per_byte", "validation_loss"]);
+    let names = ["bits_per_byte", "bits_per_byte_x3", "test_bits_per_byte", "validation_loss"];
+    // held out are 2000 tokens: no two windows of 50 · 33 beside each other, but one
+    assert_eq!(whole.keys().filter(|name| !name.ends_with("x50")).collect::<Vec<_>>(), names);
+    let (validation, test) = (whole["bits_per_byte"], whole["test_bits_per_byte"]);
+    assert!(validation.mean.to_bits() != test.mean.to_bits(), "other windows");
+    // of a text that repeats itself they agree within a few standard errors
+    let error = validation.standard_error.unwrap().hypot(test.standard_error.unwrap());
+    assert!((validation.mean - test.mean).abs() < 5.0 * error + 0.02, "{validation:?} {test:?}");
+}
+
+#[test]
 fn the_proxy_is_the_target_at_its_scale() {
     let corpus = corpus();
     let config = TrainingConfig { width_scale: 0.5, ..training_config() };

@@ -20,6 +20,7 @@ mod definitions;
 mod delta_rule_training;
 mod elementwise_training;
 mod gated_conv;
+mod kda;
 mod linear_attention_training;
 mod linear_training;
 mod log_linear_training;

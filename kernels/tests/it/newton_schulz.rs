@@ -59,7 +59,8 @@ fn nothing_comes_of_nothing() {
 fn singular_values_of_one_size_come_near_one() {
     // An orthogonal matrix of any size keeps its directions: y is x but for a factor near 1, at a root mean square of 1.
     let side = 8_usize;
-    let hadamard = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+    let hadamard =
+        |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
     let x: Vec<f64> = (0..side * side).map(|at| 1e-4 * hadamard(at / side, at % side)).collect();
     let y = definition(&x, side, side);
     let factor = y[0];

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    attention, delta_rule, gated_conv, linear_attention, log_linear, norm, rope, short_conv,
+    attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope, short_conv,
 };
-use search::architecture::{Delta, Mixer as Gene};
+use search::architecture::{Delta, Kda, Mixer as Gene};
 use tch::Tensor;
 
 use crate::support::{Built, D, Random, assert_close, genes, numbers};
@@ -133,6 +133,7 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
             );
             linear(&y, &w["out.weight"], inner)
         }
+        Gene::Kda(gene) => kimi(w, x, &gene),
         Gene::GatedConv(gene) => {
             let (channels, taps) = (gene.channels as usize, gene.kernel_width as usize);
             let rows = linear(x, &w["in.weight"], d);
@@ -141,6 +142,42 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
             linear(&y, &w["out.weight"], channels)
         }
     }
+}
+
+/// Kimi Delta Attention, head by head.
+fn kimi(w: &Weights, x: &[f64], gene: &Kda) -> Vec<f64> {
+    let d = D as usize;
+    let [h, k, v] = [gene.heads, gene.key_width, gene.value_width].map(|n| n as usize);
+    let project = |name: &str| {
+        let raw = linear(x, &w[format!("{name}.weight").as_str()], d);
+        conv_silu(&raw, &w[format!("{name}_conv.weight").as_str()], None)
+    };
+    let (q, key, value) = (project("q"), project("k"), project("v"));
+    let b = linear(x, &w["b.weight"], d);
+    let decay = linear(&linear(x, &w["f_a.weight"], d), &w["f_b.weight"], v);
+    let gate = linear(&linear(x, &w["g_a.weight"], d), &w["g_b.weight"], v);
+    let heads: Vec<Vec<f64>> = (0..h)
+        .map(|i| {
+            let unit = |x: &[f64]| -> Vec<f64> {
+                let x = columns(x, h * k, i * k, k);
+                x.chunks_exact(k).flat_map(norm::l2_norm_definition).collect()
+            };
+            let raw = columns(&decay, h * k, i * k, k);
+            let g: Vec<f64> = raw
+                .iter()
+                .enumerate()
+                .map(|(at, x)| -w["A_log"][i].exp() * softplus(x + w["dt_bias"][i * k + at % k]))
+                .collect();
+            let beta: Vec<f64> = columns(&b, h, i, 1).into_iter().map(sigmoid).collect();
+            let value = columns(&value, h * v, i * v, v);
+            let (q, key, scale) = (unit(&q), unit(&key), (k as f64).powf(-0.5));
+            let o = kda::definition(&q, &key, &value, &g, &beta, scale, &mut vec![0.0; k * v]);
+            let o = norm::rms_norm_definition(&o, &w["norm.weight"], norm::RMS_EPS);
+            let gate = columns(&gate, h * v, i * v, v);
+            o.iter().zip(gate).map(|(o, gate)| o * sigmoid(gate)).collect()
+        })
+        .collect();
+    linear(&join(&heads, v), &w["o.weight"], h * v)
 }
 
 /// φ `[T, H·K/2]` of Selective RoPE, if the mixer has it; x `[T, d]`.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 
 use operators::mixer::{MixerState, alone};
+use operators::ops::kda::Kda;
 use operators::ops::log_linear::LogLinear;
 use search::foreign::{Library, Place, places};
 use tch::{Device, Kind, Tensor, nn};
@@ -22,6 +23,7 @@ const CASES: &[(&str, &str, Library)] = &[
     ("llama_attention_window_9", "swa(h=4,kv=2,k=8,w=9)", Library::Transformers),
     ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
+    ("kimi_delta_attention", "kda(h=2,k=8,v=8)", Library::Transformers),
     ("lfm2_short_conv", "gsc(c=16,k=3)", Library::Transformers),
     ("lfm2_short_conv_of_6", "gsc(c=16,k=6)", Library::Transformers),
     ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),
@@ -54,9 +56,11 @@ impl Golden {
     /// Their tensor `prefix.…`, cut and shaped like ours.
     fn ours(&self, prefix: &str, place: &Place) -> Tensor {
         let shape: Vec<i64> = place.ours.shape.iter().map(|n| n.cast_signed()).collect();
-        self.get(&format!("{prefix}.{}", place.theirs))
-            .narrow(0, place.first_row.cast_signed(), shape[0])
-            .reshape(shape)
+        let mut theirs = self.get(&format!("{prefix}.{}", place.theirs)).shallow_clone();
+        while theirs.dim() > shape.len() && theirs.size()[0] == 1 {
+            theirs = theirs.squeeze_dim(0);
+        }
+        theirs.narrow(0, place.first_row.cast_signed(), shape[0]).reshape(shape)
     }
 }
 
@@ -197,6 +201,26 @@ fn every_mixer_is_the_layer_of_an_independent_library() {
     for (name, gene, library) in CASES {
         for length in [37, 100] {
             check(name, gene, *library, length);
+        }
+    }
+}
+
+#[test]
+fn the_rule_of_kimi_delta_attention_is_that_of_an_independent_library() {
+    for length in [37, 100] {
+        let golden = Golden::read("fla_kda_rule", length);
+        let names = ["q", "k", "v", "g", "beta"];
+        let [q, k, v, log_decay, beta] =
+            names.map(|name| golden.get(&format!("w.{name}")).copy().set_requires_grad(true));
+        let rule = Kda { q, k, v, log_decay, beta, scale: 0.5 };
+        let (y, state) = rule.chunked(None);
+        (&y * golden.get("dy")).sum(Kind::Float).backward();
+        assert!(error(&y, golden.get("y")) <= TOLERANCE);
+        assert!(error(&state, golden.get("state")) <= TOLERANCE);
+        let inputs = [&rule.q, &rule.k, &rule.v, &rule.log_decay, &rule.beta];
+        for (name, input) in names.iter().zip(inputs) {
+            let error = error(&input.grad(), golden.get(&format!("g.{name}")));
+            assert!(error <= TOLERANCE, "{name} over {length} positions: relative error {error:e}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use operators::mixer::MixerState;
 use operators::ops::attention;
 use operators::ops::delta_rule::DeltaRule;
+use operators::ops::kda::Kda;
 use operators::ops::linear_attention::LinearAttention;
 use search::architecture::Mixer as Gene;
 use tch::{Kind, Tensor};
@@ -192,6 +193,54 @@ fn strong_decays_do_not_overflow() {
         (o.sum(Kind::Double) + s.sum(Kind::Double)).backward();
         for tensor in [&rule.q, &rule.k, &rule.v, rule.log_decay.as_ref().expect("a decay")] {
             assert!(bool::try_from(tensor.grad().isfinite().all()).expect("one value"));
+        }
+    }
+}
+
+fn kda(tokens: i64, decay: f64) -> Kda {
+    let DeltaRule { q, k, v, beta, scale, .. } = delta_rule(tokens, decay);
+    let log_decay = Random::new(10).tensor(&[2, tokens, 3, 5], 1.0).abs() * -decay;
+    Kda { q, k, v, log_decay, beta, scale }
+}
+
+#[test]
+fn kimi_delta_attention_with_equal_decays_is_gated_deltanet() {
+    let state = Random::new(9).tensor(&[2, 3, 5, 4], 1.0);
+    for tokens in TOKENS {
+        let gated = delta_rule(tokens, 0.3);
+        let one = gated.log_decay.as_ref().expect("a decay").unsqueeze(-1);
+        let kimi = Kda { log_decay: one.expand([2, tokens, 3, 5], false), ..kda(tokens, 0.3) };
+        for state in [None, Some(&state)] {
+            let (o, s) = kimi.chunked(state);
+            let (expected, expected_state) = gated.chunked(state);
+            assert_close("output", &o, &expected);
+            assert_close("state", &s, &expected_state);
+        }
+    }
+}
+
+/// Decays near 0 and near 1 beside each other, at which e^−G of a chunk would overflow even in f64.
+#[test]
+fn strong_decays_of_some_channels_do_not_overflow() {
+    for tokens in [1, 15, 16, 17, 65, 130] {
+        for decay in [0.01, 1.0, 100.0] {
+            let rule = kda(tokens, decay);
+            let inputs = [&rule.q, &rule.k, &rule.v, &rule.log_decay, &rule.beta];
+            for tensor in inputs {
+                let _ = tensor.set_requires_grad(true);
+            }
+            let (o, s) = rule.chunked(None);
+            let (expected, expected_state) = rule.recurrent(None);
+            assert_close("output", &o, &expected);
+            assert_close("state", &s, &expected_state);
+            let sum = |o: &Tensor, s: &Tensor| o.square().sum(Kind::Double) + s.sum(Kind::Double);
+            let gradients = |loss: Tensor| Tensor::run_backward(&[loss], &inputs, false, false);
+            let got = gradients(sum(&o, &s));
+            for (got, expected) in got.iter().zip(gradients(sum(&expected, &expected_state))) {
+                let size = expected.abs().max().double_value(&[]).max(1e-6);
+                let error = (got - expected).abs().max().double_value(&[]);
+                assert!(error <= 1e-9 * size, "{tokens}, {decay}: {error:e} of {size:e}");
+            }
         }
     }
 }

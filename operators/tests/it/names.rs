@@ -2,7 +2,7 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Layer, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
@@ -30,7 +30,7 @@ fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
 
 fn random_mixer(random: &mut Random) -> Mixer {
     let mut upto = |n: u64| 1 + random.below(n) as u32;
-    match upto(7) {
+    match upto(8) {
         1 | 2 => {
             let kv_heads = upto(3);
             Mixer::Attention(Attention {
@@ -43,6 +43,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
             })
         }
         3..=5 => Mixer::Delta(random_delta(&mut upto)),
+        7 => Mixer::Kda(Kda { heads: upto(4), key_width: upto(20), value_width: upto(20) }),
         6 => Mixer::GatedConv(GatedConv { channels: upto(30), kernel_width: 1 + upto(7) }),
         _ => Mixer::Mamba2(Mamba2 {
             heads: upto(4),

@@ -80,6 +80,7 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("gdn(h=5,k=4,v=3,noconv,srope)"),
         gene("gdp(h=2,k=4,v=3,n=2,vg=2,neg,srope)"),
         gene("lgdn(h=3,k=4,v=3,l=8,srope)"),
+        gene("kda(h=2,k=5,v=7)"),
         gene("gsc(c=12,k=3)"),
         gene("gsc(c=5,k=2)"),
         gene("gsc(c=7,k=8)"),

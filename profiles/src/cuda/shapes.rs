@@ -31,6 +31,8 @@ fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
         "log-linear mixers"
     } else if mixer.phases().is_some() {
         "Selective RoPE"
+    } else if matches!(mixer, Mixer::Kda(_)) {
+        "Kimi Delta Attention"
     } else {
         return Ok(());
     };

@@ -3,6 +3,7 @@
 mod attention;
 mod delta;
 mod gated_conv;
+mod kda;
 mod mamba2;
 
 use kernels::cpu::matrix::Storage;
@@ -14,6 +15,7 @@ use crate::weights::Weights;
 use attention::Attention;
 use delta::Delta;
 use gated_conv::GatedConv;
+use kda::Kda;
 use mamba2::Mamba2;
 
 /// The mixer of a gene, its weights below `prefix`.
@@ -31,6 +33,7 @@ pub(super) fn build(
         }
         Mixer::Delta(shape) => Box::new(Delta::new(weights, prefix, d, shape, storage, phases)),
         Mixer::Mamba2(shape) => Box::new(Mamba2::new(weights, prefix, d, shape, storage)),
+        Mixer::Kda(shape) => Box::new(Kda::new(weights, prefix, d, shape, storage)),
         Mixer::GatedConv(shape) => Box::new(GatedConv::new(weights, prefix, d, *shape, storage)),
     }
 }

@@ -106,6 +106,7 @@ fn what_no_kernel_covers_is_refused_by_name() {
     assert!(refused("attn(h=2,kv=2,k=16)").contains("width of attention's heads"));
     assert!(refused("m2(h=2,p=24,n=32)").contains("width of the values"));
     assert!(refused("gsc(c=12,k=3)").contains("a multiple of 8"));
+    assert!(refused("kda(h=2,k=32,v=32)").contains("Kimi Delta Attention"));
     assert!(refused("lgdn(h=2,k=32,v=32,l=4)").contains("log-linear mixers"));
     assert!(refused("attn(h=2,kv=2,k=32,srope)").contains("Selective RoPE"));
 }

@@ -2,12 +2,12 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    activation, attention, delta_rule, gated_conv, linear_attention, log_linear, norm, rope,
+    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope,
     short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Mamba2, Mixer};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -93,6 +93,7 @@ impl Model<'_> {
             Mixer::Delta(shape) => self.delta(shape, h),
             Mixer::Mamba2(shape) => self.mamba2(shape, h),
             Mixer::GatedConv(shape) => self.gated_conv(*shape, h),
+            Mixer::Kda(shape) => self.kda(shape, h),
         }
     }
 
@@ -274,5 +275,46 @@ impl Model<'_> {
         let mut state = vec![0.0; (taps - 1) * channels];
         let y = gated_conv::definition(&rows, &self.tensor("conv.weight"), taps, &mut state);
         self.linear("out.weight", &y)
+    }
+
+    fn kda(&self, shape: &Kda, h: &[f64]) -> Vec<f64> {
+        let [heads, k, v] = [shape.heads, shape.key_width, shape.value_width].map(|n| n as usize);
+        let [q, key, value] = ["q", "k", "v"].map(|name| {
+            let x = self.linear(&format!("{name}.weight"), h);
+            self.conv_silu(&format!("{name}_conv.weight"), None, &x)
+        });
+        let b = self.linear("b.weight", h);
+        let decay = self.linear("f_b.weight", &self.linear("f_a.weight", h));
+        let gate = self.linear("g_b.weight", &self.linear("g_a.weight", h));
+        let (dt_bias, a_log) = (self.tensor("dt_bias"), self.tensor("A_log"));
+        let mut out = vec![0.0; self.tokens * heads * v];
+        for head in 0..heads {
+            let unit = |x: &[f64]| -> Vec<f64> {
+                let x = columns(x, heads * k, head * k, k);
+                x.chunks_exact(k).flat_map(norm::l2_norm_definition).collect()
+            };
+            let g: Vec<f64> = columns(&decay, heads * k, head * k, k)
+                .iter()
+                .enumerate()
+                .map(|(i, x)| -a_log[head].exp() * softplus(x + dt_bias[head * k + i % k]))
+                .collect();
+            let beta: Vec<f64> = columns(&b, heads, head, 1).into_iter().map(sigmoid).collect();
+            let value = columns(&value, heads * v, head * v, v);
+            let scale = (k as f64).powf(-0.5);
+            let o = kda::definition(
+                &unit(&q),
+                &unit(&key),
+                &value,
+                &g,
+                &beta,
+                scale,
+                &mut vec![0.0; k * v],
+            );
+            let o = norm::rms_norm_definition(&o, &self.tensor("norm.weight"), 1e-5);
+            let gate = columns(&gate, heads * v, head * v, v);
+            let o: Vec<f64> = o.iter().zip(gate).map(|(o, gate)| o * sigmoid(gate)).collect();
+            put(&o, v, &mut out, heads * v, head * v);
+        }
+        self.linear("o.weight", &out)
     }
 }

@@ -12,6 +12,7 @@ mod delta_json;
 mod family;
 mod gated_conv;
 mod gene;
+mod kda;
 mod kind;
 mod mamba2;
 
@@ -25,6 +26,7 @@ pub use delta::Delta;
 pub use family::{Colour, Kind, Past};
 pub use gated_conv::GatedConv;
 pub use gene::{Choice, Gene, Letter};
+pub use kda::Kda;
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;
 
@@ -48,6 +50,8 @@ pub enum Mixer {
     Mamba2(Mamba2),
     /// LFM2's gated short convolution.
     GatedConv(GatedConv),
+    /// Kimi Delta Attention.
+    Kda(Kda),
 }
 
 /// A mixer as JSON has it, told apart by its `kind`.
@@ -66,6 +70,8 @@ enum Json {
     Mamba2(Mamba2),
     #[serde(rename = "gated_short_conv")]
     GatedConv(GatedConv),
+    #[serde(rename = "kda")]
+    Kda(Kda),
 }
 
 impl From<Json> for Mixer {
@@ -77,6 +83,7 @@ impl From<Json> for Mixer {
             Json::DeltaProduct(m) => Self::Delta(m.into()),
             Json::Mamba2(m) => Self::Mamba2(m),
             Json::GatedConv(m) => Self::GatedConv(m),
+            Json::Kda(m) => Self::Kda(m),
         }
     }
 }
@@ -87,6 +94,7 @@ impl From<Mixer> for Json {
             (_, Mixer::Attention(m)) => Self::Attention(m),
             (_, Mixer::Mamba2(m)) => Self::Mamba2(m),
             (_, Mixer::GatedConv(m)) => Self::GatedConv(m),
+            (_, Mixer::Kda(m)) => Self::Kda(m),
             (MixerKind::DeltaNet, Mixer::Delta(m)) => Self::DeltaNet(m.into()),
             (MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct, Mixer::Delta(m)) => {
                 Self::DeltaProduct(m.into())
@@ -129,6 +137,12 @@ impl From<GatedConv> for Mixer {
     }
 }
 
+impl From<Kda> for Mixer {
+    fn from(kda: Kda) -> Self {
+        Self::Kda(kda)
+    }
+}
+
 /// Runs `$body` with `$member` bound to the shape of a mixer, in its family's own type.
 macro_rules! of_mixer {
     ($mixer:expr, $member:ident => $body:expr) => {
@@ -137,6 +151,7 @@ macro_rules! of_mixer {
             Mixer::Delta($member) => $body,
             Mixer::Mamba2($member) => $body,
             Mixer::GatedConv($member) => $body,
+            Mixer::Kda($member) => $body,
         }
     };
 }
@@ -163,6 +178,10 @@ macro_rules! of_kind {
             }
             MixerKind::GatedConv => {
                 type $Family = GatedConv;
+                $body
+            }
+            MixerKind::Kda => {
+                type $Family = Kda;
                 $body
             }
         }

@@ -128,6 +128,12 @@ impl CampaignFile {
             positive("training.learning_rate", rate)?;
         }
         within("training.warmup_fraction", t.warmup_fraction, 0.0, 1.0)?;
+        for (index, &times) in t.longer_contexts.iter().enumerate() {
+            let key = format!("training.longer_contexts.{index}");
+            if !(2..=64).contains(&times) {
+                return wrong(&key, format!("must be from 2 to 64, got {times}"));
+            }
+        }
         within("training.decay_fraction", t.decay_fraction, 0.0, 1.0)?;
         within("training.final_learning_rate_fraction", t.final_learning_rate_fraction, 0.0, 1.0)?;
         within("training.weight_decay", t.weight_decay, 0.0, 10.0)?;

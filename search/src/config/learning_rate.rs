@@ -6,7 +6,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// The peak of the base learning rate, of which the training rule gives each tensor its part.
+/// The training rule of the built-in trainer, by number: which initial sizes, rates and updates its tensors have and how the
+/// rate goes. Losses under two rules are not to be compared.
+pub const TRAINING_RULE: u32 = 2;
+
+/// The base learning rate, of which the training rule gives each tensor its part.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum LearningRate {
     /// The one rate that serves every stack.

@@ -63,8 +63,10 @@ pub struct TrainingConfig {
     pub beta2: f64,
     /// Largest L2 norm of the whole gradient.
     pub gradient_clip: f64,
-    /// Validation tokens that the final loss is taken over.
+    /// Validation tokens that the final loss is taken over, and test tokens likewise.
     pub validation_tokens: u64,
+    /// A finished training is also validated on sequences so many times as long: `bits_per_byte_x4`.
+    pub longer_contexts: Vec<u32>,
     /// Width of the trained proxy over the width of the target architecture.
     pub width_scale: f64,
     /// The numbers in which products are made; weights, sums and states stay fp32.
@@ -93,6 +95,7 @@ impl Default for TrainingConfig {
             beta2: 0.95,
             gradient_clip: 1.0,
             validation_tokens: 65_536,
+            longer_contexts: vec![4],
             width_scale: 1.0,
             precision: Precision::Auto,
             device: Device::Cpu,

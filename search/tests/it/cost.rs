@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, GatedConv, Mamba2, Mixer};
+use search::architecture::{Attention, GatedConv, Kda, Mamba2, Mixer};
 use search::cost;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 
@@ -153,6 +153,21 @@ impl Count {
                 }
                 self.matrix(d, heads * p);
             }
+            Mixer::Kda(Kda { heads, key_width: k, value_width: v }) => {
+                for channels in [heads * k, heads * k, heads * v] {
+                    self.matrix(channels, d); // q, k, v
+                    self.conv(channels, false);
+                }
+                self.matrix(heads, d); // b
+                for rows in [heads * k, heads * v] {
+                    self.matrix(v, d); // to the rank
+                    self.matrix(rows, v); // the decays, the gate
+                }
+                for _ in 0..heads {
+                    self.delta(k, v, true, 1);
+                }
+                self.matrix(d, heads * v);
+            }
             Mixer::GatedConv(GatedConv { channels, kernel_width }) => {
                 self.matrix(3 * channels, d); // B, C, x̃
                 self.matrix(channels, kernel_width); // the taps, of each channel its own
@@ -181,7 +196,7 @@ impl Count {
 }
 
 /// Small enough to be counted one by one: every mixer at odd shapes.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 15] = [
     "d=3,vocab=2 | dn(h=2,k=3,v=5,gate,vg=3,noconv) | gdn(h=1,k=2,v=3,nogate,vg=2,neg)",
     "d=3,vocab=2 | dp(h=2,k=3,v=5,n=3,neg) | gdp(h=1,k=2,v=3,n=2,nogate,vg=2,noconv)",
     "d=3,vocab=2 | lgdn(h=1,k=2,v=3,l=15,vg=2,neg) | lm2(h=2,p=2,n=3,l=4)",
@@ -193,6 +208,7 @@ const SMALL: [&str; 14] = [
     "d=3,vocab=1,tied | swa(h=4,kv=2,k=6,w=9)",
     "d=7,vocab=3 | dn(h=2,k=3,v=5)+ffn(1)",
     "d=1,vocab=3 | gdn(h=3,k=2,v=7)",
+    "d=5,vocab=3 | kda(h=2,k=3,v=4)+ffn(2) | kda(h=1,k=1,v=1)",
     "d=4,vocab=3 | gsc(c=4,k=3)+ffn(2) | gsc(c=1,k=8) | gsc(c=7,k=2)",
     "d=6,vocab=5 | m2(h=3,p=5,n=2) | ffn(4)",
     "d=4,vocab=9,tied | swa(h=1,kv=1,k=2,w=1)+ffn(3) | 2*gdn(h=1,k=1,v=1) | m2(h=1,p=1,n=1)+ffn(2) | attn(h=2,kv=2,k=4)",
@@ -272,6 +288,12 @@ fn state_elements(mixer: &Mixer, positions: u32) -> u64 {
         Mixer::Mamba2(Mamba2 { heads, head_width, state_width, .. }) => {
             array(&[states, heads, head_width, state_width]);
             array(&[3, heads * head_width + 2 * state_width]);
+        }
+        Mixer::Kda(Kda { heads, key_width, value_width }) => {
+            array(&[heads, key_width, value_width]);
+            array(&[3, heads, key_width]);
+            array(&[3, heads, key_width]);
+            array(&[3, heads, value_width]);
         }
         Mixer::GatedConv(GatedConv { channels, kernel_width }) => {
             array(&[kernel_width - 1, channels]);

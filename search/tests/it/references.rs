@@ -140,6 +140,7 @@ fn heads(shape: &ReferenceShape, kind: MixerKind) -> u32 {
         Mixer::Attention(m) => m.heads,
         Mixer::Delta(m) => m.heads,
         Mixer::Mamba2(m) => m.heads,
+        Mixer::Kda(m) => m.heads,
         Mixer::GatedConv(m) => panic!("{m:?} has no heads"),
     }
 }

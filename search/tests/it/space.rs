@@ -75,6 +75,8 @@ state_width = [16]
 levels = [8, 15]
 [mixers.gsc]
 kernel_width = [3, 4]
+[mixers.kda]
+key_width = [16]
 "#;
 
 /// Three stages over four mixers, with a depth that not every template reaches.

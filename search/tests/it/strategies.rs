@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Layer, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
     prop::option::of(2..34_u32)
@@ -28,6 +28,9 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
         (widths(), member(), options()).prop_map(delta),
         (widths(), levels()).prop_map(|((heads, head_width, state_width), levels)| {
             Mixer::Mamba2(Mamba2 { heads, head_width, state_width, levels })
+        }),
+        widths().prop_map(|(heads, key_width, value_width)| {
+            Mixer::Kda(Kda { heads, key_width, value_width })
         }),
         (1..300_u32, 2..9_u32).prop_map(|(channels, kernel_width)| {
             Mixer::GatedConv(GatedConv { channels, kernel_width })

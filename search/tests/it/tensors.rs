@@ -34,7 +34,7 @@ fn listing(text: &str) -> Vec<String> {
 #[test]
 fn every_mixer_has_the_tensors_of_its_definition() {
     let got = listing(
-        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5) | gsc(c=6,k=3)",
+        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5) | gsc(c=6,k=3) | kda(h=2,k=3,v=5)",
     );
     let expected = "\
 embedding.weight [7, 10] Embedding
@@ -86,6 +86,22 @@ layers.4.mixer_norm.weight [10] NormWeight
 layers.4.mixer.in.weight [18, 10] Reader
 layers.4.mixer.conv.weight [6, 3] ConvWeight
 layers.4.mixer.out.weight [10, 6] Writer
+layers.5.mixer_norm.weight [10] NormWeight
+layers.5.mixer.q.weight [6, 10] Reader
+layers.5.mixer.k.weight [6, 10] Reader
+layers.5.mixer.v.weight [10, 10] Reader
+layers.5.mixer.b.weight [2, 10] Reader
+layers.5.mixer.f_a.weight [5, 10] Reader
+layers.5.mixer.f_b.weight [6, 5] Inner
+layers.5.mixer.g_a.weight [5, 10] Reader
+layers.5.mixer.g_b.weight [10, 5] Inner
+layers.5.mixer.A_log [2] ALog
+layers.5.mixer.dt_bias [6] DtBias
+layers.5.mixer.q_conv.weight [6, 4] ConvWeight
+layers.5.mixer.k_conv.weight [6, 4] ConvWeight
+layers.5.mixer.v_conv.weight [10, 4] ConvWeight
+layers.5.mixer.norm.weight [5] NormWeight
+layers.5.mixer.o.weight [10, 10] Writer
 final_norm.weight [10] NormWeight
 head.weight [7, 10] Head";
     assert_eq!(got.join("\n"), expected);

@@ -181,8 +181,9 @@ fn help_lines(theme: Theme) -> Vec<Line<'static>> {
 /// The help over the middle of the screen.
 pub(super) fn help(state: &State, area: Rect, buffer: &mut Buffer) {
     let theme = state.theme;
-    let width = 60.min(area.width);
     let mut lines = help_lines(theme);
+    let longest = lines.iter().map(Line::width).max().unwrap_or_default() as u16;
+    let width = (longest + 2).max(60).min(area.width);
     let height = (lines.len() as u16 + 2).min(area.height);
     let place = Rect::new(
         area.x + (area.width - width) / 2,

@@ -20,7 +20,7 @@ use search::wire::{Configure, Request};
 
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
-use super::{INTERRUPTED, products};
+use super::{INTERRUPTED, products, training_rule};
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
@@ -146,6 +146,7 @@ async fn campaign(
     // Of many candidates that is much: the driver reads what it needs by itself.
     drop(before);
     changes.extend(inputs.to_remember());
+    changes.extend(training_rule::keep(&file.name, &job.trainer, &began, is_new)?);
     changes.extend(products::settle(&mut job.trainer, &began, is_new).await);
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;

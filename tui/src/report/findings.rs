@@ -42,6 +42,8 @@ struct Member {
     membership: f64,
     seeds: usize,
     objectives: BTreeMap<String, Value>,
+    /// Of these that were also taken on text that nothing was selected on.
+    test: BTreeMap<String, Value>,
 }
 
 /// How much the seed of a training matters.
@@ -83,6 +85,13 @@ impl Findings {
                 objectives: names
                     .iter()
                     .filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)))
+                    .collect(),
+                test: names
+                    .iter()
+                    .map(Objective::name)
+                    .filter_map(|name| {
+                        Some((name.to_owned(), *row.values.get(&format!("test_{name}"))?))
+                    })
                     .collect(),
             })
             .collect();
@@ -133,6 +142,11 @@ impl Findings {
         let names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
         let mut heading: Vec<String> = ["#", "", "chance", "seeds"].map(str::to_owned).to_vec();
         heading.extend(campaign.objectives.iter().map(quantity::objective_title));
+        let tested: Vec<&&str> = names
+            .iter()
+            .filter(|name| self.front.iter().any(|m| m.test.contains_key(**name)))
+            .collect();
+        heading.extend(tested.iter().map(|name| format!("test {}", quantity::title(name))));
         heading.push(if campaign.is_black_box() { "parameters" } else { "stack" }.to_owned());
         let mut rows = vec![heading];
         for member in &self.front {
@@ -146,6 +160,10 @@ impl Findings {
                 let value = member.objectives.get(*name);
                 value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value))
             }));
+            row.extend(tested.iter().map(|name| {
+                let value = member.test.get(**name);
+                value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value))
+            }));
             let what = quantity::shortened(&member.text, 60);
             row.push(match &member.reference {
                 Some(name) => format!("{name}: {what}"),
@@ -153,7 +171,7 @@ impl Findings {
             });
             rows.push(row);
         }
-        let align = format!("rlrr{}", "r".repeat(names.len()));
+        let align = format!("rlrr{}", "r".repeat(names.len() + tested.len()));
         let after = if self.tokens > 1 {
             format!(", after {} tokens", quantity::scaled(self.tokens as f64))
         } else {

@@ -38,11 +38,14 @@ pub enum MixerKind {
     /// Gated short convolution.
     #[serde(rename = "gsc")]
     GatedConv,
+    /// Kimi Delta Attention.
+    #[serde(rename = "kda")]
+    Kda,
 }
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FullAttention,
         Self::SlidingWindow,
         Self::DeltaNet,
@@ -53,5 +56,6 @@ impl MixerKind {
         Self::LogLinearGatedDeltaNet,
         Self::LogLinearMamba2,
         Self::GatedConv,
+        Self::Kda,
     ];
 }

@@ -26,6 +26,17 @@ fn thorough(name: &str) -> World {
 }
 
 #[test]
+fn the_front_is_reported_on_text_that_nothing_selected_on() {
+    let mut world = World::new("report-test");
+    world.set("FAKE_TEST", "2.713");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let said = world.say(&["report"]).stdout;
+    assert!(said.contains("test bits per byte") && said.contains("2.713 ±0.010"), "{said}");
+    let json = json(&world, &[]);
+    assert_eq!(json["findings"]["front"][0]["test"]["bits_per_byte"]["mean"], 2.713);
+}
+
+#[test]
 fn a_front_is_shown_with_its_uncertainty() {
     let world = thorough("report");
     let run = world.say(&["run"]);

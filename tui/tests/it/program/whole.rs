@@ -1,6 +1,9 @@
 //! Campaigns without trouble.
 
 use std::collections::HashSet;
+use std::path::Path;
+
+use db::{Access, Change, Circumstance, Owner, RunEnd, Store};
 
 use super::harness::{EVALUATIONS, World};
 
@@ -179,4 +182,33 @@ fn a_campaign_keeps_the_precision_that_auto_was_when_it_began() {
     let said = world.say(&["doctor"]).stdout;
     assert!(said.contains("15.4 k tokens/s in fp32 and 11.7 k in bf16: `auto` is bf16"), "{said}");
     assert!(said.contains("`precision = \"fp32\"` in [training] settles it by hand"), "{said}");
+}
+
+/// As if the campaign had begun under training rule 1.
+async fn began_under_rule_1(path: &Path) {
+    let store = Store::open(path, Access::ReadWrite).await.expect("the campaign's database");
+    let run = store.begin_run("small", &Owner::current(), "0").await.expect("a free campaign");
+    let older = Circumstance {
+        key: "training.rule".to_owned(),
+        value: "1".to_owned(),
+        stamp: String::new(),
+    };
+    store.apply(&run, &[Change::Circumstance(older)]).await.expect("room for it");
+    store.end_run(&run, RunEnd::Finished).await.expect("our run");
+    store.close().await;
+}
+
+#[test]
+fn a_campaign_of_another_training_rule_is_not_gone_on_with() {
+    let world = World::new("rule");
+    assert_eq!(world.say(&["run"]).code, 0);
+    world.edit("evaluations = 8", "evaluations = 9");
+    assert_eq!(world.say(&["run"]).code, 0, "it goes on under its own");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(began_under_rule_1(&world.folder.join("deltafront.db")));
+    world.edit("evaluations = 9", "evaluations = 10");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("was trained under training rule 1, and this"), "{}", said.stderr);
+    assert!(said.stderr.contains("give this one another `name`"), "{}", said.stderr);
 }

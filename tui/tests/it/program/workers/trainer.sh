@@ -13,6 +13,7 @@
 #   FAKE_FIXED=1   gives the same loss to all
 #   FAKE_NOISE=1   moves it by the number of the evaluation, the seed and the tokens
 #   FAKE_VALUE=NAME   reports NAME in the place of bits_per_byte
+#   FAKE_TEST=MEAN    reports test_bits_per_byte beside it
 # The last configuration it got stays in FAKE_FOLDER.
 #   FAKE_AUTO=P    says that "auto" is P here, and was bf16 before that was measured
 set -u
@@ -85,7 +86,7 @@ while IFS= read -r line; do
         slow-*) sleep "$at" ;;
         esac
         echo end >>"$FAKE_FOLDER/order"
-        echo '{"type":"result","id":'"$id"',"values":{"'"${FAKE_VALUE:-bits_per_byte}"'":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
+        echo '{"type":"result","id":'"$id"',"values":{"'"${FAKE_VALUE:-bits_per_byte}"'":{"mean":2.'"$loss"',"standard_error":0.01},"validation_loss":{"mean":1.5}'"${FAKE_TEST:+,\"test_bits_per_byte\":{\"mean\":$FAKE_TEST,\"standard_error\":0.01\}}"'},"parameters":1000,"tokens":65536,"seconds":0.5,"curve":[[4096,5.5],[32768,3.25],[65536,2.5]]}'
         ;;
     '{"type":"stop"'*)
         id=${line#*'"id":'}
