@@ -83,7 +83,7 @@ impl Case {
         let values: Vec<Tensor> = tensors.iter().map(|(_, tensor)| tensor.copy()).collect();
         let step = 1e-3;
         let expected = tch::no_grad(|| {
-            let mut moved = |steps: f64| {
+            let moved = |steps: f64| {
                 for (((_, tensor), value), direction) in
                     tensors.iter().zip(&values).zip(&directions)
                 {
