@@ -36,12 +36,41 @@ impl Store {
     /// # Errors
     /// When there is no such campaign or the file cannot be read.
     pub async fn outline(&self, name: &str) -> Result<Snapshot, DbError> {
+        let mut snapshot = self.judged(name).await?;
+        let shown = shown(&snapshot.campaign);
+        for candidate in &mut snapshot.candidates {
+            let row = &mut candidate.row;
+            row.values.retain(|name, _| shown.contains(&name.as_str()));
+            if row.trained.len() == 1 {
+                row.trained = Vec::new();
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// [`Store::outline`] with what it takes to judge a front: of each candidate's only training the values that are shown, and
+    /// objectives on text that nothing was selected on.
+    ///
+    /// # Errors
+    /// As [`Store::outline`].
+    pub async fn judged(&self, name: &str) -> Result<Snapshot, DbError> {
         let sql = |source| self.sql("reading the campaign", source);
         let campaign_id = self.campaign_id(name).await?;
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         let mut transaction = connection.begin().await.map_err(sql)?;
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
-        let (rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
+        let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
+        let of_trainer = self.trained_names(&mut transaction, campaign_id).await?;
+        for row in rows.iter_mut().filter(|row| row.trained.is_empty() && row.fidelity > 0) {
+            // Of a single training the values are those of the candidate.
+            let values = row.values.iter().filter(|(name, _)| of_trainer.contains(*name));
+            row.trained = vec![campaign::Trained {
+                tokens: row.fidelity,
+                seed: row.seed,
+                values: values.map(|(name, value)| (name.clone(), *value)).collect(),
+                seconds: row.train_seconds,
+            }];
+        }
         let agreements = agreements(&rows, &campaign.objectives);
         let predictions = backtests(&rows, &campaign.objectives);
         let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
@@ -50,38 +79,18 @@ impl Store {
         Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
     }
 
-    /// [`Store::outline`] with what each candidate's only training says of the objectives: what it takes to judge a front.
-    ///
-    /// # Errors
-    /// As [`Store::outline`].
-    pub async fn judged(&self, name: &str) -> Result<Snapshot, DbError> {
-        let mut snapshot = self.outline(name).await?;
-        let of_trainer = self.trained_names(name).await?;
-        for candidate in &mut snapshot.candidates {
-            let row = &mut candidate.row;
-            // Of a single training the values are those of the candidate.
-            if row.trained.is_empty() && row.fidelity > 0 {
-                let values = row.values.iter().filter(|(name, _)| of_trainer.contains(*name));
-                row.trained.push(campaign::Trained {
-                    tokens: row.fidelity,
-                    seed: row.seed,
-                    values: values.map(|(name, value)| (name.clone(), *value)).collect(),
-                    seconds: row.train_seconds,
-                });
-            }
-        }
-        Ok(snapshot)
-    }
-
     /// The values that a campaign's trainings reported.
-    async fn trained_names(&self, name: &str) -> Result<BTreeSet<String>, DbError> {
-        let campaign_id = self.campaign_id(name).await?;
+    async fn trained_names(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeSet<String>, DbError> {
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT v.name FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
              WHERE c.campaign_id = ?",
         )
         .bind(campaign_id)
-        .fetch_all(&self.pool)
+        .fetch_all(connection)
         .await
         .map_err(|source| self.sql("reading the trainings", source))?;
         Ok(names.into_iter().collect())
@@ -144,7 +153,10 @@ impl Store {
         campaign: &Campaign,
     ) -> Result<(Vec<campaign::Candidate>, Vec<ArchitectureId>), DbError> {
         let sql = |source| self.sql("reading the candidates", source);
-        let names = shown(campaign);
+        let shown = shown(campaign);
+        let tests: Vec<String> =
+            campaign.objectives.iter().map(|of| format!("{TEST}{}", of.name())).collect();
+        let names: Vec<&str> = shown.into_iter().chain(tests.iter().map(String::as_str)).collect();
         let text = format!(
             "SELECT {COLUMNS}{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? ORDER BY c.number LIMIT ?",
             value_columns(&names),
@@ -235,6 +247,9 @@ impl Store {
         Ok(by_candidate(rows))
     }
 }
+
+/// Before the name of an objective: its value on text that nothing was selected on.
+const TEST: &str = "test_";
 
 /// The values that tables and plots show: objectives, and what stacks have beside.
 fn shown(campaign: &Campaign) -> Vec<&str> {
