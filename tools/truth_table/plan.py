@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The training rules that were compared, and which runs compare them: plan.py PART FOLDER writes rules.json and
-searches.jsonl for run.py. Parts 1, 2, 3 and alone are those of docs/studies/training-rule.md, which has the expectation,
-the tables and the verdict; truth and truth-small train stacks short and long under the product's rule."""
+searches.jsonl for run.py. Parts 1 to 6 and alone are those of docs/studies/training-rule.md, which has the expectation, the
+tables and the verdict; truth, other and truth-small train stacks short and long under the product's rule.
+
+Parts 1 to 3 and the cosine of 5 ran under the schedule of then. Of parts 4 to 6 today's trainer knows what won, blocks of 64
+units in three steps: it refuses rules with another "block" or "ns", which a trainer of the experiment had."""
 
 import json
 import pathlib
