@@ -36,13 +36,10 @@ impl Store {
     /// # Errors
     /// When there is no such campaign or the file cannot be read.
     pub async fn outline(&self, name: &str) -> Result<Snapshot, DbError> {
-        let mut snapshot = self.judged(name).await?;
-        let shown = shown(&snapshot.campaign);
+        let mut snapshot = self.outlined_with(name, false).await?;
         for candidate in &mut snapshot.candidates {
-            let row = &mut candidate.row;
-            row.values.retain(|name, _| shown.contains(&name.as_str()));
-            if row.trained.len() == 1 {
-                row.trained = Vec::new();
+            if candidate.row.trained.len() == 1 {
+                candidate.row.trained = Vec::new();
             }
         }
         Ok(snapshot)
@@ -54,14 +51,30 @@ impl Store {
     /// # Errors
     /// As [`Store::outline`].
     pub async fn judged(&self, name: &str) -> Result<Snapshot, DbError> {
+        self.outlined_with(name, true).await
+    }
+
+    /// `all`: what it takes to judge a front, too.
+    async fn outlined_with(&self, name: &str, all: bool) -> Result<Snapshot, DbError> {
         let sql = |source| self.sql("reading the campaign", source);
         let campaign_id = self.campaign_id(name).await?;
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         let mut transaction = connection.begin().await.map_err(sql)?;
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
-        let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &campaign).await?;
-        let of_trainer = self.trained_names(&mut transaction, campaign_id).await?;
-        for row in rows.iter_mut().filter(|row| row.trained.is_empty() && row.fidelity > 0) {
+        let tested = campaign.objectives.iter().map(|of| format!("{TEST}{}", of.name()));
+        let tested: Vec<String> = tested.filter(|_| all).collect();
+        let names: Vec<&str> =
+            shown(&campaign).into_iter().chain(tested.iter().map(String::as_str)).collect();
+        let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &names).await?;
+        // Those trained once count among those trained several times; where nobody was, no lengths are compared.
+        let is_compared = all || rows.iter().any(|row| !row.trained.is_empty());
+        let of_trainer = if is_compared {
+            self.trained_names(&mut transaction, campaign_id).await?
+        } else {
+            BTreeSet::new()
+        };
+        let once = |row: &&mut campaign::Candidate| row.trained.is_empty() && row.fidelity > 0;
+        for row in rows.iter_mut().filter(once).filter(|_| is_compared) {
             // Of a single training the values are those of the candidate.
             let values = row.values.iter().filter(|(name, _)| of_trainer.contains(*name));
             row.trained = vec![campaign::Trained {
@@ -145,33 +158,29 @@ impl Store {
         Ok(Tally { done: done as usize, failed: failed as usize, front, best_bits_per_byte: best })
     }
 
-    /// The candidates of [`Store::outline`] with their identities, by number.
+    /// The candidates with these of their values and their identities, by number.
     async fn outlined(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
-        campaign: &Campaign,
+        names: &[&str],
     ) -> Result<(Vec<campaign::Candidate>, Vec<ArchitectureId>), DbError> {
         let sql = |source| self.sql("reading the candidates", source);
-        let shown = shown(campaign);
-        let tests: Vec<String> =
-            campaign.objectives.iter().map(|of| format!("{TEST}{}", of.name())).collect();
-        let names: Vec<&str> = shown.into_iter().chain(tests.iter().map(String::as_str)).collect();
         let text = format!(
             "SELECT {COLUMNS}{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? ORDER BY c.number LIMIT ?",
-            value_columns(&names),
-            value_joins(&names),
+            value_columns(names),
+            value_joins(names),
         );
         let mut trained = self.trained_again(connection, campaign_id).await?;
         let mut wholes = self.wholes(connection, campaign_id, (0, i64::MAX)).await?;
         let (mut candidates, mut ids) = (Vec::new(), Vec::new());
         let page = |after| {
-            let query = bound(sqlx::query(AssertSqlSafe(text.clone())), &names);
+            let query = bound(sqlx::query(AssertSqlSafe(text.clone())), names);
             query.bind(campaign_id).bind(after).bind(PAGE)
         };
         pages(connection, page, sql, |row| {
             let id: i64 = row.try_get(1).map_err(sql)?;
-            let outlined = self.outlined_row(row, &names)?;
+            let outlined = self.outlined_row(row, names)?;
             // As it was computed when it was written: of many that is most of the work.
             let hash: &str = row.try_get(12).map_err(sql)?;
             ids.push(ArchitectureId::stored(hash).unwrap_or_else(|| outlined.subject.id()));
