@@ -106,24 +106,10 @@ impl Step {
         rows: &(impl Iterator<Item = &'a Candidate> + Clone),
     ) -> Self {
         let [.., low, high] = rungs[..] else { panic!("a step has two rungs") };
-        let below = rungs.len().checked_sub(3).map(|at| rungs[at]);
         let models = objectives
             .iter()
             .map(|objective| {
-                let at = |row: &Candidate, tokens: u64| of_own_seed(row, objective, tokens);
-                let seen: Vec<Seen> = rows
-                    .clone()
-                    .filter(|row| row.fidelity >= high)
-                    .filter_map(|row| {
-                        Some(Seen {
-                            kin: Kin::of(row),
-                            before: below.and_then(|tokens| at(row, tokens)),
-                            low: at(row, low)?,
-                            high: at(row, high)?,
-                        })
-                    })
-                    .collect();
-                let lows: Vec<f64> = rows.clone().filter_map(|row| at(row, low)).collect();
+                let (seen, lows) = observed(rungs, objective, rows);
                 Change::new(&seen, &lows)
             })
             .collect();
@@ -144,6 +130,24 @@ struct Seen {
     before: Option<f64>,
     low: f64,
     high: f64,
+}
+
+/// The candidates that were trained for the last two of `lengths`, and the values of all at the last but one.
+fn observed<'a>(
+    lengths: &[u64],
+    objective: &Objective,
+    rows: &(impl Iterator<Item = &'a Candidate> + Clone),
+) -> (Vec<Seen>, Vec<f64>) {
+    let [.., low, high] = lengths[..] else { panic!("a step has two lengths") };
+    let below = lengths.len().checked_sub(3).map(|at| lengths[at]);
+    let at = |row: &Candidate, tokens: u64| of_own_seed(row, objective, tokens);
+    let seen = |row: &Candidate| {
+        let (low, high) = (at(row, low)?, at(row, high)?);
+        let before = below.and_then(|tokens| at(row, tokens));
+        Some(Seen { kin: Kin::of(row), before, low, high })
+    };
+    let lows = rows.clone().filter_map(|row| at(row, low)).collect();
+    (rows.clone().filter_map(seen).collect(), lows)
 }
 
 /// What a stack is made of.
@@ -311,21 +315,13 @@ pub fn backtests(rows: &[Candidate], objectives: &[Objective]) -> Vec<Backtest> 
     let lengths: Vec<u64> = lengths.into_iter().collect();
     let mut found = Vec::new();
     for objective in objectives {
-        let at = |row: &Candidate, tokens: u64| of_own_seed(row, objective, tokens);
         for place in 1..lengths.len() {
-            let (low, high) = (lengths[place - 1], lengths[place]);
-            let below = place.checked_sub(2).map(|at| lengths[at]);
-            let seen: Vec<Seen> = rows
-                .iter()
-                .filter_map(|row| {
-                    let before = below.and_then(|tokens| at(row, tokens));
-                    let (low, high) = (at(row, low)?, at(row, high)?);
-                    Some(Seen { kin: Kin::of(row), before, low, high })
-                })
-                .collect();
-            let lows: Vec<f64> = rows.iter().filter_map(|row| at(row, low)).collect();
-            let Some(change) = Change::new(&seen, &lows) else { continue };
-            if seen.len() >= FEWEST {
+            let (seen, lows) = observed(&lengths[..=place], objective, &rows.iter());
+            if seen.len() < FEWEST {
+                continue;
+            }
+            if let Some(change) = Change::new(&seen, &lows) {
+                let (low, high) = (lengths[place - 1], lengths[place]);
                 found.push(backtest(objective.name(), low, high, &seen, &change));
             }
         }
