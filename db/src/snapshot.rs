@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use search::architecture::ArchitectureId;
-use search::campaign;
 use search::campaign::findings::Agreement;
 use search::campaign::front::Contenders;
 use search::campaign::prediction::Backtest;
+use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
@@ -65,6 +65,35 @@ pub struct Tally {
     pub front: usize,
     /// The least bits per byte among the contenders for the front.
     pub best_bits_per_byte: Option<Value>,
+}
+
+/// How far the candidates of a campaign are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub all: usize,
+    /// Done, at whatever rung.
+    pub done: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Outside a limit.
+    pub infeasible: usize,
+}
+
+impl Counts {
+    /// Of these candidates.
+    pub fn of(candidates: &[Candidate]) -> Self {
+        let mut counts = Self { all: candidates.len(), ..Self::default() };
+        for candidate in candidates {
+            match candidate.row.state {
+                CandidateState::Done => counts.done += 1,
+                CandidateState::Failed { .. } => counts.failed += 1,
+                CandidateState::Infeasible { .. } => counts.infeasible += 1,
+                CandidateState::Proposed | CandidateState::Training => {}
+            }
+        }
+        counts
+    }
 }
 
 impl Campaign {
@@ -139,15 +168,18 @@ impl Candidate {
         let ranks = Contenders::of(rows.iter(), objectives).ranks();
         // Both in the order of the rows.
         let mut ranks = ranks.into_iter().peekable();
-        rows.into_iter()
-            .zip(ids)
-            .map(|(row, id)| Self {
-                id,
-                rank: ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank),
-                disturbed: BTreeSet::new(),
-                row,
-            })
-            .collect()
+        let mut candidates = Self::unranked(rows, ids);
+        for candidate in &mut candidates {
+            let found = ranks.next_if(|(number, _)| *number == candidate.row.number);
+            candidate.rank = found.map(|(_, rank)| rank);
+        }
+        candidates
+    }
+
+    /// Candidates whose ranks are not known yet.
+    pub(crate) fn unranked(rows: Vec<campaign::Candidate>, ids: Vec<ArchitectureId>) -> Vec<Self> {
+        let of = |(row, id)| Self { row, id, disturbed: BTreeSet::new(), rank: None };
+        rows.into_iter().zip(ids).map(of).collect()
     }
 
     /// A latency of the whole model, if that was timed.
