@@ -1,6 +1,8 @@
 //! Fronts drawn from noise: how often each point is on one.
 
-use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng};
 
 use crate::pareto::{Frontier, Objectives, front};
 use crate::proposals::SearchRng;
@@ -11,6 +13,12 @@ const DRAWS: u32 = 400;
 /// Words of the random stream that a [`Normal`] takes: two doubles.
 const WORDS_A_NORMAL: u128 = 4;
 
+/// The same in bytes.
+const BYTES_A_NORMAL: usize = 16;
+
+/// Points that are drawn at once, if so many are open.
+const AT_ONCE: usize = 256;
+
 /// Further off than a normal of doubles ever is: √(−2 ln 2⁻⁵³) = 8.57.
 const REACH: f64 = 8.6;
 
@@ -20,18 +28,15 @@ pub(super) fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64)
     let is_certain = open.iter().all(|&index| errors[index].iter().all(|&error| error == 0.0));
     // Where nothing is in doubt, one draw tells what all would.
     let draws = if is_certain { 1 } else { DRAWS };
-    let rng = SearchRng::seed_from_u64(seed);
-    let mut stream = Stream { points, errors, rng, normals: Vec::new() };
+    let mut stream = Stream::new(points, errors, seed);
     let bounds = bounds(&mut stream, &open, draws);
     let mut on_front = vec![0_u32; points.len()];
     for draw in 0..draws {
         let (mut drawn, mut indices) = (Vec::new(), Vec::new());
-        for &(index, bound) in &bounds {
-            if let Some(point) = stream.point(draw, index, bound) {
-                drawn.push(point);
-                indices.push(index);
-            }
-        }
+        stream.draw(draw, &bounds, |index, point| {
+            drawn.push(point);
+            indices.push(index);
+        });
         for place in front(&drawn) {
             on_front[indices[place]] += 1;
         }
@@ -44,29 +49,44 @@ struct Stream<'a> {
     points: &'a [Objectives],
     errors: &'a [Vec<f64>],
     rng: SearchRng,
-    /// Those of the point in hand.
-    normals: Vec<Normal>,
+    /// Of the stream, what belongs to the points in hand.
+    bytes: Vec<u8>,
 }
 
-impl Stream<'_> {
-    /// A point of a draw; none where all of its numbers `u` that move a value are at most `bound`.
-    fn point(&mut self, draw: u32, index: usize, bound: f64) -> Option<Objectives> {
-        let errors = &self.errors[index];
-        // Those left out have their place in the stream too: what the others draw does not depend on them.
-        let words_a_row = WORDS_A_NORMAL * errors.len() as u128;
-        let at = words_a_row * (u128::from(draw) * self.points.len() as u128 + index as u128);
-        if self.rng.get_word_pos() != at {
-            self.rng.set_word_pos(at);
+impl<'a> Stream<'a> {
+    fn new(points: &'a [Objectives], errors: &'a [Vec<f64>], seed: u64) -> Self {
+        Self { points, errors, rng: SearchRng::seed_from_u64(seed), bytes: Vec::new() }
+    }
+
+    /// Hands over those of the points `of`, by index, of which a number `u` that moves a value is above its bound in this
+    /// draw.
+    fn draw(&mut self, draw: u32, of: &[(usize, f64)], mut take: impl FnMut(usize, Objectives)) {
+        let (count, width) = (self.points.len(), self.errors.first().map_or(0, Vec::len));
+        for near in of.chunk_by(|a, b| a.0 / AT_ONCE == b.0 / AT_ONCE) {
+            let ([(first, _), ..], [.., (last, _)]) = (near, near) else { continue };
+            // Those left out have their place in the stream too: what the others draw does not depend on them.
+            let row = u128::from(draw) * count as u128 + *first as u128;
+            self.rng.set_word_pos(WORDS_A_NORMAL * width as u128 * row);
+            let row_bytes = BYTES_A_NORMAL * width;
+            self.bytes.resize((last - first + 1) * row_bytes, 0);
+            self.rng.fill_bytes(&mut self.bytes);
+            for &(index, bound) in near {
+                let normals = &self.bytes[(index - first) * row_bytes..][..row_bytes];
+                if let Some(point) = self.point(index, normals, bound) {
+                    take(index, point);
+                }
+            }
         }
-        self.normals.clear();
-        self.normals.extend(errors.iter().map(|_| Normal::draw(&mut self.rng)));
-        if self.normals.iter().zip(errors).all(|(normal, error)| normal.u <= bound || *error == 0.0)
-            && bound > NEVER
-        {
+    }
+
+    fn point(&self, index: usize, normals: &[u8], bound: f64) -> Option<Objectives> {
+        let (point, errors) = (&self.points[index], &self.errors[index]);
+        let normals = normals.as_chunks().0.iter().map(Normal::of);
+        let is_near = |(normal, error): (Normal, &f64)| normal.u <= bound || *error == 0.0;
+        if bound > NEVER && normals.clone().zip(errors).all(is_near) {
             return None;
         }
-        let point = &self.points[index];
-        let moved = point.values().iter().zip(errors).zip(&self.normals);
+        let moved = point.values().iter().zip(errors).zip(normals);
         let values: Vec<f64> =
             moved.map(|((value, error), normal)| value + error * normal.value()).collect();
         Some(Objectives::new(values).unwrap_or_else(|_| point.clone()))
@@ -82,13 +102,19 @@ fn bounds(stream: &mut Stream<'_>, open: &[usize], draws: u32) -> Vec<(usize, f6
         .map(|half| f64::from(half) / 2.0)
         .map(|radius| (radius, 1.0 - (-0.5 * (radius - 0.01).powi(2)).exp()))
         .collect();
+    let mut best = front(stream.points);
+    best.sort_unstable();
+    let best: Vec<(usize, f64)> = best.into_iter().map(|index| (index, NEVER)).collect();
+    let mut corners: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for draw in 0..draws {
+        stream.draw(draw, &best, |index, point| {
+            let corner = corners.entry(index).or_insert_with(|| point.values().to_vec());
+            corner.iter_mut().zip(point.values()).for_each(|(a, b)| *a = a.max(*b));
+        });
+    }
     let mut worst = Frontier::default();
-    for index in front(stream.points) {
-        let drawn = (0..draws).filter_map(|draw| stream.point(draw, index, NEVER));
-        let corner = drawn
-            .map(|point| point.values().to_vec())
-            .reduce(|a, b| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect());
-        if let Some(Ok(corner)) = corner.map(Objectives::new) {
+    for corner in corners.into_values() {
+        if let Ok(corner) = Objectives::new(corner) {
             worst.insert(&corner);
         }
     }
@@ -135,8 +161,14 @@ struct Normal {
 }
 
 impl Normal {
-    fn draw(rng: &mut SearchRng) -> Self {
-        Self { u: rng.random(), v: rng.random() }
+    /// From the next bytes of the stream: two numbers of 53 bits in [0, 1).
+    fn of(bytes: &[u8; BYTES_A_NORMAL]) -> Self {
+        let number = |bytes: &[u8]| {
+            let bits = bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+            (bits >> 11) as f64 / 2_f64.powi(53)
+        };
+        let (u, v) = bytes.split_at(BYTES_A_NORMAL / 2);
+        Self { u: number(u), v: number(v) }
     }
 
     fn value(&self) -> f64 {
@@ -146,12 +178,14 @@ impl Normal {
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
 
     /// Every point drawn each time, one after the other.
     fn all_drawn(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
         let mut rng = SearchRng::seed_from_u64(seed);
-        let mut normal = || Normal::draw(&mut rng).value();
+        let mut normal = || Normal { u: rng.random(), v: rng.random() }.value();
         let mut on_front = vec![0_u32; points.len()];
         for _ in 0..DRAWS {
             let mut moved = |(point, errors): (&Objectives, &Vec<f64>)| {
@@ -185,9 +219,8 @@ mod tests {
                 errors[0] = 0.0;
             }
             assert_eq!(memberships(&points, &errors, 5), all_drawn(&points, &errors, 5));
-            let rng = SearchRng::seed_from_u64(5);
             let (points, errors) = (points.as_slice(), errors.as_slice());
-            let mut stream = Stream { points, errors, rng, normals: Vec::new() };
+            let mut stream = Stream::new(points, errors, 5);
             let all: Vec<usize> = (0..120).collect();
             let open = bounds(&mut stream, &all, DRAWS);
             let settled = 120 - open.iter().filter(|(_, u)| *u <= 0.9).count();
