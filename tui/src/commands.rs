@@ -17,6 +17,7 @@ pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod schema;
+mod setup;
 pub(crate) mod show;
 mod training_rule;
 

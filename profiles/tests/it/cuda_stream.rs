@@ -4,6 +4,7 @@ use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Extent, Machine, Source};
+use profiles::cuda::Rehearsal;
 use profiles::cuda::definition::Definition;
 use profiles::cuda::stream::Decoder;
 use search::Architecture;
@@ -179,4 +180,36 @@ fn a_missing_barrier_is_found() {
         eprintln!("{name}: relative error {error:.1e}");
         assert!(error > 1e-4, "{name}: not found, relative error {error:.1e}");
     }
+}
+
+/// Where nothing is computed the same shapes are refused, in the same words.
+#[test]
+fn a_rehearsal_refuses_what_the_machine_refuses() {
+    let Some(mut machine) = machine(None, 1) else { return };
+    let mut rehearsal = Rehearsal::of(EXTENT);
+    let mut refused = 0;
+    for (d_model, layers) in [
+        (64, "attn(h=2,kv=1,k=64)"),
+        (64, "attn(h=2,kv=2,k=32)"),
+        (64, "swa(h=1,kv=1,k=48,w=8)+ffn(96)"),
+        (64, "gdn(h=2,k=32,v=64)+ffn(96)"),
+        (64, "gdn(h=2,k=24,v=40)"),
+        (64, "lgdn(h=2,k=32,v=32,l=8)"),
+        (64, "kda(h=2,k=32,v=32)"),
+        (64, "m2(h=4,p=32,n=16)"),
+        (64, "m2(h=4,p=20,n=12)"),
+        (64, "gsc(c=64,k=3)"),
+        (66, "ffn(128)"),
+        (64, "ffn(66)"),
+    ] {
+        let stack = stack(d_model, layers);
+        let on = |machine: &mut dyn Machine| {
+            let decoder = Decoder::pretended(machine, &stack, POSITIONS);
+            decoder.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let (here, there) = (on(&mut rehearsal), on(&mut machine));
+        assert_eq!(here, there, "d={d_model} {layers}");
+        refused += usize::from(here.is_err());
+    }
+    assert!(refused >= 5, "{refused} were refused");
 }

@@ -234,7 +234,9 @@ impl Driver<'_> {
                     }
                 }
             }
-            Request::Configure(_) => panic!("the driver configures workers, not the campaign"),
+            Request::Configure(_) | Request::Check(_) => {
+                panic!("the driver configures and asks workers, not the campaign")
+            }
             Request::MeasureLimit(_) => {
                 panic!("`deltafront profile` asks for limits, not a campaign")
             }

@@ -13,13 +13,13 @@ use search::campaign::{CandidateState, Finish, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::device::Device;
 use search::proposals::Proposer;
-use search::references::ReferenceShape;
 use search::space::Space;
 use search::subject::Subjects;
 use search::wire::{Configure, Request};
 
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
+use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, training_rule};
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
@@ -96,6 +96,11 @@ async fn campaign(
         objectives: file.objectives(),
         latency: file.latency.clone(),
     };
+    files.make()?;
+    let mut setup = None;
+    if !store.campaigns().await?.iter().any(|known| known.name == file.name) {
+        setup = Some(Setup::look(file, &args.file, &job).await?);
+    }
     match store.create_campaign(&new).await {
         Ok(()) => say(&format!("campaign `{}` begins in {}", file.name, db.display())),
         Err(DbError::CampaignExists { .. }) => {}
@@ -136,6 +141,12 @@ async fn campaign(
             file.name, file.search.evaluations
         ));
     }
+    let setup = match setup {
+        Some(setup) => setup,
+        None => Setup::look(file, &args.file, &job).await?,
+    };
+    setup.notes.iter().for_each(|note| say(note));
+    job.space = setup.space;
     let mut changes = Vec::new();
     if is_changed {
         changes.push(Change::Settings(new));
@@ -331,18 +342,7 @@ pub(super) fn job(
     bars: bool,
 ) -> anyhow::Result<Job<Space>> {
     let space = file.space()?;
-    let shape = ReferenceShape::of(&space);
-    let references = file
-        .references()
-        .into_iter()
-        .map(|reference| {
-            let stack = reference
-                .build(&shape)
-                .with_context(|| format!("reference stack `{}` in this space", reference.name()))?;
-            Ok((reference.name().to_owned(), stack))
-        })
-        .chain(file.stacks().map(|(name, stack)| Ok((name.clone(), stack))))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let references = references(file, &space)?;
     let trainers = file.search.concurrency.max(1);
     let program = match &file.evaluator.command {
         Some(line) => Program::Shell { line: line.clone(), folder: folder.to_owned() },

@@ -176,7 +176,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
         let event = match news {
-            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Space(_)) => return Ok(None),
+            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
+                return Ok(None);
+            }
             News::Broken { reason, log } => return Err(broken(&reason, &log)),
             News::Reply(Reply::Progress(progress)) => {
                 self.display.progress(index, &progress);
@@ -295,7 +297,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
             Request::Eval(eval) => (Role::BlackBox, eval.id),
             Request::MeasureLimit(measure) => (Role::Profiler, measure.id),
-            Request::Configure(_) | Request::Space { .. } => {
+            Request::Configure(_) | Request::Check(_) | Request::Space { .. } => {
                 bail!("a campaign introduces itself to no workers")
             }
         };
@@ -331,7 +333,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::MeasureLimit(measure) => {
                 self.display.doing(&format!("timing {}", measure.limit));
             }
-            Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => {}
+            Request::Configure(_)
+            | Request::Check(_)
+            | Request::Space { .. }
+            | Request::Stop { .. } => {}
         }
         slot.send(request);
         Ok(())

@@ -11,6 +11,7 @@ mod many;
 mod output;
 mod profile;
 mod report;
+mod setup;
 mod terminal;
 mod trouble;
 mod whole;
