@@ -172,7 +172,7 @@ fn staircase(points: &[Point], (of_x, of_y): &(Option<Objective>, Objective)) ->
 /// The x of a candidate: its value, or its place among the evaluations.
 fn across(candidate: &Candidate, of_x: Option<&Objective>) -> Option<Value> {
     match of_x {
-        Some(of_x) => of_x.value(&candidate.row.values),
+        Some(of_x) => candidate.objective(of_x),
         None => Some(Value { mean: f64::from(candidate.row.number), standard_error: None }),
     }
 }
@@ -181,8 +181,7 @@ fn point(candidate: &Candidate, of_x: Option<&Objective>, of_y: &Objective) -> O
     if candidate.row.state != CandidateState::Done {
         return None;
     }
-    let values = &candidate.row.values;
-    let (x, y) = (across(candidate, of_x)?, of_y.value(values)?);
+    let (x, y) = (across(candidate, of_x)?, candidate.objective(of_y)?);
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }
