@@ -27,6 +27,7 @@
 //!     seed: 0,
 //!     evaluations: 24,
 //!     tokens: 262_144,
+//!     target_tokens: 262_144,
 //!     objectives: vec!["bits_per_byte".parse()?, "-throughput".parse()?],
 //!     latency: search::config::LatencyConfig::default(),
 //! };

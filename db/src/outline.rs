@@ -73,6 +73,11 @@ impl Store {
         } else {
             BTreeSet::new()
         };
+        let mut parts = if all && !campaign.is_black_box() {
+            self.parts(&mut transaction, campaign_id).await?
+        } else {
+            BTreeMap::new()
+        };
         let once = |row: &&mut campaign::Candidate| row.trained.is_empty() && row.fidelity > 0;
         for row in rows.iter_mut().filter(once).filter(|_| is_compared) {
             // Of a single training the values are those of the candidate.
@@ -81,15 +86,37 @@ impl Store {
                 tokens: row.fidelity,
                 seed: row.seed,
                 values: values.map(|(name, value)| (name.clone(), *value)).collect(),
+                parts: parts.remove(&row.number).unwrap_or_default(),
                 seconds: row.train_seconds,
             }];
         }
         let agreements = agreements(&rows, &campaign.objectives);
         let predictions = backtests(&rows, &campaign.objectives);
-        let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
+        let mut candidates = Candidate::with_ids(rows, ids, &campaign);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
+    }
+
+    /// Values on parts of the held-out text, of the candidates that were trained once, by number.
+    async fn parts(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeMap<u32, BTreeMap<String, Vec<f32>>>, DbError> {
+        let rows: Vec<(u32, String, Vec<u8>)> = sqlx::query_as(
+            "SELECT c.number, v.name, v.parts FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
+             AND v.tokens = c.fidelity AND v.seed = c.seed WHERE c.campaign_id = ? AND v.parts IS NOT NULL",
+        )
+        .bind(campaign_id)
+        .fetch_all(connection)
+        .await
+        .map_err(|source| self.sql("reading the trainings", source))?;
+        let mut parts: BTreeMap<u32, BTreeMap<String, Vec<f32>>> = BTreeMap::new();
+        for (number, name, bytes) in rows {
+            parts.entry(number).or_default().insert(name, row::numbers(&bytes));
+        }
+        Ok(parts)
     }
 
     /// The values that a campaign's trainings reported.
@@ -230,19 +257,21 @@ impl Store {
         })
     }
 
-    /// The trainings of candidates that have several.
+    /// The trainings of candidates that have several; where some have, also those of the contenders for the front, whose errors
+    /// are shared.
     async fn trained_again(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
     ) -> Result<BTreeMap<i64, Vec<campaign::Trained>>, DbError> {
         let rows: Vec<TrainingRow> = sqlx::query_as(
-            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
-             JOIN candidates ON candidates.id = t.candidate_id \
+            "WITH again AS (SELECT o.candidate_id FROM trainings o JOIN candidates c ON c.id = o.candidate_id \
+             WHERE c.campaign_id = ?1 GROUP BY o.candidate_id HAVING count(*) > 1), \
+             top AS (SELECT id FROM candidates WHERE campaign_id = ?1 AND EXISTS (SELECT 1 FROM again) AND fidelity = \
+             (SELECT max(fidelity) FROM candidates WHERE campaign_id = ?1 AND state = 'done')) \
+             SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error, v.parts FROM trainings t \
              LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
-             WHERE campaign_id = ?1 AND t.candidate_id IN (SELECT o.candidate_id FROM trainings o \
-             JOIN candidates c ON c.id = o.candidate_id WHERE c.campaign_id = ?1 \
-             GROUP BY o.candidate_id HAVING count(*) > 1)",
+             WHERE t.candidate_id IN (SELECT candidate_id FROM again UNION SELECT id FROM top)",
         )
         .bind(campaign_id)
         .fetch_all(connection)

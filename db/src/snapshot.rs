@@ -1,6 +1,6 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
 use search::campaign::findings::Agreement;
@@ -46,6 +46,8 @@ pub struct Campaign {
     pub latency: LatencyConfig,
     /// Tokens of a full evaluation.
     pub tokens: u64,
+    /// The tokens that count: what candidates would be after so many is foretold where it is more than `tokens`.
+    pub target_tokens: u64,
     /// Unix time of creation, s.
     pub created_unix_s: i64,
     /// Seconds in which a driver worked on it, all runs together.
@@ -150,36 +152,65 @@ pub struct Candidate {
     pub disturbed: BTreeSet<String>,
     /// Rank of non-domination among the contenders for the front, 0 on it; none for others. See [`Contenders`].
     pub rank: Option<u32>,
+    /// Of contenders whose front is foretold: their objectives after the tokens that count, by name, with the error of
+    /// text, seed, rate and prediction.
+    pub foretold: BTreeMap<String, Value>,
+}
+
+impl Snapshot {
+    /// Whether its front is foretold, for the tokens that count.
+    pub fn is_foretold(&self) -> bool {
+        self.candidates.iter().any(|candidate| !candidate.foretold.is_empty())
+    }
 }
 
 impl Candidate {
     /// The candidates of a campaign with their ranks; none of their latencies is marked as disturbed.
-    pub fn of(rows: Vec<campaign::Candidate>, objectives: &[Objective]) -> Vec<Self> {
+    pub fn of(rows: Vec<campaign::Candidate>, campaign: &Campaign) -> Vec<Self> {
         let ids = rows.iter().map(|row| row.subject.id()).collect();
-        Self::with_ids(rows, ids, objectives)
+        Self::with_ids(rows, ids, campaign)
     }
 
     /// The same, of rows whose identities are known.
     pub(crate) fn with_ids(
         rows: Vec<campaign::Candidate>,
         ids: Vec<ArchitectureId>,
-        objectives: &[Objective],
+        campaign: &Campaign,
     ) -> Vec<Self> {
-        let ranks = Contenders::of(rows.iter(), objectives).ranks();
-        // Both in the order of the rows.
-        let mut ranks = ranks.into_iter().peekable();
-        let mut candidates = Self::unranked(rows, ids);
-        for candidate in &mut candidates {
-            let found = ranks.next_if(|(number, _)| *number == candidate.row.number);
-            candidate.rank = found.map(|(_, rank)| rank);
-        }
-        candidates
+        let objectives = &campaign.objectives;
+        let contenders = Contenders::of(rows.iter(), objectives, campaign.target_tokens);
+        let foretold =
+            if contenders.is_foretold() { contenders.expected().collect() } else { Vec::new() };
+        let mut foretold = foretold.into_iter();
+        // All in the order of the rows.
+        let mut ranks = contenders.ranks().into_iter().peekable();
+        rows.into_iter()
+            .zip(ids)
+            .map(|(row, id)| {
+                let rank = ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank);
+                let expected = rank.and_then(|_| foretold.next());
+                let foretold =
+                    expected.map(|expected| expected.values(objectives)).unwrap_or_default();
+                Self { id, rank, foretold, disturbed: BTreeSet::new(), row }
+            })
+            .collect()
     }
 
-    /// Candidates whose ranks are not known yet.
+    /// Candidates whose ranks are not known yet, and of which nothing is foretold.
     pub(crate) fn unranked(rows: Vec<campaign::Candidate>, ids: Vec<ArchitectureId>) -> Vec<Self> {
-        let of = |(row, id)| Self { row, id, disturbed: BTreeSet::new(), rank: None };
+        let of = |(row, id)| Self {
+            row,
+            id,
+            disturbed: BTreeSet::new(),
+            rank: None,
+            foretold: BTreeMap::new(),
+        };
         rows.into_iter().zip(ids).map(of).collect()
+    }
+
+    /// What the front is made of: an objective as it is foretold, or else as it was measured.
+    pub fn objective(&self, objective: &Objective) -> Option<Value> {
+        self.foretold.get(objective.name()).copied().or_else(|| objective.value(&self.row.values))
     }
 
     /// A latency of the whole model, if that was timed.

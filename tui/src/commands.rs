@@ -12,6 +12,7 @@ pub(crate) mod init;
 pub(crate) mod law;
 pub(crate) mod list;
 pub(crate) mod optimize;
+pub(crate) mod plan;
 mod products;
 pub(crate) mod profile;
 pub(crate) mod report;

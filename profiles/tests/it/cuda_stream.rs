@@ -6,8 +6,10 @@ use kernels::cuda::weights::weight;
 use kernels::cuda::{Extent, Machine, Source};
 use profiles::cuda::Rehearsal;
 use profiles::cuda::definition::Definition;
+use profiles::cuda::layers::{Model, Section};
 use profiles::cuda::stream::Decoder;
 use search::Architecture;
+use search::config::{CampaignFile, Preset};
 
 /// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
 /// shares differ and the ring goes round.
@@ -212,4 +214,23 @@ fn a_rehearsal_refuses_what_the_machine_refuses() {
         refused += usize::from(here.is_err());
     }
     assert!(refused >= 5, "{refused} were refused");
+}
+
+/// As large as an H200, the whole preset can be timed.
+#[test]
+fn the_preset_for_a_gpu_has_what_its_kernels_take() {
+    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9 };
+    let file = CampaignFile::parse(Preset::Gpu.text()).expect("a preset");
+    let probes = file.space().expect("a space").probes();
+    assert!(probes.len() > 20, "{} models", probes.len());
+    for probe in probes {
+        let machine = &mut Rehearsal::of(extent);
+        Decoder::pretended(machine, &probe, file.latency.decode_context as usize + 9)
+            .unwrap_or_else(|error| panic!("{probe}: {error}"));
+        let tokens = file.latency.prefill_tokens as usize;
+        let model = Model::pretended(machine, &probe, (1, tokens)).expect("it is put there");
+        model
+            .prefill(machine, tokens, Section::Whole)
+            .unwrap_or_else(|error| panic!("{probe}: {error}"));
+    }
 }

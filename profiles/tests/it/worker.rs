@@ -163,7 +163,8 @@ fn facts_help_and_wrong_arguments() {
 
 #[test]
 fn what_cannot_be_timed_is_said_beforehand() {
-    let architectures = ["d=16,vocab=20 | gdn(h=2,k=4,v=8)", "d=16,vocab=20 | kda(h=2,k=8,v=8)+ffn(24)"];
+    let architectures =
+        ["d=16,vocab=20 | gdn(h=2,k=4,v=8)", "d=16,vocab=20 | kda(h=2,k=8,v=8)+ffn(24)"];
     let architectures: Vec<Architecture> =
         architectures.map(|text| text.parse().unwrap()).into_iter().collect();
     let under = |threads| Conditions {

@@ -22,6 +22,7 @@ fn settings() -> Settings {
         refusals_count: false,
         objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: 1000,
+        target_tokens: 1000,
         rungs: Vec::new(),
         promote: 3,
         trust: Plan::default(),
@@ -105,6 +106,7 @@ fn result(id: u64, bits_per_byte: f64) -> Event {
         seconds: 1.0,
         checkpoint: None,
         unsaved: None,
+        parts: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
     })
@@ -338,4 +340,25 @@ fn the_composed_error_counts_a_repeated_part_as_often_as_it_occurs() {
     // σ = 1 µs over 100 samples: 0.12533 µs each, four times for mixer and FFN.
     let expected = 0.12533 * (16.0_f64 + 16.0 + 1.0).sqrt();
     assert!((value.standard_error.expect("known") - expected).abs() < 1e-9);
+}
+
+#[test]
+fn when_the_time_is_over_nothing_more_is_proposed_and_what_was_begun_is_finished() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let begun = training(&commands);
+    let over = Event::TimeOver { reason: "the 2 hours are over".to_owned() };
+    assert_eq!(campaign.handle(over.clone()), []);
+    let rows = campaign.candidates().count();
+    let mut commands = campaign.handle(result(begun.id, 2.0));
+    // Those of the start are trained, too: they were proposed.
+    while let [.., Command::Send(Request::Evaluate(next))] = commands.as_slice() {
+        let id = next.id;
+        commands = campaign.handle(result(id, 2.1));
+    }
+    assert_eq!(campaign.candidates().count(), rows);
+    assert!(rows < 4);
+    assert!(campaign.candidates().all(|row| row.state == CandidateState::Done));
+    let finish = Finish::Exhausted { reason: "the 2 hours are over".to_owned() };
+    assert_eq!(commands.last(), Some(&Command::Finish(finish)));
+    assert_eq!(campaign.handle(over), []);
 }

@@ -1,7 +1,7 @@
 //! The campaign file: the template parses and is complete, and every mistake is pointed at.
 
 use proptest::prelude::*;
-use search::config::{CampaignFile, ConfigError, TEMPLATE, json_schema};
+use search::config::{CampaignFile, ConfigError, Preset, TEMPLATE, json_schema};
 use search::references::Reference;
 
 /// The error of the template with `good` replaced by `bad`.
@@ -355,5 +355,73 @@ proptest! {
             prop_assert!(text.get(error.span.clone()).is_some(), "{error} at {:?}", error.span);
             prop_assert!(!error.message.is_empty() && error.line <= text.split('\n').count());
         }
+    }
+}
+
+#[test]
+fn the_tokens_that_count_are_four_times_a_proxys_where_rungs_tell_how_losses_fall() {
+    let with = |rungs: &str, target: &str| {
+        let text = TEMPLATE.replacen("[training]\n", &format!("[training]\n{target}\n"), 1);
+        CampaignFile::parse(&text.replacen("[search]\n", &format!("[search]\n{rungs}\n"), 1))
+    };
+    let rungs = "rungs = [65_536]";
+    for (rungs, target, expected) in [
+        ("", "", 262_144),
+        (rungs, "", 1_048_576),
+        (rungs, "target_tokens = 262_144", 262_144),
+        (rungs, "target_tokens = 4_194_304", 4_194_304),
+    ] {
+        assert_eq!(with(rungs, target).expect("it is a campaign").target_tokens(), expected);
+    }
+    for (rungs, target, message) in [
+        (rungs, "target_tokens = 262_143", "at least what a proxy is trained on, 262144"),
+        ("", "target_tokens = 262_145", "only `search.rungs` tell how losses fall"),
+    ] {
+        let error = with(rungs, target).expect_err(message);
+        assert_eq!(error.key, "training.target_tokens");
+        assert!(error.message.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn every_preset_is_a_campaign_file_and_says_what_it_is_for() {
+    let file = |preset: Preset| {
+        CampaignFile::parse(preset.text())
+            .unwrap_or_else(|error| panic!("{}: {error}", preset.name()))
+    };
+    for preset in Preset::ALL {
+        let text = preset.text();
+        // `init` writes these two.
+        for key in ["\nname = ", "\ncorpus = "] {
+            assert_eq!(text.matches(key).count(), 1, "{}: {key}", preset.name());
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", preset.name());
+        assert!(file(preset).space().is_ok());
+    }
+    assert!(Preset::Demo.text().contains("it is a demonstration"));
+    assert!(Preset::Demo.about().contains("demonstration"));
+    let serious = file(Preset::Serious);
+    let names: Vec<String> = serious.objectives().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["bits_per_byte", "decode_us", "recall_error"]);
+    assert!(serious.search.rungs.len() >= 2 && serious.search.hours.is_some());
+    assert!(serious.trust.repeats > 0 && serious.trust.longer > 0);
+    assert!(serious.target_tokens() > serious.training.tokens);
+    let gpu = file(Preset::Gpu);
+    let places = [gpu.latency.device, gpu.training.device].map(|device| device.to_string());
+    assert_eq!(places, ["cuda:0", "cuda:0"]);
+}
+
+#[test]
+fn hours_are_a_number_above_nothing() {
+    let with = |hours: &str| {
+        CampaignFile::parse(&TEMPLATE.replacen(
+            "[search]\n",
+            &format!("[search]\nhours = {hours}\n"),
+            1,
+        ))
+    };
+    assert_eq!(with("0.25").expect("a quarter").search.hours, Some(0.25));
+    for wrong in ["0", "-1", "nan", "inf"] {
+        assert_eq!(with(wrong).expect_err(wrong).key, "search.hours");
     }
 }

@@ -55,6 +55,7 @@ fn settings(world: &World) -> Settings {
         refusals_count: false,
         objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: FULL,
+        target_tokens: FULL,
         rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
         promote: 3,
         trust: if world.rungs {
@@ -316,7 +317,10 @@ fn id_of(event: &Event) -> Option<u64> {
         Event::Timing(measured) => Some(measured.id),
         Event::Infeasible(refusal) | Event::Failed { refusal, .. } => Some(refusal.id),
         Event::Values { values, .. } => Some(values.id),
-        Event::Workers { .. } | Event::Progress(_) | Event::StopRequested => None,
+        Event::Workers { .. }
+        | Event::Progress(_)
+        | Event::TimeOver { .. }
+        | Event::StopRequested => None,
     }
 }
 
@@ -345,6 +349,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
                     .into(),
             ),
             unsaved: None,
+            parts: BTreeMap::new(),
             curve: vec![(evaluate.tokens, loss)],
             retrieval: Vec::new(),
         })

@@ -133,6 +133,10 @@ fn stacked(area: Rect, percent: u16) -> [Rect; 2] {
 fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     let is_history = state.snapshot.as_ref().is_some_and(|s| s.campaign.objectives.len() == 1);
     let mut title = vec![Span::raw(if is_history { "values" } else { "front" })];
+    if let Some(snapshot) = state.snapshot.as_ref().filter(|snapshot| snapshot.is_foretold()) {
+        let target = quantity::scaled(snapshot.campaign.target_tokens as f64);
+        title.push(Span::raw(format!(" foretold for {target} tokens")));
+    }
     // How far short trainings are to be trusted, the longest first, as many as there is room for.
     let agreements = state.snapshot.iter().flat_map(|snapshot| snapshot.agreements.iter().rev());
     let pairs = state.snapshot.iter().flat_map(|snapshot| snapshot.predictions.iter().rev());

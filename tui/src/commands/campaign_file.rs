@@ -82,9 +82,10 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 14] = [
     "search.algorithm",
     "search.evaluations",
+    "search.hours",
     "search.start",
     "search.references",
     "search.stacks",
@@ -95,6 +96,7 @@ const HARMLESS: [&str; 12] = [
     "search.promote",
     "trust",
     "latency.time_whole_models",
+    "training.target_tokens",
 ];
 
 /// Refuses a file that would mix results that cannot be compared, and files that it names which hold something else by now.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
@@ -36,24 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    let text = match std::fs::read_to_string(&args.file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "there is no {}; `deltafront init {0}` writes one to begin with",
-                args.file.display()
-            )
-        }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", args.file.display()));
-        }
-    };
-    let file = CampaignFile::parse(&text)
-        .map_err(|error| anyhow::anyhow!("{}", pointed(&args.file, &text, &error)))?;
-    let folder = std::path::absolute(&args.file)
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned))
-        .context("cannot make the path of the campaign file absolute")?;
+    let (text, file, folder) = read(&args.file)?;
     // Several trainers and the profiler talk at once, and SQLite's calls block.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -61,6 +44,26 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the runtime")?
         .block_on(campaign(db, args, &text, &file, &folder))
+}
+
+/// The text of a campaign file, what it says, and the folder that it lies in.
+pub(super) fn read(path: &Path) -> anyhow::Result<(String, CampaignFile, PathBuf)> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("there is no {}; `deltafront init {0}` writes one to begin with", path.display())
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let file = CampaignFile::parse(&text)
+        .map_err(|error| anyhow::anyhow!("{}", pointed(path, &text, &error)))?;
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .context("cannot make the path of the campaign file absolute")?;
+    Ok((text, file, folder))
 }
 
 /// Takes the campaign, drives it, gives it back and reports.
@@ -93,6 +96,7 @@ async fn campaign(
         kind: CampaignKind::Stacks,
         evaluations: file.search.evaluations,
         tokens: file.tokens(),
+        target_tokens: file.target_tokens(),
         objectives: file.objectives(),
         latency: file.latency.clone(),
     };
@@ -147,6 +151,7 @@ async fn campaign(
     };
     setup.notes.iter().for_each(|note| say(note));
     job.space = setup.space;
+    job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
         changes.push(Change::Settings(new));
@@ -358,6 +363,7 @@ pub(super) fn job(
             refusals_count: false,
             objectives: file.objectives(),
             tokens: file.tokens(),
+            target_tokens: file.target_tokens(),
             rungs: file.search.rungs.clone(),
             promote: file.search.promote,
             trust: file.trust(),
@@ -388,6 +394,8 @@ pub(super) fn job(
             silence,
         },
         trainers,
+        // Known when it is known how long the campaign was at work before.
+        deadline: None,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
             program: profiler(&file.latency)?,
@@ -402,6 +410,14 @@ pub(super) fn job(
     })
 }
 
+/// When `search.hours` are over, of which so many seconds were spent before.
+pub(super) fn deadline(file: &CampaignFile, spent_seconds: f64) -> Option<(Instant, String)> {
+    let hours = file.search.hours?;
+    let left = Duration::try_from_secs_f64((3600.0 * hours - spent_seconds).max(0.0)).ok()?;
+    let reason = format!("the {hours} hours of search.hours are over");
+    Some((Instant::now().checked_add(left)?, reason))
+}
+
 /// The profiler on the device that the file names.
 pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
     let program = Program::built_in(Role::Profiler)?;
@@ -414,7 +430,7 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
 /// What depends on the rest of the file made a number: the warm-up, of the lowest rung's tokens; `threads = 0`, all cores
 /// over the number of trainers.
 fn settled(training: &TrainingConfig, rungs: &[u64], trainers: u32) -> TrainingConfig {
-    let mut training = training.clone();
+    let mut training = TrainingConfig { target_tokens: None, ..training.clone() };
     if let (None, Some(&lowest)) = (training.warmup_tokens, rungs.first()) {
         training.warmup_tokens = Some((lowest as f64 * training.warmup_fraction) as u64);
     }

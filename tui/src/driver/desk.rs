@@ -46,6 +46,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     /// Failures of attempts, to be remembered with the next write.
     events: Vec<Change>,
     stopping: bool,
+    /// When nothing more is to be proposed, and why then; none once that was told.
+    deadline: Option<(Instant, String)>,
 }
 
 impl<'a, D: Subjects + Clone> Desk<'a, D> {
@@ -124,6 +126,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            deadline: job.deadline.take(),
         })
     }
 
@@ -167,9 +170,21 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
                         self.store.heartbeat(self.run).await?;
                     }
-                    None
+                    self.look_at_clock().await?
                 }
             };
+        }
+    }
+
+    /// Ends the proposals when their time is over.
+    async fn look_at_clock(&mut self) -> anyhow::Result<Option<Finish>> {
+        let is_over = |(at, _): &mut (Instant, String)| *at <= Instant::now();
+        match self.deadline.take_if(is_over) {
+            Some((_, reason)) => {
+                self.display.line(&format!("{reason}: what was begun is brought to its end"));
+                self.tell(Event::TimeOver { reason }).await
+            }
+            None => Ok(None),
         }
     }
 

@@ -93,6 +93,33 @@ impl Asked {
         }
     }
 
+    /// The final answer to a request of this id.
+    ///
+    /// # Errors
+    /// When there is none: the worker refused, failed or has ended.
+    pub(crate) async fn answer(&mut self, id: u64, request: &Request) -> anyhow::Result<Reply> {
+        let role = self.role.word();
+        self.process.send(request).await;
+        loop {
+            let line = tokio::time::timeout(self.silence, self.process.line()).await;
+            let Ok(line) = line else {
+                anyhow::bail!("the {role} said nothing for {} s", self.silence.as_secs_f64());
+            };
+            let Some(line) = line else {
+                return Err(broken(&format!("the {role} has ended"), &self.process.tail()));
+            };
+            match Reply::parse(&line)? {
+                Reply::Progress(_) => {}
+                Reply::Failed(refusal) | Reply::Infeasible(refusal)
+                    if [CONFIGURE_ID, id].contains(&refusal.id) =>
+                {
+                    anyhow::bail!("{}", tui::printable(&refusal.reason));
+                }
+                reply => return Ok(reply),
+            }
+        }
+    }
+
     /// Lets the worker go.
     pub(crate) async fn dismiss(self) {
         self.process.dismiss().await;

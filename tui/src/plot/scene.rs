@@ -176,7 +176,7 @@ fn staircase(points: &[Point], (of_x, of_y): &(Option<Objective>, Objective)) ->
 /// The x of a candidate: its value, or its place among the evaluations.
 fn across(candidate: &Candidate, of_x: Option<&Objective>) -> Option<Value> {
     match of_x {
-        Some(of_x) => of_x.value(&candidate.row.values),
+        Some(of_x) => candidate.objective(of_x),
         None => Some(evaluation(candidate.row.number)),
     }
 }
@@ -189,7 +189,7 @@ fn point(candidate: &Candidate, of_x: Option<&Objective>, of_y: &Objective) -> O
     if candidate.row.state != CandidateState::Done {
         return None;
     }
-    let at = (across(candidate, of_x)?, of_y.value(&candidate.row.values)?);
+    let at = (across(candidate, of_x)?, candidate.objective(of_y)?);
     // What was trained for less than others has no place among them.
     let rank = candidate.rank?;
     placed(at, rank, candidate.row.number, candidate.row.reference.as_ref())

@@ -104,3 +104,25 @@ fn a_reference_that_cannot_be_evaluated_is_named() {
         said.stderr
     );
 }
+
+#[test]
+fn a_plan_goes_through_the_campaign_and_writes_nothing() {
+    let mut world = World::new("plan");
+    world.set("FAKE_TRAINER", "slow 0.05");
+    let said = world.say(&["plan"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for expected in
+        ["plan for campaign small", "parts to time", "trainings", "8 evaluations", "on disk"]
+    {
+        assert!(said.stdout.contains(expected), "{expected}: {}", said.stdout);
+    }
+    assert!(!world.folder.join("deltafront.db").exists());
+    assert!(!world.folder.join("deltafront-files").exists());
+    let json = world.say(&["plan", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((plan["evaluations"].as_u64(), plan["trainings"].as_u64()), (Some(8), Some(8)));
+    // What the trainer says that a training takes, half a second, is what counts.
+    let training = plan["training_seconds"].as_f64().expect("a number");
+    assert!((3.0..6.0).contains(&training), "{plan}");
+    assert_eq!(world.say(&["run"]).code, 0);
+}
