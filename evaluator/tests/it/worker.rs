@@ -307,12 +307,7 @@ fn what_auto_is_can_be_asked_and_settled_by_the_cache() {
 /// What a check of these stacks is answered by, after this configuration.
 fn checked(training: TrainingConfig, folder: &Folder, stacks: &[&str]) -> Reply {
     let mut worker = Worker::start();
-    let data = Some(data(folder, &periodic(4096)));
-    worker.ask(&Request::Configure(Configure {
-        data,
-        training: Some(training),
-        ..Configure::default()
-    }));
+    worker.ask(&configure(&folder.file("text.txt", periodic(4096)), folder.path(), training));
     let architectures = stacks.iter().map(|text| text.parse().expect("a stack")).collect();
     worker.ask(&Request::Check(Check { id: 1, architectures, conditions: Vec::new() }));
     worker.hear()
@@ -320,7 +315,7 @@ fn checked(training: TrainingConfig, folder: &Folder, stacks: &[&str]) -> Reply 
 
 #[test]
 fn what_cannot_be_trained_is_said_beforehand() {
-    let folder = Folder::new("worker_check");
+    let folder = Folder::new();
     let stacks = ["d=32,vocab=256 | gdn(h=1,k=32,v=32)", "d=48,vocab=256 | kda(h=1,k=32,v=32)"];
     let Reply::Checked(checked_) = checked(training_config(), &folder, &stacks) else {
         panic!("both can be trained")

@@ -273,11 +273,19 @@ impl CampaignFile {
         }
         let of_throughput = [Metric::Throughput, Metric::LargestBatch].map(Metric::name);
         if let Some(name) = self.asked().find(|name| of_throughput.contains(name))
-            && latency.memory_budget_mb.is_none()
+            && latency.memory_budget_mb.or(latency.throughput_batch.map(u64::from)).is_none()
         {
-            let message = format!("must say how much memory a batch may fill: {name} is asked for");
+            let message = format!(
+                "must say how much memory a batch may fill, or `throughput_batch` how large it is: {name} is asked for"
+            );
             return wrong("latency.memory_budget_mb", message);
         }
+        if latency.memory_budget_mb.is_some() && latency.throughput_batch.is_some() {
+            let message = "the batch follows from memory_budget_mb: leave one of them out";
+            return wrong("latency.throughput_batch", message.to_owned());
+        }
+        at_least_one("latency.throughput_batch", latency.throughput_batch.unwrap_or(1).into())?;
+        at_least_one("latency.throughput_context", latency.throughput_context.unwrap_or(1).into())?;
         at_least_one("latency.memory_budget_mb", latency.memory_budget_mb.unwrap_or(1))?;
         at_least_one("latency.batch_max", latency.batch_max.into())?;
         at_least_one("latency.threads", latency.threads.into())?;

@@ -136,10 +136,16 @@ pub struct LatencyConfig {
     /// Prompt tokens of the timed prefill; 0: prefill is not timed.
     pub prefill_tokens: u32,
     /// Memory in MB (10⁶ bytes) that weights, states and caches of a batch may fill. With it the `throughput` of a candidate,
-    /// tokens per second, is taken at the largest batch that fits; none: it is not.
+    /// tokens per second, is taken at the largest batch that fits; without it at `throughput_batch`, or not at all.
     pub memory_budget_mb: Option<u64>,
     /// The largest batch that is timed for it.
     pub batch_max: u32,
+    /// The batch that `throughput` is taken at, in place of a memory budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_batch: Option<u32>,
+    /// Positions in the cache when it is taken; none: `decode_context`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_context: Option<u32>,
     /// Threads of the timed inference.
     pub threads: u32,
     /// Whether front members and references are timed as whole models at the end, beside the sum of their parts.
@@ -157,6 +163,8 @@ impl Default for LatencyConfig {
             prefill_tokens: 512,
             memory_budget_mb: None,
             batch_max: 64,
+            throughput_batch: None,
+            throughput_context: None,
             threads: 1,
             time_whole_models: true,
             decode_budget_us: None,
@@ -187,13 +195,17 @@ impl LatencyConfig {
         [decode].into_iter().chain(prefill).collect()
     }
 
-    /// The throughput of a candidate on a device, where there is a budget of memory.
+    /// The throughput of a candidate on a device, where there is a batch or a budget of memory for it.
     pub fn throughput(&self, device: &str) -> Option<Throughput> {
         let (_, decode) = self.latencies(device).swap_remove(0);
-        self.memory_budget_mb.map(|mb| Throughput {
-            budget_bytes: mb.saturating_mul(1_000_000),
-            conditions: Conditions { batch: self.batch_max, ..decode },
-        })
+        let context = self.throughput_context.unwrap_or(self.decode_context);
+        let budget_bytes = self.memory_budget_mb.map(|mb| mb.saturating_mul(1_000_000));
+        let batch = match budget_bytes {
+            Some(_) => self.batch_max,
+            None => self.throughput_batch?,
+        };
+        let phase = Phase::Decode { context };
+        Some(Throughput { budget_bytes, conditions: Conditions { batch, phase, ..decode } })
     }
 }
 

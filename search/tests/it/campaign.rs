@@ -301,7 +301,7 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     let needs = |batch| cost::memory_bytes(&uniform(0, 4), context, batch, conditions.dtype);
     let mut asked = settings();
     asked.throughput = Some(Throughput {
-        budget_bytes: needs(7),
+        budget_bytes: Some(needs(7)),
         conditions: Conditions {
             batch: 64,
             phase: Phase::Decode { context },
@@ -319,7 +319,7 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     // 10 µs a part, as all timings of these tests
     assert!((read(Metric::Throughput.name()) - batch * 1e6 / (10.0 * parts)).abs() < 1e-6);
 
-    asked.throughput.as_mut().expect("set above").budget_bytes = 1000;
+    asked.throughput.as_mut().expect("set above").budget_bytes = Some(1000);
     let (campaign, _) = start(asked, proposer());
     assert!(campaign.candidates().all(|row| matches!(&row.state,
         CandidateState::Infeasible { reason } if reason.ends_with("MB, memory_budget_mb is 0"))));

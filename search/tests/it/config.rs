@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use search::config::{CampaignFile, ConfigError, Preset, TEMPLATE, json_schema};
+use search::latency::Phase;
 use search::references::Reference;
 
 /// The error of the template with `good` replaced by `bad`.
@@ -423,5 +424,37 @@ fn hours_are_a_number_above_nothing() {
     assert_eq!(with("0.25").expect("a quarter").search.hours, Some(0.25));
     for wrong in ["0", "-1", "nan", "inf"] {
         assert_eq!(with(wrong).expect_err(wrong).key, "search.hours");
+    }
+}
+
+#[test]
+fn throughput_has_a_context_and_a_batch_of_its_own() {
+    let with = |keys: &str| {
+        let text = TEMPLATE.replacen("[latency]\n", &format!("[latency]\n{keys}\n"), 1);
+        CampaignFile::parse(&text.replace("\"decode_us\"]", "\"throughput\"]"))
+    };
+    let stack = "d=64,vocab=256 | attn(h=2,kv=2,k=32)".parse().expect("a stack");
+    let under = |keys: &str| {
+        let latency = with(keys).expect(keys).latency;
+        let throughput = latency.throughput("cpu: one").expect("it is asked for");
+        let conditions = throughput.under(&stack).expect("it fits");
+        (conditions.batch, conditions.phase)
+    };
+    let at = |context| Phase::Decode { context };
+    assert_eq!(under("throughput_batch = 23"), (23, at(512)));
+    assert_eq!(under("throughput_batch = 23\nthroughput_context = 32_768"), (23, at(32_768)));
+    assert_eq!(under("memory_budget_mb = 1000\nthroughput_context = 1024"), (64, at(1024)));
+    let latencies = with("throughput_batch = 4\nthroughput_context = 9").expect("both").latency;
+    assert!(
+        latencies.latencies("cpu: one").iter().all(|(_, of)| of.phase != at(9) && of.batch == 1)
+    );
+    for (keys, key) in [
+        ("", "latency.memory_budget_mb"),
+        ("throughput_context = 9", "latency.memory_budget_mb"),
+        ("throughput_batch = 0", "latency.throughput_batch"),
+        ("throughput_batch = 4\nmemory_budget_mb = 9", "latency.throughput_batch"),
+        ("throughput_batch = 4\nthroughput_context = 0", "latency.throughput_context"),
+    ] {
+        assert_eq!(with(keys).expect_err(keys).key, key);
     }
 }

@@ -91,12 +91,12 @@ fn told(expected: &Expected, at_once: u32) -> String {
     ];
     let mut text = words::table("lrr", &rows);
     let over = if expected.is_cut { ", cut off by search.hours" } else { "" };
-    text += &format!(
-        "in all {} for {}{over}\n",
-        quantity::duration(expected.seconds),
-        words::count(expected.evaluations, "evaluation"),
-    );
-    text + &format!("on disk {}B at most\n", quantity::scaled(expected.disk_bytes as f64))
+    let evaluations = words::count(expected.evaluations, "evaluation");
+    text.extend([
+        format!("in all {} for {evaluations}{over}\n", quantity::duration(expected.seconds)),
+        format!("on disk {}B at most\n", quantity::scaled(expected.disk_bytes as f64)),
+    ]);
+    text
 }
 
 /// The latency table as far as a new campaign would use it.

@@ -62,7 +62,7 @@ impl Setup {
             let device = file.latency.device;
             let mut asked = Asked::start(spec).await.with_context(|| match device {
                 Device::Cpu => format!("{place}: nothing can be timed"),
-                gpu => format!(
+                gpu @ Device::Cuda(_) => format!(
                     "{place}: latency.device = \"{gpu}\" cannot be used here; name a device that `deltafront doctor` \
                      shows, or \"cpu\""
                 ),

@@ -209,13 +209,9 @@ impl Pretender<'_> {
         let kept: u64 = self.kept.values().sum();
         self.expected.disk_bytes = self.expected.disk_bytes.max(kept);
         // Larger is better, and no two are alike.
-        let scatter = (architecture
-            .id()
-            .as_str()
-            .bytes()
-            .fold(0_u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)))
-            % 1000) as f64
-            / 1e4;
+        let id_text = architecture.id();
+        let sum = |sum: u32, byte: u8| sum.wrapping_mul(31).wrapping_add(u32::from(byte));
+        let scatter = f64::from(id_text.as_str().bytes().fold(0, sum) % 1000) / 1e4;
         let mean =
             1.0 + 20.0 / (parameters as f64).log2() + scatter - (tokens as f64).log2() / 100.0;
         let value = Value { mean, standard_error: Some(0.005) };
