@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
-use search::campaign;
 use search::campaign::findings::Agreement;
 use search::campaign::front::Contenders;
 use search::campaign::prediction::Backtest;
+use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
@@ -67,6 +67,35 @@ pub struct Tally {
     pub front: usize,
     /// The least bits per byte among the contenders for the front.
     pub best_bits_per_byte: Option<Value>,
+}
+
+/// How far the candidates of a campaign are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub all: usize,
+    /// Done, at whatever rung.
+    pub done: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Outside a limit.
+    pub infeasible: usize,
+}
+
+impl Counts {
+    /// Of these candidates.
+    pub fn of(candidates: &[Candidate]) -> Self {
+        let mut counts = Self { all: candidates.len(), ..Self::default() };
+        for candidate in candidates {
+            match candidate.row.state {
+                CandidateState::Done => counts.done += 1,
+                CandidateState::Failed { .. } => counts.failed += 1,
+                CandidateState::Infeasible { .. } => counts.infeasible += 1,
+                CandidateState::Proposed | CandidateState::Training => {}
+            }
+        }
+        counts
+    }
 }
 
 impl Campaign {
@@ -148,23 +177,35 @@ impl Candidate {
         ids: Vec<ArchitectureId>,
         campaign: &Campaign,
     ) -> Vec<Self> {
-        let objectives = &campaign.objectives;
-        let contenders = Contenders::of(rows.iter(), objectives, campaign.target_tokens);
-        let foretold =
-            if contenders.is_foretold() { contenders.expected().collect() } else { Vec::new() };
+        let contenders = Contenders::of(rows.iter(), &campaign.objectives, campaign.target_tokens);
+        let foretold: Vec<BTreeMap<String, Value>> = if contenders.is_foretold() {
+            contenders.expected().map(|expected| expected.values(&campaign.objectives)).collect()
+        } else {
+            Vec::new()
+        };
         let mut foretold = foretold.into_iter();
         // All in the order of the rows.
         let mut ranks = contenders.ranks().into_iter().peekable();
-        rows.into_iter()
-            .zip(ids)
-            .map(|(row, id)| {
-                let rank = ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank);
-                let expected = rank.and_then(|_| foretold.next());
-                let foretold =
-                    expected.map(|expected| expected.values(objectives)).unwrap_or_default();
-                Self { id, rank, foretold, disturbed: BTreeSet::new(), row }
-            })
-            .collect()
+        let mut candidates = Self::unranked(rows, ids);
+        for candidate in &mut candidates {
+            if let Some((_, rank)) = ranks.next_if(|(number, _)| *number == candidate.row.number) {
+                candidate.rank = Some(rank);
+                candidate.foretold = foretold.next().unwrap_or_default();
+            }
+        }
+        candidates
+    }
+
+    /// Candidates whose ranks are not known yet.
+    pub(crate) fn unranked(rows: Vec<campaign::Candidate>, ids: Vec<ArchitectureId>) -> Vec<Self> {
+        let of = |(row, id)| Self {
+            row,
+            id,
+            disturbed: BTreeSet::new(),
+            rank: None,
+            foretold: BTreeMap::new(),
+        };
+        rows.into_iter().zip(ids).map(of).collect()
     }
 
     /// What the front is made of: an objective as it is foretold, or else as it was measured.

@@ -149,13 +149,14 @@ fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     let inner = pane(state, title, area, buffer);
     if let Some(snapshot) = &state.snapshot {
         let plot = FrontPlot::new(snapshot, state.theme).select(state.selected);
+        let plot = plot.of_marks(state.marks.as_deref());
         plot.keeping(&state.plotted).render(inner, buffer);
     }
 }
 
 fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     let dim = state.theme.dim();
-    let total = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.candidates.len());
+    let total = state.snapshot.as_ref().map_or(0, |snapshot| state.progress.of(snapshot).all);
     let mut title = vec![Span::raw("candidates ")];
     if state.filter.is_empty() {
         title.push(Span::styled(total.to_string(), dim));
@@ -171,6 +172,9 @@ fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
         if !state.filter.text.is_empty() {
             title.push(Span::styled(format!(" · “{}”", state.filter.text), state.theme.key()));
         }
+    }
+    if state.marks.is_some() {
+        title.push(Span::styled(" · reading them all …", dim));
     }
     let inner = pane(state, title, area, buffer);
     table::candidates(state, inner, buffer);
