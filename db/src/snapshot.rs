@@ -177,26 +177,26 @@ impl Candidate {
         ids: Vec<ArchitectureId>,
         campaign: &Campaign,
     ) -> Vec<Self> {
-        let objectives = &campaign.objectives;
-        let contenders = Contenders::of(rows.iter(), objectives, campaign.target_tokens);
-        let foretold =
-            if contenders.is_foretold() { contenders.expected().collect() } else { Vec::new() };
+        let contenders = Contenders::of(rows.iter(), &campaign.objectives, campaign.target_tokens);
+        let foretold: Vec<BTreeMap<String, Value>> = if contenders.is_foretold() {
+            contenders.expected().map(|expected| expected.values(&campaign.objectives)).collect()
+        } else {
+            Vec::new()
+        };
         let mut foretold = foretold.into_iter();
         // All in the order of the rows.
         let mut ranks = contenders.ranks().into_iter().peekable();
-        rows.into_iter()
-            .zip(ids)
-            .map(|(row, id)| {
-                let rank = ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank);
-                let expected = rank.and_then(|_| foretold.next());
-                let foretold =
-                    expected.map(|expected| expected.values(objectives)).unwrap_or_default();
-                Self { id, rank, foretold, disturbed: BTreeSet::new(), row }
-            })
-            .collect()
+        let mut candidates = Self::unranked(rows, ids);
+        for candidate in &mut candidates {
+            if let Some((_, rank)) = ranks.next_if(|(number, _)| *number == candidate.row.number) {
+                candidate.rank = Some(rank);
+                candidate.foretold = foretold.next().unwrap_or_default();
+            }
+        }
+        candidates
     }
 
-    /// Candidates whose ranks are not known yet, and of which nothing is foretold.
+    /// Candidates whose ranks are not known yet.
     pub(crate) fn unranked(rows: Vec<campaign::Candidate>, ids: Vec<ArchitectureId>) -> Vec<Self> {
         let of = |(row, id)| Self {
             row,

@@ -3,13 +3,39 @@
 use std::collections::BTreeMap;
 
 use db::snapshot::{Candidate, Counts};
-use db::{Change, Mark};
+use db::{Access, Change, Mark, NewCampaign, Owner, Store};
 use search::campaign::CandidateState;
 
-use crate::samples::{done, proposed, store};
+use crate::samples::{campaign, done, folder, proposed, store};
 
 /// More than are read at once, in every state, some trained once, some from several seeds.
 const MANY: u32 = 2_345;
+
+/// Of candidates with rungs, beyond which the tokens that count are.
+#[tokio::test]
+async fn an_outline_foretells_as_the_snapshot_does() {
+    let path = folder("foretold").join("test.db");
+    let store = Store::open(&path, Access::ReadWrite).await.unwrap();
+    let campaign = NewCampaign { target_tokens: 1 << 42, ..campaign("one") };
+    store.create_campaign(&campaign).await.unwrap();
+    let run = store.begin_run("one", &Owner::current(), "0.1.0").await.unwrap();
+    let rows = (1..=12).map(|n| done(n, 2.0 + (f64::from(n) * 0.7).sin(), 100.0 - f64::from(n)));
+    let changes: Vec<Change> = rows.map(Change::Candidate).collect();
+    store.apply(&run, &changes).await.unwrap();
+    let (whole, outline) =
+        (store.snapshot("one").await.unwrap(), store.outline("one").await.unwrap());
+    assert_eq!(whole.campaign.target_tokens, 1 << 42);
+    assert!(whole.is_foretold());
+    for (whole, brief) in whole.candidates.iter().zip(&outline.candidates) {
+        assert_eq!((whole.rank, &whole.foretold), (brief.rank, &brief.foretold));
+        let foretold = whole.foretold["bits_per_byte"];
+        // each gained 1.0 from 2²⁰ to 2⁴⁰ tokens, and gains less from there to 2⁴²
+        let measured = whole.row.values["bits_per_byte"];
+        assert!(foretold.mean < measured.mean && foretold.mean > measured.mean - 1.0);
+        assert!(foretold.standard_error > measured.standard_error);
+        assert_eq!(whole.foretold.len(), 1, "a latency is measured");
+    }
+}
 
 #[tokio::test]
 async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
@@ -125,10 +151,8 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
     assert_eq!(tally.best_bits_per_byte, best);
 }
 
-/// What is foretold follows from trainings, too.
 fn without_trainings(mut candidate: Candidate) -> Candidate {
     candidate.row.trained.clear();
-    candidate.foretold.clear();
     candidate
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn campaign(name: &str) -> NewCampaign {
         seed: u64::MAX - 6,
         evaluations: 24,
         tokens: 1 << 40,
-        target_tokens: 1 << 42,
+        target_tokens: 1 << 40,
         kind: CampaignKind::Stacks,
         objectives: ["bits_per_byte", "decode_us"].map(|text| text.parse().unwrap()).to_vec(),
         latency: LatencyConfig { decode_budget_us: Some(123.5), ..LatencyConfig::default() },

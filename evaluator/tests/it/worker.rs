@@ -316,7 +316,7 @@ fn checked(training: TrainingConfig, folder: &Folder, stacks: &[&str]) -> Reply 
 #[test]
 fn what_cannot_be_trained_is_said_beforehand() {
     let folder = Folder::new();
-    let stacks = ["d=32,vocab=256 | gdn(h=1,k=32,v=32)", "d=48,vocab=256 | kda(h=1,k=32,v=32)"];
+    let stacks = ["d=32,vocab=256 | gdn(h=1,k=32,v=32)", "d=48,vocab=256 | kda(h=3,k=16,v=16)"];
     let Reply::Checked(checked_) = checked(training_config(), &folder, &stacks) else {
         panic!("both can be trained")
     };

@@ -1,8 +1,14 @@
 //! Fronts drawn from the noise of all points together: how often each is on one.
 
+mod normal;
+mod shared;
+
 use std::collections::BTreeMap;
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
+
+use normal::{BYTES_A_NORMAL, Normal, REACH, WORDS_A_NORMAL};
+use shared::Shared;
 
 use super::noise::Noise;
 use crate::pareto::{Frontier, Objectives, front};
@@ -11,21 +17,12 @@ use crate::proposals::SearchRng;
 /// Fronts drawn to see how sure a place on it is.
 const DRAWS: u32 = 400;
 
-/// Words of the random stream that a [`Normal`] takes: two doubles.
-const WORDS_A_NORMAL: u128 = 4;
-
-/// The same in bytes.
-const BYTES_A_NORMAL: usize = 16;
-
 /// Points that are drawn at once, if so many are open.
 const AT_ONCE: usize = 256;
 
-/// Further off than a normal of doubles ever is: √(−2 ln 2⁻⁵³) = 8.57.
-const REACH: f64 = 8.6;
-
 /// On which part of the fronts drawn each point is, of which each value has an error.
 pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u64) -> Vec<f64> {
-    let shared = Shared::drawn(noises, seed);
+    let shared = Shared::drawn(noises, DRAWS, seed);
     let open = contested(points, noises, &shared);
     let is_certain =
         open.iter().all(|&index| noises[index].iter().all(|noise| noise.total() == 0.0));
@@ -45,56 +42,6 @@ pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u6
         }
     }
     on_front.into_iter().map(|count| f64::from(count) / f64::from(draws)).collect()
-}
-
-/// The variables that errors share, in each draw.
-struct Shared {
-    /// Of each objective, `[DRAWS, count]`.
-    normals: Vec<Vec<f64>>,
-    counts: Vec<usize>,
-    /// The largest length of a draw, of each objective.
-    longest: Vec<f64>,
-}
-
-impl Shared {
-    fn drawn(noises: &[Vec<Noise>], seed: u64) -> Self {
-        let objectives = noises.first().map_or(0, Vec::len);
-        let count = |at: usize| noises.iter().map(|of| of[at].shared.len()).max().unwrap_or(0);
-        let counts: Vec<usize> = (0..objectives).map(count).collect();
-        // A stream of its own, so that it moves nobody's own part.
-        let mut rng = SearchRng::seed_from_u64(seed);
-        rng.set_stream(1);
-        let mut drawn = |&count: &usize| -> Vec<f64> {
-            (0..DRAWS as usize * count).map(|_| Normal::draw(&mut rng).value()).collect()
-        };
-        let normals: Vec<Vec<f64>> = counts.iter().map(&mut drawn).collect();
-        let length = |z: &[f64]| z.iter().map(|z| z * z).sum::<f64>().sqrt();
-        let longest = normals
-            .iter()
-            .zip(&counts)
-            .map(|(all, &count)| all.chunks(count.max(1)).map(length).fold(0.0, f64::max))
-            .collect();
-        Self { normals, counts, longest }
-    }
-
-    /// What moves the value of an objective in a draw.
-    fn moved(&self, noise: &Noise, objective: usize, draw: u32) -> f64 {
-        if noise.shared.is_empty() {
-            return 0.0;
-        }
-        let first = draw as usize * self.counts[objective];
-        noise.shared.iter().zip(&self.normals[objective][first..]).map(|(s, z)| s * z).sum()
-    }
-
-    /// The least of that over some draws.
-    fn least(&self, noise: &Noise, objective: usize, draws: u32) -> f64 {
-        (0..draws).map(|draw| self.moved(noise, objective, draw)).fold(f64::INFINITY, f64::min)
-    }
-
-    /// No draw moves the value by more.
-    fn reach(&self, noise: &Noise, objective: usize) -> f64 {
-        noise.shared.iter().map(|s| s * s).sum::<f64>().sqrt() * self.longest[objective]
-    }
 }
 
 /// Points as they would be from other seeds.
@@ -132,14 +79,14 @@ impl<'a> Stream<'a> {
             self.rng.fill_bytes(&mut self.bytes);
             for &(index, bound) in near {
                 let normals = &self.bytes[(index - first) * row_bytes..][..row_bytes];
-                if let Some(point) = self.point((draw, index), normals, bound) {
+                if let Some(point) = self.point(draw, index, normals, bound) {
                     take(index, point);
                 }
             }
         }
     }
 
-    fn point(&self, (draw, index): (u32, usize), normals: &[u8], bound: f64) -> Option<Objectives> {
+    fn point(&self, draw: u32, index: usize, normals: &[u8], bound: f64) -> Option<Objectives> {
         let (point, noises) = (&self.points[index], &self.noises[index]);
         let normals = normals.as_chunks().0.iter().map(Normal::of);
         let is_near = |(normal, noise): (Normal, &Noise)| normal.u <= bound || noise.own == 0.0;
@@ -229,41 +176,17 @@ fn contested(points: &[Objectives], noises: &[Vec<Noise>], shared: &Shared) -> V
         .collect()
 }
 
-/// A draw from the standard normal distribution (Box and Muller 1958).
-struct Normal {
-    u: f64,
-    v: f64,
-}
-
-impl Normal {
-    fn draw(rng: &mut SearchRng) -> Self {
-        Self { u: rng.random(), v: rng.random() }
-    }
-
-    /// From the next bytes of the stream: two numbers of 53 bits in [0, 1), as [`Normal::draw`] takes them.
-    fn of(bytes: &[u8; BYTES_A_NORMAL]) -> Self {
-        let number = |bytes: &[u8]| {
-            let bits = bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-            (bits >> 11) as f64 / 2_f64.powi(53)
-        };
-        let (u, v) = bytes.split_at(BYTES_A_NORMAL / 2);
-        Self { u: number(u), v: number(v) }
-    }
-
-    fn value(&self) -> f64 {
-        (-2.0 * (1.0 - self.u).ln()).sqrt() * (std::f64::consts::TAU * self.v).cos()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
 
     /// Every point drawn each time, one after the other.
     fn all_drawn(points: &[Objectives], noises: &[Vec<Noise>], seed: u64) -> Vec<f64> {
-        let shared = Shared::drawn(noises, seed);
+        let shared = Shared::drawn(noises, DRAWS, seed);
         let mut rng = SearchRng::seed_from_u64(seed);
-        let mut normal = || Normal::draw(&mut rng).value();
+        let mut normal = || Normal { u: rng.random(), v: rng.random() }.value();
         let mut on_front = vec![0_u32; points.len()];
         for draw in 0..DRAWS {
             let mut moved = |(point, noises): (&Objectives, &Vec<Noise>)| {
@@ -302,7 +225,7 @@ mod tests {
             };
             let points: Vec<Objectives> =
                 (0..120).map(|_| Objectives::new(row(objectives, 1.0)).expect("finite")).collect();
-            let noises: Vec<Vec<Noise>> = (0..120)
+            let mut noises: Vec<Vec<Noise>> = (0..120)
                 .map(|_| {
                     let own = row(objectives, scale);
                     own.into_iter().map(|own| Noise { own, shared: row(shared, 0.01) }).collect()
@@ -310,13 +233,12 @@ mod tests {
                 .collect();
             assert_eq!(memberships(&points, &noises, 5), all_drawn(&points, &noises, 5));
             // A latency, which no seed moves.
-            let mut noises = noises;
             for noises in &mut noises {
-                noises[0].own = 0.0;
+                noises[0] = Noise::default();
             }
             assert_eq!(memberships(&points, &noises, 5), all_drawn(&points, &noises, 5));
             let (points, noises) = (points.as_slice(), noises.as_slice());
-            let of_all = Shared::drawn(noises, 5);
+            let of_all = Shared::drawn(noises, DRAWS, 5);
             let mut stream = Stream::new(points, noises, &of_all, 5);
             let all: Vec<usize> = (0..120).collect();
             let open = bounds(&mut stream, &all, DRAWS);

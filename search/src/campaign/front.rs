@@ -46,7 +46,7 @@ impl<'a> Contenders<'a> {
     ) -> Self {
         let predictor = Predictor::new(objectives, target.max(tokens), &rows);
         let place = |row: &'a Candidate| {
-            let point = if predictor.is_of_use() {
+            let point = if predictor.foretells(tokens) {
                 predictor.of(row)?.objectives
             } else {
                 row.objectives_at(objectives, tokens)?
@@ -74,7 +74,7 @@ impl<'a> Contenders<'a> {
 
     /// Whether they are foretold, not measured.
     pub fn is_foretold(&self) -> bool {
-        self.predictor.is_of_use()
+        self.predictor.foretells(self.tokens)
     }
 
     /// The numbers of those that no other dominates, in their order.

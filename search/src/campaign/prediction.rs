@@ -96,9 +96,9 @@ impl<'a> Predictor<'a> {
         Self { objectives, target, steps, seeds, parts }
     }
 
-    /// Whether anything is foretold.
-    pub fn is_of_use(&self) -> bool {
-        !self.steps.is_empty()
+    /// Whether what was trained for so many tokens is foretold, not measured.
+    pub fn foretells(&self, tokens: u64) -> bool {
+        self.steps.iter().any(|step| step.low >= tokens)
     }
 
     /// What is expected of a candidate, from its longest training from its own seed; none while it lacks an objective there.

@@ -280,10 +280,6 @@ impl CampaignFile {
             );
             return wrong("latency.memory_budget_mb", message);
         }
-        if latency.memory_budget_mb.is_some() && latency.throughput_batch.is_some() {
-            let message = "the batch follows from memory_budget_mb: leave one of them out";
-            return wrong("latency.throughput_batch", message.to_owned());
-        }
         at_least_one("latency.throughput_batch", latency.throughput_batch.unwrap_or(1).into())?;
         at_least_one("latency.throughput_context", latency.throughput_context.unwrap_or(1).into())?;
         at_least_one("latency.memory_budget_mb", latency.memory_budget_mb.unwrap_or(1))?;

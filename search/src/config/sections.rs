@@ -136,11 +136,11 @@ pub struct LatencyConfig {
     /// Prompt tokens of the timed prefill; 0: prefill is not timed.
     pub prefill_tokens: u32,
     /// Memory in MB (10⁶ bytes) that weights, states and caches of a batch may fill. With it the `throughput` of a candidate,
-    /// tokens per second, is taken at the largest batch that fits; without it at `throughput_batch`, or not at all.
+    /// tokens per second, is taken at the largest batch that fits; none: it is not.
     pub memory_budget_mb: Option<u64>,
     /// The largest batch that is timed for it.
     pub batch_max: u32,
-    /// The batch that `throughput` is taken at, in place of a memory budget.
+    /// The batch that `throughput` is taken at where there is no memory budget; with one the largest, in place of `batch_max`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throughput_batch: Option<u32>,
     /// Positions in the cache when it is taken; none: `decode_context`.
@@ -200,10 +200,8 @@ impl LatencyConfig {
         let (_, decode) = self.latencies(device).swap_remove(0);
         let context = self.throughput_context.unwrap_or(self.decode_context);
         let budget_bytes = self.memory_budget_mb.map(|mb| mb.saturating_mul(1_000_000));
-        let batch = match budget_bytes {
-            Some(_) => self.batch_max,
-            None => self.throughput_batch?,
-        };
+        let largest = budget_bytes.map(|_| self.batch_max);
+        let batch = self.throughput_batch.or(largest)?;
         let phase = Phase::Decode { context };
         Some(Throughput { budget_bytes, conditions: Conditions { batch, phase, ..decode } })
     }

@@ -427,8 +427,8 @@ fn without(
     text: &str,
     refuses: impl Fn(&Architecture) -> Option<&'static str>,
 ) -> Result<(Space, Vec<String>), SpaceError> {
-    let config: SpaceConfig = toml::from_str(text).unwrap();
-    let probes = Space::new(&config).unwrap().probes();
+    let config: SpaceConfig = toml::from_str(text).expect("a space");
+    let probes = Space::new(&config).expect("it is possible").probes();
     let refused: Vec<(Architecture, String)> = probes
         .into_iter()
         .filter_map(|probe| refuses(&probe).map(|reason| (probe.clone(), reason.to_owned())))

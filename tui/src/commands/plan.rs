@@ -64,7 +64,7 @@ async fn plan(
     let known = known(db, &profiler).await?;
     // What will be asked, with any durations; then the same with those of this machine.
     let asked = rehearse(&job, &profiler, known.clone(), &Rates::default());
-    let rates = Rates::measure(file, &job, &scratch.0, &asked).await?;
+    let rates = Rates::measure(file, &job, &scratch.0, &asked.asked).await?;
     let expected = rehearse(&job, &profiler, known, &rates);
     let mut stdout = std::io::stdout();
     if args.json {

@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use search::Architecture;
 use search::config::CampaignFile;
+use search::cost;
 use search::latency::Phase;
 use search::space::Space;
-use search::wire::{Configure, Evaluate, Evaluation, Measure, Reply, Request};
+use search::tensors::parameters;
+use search::wire::{Configure, Evaluate, Evaluation, Measure, MeasureWhole, Reply, Request};
 
-use super::rehearsal::{Expected, flops_per_token, size};
-use crate::driver::{Asked, Introduction, Job, WorkerSpec};
+use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec};
 
 /// Parts that are timed of each phase.
 const PARTS: usize = 10;
@@ -25,6 +26,15 @@ const STEPS: u64 = 3;
 const SECONDS: f64 = 3.0;
 /// Steps that it has beyond it at most.
 const MOST_STEPS: u64 = 64;
+
+/// What a campaign asks of its workers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    pub(super) measures: Vec<Measure>,
+    pub(super) measures_whole: Vec<MeasureWhole>,
+    /// Stacks in the order of their trainings.
+    pub(super) trained: Vec<Architecture>,
+}
 
 /// Seconds that things take here.
 #[derive(Debug, Clone)]
@@ -123,7 +133,7 @@ impl Rates {
         file: &CampaignFile,
         job: &Job<Space>,
         scratch: &Path,
-        asked: &Expected,
+        asked: &Asked,
     ) -> anyhow::Result<Self> {
         let mut rates = Self { sequence_length: file.training.sequence_length, ..Self::default() };
         let begin = Instant::now();
@@ -134,7 +144,7 @@ impl Rates {
         let spec = trying(file, &job.trainer);
         let before = Instant::now();
         for _ in 0..job.trainers {
-            trainers.push(Asked::start(&spec).await?);
+            trainers.push(Worker::start(&spec).await?);
         }
         rates.start_seconds = before.elapsed().as_secs_f64() / f64::from(job.trainers.max(1));
         rates.train(file, &mut trainers, asked, scratch).await?;
@@ -145,8 +155,8 @@ impl Rates {
         Ok(rates)
     }
 
-    async fn time_parts(&mut self, spec: &WorkerSpec, asked: &Expected) -> anyhow::Result<()> {
-        let mut profiler = Asked::start(spec).await?;
+    async fn time_parts(&mut self, spec: &WorkerSpec, asked: &Asked) -> anyhow::Result<()> {
+        let mut profiler = Worker::start(spec).await?;
         for is_decode in [true, false] {
             let of_phase = |phase: Phase| matches!(phase, Phase::Decode { .. }) == is_decode;
             let measures: Vec<&Measure> =
@@ -182,12 +192,12 @@ impl Rates {
     async fn train(
         &mut self,
         file: &CampaignFile,
-        trainers: &mut [Asked],
-        asked: &Expected,
+        trainers: &mut [Worker],
+        asked: &Asked,
         scratch: &Path,
     ) -> anyhow::Result<()> {
         let mut stacks: Vec<&Architecture> = asked.trained.iter().collect();
-        stacks.sort_by_key(|stack| size(stack));
+        stacks.sort_by_key(|stack| parameters(stack));
         stacks.dedup();
         if stacks.is_empty() {
             bail!("nothing of this campaign would be trained");
@@ -224,7 +234,7 @@ impl Rates {
     /// The same training by all at once; the mean of what it took.
     async fn all(
         &mut self,
-        trainers: &mut [Asked],
+        trainers: &mut [Worker],
         stack: &Architecture,
         tokens: u64,
     ) -> anyhow::Result<Evaluation> {
@@ -261,6 +271,11 @@ impl fmt::Display for Rates {
             self.parts_timed, self.trainings
         )
     }
+}
+
+/// Operations on one token of the forward pass.
+fn flops_per_token(architecture: &Architecture, sequence_length: u32) -> f64 {
+    cost::flops_per_token(architecture, Phase::Prefill { tokens: sequence_length.max(1) })
 }
 
 /// Waits for all of them at once.

@@ -4,17 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use search::Architecture;
 use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History};
 use search::cost;
-use search::latency::{Dtype, LatencyEntry, Timing};
+use search::latency::{LatencyEntry, Timing};
 use search::metric::{Known, Metric};
 use search::objective::Objective;
 use search::space::Space;
 use search::wire::{Evaluate, Evaluation, Hello, Measure, MeasureWhole, Measured, Request, Value};
 use serde::Serialize;
 
-use super::rates::Rates;
+use super::rates::{Asked, Rates};
 use crate::driver::{Job, gpus};
 
 /// What a campaign will ask for and take.
@@ -40,11 +39,7 @@ pub(super) struct Expected {
     /// Whether the budget of hours ends it.
     pub(super) is_cut: bool,
     #[serde(skip)]
-    pub(super) measures: Vec<Measure>,
-    #[serde(skip)]
-    pub(super) measures_whole: Vec<MeasureWhole>,
-    #[serde(skip)]
-    pub(super) trained: Vec<Architecture>,
+    pub(super) asked: Asked,
 }
 
 /// Bytes of a candidate's rows in the database, curve included.
@@ -161,7 +156,7 @@ impl Pretender<'_> {
                 let key = measure.clone().key();
                 // Any time will do that grows with the work.
                 let us = 1.0 + cost::part_flops(&key.part, key.conditions.phase) / 1e4;
-                self.expected.measures.push(measure.clone());
+                self.expected.asked.measures.push(measure.clone());
                 (seconds, self.timed(measure.id, us))
             }
             Request::MeasureWhole(measure) => {
@@ -171,7 +166,7 @@ impl Pretender<'_> {
                 self.expected.whole_seconds += seconds;
                 let us = 1.0 + cost::flops(&measure.architecture, phase) / 1e4;
                 let event = self.timed(measure.id, us);
-                self.expected.measures_whole.push(measure);
+                self.expected.asked.measures_whole.push(measure);
                 (seconds, event)
             }
             Request::Evaluate(evaluate) => self.trained(evaluate),
@@ -215,7 +210,7 @@ impl Pretender<'_> {
         let mean =
             1.0 + 20.0 / (parameters as f64).log2() + scatter - (tokens as f64).log2() / 100.0;
         let value = Value { mean, standard_error: Some(0.005) };
-        self.expected.trained.push(architecture);
+        self.expected.asked.trained.push(architecture);
         let evaluation = Evaluation {
             id,
             values: self.reported.iter().map(|name| (name.clone(), value)).collect(),
@@ -230,15 +225,4 @@ impl Pretender<'_> {
         };
         (seconds, Event::Result(evaluation))
     }
-}
-
-/// Operations of training on one token, of the forward pass.
-pub(super) fn flops_per_token(architecture: &Architecture, sequence_length: u32) -> f64 {
-    let phase = search::latency::Phase::Prefill { tokens: sequence_length.max(1) };
-    cost::flops_per_token(architecture, phase)
-}
-
-/// Bytes that a decode step reads: tells small stacks from large ones.
-pub(super) fn size(architecture: &Architecture) -> u64 {
-    cost::weight_bytes(architecture, Dtype::F32)
 }
