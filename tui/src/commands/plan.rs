@@ -21,8 +21,8 @@ use super::run::{self, Files, say};
 use super::setup::Setup;
 use crate::words;
 
-/// Asks this machine: a few parts and steps of the campaign are timed, and the campaign is gone through with them. Nothing is
-/// written.
+/// Asks this machine: a few parts and steps of the campaign are timed, and the campaign is gone through with them, from its
+/// beginning. Nothing is written.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The campaign file.

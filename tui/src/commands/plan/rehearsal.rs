@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History};
 use search::cost;
+use search::device::Platform;
 use search::latency::{LatencyEntry, Timing};
 use search::metric::{Known, Metric};
 use search::objective::Objective;
@@ -61,7 +62,8 @@ pub(super) fn rehearse(
     let mut settings = job.settings.clone();
     settings.latencies = job.latency.latencies(&profiler.device);
     settings.throughput = job.latency.throughput(&profiler.device);
-    let trains_on = job.trainer.introduction.trains_on(profiler);
+    let on_cpu = Hello { device: Platform::Cpu.hardware("here"), ..profiler.clone() };
+    let trains_on = job.trainer.introduction.trains_on(&on_cpu);
     settings.quiet_timing = gpus::is_shared(&trains_on, &profiler.device, gpus::count());
     let reported: Vec<&str> = settings
         .objectives
