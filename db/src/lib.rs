@@ -56,6 +56,7 @@ mod file;
 mod latencies;
 mod log;
 mod open;
+pub mod optuna;
 mod outline;
 mod process;
 mod read;
