@@ -15,7 +15,8 @@ CREATE TABLE campaigns (
     finished         INTEGER NOT NULL DEFAULT 0 CHECK (finished IN (0, 1)),
     created_unix_s   INTEGER NOT NULL,
     revision         INTEGER NOT NULL DEFAULT 1, -- grows with every write
-    kind             TEXT NOT NULL DEFAULT 'stacks' CHECK (kind IN ('stacks', 'black box')) -- what its candidates are
+    kind             TEXT NOT NULL DEFAULT 'stacks' CHECK (kind IN ('stacks', 'black box')), -- what its candidates are
+    target_tokens    INTEGER                    -- those that count; of older campaigns none: as many as `tokens`
 ) STRICT;
 
 -- What results depend on beside the campaign file, as it was when the campaign began. Campaigns of older programs have none
@@ -102,6 +103,7 @@ CREATE TABLE training_values (
     name           TEXT NOT NULL,
     mean           REAL NOT NULL,
     standard_error REAL,
+    parts          BLOB,                        -- f32, little-endian: the mean in each of so many parts of the held-out text
     PRIMARY KEY (candidate_id, tokens, seed, name),
     FOREIGN KEY (candidate_id, tokens, seed) REFERENCES trainings (candidate_id, tokens, seed) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;

@@ -24,6 +24,8 @@ pub struct NewCampaign {
     pub evaluations: u32,
     /// Tokens of a full evaluation.
     pub tokens: u64,
+    /// The tokens that count.
+    pub target_tokens: u64,
     /// What its candidates are.
     pub kind: CampaignKind,
     /// What spans its front.
@@ -42,8 +44,8 @@ impl Store {
             finite(|| "the decode budget".to_owned(), budget)?;
         }
         let result = sqlx::query(
-            "INSERT INTO campaigns (name, config_toml, config_folder, kind, seed, evaluations, tokens, objectives, \
-             latency, created_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO campaigns (name, config_toml, config_folder, kind, seed, evaluations, tokens, target_tokens, \
+             objectives, latency, created_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&new.name)
         .bind(&new.config_toml)
@@ -52,6 +54,7 @@ impl Store {
         .bind(new.seed.cast_signed())
         .bind(new.evaluations)
         .bind(new.tokens.cast_signed())
+        .bind(new.target_tokens.cast_signed())
         .bind(row::json(&new.objectives))
         .bind(row::json(&new.latency))
         .bind(now_unix_s())

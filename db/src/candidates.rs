@@ -16,8 +16,9 @@ use crate::row;
 /// Candidates that are read at once: what SQLite gives of them and what is made of it are held together for so many only.
 pub(crate) const PAGE: i64 = 1000;
 
-/// Candidate, tokens, seed, seconds, and a value with its name, mean and standard error.
-pub(crate) type TrainingRow = (i64, i64, i64, f64, Option<String>, Option<f64>, Option<f64>);
+/// Candidate, tokens, seed, seconds, and a value with its name, mean, standard error and parts.
+pub(crate) type TrainingRow =
+    (i64, i64, i64, f64, Option<String>, Option<f64>, Option<f64>, Option<Vec<u8>>);
 
 impl Store {
     /// What the campaign's state machine goes on from: all its candidates, and the whole latency table.
@@ -168,7 +169,7 @@ impl Store {
     ) -> Result<BTreeMap<i64, Vec<Trained>>, DbError> {
         let sql = |source| self.sql("reading the trainings", source);
         let rows: Vec<TrainingRow> = sqlx::query_as(
-            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
+            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error, v.parts FROM trainings t \
              JOIN candidates ON candidates.id = t.candidate_id \
              LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
              WHERE campaign_id = ? AND number > ? AND number <= ?",
@@ -229,15 +230,19 @@ impl Store {
 /// Trainings with their values, by candidate.
 pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>> {
     let mut by_key: BTreeMap<(i64, u64, u64), Trained> = BTreeMap::new();
-    for (id, tokens, seed, seconds, name, mean, standard_error) in rows {
+    for (id, tokens, seed, seconds, name, mean, standard_error, parts) in rows {
         let (tokens, seed) = (tokens.cast_unsigned(), seed.cast_unsigned());
         let trained = by_key.entry((id, tokens, seed)).or_insert_with(|| Trained {
             tokens,
             seed,
             values: BTreeMap::new(),
+            parts: BTreeMap::new(),
             seconds,
         });
         if let (Some(name), Some(mean)) = (name, mean) {
+            if let Some(parts) = parts {
+                trained.parts.insert(name.clone(), row::numbers(&parts));
+            }
             trained.values.insert(name, Value { mean, standard_error });
         }
     }
@@ -331,8 +336,8 @@ pub(crate) async fn write(
         .await?;
         for (name, value) in &trained.values {
             sqlx::query(
-                "INSERT INTO training_values (candidate_id, tokens, seed, name, mean, standard_error) \
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO training_values (candidate_id, tokens, seed, name, mean, standard_error, parts) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(id)
             .bind(tokens)
@@ -340,6 +345,7 @@ pub(crate) async fn write(
             .bind(name)
             .bind(value.mean)
             .bind(value.standard_error)
+            .bind(trained.parts.get(name).map(|parts| row::bytes(parts)))
             .execute(&mut *connection)
             .await?;
         }

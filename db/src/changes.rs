@@ -208,13 +208,14 @@ async fn write(
         Change::Settings(new) => {
             sqlx::query(
                 "UPDATE campaigns SET config_toml = ?, config_folder = ?, seed = ?, evaluations = ?, \
-                 tokens = ?, objectives = ?, latency = ?, finished = 0 WHERE id = ?",
+                 tokens = ?, target_tokens = ?, objectives = ?, latency = ?, finished = 0 WHERE id = ?",
             )
             .bind(&new.config_toml)
             .bind(&new.config_folder)
             .bind(new.seed.cast_signed())
             .bind(new.evaluations)
             .bind(new.tokens.cast_signed())
+            .bind(new.target_tokens.cast_signed())
             .bind(row::json(&new.objectives))
             .bind(row::json(&new.latency))
             .bind(campaign)

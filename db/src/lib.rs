@@ -4,7 +4,7 @@
 //! transaction for each event, so that a `kill -9` loses at most the work that was running. Everybody else opens the
 //! file read-only, leaves nothing beside it, and reads [`snapshot::Snapshot`]s, live if they like: [`Store::refresh`] and
 //! [`Store::revision`] are cheap. Who shows many
-//! candidates asks for an [`Store::outline`], who lists campaigns for a [`Store::tally`], who shows one candidate for
+//! candidates asks for an [`Store::outline`], before it for a [`Store::glance`], who lists campaigns for a [`Store::tally`], who shows one candidate for
 //! [`Store::candidate`]: only what is shown is read.
 //!
 //! The store decides nothing: what a candidate is worth is `search`'s business. It refuses what must never be stored:
@@ -27,6 +27,7 @@
 //!     seed: 0,
 //!     evaluations: 24,
 //!     tokens: 262_144,
+//!     target_tokens: 262_144,
 //!     objectives: vec!["bits_per_byte".parse()?, "-throughput".parse()?],
 //!     latency: search::config::LatencyConfig::default(),
 //! };
@@ -51,8 +52,11 @@ mod campaigns;
 mod candidates;
 mod changes;
 mod circumstances;
+mod columns;
+mod contenders;
 mod error;
 mod file;
+mod glance;
 mod latencies;
 mod log;
 mod open;
@@ -70,6 +74,7 @@ pub use campaigns::NewCampaign;
 pub use changes::Change;
 pub use circumstances::Circumstance;
 pub use error::DbError;
+pub use glance::{Glance, Mark};
 pub use log::{EventRow, RunRow, WorkerRow};
 pub use open::{Access, SCHEMA_VERSION, Store};
 pub use process::{Owner, WATCH_S};

@@ -1,15 +1,13 @@
 //! A campaign in outline: what tables, plots and lists show of its candidates, without what only one at a time has room for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::{Future as _, poll_fn};
-use std::task::Poll;
 
 use search::architecture::ArchitectureId;
 use search::campaign;
 use search::campaign::findings::agreements;
 use search::campaign::prediction::backtests;
 use search::metric::Metric;
-use search::objective::{Objective, minimised};
+use search::objective::Objective;
 use search::pareto::front;
 use search::subject::SubjectError;
 use search::value::Value;
@@ -17,6 +15,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::candidates::{TrainingRow, by_candidate};
+use crate::columns::{PAGE, bound, pages, value_columns, value_joins, values_from};
+use crate::contenders::as_minimised;
 use crate::error::DbError;
 use crate::open::Store;
 use crate::row;
@@ -65,13 +65,18 @@ impl Store {
         let tested: Vec<String> = tested.filter(|_| all).collect();
         let names: Vec<&str> =
             shown(&campaign).into_iter().chain(tested.iter().map(String::as_str)).collect();
-        let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &names).await?;
+        let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &names, None).await?;
         // Those trained once count among those trained several times; where nobody was, no lengths are compared.
         let is_compared = all || rows.iter().any(|row| !row.trained.is_empty());
         let of_trainer = if is_compared {
             self.trained_names(&mut transaction, campaign_id).await?
         } else {
             BTreeSet::new()
+        };
+        let mut parts = if all && !campaign.is_black_box() {
+            self.parts(&mut transaction, campaign_id).await?
+        } else {
+            BTreeMap::new()
         };
         let once = |row: &&mut campaign::Candidate| row.trained.is_empty() && row.fidelity > 0;
         for row in rows.iter_mut().filter(once).filter(|_| is_compared) {
@@ -81,15 +86,37 @@ impl Store {
                 tokens: row.fidelity,
                 seed: row.seed,
                 values: values.map(|(name, value)| (name.clone(), *value)).collect(),
+                parts: parts.remove(&row.number).unwrap_or_default(),
                 seconds: row.train_seconds,
             }];
         }
         let agreements = agreements(&rows, &campaign.objectives);
         let predictions = backtests(&rows, &campaign.objectives);
-        let mut candidates = Candidate::with_ids(rows, ids, &campaign.objectives);
+        let mut candidates = Candidate::with_ids(rows, ids, &campaign);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
+    }
+
+    /// Values on parts of the held-out text, of the candidates that were trained once, by number.
+    async fn parts(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeMap<u32, BTreeMap<String, Vec<f32>>>, DbError> {
+        let rows: Vec<(u32, String, Vec<u8>)> = sqlx::query_as(
+            "SELECT c.number, v.name, v.parts FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
+             AND v.tokens = c.fidelity AND v.seed = c.seed WHERE c.campaign_id = ? AND v.parts IS NOT NULL",
+        )
+        .bind(campaign_id)
+        .fetch_all(connection)
+        .await
+        .map_err(|source| self.sql("reading the trainings", source))?;
+        let mut parts: BTreeMap<u32, BTreeMap<String, Vec<f32>>> = BTreeMap::new();
+        for (number, name, bytes) in rows {
+            parts.entry(number).or_default().insert(name, row::numbers(&bytes));
+        }
+        Ok(parts)
     }
 
     /// The values that a campaign's trainings reported.
@@ -118,65 +145,60 @@ impl Store {
         let campaign_id = self.campaign_id(&campaign.name).await?;
         let mut connection = self.pool.acquire().await.map_err(sql)?;
         let mut transaction = connection.begin().await.map_err(sql)?;
-        let (done, failed, top): (i64, i64, i64) = sqlx::query_as(
-            "SELECT coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0), \
-             coalesce(max(CASE WHEN state = 'done' THEN fidelity END), 0) FROM candidates \
-             WHERE campaign_id = ?",
-        )
-        .bind(campaign_id)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(sql)?;
+        let (counts, top) = self.counts(&mut transaction, campaign_id).await?;
         // The contenders of `search::campaign::front`: done at the highest fidelity, with every objective.
         let quality = Metric::BitsPerByte.name();
         let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+        let span = names.len();
         if !names.contains(&quality) {
             names.push(quality);
         }
-        let text = format!(
-            "SELECT c.number{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? AND c.state = 'done' \
-             AND c.fidelity = ? ORDER BY c.number LIMIT ?",
-            value_columns(&names),
-            value_joins(&names),
-        );
+        let of_quality = names.iter().position(|name| *name == quality);
         let (mut points, mut best) = (Vec::new(), None::<Value>);
-        let page = |after| {
-            let query = bound(sqlx::query(AssertSqlSafe(text.clone())), &names);
-            query.bind(campaign_id).bind(after).bind(top).bind(PAGE)
-        };
-        pages(&mut transaction, page, sql, |row| {
-            let values = values_from(row, 1, &names).map_err(sql)?;
-            let Some(point) = minimised(&campaign.objectives, &values) else { return Ok(()) };
-            points.push(point);
-            let found = values.get(quality).copied();
-            best = best.into_iter().chain(found).min_by(|a, b| a.mean.total_cmp(&b.mean));
-            Ok(())
+        self.contenders(&mut transaction, (campaign_id, top), &names, |contender| {
+            let values = contender.values;
+            let objectives: Option<Vec<Value>> = values[..span].iter().copied().collect();
+            if let Some(objectives) = objectives
+                && let Ok(point) = as_minimised(&campaign.objectives, &objectives)
+            {
+                points.push(point);
+                let found = of_quality.and_then(|place| values[place]);
+                best = best.into_iter().chain(found).min_by(|a, b| a.mean.total_cmp(&b.mean));
+            }
         })
         .await?;
         transaction.commit().await.map_err(sql)?;
         let front = front(&points).len();
-        Ok(Tally { done: done as usize, failed: failed as usize, front, best_bits_per_byte: best })
+        Ok(Tally { done: counts.done, failed: counts.failed, front, best_bits_per_byte: best })
     }
 
-    /// The candidates with these of their values and their identities, by number.
-    async fn outlined(
+    /// The candidates with these of their values and their identities, by number; of some only, trainings are left out.
+    pub(crate) async fn outlined(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
         names: &[&str],
+        only: Option<&BTreeSet<u32>>,
     ) -> Result<(Vec<campaign::Candidate>, Vec<ArchitectureId>), DbError> {
         let sql = |source| self.sql("reading the candidates", source);
         let text = format!(
-            "SELECT {COLUMNS}{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ? ORDER BY c.number LIMIT ?",
+            "SELECT {COLUMNS}{} FROM candidates c{} WHERE c.campaign_id = ? AND c.number > ?{} ORDER BY c.number LIMIT ?",
             value_columns(names),
             value_joins(names),
+            if only.is_some() { " AND c.number IN (SELECT value FROM json_each(?))" } else { "" },
         );
-        let mut trained = self.trained_again(connection, campaign_id).await?;
+        let only = only.map(row::json);
+        let mut trained = match only {
+            Some(_) => BTreeMap::new(),
+            None => self.trained_again(connection, campaign_id).await?,
+        };
         let mut wholes = self.wholes(connection, campaign_id, (0, i64::MAX)).await?;
         let (mut candidates, mut ids) = (Vec::new(), Vec::new());
         let page = |after| {
             let query = bound(sqlx::query(AssertSqlSafe(text.clone())), names);
-            query.bind(campaign_id).bind(after).bind(PAGE)
+            let query = query.bind(campaign_id).bind(after);
+            let query = if let Some(only) = &only { query.bind(only.clone()) } else { query };
+            query.bind(PAGE)
         };
         pages(connection, page, sql, |row| {
             let id: i64 = row.try_get(1).map_err(sql)?;
@@ -235,19 +257,21 @@ impl Store {
         })
     }
 
-    /// The trainings of candidates that have several.
+    /// The trainings of candidates that have several; where some have, also those of the contenders for the front, whose errors
+    /// are shared.
     async fn trained_again(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
     ) -> Result<BTreeMap<i64, Vec<campaign::Trained>>, DbError> {
         let rows: Vec<TrainingRow> = sqlx::query_as(
-            "SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error FROM trainings t \
-             JOIN candidates ON candidates.id = t.candidate_id \
+            "WITH again AS (SELECT o.candidate_id FROM trainings o JOIN candidates c ON c.id = o.candidate_id \
+             WHERE c.campaign_id = ?1 GROUP BY o.candidate_id HAVING count(*) > 1), \
+             top AS (SELECT id FROM candidates WHERE campaign_id = ?1 AND EXISTS (SELECT 1 FROM again) AND fidelity = \
+             (SELECT max(fidelity) FROM candidates WHERE campaign_id = ?1 AND state = 'done')) \
+             SELECT t.candidate_id, t.tokens, t.seed, t.seconds, v.name, v.mean, v.standard_error, v.parts FROM trainings t \
              LEFT JOIN training_values v USING (candidate_id, tokens, seed) \
-             WHERE campaign_id = ?1 AND t.candidate_id IN (SELECT o.candidate_id FROM trainings o \
-             JOIN candidates c ON c.id = o.candidate_id WHERE c.campaign_id = ?1 \
-             GROUP BY o.candidate_id HAVING count(*) > 1)",
+             WHERE t.candidate_id IN (SELECT candidate_id FROM again UNION SELECT id FROM top)",
         )
         .bind(campaign_id)
         .fetch_all(connection)
@@ -261,7 +285,7 @@ impl Store {
 const TEST: &str = "test_";
 
 /// The values that tables and plots show: objectives, and what stacks have beside.
-fn shown(campaign: &Campaign) -> Vec<&str> {
+pub(crate) fn shown(campaign: &Campaign) -> Vec<&str> {
     let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
     let of_stacks = [Metric::DecodeUs, Metric::PrefillUs, Metric::Parameters];
     for name in of_stacks.map(Metric::name).into_iter().filter(|_| !campaign.is_black_box()) {
@@ -270,69 +294,4 @@ fn shown(campaign: &Campaign) -> Vec<&str> {
         }
     }
     names
-}
-
-/// Mean and standard error of each value, as columns.
-fn value_columns(names: &[&str]) -> String {
-    let column = |i: usize| format!(", v{i}.mean, v{i}.standard_error");
-    (0..names.len()).map(column).collect::<Vec<_>>().concat()
-}
-
-fn value_joins(names: &[&str]) -> String {
-    let join = |i: usize| {
-        format!(" LEFT JOIN candidate_values v{i} ON v{i}.candidate_id = c.id AND v{i}.name = ?")
-    };
-    (0..names.len()).map(join).collect::<Vec<_>>().concat()
-}
-
-/// Rows that are asked for at once.
-const PAGE: i64 = 2000;
-
-/// Hands over the rows of page after page, whose first column is the number that the next page begins behind. While those
-/// of a page are taken apart, SQLite's thread finds the next ones: neither waits for the other row by row.
-async fn pages<'q>(
-    connection: &mut SqliteConnection,
-    page: impl Fn(i64) -> Query<'q>,
-    sql: impl Fn(sqlx::Error) -> DbError,
-    mut take: impl FnMut(&SqliteRow) -> Result<(), DbError>,
-) -> Result<(), DbError> {
-    let mut rows = page(0).fetch_all(&mut *connection).await.map_err(&sql)?;
-    loop {
-        let Some(last) = rows.last().filter(|_| rows.len() as i64 == PAGE) else {
-            return rows.iter().try_for_each(take);
-        };
-        let mut next = Box::pin(page(last.try_get(0).map_err(&sql)?).fetch_all(&mut *connection));
-        // Asked once, it is sent on its way.
-        let begun = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
-        rows.iter().try_for_each(&mut take)?;
-        rows = match begun {
-            Poll::Ready(rows) => rows,
-            Poll::Pending => next.await,
-        }
-        .map_err(&sql)?;
-    }
-}
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-/// With the names bound that [`value_joins`] asks for.
-fn bound<'q>(query: Query<'q>, names: &[&'q str]) -> Query<'q> {
-    names.iter().fold(query, |query, name| query.bind(*name))
-}
-
-/// The values in the columns from `first` on.
-fn values_from(
-    row: &SqliteRow,
-    first: usize,
-    names: &[&str],
-) -> Result<BTreeMap<String, Value>, sqlx::Error> {
-    let mut values = BTreeMap::new();
-    for (place, name) in names.iter().enumerate() {
-        let at = first + 2 * place;
-        if let Some(mean) = row.try_get(at)? {
-            let standard_error = row.try_get(at + 1)?;
-            values.insert((*name).to_owned(), Value { mean, standard_error });
-        }
-    }
-    Ok(values)
 }

@@ -54,7 +54,7 @@ impl Store {
         let rows = self.candidates(&mut transaction, campaign_id).await?;
         let agreements = agreements(&rows, &campaign.objectives);
         let predictions = backtests(&rows, &campaign.objectives);
-        let mut candidates = Candidate::of(rows, &campaign.objectives);
+        let mut candidates = Candidate::of(rows, &campaign);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
         Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
@@ -156,6 +156,8 @@ impl Store {
         // A driver that dies writes nothing, but the shown state changes from running to paused: that counts as half a
         // step, so the revision still only grows.
         let revision = 2 * row.try_get::<i64, _>("revision").map_err(sql)? + i64::from(!open);
+        let tokens = row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned();
+        let target: Option<i64> = row.try_get("target_tokens").map_err(sql)?;
         let campaign = Campaign {
             name,
             state,
@@ -164,7 +166,8 @@ impl Store {
             kind,
             objectives,
             latency,
-            tokens: row.try_get::<i64, _>("tokens").map_err(sql)?.cast_unsigned(),
+            tokens,
+            target_tokens: target.map_or(tokens, |target| target.cast_unsigned().max(tokens)),
             created_unix_s: row.try_get("created_unix_s").map_err(sql)?,
             active_seconds: row.try_get::<i64, _>("active_seconds").map_err(sql)? as f64,
             config_toml: row.try_get("config_toml").map_err(sql)?,

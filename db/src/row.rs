@@ -36,6 +36,16 @@ pub(crate) fn state(
     })
 }
 
+/// Numbers as a blob, little-endian.
+pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// The inverse of [`bytes`]; a rest is left out.
+pub(crate) fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
+}
+
 /// The timing in columns of these names.
 pub(crate) fn timing(row: &SqliteRow) -> Result<Timing, sqlx::Error> {
     Ok(Timing {

@@ -1,12 +1,12 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
-use search::campaign;
 use search::campaign::findings::Agreement;
 use search::campaign::front::Contenders;
 use search::campaign::prediction::Backtest;
+use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
@@ -46,6 +46,8 @@ pub struct Campaign {
     pub latency: LatencyConfig,
     /// Tokens of a full evaluation.
     pub tokens: u64,
+    /// The tokens that count: what candidates would be after so many is foretold where it is more than `tokens`.
+    pub target_tokens: u64,
     /// Unix time of creation, s.
     pub created_unix_s: i64,
     /// Seconds in which a driver worked on it, all runs together.
@@ -65,6 +67,35 @@ pub struct Tally {
     pub front: usize,
     /// The least bits per byte among the contenders for the front.
     pub best_bits_per_byte: Option<Value>,
+}
+
+/// How far the candidates of a campaign are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub all: usize,
+    /// Done, at whatever rung.
+    pub done: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Outside a limit.
+    pub infeasible: usize,
+}
+
+impl Counts {
+    /// Of these candidates.
+    pub fn of(candidates: &[Candidate]) -> Self {
+        let mut counts = Self { all: candidates.len(), ..Self::default() };
+        for candidate in candidates {
+            match candidate.row.state {
+                CandidateState::Done => counts.done += 1,
+                CandidateState::Failed { .. } => counts.failed += 1,
+                CandidateState::Infeasible { .. } => counts.infeasible += 1,
+                CandidateState::Proposed | CandidateState::Training => {}
+            }
+        }
+        counts
+    }
 }
 
 impl Campaign {
@@ -121,33 +152,65 @@ pub struct Candidate {
     pub disturbed: BTreeSet<String>,
     /// Rank of non-domination among the contenders for the front, 0 on it; none for others. See [`Contenders`].
     pub rank: Option<u32>,
+    /// Of contenders whose front is foretold: their objectives after the tokens that count, by name, with the error of
+    /// text, seed, rate and prediction.
+    pub foretold: BTreeMap<String, Value>,
+}
+
+impl Snapshot {
+    /// Whether its front is foretold, for the tokens that count.
+    pub fn is_foretold(&self) -> bool {
+        self.candidates.iter().any(|candidate| !candidate.foretold.is_empty())
+    }
 }
 
 impl Candidate {
     /// The candidates of a campaign with their ranks; none of their latencies is marked as disturbed.
-    pub fn of(rows: Vec<campaign::Candidate>, objectives: &[Objective]) -> Vec<Self> {
+    pub fn of(rows: Vec<campaign::Candidate>, campaign: &Campaign) -> Vec<Self> {
         let ids = rows.iter().map(|row| row.subject.id()).collect();
-        Self::with_ids(rows, ids, objectives)
+        Self::with_ids(rows, ids, campaign)
     }
 
     /// The same, of rows whose identities are known.
     pub(crate) fn with_ids(
         rows: Vec<campaign::Candidate>,
         ids: Vec<ArchitectureId>,
-        objectives: &[Objective],
+        campaign: &Campaign,
     ) -> Vec<Self> {
-        let ranks = Contenders::of(rows.iter(), objectives).ranks();
-        // Both in the order of the rows.
-        let mut ranks = ranks.into_iter().peekable();
-        rows.into_iter()
-            .zip(ids)
-            .map(|(row, id)| Self {
-                id,
-                rank: ranks.next_if(|(number, _)| *number == row.number).map(|(_, rank)| rank),
-                disturbed: BTreeSet::new(),
-                row,
-            })
-            .collect()
+        let contenders = Contenders::of(rows.iter(), &campaign.objectives, campaign.target_tokens);
+        let foretold: Vec<BTreeMap<String, Value>> = if contenders.is_foretold() {
+            contenders.expected().map(|expected| expected.values(&campaign.objectives)).collect()
+        } else {
+            Vec::new()
+        };
+        let mut foretold = foretold.into_iter();
+        // All in the order of the rows.
+        let mut ranks = contenders.ranks().into_iter().peekable();
+        let mut candidates = Self::unranked(rows, ids);
+        for candidate in &mut candidates {
+            if let Some((_, rank)) = ranks.next_if(|(number, _)| *number == candidate.row.number) {
+                candidate.rank = Some(rank);
+                candidate.foretold = foretold.next().unwrap_or_default();
+            }
+        }
+        candidates
+    }
+
+    /// Candidates whose ranks are not known yet.
+    pub(crate) fn unranked(rows: Vec<campaign::Candidate>, ids: Vec<ArchitectureId>) -> Vec<Self> {
+        let of = |(row, id)| Self {
+            row,
+            id,
+            disturbed: BTreeSet::new(),
+            rank: None,
+            foretold: BTreeMap::new(),
+        };
+        rows.into_iter().zip(ids).map(of).collect()
+    }
+
+    /// What the front is made of: an objective as it is foretold, or else as it was measured.
+    pub fn objective(&self, objective: &Objective) -> Option<Value> {
+        self.foretold.get(objective.name()).copied().or_else(|| objective.value(&self.row.values))
     }
 
     /// A latency of the whole model, if that was timed.

@@ -56,6 +56,7 @@ pub fn evaluate(
         seconds: 0.0,
         checkpoint: None,
         unsaved: None,
+        parts: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
     };
@@ -144,6 +145,7 @@ fn text(
     }
     let validation = training.validate(stop)?;
     evaluation.values = values(&validation, corpus);
+    evaluation.parts = parts(&validation, corpus);
     // What is reported of the finished training alone: it costs time, and a rung is for choosing.
     if request.tokens >= proxies.training.tokens {
         let (unit, factor) = unit(corpus);
@@ -210,6 +212,13 @@ fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
         ("validation_loss".to_owned(), scaled_by(validation, 1.0)),
         (unit.to_owned(), scaled_by(validation, factor)),
     ])
+}
+
+/// The loss in bits on parts of the held-out text.
+fn parts(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Vec<f32>> {
+    let (unit, factor) = unit(corpus);
+    let parts = validation.parts.iter().map(|part| part * factor as f32).collect();
+    BTreeMap::from([(unit.to_owned(), parts)])
 }
 
 /// The name of the loss in bits, and how many of its units a nat per token is.

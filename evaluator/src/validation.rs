@@ -16,7 +16,7 @@ const BATCH_TOKENS: u64 = 8192;
 const BATCH_LOGITS: u64 = 1 << 26;
 
 /// The mean loss over validation sequences.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Validation {
     /// Nats per token.
     pub loss: f64,
@@ -24,6 +24,20 @@ pub struct Validation {
     pub standard_error: Option<f64>,
     /// Tokens predicted.
     pub tokens: u64,
+    /// The mean in each of [`PARTS`] parts of them, or in each sequence where these are fewer.
+    pub parts: Vec<f32>,
+}
+
+/// Parts of the validation text that are told apart, so that two models are compared on the same text: enough for the error
+/// of a difference, few enough to keep them of a hundred thousand candidates.
+const PARTS: usize = 16;
+
+/// The mean in each part of some losses.
+fn parts(losses: &[f64]) -> Vec<f32> {
+    let count = losses.len().min(PARTS);
+    let bound = |part: usize| part * losses.len() / count;
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
+    (0..count).map(|part| mean(&losses[bound(part)..bound(part + 1)]) as f32).collect()
 }
 
 /// Which windows of the held-out text.
@@ -81,7 +95,8 @@ pub(crate) fn validate(
     }
     let variance = losses.iter().map(|x| (x - loss).powi(2)).sum::<f64>() / (n - 1.0);
     let standard_error = (losses.len() > 1).then(|| (variance / n).sqrt());
-    Ok(Some(Validation { loss, standard_error, tokens: losses.len() as u64 * length }))
+    let tokens = losses.len() as u64 * length;
+    Ok(Some(Validation { loss, standard_error, tokens, parts: parts(&losses) }))
 }
 
 /// Up to `sequences` of the validation sequences, `[B, T]`.

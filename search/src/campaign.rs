@@ -21,6 +21,8 @@ mod events;
 pub mod findings;
 pub mod front;
 mod machine;
+pub mod measured;
+pub mod noise;
 pub mod prediction;
 mod proposing;
 mod results;

@@ -31,6 +31,10 @@ use crate::space::{Space, SpaceConfig, SpaceError};
 /// The commented campaign file that a new campaign begins with: every key, with its default.
 pub const TEMPLATE: &str = include_str!("config/campaign.toml");
 
+/// The tokens that count over those of a proxy, where rungs tell how losses fall: far enough to mean a training that is no
+/// proxy, near enough to foretell (docs/studies/prediction.md).
+const TARGET: u64 = 4;
+
 /// A campaign file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +96,16 @@ impl CampaignFile {
             return self.tasks.iter().map(|task| task.tokens).fold(0, u64::saturating_add);
         }
         self.training.tokens
+    }
+
+    /// The tokens that count: after so many, front and search want to know what a candidate is.
+    pub fn target_tokens(&self) -> u64 {
+        let tokens = self.tokens();
+        let default = || {
+            let is_foretold = self.data.is_some() && !self.search.rungs.is_empty();
+            if is_foretold { tokens.saturating_mul(TARGET) } else { tokens }
+        };
+        self.training.target_tokens.unwrap_or_else(default)
     }
 
     /// What spans the front: each value towards the side that is better by nature, or with a minus towards more.

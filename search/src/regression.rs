@@ -1,4 +1,4 @@
-//! Linear regression with a prior, for few observations of many features: y = w·x + ε, ε ~ N(0, σ²), w ~ N(0, σ²/λ) and a
+//! Linear regression with a prior, for few observations of many features: y = w·x + ε, ε ~ N(0, σ²), w ~ N(m, σ²/λ) and a
 //! guess of σ² (Gelman et al., Bayesian Data Analysis, section 14.8, has the conjugate form; here σ² is that of residuals freed of
 //! their leverage, so that error bars stay honest where features are as many as observations).
 
@@ -7,7 +7,9 @@ use crate::surrogate::cholesky::{factorize, solve_lower, solve_upper};
 /// What is believed before anything is seen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prior {
-    /// λ of each feature: how strongly its weight is held at 0.
+    /// m: the weight of each feature.
+    pub means: Vec<f64>,
+    /// λ of each feature: how strongly its weight is held there.
     pub precisions: Vec<f64>,
     /// A guess of σ …
     pub deviation: f64,
@@ -34,8 +36,9 @@ impl Regression {
             factor[i * n + i] = *precision;
         }
         for (x, y) in features.iter().zip(values) {
+            let beyond = y - dot(&prior.means, x);
             for i in 0..n {
-                weights[i] += x[i] * y;
+                weights[i] += x[i] * beyond;
                 for j in 0..=i {
                     factor[i * n + j] += x[i] * x[j];
                 }
@@ -46,6 +49,9 @@ impl Regression {
         }
         solve_lower(&factor, n, &mut weights);
         solve_upper(&factor, n, &mut weights);
+        for (weight, mean) in weights.iter_mut().zip(&prior.means) {
+            *weight += mean;
+        }
         let mut fit = Self { weights, factor, deviation: 0.0 };
         // A residual is smaller than ε by the root of one less its leverage, the more so the more features there are.
         let squares: f64 = features
@@ -58,12 +64,25 @@ impl Regression {
         fit.deviation.is_finite().then_some(fit)
     }
 
-    /// The expected value at x with its standard deviation, that of ε included.
-    pub fn at(&self, x: &[f64]) -> (f64, f64) {
-        (dot(&self.weights, x), self.deviation * (1.0 + self.leverage(x)).sqrt())
+    /// The expected value at x.
+    pub fn at(&self, x: &[f64]) -> f64 {
+        dot(&self.weights, x)
     }
 
-    /// What [`Self::at`] would say of an observation x, y if it had not been seen.
+    /// σ
+    pub fn deviation(&self) -> f64 {
+        self.deviation
+    }
+
+    /// What is not known of the weights, as it moves the expected value at x: σ L⁻¹x, where LLᵀ = λ + XᵀX, loadings of as many
+    /// independent standard normal variables as there are features, the same ones for every x.
+    pub fn loadings(&self, x: &[f64]) -> Vec<f64> {
+        let mut solved = x.to_vec();
+        solve_lower(&self.factor, x.len(), &mut solved);
+        solved.iter().map(|x| self.deviation * x).collect()
+    }
+
+    /// The expected value at an observation x, y if that had not been seen, with its standard deviation, that of ε included.
     pub fn without(&self, x: &[f64], y: f64) -> (f64, f64) {
         let rest = (1.0 - self.leverage(x)).max(1e-9);
         (y - (y - dot(&self.weights, x)) / rest, self.deviation / rest.sqrt())
@@ -90,6 +109,17 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    fn prior(means: &[f64], precisions: &[f64], deviation: f64) -> Prior {
+        let (means, precisions) = (means.to_vec(), precisions.to_vec());
+        Prior { means, precisions, deviation, freedom: 2.0 }
+    }
+
+    /// Expected value and standard deviation, that of ε included.
+    fn total(fit: &Regression, x: &[f64]) -> (f64, f64) {
+        let of_weights: f64 = fit.loadings(x).iter().map(|s| s * s).sum();
+        (fit.at(x), (fit.deviation().powi(2) + of_weights).sqrt())
+    }
+
     fn plane(n: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
         let x: Vec<Vec<f64>> = (0..n).map(|i| vec![1.0, (i as f64 * 0.7).sin()]).collect();
         let noise = |i: usize| 0.1 * (i as f64 * 12.9898).sin();
@@ -99,10 +129,10 @@ mod tests {
 
     #[test]
     fn finds_a_plane_and_its_noise() {
-        let prior = Prior { precisions: vec![1e-6, 1e-3], deviation: 1.0, freedom: 2.0 };
+        let prior = prior(&[0.0, 0.0], &[1e-6, 1e-3], 1.0);
         let (x, y) = plane(200);
         let fit = Regression::new(&prior, &x, &y).expect("it can be solved");
-        let (mean, deviation) = fit.at(&[1.0, 0.5]);
+        let (mean, deviation) = total(&fit, &[1.0, 0.5]);
         assert!((mean - 3.5).abs() < 0.03 && (fit.weight(1) - 3.0).abs() < 0.03, "{mean}");
         // 0.1 / √2, and the guess of 1 for two observations of 202
         let expected = ((200.0 * 0.005 + 2.0) / 202.0_f64).sqrt();
@@ -111,7 +141,7 @@ mod tests {
 
     #[test]
     fn without_an_observation_is_as_if_it_had_not_been_there() {
-        let prior = Prior { precisions: vec![0.5, 2.0], deviation: 0.1, freedom: 2.0 };
+        let prior = prior(&[1.0, -0.5], &[0.5, 2.0], 0.1);
         let (x, y) = plane(12);
         let all = Regression::new(&prior, &x, &y).expect("it can be solved");
         for i in 0..x.len() {
@@ -119,7 +149,7 @@ mod tests {
             rest_x.remove(i);
             rest_y.remove(i);
             let rest = Regression::new(&prior, &rest_x, &rest_y).expect("it can be solved");
-            let (left_out, foretold) = (all.without(&x[i], y[i]), rest.at(&x[i]));
+            let (left_out, foretold) = (all.without(&x[i], y[i]), total(&rest, &x[i]));
             assert!((left_out.0 - foretold.0).abs() < 1e-12, "{left_out:?} {foretold:?}");
             assert!((left_out.1 / foretold.1 - 1.0).abs() < 0.3, "{left_out:?} {foretold:?}");
         }
@@ -127,9 +157,8 @@ mod tests {
 
     #[test]
     fn nothing_seen_is_the_prior() {
-        let prior = Prior { precisions: vec![4.0], deviation: 0.5, freedom: 2.0 };
-        let fit = Regression::new(&prior, &[], &[]).expect("it can be solved");
-        let (mean, deviation) = fit.at(&[2.0]);
-        assert!(mean == 0.0 && (deviation - 0.5 * 2.0_f64.sqrt()).abs() < 1e-12);
+        let fit = Regression::new(&prior(&[1.5], &[4.0], 0.5), &[], &[]).expect("it can be solved");
+        let (mean, deviation) = total(&fit, &[2.0]);
+        assert!((mean - 3.0).abs() < 1e-12 && (deviation - 0.5 * 2.0_f64.sqrt()).abs() < 1e-12);
     }
 }

@@ -291,6 +291,7 @@ impl Values {
             seconds,
             checkpoint: None,
             unsaved: None,
+            parts: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: Vec::new(),
         }
@@ -328,6 +329,10 @@ pub struct Evaluation {
     pub tokens: u64,
     /// Seconds of this evaluation.
     pub seconds: f64,
+    /// Of values on held-out text, by name, the mean in each of so many equal parts of it, the same parts for every
+    /// candidate; at most [`PARTS_MAX`]. With them two candidates are compared on the same text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, Vec<f32>>,
     /// Where the next rung can go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -351,6 +356,9 @@ pub struct LayerRetrieval {
     /// The SNR against the number of stored pairs, (pairs, SNR), pairs rising.
     pub snr: Vec<(u32, f64)>,
 }
+
+/// Parts of the held-out text that a result may tell apart.
+pub const PARTS_MAX: usize = 64;
 
 /// The end of a measurement that worked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

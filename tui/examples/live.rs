@@ -43,6 +43,7 @@ fn new(sample: &Snapshot, name: &str) -> NewCampaign {
         kind: campaign.kind,
         evaluations: campaign.evaluations,
         tokens: campaign.tokens,
+        target_tokens: campaign.target_tokens,
         objectives: campaign.objectives.clone(),
         latency: campaign.latency.clone(),
     }

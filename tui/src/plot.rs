@@ -16,6 +16,7 @@ mod kept;
 mod lines;
 mod scene;
 
+use db::Mark;
 use db::snapshot::Snapshot;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -37,6 +38,7 @@ use crate::{ansi, quantity};
 #[derive(Debug, Clone, Copy)]
 pub struct FrontPlot<'a> {
     snapshot: &'a Snapshot,
+    marks: Option<&'a [Mark]>,
     selected: Option<u32>,
     kept: Option<&'a Plotted>,
     theme: Theme,
@@ -45,7 +47,14 @@ pub struct FrontPlot<'a> {
 impl<'a> FrontPlot<'a> {
     /// A plot of what `snapshot` holds.
     pub fn new(snapshot: &'a Snapshot, theme: Theme) -> Self {
-        Self { snapshot, selected: None, kept: None, theme }
+        Self { snapshot, marks: None, selected: None, kept: None, theme }
+    }
+
+    /// Points of these instead of those of the snapshot's candidates, which are only some.
+    #[must_use]
+    pub fn of_marks(mut self, marks: Option<&'a [Mark]>) -> Self {
+        self.marks = marks;
+        self
     }
 
     /// Marks one candidate, by number.
@@ -80,7 +89,7 @@ impl Widget for FrontPlot<'_> {
         }
         let new = Plotted::default();
         let kept = self.kept.unwrap_or(&new);
-        let Some(scene) = kept.scene(self.snapshot) else {
+        let Some(scene) = kept.scene(self.snapshot, self.marks) else {
             say(area, buffer, nothing_yet(self.snapshot), self.theme.dim());
             return;
         };

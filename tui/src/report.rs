@@ -36,7 +36,9 @@ pub(crate) async fn print(store: &Store, name: &str, files: &Path) -> anyhow::Re
     let program = words::program();
     let name = words::quoted(name);
     let (_, quality) = plot::axes(&snapshot.campaign.objectives);
-    let loss = |c: &Candidate| quality.minimised(&c.row.values).unwrap_or(f64::INFINITY);
+    let loss = |c: &Candidate| {
+        c.objective(&quality).map_or(f64::INFINITY, |value| quality.turned(value.mean))
+    };
     let front = snapshot.candidates.iter().filter(|c| c.rank == Some(0));
     let pick = front.min_by(|a, b| loss(a).total_cmp(&loss(b)));
     writeln!(stdout, "\nnext")?;
@@ -231,11 +233,16 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
             titles.push(metric.facts().title.to_owned());
         }
     }
+    let is_foretold = |name: &str| list.iter().any(|c| c.foretold.contains_key(name));
     let mut heading = vec!["#".to_owned(), String::new()];
     let mut align = "rl".to_owned();
     for (name, title) in values.iter().zip(titles) {
         heading.push(title);
         align.push('r');
+        if is_foretold(name) {
+            heading.push(format!("at {}", quantity::scaled(campaign.target_tokens as f64)));
+            align.push('r');
+        }
         if is_latency(name) {
             heading.push("whole".to_owned());
             align.push('r');
@@ -247,6 +254,10 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         let mut row = vec![candidate.row.number.to_string(), mark(candidate)];
         for name in &values {
             row.push(named(candidate, name));
+            if is_foretold(name) {
+                let value = candidate.foretold.get(*name);
+                row.push(value.map_or_else(|| "–".to_owned(), |v| quantity::named(name, *v)));
+            }
             if is_latency(name) {
                 row.push(candidate.whole(name).map_or_else(|| "–".to_owned(), timing));
             }
@@ -274,6 +285,15 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
          the model\ntimed as one, ± half the interquartile range.",
     );
     text.push_str(more_is_better(campaign));
+    if values.iter().any(|name| is_foretold(name)) {
+        let target = quantity::scaled(campaign.target_tokens as f64);
+        text.push_str("\nat ");
+        text.push_str(&target);
+        text.push_str(
+            ": foretold for so many tokens from rungs and kin, with the error of text, seed, rate and prediction; the \
+             front is of these.",
+        );
+    }
     let disturbed = list.iter().any(|c| {
         c.row.whole.values().any(Timing::is_disturbed)
             || values.iter().any(|name| c.disturbed.contains(*name))

@@ -2,13 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use db::Change;
+use db::snapshot::{Candidate, Counts};
+use db::{Access, Change, Mark, NewCampaign, Owner, Store};
 use search::campaign::CandidateState;
 
-use crate::samples::{done, proposed, store};
+use crate::samples::{campaign, done, folder, proposed, store};
 
 /// More than are read at once, in every state, some trained once, some from several seeds.
 const MANY: u32 = 2_345;
+
+/// Of candidates with rungs, beyond which the tokens that count are.
+#[tokio::test]
+async fn an_outline_foretells_as_the_snapshot_does() {
+    let path = folder("foretold").join("test.db");
+    let store = Store::open(&path, Access::ReadWrite).await.unwrap();
+    let campaign = NewCampaign { target_tokens: 1 << 42, ..campaign("one") };
+    store.create_campaign(&campaign).await.unwrap();
+    let run = store.begin_run("one", &Owner::current(), "0.1.0").await.unwrap();
+    let rows = (1..=12).map(|n| done(n, 2.0 + (f64::from(n) * 0.7).sin(), 100.0 - f64::from(n)));
+    let changes: Vec<Change> = rows.map(Change::Candidate).collect();
+    store.apply(&run, &changes).await.unwrap();
+    let (whole, outline) =
+        (store.snapshot("one").await.unwrap(), store.outline("one").await.unwrap());
+    assert_eq!(whole.campaign.target_tokens, 1 << 42);
+    assert!(whole.is_foretold());
+    for (whole, brief) in whole.candidates.iter().zip(&outline.candidates) {
+        assert_eq!((whole.rank, &whole.foretold), (brief.rank, &brief.foretold));
+        let foretold = whole.foretold["bits_per_byte"];
+        // each gained 1.0 from 2²⁰ to 2⁴⁰ tokens, and gains less from there to 2⁴²
+        let measured = whole.row.values["bits_per_byte"];
+        assert!(foretold.mean < measured.mean && foretold.mean > measured.mean - 1.0);
+        assert!(foretold.standard_error > measured.standard_error);
+        assert_eq!(whole.foretold.len(), 1, "a latency is measured");
+    }
+}
 
 #[tokio::test]
 async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
@@ -74,12 +101,13 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
     let judged = store.judged("one").await.unwrap();
     let mut of_one = 0;
     for (judged, full) in judged.candidates.iter().zip(&whole.candidates) {
-        let mut expected = full.row.trained.clone();
-        if let [only] = expected.as_mut_slice() {
-            only.seconds = full.row.train_seconds;
+        let mut found = judged.row.trained.clone();
+        if let ([only], [whole]) = (found.as_mut_slice(), full.row.trained.as_slice()) {
+            assert!([whole.seconds, full.row.train_seconds].contains(&only.seconds));
+            only.seconds = whole.seconds;
             of_one += 1;
         }
-        assert_eq!(judged.row.trained, expected, "candidate {}", full.row.number);
+        assert_eq!(found, full.row.trained, "candidate {}", full.row.number);
     }
     assert!(of_one > 100);
     for number in [1, 10, 1000, 1001, MANY] {
@@ -88,6 +116,28 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
     }
     assert_eq!(store.candidate("one", MANY + 1).await.unwrap(), None);
     assert_eq!(store.candidate("one", 0).await.unwrap(), None);
+
+    let glance = store.glance("one").await.unwrap().unwrap();
+    let contenders = whole.candidates.iter().filter(|c| c.rank.is_some());
+    let marks = contenders.map(|c| Mark {
+        number: c.row.number,
+        reference: c.row.reference.clone(),
+        values: whole.campaign.objectives.iter().filter_map(|of| of.value(&c.row.values)).collect(),
+        rank: c.rank.unwrap(),
+    });
+    assert_eq!(glance.marks, marks.collect::<Vec<_>>());
+    assert_eq!(glance.counts, Counts::of(&whole.candidates));
+    assert_eq!(glance.counts.all, MANY as usize);
+    let rows = &glance.snapshot.candidates;
+    let worst = rows.iter().filter_map(|candidate| candidate.rank).max().unwrap();
+    let first = outline.candidates.iter().filter(|c| c.rank.is_some_and(|rank| rank <= worst));
+    let first: Vec<_> = first.cloned().map(without_trainings).collect();
+    assert_eq!(*rows, first);
+    assert!((200..1000).contains(&rows.len()), "{} rows", rows.len());
+    assert_eq!(
+        (&glance.snapshot.campaign, glance.snapshot.revision),
+        (&whole.campaign, whole.revision)
+    );
 
     let tally = store.tally(&whole.campaign).await.unwrap();
     let count = |is: fn(&db::snapshot::Candidate) -> bool| {
@@ -101,6 +151,11 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
     assert_eq!(tally.best_bits_per_byte, best);
 }
 
+fn without_trainings(mut candidate: Candidate) -> Candidate {
+    candidate.row.trained.clear();
+    candidate
+}
+
 /// Without candidates, and without values.
 #[tokio::test]
 async fn of_nothing_there_is_nothing_to_tell() {
@@ -109,6 +164,7 @@ async fn of_nothing_there_is_nothing_to_tell() {
     let tally = store.tally(&campaign).await.unwrap();
     assert_eq!((tally.done, tally.failed, tally.front, tally.best_bits_per_byte), (0, 0, 0, None));
     assert!(store.outline("one").await.unwrap().candidates.is_empty());
+    assert_eq!(store.glance("one").await.unwrap(), None);
     let mut bare = done(1, 2.0, 100.0);
     bare.values = BTreeMap::new();
     store.apply(&run, &[Change::Candidate(bare)]).await.unwrap();
@@ -116,4 +172,9 @@ async fn of_nothing_there_is_nothing_to_tell() {
     assert_eq!((tally.done, tally.front), (1, 0));
     assert!(store.outline("one").await.unwrap().candidates[0].row.values.is_empty());
     assert!(store.outline("two").await.is_err());
+    // Many, of which none has what the front is made of.
+    let rows = (1..=MANY).map(|number| Change::Candidate(proposed(number)));
+    store.apply(&run, &rows.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(store.glance("one").await.unwrap(), None);
+    assert!(store.glance("two").await.is_err());
 }

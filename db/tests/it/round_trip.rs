@@ -22,7 +22,13 @@ async fn what_is_written_is_read_again() {
     let mut first = done(1, 2.5, 100.0);
     first.seed = u64::MAX;
     // A training that reported nothing is one all the same, and seeds are ordered as the numbers they are.
-    let silent = Trained { tokens: 1 << 40, seed: u64::MAX, values: BTreeMap::new(), seconds: 1.0 };
+    let silent = Trained {
+        tokens: 1 << 40,
+        seed: u64::MAX,
+        values: BTreeMap::new(),
+        parts: BTreeMap::new(),
+        seconds: 1.0,
+    };
     first.trained.push(silent);
     let written = vec![first, failed, infeasible, proposed(4)];
     let mut changes: Vec<Change> = written.iter().cloned().map(Change::Candidate).collect();

@@ -28,6 +28,7 @@ pub(crate) fn campaign(name: &str) -> NewCampaign {
         seed: u64::MAX - 6,
         evaluations: 24,
         tokens: 1 << 40,
+        target_tokens: 1 << 40,
         kind: CampaignKind::Stacks,
         objectives: ["bits_per_byte", "decode_us"].map(|text| text.parse().unwrap()).to_vec(),
         latency: LatencyConfig { decode_budget_us: Some(123.5), ..LatencyConfig::default() },
@@ -87,6 +88,7 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
         tokens,
         seed,
         values: BTreeMap::from([("bits_per_byte".to_owned(), value(mean))]),
+        parts: BTreeMap::from([("bits_per_byte".to_owned(), vec![1.5, -0.25, f32::MIN_POSITIVE])]),
         seconds: 6.125,
     };
     candidate.trained =

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::latency::Timing;
+use crate::objective::{Objective, minimised};
+use crate::pareto::Objectives;
 use crate::subject::Subject;
 use crate::value::Value;
 use crate::wire::LayerRetrieval;
@@ -57,6 +59,8 @@ pub struct Trained {
     pub seed: u64,
     /// What the trainer reported.
     pub values: BTreeMap<String, Value>,
+    /// Of values on held-out text, the mean in each of so many equal parts of it, the same parts for every candidate.
+    pub parts: BTreeMap<String, Vec<f32>>,
     /// Seconds, those of earlier rungs not included.
     pub seconds: f64,
 }
@@ -96,6 +100,14 @@ impl Candidate {
         let mut values = self.values.clone();
         values.extend(trained);
         Some(values)
+    }
+
+    /// Its objectives after so many tokens, as they are minimised, if it has all of them there.
+    pub fn objectives_at(&self, objectives: &[Objective], tokens: u64) -> Option<Objectives> {
+        if tokens == self.fidelity {
+            return minimised(objectives, &self.values);
+        }
+        minimised(objectives, &self.values_at(tokens)?)
     }
 
     /// Whether it counts as an evaluation, or will: all do but those that were infeasible before a training;

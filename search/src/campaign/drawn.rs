@@ -1,37 +1,42 @@
-//! Fronts drawn from noise: how often each point is on one.
+//! Fronts drawn from the noise of all points together: how often each is on one.
 
-use rand::{RngExt, SeedableRng};
+mod normal;
+mod shared;
 
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng};
+
+use normal::{BYTES_A_NORMAL, Normal, REACH, WORDS_A_NORMAL};
+use shared::Shared;
+
+use super::noise::Noise;
 use crate::pareto::{Frontier, Objectives, front};
 use crate::proposals::SearchRng;
 
 /// Fronts drawn to see how sure a place on it is.
 const DRAWS: u32 = 400;
 
-/// Words of the random stream that a [`Normal`] takes: two doubles.
-const WORDS_A_NORMAL: u128 = 4;
-
-/// Further off than a normal of doubles ever is: √(−2 ln 2⁻⁵³) = 8.57.
-const REACH: f64 = 8.6;
+/// Points that are drawn at once, if so many are open.
+const AT_ONCE: usize = 256;
 
 /// On which part of the fronts drawn each point is, of which each value has an error.
-pub(super) fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
-    let open = contested(points, errors);
-    let is_certain = open.iter().all(|&index| errors[index].iter().all(|&error| error == 0.0));
+pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u64) -> Vec<f64> {
+    let shared = Shared::drawn(noises, DRAWS, seed);
+    let open = contested(points, noises, &shared);
+    let is_certain =
+        open.iter().all(|&index| noises[index].iter().all(|noise| noise.total() == 0.0));
     // Where nothing is in doubt, one draw tells what all would.
     let draws = if is_certain { 1 } else { DRAWS };
-    let rng = SearchRng::seed_from_u64(seed);
-    let mut stream = Stream { points, errors, rng, normals: Vec::new() };
+    let mut stream = Stream::new(points, noises, &shared, seed);
     let bounds = bounds(&mut stream, &open, draws);
     let mut on_front = vec![0_u32; points.len()];
     for draw in 0..draws {
         let (mut drawn, mut indices) = (Vec::new(), Vec::new());
-        for (&index, &bound) in open.iter().zip(&bounds) {
-            if let Some(point) = stream.point(draw, index, bound) {
-                drawn.push(point);
-                indices.push(index);
-            }
-        }
+        stream.draw(draw, &bounds, |index, point| {
+            drawn.push(point);
+            indices.push(index);
+        });
         for place in front(&drawn) {
             on_front[indices[place]] += 1;
         }
@@ -42,77 +47,124 @@ pub(super) fn memberships(points: &[Objectives], errors: &[Vec<f64>], seed: u64)
 /// Points as they would be from other seeds.
 struct Stream<'a> {
     points: &'a [Objectives],
-    errors: &'a [Vec<f64>],
+    noises: &'a [Vec<Noise>],
+    shared: &'a Shared,
     rng: SearchRng,
-    /// Those of the point in hand.
-    normals: Vec<Normal>,
+    /// Of the stream, what belongs to the points in hand.
+    bytes: Vec<u8>,
 }
 
-impl Stream<'_> {
-    /// A point of a draw; none where all of its numbers `u` are at most `bound`.
-    fn point(&mut self, draw: u32, index: usize, bound: f64) -> Option<Objectives> {
-        let errors = &self.errors[index];
-        // Those left out have their place in the stream too: what the others draw does not depend on them.
-        let words_a_row = WORDS_A_NORMAL * errors.len() as u128;
-        let at = words_a_row * (u128::from(draw) * self.points.len() as u128 + index as u128);
-        if self.rng.get_word_pos() != at {
-            self.rng.set_word_pos(at);
+impl<'a> Stream<'a> {
+    fn new(
+        points: &'a [Objectives],
+        noises: &'a [Vec<Noise>],
+        shared: &'a Shared,
+        seed: u64,
+    ) -> Self {
+        let rng = SearchRng::seed_from_u64(seed);
+        Self { points, noises, shared, rng, bytes: Vec::new() }
+    }
+
+    /// Hands over those of the points `of`, by index, of which a number `u` that moves a value is above its bound in this
+    /// draw.
+    fn draw(&mut self, draw: u32, of: &[(usize, f64)], mut take: impl FnMut(usize, Objectives)) {
+        let (count, width) = (self.points.len(), self.noises.first().map_or(0, Vec::len));
+        for near in of.chunk_by(|a, b| a.0 / AT_ONCE == b.0 / AT_ONCE) {
+            let ([(first, _), ..], [.., (last, _)]) = (near, near) else { continue };
+            // Those left out have their place in the stream too: what the others draw does not depend on them.
+            let row = u128::from(draw) * count as u128 + *first as u128;
+            self.rng.set_word_pos(WORDS_A_NORMAL * width as u128 * row);
+            let row_bytes = BYTES_A_NORMAL * width;
+            self.bytes.resize((last - first + 1) * row_bytes, 0);
+            self.rng.fill_bytes(&mut self.bytes);
+            for &(index, bound) in near {
+                let normals = &self.bytes[(index - first) * row_bytes..][..row_bytes];
+                if let Some(point) = self.point(draw, index, normals, bound) {
+                    take(index, point);
+                }
+            }
         }
-        self.normals.clear();
-        self.normals.extend(errors.iter().map(|_| Normal::draw(&mut self.rng)));
-        if self.normals.iter().all(|normal| normal.u <= bound) {
+    }
+
+    fn point(&self, draw: u32, index: usize, normals: &[u8], bound: f64) -> Option<Objectives> {
+        let (point, noises) = (&self.points[index], &self.noises[index]);
+        let normals = normals.as_chunks().0.iter().map(Normal::of);
+        let is_near = |(normal, noise): (Normal, &Noise)| normal.u <= bound || noise.own == 0.0;
+        if bound > NEVER && normals.clone().zip(noises).all(is_near) {
             return None;
         }
-        let point = &self.points[index];
-        let moved = point.values().iter().zip(errors).zip(&self.normals);
-        let values: Vec<f64> =
-            moved.map(|((value, error), normal)| value + error * normal.value()).collect();
+        let moved = point.values().iter().zip(noises).zip(normals).enumerate();
+        let values: Vec<f64> = moved
+            .map(|(at, ((value, noise), normal))| {
+                value + noise.own * normal.value() + self.shared.moved(noise, at, draw)
+            })
+            .collect();
         Some(Objectives::new(values).unwrap_or_else(|_| point.clone()))
     }
 }
 
-/// Of each of the `open` points a bound of its numbers `u`: in a draw in which none is above it the point is off the front,
-/// since it is so near its mean that one of the front of the means dominates it, wherever that is in these draws.
-fn bounds(stream: &mut Stream<'_>, open: &[usize], draws: u32) -> Vec<f64> {
+/// The `open` points, each with a bound of its numbers `u`: in a draw in which none is above it the point is off the front,
+/// since it is so near its mean that one of the front of the means dominates it, wherever that is in these draws. Those
+/// that are off it in all of these draws are left out.
+fn bounds(stream: &mut Stream<'_>, open: &[usize], draws: u32) -> Vec<(usize, f64)> {
     // Radii that are tried, and the bound below which the radius √(−2 ln(1 − u)) is less by a hair.
     let radii: Vec<(f64, f64)> = (1..=12)
         .map(|half| f64::from(half) / 2.0)
         .map(|radius| (radius, 1.0 - (-0.5 * (radius - 0.01).powi(2)).exp()))
         .collect();
+    let mut best = front(stream.points);
+    best.sort_unstable();
+    let best: Vec<(usize, f64)> = best.into_iter().map(|index| (index, NEVER)).collect();
+    let mut corners: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for draw in 0..draws {
+        stream.draw(draw, &best, |index, point| {
+            let corner = corners.entry(index).or_insert_with(|| point.values().to_vec());
+            corner.iter_mut().zip(point.values()).for_each(|(a, b)| *a = a.max(*b));
+        });
+    }
     let mut worst = Frontier::default();
-    for index in front(stream.points) {
-        let drawn = (0..draws).filter_map(|draw| stream.point(draw, index, NEVER));
-        let corner = drawn
-            .map(|point| point.values().to_vec())
-            .reduce(|a, b| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect());
-        if let Some(Ok(corner)) = corner.map(Objectives::new) {
+    for corner in corners.into_values() {
+        if let Ok(corner) = Objectives::new(corner) {
             worst.insert(&corner);
         }
     }
-    let is_out = |index: usize, radius: f64| {
-        let corner = corner(&stream.points[index], &stream.errors[index], -radius);
-        corner.is_some_and(|corner| worst.dominates(&corner))
-    };
     let bound = |&index: &usize| {
-        let count = radii.partition_point(|(radius, _)| is_out(index, *radius));
-        count.checked_sub(1).map_or(NEVER, |last| radii[last].1)
+        let (point, noises) = (&stream.points[index], &stream.noises[index]);
+        let shared: Vec<f64> = noises
+            .iter()
+            .enumerate()
+            .map(|(at, noise)| stream.shared.least(noise, at, draws))
+            .collect();
+        let is_out = |radius: f64| {
+            let corner = moved(point, |at| shared[at] - radius * noises[at].own);
+            corner.is_some_and(|corner| worst.dominates(&corner))
+        };
+        if is_out(REACH) {
+            return None;
+        }
+        let count = radii.partition_point(|(radius, _)| is_out(*radius));
+        Some((index, count.checked_sub(1).map_or(NEVER, |last| radii[last].1)))
     };
-    open.iter().map(bound).collect()
+    open.iter().filter_map(bound).collect()
 }
 
 /// Below every number of a [`Normal`].
 const NEVER: f64 = -1.0;
 
-/// The point with each value moved by so many times its error; none where that is no number.
-fn corner(point: &Objectives, errors: &[f64], times: f64) -> Option<Objectives> {
-    let moved = point.values().iter().zip(errors).map(|(value, error)| value + times * error);
+/// The point with each value moved; none where that is no number.
+fn moved(point: &Objectives, by: impl Fn(usize) -> f64) -> Option<Objectives> {
+    let moved = point.values().iter().enumerate().map(|(at, value)| value + by(at));
     Objectives::new(moved.collect::<Vec<_>>()).ok()
 }
 
 /// Those that a draw could put on a front: all but those that another dominates however both are drawn. Only these need
 /// drawing, as who is dominated keeps nobody else off a front.
-fn contested(points: &[Objectives], errors: &[Vec<f64>]) -> Vec<usize> {
-    let corner = |index: usize, sign: f64| corner(&points[index], &errors[index], sign * REACH);
+fn contested(points: &[Objectives], noises: &[Vec<Noise>], shared: &Shared) -> Vec<usize> {
+    let corner = |index: usize, sign: f64| {
+        let noises = &noises[index];
+        let reach = |at: usize| REACH * noises[at].own + shared.reach(&noises[at], at);
+        moved(&points[index], |at| sign * reach(at))
+    };
     let mut worst = Frontier::default();
     for index in 0..points.len() {
         if let Some(corner) = corner(index, 1.0) {
@@ -124,38 +176,27 @@ fn contested(points: &[Objectives], errors: &[Vec<f64>]) -> Vec<usize> {
         .collect()
 }
 
-/// A draw from the standard normal distribution (Box and Muller 1958).
-struct Normal {
-    u: f64,
-    v: f64,
-}
-
-impl Normal {
-    fn draw(rng: &mut SearchRng) -> Self {
-        Self { u: rng.random(), v: rng.random() }
-    }
-
-    fn value(&self) -> f64 {
-        (-2.0 * (1.0 - self.u).ln()).sqrt() * (std::f64::consts::TAU * self.v).cos()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
 
     /// Every point drawn each time, one after the other.
-    fn all_drawn(points: &[Objectives], errors: &[Vec<f64>], seed: u64) -> Vec<f64> {
+    fn all_drawn(points: &[Objectives], noises: &[Vec<Noise>], seed: u64) -> Vec<f64> {
+        let shared = Shared::drawn(noises, DRAWS, seed);
         let mut rng = SearchRng::seed_from_u64(seed);
-        let mut normal = || Normal::draw(&mut rng).value();
+        let mut normal = || Normal { u: rng.random(), v: rng.random() }.value();
         let mut on_front = vec![0_u32; points.len()];
-        for _ in 0..DRAWS {
-            let mut moved = |(point, errors): (&Objectives, &Vec<f64>)| {
-                let values = point.values().iter().zip(errors);
-                let moved: Vec<f64> = values.map(|(v, e)| v + e * normal()).collect();
+        for draw in 0..DRAWS {
+            let mut moved = |(point, noises): (&Objectives, &Vec<Noise>)| {
+                let values = point.values().iter().zip(noises).enumerate();
+                let moved: Vec<f64> = values
+                    .map(|(at, (v, e))| v + e.own * normal() + shared.moved(e, at, draw))
+                    .collect();
                 Objectives::new(moved).unwrap_or_else(|_| point.clone())
             };
-            let drawn: Vec<Objectives> = points.iter().zip(errors).map(&mut moved).collect();
+            let drawn: Vec<Objectives> = points.iter().zip(noises).map(&mut moved).collect();
             for index in front(&drawn) {
                 on_front[index] += 1;
             }
@@ -166,25 +207,61 @@ mod tests {
     #[test]
     fn who_cannot_be_on_a_front_is_not_drawn_and_nothing_else_changes() {
         let mut rng = SearchRng::seed_from_u64(3);
-        for (objectives, scale) in
-            [(1, 0.01), (1, 0.3), (2, 0.01), (2, 0.1), (2, 0.0), (3, 0.02), (3, 0.1), (2, 1e300)]
-        {
-            let mut row = |scale: f64| -> Vec<f64> {
-                (0..objectives).map(|_| scale * rng.random::<f64>()).collect()
+        for (objectives, scale, shared) in [
+            (1, 0.01, 0),
+            (1, 0.3, 0),
+            (2, 0.01, 0),
+            (2, 0.01, 3),
+            (2, 0.1, 0),
+            (2, 0.1, 3),
+            (2, 0.0, 0),
+            (2, 0.0, 2),
+            (3, 0.02, 2),
+            (3, 0.1, 0),
+            (2, 1e300, 0),
+        ] {
+            let mut row = |count: usize, scale: f64| -> Vec<f64> {
+                (0..count).map(|_| scale * rng.random::<f64>()).collect()
             };
             let points: Vec<Objectives> =
-                (0..120).map(|_| Objectives::new(row(1.0)).expect("finite")).collect();
-            let errors: Vec<Vec<f64>> = (0..120).map(|_| row(scale)).collect();
-            assert_eq!(memberships(&points, &errors, 5), all_drawn(&points, &errors, 5));
-            let rng = SearchRng::seed_from_u64(5);
-            let (points, errors) = (points.as_slice(), errors.as_slice());
-            let mut stream = Stream { points, errors, rng, normals: Vec::new() };
+                (0..120).map(|_| Objectives::new(row(objectives, 1.0)).expect("finite")).collect();
+            let mut noises: Vec<Vec<Noise>> = (0..120)
+                .map(|_| {
+                    let own = row(objectives, scale);
+                    own.into_iter().map(|own| Noise { own, shared: row(shared, 0.01) }).collect()
+                })
+                .collect();
+            assert_eq!(memberships(&points, &noises, 5), all_drawn(&points, &noises, 5));
+            // A latency, which no seed moves.
+            for noises in &mut noises {
+                noises[0] = Noise::default();
+            }
+            assert_eq!(memberships(&points, &noises, 5), all_drawn(&points, &noises, 5));
+            let (points, noises) = (points.as_slice(), noises.as_slice());
+            let of_all = Shared::drawn(noises, DRAWS, 5);
+            let mut stream = Stream::new(points, noises, &of_all, 5);
             let all: Vec<usize> = (0..120).collect();
-            let settled = bounds(&mut stream, &all, DRAWS).iter().filter(|&&u| u > 0.9).count();
+            let open = bounds(&mut stream, &all, DRAWS);
+            let settled = 120 - open.iter().filter(|(_, u)| *u <= 0.9).count();
             assert!(settled > 20 || scale > 0.05, "{settled} are settled at a glance");
-            let drawn = contested(points, errors).len();
+            let drawn = contested(points, noises, &of_all).len();
             assert!(drawn < 120 || scale > 0.05, "{drawn} are drawn of {objectives} objectives");
         }
         assert!(memberships(&[], &[], 5).is_empty());
+    }
+
+    #[test]
+    fn an_error_that_all_share_moves_nobody_off_a_front() {
+        let point = |loss: f64, us: f64| Objectives::new([loss, us]).expect("finite");
+        let points = [point(1.50, 9.0), point(1.51, 9.5), point(1.60, 5.0)];
+        let of_text = |own| {
+            let loss = Noise { own, shared: vec![0.1, 0.05] };
+            vec![loss, Noise::default()]
+        };
+        let all = |own| [of_text(own), of_text(own), of_text(own)];
+        assert_eq!(memberships(&points, &all(0.0), 1), [1.0, 0.0, 1.0]);
+        let own = memberships(&points, &all(0.01), 1);
+        // P(1.51 + 0.01 a < 1.50 + 0.01 b) = P(N > 1/√2) = 0.24
+        assert!((own[1] - 0.24).abs() < 0.06, "{own:?}");
     }
 }

@@ -1,24 +1,21 @@
 //! Who is on a front. Said here once: the campaign, the store's viewers, reports and the extra trainings all ask it.
 //!
 //! Values after few and after many tokens have no place in one front, so a front has a fidelity: candidates that are done
-//! at it and have every objective contend, and the places are those of non-domination among them.
+//! at it and have every objective contend, and the places are those of non-domination among what they are expected to be
+//! after the tokens that count.
 
 use super::candidate::{Candidate, CandidateState};
-use crate::objective::{Objective, minimised};
+use super::prediction::{Expected, Predictor};
+use crate::objective::Objective;
 use crate::pareto::{self, Objectives};
 
-/// The objectives of a candidate after so many tokens, as they are minimised, if it has all of them there.
-pub fn objectives_at(row: &Candidate, objectives: &[Objective], tokens: u64) -> Option<Objectives> {
-    if tokens == row.fidelity {
-        return minimised(objectives, &row.values);
-    }
-    minimised(objectives, &row.values_at(tokens)?)
+/// Its objectives as they were measured, if it is among the contenders for a front of this fidelity.
+pub fn point(row: &Candidate, objectives: &[Objective], tokens: u64) -> Option<Objectives> {
+    if is_there(row, tokens) { row.objectives_at(objectives, tokens) } else { None }
 }
 
-/// Its place among the contenders for a front of this fidelity; none when it is not among them.
-pub fn point(row: &Candidate, objectives: &[Objective], tokens: u64) -> Option<Objectives> {
-    let is_there = row.state == CandidateState::Done && row.fidelity == tokens;
-    if is_there { objectives_at(row, objectives, tokens) } else { None }
+fn is_there(row: &Candidate, tokens: u64) -> bool {
+    row.state == CandidateState::Done && row.fidelity == tokens
 }
 
 /// The highest fidelity that a candidate is done at; 0 while none is.
@@ -34,26 +31,50 @@ pub struct Contenders<'a> {
     pub tokens: u64,
     /// In the order in which they were given.
     pub rows: Vec<&'a Candidate>,
-    /// Their objectives, as they are minimised.
+    /// What their objectives are expected to be, as they are minimised.
     pub points: Vec<Objectives>,
+    predictor: Predictor<'a>,
 }
 
 impl<'a> Contenders<'a> {
-    /// Those of a fidelity.
+    /// Those of a fidelity, for a front after `target` tokens.
     pub fn at(
-        rows: impl Iterator<Item = &'a Candidate>,
-        objectives: &[Objective],
+        rows: impl Iterator<Item = &'a Candidate> + Clone,
+        objectives: &'a [Objective],
         tokens: u64,
+        target: u64,
     ) -> Self {
-        let (rows, points) =
-            rows.filter_map(|row| Some((row, point(row, objectives, tokens)?))).unzip();
-        Self { tokens, rows, points }
+        let predictor = Predictor::new(objectives, target.max(tokens), &rows);
+        let place = |row: &'a Candidate| {
+            let point = if predictor.foretells(tokens) {
+                predictor.of(row)?.objectives
+            } else {
+                row.objectives_at(objectives, tokens)?
+            };
+            Some((row, point))
+        };
+        let (rows, points) = rows.filter(|row| is_there(row, tokens)).filter_map(place).unzip();
+        Self { tokens, rows, points, predictor }
     }
 
     /// Those of the highest fidelity that a candidate is done at.
-    pub fn of(rows: impl Iterator<Item = &'a Candidate> + Clone, objectives: &[Objective]) -> Self {
+    pub fn of(
+        rows: impl Iterator<Item = &'a Candidate> + Clone,
+        objectives: &'a [Objective],
+        target: u64,
+    ) -> Self {
         let tokens = top(rows.clone());
-        Self::at(rows, objectives, tokens)
+        Self::at(rows, objectives, tokens, target)
+    }
+
+    /// What each is expected to be, with its errors.
+    pub fn expected(&self) -> impl Iterator<Item = Expected> {
+        self.rows.iter().filter_map(|row| self.predictor.of(row))
+    }
+
+    /// Whether they are foretold, not measured.
+    pub fn is_foretold(&self) -> bool {
+        self.predictor.foretells(self.tokens)
     }
 
     /// The numbers of those that no other dominates, in their order.

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, CandidateState};
-use super::front::objectives_at;
-use super::prediction::Predictor;
+use super::prediction::{Expected, Predictor};
 use super::settings::Settings;
 use super::standing::Standing;
-use crate::objective::Objective;
 use crate::proposals::{Origin, Outcome, Proposer, Trial};
 use crate::subject::{Subject, Subjects};
 use crate::value::Value;
@@ -54,11 +52,12 @@ impl<D: Subjects> Proposals<D> {
             );
             return (Vec::new(), Some(reason));
         }
-        let predictor = Predictor::new(&standing.rungs, &settings.objectives, &rows.values());
+        let predictor =
+            Predictor::new(&settings.objectives, settings.target_tokens, &rows.values());
         let trial = |row: &Candidate, point: &D::Point| Trial {
             number: row.number,
             point: point.clone(),
-            outcome: outcome(row, &settings.objectives, &predictor),
+            outcome: outcome(row, &predictor),
         };
         let mut trials: Vec<Trial<D::Point>> = rows
             .values()
@@ -119,7 +118,7 @@ fn costs(subject: &Subject, settings: &Settings) -> BTreeMap<String, Value> {
 }
 
 /// What a candidate teaches. One that has climbed less than others is known as far as its rung tells.
-fn outcome(row: &Candidate, objectives: &[Objective], predictor: &Predictor) -> Outcome {
+fn outcome(row: &Candidate, predictor: &Predictor<'_>) -> Outcome {
     match row.state {
         CandidateState::Infeasible { .. } => Outcome::Infeasible,
         CandidateState::Failed { .. } => Outcome::Failed,
@@ -127,13 +126,15 @@ fn outcome(row: &Candidate, objectives: &[Objective], predictor: &Predictor) -> 
             Outcome::Pending
         }
         CandidateState::Proposed | CandidateState::Training | CandidateState::Done => {
-            match objectives_at(row, objectives, row.fidelity) {
+            match predictor.of(row) {
                 None => Outcome::Failed,
-                Some(objectives) if row.fidelity >= predictor.top() => Outcome::Known(objectives),
-                Some(_) => match predictor.of(row, objectives) {
-                    None => Outcome::Failed,
-                    Some((objectives, deviations)) => Outcome::Estimated { objectives, deviations },
-                },
+                Some(Expected { objectives, is_foretold: false, .. }) => Outcome::Known(objectives),
+                Some(Expected { objectives, noises, .. }) => {
+                    // What moves all alike teaches nothing of their order.
+                    let common = predictor.common(row.fidelity);
+                    let beside = noises.iter().zip(&common).map(|(own, all)| own.beside(all));
+                    Outcome::Estimated { objectives, deviations: beside.collect() }
+                }
             }
         }
     }

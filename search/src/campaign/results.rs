@@ -7,13 +7,21 @@ use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Tasks, Training};
 use crate::latency::{Throughput, Timing};
-use crate::wire::Evaluation;
+use crate::wire::{Evaluation, PARTS_MAX};
 
 /// Whether the numbers of a result can be used.
 pub(super) fn check(evaluation: &Evaluation) -> Result<(), String> {
     for (name, value) in &evaluation.values {
         if !value.mean.is_finite() || value.standard_error.is_some_and(|e| !e.is_finite()) {
             return Err(format!("the result's `{name}` must be finite, got {}", value.mean));
+        }
+    }
+    for (name, parts) in &evaluation.parts {
+        if parts.len() > PARTS_MAX || parts.iter().any(|part| !part.is_finite()) {
+            return Err(format!(
+                "the parts of the result's `{name}` must be finite, and at most {PARTS_MAX}, got {}",
+                parts.len()
+            ));
         }
     }
     if !evaluation.seconds.is_finite() || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite())
@@ -67,7 +75,8 @@ pub(super) fn take(
     let is_new = |name: &str| !row.values.contains_key(name) || is_of_trainer(row, name);
     let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name)).collect();
     let Training { tokens, seed, .. } = training;
-    row.train_seconds += evaluation.seconds;
+    let (parts, seconds) = (evaluation.parts, evaluation.seconds);
+    row.train_seconds += seconds;
     let superseded = if row.state == CandidateState::Training {
         row.fidelity = tokens;
         row.tokens = evaluation.tokens;
@@ -75,7 +84,7 @@ pub(super) fn take(
             row.curve = evaluation.curve;
         }
         row.retrieval = evaluation.retrieval;
-        row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+        row.add(Trained { tokens, seed, values, parts, seconds });
         // At a lower rung a limit on what the trainer reports may yet be kept.
         row.state = match settings.limits.broken(&row.values) {
             Some(reason) if tokens >= settings.tokens => CandidateState::Infeasible { reason },
@@ -83,7 +92,7 @@ pub(super) fn take(
         };
         std::mem::replace(&mut row.checkpoint, evaluation.checkpoint)
     } else {
-        row.add(Trained { tokens, seed, values, seconds: evaluation.seconds });
+        row.add(Trained { tokens, seed, values, parts, seconds });
         evaluation.checkpoint
     };
     superseded.filter(|path| row.checkpoint.as_ref() != Some(path))

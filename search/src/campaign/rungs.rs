@@ -1,6 +1,6 @@
 //! Rungs of fidelity: a candidate is trained for few tokens first, and only the best of a rung are trained on, from its
 //! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). The best are those with the best chance to be on the front
-//! of the highest rung. A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
+//! after the tokens that count. A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
 //! for a rung to fill.
 //!
 //! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
@@ -8,8 +8,8 @@
 
 use super::candidate::{Candidate, CandidateState};
 use super::drawn::memberships;
-use super::front::objectives_at;
-use super::prediction::Predictor;
+use super::noise::Noise;
+use super::prediction::{Expected, Predictor};
 use crate::limits::Limits;
 use crate::objective::Objective;
 use crate::pareto::{Objectives, crowding_distances, ranks};
@@ -23,6 +23,8 @@ pub(super) struct Ladder<'a> {
     pub(super) promote: u32,
     pub(super) objectives: &'a [Objective],
     pub(super) limits: &'a Limits,
+    /// The tokens that count.
+    pub(super) target: u64,
 }
 
 impl Ladder<'_> {
@@ -46,14 +48,14 @@ impl Ladder<'_> {
         if let Some(row) = rows.clone().find(is_left) {
             return Some(row.number);
         }
-        let predictor = Predictor::new(self.rungs, self.objectives, rows);
+        let predictor = Predictor::new(self.objectives, self.target, rows);
         below.iter().rev().find_map(|&rung| {
             // Those that went on count: their values at this rung are known.
             let reached: Vec<&Candidate> = rows
                 .clone()
                 .filter(|row| matches!(row.state, CandidateState::Done | CandidateState::Training))
                 .filter(|row| row.fidelity >= rung)
-                .filter(|row| objectives_at(row, self.objectives, rung).is_some())
+                .filter(|row| row.objectives_at(self.objectives, rung).is_some())
                 .collect();
             let (n, share) = (reached.len(), self.promote.max(1) as usize);
             let places = if is_last { n.div_ceil(share) } else { n / share };
@@ -70,22 +72,27 @@ impl Ladder<'_> {
         })
     }
 
-    /// Within the limits first, then by the chance to be on the front of the highest rung, then by rank of non-domination
-    /// there, the less crowded first.
-    fn best_first(&self, reached: &[&Candidate], rung: u64, predictor: &Predictor) -> Vec<usize> {
-        let expected: Vec<(Objectives, Vec<f64>)> =
-            reached.iter().filter_map(|row| predictor.of(row, self.objectives)).collect();
-        let (points, deviations): (Vec<_>, Vec<_>) = if expected.len() == reached.len() {
-            expected.into_iter().unzip()
+    /// Within the limits first, then by the chance to be on the front after the tokens that count, then by rank of
+    /// non-domination there, the less crowded first.
+    fn best_first(
+        &self,
+        reached: &[&Candidate],
+        rung: u64,
+        predictor: &Predictor<'_>,
+    ) -> Vec<usize> {
+        let expected: Vec<Expected> = reached.iter().filter_map(|row| predictor.of(row)).collect();
+        let (points, noises): (Vec<_>, Vec<_>) = if expected.len() == reached.len() {
+            expected.into_iter().map(|expected| (expected.objectives, expected.noises)).unzip()
         } else {
             // one that is being trained on may lack a value by now
-            let at = |row: &&Candidate| objectives_at(row, self.objectives, rung);
+            let at = |row: &&Candidate| row.objectives_at(self.objectives, rung);
             let points: Vec<Objectives> = reached.iter().filter_map(at).collect();
-            let deviations = points.iter().map(|point| vec![0.0; point.values().len()]).collect();
-            (points, deviations)
+            let none = |point: &Objectives| vec![Noise::default(); point.values().len()];
+            let noises = points.iter().map(none).collect();
+            (points, noises)
         };
         let (ranks, crowding) = (ranks(&points), crowding_in_ranks(&points));
-        let chances = memberships(&points, &deviations, 0);
+        let chances = memberships(&points, &noises, 0);
         let over: Vec<bool> = reached
             .iter()
             .map(|row| {

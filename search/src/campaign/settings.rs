@@ -17,6 +17,8 @@ pub struct Settings {
     pub objectives: Vec<Objective>,
     /// Tokens of a full evaluation.
     pub tokens: u64,
+    /// The tokens that count: what a candidate would be after so many is what search and front are after. At least `tokens`.
+    pub target_tokens: u64,
     /// Tokens of the rungs below, ascending; none: every candidate is trained to the end.
     pub rungs: Vec<u64>,
     /// One in so many of the candidates at a rung is trained on to the next; at least 2.

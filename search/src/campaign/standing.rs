@@ -74,7 +74,8 @@ impl Standing {
 
     /// The numbers of the front.
     pub(super) fn front(&self) -> Vec<u32> {
-        Contenders::of(self.rows.values(), &self.settings.objectives).front()
+        let Settings { objectives, target_tokens, .. } = &self.settings;
+        Contenders::of(self.rows.values(), objectives, *target_tokens).front()
     }
 
     /// Candidates in a state.
@@ -103,6 +104,7 @@ impl Standing {
             promote: self.settings.promote,
             objectives: &self.settings.objectives,
             limits: &self.settings.limits,
+            target: self.settings.target_tokens,
         }
     }
 

@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::candidate::{Candidate, CandidateState};
 use super::drawn::memberships;
 use super::front::Contenders;
+use super::measured::seed_deviations;
+use super::noise::Noise;
 use super::settings::Settings;
 use super::tasks::Training;
 use crate::objective::Objective;
@@ -30,69 +32,12 @@ pub struct Doubt {
     pub membership: f64,
 }
 
-/// The standard deviation between seeds of each objective, pooled over all candidates with several, and its degrees of
-/// freedom. Zero for values that no trainer reports.
-pub fn seed_deviations(
-    rows: &[&Candidate],
-    objectives: &[Objective],
-    tokens: u64,
-) -> Vec<(f64, usize)> {
-    objectives
-        .iter()
-        .map(Objective::name)
-        .map(|name| {
-            let (mut squares, mut freedom) = (0.0, 0);
-            for row in rows {
-                let of_seeds: Vec<f64> = row
-                    .trained
-                    .iter()
-                    .filter(|t| t.tokens == tokens)
-                    .filter_map(|t| Some(t.values.get(name)?.mean))
-                    .collect();
-                let mean = of_seeds.iter().sum::<f64>() / of_seeds.len().max(1) as f64;
-                squares += of_seeds.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
-                freedom += of_seeds.len().saturating_sub(1);
-            }
-            (if freedom == 0 { 0.0 } else { (squares / freedom as f64).sqrt() }, freedom)
-        })
-        .collect()
-}
-
-/// How sure the place of each candidate is, by drawing fronts from the noise between seeds; before that is known, from the
-/// standard errors that trainers report.
-pub fn doubts<'a>(
-    rows: impl Iterator<Item = &'a Candidate>,
-    objectives: &[Objective],
-    tokens: u64,
-    seed: u64,
-) -> Vec<Doubt> {
-    let Contenders { rows, points, .. } = Contenders::at(rows, objectives, tokens);
-    let deviations = seed_deviations(&rows, objectives, tokens);
-    let errors: Vec<Vec<f64>> = rows
-        .iter()
-        .map(|row| {
-            objectives
-                .iter()
-                .map(Objective::name)
-                .zip(&deviations)
-                .map(|(name, &(deviation, freedom))| {
-                    let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
-                    if !is_trained {
-                        0.0
-                    } else if freedom > 0 {
-                        deviation / (row.seeds(tokens).max(1) as f64).sqrt()
-                    } else {
-                        row.values.get(name).and_then(|v| v.standard_error).unwrap_or(0.0)
-                    }
-                })
-                .collect()
-        })
-        .collect();
-    let memberships = memberships(&points, &errors, seed);
-    rows.iter()
-        .zip(memberships)
-        .map(|(row, membership)| Doubt { number: row.number, membership })
-        .collect()
+/// How sure the place of each candidate is, by drawing fronts from the noise of all of them together.
+pub fn doubts(contenders: &Contenders<'_>, seed: u64) -> Vec<Doubt> {
+    let noises: Vec<Vec<Noise>> = contenders.expected().map(|expected| expected.noises).collect();
+    let memberships = memberships(&contenders.points, &noises, seed);
+    let numbers = contenders.rows.iter().map(|row| row.number);
+    numbers.zip(memberships).map(|(number, membership)| Doubt { number, membership }).collect()
 }
 
 /// The extra training to begin next, when all candidates are judged; none when there is none, or when what is wanted
@@ -103,8 +48,7 @@ pub(super) fn next(
     running: &[Training],
     is_given_up: impl Fn(&Training) -> bool,
 ) -> Option<Training> {
-    let (plan, full, objectives) =
-        (&settings.trust, settings.tokens, settings.objectives.as_slice());
+    let (plan, full) = (&settings.trust, settings.tokens);
     let is_open = |training: &Training| {
         let key = (training.tokens, training.seed);
         !is_given_up(training)
@@ -132,7 +76,7 @@ pub(super) fn next(
     if repeated < of_all + plan.repeats as usize {
         let mut busy: Vec<u32> = running.iter().map(|t| t.number).collect();
         let seed = settings.seed.wrapping_add(repeated as u64);
-        while let Some(number) = repeat(rows.values(), objectives, full, seed, &busy) {
+        while let Some(number) = repeat(rows.values(), settings, seed, &busy) {
             let row = &rows[&number];
             let next = (1..u64::from(u32::MAX)).map(|index| with_seed(row, index));
             match next.take(32).find(is_open) {
@@ -150,7 +94,7 @@ pub(super) fn next(
     if tried >= plan.longer as usize || !is_longer(plan.longer_tokens) {
         return None;
     }
-    longer(rows.values(), objectives, full, plan.longer)
+    longer(rows.values(), settings)
         .into_iter()
         .map(|number| Training { number, tokens: plan.longer_tokens, seed: rows[&number].seed })
         .find(is_open)
@@ -160,17 +104,17 @@ pub(super) fn next(
 /// Candidates in `busy` are being trained already.
 fn repeat<'a>(
     rows: impl Iterator<Item = &'a Candidate> + Clone,
-    objectives: &[Objective],
-    tokens: u64,
+    settings: &'a Settings,
     seed: u64,
     busy: &[u32],
 ) -> Option<u32> {
-    let contenders = Contenders::at(rows.clone(), objectives, tokens);
+    let tokens = settings.tokens;
+    let contenders = Contenders::at(rows, &settings.objectives, tokens, settings.target_tokens);
     let members = contenders.front();
+    let doubts = doubts(&contenders, seed);
     let all = contenders.rows;
-    let deviations = seed_deviations(&all, objectives, tokens);
+    let deviations = seed_deviations(&all.iter().copied(), &settings.objectives, tokens);
     let freedom = deviations.iter().map(|(_, n)| *n).max().unwrap_or(0);
-    let doubts = doubts(rows, objectives, tokens, seed);
     let mut best: Option<(f64, u32)> = None;
     for (row, doubt) in all.iter().zip(&doubts) {
         let seeds = row.seeds(tokens);
@@ -194,12 +138,12 @@ fn repeat<'a>(
 /// The candidates to train for longer: from best to worst, spread evenly over the order of the first objective that a trainer
 /// reports.
 fn longer<'a>(
-    rows: impl Iterator<Item = &'a Candidate>,
-    objectives: &[Objective],
-    tokens: u64,
-    count: u32,
+    rows: impl Iterator<Item = &'a Candidate> + Clone,
+    settings: &'a Settings,
 ) -> Vec<u32> {
-    let rows = Contenders::at(rows, objectives, tokens).rows;
+    let (tokens, objectives) = (settings.tokens, settings.objectives.as_slice());
+    // In the order of what was measured, which no longer training moves.
+    let rows = Contenders::at(rows, objectives, tokens, tokens).rows;
     let is_trained = |objective: &&Objective| {
         rows.iter().any(|row| row.trained.iter().any(|t| t.values.contains_key(objective.name())))
     };
@@ -213,7 +157,7 @@ fn longer<'a>(
     };
     let mut order = rows;
     order.sort_by(|a, b| value(a).total_cmp(&value(b)).then(a.number.cmp(&b.number)));
-    let count = (count as usize).min(order.len());
+    let count = (settings.trust.longer as usize).min(order.len());
     (0..count)
         .map(|i| {
             let place = i as f64 * (order.len() - 1) as f64 / (count.max(2) - 1) as f64;

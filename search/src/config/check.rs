@@ -403,6 +403,25 @@ impl CampaignFile {
             }
             below = tokens;
         }
+        if let Some(target) = training.target_tokens {
+            if target < last {
+                return wrong(
+                    "training.target_tokens",
+                    format!(
+                        "must be at least what a proxy is trained on, {last} tokens, got {target}"
+                    ),
+                );
+            }
+            if target > last && search.rungs.is_empty() {
+                return wrong(
+                    "training.target_tokens",
+                    format!(
+                        "{target} tokens are more than a proxy is trained on, {last}: only `search.rungs` tell how \
+                         losses fall from one length to the next. Add rungs, or leave this out"
+                    ),
+                );
+            }
+        }
         if search.promote < 2 {
             return wrong("search.promote", format!("must be at least 2, got {}", search.promote));
         }

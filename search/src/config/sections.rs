@@ -34,6 +34,11 @@ pub struct DataConfig {
 pub struct TrainingConfig {
     /// Tokens of the text that a proxy is trained on.
     pub tokens: u64,
+    /// The tokens that count: search and front are after what a stack would be after so many, foretold from its own rungs and
+    /// from those of its kin, with an error. At least `tokens`; more only with `search.rungs`, as nothing else tells how losses
+    /// fall. None: four times `tokens` where there are rungs, else `tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_tokens: Option<u64>,
     /// Sequences in a step.
     pub batch: u32,
     /// Tokens in a sequence.
@@ -81,6 +86,7 @@ impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
             tokens: 262_144,
+            target_tokens: None,
             batch: 8,
             sequence_length: 256,
             learning_rate: LearningRate::Auto,

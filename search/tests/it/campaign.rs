@@ -22,6 +22,7 @@ fn settings() -> Settings {
         refusals_count: false,
         objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: 1000,
+        target_tokens: 1000,
         rungs: Vec::new(),
         promote: 3,
         trust: Plan::default(),
@@ -105,6 +106,7 @@ fn result(id: u64, bits_per_byte: f64) -> Event {
         seconds: 1.0,
         checkpoint: None,
         unsaved: None,
+        parts: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
     })

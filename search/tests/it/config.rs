@@ -357,3 +357,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_tokens_that_count_are_four_times_a_proxys_where_rungs_tell_how_losses_fall() {
+    let with = |rungs: &str, target: &str| {
+        let text = TEMPLATE.replacen("[training]\n", &format!("[training]\n{target}\n"), 1);
+        CampaignFile::parse(&text.replacen("[search]\n", &format!("[search]\n{rungs}\n"), 1))
+    };
+    let rungs = "rungs = [65_536]";
+    for (rungs, target, expected) in [
+        ("", "", 262_144),
+        (rungs, "", 1_048_576),
+        (rungs, "target_tokens = 262_144", 262_144),
+        (rungs, "target_tokens = 4_194_304", 4_194_304),
+    ] {
+        assert_eq!(with(rungs, target).expect("it is a campaign").target_tokens(), expected);
+    }
+    for (rungs, target, message) in [
+        (rungs, "target_tokens = 262_143", "at least what a proxy is trained on, 262144"),
+        ("", "target_tokens = 262_145", "only `search.rungs` tell how losses fall"),
+    ] {
+        let error = with(rungs, target).expect_err(message);
+        assert_eq!(error.key, "training.target_tokens");
+        assert!(error.message.contains(message), "{error}");
+    }
+}

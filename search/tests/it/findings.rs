@@ -23,6 +23,7 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
     let trained: Vec<Trained> = trainings
         .iter()
         .map(|&(tokens, seed, loss)| Trained {
+            parts: BTreeMap::new(),
             tokens,
             seed,
             values: BTreeMap::from([("loss".to_owned(), value(loss))]),

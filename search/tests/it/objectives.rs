@@ -163,6 +163,7 @@ fn settings(texts: &[&str]) -> Settings {
         refusals_count: false,
         objectives: objectives(texts),
         tokens: TOKENS,
+        target_tokens: TOKENS,
         rungs: Vec::new(),
         promote: 4,
         trust: Plan::default(),
@@ -216,6 +217,7 @@ fn rows(
                 seconds: 1.0,
                 checkpoint: Some(format!("/{}/{}", evaluate.id, evaluate.tokens).into()),
                 unsaved: None,
+                parts: BTreeMap::new(),
                 curve: Vec::new(),
                 retrieval: Vec::new(),
             }),
@@ -257,7 +259,7 @@ fn a_campaign_finds_the_largest_throughput() {
         });
         assert_eq!(front.contains(&a.number), !is_beaten, "candidate {}", a.number);
     }
-    let contenders = Contenders::of(rows.iter(), &asked.objectives);
+    let contenders = Contenders::of(rows.iter(), &asked.objectives, asked.target_tokens);
     assert_eq!(contenders.front(), front, "viewers see the front that the search sees");
     let on_front = contenders.ranks().into_iter().filter(|(_, rank)| *rank == 0);
     assert_eq!(on_front.map(|(number, _)| number).collect::<Vec<_>>(), front);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use search::campaign::prediction::{Backtest, backtests};
+use search::campaign::prediction::{Backtest, Expected, Predictor, backtests};
 use search::campaign::{Candidate, CandidateState, Trained};
 use search::objective::Objective;
 use search::subject::Subject;
@@ -24,8 +24,8 @@ struct Run {
     text: Option<String>,
 }
 
-/// The losses of the stacks that were trained for 16.8 M tokens, by tokens: at "auto", the longest at the best rate.
-fn losses() -> BTreeMap<String, BTreeMap<u64, f64>> {
+/// The losses on a text of the stacks that were trained for 16.8 M tokens, by tokens: at "auto", the longest at the best rate.
+fn losses(of: Option<&str>) -> BTreeMap<String, BTreeMap<u64, f64>> {
     const LONG: u64 = 16_777_216;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/truth_table/runs.jsonl");
     let text = std::fs::read_to_string(path).expect("the table is in the repository");
@@ -37,7 +37,7 @@ fn losses() -> BTreeMap<String, BTreeMap<u64, f64>> {
         let auto =
             1.414e-3 * (step / 2048.0).sqrt() * (run.tokens as f64 / 1_048_576.0).powf(-0.25);
         let is_auto = (run.rate / auto - 1.0).abs() < 1e-3;
-        if run.text.is_some()
+        if run.text.as_deref() != of
             || run.rule != "rule 2"
             || run.seed != 0
             || !(is_auto || run.tokens == LONG)
@@ -53,13 +53,16 @@ fn losses() -> BTreeMap<String, BTreeMap<u64, f64>> {
 
 /// A candidate that was trained for each of these lengths.
 fn candidate(number: u32, stack: &str, losses: &BTreeMap<u64, f64>, lengths: &[u64]) -> Candidate {
+    let values = |tokens: u64| {
+        let value = Value { mean: losses[&tokens], standard_error: Some(0.006) };
+        BTreeMap::from([("bits_per_byte".to_owned(), value)])
+    };
+    let fidelity = *lengths.last().expect("there are lengths");
     let trained = lengths.iter().map(|&tokens| Trained {
         tokens,
         seed: 0,
-        values: BTreeMap::from([(
-            "bits_per_byte".to_owned(),
-            Value { mean: losses[&tokens], standard_error: Some(0.006) },
-        )]),
+        values: values(tokens),
+        parts: BTreeMap::new(),
         seconds: 1.0,
     });
     Candidate {
@@ -70,8 +73,8 @@ fn candidate(number: u32, stack: &str, losses: &BTreeMap<u64, f64>, lengths: &[u
         state: CandidateState::Done,
         failed_attempts: 0,
         given_up: false,
-        values: BTreeMap::new(),
-        fidelity: *lengths.last().expect("there are lengths"),
+        values: values(fidelity),
+        fidelity,
         trained: trained.collect(),
         whole: BTreeMap::new(),
         curve: Vec::new(),
@@ -85,7 +88,7 @@ fn candidate(number: u32, stack: &str, losses: &BTreeMap<u64, f64>, lengths: &[u
 
 /// From the last but one of these lengths to the last.
 fn last_step(lengths: &[u64]) -> Backtest {
-    let losses = losses();
+    let losses = losses(None);
     let rows: Vec<Candidate> = losses
         .iter()
         .enumerate()
@@ -118,4 +121,67 @@ fn kin_and_curve_foretell_the_order_after_sixty_four_times_the_tokens() {
         assert!(test.right >= right && test.right_predicted >= right_predicted, "{test:?}");
         assert!(test.error <= error && (0.8..=1.0).contains(&test.covered), "{test:?}");
     }
+}
+
+/// What candidates of the table, trained for these lengths, are expected to be after `target` tokens, and what they were.
+fn foretold(text: Option<&str>, lengths: &[u64], target: u64) -> Vec<(Expected, f64)> {
+    let losses = losses(text);
+    let rows: Vec<Candidate> = losses
+        .iter()
+        .enumerate()
+        .map(|(i, (stack, of))| candidate(i as u32 + 1, stack, of, lengths))
+        .collect();
+    let objectives: [Objective; 1] = ["bits_per_byte".parse().expect("it is an objective")];
+    let predictor = Predictor::new(&objectives, target, &rows.iter());
+    let expected = rows.iter().map(|row| predictor.of(row).expect("it has a loss"));
+    expected.zip(losses.values().map(|of| of[&target])).collect()
+}
+
+/// Beyond what anybody was trained for.
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures of docs/studies/prediction.md")]
+fn what_nobody_was_trained_for_is_foretold_with_an_error_to_match() {
+    let rust = Some("rust");
+    for (text, lengths, target, least, covers) in [
+        (None, &[262_144, 1_048_576][..], 4_194_304, 0.85, 0.9),
+        (None, &[262_144, 1_048_576, 4_194_304], 16_777_216, 0.92, 0.9),
+        (rust, &[262_144, 1_048_576], 4_194_304, 0.6, 0.7),
+        (rust, &[262_144, 1_048_576, 4_194_304], 16_777_216, 0.88, 0.9),
+    ] {
+        let all = foretold(text, lengths, target);
+        let mean = |e: &Expected| e.objectives.values()[0];
+        let error = |(e, truth): &(Expected, f64)| mean(e) - truth;
+        let n = all.len() as f64;
+        let common = all.iter().map(error).sum::<f64>() / n;
+        let total = all.iter().map(|(e, _)| e.noises[0].total()).sum::<f64>() / n;
+        let covered =
+            all.iter().filter(|of| error(of).abs() <= 1.645 * of.0.noises[0].total()).count();
+        // Differences of two, whose errors share most.
+        let (mut right, mut pairs, mut within) = (0, 0, 0);
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[..i] {
+                let (foretold, truth) = (mean(&a.0) - mean(&b.0), a.1 - b.1);
+                let deviation = a.0.noises[0].beside(&b.0.noises[0]);
+                pairs += 1;
+                right += usize::from(foretold * truth > 0.0);
+                within += usize::from((foretold - truth).abs() <= 1.645 * deviation);
+            }
+        }
+        let share = |count: usize| count as f64 / f64::from(pairs);
+        println!(
+            "{text:?} {lengths:?} to {target}: {:.3} of the pairs in order, off by {common:.4} for all, ± {total:.4}; 90 % cover {:.2} \
+             of the values and {:.2} of the differences",
+            share(right),
+            covered as f64 / n,
+            share(within),
+        );
+        assert!(all.iter().all(|(e, _)| e.is_foretold));
+        assert!(share(right) >= least && share(within) >= covers && covered as f64 >= 0.85 * n);
+    }
+}
+
+#[test]
+fn one_length_of_training_foretells_nothing() {
+    let all = foretold(None, &[1_048_576], 4_194_304);
+    assert!(all.iter().all(|(e, _)| !e.is_foretold));
 }

@@ -55,6 +55,7 @@ fn settings(world: &World) -> Settings {
         refusals_count: false,
         objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: FULL,
+        target_tokens: FULL,
         rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
         promote: 3,
         trust: if world.rungs {
@@ -343,6 +344,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
                     .into(),
             ),
             unsaved: None,
+            parts: BTreeMap::new(),
             curve: vec![(evaluate.tokens, loss)],
             retrieval: Vec::new(),
         })

@@ -118,6 +118,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                 seconds,
                 checkpoint,
                 unsaved: None,
+                parts: BTreeMap::new(),
                 curve,
                 retrieval: vec![LayerRetrieval { layer: 3, snr }],
             })
@@ -283,6 +284,7 @@ fn a_worker_cannot_send_what_is_not_finite() {
             seconds: 1.0,
             checkpoint: None,
             unsaved: None,
+            parts: BTreeMap::new(),
             curve: vec![],
             retrieval: vec![],
         });

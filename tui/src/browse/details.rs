@@ -226,6 +226,10 @@ fn facts(
         }
         let note = if candidate.disturbed.contains(name) { "  disturbed" } else { "" };
         lines.push(fact(quantity::title(name), quantity::named(name, *value), note.to_owned()));
+        if let Some(foretold) = candidate.foretold.get(name) {
+            let after = format!("  at {}", quantity::scaled(campaign.target_tokens as f64));
+            lines.push(fact(&after, quantity::named(name, *foretold), "  foretold".to_owned()));
+        }
         if let Some(timing) = candidate.whole(name) {
             let (text, note) = whole_model(timing, value.mean);
             lines.push(fact("  whole model", text, note));

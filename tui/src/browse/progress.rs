@@ -2,21 +2,13 @@
 
 use std::cell::Cell;
 
-use db::snapshot::{CampaignState, Snapshot};
-use search::campaign::CandidateState;
+use db::snapshot::{CampaignState, Counts, Snapshot};
 
 use super::rows::{Version, version};
 
 /// How far it was when it was last counted: all candidates are gone through once for each of its versions.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Cell<Option<(Version, Counts)>>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    done: u32,
-    failed: u32,
-    infeasible: u32,
-}
 
 /// It follows from the rest of the state.
 impl PartialEq for Progress {
@@ -27,21 +19,27 @@ impl PartialEq for Progress {
 
 /// How far a campaign is.
 pub(super) struct Far {
+    pub(super) all: usize,
     pub(super) ended: u32,
-    pub(super) failed: u32,
-    pub(super) infeasible: u32,
+    pub(super) failed: usize,
+    pub(super) infeasible: usize,
     pub(super) per_minute: Option<f64>,
     pub(super) eta_seconds: Option<f64>,
 }
 
 impl Progress {
+    /// Of a snapshot that has only some of the candidates that were counted.
+    pub(super) fn counted(snapshot: &Snapshot, counts: Counts) -> Self {
+        Self(Cell::new(Some((version(snapshot), counts))))
+    }
+
     pub(super) fn of(&self, snapshot: &Snapshot) -> Far {
         let now = version(snapshot);
         let known = self.0.get().filter(|(of, _)| *of == now);
-        let (_, counts) = known.unwrap_or_else(|| (now, Counts::of(snapshot)));
+        let (_, counts) = known.unwrap_or_else(|| (now, Counts::of(&snapshot.candidates)));
         self.0.set(Some((now, counts)));
-        let Counts { done, failed, infeasible } = counts;
-        let ended = failed + done;
+        let Counts { all, done, failed, infeasible } = counts;
+        let ended = (failed + done) as u32;
         let campaign = &snapshot.campaign;
         let per_minute = (ended > 0 && campaign.active_seconds > 1.0)
             .then(|| f64::from(ended) / campaign.active_seconds * 60.0);
@@ -49,21 +47,6 @@ impl Progress {
         let eta_seconds = per_minute
             .filter(|_| campaign.state == CampaignState::Running && left > 0)
             .map(|rate| f64::from(left) / rate * 60.0);
-        Far { ended, failed, infeasible, per_minute, eta_seconds }
-    }
-}
-
-impl Counts {
-    fn of(snapshot: &Snapshot) -> Self {
-        let mut counts = Self::default();
-        for candidate in &snapshot.candidates {
-            match candidate.row.state {
-                CandidateState::Done => counts.done += 1,
-                CandidateState::Failed { .. } => counts.failed += 1,
-                CandidateState::Infeasible { .. } => counts.infeasible += 1,
-                CandidateState::Proposed | CandidateState::Training => {}
-            }
-        }
-        counts
+        Far { all, ended, failed, infeasible, per_minute, eta_seconds }
     }
 }

@@ -166,6 +166,15 @@ async fn watch_store(
                         // Perhaps a file whose revisions are those of another.
                         (sent, detailed) = (Sent::Nothing, None);
                     }
+                    let glance = match (&target.campaign, &sent) {
+                        (Some(name), Sent::Nothing) => store.glance(name).await.ok().flatten(),
+                        _ => None,
+                    };
+                    if let Some(glance) = glance
+                        && messages.send(Message::Glance(Box::new(glance))).is_err()
+                    {
+                        return;
+                    }
                     read(&store, target.campaign.as_deref(), &sent).await
                 }
                 Err(error) => trouble(&error),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use db::Mark;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use search::campaign;
 
@@ -23,6 +24,8 @@ pub struct State {
     pub opened: Option<String>,
     /// What is known of the open campaign.
     pub snapshot: Option<Snapshot>,
+    /// While the snapshot has only the first rows: who is in the plot.
+    pub marks: Option<Vec<Mark>>,
     /// All of a candidate, where the snapshot has it in outline only: the selected one, as soon as it is read.
     pub details: Option<Box<campaign::Candidate>>,
     /// Number of the selected candidate.
@@ -78,6 +81,7 @@ impl State {
             chosen: 0,
             opened: campaign,
             snapshot: None,
+            marks: None,
             details: None,
             selected: None,
             sort: Sort::default(),

@@ -1,5 +1,6 @@
 //! What happens: a message changes the state and gives the effects that the loop then has.
 
+use db::Glance;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use search::architecture::MixerKind;
@@ -19,6 +20,8 @@ pub enum Message {
     Resized,
     /// The campaigns of the store.
     Campaigns(Vec<Campaign>),
+    /// The open campaign, as far as its first screen needs it.
+    Glance(Box<Glance>),
     /// The open campaign has changed.
     Snapshot(Box<Snapshot>),
     /// All of a candidate of the open campaign, which the snapshot has in outline.
@@ -60,6 +63,14 @@ pub fn update(state: &mut State, message: Message) -> Vec<Effect> {
         Message::Key(key) => press(state, key),
         Message::Resized => Vec::new(),
         Message::Campaigns(campaigns) => take_campaigns(state, campaigns),
+        Message::Glance(glance) => {
+            let Glance { snapshot, marks, counts } = *glance;
+            let progress = Progress::counted(&snapshot, counts);
+            if take_snapshot(state, snapshot) {
+                (state.marks, state.progress) = (Some(marks), progress);
+            }
+            Vec::new()
+        }
         Message::Snapshot(snapshot) => {
             take_snapshot(state, *snapshot);
             Vec::new()
@@ -124,6 +135,7 @@ fn close(state: &mut State) -> Vec<Effect> {
 
 fn forget(state: &mut State) {
     state.snapshot = None;
+    state.marks = None;
     state.details = None;
     forget_derived(state);
 }
@@ -135,18 +147,20 @@ fn forget_derived(state: &mut State) {
     state.progress = Progress::default();
 }
 
-/// The selection stays on its candidate.
-fn take_snapshot(state: &mut State, snapshot: Snapshot) {
+/// The selection stays on its candidate. False for a campaign that is not open.
+fn take_snapshot(state: &mut State, snapshot: Snapshot) -> bool {
     if state.opened.as_deref() != Some(snapshot.campaign.name.as_str()) {
-        return; // was on its way when the campaign was closed
+        return false; // was on its way when the campaign was closed
     }
     let index = selected_index(state);
     state.snapshot = Some(snapshot);
+    state.marks = None;
     forget_derived(state);
     if state.notice.as_ref().is_some_and(|notice| notice.is_trouble) {
         state.notice = None; // the store can be read again
     }
     keep_selection(state, index);
+    true
 }
 
 fn selected_index(state: &State) -> usize {

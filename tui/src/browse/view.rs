@@ -133,6 +133,10 @@ fn stacked(area: Rect, percent: u16) -> [Rect; 2] {
 fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     let is_history = state.snapshot.as_ref().is_some_and(|s| s.campaign.objectives.len() == 1);
     let mut title = vec![Span::raw(if is_history { "values" } else { "front" })];
+    if let Some(snapshot) = state.snapshot.as_ref().filter(|snapshot| snapshot.is_foretold()) {
+        let target = quantity::scaled(snapshot.campaign.target_tokens as f64);
+        title.push(Span::raw(format!(" foretold for {target} tokens")));
+    }
     // How far short trainings are to be trusted, the longest first, as many as there is room for.
     let agreements = state.snapshot.iter().flat_map(|snapshot| snapshot.agreements.iter().rev());
     let pairs = state.snapshot.iter().flat_map(|snapshot| snapshot.predictions.iter().rev());
@@ -145,13 +149,14 @@ fn plot(state: &State, area: Rect, buffer: &mut Buffer) {
     let inner = pane(state, title, area, buffer);
     if let Some(snapshot) = &state.snapshot {
         let plot = FrontPlot::new(snapshot, state.theme).select(state.selected);
+        let plot = plot.of_marks(state.marks.as_deref());
         plot.keeping(&state.plotted).render(inner, buffer);
     }
 }
 
 fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     let dim = state.theme.dim();
-    let total = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.candidates.len());
+    let total = state.snapshot.as_ref().map_or(0, |snapshot| state.progress.of(snapshot).all);
     let mut title = vec![Span::raw("candidates ")];
     if state.filter.is_empty() {
         title.push(Span::styled(total.to_string(), dim));
@@ -167,6 +172,9 @@ fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
         if !state.filter.text.is_empty() {
             title.push(Span::styled(format!(" · “{}”", state.filter.text), state.theme.key()));
         }
+    }
+    if state.marks.is_some() {
+        title.push(Span::styled(" · reading them all …", dim));
     }
     let inner = pane(state, title, area, buffer);
     table::candidates(state, inner, buffer);

@@ -82,7 +82,7 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 13] = [
     "search.algorithm",
     "search.evaluations",
     "search.start",
@@ -95,6 +95,7 @@ const HARMLESS: [&str; 12] = [
     "search.promote",
     "trust",
     "latency.time_whole_models",
+    "training.target_tokens",
 ];
 
 /// Refuses a file that would mix results that cannot be compared, and files that it names which hold something else by now.

@@ -229,6 +229,7 @@ fn new_campaign(file: &CampaignFile, of: &Chosen) -> anyhow::Result<NewCampaign>
         kind: CampaignKind::Stacks,
         evaluations: file.search.evaluations,
         tokens: file.tokens(),
+        target_tokens: file.tokens(),
         objectives: file.objectives(),
         latency: file.latency.clone(),
     })

@@ -407,6 +407,7 @@ fn campaign(args: &Args, black_box: &BlackBox, folder: &Path) -> anyhow::Result<
         kind: CampaignKind::BlackBox,
         evaluations: settings.evaluations,
         tokens: 0,
+        target_tokens: 0,
         objectives: objectives(&black_box.space),
         latency: LatencyConfig::default(),
     })
@@ -447,6 +448,7 @@ fn job(
             objectives: objectives(&black_box.space),
             // A black box has one fidelity.
             tokens: 1,
+            target_tokens: 1,
             rungs: Vec::new(),
             promote: 2,
             trust: search::campaign::trust::Plan::default(),

@@ -94,6 +94,7 @@ async fn campaign(
         kind: CampaignKind::Stacks,
         evaluations: file.search.evaluations,
         tokens: file.tokens(),
+        target_tokens: file.target_tokens(),
         objectives: file.objectives(),
         latency: file.latency.clone(),
     };
@@ -359,6 +360,7 @@ pub(super) fn job(
             refusals_count: false,
             objectives: file.objectives(),
             tokens: file.tokens(),
+            target_tokens: file.target_tokens(),
             rungs: file.search.rungs.clone(),
             promote: file.search.promote,
             trust: file.trust(),
@@ -415,7 +417,7 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
 /// What depends on the rest of the file made a number: the warm-up, of the lowest rung's tokens; `threads = 0`, all cores
 /// over the number of trainers.
 pub(super) fn settled(training: &TrainingConfig, rungs: &[u64], trainers: u32) -> TrainingConfig {
-    let mut training = training.clone();
+    let mut training = TrainingConfig { target_tokens: None, ..training.clone() };
     if let (None, Some(&lowest)) = (training.warmup_tokens, rungs.first()) {
         training.warmup_tokens = Some((lowest as f64 * training.warmup_fraction) as u64);
     }

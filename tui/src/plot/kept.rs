@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use db::Mark;
 use db::snapshot::Snapshot;
 use ratatui::layout::Rect;
 
@@ -31,14 +32,14 @@ impl PartialEq for Plotted {
 
 impl Plotted {
     /// What is shown of a snapshot; none: nothing yet.
-    pub(super) fn scene(&self, snapshot: &Snapshot) -> Option<Rc<Scene>> {
+    pub(super) fn scene(&self, snapshot: &Snapshot, marks: Option<&[Mark]>) -> Option<Rc<Scene>> {
         let candidates = &snapshot.candidates;
         let of = (candidates.as_ptr() as usize, candidates.len(), snapshot.revision);
         let mut kept = self.0.borrow_mut();
         if let Some(same) = kept.as_ref().filter(|kept| kept.of == of) {
             return same.scene.clone();
         }
-        let scene = Scene::of(snapshot).map(Rc::new);
+        let scene = Scene::of(snapshot, marks).map(Rc::new);
         *kept = Some(Kept { of, scene: scene.clone(), layer: None });
         scene
     }

@@ -1,5 +1,6 @@
 //! What the plot shows, before it is laid on cells: points, ranges and the front.
 
+use db::Mark;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use search::campaign::CandidateState;
 
@@ -90,15 +91,18 @@ fn usual(metric: Metric) -> Objective {
 }
 
 impl Scene {
-    /// `None` when no candidate has both values.
-    pub(super) fn of(snapshot: &Snapshot) -> Option<Self> {
+    /// `None` when no candidate has both values. Of the marks where there are some, else of all candidates.
+    pub(super) fn of(snapshot: &Snapshot, marks: Option<&[Mark]>) -> Option<Self> {
         let objectives = axes(&snapshot.campaign.objectives);
         let (of_x, of_y) = &objectives;
-        let points: Vec<Point> = snapshot
-            .candidates
-            .iter()
-            .filter_map(|candidate| point(candidate, of_x.as_ref(), of_y))
-            .collect();
+        let points: Vec<Point> = if let Some(marks) = marks {
+            let place = |of| snapshot.campaign.objectives.iter().position(|o| o == of);
+            let (x, y) = (of_x.as_ref().and_then(place), place(of_y)?);
+            marks.iter().filter_map(|mark| marked(mark, x, y)).collect()
+        } else {
+            let candidates = snapshot.candidates.iter();
+            candidates.filter_map(|row| point(row, of_x.as_ref(), of_y)).collect()
+        };
         if points.is_empty() {
             return None;
         }
@@ -172,37 +176,58 @@ fn staircase(points: &[Point], (of_x, of_y): &(Option<Objective>, Objective)) ->
 /// The x of a candidate: its value, or its place among the evaluations.
 fn across(candidate: &Candidate, of_x: Option<&Objective>) -> Option<Value> {
     match of_x {
-        Some(of_x) => of_x.value(&candidate.row.values),
-        None => Some(Value { mean: f64::from(candidate.row.number), standard_error: None }),
+        Some(of_x) => candidate.objective(of_x),
+        None => Some(evaluation(candidate.row.number)),
     }
+}
+
+fn evaluation(number: u32) -> Value {
+    Value { mean: f64::from(number), standard_error: None }
 }
 
 fn point(candidate: &Candidate, of_x: Option<&Objective>, of_y: &Objective) -> Option<Point> {
     if candidate.row.state != CandidateState::Done {
         return None;
     }
-    let values = &candidate.row.values;
-    let (x, y) = (across(candidate, of_x)?, of_y.value(values)?);
+    let at = (across(candidate, of_x)?, candidate.objective(of_y)?);
+    // What was trained for less than others has no place among them.
+    let rank = candidate.rank?;
+    placed(at, rank, candidate.row.number, candidate.row.reference.as_ref())
+}
+
+/// The point of a mark, of whose values these are shown.
+fn marked(mark: &Mark, x: Option<usize>, y: usize) -> Option<Point> {
+    let x = match x {
+        Some(x) => *mark.values.get(x)?,
+        None => evaluation(mark.number),
+    };
+    placed((x, *mark.values.get(y)?), mark.rank, mark.number, mark.reference.as_ref())
+}
+
+fn placed(
+    (x, y): (Value, Value),
+    rank: u32,
+    number: u32,
+    reference: Option<&String>,
+) -> Option<Point> {
     if !x.mean.is_finite() || !y.mean.is_finite() {
         return None;
     }
-    // What was trained for less than others has no place among them.
-    candidate.rank?;
-    let on_front = candidate.rank == Some(0);
+    let on_front = rank == 0;
     let error = |error: Option<f64>| error.filter(|error| error.is_finite()).unwrap_or(0.0).abs();
     Some(Point {
         x: x.mean,
         y: y.mean,
         x_error: error(x.standard_error),
         y_error: error(y.standard_error),
-        kind: match (&candidate.row.reference, on_front) {
+        kind: match (reference, on_front) {
             (Some(_), _) => Kind::Reference,
             (None, true) => Kind::Front,
             (None, false) => Kind::Dominated,
         },
         on_front,
-        number: candidate.row.number,
-        reference: candidate.row.reference.clone(),
+        number,
+        reference: reference.cloned(),
     })
 }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use db::snapshot::Campaign;
 use search::campaign::findings::{Agreement, Composition, compositions};
 use search::campaign::front::Contenders;
-use search::campaign::prediction::Backtest;
-use search::campaign::{Candidate, trust};
+use search::campaign::prediction::{Backtest, Expected};
+use search::campaign::{Candidate, measured, trust};
 use search::objective::Objective;
 use search::wire::Value;
 use serde::Serialize;
@@ -18,8 +18,15 @@ use crate::{report, words};
 /// What a campaign tells of how far it is to be trusted.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
-    /// Tokens that the front's values were trained for; 1 where there is no such thing.
+    /// Tokens that the front's members were trained for; 1 where there is no such thing.
     tokens: u64,
+    /// The tokens that count: objectives are what candidates would be after so many.
+    target_tokens: u64,
+    /// Whether they are foretold, not measured.
+    foretold: bool,
+    /// Whether candidates are compared on the same parts of the text.
+    #[serde(skip)]
+    is_of_parts: bool,
     /// Members of the front, and who may be one, the likeliest first.
     front: Vec<Member>,
     /// Rank correlations between trainings of different lengths.
@@ -55,6 +62,17 @@ struct SeedNoise {
     degrees_of_freedom: usize,
 }
 
+/// The objectives of a candidate with their whole errors; those without, as they were measured.
+fn objectives(
+    row: &Candidate,
+    objectives: &[Objective],
+    expected: &Expected,
+) -> BTreeMap<String, Value> {
+    let measured =
+        objectives.iter().filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)));
+    measured.chain(expected.values(objectives)).collect()
+}
+
 impl Findings {
     /// `measured`: what the trainings of different lengths say of each other.
     pub(crate) fn of(
@@ -63,29 +81,27 @@ impl Findings {
         (agreements, predictions): (Vec<Agreement>, Vec<Backtest>),
     ) -> Self {
         let names = &campaign.objectives;
-        let contenders = Contenders::of(rows.iter(), names);
-        let (tokens, on_front) = (contenders.tokens, contenders.front());
-        let on_front: HashSet<u32> = on_front.into_iter().collect();
-        let contenders = contenders.rows;
-        // Doubts are of all that the front is made of, in the same order.
-        let doubts = trust::doubts(rows.iter(), names, tokens, campaign.seed);
+        let contenders = Contenders::of(rows.iter(), names, campaign.target_tokens);
+        let (tokens, foretold) = (contenders.tokens, contenders.is_foretold());
+        let on_front: HashSet<u32> = contenders.front().into_iter().collect();
+        // In the order of the contenders, all of them.
+        let doubts = trust::doubts(&contenders, campaign.seed);
+        let expected = contenders.expected();
         let mut front: Vec<Member> = doubts
             .iter()
-            .zip(&contenders)
-            .filter(|(doubt, row)| {
+            .zip(&contenders.rows)
+            .zip(expected)
+            .filter(|((doubt, row), _)| {
                 on_front.contains(&row.number) || doubt.membership >= trust::DOUBT
             })
-            .map(|(doubt, row)| Member {
+            .map(|((doubt, row), expected)| Member {
                 number: row.number,
                 text: row.subject.to_string(),
                 reference: row.reference.clone(),
                 on_front: on_front.contains(&row.number),
                 membership: doubt.membership,
                 seeds: row.seeds(tokens),
-                objectives: names
-                    .iter()
-                    .filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)))
-                    .collect(),
+                objectives: objectives(row, names, &expected),
                 test: names
                     .iter()
                     .map(Objective::name)
@@ -96,7 +112,7 @@ impl Findings {
             })
             .collect();
         front.sort_by(|a, b| b.membership.total_cmp(&a.membership).then(a.number.cmp(&b.number)));
-        let deviations = trust::seed_deviations(&contenders, names, tokens);
+        let deviations = measured::seed_deviations(&contenders.rows.iter().copied(), names, tokens);
         let is_trained =
             |name: &str| rows.iter().any(|r| r.trained.iter().any(|t| t.values.contains_key(name)));
         let seed_noise = names
@@ -112,6 +128,12 @@ impl Findings {
             .collect();
         Self {
             tokens,
+            target_tokens: campaign.target_tokens.max(tokens),
+            foretold,
+            is_of_parts: contenders
+                .rows
+                .iter()
+                .any(|r| r.trained.iter().any(|t| !t.parts.is_empty())),
             front,
             agreements,
             predictions,
@@ -172,12 +194,20 @@ impl Findings {
             rows.push(row);
         }
         let align = format!("rlrr{}", "r".repeat(names.len() + tested.len()));
-        let after = if self.tokens > 1 {
-            format!(", after {} tokens", quantity::scaled(self.tokens as f64))
+        let (tokens, target) =
+            (quantity::scaled(self.tokens as f64), quantity::scaled(self.target_tokens as f64));
+        let after = if self.foretold {
+            format!(" at {target} tokens, foretold from {tokens}")
+        } else if self.tokens > 1 {
+            format!(", after {tokens} tokens")
         } else {
             String::new()
         };
-        let noise = if self.seed_noise.iter().any(|noise| noise.degrees_of_freedom > 0) {
+        let noise = if self.foretold {
+            "the errors of text, seed, rate and prediction"
+        } else if self.is_of_parts {
+            "the errors of text, seed and rate"
+        } else if self.seed_noise.iter().any(|noise| noise.degrees_of_freedom > 0) {
             "the noise between seeds"
         } else {
             "the standard errors that trainers report (no candidate was trained from two seeds)"

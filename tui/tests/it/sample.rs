@@ -187,6 +187,7 @@ pub(crate) fn campaign(name: &str, state: CampaignState) -> Campaign {
         objectives: objectives(&["bits_per_byte", "decode_us"]),
         latency: LatencyConfig { decode_budget_us: Some(450.0), ..LatencyConfig::default() },
         tokens: TOKENS,
+        target_tokens: TOKENS,
         created_unix_s: 1_795_000_000,
         active_seconds: 372.0,
         config_toml: String::new(),
@@ -293,7 +294,7 @@ pub(crate) fn one_objective(objective: &str) -> Snapshot {
         row.tokens = 0;
         row
     });
-    let candidates = Candidate::of(rows.collect(), &campaign.objectives);
+    let candidates = Candidate::of(rows.collect(), &campaign);
     Snapshot { campaign, candidates, agreements: Vec::new(), predictions: Vec::new(), revision: 20 }
 }
 
@@ -406,7 +407,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         checkpoint: None,
     };
     let disturbed = (number == 8).then(|| "decode_us".to_owned()).into_iter().collect();
-    Candidate { row, id, disturbed, rank: None }
+    Candidate { row, id, disturbed, rank: None, foretold: BTreeMap::new() }
 }
 
 /// Of the first two layers.

@@ -1,6 +1,7 @@
 //! Every screen at three sizes.
 
-use db::snapshot::{CampaignState, Snapshot};
+use db::snapshot::{CampaignState, Candidate, Counts, Snapshot};
+use db::{Glance, Mark};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
@@ -51,6 +52,40 @@ fn select(state: &mut State, number: u32) {
 #[test]
 fn running() {
     check("running", &opened(sample::running()));
+}
+
+/// All that the first screen shows is there before all candidates are read.
+#[test]
+fn at_a_glance() {
+    for mut whole in [sample::running(), sample::maximised(), sample::one_objective("cost")] {
+        (whole.agreements, whole.predictions) = (Vec::new(), Vec::new());
+        let ranked = whole.candidates.iter().filter_map(|c| Some((c, c.rank?)));
+        let values = |c: &Candidate| {
+            let objectives = whole.campaign.objectives.iter();
+            objectives.filter_map(|of| of.value(&c.row.values)).collect()
+        };
+        let marks = ranked.map(|(c, rank)| Mark {
+            number: c.row.number,
+            reference: c.row.reference.clone(),
+            values: values(c),
+            rank,
+        });
+        let (marks, counts) = (marks.collect(), Counts::of(&whole.candidates));
+        let mut snapshot = whole.clone();
+        snapshot.candidates.retain(|candidate| candidate.rank.is_some_and(|rank| rank < 6));
+        assert!(snapshot.candidates.len() < whole.candidates.len());
+        let glance = Glance { snapshot, marks, counts };
+        let mut state = State::new(Theme::PLAIN, Some(whole.campaign.name.clone()));
+        update(&mut state, Message::Glance(Box::new(glance)));
+        let said = " · reading them all … ";
+        let at_first = screen(&state, 60, 18);
+        assert!(at_first.contains(said), "{at_first}");
+        let rule = format!(" {}", "─".repeat(said.chars().count() - 1));
+        let first_rows = at_first.replace(said, &rule);
+        assert_eq!(first_rows, screen(&opened(whole.clone()), 60, 18));
+        update(&mut state, Message::Snapshot(Box::new(whole.clone())));
+        assert_eq!(screen(&state, 120, 40), screen(&opened(whole), 120, 40));
+    }
 }
 
 #[test]

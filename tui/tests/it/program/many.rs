@@ -49,7 +49,13 @@ fn candidate(number: u32) -> Candidate {
         ("speed".to_owned(), value(7.0 + at - off * off)),
     ]
     .into();
-    let trained = Trained { tokens: 1, seed: 0, values: values.clone(), seconds: 0.01 };
+    let trained = Trained {
+        tokens: 1,
+        seed: 0,
+        values: values.clone(),
+        parts: BTreeMap::new(),
+        seconds: 0.01,
+    };
     Candidate {
         number,
         subject: format!("{{\"x\":{}}}", number * 7).parse().expect("a point"),
@@ -80,6 +86,7 @@ async fn make(path: &Path) -> Store {
         seed: 0,
         evaluations: COUNT,
         tokens: 0,
+        target_tokens: 0,
         kind: CampaignKind::BlackBox,
         objectives: ["cost", "-speed"].map(|text| text.parse().expect("a name")).to_vec(),
         latency: search::config::LatencyConfig::default(),
