@@ -23,6 +23,7 @@ mod error;
 pub mod evaluation;
 mod files;
 pub mod learner;
+pub mod logits;
 pub mod optimizer;
 mod pass;
 pub mod precision;

@@ -40,4 +40,4 @@ mod weights;
 pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
-pub use weights::{INITIAL_STD, Variable};
+pub use weights::Variable;

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use search::Architecture;
 use search::cost;
 use search::latency::{
@@ -33,7 +33,7 @@ over the speed of a large product, both measured on this machine just before; `o
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A stack: its text, or a file that holds it (exported JSON, or the text). With a candidate: the campaign.
+    /// A stack: its text, a file that holds it, or the folder of an export. With a candidate: the campaign.
     #[arg(value_name = "STACK")]
     stack: String,
     /// A candidate of the campaign: its number, the first digits of its id, or the name of its reference stack.
@@ -114,23 +114,7 @@ async fn stack(db: &Path, args: &Args) -> anyhow::Result<Architecture> {
         };
         return Ok(architecture.clone());
     }
-    let file = PathBuf::from(&args.stack);
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(_) if args.stack.contains('|') => args.stack.clone(),
-        Err(error) => bail!(
-            "`{}` is no text of a stack (such as `d=128,vocab=256 | 2*gdn(h=3,k=32,v=64)+ffn(384)`), and it cannot be \
-             read as a file: {error}; a candidate is named by its campaign and its number",
-            args.stack
-        ),
-    };
-    let exported: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-    let text = match exported.as_ref().map(|config| config.get("text").and_then(|t| t.as_str())) {
-        Some(Some(text)) => text,
-        Some(None) => bail!("{} is JSON without `text`; `deltafront export` writes it", args.stack),
-        None => text.trim(),
-    };
-    text.parse().with_context(|| format!("`{}` does not name a stack", args.stack))
+    crate::export::read(&args.stack)
 }
 
 /// What one layer, or the head, takes.
