@@ -148,7 +148,8 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
 }
 
 /// libtorch's word for the device that the campaign file names.
-fn device(device: search::device::Device) -> Result<Device> {
+/// Torch's device, made ready.
+pub(crate) fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),
         search::device::Device::Cuda(number) => operators::gpu::device(number as usize)
@@ -157,7 +158,7 @@ fn device(device: search::device::Device) -> Result<Device> {
 }
 
 /// Whether the settings make a training.
-fn check(config: &TrainingConfig) -> Result<()> {
+pub(crate) fn check(config: &TrainingConfig) -> Result<()> {
     let at_least_one = [
         ("batch", f64::from(config.batch)),
         ("sequence_length", f64::from(config.sequence_length)),
