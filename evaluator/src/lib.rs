@@ -25,6 +25,7 @@ mod files;
 pub mod learner;
 pub mod logits;
 pub mod optimizer;
+mod pass;
 pub mod precision;
 mod retrieval;
 pub mod rule;

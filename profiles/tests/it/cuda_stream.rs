@@ -10,7 +10,7 @@ use search::Architecture;
 
 /// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
 /// shares differ and the ring goes round.
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
+const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4, hopper: false };
 
 /// Positions that the caches hold.
 const POSITIONS: usize = 64;
