@@ -95,6 +95,28 @@ fn flash_linear_attention_says_what_our_own_model_says() {
     compare(&World::new("peers_fla"), "check_fla.py", &stacks.map(|stack| ("fla", stack)));
 }
 
+#[test]
+fn llama_cpp_says_what_our_own_model_says() {
+    let [python, _] = match peers() {
+        Ok(found) => found,
+        Err(sentence) => return say(&sentence),
+    };
+    let has =
+        Command::new(python).args(["-c", "import llama_cpp"]).output().expect("Python starts");
+    if !has.status.success() {
+        return say(
+            "skipped: no llama.cpp to load GGUF with; `pip install llama-cpp-python` into that Python builds it",
+        );
+    }
+    let [llama, _, qwen3, _, _, mamba2, lfm2] = BUILT_IN.map(|(_, stack)| stack);
+    let qwen3 = qwen3.replace("swa(h=4,kv=2,k=16,w=32,qknorm)", "attn(h=4,kv=2,k=16,qknorm)");
+    let granite = "d=64,vocab=256 | m2(h=8,p=16,n=32)+ffn(128) | attn(h=4,kv=2,k=16)+ffn(128)";
+    let qwen35 = "d=64,vocab=256,tied | 2*gdn(h=2,k=32,v=32,vg=2)+ffn(128) | attn(h=2,kv=1,k=32,qknorm)+ffn(128)";
+    let stacks = [llama, &qwen3, mamba2, lfm2, granite, qwen35];
+    let cases = stacks.map(|stack| ("gguf", stack));
+    compare(&World::new("peers_gguf"), "check_gguf.py", &cases);
+}
+
 /// What Optuna reads of a study: directions, states, best trials and their values, distributions.
 const OPTUNA: &str = r#"
 import json, sys, optuna
