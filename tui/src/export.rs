@@ -7,6 +7,7 @@
 
 mod bytes_tokenizer;
 mod dialect;
+mod fla;
 mod folder;
 pub(crate) mod gguf;
 mod hf;
@@ -81,6 +82,11 @@ pub(crate) const TARGETS: &[Target] = &[
         &transformers::NemotronH,
     ),
     built_in("lfm2", "gated short convolutions, full attention", &transformers::Lfm2),
+    Target {
+        name: "fla",
+        about: "flash-linear-attention: DeltaNet, Gated DeltaNet or DeltaProduct, attention of any shapes",
+        form: Form::Folder(&fla::Fla),
+    },
     Target {
         name: "gguf",
         about: "a file for llama.cpp: its llama, qwen3, lfm2, mamba2, granitehybrid, qwen35",

@@ -25,16 +25,16 @@ use super::theirs::Theirs;
 use super::verdict::Obstacle;
 
 /// Positions for which configs promise that rotary positions work: they know no end.
-const POSITIONS: u32 = 1 << 20;
+pub(super) const POSITIONS: u32 = 1 << 20;
 
 /// Added to the mean square of every RMSNorm of ours.
-const EPS: f64 = 1e-5;
+pub(super) const EPS: f64 = 1e-5;
 
 /// θ of our rotary positions.
-const THETA: f64 = 1e4;
+pub(super) const THETA: f64 = 1e4;
 
 /// What every config says.
-fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
+pub(super) fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
     let stack = folder.weights.stack();
     json!({
         "architectures": [class],
@@ -52,7 +52,7 @@ fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
 }
 
 /// `config` with more keys.
-fn with(mut config: Value, more: Value) -> Value {
+pub(super) fn with(mut config: Value, more: Value) -> Value {
     if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
         config.extend(more);
     }
@@ -60,7 +60,7 @@ fn with(mut config: Value, more: Value) -> Value {
 }
 
 /// What no built-in type has: meta tokens.
-fn meta_tokens(stack: &Architecture) -> Option<Obstacle> {
+pub(super) fn meta_tokens(stack: &Architecture) -> Option<Obstacle> {
     (stack.meta_tokens() > 0).then(|| {
         Obstacle::of_model(
             format!("{} meta tokens, and no built-in type has any", stack.meta_tokens()),
@@ -70,7 +70,7 @@ fn meta_tokens(stack: &Architecture) -> Option<Obstacle> {
 }
 
 /// Layers whose mixer is none of those that a type has.
-fn other_mixers(
+pub(super) fn other_mixers(
     stack: &Architecture,
     has: &str,
     is_known: impl Fn(&Mixer) -> bool,
@@ -93,7 +93,7 @@ fn other_mixers(
 }
 
 /// Layers without a mixer or without an FFN, and FFNs of other widths than the first.
-fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
+pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
     let width = stack.layers().iter().find_map(|layer| layer.ffn_width);
     let wanted = width.map_or(String::new(), |width| format!("an FFN of {width} after it"));
     let change = (!wanted.is_empty()).then_some(wanted.as_str());
@@ -123,7 +123,7 @@ fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
 }
 
 /// Layers whose mixer has another shape than the first of its kind.
-fn other_shapes<T: PartialEq>(
+pub(super) fn other_shapes<T: PartialEq>(
     stack: &Architecture,
     what: &str,
     shape: impl Fn(&Mixer) -> Option<T>,
@@ -140,7 +140,7 @@ fn other_shapes<T: PartialEq>(
 }
 
 /// Selective RoPE, where a mixer of these may have it.
-fn selective_rope(stack: &Architecture) -> Option<Obstacle> {
+pub(super) fn selective_rope(stack: &Architecture) -> Option<Obstacle> {
     Obstacle::of_layers(
         stack,
         "Selective RoPE, which no built-in type has",
@@ -178,7 +178,7 @@ fn layer_types(stack: &Architecture, word: impl Fn(&Mixer) -> &'static str) -> V
 }
 
 /// Embedding, final norm and head.
-fn outer(stack: &Architecture, embedding: &str, norm: &str) -> Vec<Theirs> {
+pub(super) fn outer(stack: &Architecture, embedding: &str, norm: &str) -> Vec<Theirs> {
     let (d, vocab) = (u64::from(stack.d_model()), u64::from(stack.vocab()));
     let mut all = vec![
         Theirs::rows(embedding, &[vocab, d], &["embedding.weight"]),
@@ -191,19 +191,20 @@ fn outer(stack: &Architecture, embedding: &str, norm: &str) -> Vec<Theirs> {
 }
 
 /// A layer's norm under another name.
-fn norm(stack: &Architecture, index: usize, ours: &str, theirs: String) -> Theirs {
+pub(super) fn norm(stack: &Architecture, index: usize, ours: &str, theirs: String) -> Theirs {
     Theirs::rows(theirs, &[stack.d_model().into()], &[&format!("layers.{index}.{ours}.weight")])
 }
 
 /// The tensors of a mixer below `prefix`, by the mapping of the goldens; `rename` changes a module's name in it.
-fn mixer(
+pub(super) fn mixer(
+    library: Library,
     stack: &Architecture,
     index: usize,
     prefix: &str,
     rename: impl Fn(&str) -> String,
 ) -> Vec<Theirs> {
     let gene = stack.layers()[index].mixer.expect("only asked of layers with a mixer");
-    let mut parts = places(Library::Transformers, stack.d_model().into(), &gene);
+    let mut parts = places(library, stack.d_model().into(), &gene);
     parts.sort_by_key(|place| place.first_row);
     let mut found: Vec<(String, Vec<u64>, Vec<String>)> = Vec::new();
     for place in parts {
@@ -220,7 +221,7 @@ fn mixer(
         .into_iter()
         .map(|(theirs, mut shape, of)| {
             // torch's convolutions have a dimension for the one channel that each reads
-            if theirs.starts_with("conv") && shape.len() == 2 {
+            if theirs.contains("conv") && shape.len() == 2 {
                 shape.insert(1, 1);
             }
             let of: Vec<&str> = of.iter().map(String::as_str).collect();
@@ -230,7 +231,7 @@ fn mixer(
 }
 
 /// Gate, up and down of an FFN under other names.
-fn ffn(stack: &Architecture, index: usize, names: [String; 3]) -> Vec<Theirs> {
+pub(super) fn ffn(stack: &Architecture, index: usize, names: [String; 3]) -> Vec<Theirs> {
     let (d, f) = (u64::from(stack.d_model()), ffn_width(stack, index));
     let ours = |part: &str| format!("layers.{index}.ffn.{part}.weight");
     let [gate, up, down] = names;

@@ -143,8 +143,10 @@ fn granite(stack: &Architecture, key: Keys) {
 
 fn qwen35(stack: &Architecture, key: Keys) {
     attention(stack, key);
+    // Pairs of channels turn by three positions in turn, which are one in a text; what is in no section turns by a fourth.
     let half = first(stack, attention_of).map_or(0, |of| of.head_width as i32 / 2);
-    key("rope.dimension_sections", Entry::I32s(vec![half, 0, 0, 0]));
+    let sections = [(half + 2) / 3, (half + 1) / 3, half / 3, 0];
+    key("rope.dimension_sections", Entry::I32s(sections.to_vec()));
     let is_delta = |mixer: Option<&Mixer>| mixer.and_then(delta_of).is_some();
     let recurrent = stack.layers().iter().map(|layer| is_delta(layer.mixer.as_ref())).collect();
     key("attention.recurrent_layers", Entry::Flags(recurrent));

@@ -2,6 +2,7 @@
 
 use search::Architecture;
 use search::architecture::Mixer;
+use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::{
@@ -105,7 +106,13 @@ impl Dialect for OfAttention {
         for index in 0..stack.layers().len() {
             let at = format!("model.layers.{index}");
             all.push(norm(stack, index, "mixer_norm", format!("{at}.input_layernorm.weight")));
-            all.extend(mixer(stack, index, &format!("{at}.self_attn."), str::to_owned));
+            all.extend(mixer(
+                Library::Transformers,
+                stack,
+                index,
+                &format!("{at}.self_attn."),
+                str::to_owned,
+            ));
             all.push(norm(
                 stack,
                 index,

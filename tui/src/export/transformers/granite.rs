@@ -1,6 +1,7 @@
 //! `granitemoehybrid` without experts: Mamba2 and full attention, SwiGLU in every layer.
 
 use search::Architecture;
+use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::mamba::{expansion, mamba2_of, plain_mamba2};
@@ -95,7 +96,13 @@ impl Dialect for GraniteMoeHybrid {
             let is_mamba = layer.mixer.as_ref().is_some_and(|mixer| mamba2_of(mixer).is_some());
             let module = if is_mamba { "mamba" } else { "self_attn" };
             all.push(norm(stack, index, "mixer_norm", format!("{at}.input_layernorm.weight")));
-            all.extend(mixer(stack, index, &format!("{at}.{module}."), str::to_owned));
+            all.extend(mixer(
+                Library::Transformers,
+                stack,
+                index,
+                &format!("{at}.{module}."),
+                str::to_owned,
+            ));
             all.push(norm(
                 stack,
                 index,

@@ -2,6 +2,7 @@
 
 use search::Architecture;
 use search::architecture::Mixer;
+use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::{
@@ -93,9 +94,13 @@ impl Dialect for Lfm2 {
             let is_conv = layer.mixer.as_ref().is_some_and(|mixer| taps(mixer).is_some());
             let module = if is_conv { "conv" } else { "self_attn" };
             all.push(norm(stack, index, "mixer_norm", format!("{at}.operator_norm.weight")));
-            all.extend(mixer(stack, index, &format!("{at}.{module}."), |name| {
-                name.replace("o_proj", "out_proj").replace("_norm.", "_layernorm.")
-            }));
+            all.extend(mixer(
+                Library::Transformers,
+                stack,
+                index,
+                &format!("{at}.{module}."),
+                |name| name.replace("o_proj", "out_proj").replace("_norm.", "_layernorm."),
+            ));
             all.push(norm(stack, index, "ffn_norm", format!("{at}.ffn_norm.weight")));
             let names = ["w1", "w3", "w2"].map(|part| format!("{at}.feed_forward.{part}.weight"));
             all.extend(ffn(stack, index, names));

@@ -2,6 +2,7 @@
 
 use search::Architecture;
 use search::architecture::{Mamba2 as Shape, Mixer};
+use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::{
@@ -83,7 +84,13 @@ impl Dialect for Mamba2 {
         for index in 0..stack.layers().len() {
             let at = format!("backbone.layers.{index}");
             all.push(norm(stack, index, "mixer_norm", format!("{at}.norm.weight")));
-            all.extend(mixer(stack, index, &format!("{at}.mixer."), str::to_owned));
+            all.extend(mixer(
+                Library::Transformers,
+                stack,
+                index,
+                &format!("{at}.mixer."),
+                str::to_owned,
+            ));
         }
         all
     }
