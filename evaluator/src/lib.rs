@@ -24,6 +24,7 @@ pub mod evaluation;
 mod files;
 pub mod learner;
 pub mod optimizer;
+mod pass;
 pub mod precision;
 mod retrieval;
 pub mod rule;
