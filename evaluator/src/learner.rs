@@ -77,7 +77,7 @@ impl Learner {
             model,
             optimizer,
             schedule: Schedule::new(config, config.tokens),
-            pass: Pass::Started(0),
+            pass: Pass::of(architecture),
             weight_normalisation: config.weight_normalisation,
             losses: Vec::new(),
         })
@@ -148,7 +148,6 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
 }
 
 /// libtorch's word for the device that the campaign file names.
-/// Torch's device, made ready.
 pub(crate) fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),

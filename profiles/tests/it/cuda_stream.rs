@@ -219,7 +219,7 @@ fn a_rehearsal_refuses_what_the_machine_refuses() {
 /// As large as an H200, the whole preset can be timed.
 #[test]
 fn the_preset_for_a_gpu_has_what_its_kernels_take() {
-    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9 };
+    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9, hopper: false };
     let file = CampaignFile::parse(Preset::Gpu.text()).expect("a preset");
     let probes = file.space().expect("a space").probes();
     assert!(probes.len() > 20, "{} models", probes.len());
