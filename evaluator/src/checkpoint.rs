@@ -129,12 +129,7 @@ fn read(
     let damaged =
         |problem: safetensors::SafeTensorError| error(format!("it is damaged ({problem})"));
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-    let found: Origin = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(ORIGIN))
-        .and_then(|text| serde_json::from_str(text).ok())
+    let (found, _) = described(&bytes)
         .ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
     let expected = Origin { step: found.step, ..origin.clone() };
     if found != expected {
@@ -164,6 +159,14 @@ fn read(
             .collect();
     }
     Ok(found.step)
+}
+
+/// Which training a file is of, and whether its logits are divided by the norms of the head's rows.
+pub(crate) fn described(bytes: &[u8]) -> Option<(Origin, bool)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let metadata = header.metadata().as_ref()?;
+    let origin = serde_json::from_str(metadata.get(ORIGIN)?).ok()?;
+    Some((origin, metadata.contains_key(DIVIDED_LOGITS)))
 }
 
 fn float_bytes(tensor: &Tensor) -> Vec<u8> {

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
+use crate::pass::Pass;
 use crate::rule::{Rule, factors};
 use crate::schedule::{Schedule, base_rate};
 
@@ -26,6 +27,7 @@ pub struct Learner {
     pub(crate) model: Model,
     pub(crate) optimizer: Optimizer,
     pub(crate) schedule: Schedule,
+    pass: Pass,
     weight_normalisation: bool,
     /// Of every step, nats per token.
     pub(crate) losses: Vec<f32>,
@@ -75,6 +77,7 @@ impl Learner {
             model,
             optimizer,
             schedule: Schedule::new(config, config.tokens),
+            pass: Pass::of(architecture),
             weight_normalisation: config.weight_normalisation,
             losses: Vec::new(),
         })
@@ -87,12 +90,10 @@ impl Learner {
     pub fn step(&mut self, inputs: &Tensor, targets: &Tensor) -> Result<f64> {
         let step = self.steps();
         self.optimizer.zero_gradients();
-        let loss = cross_entropy(&self.model.forward(inputs), targets, Reduction::Mean);
-        let value = loss.double_value(&[]);
+        let value = self.pass.run(&self.model, inputs, targets)?;
         if !value.is_finite() {
             return Err(Error::NotFinite { what: "loss", value, step });
         }
-        loss.f_backward()?;
         let norm = self.optimizer.step(self.schedule.rate(step));
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm, step });
@@ -147,7 +148,6 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
 }
 
 /// libtorch's word for the device that the campaign file names.
-/// Torch's device, made ready.
 pub(crate) fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),

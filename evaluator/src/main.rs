@@ -12,11 +12,15 @@ use anyhow::Context;
 const HELP: &str = "\
 deltafront-train: trains and validates proxies of architectures for `deltafront run`, which starts it by itself.
 
-Usage: deltafront-train [--help | --version | --precision [THREADS]]
+Usage: deltafront-train [--help | --version | --precision [THREADS] | --logits WEIGHTS]
 
 --precision prints, as JSON, what training.precision = \"auto\" is on this machine for so many threads (all cores), and
 how fast a small model trains in either; the first time that is measured for half a second, and kept in the user's cache
 folder.
+
+--logits answers, as JSON, what the model whose weights are in a safetensors file says, one line for each question on
+stdin: {\"tokens\":[[104,105]], \"greedy\":64}, with \"stack\":{…} where the file does not name its stack. An export is
+checked against it.
 
 It speaks JSON lines. Requests come on stdin:
   {\"type\":\"configure\", \"data\":{…}, \"training\":{…}, \"checkpoints\":\"FOLDER\"}
@@ -63,6 +67,15 @@ fn run() -> anyhow::Result<ExitCode> {
             };
             let settled = evaluator::worker::settled(threads).context("cannot measure")?;
             writeln!(stdout, "{}", serde_json::to_string(&settled)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("--logits") => {
+            let weights = arguments.next().context("--logits takes a safetensors file")?;
+            for line in std::io::stdin().lines() {
+                let question = serde_json::from_str(&line?).context("no question")?;
+                let answer = evaluator::logits::answer(std::path::Path::new(&weights), &question)?;
+                writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Some(other) => {

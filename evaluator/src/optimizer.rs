@@ -8,12 +8,14 @@
 //! neighbours of equal rate and decay are one group.
 
 use operators::Model;
+use operators::gpu::{self, Recorded};
 use operators::ops::optimizer::{self, Group, Groups, Units, Update};
 use search::config::TrainingConfig;
 use search::tensors::{Role, TensorSpec};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::pass::STARTED_FIRST;
 use crate::rule::Rule;
 
 /// Views begin at multiples of this many elements: one cache line, as libtorch's own allocations.
@@ -49,6 +51,26 @@ pub struct Optimizer {
     clip: f64,
     /// Updates made, for the correction of the moments' bias.
     updates: u64,
+    /// On a GPU, what [`Self::numbers_of`] gave for this update.
+    numbers: Tensor,
+    update: Work,
+}
+
+/// How the next update is made on a GPU.
+#[derive(Debug)]
+enum Work {
+    /// Kernel by kernel; so many were.
+    Started(u32),
+    /// As one.
+    Recorded(Recorded),
+    /// Kernel by kernel, for good: it cannot be recorded.
+    Refused,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::Started(0)
+    }
 }
 
 /// Matrices of one shape that lie one after the other and move by Muon.
@@ -145,6 +167,7 @@ impl Optimizer {
             }
         }
         let device = model.variables()[0].tensor.device();
+        let numbers = 4 + 2 * stacks.len() as i64;
         let flat = || Tensor::f_zeros([end], (Kind::Float, device));
         let optimizer = Self {
             spans,
@@ -157,6 +180,8 @@ impl Optimizer {
             betas: (config.beta1, config.beta2),
             clip: config.gradient_clip,
             updates: 0,
+            numbers: Tensor::f_zeros([numbers], (Kind::Float, device))?,
+            update: Work::default(),
         };
         let leaves = variables.iter().map(|v| v.tensor.shallow_clone()).collect();
         optimizer.adopt(leaves)?;
@@ -197,19 +222,62 @@ impl Optimizer {
                 gradient_factor: if norm > self.clip { self.clip / norm } else { 1.0 },
                 number: self.updates,
             };
-            self.move_matrices(&update);
-            let first = self.first_of_adamw();
-            let rest = |flat: &Tensor| flat.narrow(0, first, flat.size()[0] - first);
-            optimizer::adamw(
-                &update,
-                &self.groups,
-                &mut rest(&self.parameters),
-                &rest(&self.gradients),
-                &mut rest(&self.first_moments),
-                &mut rest(&self.second_moments),
-            );
+            let numbers = Tensor::from_slice(&self.numbers_of(&update));
+            if self.parameters.device().is_cuda() {
+                self.update_on_gpu(&numbers);
+            } else {
+                self.move_matrices(&numbers);
+                self.move_rest(|groups, parameters, gradients, [m, v]| {
+                    optimizer::adamw(&update, groups, parameters, gradients, m, v);
+                });
+            }
             norm
         })
+    }
+
+    /// What of an update changes from one to the next: four numbers of AdamW, of which the first is the gradient's factor,
+    /// then of each stack what is left of its matrices and how far they move.
+    fn numbers_of(&self, update: &Update) -> Vec<f32> {
+        let of_stacks = self.stacks.iter().flat_map(|stack| {
+            let rate = update.rate * stack.rate;
+            [1.0 - rate * stack.decay, -rate * UPDATE_RMS].map(|x| x as f32)
+        });
+        optimizer::adamw_numbers(update).into_iter().chain(of_stacks).collect()
+    }
+
+    /// An update by `numbers`, recorded after a few.
+    fn update_on_gpu(&mut self, numbers: &Tensor) {
+        self.numbers.copy_(numbers);
+        let device = self.parameters.device();
+        self.update = match std::mem::take(&mut self.update) {
+            Work::Started(STARTED_FIRST) => gpu::record(device, || self.update_by_numbers())
+                .map_or(Work::Refused, |(recorded, ())| Work::Recorded(recorded)),
+            other => other,
+        };
+        if let Work::Recorded(recorded) = &mut self.update {
+            recorded.replay().expect("what was recorded on a GPU starts there");
+            return;
+        }
+        self.update_by_numbers();
+        if let Work::Started(count) = &mut self.update {
+            *count += 1;
+        }
+    }
+
+    fn update_by_numbers(&self) {
+        self.move_matrices(&self.numbers);
+        self.move_rest(|groups, parameters, gradients, moments| {
+            let betas = self.betas;
+            optimizer::adamw_on_gpu(betas, &self.numbers, groups, parameters, gradients, moments);
+        });
+    }
+
+    /// What AdamW moves: parameters, gradients, both moments.
+    fn move_rest(&self, by: impl FnOnce(&Groups, &mut Tensor, &Tensor, [&mut Tensor; 2])) {
+        let first = self.first_of_adamw();
+        let rest = |flat: &Tensor| flat.narrow(0, first, flat.size()[0] - first);
+        let (mut m, mut v) = (rest(&self.first_moments), rest(&self.second_moments));
+        by(&self.groups, &mut rest(&self.parameters), &rest(&self.gradients), [&mut m, &mut v]);
     }
 
     /// Where the elements begin that AdamW moves.
@@ -219,21 +287,21 @@ impl Optimizer {
 
     /// Muon: m ← μ m + (1 − μ) g, then θ ← (1 − η λ) θ − 0.2 η · orthogonalised(μ m + (1 − μ) g), whose
     /// root mean square is 1.
-    fn move_matrices(&mut self, update: &Update) {
+    fn move_matrices(&self, numbers: &Tensor) {
         let len = self.first_of_adamw();
         if len == 0 {
             return;
         }
-        let gradients = self.gradients.narrow(0, 0, len) * update.gradient_factor;
+        let gradients = self.gradients.narrow(0, 0, len) * numbers.get(0);
         let mut moments = self.first_moments.narrow(0, 0, len);
         let _ = moments.lerp_(&gradients, 1.0 - MOMENTUM);
         let ahead = gradients.lerp(&moments, MOMENTUM);
-        for stack in &self.stacks {
-            let rate = update.rate * stack.rate;
+        for (i, stack) in (0_i64..).zip(&self.stacks) {
+            let (left, distance) = (numbers.get(4 + 2 * i), numbers.get(5 + 2 * i));
             let step = optimizer::orthogonalised(&stack.view(&ahead), stack.units);
             let mut theta = stack.view(&self.parameters);
-            let _ = theta.g_mul_scalar_(1.0 - rate * stack.decay);
-            let _ = theta.g_add_(&(step * (-rate * UPDATE_RMS)));
+            let _ = theta.g_mul_(&left);
+            let _ = theta.g_add_(&(step * distance));
         }
     }
 

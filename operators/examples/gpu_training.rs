@@ -2,7 +2,7 @@
 //! against the same layer in f32 on the CPU, then forward and backward timed.
 //!
 //! `cargo run --release -p operators --example gpu_training [-- FILE]`: JSON lines, in FILE too; `-- FILE profile` runs
-//! each layer twice and nothing else.
+//! each layer twice and nothing else, `-- FILE NAME` only the layers whose name holds NAME.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -94,9 +94,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let device = operators::gpu::device(0)?;
-    if std::env::args().nth(2).is_some_and(|argument| argument == "profile") {
+    let only = std::env::args().nth(2).unwrap_or_default();
+    if only == "profile" {
         return once(device);
     }
+    let genes = |d, head| -> Vec<(&str, Gene)> {
+        genes(d, head).into_iter().filter(|(name, _)| name.contains(&only)).collect()
+    };
     let mut wrong = 0;
     // products round to bf16 at every step of the layer, or leave out 2⁻¹⁶
     let kinds = [(Kind::BFloat16, "", 4e-2), (Kind::Float, ", fp32", 1e-3)];

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use crate::OperatorError;
-use crate::ops::linear::{linear, project};
+use crate::gpu;
+use crate::ops::linear::{linear, project, side_by_side};
 use crate::ops::swiglu::swiglu;
 use crate::weights::Weights;
 
@@ -26,6 +27,9 @@ impl Ffn {
 
     /// x `[…, d]` → `[…, d]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        if gpu::suits_swiglu(x, self.gate.size()[0]) {
+            return linear(&gpu::swiglu(&side_by_side(x, &[&self.gate, &self.up])), &self.down);
+        }
         let [gate, up]: [Tensor; 2] =
             project(x, &[&self.gate, &self.up]).try_into().expect("two maps");
         linear(&swiglu(&gate, &up), &self.down)

@@ -6,7 +6,9 @@
 mod chunked;
 mod gated_conv;
 mod norm;
+mod rope;
 mod short_conv;
+mod swiglu;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,9 +19,14 @@ use kernels::cuda::gpu::Gpu;
 use kernels::cuda::{Error, Extent, Launch, torch_library};
 use tch::{Device, Kind, Tensor};
 
+use crate::libtorch;
+
+pub use crate::libtorch::Recorded;
 pub(crate) use gated_conv::{gated_conv, suits_gated_conv};
 pub(crate) use norm::{l2_norm, rms_norm, suits_norm};
+pub(crate) use rope::{rotate, suits_rope};
 pub(crate) use short_conv::{conv_silu, suits_conv};
+pub(crate) use swiglu::{suits_swiglu, swiglu};
 
 /// Torch's device for GPU number `ordinal`, made ready for torch and for the kernels.
 ///
@@ -40,6 +47,19 @@ pub fn device(ordinal: usize) -> Result<Device, Error> {
     Ok(Device::Cuda(ordinal))
 }
 
+/// Records what `work` starts on `device` instead of starting it, and gives back what it returns: tensors that hold their
+/// values after each replay. All that it starts must have been started before, so that nothing is left to compile.
+///
+/// # Errors
+/// When `device` is no GPU, or `work` does what cannot be recorded, such as waiting for the GPU; nothing has been computed
+/// then.
+pub fn record<T>(device: Device, work: impl FnOnce() -> T) -> Result<(Recorded, T), String> {
+    let Device::Cuda(ordinal) = device else { return Err("only a GPU records".to_owned()) };
+    let mut result = None;
+    let recorded = libtorch::record(ordinal, || result = Some(work()))?;
+    Ok((recorded, result.expect("what was recorded came to its end")))
+}
+
 /// The GPUs that launches went to, by number.
 fn open() -> &'static Mutex<HashMap<usize, Gpu>> {
     static OPEN: OnceLock<Mutex<HashMap<usize, Gpu>>> = OnceLock::new();
@@ -50,10 +70,10 @@ fn with<T>(ordinal: usize, work: impl FnOnce(&mut Gpu) -> T) -> Result<T, Error>
     let mut open = open().lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = match open.entry(ordinal) {
         Entry::Occupied(entry) => entry.into_mut(),
-        // torch works on the default stream of each device
         Entry::Vacant(entry) => entry.insert(Gpu::on_stream(ordinal, 0)?),
     };
     gpu.bind()?;
+    gpu.follow(libtorch::stream(ordinal)); // what torch's operators of this thread go to
     Ok(work(gpu))
 }
 

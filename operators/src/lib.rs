@@ -42,4 +42,4 @@ pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
 pub use slow::slow_way;
-pub use weights::{INITIAL_STD, Variable};
+pub use weights::Variable;

@@ -1,7 +1,9 @@
-// Lets a pair of functions in Rust, forward and backward, be one node of torch's autograd graph, and lends torch's
-// threads to kernels. The Rust side, with the contract, is libtorch.rs.
+// Lets a pair of functions in Rust, forward and backward, be one node of torch's autograd graph, lends torch's threads to
+// kernels, and records what is started on a GPU. The Rust side, with the contract, is libtorch.rs.
 
 #include <ATen/Parallel.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -84,6 +86,31 @@ struct Function : torch::autograd::Function<Function> {
   }
 };
 
+// at::cuda::CUDAGraph, called by the names of its functions: this program is linked without libtorch's CUDA library.
+class Graph {
+  alignas(16) unsigned char object_[1024] = {};  // handles, a map and flags: less than half of it
+
+  template <typename... Arguments>
+  void call(const char* name, Arguments... arguments) {
+    void* function = dlsym(RTLD_DEFAULT, name);
+    TORCH_CHECK(function != nullptr, "libtorch has no ", name);
+    reinterpret_cast<void (*)(void*, Arguments...)>(function)(object_, arguments...);
+  }
+
+ public:
+  Graph() { call("_ZN2at4cuda9CUDAGraphC1Eb", false); }
+  ~Graph() { call("_ZN2at4cuda9CUDAGraphD1Ev"); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  // Relaxed (2): libraries may still take memory of their own meanwhile.
+  void begin() { call("_ZN2at4cuda9CUDAGraph13capture_beginESt4pairIyyE21cudaStreamCaptureMode", c10::MempoolId_t{0, 0}, 2); }
+  void end() { call("_ZN2at4cuda9CUDAGraph11capture_endEv"); }
+  void replay() { call("_ZN2at4cuda9CUDAGraph6replayEv"); }
+};
+
+c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA); }
+c10::Device gpu(int ordinal) { return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(ordinal)); }
+
 }  // namespace
 
 extern "C" {
@@ -111,5 +138,60 @@ void deltafront_parallel(size_t count, void (*piece)(void*, size_t), void* conte
   at::parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i) piece(context, static_cast<size_t>(i));
   });
+}
+
+// The CUDA stream that torch's operators of this thread go to now.
+void* deltafront_stream(int ordinal) {
+  return cuda().getStreamNativeHandle(cuda().getStream(gpu(ordinal)));
+}
+
+// Records what `work(context)` starts on a GPU instead of starting it: a graph, or null after a failure told in `message`.
+// `work` answers whether it came to its end.
+void* deltafront_record(int ordinal, bool (*work)(void*), void* context, char* message, size_t message_length) {
+  std::unique_ptr<Graph> graph;
+  std::string problem;
+  try {
+    auto guard = cuda();
+    guard.synchronizeDevice(gpu(ordinal).index());
+    const c10::Stream before = guard.getStream(gpu(ordinal));
+    guard.exchangeStream(guard.getStreamFromGlobalPool(gpu(ordinal), false));  // the default stream is not recorded
+    bool began = false, done = false;
+    try {
+      graph = std::make_unique<Graph>();
+      graph->begin();
+      began = true;
+      done = work(context);
+      if (!done) problem = "the work to record failed";
+      graph->end();
+    } catch (const std::exception& error) {
+      if (problem.empty()) problem = error.what();
+      done = false;
+    }
+    guard.exchangeStream(before);
+    if (done) return graph.release();
+    if (began) static_cast<void>(graph.release());  // the allocator may still ask it which streams are its own
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  std::strncpy(message, problem.c_str(), message_length - 1);
+  return nullptr;
+}
+
+// Starts a graph on the stream of this thread; false after a failure told in `message`.
+bool deltafront_replay(void* graph, char* message, size_t message_length) {
+  try {
+    static_cast<Graph*>(graph)->replay();
+    return true;
+  } catch (const std::exception& error) {
+    std::strncpy(message, error.what(), message_length - 1);
+    return false;
+  }
+}
+
+void deltafront_drop_graph(void* graph) {
+  try {
+    delete static_cast<Graph*>(graph);
+  } catch (const std::exception&) {
+  }
 }
 }

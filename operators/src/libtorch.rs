@@ -2,10 +2,11 @@
 //!
 //! tch has no custom autograd functions; `libtorch.cpp` has one, which calls back here. An [`Operation`] computes on
 //! plain tensors without recording; [`apply`] records it as one node. [`parallel`] runs pieces of a kernel on the
-//! threads that libtorch has anyway, so that the two never compete. [`elements`] are what a tensor on the CPU holds.
+//! threads that libtorch has anyway, so that the two never compete. [`record`] keeps what is started on a GPU. [`elements`] are what a tensor on the CPU holds.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use half::bf16;
@@ -65,6 +66,16 @@ unsafe extern "C" {
         message: *mut c_char,
         length: usize,
     ) -> i64;
+    fn deltafront_stream(ordinal: c_int) -> *mut c_void;
+    fn deltafront_record(
+        ordinal: c_int,
+        work: unsafe extern "C" fn(*mut c_void) -> bool,
+        context: *mut c_void,
+        message: *mut c_char,
+        length: usize,
+    ) -> *mut c_void;
+    fn deltafront_replay(graph: *mut c_void, message: *mut c_char, length: usize) -> bool;
+    fn deltafront_drop_graph(graph: *mut c_void);
     fn deltafront_parallel(
         count: usize,
         piece: unsafe extern "C" fn(*mut c_void, usize),
@@ -95,9 +106,7 @@ pub(crate) fn apply(operation: impl Operation + 'static, inputs: &[&Tensor]) -> 
             message.len(),
         )
     };
-    // SAFETY: C++ leaves the last byte of the zeroed message alone.
-    let message = unsafe { CStr::from_ptr(message.as_ptr()) };
-    let count = usize::try_from(count).unwrap_or_else(|_| panic!("{}", message.to_string_lossy()));
+    let count = usize::try_from(count).unwrap_or_else(|_| panic!("{}", text(&message)));
     // SAFETY: C++ wrote `count` tensors that it gave away.
     outputs[..count].iter().map(|raw| unsafe { Tensor::from_ptr(*raw) }).collect()
 }
@@ -124,6 +133,77 @@ pub(crate) fn parallel(count: usize, piece: &(dyn Fn(usize) + Sync)) {
     {
         resume_unwind(panic);
     }
+}
+
+/// Address of the CUDA stream that torch's operators of this thread go to; 0 is the default one.
+pub(crate) fn stream(ordinal: usize) -> u64 {
+    // SAFETY: libtorch's CUDA library is there, as whoever has a tensor on a GPU has asked for it.
+    unsafe { deltafront_stream(ordinal as c_int) as u64 }
+}
+
+/// What was once started on a GPU, to be started again as one. It reads and writes the memory that it did then.
+#[derive(Debug)]
+pub struct Recorded {
+    graph: NonNull<c_void>,
+}
+
+// SAFETY: CUDA lets any thread start a graph, one at a time, as `replay` does, which takes `&mut self`.
+unsafe impl Send for Recorded {}
+
+impl Recorded {
+    /// Starts it after what was started before.
+    ///
+    /// # Errors
+    /// CUDA's words when it refuses.
+    pub fn replay(&mut self) -> Result<(), String> {
+        let mut message = [0; 512];
+        // SAFETY: the graph is one that `deltafront_record` gave away; the message has the length told.
+        let done =
+            unsafe { deltafront_replay(self.graph.as_ptr(), message.as_mut_ptr(), message.len()) };
+        if done { Ok(()) } else { Err(text(&message)) }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        // SAFETY: as above, and it is dropped once.
+        unsafe { deltafront_drop_graph(self.graph.as_ptr()) };
+    }
+}
+
+/// Records what `work` starts on GPU number `ordinal` instead of starting it. Tensors that it makes hold their values after
+/// each replay, as long as somebody holds them; of what it reads the memory must stay.
+///
+/// # Errors
+/// When it does what cannot be recorded, such as waiting for the GPU; nothing has been computed then.
+pub(crate) fn record(ordinal: usize, work: impl FnOnce()) -> Result<Recorded, String> {
+    unsafe extern "C" fn call<F: FnOnce()>(context: *mut c_void) -> bool {
+        // SAFETY: `deltafront_record` passes on the context below, which outlives it.
+        let work = unsafe { &mut *context.cast::<Option<F>>() }.take();
+        // A panic, such as torch's errors are, must not unwind through C++.
+        work.is_some_and(|work| catch_unwind(AssertUnwindSafe(work)).is_ok())
+    }
+    fn record_any<F: FnOnce()>(ordinal: usize, work: F) -> Result<Recorded, String> {
+        let (mut context, mut message) = (Some(work), [0; 512]);
+        // SAFETY: the context lives until the call returns; the message has the length told.
+        let graph = unsafe {
+            deltafront_record(
+                ordinal as c_int,
+                call::<F>,
+                (&raw mut context).cast(),
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        NonNull::new(graph).map(|graph| Recorded { graph }).ok_or_else(|| text(&message))
+    }
+    record_any(ordinal, work)
+}
+
+/// What C++ told in a zeroed message whose last byte it leaves alone.
+fn text(message: &[c_char; 512]) -> String {
+    // SAFETY: it ends with a zero, as said.
+    unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned()
 }
 
 /// Shares tensors that C++ owns, for the length of a call.

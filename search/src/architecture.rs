@@ -71,8 +71,9 @@ pub struct Layer {
 }
 
 /// A stack of layers between an embedding and a head, checked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Unchecked", into = "Unchecked")]
+#[schemars(with = "Unchecked")]
 pub struct Architecture {
     d_model: u32,
     vocab: u32,
@@ -224,6 +225,13 @@ impl Architecture {
     /// The layers, first to last.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// Terms that the residual stream sums, at least 1: mixers and FFNs.
+    pub fn branches(&self) -> f64 {
+        let of_layer =
+            |layer: &Layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn_width.is_some());
+        f64::from(self.layers.iter().map(of_layer).sum::<u32>()).max(1.0)
     }
 
     /// The identity: equal architectures, and only they, have equal ids.

@@ -66,3 +66,13 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
         })
         .collect()
 }
+
+/// The name of one of our tensors in the modelling file that an export for `transformers` brings along: inside `model`,
+/// with Selective RoPE as a module of its mixer.
+pub fn in_our_modelling_file(name: &str) -> String {
+    match name {
+        "head.weight" => name.to_owned(),
+        "meta.weight" => "model.meta".to_owned(),
+        _ => format!("model.{}", name.replace(".phi_", ".phi.")),
+    }
+}

@@ -44,6 +44,7 @@ pub mod contents;
 pub mod cost;
 pub mod device;
 pub mod foreign;
+pub mod initial;
 pub mod latency;
 pub mod law;
 pub mod limits;

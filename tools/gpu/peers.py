@@ -66,17 +66,27 @@ def attention():
         q = torch.randn(1, 16, 1, 128, device=DEVICE, dtype=BF16)
         ms = milliseconds(lambda: [F.scaled_dot_product_attention(q, k, v, enable_gqa=True) for k, v in caches], n)
         say(f"SDPA decode over {positions}", ms, GB_per_s=round(4 * positions * 128 * 4 / ms / 1e6))
-    for positions, heads, width in ((8192, 16, 128), (8192, 32, 64), (32768, 16, 128), (1024, 16, 128)):
-        q, k, v = torch.randn(3, 1, heads, positions, width, device=DEVICE, dtype=BF16)
-        ms = milliseconds(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), repeats=15)
-        rate = round(2 * positions**2 * heads * width / ms / 1e9)
-        say(f"SDPA prefill 1x{positions}, {heads} heads of {width}", ms, TFLOP_per_s=rate)
+    prefill_attention()
     for batch, positions, heads in ((32, 8192, 4), (32, 2048, 16)):
         k, v = torch.randn(2, batch, heads, positions, 128, device=DEVICE, dtype=BF16)
         q = torch.randn(batch, 16, 1, 128, device=DEVICE, dtype=BF16)
         ms = milliseconds(lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=heads < 16))
         say(f"SDPA step {batch} x {positions}, 16 heads of 128 over {heads}", ms,
             GB_per_s=round(4 * batch * positions * heads * 128 / ms / 1e6))
+
+
+def prefill_attention():
+    """In graphs of five, as ours."""
+    shapes = ((1, 8192, 16, 16, 128), (1, 8192, 16, 4, 128), (1, 8192, 32, 32, 64), (4, 4096, 16, 16, 128),
+              (1, 32768, 16, 16, 128), (1, 1024, 16, 16, 128))
+    for batch, positions, heads, over, width in shapes:
+        q = torch.randn(batch, heads, positions, width, device=DEVICE, dtype=BF16)
+        k, v = torch.randn(2, batch, over, positions, width, device=DEVICE, dtype=BF16)
+        work = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=over < heads)  # noqa: E731
+        ms = milliseconds(lambda: [work() for _ in range(5)], 5, repeats=25)
+        rate = round(2 * batch * positions**2 * heads * width / ms / 1e9)
+        shared = f" over {over}" if over < heads else ""
+        say(f"SDPA prefill {batch}x{positions}, {heads} heads of {width}{shared}", ms, TFLOP_per_s=rate)
 
 
 def recurrent():
@@ -258,12 +268,13 @@ def layers():
 
 
 PARTS = (ceilings, products, attention, recurrent, layers, step, prefill, flashinfer)
+ALONE = (prefill_attention,)  # a piece of another part, only when asked for
 
 
 def main():
     torch.manual_seed(0)
     print(torch.cuda.get_device_name(0), "torch", torch.__version__, flush=True)
-    for part in (part for part in PARTS if len(sys.argv) == 1 or part.__name__ in sys.argv):
+    for part in PARTS if len(sys.argv) == 1 else [part for part in PARTS + ALONE if part.__name__ in sys.argv]:
         try:
             part()
         except Exception as error:  # a peer that does not run here is a line, not the end

@@ -21,7 +21,8 @@ PEERS = {
     **{
         f"{kind} attention {shape}": f"SDPA {kind} {shape}"
         for kind, shapes in {
-            "prefill": ["1x8192, 16 heads of 128", "1x8192, 32 heads of 64", "1x32768, 16 heads of 128", "1x1024, 16 heads of 128"],
+            "prefill": ["1x8192, 16 heads of 128", "1x8192, 16 heads of 128 over 4", "1x8192, 32 heads of 64",
+                        "4x4096, 16 heads of 128", "1x32768, 16 heads of 128", "1x1024, 16 heads of 128"],
             "step": ["32 x 8192, 16 heads of 128 over 4", "32 x 2048, 16 heads of 128 over 16"],
         }.items()
         for shape in shapes

@@ -8,6 +8,7 @@ pub(crate) mod completions;
 mod contents;
 pub(crate) mod doctor;
 pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod law;
 pub(crate) mod list;
@@ -20,6 +21,7 @@ pub(crate) mod run;
 pub(crate) mod schema;
 mod setup;
 pub(crate) mod show;
+mod stack_files;
 mod training_rule;
 
 use std::path::Path;

@@ -7,8 +7,9 @@
 
 mod commands;
 mod driver;
+mod export;
 mod report;
-mod whole_file;
+mod whole;
 mod words;
 
 use std::io::Write;
@@ -75,14 +76,16 @@ enum Command {
     Law(commands::law::Args),
     /// Time a stack part by part, beside what this machine could do.
     Profile(commands::profile::Args),
-    /// Write the stack of a candidate as a config, with what is known of it.
+    /// Write a stack in a form that other software reads.
     Export(commands::export::Args),
+    /// Read a stack from a file: say which it is.
+    Import(commands::import::Args),
     /// Show what mixers can learn and cannot.
     Bench(commands::bench::Args),
     /// Say what this machine can do, and what to do about what it cannot.
     Doctor(commands::doctor::Args),
-    /// Print the JSON Schema of the campaign file, for editors.
-    Schema,
+    /// Print the JSON Schema of the campaign file, for editors; or of a stack's file.
+    Schema(commands::schema::Args),
     /// Print completions for a shell.
     Completions(commands::completions::Args),
 }
@@ -102,9 +105,10 @@ fn main() -> ExitCode {
         Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
+        Command::Import(args) => commands::import::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Doctor(args) => commands::doctor::run(&db, &args),
-        Command::Schema => commands::schema::run(),
+        Command::Schema(args) => commands::schema::run(&args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
     match result {

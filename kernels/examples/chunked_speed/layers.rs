@@ -96,7 +96,8 @@ fn copied_bytes_per_ms(gpu: &mut Gpu, report: &mut Report) -> Result<f64, Error>
     Ok(rate)
 }
 
-fn attention(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+/// Prefill: attention alone, and what norms, rotates and caches before it.
+pub(crate) fn attention(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     let cases = [
         ("1x8192, 16 heads of 128", shape(1, 8192, (16, 16), 128, None)),
         ("1x8192, 16 heads of 128 over 4", shape(1, 8192, (16, 4), 128, None)),

@@ -1,7 +1,8 @@
 //! The chunked kernels, attention, the kernels of rows and of one token of a batch on the GPU at hand: each against its
 //! definition, then their times inside a CUDA graph.
 //!
-//! `cargo run --release -p kernels --example chunked_speed [-- FILE]`: a table on standard output, JSON lines in FILE.
+//! `cargo run --release -p kernels --example chunked_speed [-- FILE [attention]]`: a table on standard output, JSON lines in
+//! FILE; with `attention` of the prefill of attention alone, to be run in turn with its peers.
 
 mod layers;
 mod report;
@@ -32,11 +33,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut gpu = Gpu::open(0)?;
     let facts = format!("{:?}", gpu.facts());
     report.row("device", &json!({ "facts": facts }));
-    checks(&mut gpu, &mut report)?;
-    layers::checks(&mut gpu, &mut report)?;
-    prefill(&mut gpu, &mut report)?;
-    training(&mut gpu, &mut report)?;
-    layers::times(&mut gpu, &mut report)?;
+    if std::env::args().nth(2).is_some_and(|only| only == "attention") {
+        layers::attention(&mut gpu, &mut report)?;
+    } else {
+        checks(&mut gpu, &mut report)?;
+        layers::checks(&mut gpu, &mut report)?;
+        prefill(&mut gpu, &mut report)?;
+        training(&mut gpu, &mut report)?;
+        layers::times(&mut gpu, &mut report)?;
+    }
     for r in gpu.resources().to_vec() {
         let values = json!({ "registers": r.registers, "spill_bytes": r.spill_store_bytes });
         report.row(&r.kernel, &values);

@@ -12,6 +12,7 @@ use cudarc::nvrtc::{result, sys};
 use super::{COMMON, Error, Source};
 
 const VOCABULARY: &str = include_str!("vocabulary.cuh");
+const HOPPER: &str = include_str!("hopper.cuh");
 
 /// Machine code and what the assembler said of it.
 #[derive(Debug, Clone)]
@@ -130,7 +131,9 @@ fn full_text(source: Source) -> String {
     let part = |name: &str, text: &str| {
         format!("#line 1 \"{name}\"\n{}\n", text.replace("#pragma once", ""))
     };
+    let hopper = if source.for_hopper() { part("hopper.cuh", HOPPER) } else { String::new() };
     part("vocabulary.cuh", VOCABULARY)
+        + &hopper
         + &part("common.cuh", COMMON)
         + &part(source.name(), source.text())
 }

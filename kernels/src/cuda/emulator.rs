@@ -13,9 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::compiler::cache_folder;
-use super::{COMMON, Error, Extent, Launch, Machine, Source};
+use super::{Boxes, COMMON, Error, Extent, Launch, Machine, Source};
 
 const HEADER: &str = include_str!("emulator.hpp");
+const HOPPER: &str = include_str!("hopper.hpp");
 
 /// The emulator of one kernel source compiled with one set of constants.
 #[derive(Debug)]
@@ -129,8 +130,10 @@ impl Machine for Emulator {
         }
         self.seed = self.seed.wrapping_add(1);
         command.extend(self.seed.to_ne_bytes());
-        command.extend((launch.arguments.len() as u32).to_ne_bytes());
-        command.extend(&launch.arguments);
+        let boxes = launch.boxes.iter().flat_map(Boxes::plain);
+        let arguments: Vec<u8> = boxes.chain(launch.arguments.iter().copied()).collect();
+        command.extend((arguments.len() as u32).to_ne_bytes());
+        command.extend(arguments);
         self.ask(&format!("launch of {}", launch.kernel), &[&command], &mut [0; 8])
     }
 }
@@ -251,8 +254,11 @@ fn compile(source: Source, text: &str, defines: &[(&'static str, u32)]) -> Resul
     let part = |name: &str, text: &str| {
         format!("#line 1 \"{name}\"\n{}\n", text.replace("#pragma once", ""))
     };
-    let full =
-        part("emulator.hpp", HEADER) + &part("common.cuh", COMMON) + &part(source.name(), text);
+    let hopper = if source.for_hopper() { part("hopper.hpp", HOPPER) } else { String::new() };
+    let full = part("emulator.hpp", HEADER)
+        + &hopper
+        + &part("common.cuh", COMMON)
+        + &part(source.name(), text);
     let key = blake3::hash(format!("{}\n{full}", options.join(" ")).as_bytes()).to_hex();
     let folder = cache_folder().join("emulator");
     let program = folder.join(key.as_str());

@@ -152,6 +152,11 @@ impl Gpu {
         Ok(gpu)
     }
 
+    /// Launches go to `stream` from here on, which as for [`Self::on_stream`] somebody else owns.
+    pub fn follow(&mut self, stream: u64) {
+        self.stream = stream as sys::CUstream;
+    }
+
     /// Makes its context the one of this thread. Launches need that on every thread that starts some.
     ///
     /// # Errors
@@ -184,7 +189,8 @@ impl Gpu {
             }
             return Ok(*function);
         }
-        let mut compiled = compile(launch.source, &launch.defines, &self.architecture)?;
+        let architecture = if launch.source.for_hopper() { "sm_90a" } else { &self.architecture };
+        let mut compiled = compile(launch.source, &launch.defines, architecture)?;
         compiled.image.push(0); // PTX is read as a C string
         // SAFETY: the image is a cubin, or PTX ended by a NUL, and lives through the call.
         let module = unsafe { result::module::load_data(compiled.image.as_ptr().cast()) }
@@ -329,6 +335,7 @@ impl Machine for Gpu {
             multiprocessors: self.facts.multiprocessors,
             shared_bytes: self.facts.shared_bytes,
             warps: 9,
+            hopper: self.facts.compute_capability == (9, 0),
         }
     }
 
@@ -381,7 +388,12 @@ impl Machine for Gpu {
 
     fn launch(&mut self, launch: &Launch) -> Result<(), Error> {
         let function = self.function(launch)?;
-        let mut parameters = [launch.arguments.as_ptr().cast_mut().cast::<c_void>()];
+        let mut arguments = Vec::new();
+        for boxes in &launch.boxes {
+            arguments.extend(boxes.encoded()?);
+        }
+        arguments.extend(&launch.arguments);
+        let mut parameters = [arguments.as_ptr().cast_mut().cast::<c_void>()];
         let (grid, block) = ((launch.grid.0, launch.grid.1, 1), (launch.threads, 1, 1));
         // SAFETY: the one parameter is a struct by value that the driver copies now; its layout is the kernel's
         // (checked against the same source by the emulator), and its addresses come from `allocate`.

@@ -11,6 +11,7 @@
 
 mod arguments;
 pub mod attention;
+mod boxes;
 pub mod chunked;
 pub mod compiler;
 pub mod decode;
@@ -20,6 +21,7 @@ pub mod gpu;
 pub mod norm;
 pub mod product;
 mod random;
+pub mod rope;
 pub mod rows;
 pub mod short_conv;
 pub mod step;
@@ -28,6 +30,8 @@ pub mod values;
 pub mod weights;
 
 use std::sync::LazyLock;
+
+pub use boxes::Boxes;
 
 /// What can go wrong on the way to a running kernel.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +138,8 @@ pub enum Source {
     Chunked,
     /// Softmax attention.
     Attention,
+    /// Softmax attention of whole sequences by groups of four warps.
+    WideAttention,
     /// Norms of rows.
     Norm,
     /// The short convolution.
@@ -142,6 +148,8 @@ pub enum Source {
     GatedConv,
     /// What surrounds the recurrence of Mamba2.
     Values,
+    /// Rotary positions.
+    Rope,
     /// What a layer does to rows between its products.
     Rows,
     /// One token of each sequence through the recurrent mixers.
@@ -150,14 +158,16 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Decode,
         Self::Chunked,
         Self::Attention,
+        Self::WideAttention,
         Self::Norm,
         Self::ShortConv,
         Self::GatedConv,
         Self::Values,
+        Self::Rope,
         Self::Rows,
         Self::Step,
     ];
@@ -168,13 +178,20 @@ impl Source {
             Self::Decode => "decode",
             Self::Chunked => "chunked",
             Self::Attention => "attention",
+            Self::WideAttention => "attention/wide",
             Self::Norm => "norm",
             Self::ShortConv => "short_conv",
             Self::GatedConv => "gated_conv",
             Self::Values => "values",
+            Self::Rope => "rope",
             Self::Rows => "rows",
             Self::Step => "step",
         }
+    }
+
+    /// Whether it is written in the words of compute capability 9.0 as well (`hopper.cuh`), and compiled for nothing else.
+    pub fn for_hopper(self) -> bool {
+        self == Self::WideAttention
     }
 
     /// The text, without the vocabulary.
@@ -207,6 +224,13 @@ impl Source {
                 "#line 1 \"attention/step.cu\"\n",
                 include_str!("attention/step.cu"),
             ),
+            Self::WideAttention => concat!(
+                include_str!("chunked/tiles.cuh"),
+                "#line 1 \"attention/softmax.cuh\"\n",
+                include_str!("attention/softmax.cuh"),
+                "#line 1 \"attention/wide.cu\"\n",
+                include_str!("attention/wide.cu"),
+            ),
             Self::Norm => concat!(
                 include_str!("numbers.cuh"),
                 "#line 1 \"norm/norm.cu\"\n",
@@ -226,6 +250,11 @@ impl Source {
                 include_str!("numbers.cuh"),
                 "#line 1 \"values/values.cu\"\n",
                 include_str!("values/values.cu")
+            ),
+            Self::Rope => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"rope/rope.cu\"\n",
+                include_str!("rope/rope.cu")
             ),
             Self::Rows => concat!(
                 include_str!("numbers.cuh"),
@@ -280,6 +309,8 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Whether blocks wait for each other, so that all must run at once.
     pub together: bool,
+    /// Tensors that the copy engine goes through: they stand before the rest of the struct the kernel takes.
+    pub boxes: Vec<Boxes>,
     /// The one struct the kernel takes.
     pub arguments: Vec<u8>,
 }
@@ -293,6 +324,8 @@ pub struct Extent {
     pub shared_bytes: u32,
     /// Warps a block should have when it is alone on a multiprocessor, one of them for streaming.
     pub warps: u32,
+    /// Whether it knows the words of compute capability 9.0: products of four warps at once, boxes of tensors.
+    pub hopper: bool,
 }
 
 /// A GPU, or the emulator of one.

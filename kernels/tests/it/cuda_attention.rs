@@ -2,10 +2,11 @@
 
 use kernels::cuda::attention::check::{Case, Problem};
 use kernels::cuda::attention::{Attention, Shape};
-use kernels::cuda::emulator::{self, Emulator};
+use kernels::cuda::emulator::{self, Emulator, Emulators};
 use kernels::cuda::{Extent, Source};
 
-const EXTENT: Extent = Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4, hopper: false };
 
 /// Weights of the softmax are rounded to bf16, and so is the output, 2⁻⁹ each.
 const LIMIT: f64 = 5e-3;
@@ -93,5 +94,39 @@ fn a_missing_barrier_is_found() {
         let case = Case { shape, norm: false, past: 700, compared: usize::MAX };
         let Some([error, _]) = errors_of(name, case, Some(&text.replace(from, to))) else { return };
         assert!(error > 2.0 * LIMIT, "{name}: not found, relative error {error:.1e}");
+    }
+}
+
+/// One that has products of four warps.
+const HOPPER: Extent = Extent { hopper: true, ..EXTENT };
+
+/// The errors where whole sequences are taken by groups of four warps.
+fn wide_errors_of(name: &str, case: Case) -> Option<[f64; 2]> {
+    if !emulator::available() {
+        eprintln!("SKIPPED: no g++, so the emulator cannot be built");
+        return None;
+    }
+    let attention = Attention::new(case.shape, HOPPER).expect("the shape is covered");
+    assert!(attention.wide().is_some(), "{name}: the other kernel was taken");
+    let mut machine = Emulators::start(HOPPER, 5).expect("the emulators start");
+    let problem = Problem::new(&mut machine, case, &attention, 7).expect("the machine answers");
+    let errors = problem.errors(&mut machine, &attention).expect("the kernel ends");
+    eprintln!("{name}: output {:.1e}, cache {:.1e}", errors[0], errors[1]);
+    Some(errors)
+}
+
+#[test]
+fn attention_of_groups_of_four_warps_is_as_defined() {
+    let cases = [
+        ("grouped heads, several tiles a block", shape(2, 300, (4, 2), 64, 0)),
+        ("two groups", shape(1, 333, (3, 1), 128, 0)),
+        ("a slab half empty, odd window", shape(1, 290, (2, 2), 96, 37)),
+        ("window of one tile", shape(1, 500, (1, 1), 64, 128)),
+        ("two positions", shape(3, 2, (2, 1), 128, 0)),
+    ];
+    for (name, shape) in cases {
+        let case = Case { shape, norm: true, past: 0, compared: 25 };
+        let Some([output, _]) = wide_errors_of(name, case) else { return };
+        assert!(output < LIMIT, "{name}: relative error {output:.1e}");
     }
 }

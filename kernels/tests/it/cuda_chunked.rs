@@ -5,7 +5,8 @@ use kernels::cuda::chunked::{Chunked, Rule, Shape};
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::{Extent, Source};
 
-const EXTENT: Extent = Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4, hopper: false };
 
 /// The largest error of a case, all of them printed; an error of the emulator is infinite.
 fn error_of(name: &str, case: Case, text: Option<&str>) -> Option<f64> {

@@ -6,6 +6,7 @@ use kernels::cuda::chunked::{self, Chunked, Part, Shape};
 use kernels::cuda::compiler::{available, compile};
 use kernels::cuda::gated_conv::GatedConv;
 use kernels::cuda::norm::{Gate, Norm};
+use kernels::cuda::rope::Rope;
 use kernels::cuda::rows;
 use kernels::cuda::short_conv::ShortConv;
 use kernels::cuda::step::{ConvStep, RecurrentStep, Rule};
@@ -13,11 +14,18 @@ use kernels::cuda::values::Values;
 use kernels::cuda::{Error, Extent, Source, decode};
 
 /// A100, H100 and H200; and PTX for what came later.
-const ARCHITECTURES: [(&str, Extent); 4] = [
-    ("sm_80", Extent { multiprocessors: 108, shared_bytes: 163 << 10, warps: 9 }),
-    ("sm_90", Extent { multiprocessors: 132, shared_bytes: 227 << 10, warps: 9 }),
-    ("compute_100", Extent { multiprocessors: 148, shared_bytes: 227 << 10, warps: 9 }),
-    ("compute_120", Extent { multiprocessors: 170, shared_bytes: 99 << 10, warps: 9 }),
+const ARCHITECTURES: [(&str, Extent); 5] = [
+    ("sm_80", Extent { multiprocessors: 108, shared_bytes: 163 << 10, warps: 9, hopper: false }),
+    ("sm_90", Extent { multiprocessors: 132, shared_bytes: 227 << 10, warps: 9, hopper: false }),
+    ("sm_90a", Extent { multiprocessors: 132, shared_bytes: 227 << 10, warps: 9, hopper: true }),
+    (
+        "compute_100",
+        Extent { multiprocessors: 148, shared_bytes: 227 << 10, warps: 9, hopper: false },
+    ),
+    (
+        "compute_120",
+        Extent { multiprocessors: 170, shared_bytes: 99 << 10, warps: 9, hopper: false },
+    ),
 ];
 
 #[test]
@@ -28,6 +36,9 @@ fn every_source_compiles_for_every_architecture_without_spills() {
     }
     for source in Source::ALL {
         for (architecture, extent) in ARCHITECTURES {
+            if source.for_hopper() != extent.hopper {
+                continue;
+            }
             for variant in variants(source, extent) {
                 check(source, &variant, architecture);
             }
@@ -89,6 +100,15 @@ fn variants(source: Source, extent: Extent) -> Vec<Variant> {
                     .map(|part| (attention.part_defines(part), attention.part_shared_bytes(part)))
             })
             .collect(),
+        Source::WideAttention => [64, 96, 128]
+            .into_iter()
+            .map(|width| {
+                let (batch, tokens, heads, kv_heads, window) = (1, 512, 16, 4, None);
+                let shape = attention::Shape { batch, tokens, heads, kv_heads, width, window };
+                let attention = Attention::new(shape, extent).expect("a block fits");
+                attention.wide().expect("these widths have the kernel")
+            })
+            .collect(),
         Source::Norm => {
             let norm = |width, gate| {
                 let norm = Norm {
@@ -107,6 +127,9 @@ fn variants(source: Source, extent: Extent) -> Vec<Variant> {
         Source::Values => {
             vec![(Values { positions: 9, heads: 3, width: 64, wide: false }.defines(), 0)]
         }
+        Source::Rope => [false, true]
+            .map(|wide| (Rope { batch: 1, tokens: 9, heads: 1, width: 64, wide }.defines(), 0))
+            .to_vec(),
         Source::Rows => vec![(rows::defines(false), 0)],
         Source::Step => {
             let recurrent = |rule, value_width| {

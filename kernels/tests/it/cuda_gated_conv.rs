@@ -12,7 +12,8 @@ use kernels::gated_conv::{cpu, definition, train};
 
 use crate::random::{Random, f32s, f64s};
 
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 48 << 10, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 2, shared_bytes: 48 << 10, warps: 4, hopper: false };
 
 fn start(conv: &GatedConv) -> Option<Emulator> {
     if !emulator::available() {

@@ -4,7 +4,7 @@ use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::{Extent, Source};
 
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
+const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4, hopper: false };
 
 #[test]
 fn a_phase_that_the_host_sees_otherwise_does_not_compile() {

@@ -11,7 +11,8 @@ use kernels::cuda::{Extent, Machine, Source, bf16_bits, bf16_value, download_vec
 
 use crate::random::{Random, f32s, f64s};
 
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 48 << 10, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 2, shared_bytes: 48 << 10, warps: 4, hopper: false };
 
 fn start(source: Source, defines: &[(&'static str, u32)]) -> Option<Emulator> {
     if !emulator::available() {

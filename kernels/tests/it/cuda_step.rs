@@ -10,7 +10,8 @@ use kernels::cuda::{
 
 use crate::random::Random;
 
-const EXTENT: Extent = Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 4, shared_bytes: 227 << 10, warps: 4, hopper: false };
 
 fn start(text: &str, defines: &[(&'static str, u32)]) -> Option<Emulator> {
     if !emulator::available() {

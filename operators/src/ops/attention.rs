@@ -17,6 +17,20 @@ pub fn full(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 /// [`full`] in torch operators.
 pub fn full_by_torch(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     let (t, keys) = (q.size()[2], k.size()[2]);
+    if t == keys && t > 1 && q.device().is_cuda() {
+        // libtorch's kernels there read a shared head where it is
+        let grouped = k.size()[1] != q.size()[1];
+        return Tensor::scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            None::<Tensor>,
+            0.0,
+            true,
+            None::<f64>,
+            grouped,
+        );
+    }
     let (k, v) = (repeat_heads(k, q.size()[1]), repeat_heads(v, q.size()[1]));
     if t == keys || t == 1 {
         return attend(q, &k, &v, None, t == keys && t > 1);

@@ -54,24 +54,49 @@ pub fn adamw(
     first_moments: &mut Tensor,
     second_moments: &mut Tensor,
 ) {
-    let Some((rates, decays)) = &groups.of_elements else {
-        let (m, v) = (write(first_moments), write(second_moments));
-        let (parameters, gradients) = (write(parameters), read(gradients));
-        return adamw::update(update, &groups.list, parameters, gradients, m, v, &parallel);
-    };
+    if groups.of_elements.is_some() {
+        let numbers = Tensor::from_slice(&adamw_numbers(update)).to_device(parameters.device());
+        let moments = [first_moments, second_moments];
+        return adamw_on_gpu(update.betas, &numbers, groups, parameters, gradients, moments);
+    }
+    let (m, v) = (write(first_moments), write(second_moments));
+    let (parameters, gradients) = (write(parameters), read(gradients));
+    adamw::update(update, &groups.list, parameters, gradients, m, v, &parallel);
+}
+
+/// What of an update changes from one to the next: bias1² / bias2, ε bias1 and −η, and before them the factor of the
+/// gradient.
+pub fn adamw_numbers(update: &Update) -> [f32; 4] {
     let Update { rate, betas: (beta1, beta2), epsilon, gradient_factor, number } = *update;
     let number = number.min(i32::MAX as u64) as i32;
+    let (bias1, bias2) = (1.0 - beta1.powi(number), 1.0 - beta2.powi(number));
+    [gradient_factor, bias1 * bias1 / bias2, epsilon * bias1, -rate].map(|x| x as f32)
+}
+
+/// One update of `parameters` and both `moments` on the GPU of `groups`, where `numbers` `[4]` are what
+/// [`adamw_numbers`] gives: nothing in it depends on the host, so that it can be recorded.
+///
+/// # Panics
+/// When the groups are those of a CPU.
+pub fn adamw_on_gpu(
+    (beta1, beta2): (f64, f64),
+    numbers: &Tensor,
+    groups: &Groups,
+    parameters: &mut Tensor,
+    gradients: &Tensor,
+    [first_moments, second_moments]: [&mut Tensor; 2],
+) {
+    let (rates, decays) = groups.of_elements.as_ref().expect("groups of a GPU");
     tch::no_grad(|| {
-        let gradients = gradients * gradient_factor;
+        let gradients = gradients * numbers.get(0);
         let _ = first_moments.lerp_(&gradients, 1.0 - beta1);
         let _ = second_moments.lerp_(&gradients.square(), 1.0 - beta2);
-        let (bias1, bias2) = (1.0 - beta1.powi(number), 1.0 - beta2.powi(number));
         // m̂ / (√v̂ + ε) = m / (√(v · bias1² / bias2) + ε · bias1)
-        let mut step = &*second_moments * (bias1 * bias1 / bias2);
-        let _ = step.sqrt_().g_add_scalar_(epsilon * bias1);
+        let mut step = &*second_moments * numbers.get(1);
+        let _ = step.sqrt_().g_add_(&numbers.get(2));
         let mut step = &*first_moments / step;
         let _ = step.addcmul_(decays, parameters);
-        let _ = parameters.addcmul_(&step, &(rates * -rate));
+        let _ = parameters.addcmul_(&step, &(rates * numbers.get(3)));
     });
 }
 
@@ -117,9 +142,9 @@ fn by_torch(x: &Tensor) -> Tensor {
         y = y.transpose(1, 2);
     }
     // the last block may have fewer rows
-    let sizes: Vec<f32> =
-        (0..blocks).map(|i| (block.min(r - i * block).max(width) as f32).sqrt()).collect();
-    let sizes = Tensor::from_slice(&sizes).to_device(x.device()).view([1, blocks, 1, 1]);
+    let size = |rows: i64| f64::from((rows.max(width) as f32).sqrt());
+    let sizes = Tensor::full([1, blocks, 1, 1], size(block), (Kind::Float, x.device()));
+    let _ = sizes.narrow(1, blocks - 1, 1).fill_(size(r - (blocks - 1) * block));
     let y = y.to_kind(x.kind()).reshape([n, blocks, block, width]) * sizes;
     y.reshape([n, blocks * block, width]).narrow(1, 0, r)
 }

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::memory::{read, single_on_cpu, write};
 use super::parts;
+use crate::gpu;
 use crate::libtorch::{Operation, apply, parallel};
 
 /// θ of every attention layer here.
@@ -38,6 +39,10 @@ pub fn rotate(x: &Tensor, first: i64) -> Tensor {
         let (cos, sin) = (angles.cos().to_kind(x.kind()), angles.sin().to_kind(x.kind()));
         let inputs = [x.contiguous(), cos.contiguous(), sin.contiguous()];
         return apply(Rotate, &inputs.each_ref()).pop().expect("one output");
+    }
+    if gpu::suits_rope(x) {
+        let table = Tensor::stack(&[angles.cos(), angles.sin()], -1).to_kind(Kind::Float);
+        return gpu::rotate(x, &table); // [T, 1, K/2, 2]
     }
     turn(x, &angles)
 }

@@ -8,7 +8,7 @@ use profiles::cuda::stream::Decoder;
 use profiles::{Engine, Weights};
 use search::Architecture;
 
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
+const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4, hopper: false };
 
 #[test]
 fn the_gpu_decodes_as_the_cpu_does() {

@@ -7,7 +7,8 @@ use profiles::cuda::definition::Definition;
 use profiles::cuda::layers::{self, Model};
 use search::Architecture;
 
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 200_000, warps: 4 };
+const EXTENT: Extent =
+    Extent { multiprocessors: 2, shared_bytes: 200_000, warps: 4, hopper: false };
 
 fn relative<T: Copy + Into<f64>>(got: &[T], expected: &[f64]) -> f64 {
     assert_eq!(got.len(), expected.len());

@@ -13,7 +13,7 @@ use search::config::{CampaignFile, Preset};
 
 /// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
 /// shares differ and the ring goes round.
-const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4 };
+const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps: 4, hopper: false };
 
 /// Positions that the caches hold.
 const POSITIONS: usize = 64;
@@ -219,7 +219,7 @@ fn a_rehearsal_refuses_what_the_machine_refuses() {
 /// As large as an H200, the whole preset can be timed.
 #[test]
 fn the_preset_for_a_gpu_has_what_its_kernels_take() {
-    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9 };
+    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9, hopper: false };
     let file = CampaignFile::parse(Preset::Gpu.text()).expect("a preset");
     let probes = file.space().expect("a space").probes();
     assert!(probes.len() > 20, "{} models", probes.len());

@@ -6,6 +6,7 @@ use super::candidate::{Candidate, CandidateState};
 use super::prediction::{Expected, Predictor};
 use super::settings::Settings;
 use super::standing::Standing;
+use crate::objective::Objective;
 use crate::proposals::{Origin, Outcome, Proposer, Trial};
 use crate::subject::{Subject, Subjects};
 use crate::value::Value;
@@ -66,10 +67,13 @@ impl<D: Subjects> Proposals<D> {
         let mut new = Vec::new();
         let first = rows.last_key_value().map_or(1, |(number, _)| number + 1);
         for number in (first..).take(room) {
-            let proposal = match self.proposer.propose(&self.domain, number, &trials) {
-                Ok(proposal) => proposal,
-                Err(exhausted) => return (new, Some(exhausted.to_string())),
-            };
+            let subject = |point: &D::Point| self.domain.subject(point);
+            let computed = |point: &D::Point| computed(&subject(point), standing);
+            let proposal =
+                match self.proposer.propose_knowing(&self.domain, number, &trials, &computed) {
+                    Ok(proposal) => proposal,
+                    Err(exhausted) => return (new, Some(exhausted.to_string())),
+                };
             let subject = self.domain.subject(&proposal.point);
             let row = row(number, subject, &proposal.origin, settings);
             trials.push(trial(&row, &proposal.point));
@@ -105,6 +109,24 @@ fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> C
         train_seconds: 0.0,
         checkpoint: None,
     }
+}
+
+/// The objectives of a subject that need no evaluation, as they are minimised: costs, and latencies of which every part was
+/// timed.
+fn computed(subject: &Subject, standing: &Standing) -> Vec<Option<f64>> {
+    let Standing { settings, table, .. } = standing;
+    let Some(architecture) = subject.stack() else { return Vec::new() };
+    let costs = costs(subject, settings);
+    let latency = |name: &str| {
+        let (_, conditions) = settings.latencies.iter().find(|(own, _)| own == name)?;
+        table.compose(architecture, conditions)
+    };
+    let value = |objective: &Objective| {
+        let name = objective.name();
+        let value = costs.get(name).copied().or_else(|| latency(name))?;
+        Some(objective.turned(value.mean))
+    };
+    settings.objectives.iter().map(value).collect()
 }
 
 /// What is known of a subject before anything is measured.

@@ -39,6 +39,8 @@ const CLIMBERS: usize = 6;
 const NEIGHBOURS: usize = 16;
 /// The reference point on the scale of the front is at least this.
 const LEAST_REFERENCE: f64 = 1.25;
+/// The deviation, on the scale of the front, of what is computed.
+const CERTAIN: f64 = 1e-6;
 /// A front of two objectives with more members is trusted to span the range of the true one, the more the longer it is.
 const FEW_MEMBERS: f64 = 5.0;
 
@@ -46,14 +48,22 @@ const FEW_MEMBERS: f64 = 5.0;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory(Vec<(Encoded, Vec<f64>, Hyperparameters)>);
 
+/// What proposals are made from.
+pub(super) struct Evidence<'a, D: Domain> {
+    pub(super) trials: &'a [Trial<D::Point>],
+    pub(super) known: &'a [Known<'a, D::Point>],
+    pub(super) seen: &'a Seen<'a, D>,
+    /// Objectives of a point that need not be learnt, in their order; empty: none.
+    pub(super) computed: &'a dyn Fn(&D::Point) -> Vec<Option<f64>>,
+}
+
 pub(super) fn propose<D: Domain>(
     domain: &D,
-    trials: &[Trial<D::Point>],
-    known: &[Known<'_, D::Point>],
-    seen: &Seen<'_, D>,
+    evidence: &Evidence<'_, D>,
     memory: &mut Memory,
     rng: &mut SearchRng,
 ) -> Option<Proposal<D::Point>> {
+    let &Evidence { trials, known, seen, computed } = evidence;
     // A model of many points sees a part of them. Steps from the front need none, and find what it has overlooked.
     if known.len() > OBSERVED / 2
         && trials.len() % STEP_EVERY == 0
@@ -61,8 +71,9 @@ pub(super) fn propose<D: Domain>(
     {
         return Some(step);
     }
-    let model = Model::new(domain, trials, known, memory, rng);
-    let mut pool = Pool { domain, seen, model: &model, met: HashSet::new(), members: Vec::new() };
+    let model = Model::new(domain, evidence, memory, rng);
+    let mut pool =
+        Pool { domain, seen, computed, model: &model, met: HashSet::new(), members: Vec::new() };
     let all: Vec<&Known<'_, D::Point>> = known.iter().collect();
     let parents: Vec<&Known<'_, D::Point>> =
         preference(&all).into_iter().take(PARENTS).map(|index| all[index]).collect();
@@ -78,6 +89,7 @@ pub(super) fn propose<D: Domain>(
 struct Pool<'a, D: Domain> {
     domain: &'a D,
     seen: &'a Seen<'a, D>,
+    computed: &'a dyn Fn(&D::Point) -> Vec<Option<f64>>,
     model: &'a Model,
     met: HashSet<D::Id>,
     members: Vec<(f64, Proposal<D::Point>)>,
@@ -144,7 +156,9 @@ impl<D: Domain> Pool<'_, D> {
             .filter(|c| self.seen.is_new(&c.point) && self.met.insert(self.domain.id(&c.point)))
             .collect();
         let encoded = encoded(self.domain, new.iter().map(|child| &child.point));
-        self.members.extend(self.model.scores(&encoded).into_iter().zip(new));
+        let computed: Vec<Vec<Option<f64>>> =
+            new.iter().map(|child| (self.computed)(&child.point)).collect();
+        self.members.extend(self.model.scores(&encoded, &computed).into_iter().zip(new));
         self.members.sort_by(|a, b| b.0.total_cmp(&a.0));
     }
 
@@ -155,6 +169,7 @@ impl<D: Domain> Pool<'_, D> {
 
 /// What the trials say about all other points.
 struct Model {
+    scales: Vec<Scale>,
     objectives: Vec<GaussianProcess>,
     feasibility: Option<GaussianProcess>,
     improvement: ExpectedImprovement,
@@ -163,11 +178,11 @@ struct Model {
 impl Model {
     fn new<D: Domain>(
         domain: &D,
-        trials: &[Trial<D::Point>],
-        known: &[Known<'_, D::Point>],
+        evidence: &Evidence<'_, D>,
         memory: &mut Memory,
         rng: &mut SearchRng,
     ) -> Self {
+        let &Evidence { trials, known, computed, .. } = evidence;
         let scales = scales(known);
         let head = &known[..fitted(known.len())];
         let head_scales = self::scales(head);
@@ -175,8 +190,10 @@ impl Model {
         let head_points = encoded(domain, head_chosen.iter().map(|&index| head[index].point));
         let chosen = chosen(known, OBSERVED);
         let points = encoded(domain, chosen.iter().map(|&index| known[index].point));
-        let pending = trials.iter().filter(|t| t.outcome == Outcome::Pending);
-        let pending = encoded(domain, pending.map(|t| &t.point));
+        let pending = trials.iter().filter(|t| t.outcome == Outcome::Pending).map(|t| &t.point);
+        let observed = chosen.iter().map(|&index| known[index].point).chain(pending.clone());
+        let exact: Vec<Vec<Option<f64>>> = observed.map(computed).collect();
+        let pending = encoded(domain, pending);
         let mut objectives = Vec::new();
         let mut smoothed: Vec<Vec<f64>> = vec![Vec::new(); points.len() + pending.len()];
         for (objective, scale) in scales.iter().enumerate() {
@@ -210,28 +227,37 @@ impl Model {
             }
             let mut observed = points.clone();
             observed.rows.extend_from_slice(&pending.rows);
-            for (row, prediction) in smoothed.iter_mut().zip(process.predict(&observed)) {
-                row.push(prediction.mean);
+            let predictions = process.predict(&observed);
+            for ((row, prediction), exact) in smoothed.iter_mut().zip(predictions).zip(&exact) {
+                let exact = exact.get(objective).copied().flatten();
+                row.push(exact.map_or(prediction.mean, |value| scale.of(value)));
             }
             objectives.push(process);
         }
         let points: Vec<Objectives> =
             smoothed.into_iter().filter_map(|row| Objectives::new(row).ok()).collect();
-        let reference = reference(known, &scales);
-        Self {
-            objectives,
-            feasibility: feasibility(domain, trials, memory, scales.len()),
-            improvement: ExpectedImprovement::new(&points, &reference),
-        }
+        let improvement = ExpectedImprovement::new(&points, &reference(known, &scales));
+        let feasibility = feasibility(domain, trials, memory, scales.len());
+        Self { scales, objectives, feasibility, improvement }
     }
 
-    fn scores(&self, candidates: &Encoded) -> Vec<f64> {
+    /// `computed`: of each candidate, the objectives that are known.
+    fn scores(&self, candidates: &Encoded, computed: &[Vec<Option<f64>>]) -> Vec<f64> {
         let predictions: Vec<Vec<Prediction>> =
             self.objectives.iter().map(|process| process.predict(candidates)).collect();
         let feasible = self.feasibility.as_ref().map(|process| process.predict(candidates));
         (0..candidates.len())
             .map(|index| {
-                let of: Vec<Prediction> = predictions.iter().map(|p| p[index]).collect();
+                let of: Vec<Prediction> = predictions
+                    .iter()
+                    .enumerate()
+                    .map(|(j, p)| match computed[index].get(j).copied().flatten() {
+                        Some(value) => {
+                            Prediction { mean: self.scales[j].of(value), deviation: CERTAIN }
+                        }
+                        None => p[index],
+                    })
+                    .collect();
                 let chance = feasible.as_ref().map_or(1.0, |p| chance(&p[index]));
                 // `max` of a number and NaN is the number.
                 (self.improvement.of(&of) * chance).max(0.0)

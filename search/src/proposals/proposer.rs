@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{Domain, SearchRng};
-use super::model::Memory;
+use super::model::{Evidence, Memory};
 use super::trial::{Known, Origin, Outcome, Proposal, Seen, Trial};
 use super::{ageing, local, model, nsga2, random};
 
@@ -87,6 +87,21 @@ impl<P: Clone> Proposer<P> {
         number: u32,
         trials: &[Trial<P>],
     ) -> Result<Proposal<P>, Exhausted> {
+        self.propose_knowing(domain, number, trials, &|_| Vec::new())
+    }
+
+    /// The same where some objectives of a point, as they are minimised, can be computed: `computed` gives those of any
+    /// point, in their order, each none where it cannot, or nothing at all. Such a value is not learnt.
+    ///
+    /// # Errors
+    /// As [`Self::propose`].
+    pub fn propose_knowing<D: Domain<Point = P>>(
+        &mut self,
+        domain: &D,
+        number: u32,
+        trials: &[Trial<P>],
+        computed: &dyn Fn(&P) -> Vec<Option<f64>>,
+    ) -> Result<Proposal<P>, Exhausted> {
         debug_assert!(trials.is_sorted_by(|a, b| a.number < b.number));
         let mut rng = SearchRng::seed_from_u64(self.seed);
         rng.set_stream(u64::from(number));
@@ -107,7 +122,8 @@ impl<P: Clone> Proposer<P> {
             match self.algorithm {
                 Algorithm::Random => None,
                 Algorithm::Surrogate => {
-                    model::propose(domain, trials, &known, &seen, &mut self.memory, &mut rng)
+                    let evidence = Evidence { trials, known: &known, seen: &seen, computed };
+                    model::propose(domain, &evidence, &mut self.memory, &mut rng)
                 }
                 Algorithm::Evolution => ageing::propose(domain, &known, &seen, &mut rng),
                 Algorithm::Nsga2 => nsga2::propose(domain, &known, &seen, &mut rng),

@@ -15,6 +15,7 @@ mod cost;
 mod edges;
 mod findings;
 mod frozen;
+mod knowing;
 mod law;
 mod objectives;
 mod parameters;

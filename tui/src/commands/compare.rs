@@ -29,6 +29,7 @@ Examples:
   deltafront compare my-campaign 17                    beside every hand-designed stack, three seeds each
   deltafront compare my-campaign 17 --stacks gated-deltanet,samba,nemotron-flash --seeds 5
   deltafront compare my-campaign 17 --json             the table again, for programs
+  deltafront compare my-campaign stack.json            a stack from elsewhere, on that campaign's terms
 
 A comparison is a campaign of its own in the same database: Ctrl-C pauses it, the same command goes on, and `show`,
 `browse` and `report` show it too.";
@@ -42,7 +43,8 @@ A comparison is a campaign of its own in the same database: Ctrl-C pauses it, th
 pub(crate) struct Args {
     /// The campaign.
     campaign: String,
-    /// The candidate: its number, the first digits of its id, or the name of its reference stack.
+    /// The candidate: its number, the first digits of its id, or the name of its reference stack; or a file that holds a
+    /// stack, as `deltafront export` writes it.
     candidate: String,
     /// The hand-designed stacks, by name. Default: all.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
@@ -85,7 +87,7 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let name =
-        args.name.clone().unwrap_or_else(|| format!("{}-compare-{}", args.campaign, of.number));
+        args.name.clone().unwrap_or_else(|| format!("{}-compare-{}", args.campaign, of.mark));
     let store = Store::open(db, Access::ReadWrite).await?;
     let before = match store.snapshot(&name).await {
         Ok(before) => Some(before),
@@ -155,7 +157,7 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         words::program(),
         report::db_flag(db),
         words::quoted(&args.campaign),
-        of.number,
+        words::quoted(&of.word),
         args.name.as_ref().map_or(String::new(), |name| format!(" --name {}", words::quoted(name))),
     );
     let conclusion = Conclusion { again, show: job.show, reports: false };
@@ -238,7 +240,7 @@ fn text(file: &CampaignFile, of: &Chosen) -> anyhow::Result<String> {
     Ok(format!(
         "# Made by `deltafront compare {} {}`: stacks that decode a token in the same time.\n{toml}",
         words::quoted(&of.file.name),
-        of.number
+        words::quoted(&of.word)
     ))
 }
 
@@ -247,7 +249,10 @@ struct Chosen {
     file: CampaignFile,
     /// In which the campaign file lay.
     folder: std::path::PathBuf,
-    number: u32,
+    /// The word that names it on the command line.
+    word: String,
+    /// What it is called in names: its number, or the first digits of the identity of one from a file.
+    mark: String,
     stack: Architecture,
     /// What the campaign's files held when it began.
     circumstances: Vec<Circumstance>,
@@ -262,29 +267,47 @@ impl Chosen {
                 args.campaign
             );
         }
-        let candidate = candidate(&snapshot, &args.candidate)?;
-        let (CandidateState::Done, Some(stack)) =
-            (&candidate.row.state, candidate.row.subject.stack())
-        else {
-            bail!(
-                "candidate {} of `{}` is not done; choose one that is, `deltafront show {}` lists the front",
-                candidate.row.number,
-                args.campaign,
-                words::quoted(&args.campaign)
-            );
+        let file = stored(&snapshot.campaign)?;
+        let (word, mark, stack) = if names_a_file(&args.candidate) {
+            let stack = crate::export::read(&args.candidate)?;
+            if stack.vocab() != file.space.vocab {
+                bail!(
+                    "{} has a vocabulary of {}, and campaign `{}` trains stacks of {}",
+                    args.candidate,
+                    stack.vocab(),
+                    args.campaign,
+                    file.space.vocab
+                );
+            }
+            (args.candidate.clone(), stack.id().as_str()[..8].to_owned(), stack)
+        } else {
+            let candidate = candidate(&snapshot, &args.candidate)?;
+            let (CandidateState::Done, Some(stack)) =
+                (&candidate.row.state, candidate.row.subject.stack())
+            else {
+                bail!(
+                    "candidate {} of `{}` is not done; choose one that is, `deltafront show {}` lists the front",
+                    candidate.row.number,
+                    args.campaign,
+                    words::quoted(&args.campaign)
+                );
+            };
+            let number = candidate.row.number.to_string();
+            (number.clone(), number, stack.clone())
         };
         Ok(Self {
-            file: stored(&snapshot.campaign)?,
+            file,
             folder: store.config_folder(&args.campaign).await?.into(),
-            number: candidate.row.number,
-            stack: stack.clone(),
+            word,
+            mark,
+            stack,
             circumstances: store.circumstances(&args.campaign).await?,
         })
     }
 
     /// What it is called among the others.
     fn name(&self) -> String {
-        format!("candidate-{}", self.number)
+        format!("candidate-{}", self.mark)
     }
 
     /// The stack itself and the references that take the same time, by name.
@@ -356,6 +379,11 @@ impl Chosen {
         file.training.tokens = args.tokens.unwrap_or(file.training.tokens);
         file
     }
+}
+
+/// Whether a word is a file that is there, and not a candidate's number.
+fn names_a_file(word: &str) -> bool {
+    !word.chars().all(|c| c.is_ascii_digit()) && Path::new(word).exists()
 }
 
 /// The width of a reference whose time is nearest to the one that is wanted, and its time in µs.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use search::Architecture;
 use search::config::LatencyConfig;
 use search::cost;
@@ -15,7 +15,6 @@ use search::latency::{
 };
 use search::tensors::parameters;
 use search::wire::{Measure, Request};
-use serde::Deserialize;
 use serde_json::json;
 use tui::quantity;
 
@@ -36,7 +35,7 @@ over the speed of a large product, both measured on this machine just before; `o
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A stack: its text, or a file that holds it (exported JSON, or the text). With a candidate: the campaign.
+    /// A stack: its text, a file that holds it, or the folder of an export. With a candidate: the campaign.
     #[arg(value_name = "STACK")]
     stack: String,
     /// A candidate of the campaign: its number, the first digits of its id, or the name of its reference stack.
@@ -133,46 +132,7 @@ async fn stack(db: &Path, args: &Args) -> anyhow::Result<(Architecture, Option<L
         };
         return Ok((architecture.clone(), Some(snapshot.campaign.latency.clone())));
     }
-    let file = PathBuf::from(&args.stack);
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(_) if args.stack.contains('|') => args.stack.clone(),
-        Err(error) => bail!(
-            "`{}` is no text of a stack (such as `d=128,vocab=256 | 2*gdn(h=3,k=32,v=64)+ffn(384)`), and it cannot be \
-             read as a file: {error}; a candidate is named by its campaign and its number",
-            args.stack
-        ),
-    };
-    let (text, latency) = match Exported::read(&text) {
-        Some(Exported { text: Some(text), latency }) => {
-            (text, latency.map(|latency| latency.conditions))
-        }
-        Some(Exported { text: None, .. }) => {
-            bail!("{} has no `text`; `deltafront export` writes it", args.stack)
-        }
-        None => (text.trim().to_owned(), None),
-    };
-    let stack = text.parse().with_context(|| format!("`{}` does not name a stack", args.stack))?;
-    Ok((stack, latency))
-}
-
-/// What is read of a config that `deltafront export` wrote.
-#[derive(Deserialize)]
-struct Exported {
-    text: Option<String>,
-    latency: Option<ExportedLatency>,
-}
-
-#[derive(Deserialize)]
-struct ExportedLatency {
-    conditions: LatencyConfig,
-}
-
-impl Exported {
-    /// JSON or TOML; none of a text that is neither.
-    fn read(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().or_else(|| toml::from_str(text).ok())
-    }
+    crate::export::read_with_conditions(&args.stack)
 }
 
 /// What one layer, or the head, takes.

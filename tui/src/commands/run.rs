@@ -20,7 +20,7 @@ use search::wire::{Configure, Request};
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::setup::{Setup, references};
-use super::{INTERRUPTED, products, training_rule};
+use super::{INTERRUPTED, products, stack_files, training_rule};
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
@@ -57,12 +57,13 @@ pub(super) fn read(path: &Path) -> anyhow::Result<(String, CampaignFile, PathBuf
             return Err(error).with_context(|| format!("cannot read {}", path.display()));
         }
     };
-    let file = CampaignFile::parse(&text)
-        .map_err(|error| anyhow::anyhow!("{}", pointed(path, &text, &error)))?;
     let folder = std::path::absolute(path)
         .ok()
         .and_then(|path| path.parent().map(Path::to_owned))
         .context("cannot make the path of the campaign file absolute")?;
+    let text = stack_files::read_in(&text, &folder)?;
+    let file = CampaignFile::parse(&text)
+        .map_err(|error| anyhow::anyhow!("{}", pointed(path, &text, &error)))?;
     Ok((text, file, folder))
 }
 
@@ -429,7 +430,7 @@ pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
 
 /// What depends on the rest of the file made a number: the warm-up, of the lowest rung's tokens; `threads = 0`, all cores
 /// over the number of trainers.
-fn settled(training: &TrainingConfig, rungs: &[u64], trainers: u32) -> TrainingConfig {
+pub(super) fn settled(training: &TrainingConfig, rungs: &[u64], trainers: u32) -> TrainingConfig {
     let mut training = TrainingConfig { target_tokens: None, ..training.clone() };
     if let (None, Some(&lowest)) = (training.warmup_tokens, rungs.first()) {
         training.warmup_tokens = Some((lowest as f64 * training.warmup_fraction) as u64);

@@ -2,6 +2,7 @@
 
 mod black_box;
 mod compare;
+mod exports;
 mod harness;
 mod input;
 mod interrupt;
@@ -9,6 +10,7 @@ mod kill;
 mod law;
 mod many;
 mod output;
+mod peers;
 mod profile;
 mod report;
 mod setup;

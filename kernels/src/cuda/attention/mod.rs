@@ -5,10 +5,12 @@
 //! `attention_prefill` needs no cache, `attention_step` nothing else.
 
 pub mod check;
+mod wide;
 
 use super::arguments::Arguments;
 use super::chunked::{Rows, tile};
 use super::{Error, Extent, Launch, Source};
+use wide::Wide;
 
 /// Warps of a block, and heads that a block of the step takes at a time.
 const WARPS: usize = 4;
@@ -117,6 +119,8 @@ pub struct Attention {
     /// Units in the ring of a warp.
     stages: usize,
     multiprocessors: usize,
+    /// The kernel of whole sequences on a machine that has products of four warps.
+    wide: Option<Wide>,
 }
 
 impl Attention {
@@ -148,7 +152,8 @@ impl Attention {
         }
         // Two blocks should fit on a multiprocessor; of the smaller ones there are more where sequences are few and short.
         let multiprocessors = extent.multiprocessors.max(1) as usize;
-        let mut attention = Self { shape, pieces: 2, keys: 64, stages: 3, multiprocessors };
+        let wide = Wide::of(shape, extent);
+        let mut attention = Self { shape, pieces: 2, keys: 64, stages: 3, multiprocessors, wide };
         let limit = extent.shared_bytes as usize;
         let blocks = attention.prefill_grid();
         if attention.prefill_shared_bytes() > limit || blocks.0 * blocks.1 < multiprocessors {
@@ -190,6 +195,11 @@ impl Attention {
         }
     }
 
+    /// Constants and shared memory of the kernel of [`Source::WideAttention`], where that takes whole sequences.
+    pub fn wide(&self) -> Option<(Vec<(&'static str, u32)>, usize)> {
+        self.wide.map(|wide| (wide.defines(), wide.shared_bytes()))
+    }
+
     /// q, k and v side by side in rows `[B, T, (H + 2 key heads) K]`.
     pub fn fused(&self, qkv: Rows) -> [Heads; 3] {
         let Shape { tokens, heads, kv_heads, width, .. } = self.shape;
@@ -228,6 +238,9 @@ impl Attention {
 
     /// Attention of every position to those before it and itself, `[B, T, H, K]` without gaps.
     pub fn prefill(&self, q: Heads, k: Heads, v: Heads, scale: f32, out: u64) -> Launch {
+        if let Some(wide) = self.wide {
+            return wide.prefill(q, k, v, scale, out);
+        }
         let Shape { tokens, heads, kv_heads, window, .. } = self.shape;
         let mut arguments = Arguments::default();
         arguments.addresses(&[q.address, k.address, v.address, out]);
@@ -315,6 +328,7 @@ impl Attention {
             threads: threads as u32,
             shared_bytes: shared_bytes as u32,
             together: false,
+            boxes: Vec::new(),
             arguments: arguments.finish(),
         }
     }

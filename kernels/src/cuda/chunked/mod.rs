@@ -361,6 +361,7 @@ impl Chunked {
             threads: threads as u32,
             shared_bytes: self.part_shared_bytes(part) as u32,
             together: false,
+            boxes: Vec::new(),
             arguments: arguments.finish(),
         }
     }

@@ -71,6 +71,7 @@ impl Layout {
             threads: (self.warps + 1) * 32,
             shared_bytes: self.shared_bytes(),
             together: true,
+            boxes: Vec::new(),
             arguments: bytemuck::bytes_of(arguments).to_vec(),
         }
     }

@@ -67,6 +67,7 @@ impl GatedConv {
             threads: THREADS as u32,
             shared_bytes: 0,
             together: false,
+            boxes: Vec::new(),
             arguments,
         }
     }

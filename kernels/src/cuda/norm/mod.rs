@@ -105,6 +105,7 @@ impl Norm {
             threads: 32 * warps as u32,
             shared_bytes: self.shared_bytes() as u32,
             together: false,
+            boxes: Vec::new(),
             arguments,
         }
     }

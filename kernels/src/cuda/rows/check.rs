@@ -85,6 +85,25 @@ pub fn errors(
         .collect();
     all.push(("swiglu", error(machine, &swiglu.forward(x.rows, y), y, true, &expected)?));
 
+    let d_y = matrix(machine, &mut random, rows, width)?;
+    let d_x = machine.allocate(rows * 2 * width * 2)?;
+    let expected: Vec<f64> = x
+        .values
+        .chunks(2 * width)
+        .zip(d_y.values.chunks(width))
+        .flat_map(|(x, d_y)| {
+            let (gate, up) = x.split_at(width);
+            let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
+            let d_gate = (0..width).map(move |i| {
+                let s = sigma(gate[i]);
+                d_y[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s))
+            });
+            d_gate.chain((0..width).map(move |i| d_y[i] * silu(gate[i])))
+        })
+        .collect();
+    let back = swiglu.backward(x.rows, d_y.rows, d_x);
+    all.push(("gradients of swiglu", error(machine, &back, d_x, true, &expected)?));
+
     let table = bf16s(&random.many(37 * width, -1.0, 1.0));
     let entries: Vec<u32> = (0..rows).map(|_| random.uniform(0.0, 37.0) as u32).collect();
     let expected: Vec<f64> = entries

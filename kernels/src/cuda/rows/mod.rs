@@ -24,6 +24,7 @@ fn launch(kernel: &'static str, wide: bool, items: usize, arguments: &mut Argume
         threads: THREADS as u32,
         shared_bytes: 0,
         together: false,
+        boxes: Vec::new(),
         arguments: arguments.finish(),
     }
 }
@@ -64,6 +65,16 @@ impl Swiglu {
             .addresses(&[gate_up.address, y, gate_up.stride as u64])
             .counts(&[self.rows, self.width]);
         launch("rows_swiglu", self.wide, self.rows * self.width / 8, &mut arguments)
+    }
+
+    /// The gradients `[rows, 2 W]` of rows gate | up, from those of y.
+    pub fn backward(&self, gate_up: Rows, d_y: Rows, d_gate_up: u64) -> Launch {
+        let mut arguments = Arguments::default();
+        arguments
+            .addresses(&[gate_up.address, d_y.address, d_gate_up])
+            .addresses(&[gate_up.stride as u64, d_y.stride as u64])
+            .counts(&[self.rows, self.width]);
+        launch("rows_swiglu_back", self.wide, self.rows * self.width / 8, &mut arguments)
     }
 }
 

@@ -22,6 +22,30 @@ KERNEL(rows_swiglu, SwigluArguments, ROWS_THREADS)
     store_eight(args.y + (u64)row * args.width + column, up);
 }
 
+// With s = σ(gate): d_up = d_y gate s; d_gate = d_y up s (1 + gate (1 − s)).
+struct SwigluBackArguments {
+    const Number *x, *d_y;    // gate | up, rows `x_row` apart; rows `d_row` apart
+    Number* d_x;              // [rows, 2 width]
+    u64 x_row, d_row;
+    u32 rows, width;
+};
+KERNEL(rows_swiglu_back, SwigluBackArguments, ROWS_THREADS)
+{
+    u64 item = rows_item();
+    u32 pieces = args.width / 8, row = (u32)(item / pieces), column = (u32)(item % pieces) * 8;
+    if (row >= args.rows) return;
+    const Number* x = args.x + row * args.x_row + column;
+    Eight gate = load_eight(x), up = load_eight(x + args.width), d = load_eight(args.d_y + row * args.d_row + column);
+    UNROLL for (u32 i = 0; i < 8; i++) {
+        float s = sigmoid(gate.x[i]), d_up = d.x[i] * gate.x[i] * s;
+        gate.x[i] = d.x[i] * up.x[i] * s * (1.f + gate.x[i] * (1.f - s));
+        up.x[i] = d_up;
+    }
+    Number* to = args.d_x + (u64)row * 2 * args.width + column;
+    store_eight(to, gate);
+    store_eight(to + args.width, up);
+}
+
 struct GatherArguments {
     const u16* table;         // [entries, width]
     const u32* entries;       // [rows]

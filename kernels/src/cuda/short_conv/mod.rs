@@ -57,6 +57,7 @@ impl ShortConv {
             threads: 128,
             shared_bytes: 0,
             together: false,
+            boxes: Vec::new(),
             arguments,
         }
     }

@@ -63,6 +63,7 @@ impl ConvStep {
             threads: 128,
             shared_bytes: 0,
             together: false,
+            boxes: Vec::new(),
             arguments,
         }
     }
@@ -223,6 +224,7 @@ impl RecurrentStep {
             threads: THREADS as u32,
             shared_bytes: self.shared_bytes() as u32,
             together: false,
+            boxes: Vec::new(),
             arguments,
         }
     }

@@ -56,6 +56,7 @@ impl Values {
             threads: 256,
             shared_bytes: 0,
             together: false,
+            boxes: Vec::new(),
             arguments: arguments.counts(&[self.positions, self.heads]).finish(),
         }
     }

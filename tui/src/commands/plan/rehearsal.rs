@@ -11,7 +11,7 @@ use search::latency::{LatencyEntry, Timing};
 use search::metric::{Known, Metric};
 use search::objective::Objective;
 use search::space::Space;
-use search::wire::{Evaluate, Evaluation, Hello, Measure, MeasureWhole, Measured, Request, Value};
+use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
 use serde::Serialize;
 
 use super::rates::{Asked, Rates};

@@ -1,0 +1,247 @@
+//! Types that transformers has built in: a stack that fits one exactly loads without code of ours.
+//!
+//! One file a type says what it can hold; here is what they have in common. Names of a mixer's tensors are those of
+//! [`search::foreign`], by which the goldens prove our mixers equal to these types'.
+
+mod attention;
+mod granite;
+mod lfm2;
+mod mamba;
+mod qwen3_5;
+
+use search::Architecture;
+use search::architecture::{Attention, Layer, Mixer};
+use search::foreign::{Library, places};
+use serde_json::{Value, json};
+
+pub(super) use attention::{LLAMA, MINISTRAL, QWEN3};
+pub(super) use granite::GraniteMoeHybrid;
+pub(super) use lfm2::{Lfm2, taps};
+pub(super) use mamba::{Mamba2, NemotronH, mamba2_of};
+pub(super) use qwen3_5::{OlmoHybrid, Qwen35, delta_of};
+
+use super::folder::Folder;
+use super::theirs::Theirs;
+use super::verdict::Obstacle;
+
+/// Positions for which configs promise that rotary positions work: they know no end.
+pub(super) const POSITIONS: u32 = 1 << 20;
+
+/// Added to the mean square of every RMSNorm of ours.
+pub(super) const EPS: f64 = 1e-5;
+
+/// θ of our rotary positions.
+pub(super) const THETA: f64 = 1e4;
+
+/// What every config says.
+pub(super) fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
+    let stack = folder.weights.stack();
+    json!({
+        "architectures": [class],
+        "model_type": model_type,
+        "dtype": folder.element.torch_name(),
+        "vocab_size": stack.vocab(),
+        "hidden_size": stack.d_model(),
+        "tie_word_embeddings": stack.tied_embeddings(),
+        "bos_token_id": null,
+        "eos_token_id": null,
+        "pad_token_id": null,
+        "use_cache": true,
+        "deltafront": { "text": stack.to_string(), "id": stack.id() },
+    })
+}
+
+/// `config` with more keys.
+pub(super) fn with(mut config: Value, more: Value) -> Value {
+    if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
+        config.extend(more);
+    }
+    config
+}
+
+/// What no built-in type has: meta tokens.
+pub(super) fn meta_tokens(stack: &Architecture) -> Option<Obstacle> {
+    (stack.meta_tokens() > 0).then(|| {
+        Obstacle::of_model(
+            format!("{} meta tokens, and no built-in type has any", stack.meta_tokens()),
+            Some("train it with meta_tokens = 0"),
+        )
+    })
+}
+
+/// Layers whose mixer is none of those that a type has.
+pub(super) fn other_mixers(
+    stack: &Architecture,
+    has: &str,
+    is_known: impl Fn(&Mixer) -> bool,
+) -> Vec<Obstacle> {
+    let mut kinds: Vec<_> = stack
+        .layers()
+        .iter()
+        .filter_map(|layer| layer.mixer.filter(|mixer| !is_known(mixer)).map(|mixer| mixer.kind()))
+        .collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let of_kind = |kind| {
+        let what =
+            format!("{}, and this type has {has}", search::architecture::MixerKind::title(kind));
+        Obstacle::of_layers(stack, what, None, |layer| {
+            layer.mixer.is_some_and(|mixer| mixer.kind() == kind)
+        })
+    };
+    kinds.into_iter().filter_map(of_kind).collect()
+}
+
+/// Layers without a mixer or without an FFN, and FFNs of other widths than the first.
+pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
+    let width = stack.layers().iter().find_map(|layer| layer.ffn_width);
+    let wanted = width.map_or(String::new(), |width| format!("an FFN of {width} after it"));
+    let change = (!wanted.is_empty()).then_some(wanted.as_str());
+    [
+        Obstacle::of_layers(
+            stack,
+            "no mixer, and this type has one in every layer",
+            None,
+            |layer| layer.mixer.is_none(),
+        ),
+        Obstacle::of_layers(
+            stack,
+            "no FFN, and this type has one in every layer",
+            change,
+            |layer| layer.ffn_width.is_none(),
+        ),
+        Obstacle::of_layers(
+            stack,
+            "an FFN of another width, and this type has one width",
+            width.map(|width| format!("ffn({width})")).as_deref(),
+            |layer| layer.ffn_width.is_some_and(|of| Some(of) != width),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Layers whose mixer has another shape than the first of its kind.
+pub(super) fn other_shapes<T: PartialEq>(
+    stack: &Architecture,
+    what: &str,
+    shape: impl Fn(&Mixer) -> Option<T>,
+) -> Option<Obstacle> {
+    let of = |layer: &Layer| layer.mixer.as_ref().and_then(&shape);
+    let first = stack.layers().iter().position(|layer| of(layer).is_some())?;
+    let wanted = of(&stack.layers()[first]);
+    Obstacle::of_layers(
+        stack,
+        format!("another size of {what} than in layer {first}, and this type has one"),
+        Some(&format!("that of layer {first}")),
+        |layer| of(layer).is_some() && of(layer) != wanted,
+    )
+}
+
+/// Selective RoPE, where a mixer of these may have it.
+pub(super) fn selective_rope(stack: &Architecture) -> Option<Obstacle> {
+    Obstacle::of_layers(
+        stack,
+        "Selective RoPE, which no built-in type has",
+        Some("selective_rope = false"),
+        |layer| layer.mixer.is_some_and(|mixer| mixer.phases().is_some()),
+    )
+}
+
+/// A stack without full attention: the caches by which transformers generates want a layer of it.
+fn no_attention(stack: &Architecture) -> Option<Obstacle> {
+    first(stack, attention_of).is_none().then(|| {
+        Obstacle::of_model(
+            "no attention, without which transformers generates nothing by this type",
+            Some("a layer of full attention"),
+        )
+    })
+}
+
+/// The attention of a mixer.
+pub(super) fn attention_of(mixer: &Mixer) -> Option<Attention> {
+    match mixer {
+        Mixer::Attention(attention) => Some(*attention),
+        _ => None,
+    }
+}
+
+/// The first mixer of a stack that has this shape.
+pub(super) fn first<T>(stack: &Architecture, shape: impl Fn(&Mixer) -> Option<T>) -> Option<T> {
+    stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).find_map(shape)
+}
+
+/// `layer_types` by a word for each mixer.
+fn layer_types(stack: &Architecture, word: impl Fn(&Mixer) -> &'static str) -> Vec<&'static str> {
+    stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).map(word).collect()
+}
+
+/// Embedding, final norm and head.
+pub(super) fn outer(stack: &Architecture, embedding: &str, norm: &str) -> Vec<Theirs> {
+    let (d, vocab) = (u64::from(stack.d_model()), u64::from(stack.vocab()));
+    let mut all = vec![
+        Theirs::rows(embedding, &[vocab, d], &["embedding.weight"]),
+        Theirs::rows(norm, &[d], &["final_norm.weight"]),
+    ];
+    if !stack.tied_embeddings() {
+        all.push(Theirs::rows("lm_head.weight", &[vocab, d], &["head.weight"]));
+    }
+    all
+}
+
+/// A layer's norm under another name.
+pub(super) fn norm(stack: &Architecture, index: usize, ours: &str, theirs: String) -> Theirs {
+    Theirs::rows(theirs, &[stack.d_model().into()], &[&format!("layers.{index}.{ours}.weight")])
+}
+
+/// The tensors of a mixer below `prefix`, by the mapping of the goldens; `rename` changes a module's name in it.
+pub(super) fn mixer(
+    library: Library,
+    stack: &Architecture,
+    index: usize,
+    prefix: &str,
+    rename: impl Fn(&str) -> String,
+) -> Vec<Theirs> {
+    let gene = stack.layers()[index].mixer.expect("only asked of layers with a mixer");
+    let mut parts = places(library, stack.d_model().into(), &gene);
+    parts.sort_by_key(|place| place.first_row);
+    let mut found: Vec<(String, Vec<u64>, Vec<String>)> = Vec::new();
+    for place in parts {
+        let ours = format!("layers.{index}.mixer.{}", place.ours.name);
+        match found.iter_mut().find(|(theirs, ..)| *theirs == place.theirs) {
+            Some((_, shape, of)) => {
+                shape[0] += place.ours.shape[0];
+                of.push(ours);
+            }
+            None => found.push((place.theirs, place.ours.shape, vec![ours])),
+        }
+    }
+    found
+        .into_iter()
+        .map(|(theirs, mut shape, of)| {
+            // torch's convolutions have a dimension for the one channel that each reads
+            if theirs.contains("conv") && shape.len() == 2 {
+                shape.insert(1, 1);
+            }
+            let of: Vec<&str> = of.iter().map(String::as_str).collect();
+            Theirs::rows(format!("{prefix}{}", rename(&theirs)), &shape, &of)
+        })
+        .collect()
+}
+
+/// Gate, up and down of an FFN under other names.
+pub(super) fn ffn(stack: &Architecture, index: usize, names: [String; 3]) -> Vec<Theirs> {
+    let (d, f) = (u64::from(stack.d_model()), ffn_width(stack, index));
+    let ours = |part: &str| format!("layers.{index}.ffn.{part}.weight");
+    let [gate, up, down] = names;
+    vec![
+        Theirs::rows(gate, &[f, d], &[&ours("gate")]),
+        Theirs::rows(up, &[f, d], &[&ours("up")]),
+        Theirs::rows(down, &[d, f], &[&ours("down")]),
+    ]
+}
+
+fn ffn_width(stack: &Architecture, index: usize) -> u64 {
+    stack.layers()[index].ffn_width.map_or(0, u64::from)
+}
