@@ -1,20 +1,17 @@
 //! A model with its optimiser: what text and tasks have in common. It sees batches and knows nothing of their source.
 
 use operators::Model;
-use operators::ops::cross_entropy;
 use search::Architecture;
 use search::config::{Precision, TrainingConfig};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Tensor};
 
 use crate::error::{Error, Result};
+pub use crate::loss::IGNORED;
 use crate::optimizer::Optimizer;
 use crate::pass::Pass;
 use crate::rule::{Rule, factors};
 use crate::schedule::{Schedule, base_rate};
-
-/// Target of a position that is not asked about.
-pub const IGNORED: i64 = -100;
 
 /// A loss this many times the first one …
 const DIVERGED_FACTOR: f64 = 1.5;
@@ -132,18 +129,6 @@ impl Learner {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
-    }
-}
-
-/// Cross-entropy of `logits` `[B, T, vocab]` against `targets` `[B, T]`; without reduction `[B·T]`.
-pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Tensor {
-    let vocab = logits.size()[2];
-    // where the logits are, in f32
-    let (logits, targets) = (logits.to_kind(Kind::Float), targets.to_device(logits.device()));
-    let (logits, targets) = (logits.view([-1, vocab]), targets.reshape(-1));
-    match reduction {
-        Reduction::Mean => cross_entropy::mean_loss(&logits, &targets, IGNORED),
-        _ => cross_entropy::losses(&logits, &targets, IGNORED),
     }
 }
 

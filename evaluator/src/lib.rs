@@ -25,6 +25,7 @@ pub mod evaluation;
 mod files;
 pub mod learner;
 pub mod logits;
+mod loss;
 pub mod optimizer;
 mod pass;
 pub mod precision;

@@ -7,7 +7,7 @@ use search::Architecture;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::error::Result;
-use crate::learner::cross_entropy;
+use crate::loss::cross_entropy;
 
 /// Steps until all kernels are compiled and all libraries have what they take at first.
 pub(crate) const STARTED_FIRST: u32 = 3;

@@ -18,7 +18,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::error::Result;
 use crate::files;
-use crate::learner::cross_entropy;
+use crate::loss::cross_entropy;
 
 /// How much faster bf16 must be: less than that is noise, and fp32 is the more exact.
 const MARGIN: f64 = 1.05;

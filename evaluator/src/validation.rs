@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::learner::cross_entropy;
+use crate::loss::cross_entropy;
 
 /// Tokens of a validation batch: enough to fill the cores, little enough to stay near the caches.
 const BATCH_TOKENS: u64 = 8192;
