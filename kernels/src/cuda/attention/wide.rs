@@ -1,6 +1,6 @@
 //! Attention of whole sequences by groups of four warps, `wide.cu`.
 
-use super::{Heads, Shape};
+use super::shape::{Heads, Shape};
 use crate::cuda::arguments::Arguments;
 use crate::cuda::{Boxes, Extent, Launch, Source};
 
