@@ -77,7 +77,7 @@ impl Learner {
             model,
             optimizer,
             schedule: Schedule::new(config, config.tokens),
-            pass: Pass::Started(0),
+            pass: Pass::of(architecture),
             weight_normalisation: config.weight_normalisation,
             losses: Vec::new(),
         })
@@ -148,7 +148,7 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduct
 }
 
 /// libtorch's word for the device that the campaign file names.
-fn device(device: search::device::Device) -> Result<Device> {
+pub(crate) fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),
         search::device::Device::Cuda(number) => operators::gpu::device(number as usize)
@@ -157,7 +157,7 @@ fn device(device: search::device::Device) -> Result<Device> {
 }
 
 /// Whether the settings make a training.
-fn check(config: &TrainingConfig) -> Result<()> {
+pub(crate) fn check(config: &TrainingConfig) -> Result<()> {
     let at_least_one = [
         ("batch", f64::from(config.batch)),
         ("sequence_length", f64::from(config.sequence_length)),

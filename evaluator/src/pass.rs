@@ -3,6 +3,7 @@
 
 use operators::Model;
 use operators::gpu::{self, Recorded};
+use search::Architecture;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::error::Result;
@@ -32,6 +33,13 @@ pub(crate) struct Recording {
 }
 
 impl Pass {
+    /// The first of a model of `architecture`. Log-linear mixers bring a table from the host, which cannot be recorded.
+    pub(crate) fn of(architecture: &Architecture) -> Self {
+        let mut mixers = architecture.layers().iter().filter_map(|layer| layer.mixer.as_ref());
+        let tables = mixers.any(|mixer| mixer.levels().is_some());
+        if tables { Self::Refused } else { Self::Started(0) }
+    }
+
     /// Adds the gradients of the loss towards `targets` `[B, T]` given `inputs` `[B, T]` to those of the model; the loss,
     /// nats per token. If that is not finite, the gradients may be missing.
     pub(crate) fn run(&mut self, model: &Model, inputs: &Tensor, targets: &Tensor) -> Result<f64> {

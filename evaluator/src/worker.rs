@@ -14,6 +14,7 @@ use search::config::{Precision, TrainingConfig};
 use search::device::{Device, Platform};
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
 
+use crate::check::check;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::evaluation::{Proxies, evaluate};
@@ -112,6 +113,18 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
                     break;
                 }
                 control.answered(id);
+                say(output, &reply)?;
+            }
+            Request::Check(request) => {
+                let id = request.id;
+                let reply = match &setting {
+                    None => failed(id, "no configure came before the first check".to_owned()),
+                    Some(Err(error)) => failed(id, error.to_string()),
+                    Some(Ok(Setting { corpus, training, .. })) => {
+                        check(&request, corpus.as_ref(), training)
+                            .map_or_else(|error| failed(id, error.to_string()), Reply::Checked)
+                    }
+                };
                 say(output, &reply)?;
             }
             Request::Measure(request) => say(output, &not_mine(request.id))?,
@@ -264,7 +277,7 @@ fn hello() -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: concat!("deltafront-train ", env!("CARGO_PKG_VERSION")).to_owned(),
-        can: vec!["evaluate".to_owned()],
+        can: ["evaluate", "check"].map(str::to_owned).to_vec(),
         device: device_name(),
         kernels: None,
     }

@@ -35,9 +35,11 @@ mod model;
 pub mod ops;
 pub mod precision;
 pub mod retrieval;
+mod slow;
 mod weights;
 
 pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
+pub use slow::slow_way;
 pub use weights::Variable;

@@ -39,6 +39,16 @@ pub trait Backend {
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError>;
 
+    /// Whether a model can be timed, without timing it: all that [`Backend::whole`] would refuse before it runs.
+    ///
+    /// # Errors
+    /// When it cannot, with the reason.
+    fn check(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<(), ProfileError>;
+
     /// Times what bounds every model on this device.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ impl Backend for Profiler {
     /// `working_set_kib` 0 stands for a model a little larger than the second-level cache.
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
         let LatencyKey { part, working_set_kib, conditions, .. } = key;
-        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
+        let Timed { tokens, context, batch, threads, storage } = self.work(conditions)?;
         let (architecture, is_head) = alone(part)?;
         let meta_tokens = part.meta_tokens() as usize;
         self.check_memory(&architecture)?;
@@ -106,7 +106,7 @@ impl Backend for Profiler {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
-        let Timed { tokens, context, batch, threads, storage } = self.check(conditions)?;
+        let Timed { tokens, context, batch, threads, storage } = self.work(conditions)?;
         self.check_memory(architecture)?;
         let weights = Weights::random(architecture, SEED);
         let engine = Engine::with_storage(architecture, &weights, threads, storage);
@@ -127,6 +127,15 @@ impl Backend for Profiler {
                 }
             },
         ))
+    }
+
+    fn check(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<(), ProfileError> {
+        self.work(conditions)?;
+        self.check_memory(architecture)
     }
 
     fn limit(&self, limit: Limit, threads: u32) -> Result<Timing, ProfileError> {
@@ -210,7 +219,7 @@ impl Profiler {
         }
     }
 
-    fn check(&self, conditions: &Conditions) -> Result<Timed, ProfileError> {
+    fn work(&self, conditions: &Conditions) -> Result<Timed, ProfileError> {
         let refuse = |what: String| Err(ProfileError::Conditions(what));
         if conditions.device != self.hardware {
             return refuse(format!(

@@ -14,12 +14,14 @@ pub mod definition;
 pub mod layers;
 pub(crate) mod nvml;
 mod passes;
+mod rehearsal;
 mod series;
 mod shapes;
 pub mod stream;
 
 use std::cell::RefCell;
 
+use kernels::cuda::Machine as _;
 use kernels::cuda::gpu::Gpu;
 use kernels::timing::{Measurement, Plan};
 use search::Architecture;
@@ -27,7 +29,7 @@ use search::architecture::Layer;
 use search::device::{Device, Platform};
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
-use self::layers::Section;
+use self::layers::{Model, Section};
 use self::passes::Run;
 use self::series::Sampler;
 use self::stream::Decoder;
@@ -35,6 +37,7 @@ use crate::backend::Backend;
 use crate::error::ProfileError;
 use crate::part::alone;
 
+pub use rehearsal::Rehearsal;
 pub use shapes::{Load, check_covered};
 
 /// Steps in one sample: they follow each other as in generation.
@@ -80,7 +83,7 @@ impl Profiler {
         Ok(Self { gpu: RefCell::new(gpu), sampler, number, hardware })
     }
 
-    fn check(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
+    fn work(&self, conditions: &Conditions) -> Result<Work, ProfileError> {
         let refuse = |what: String| Err(ProfileError::Conditions(what));
         if conditions.device != self.hardware {
             return refuse(format!(
@@ -247,7 +250,7 @@ impl Backend for Profiler {
     }
 
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        let context = match self.check(&key.conditions)? {
+        let context = match self.work(&key.conditions)? {
             Work::Stream { context } => context,
             Work::Layers(run) => return self.layers_part(key, run),
         };
@@ -296,7 +299,7 @@ impl Backend for Profiler {
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
         let meta_tokens = architecture.meta_tokens() as usize;
-        let (sampled, energy, tokens) = match self.check(conditions)? {
+        let (sampled, energy, tokens) = match self.work(conditions)? {
             Work::Stream { context } => {
                 let (sampled, energy) = self.sample(architecture, context + meta_tokens, true)?;
                 (sampled, energy, 1)
@@ -315,6 +318,29 @@ impl Backend for Profiler {
         Err(ProfileError::Conditions(format!(
             "{limit} is timed on the CPU only; `cargo run --release -p profiles --example gpu_engine` measures a GPU's limits"
         )))
+    }
+
+    fn check(
+        &self,
+        architecture: &Architecture,
+        conditions: &Conditions,
+    ) -> Result<(), ProfileError> {
+        let machine = &mut Rehearsal::of(self.gpu.borrow().extent());
+        let meta_tokens = architecture.meta_tokens() as usize;
+        match self.work(conditions)? {
+            Work::Stream { context } => {
+                Decoder::pretended(machine, architecture, context + meta_tokens + STEPS + 1)?;
+            }
+            Work::Layers(run) => {
+                let run = run.after(meta_tokens)?;
+                let model = Model::pretended(machine, architecture, (run.batch, run.positions()))?;
+                match run.context {
+                    None => model.prefill(machine, run.tokens, Section::Whole)?,
+                    Some(context) => model.step(machine, context + 1, Section::Whole)?,
+                };
+            }
+        }
+        Ok(())
     }
 
     fn telemetry(&self) -> Option<String> {

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::wire::{
-    CONFIGURE_ID, Configure, Hello, MeasureLimit, Measured, PROTOCOL, Refusal, Reply, Request,
+    CONFIGURE_ID, Check, Checked, Configure, Hello, MeasureLimit, Measured, PROTOCOL, Refusal,
+    Remark, Reply, Request,
 };
 
 use crate::backend::Backend;
@@ -38,7 +39,7 @@ fn hello(profiler: &dyn Backend) -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: concat!("deltafront-profile ", env!("CARGO_PKG_VERSION")).to_owned(),
-        can: ["measure", "measure_whole", "measure_limit"].map(str::to_owned).to_vec(),
+        can: ["measure", "measure_whole", "measure_limit", "check"].map(str::to_owned).to_vec(),
         device: profiler.hardware().to_owned(),
         kernels: Some(profiler.kernels()),
     }
@@ -56,6 +57,7 @@ fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
             Some(failed(CONFIGURE_ID, reason))
         }
+        Ok(Request::Check(check)) => Some(Reply::Checked(checked(profiler, &check))),
         Ok(Request::Measure(measure)) => {
             let (id, key) = (measure.id, measure.key());
             Some(timed(id, &key.to_string(), || profiler.part(&key)))
@@ -84,6 +86,17 @@ fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
             Request::refusal(line, &error).map(Reply::Failed)
         }
     }
+}
+
+/// Which models cannot be timed.
+fn checked(profiler: &dyn Backend, check: &Check) -> Checked {
+    let refusal = |architecture| {
+        let all = check.conditions.iter();
+        all.map(|conditions| profiler.check(architecture, conditions)).find_map(Result::err)
+    };
+    let refused = check.architectures.iter().enumerate();
+    let refused = refused.filter_map(|(place, of)| Some((place, refusal(of)?.to_string())));
+    Checked { id: check.id, refused: Remark::gathered(refused), slow: Vec::new() }
 }
 
 /// Why a `[latency]` section cannot be used by this profiler.

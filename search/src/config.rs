@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod learning_rate;
+mod preset;
 mod sections;
 mod tasks;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use learning_rate::{LearningRate, TRAINING_RULE};
+pub use preset::Preset;
 pub use sections::{
     DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
     TrustConfig,

@@ -15,6 +15,7 @@ mod error;
 mod flat;
 mod form;
 mod meta;
+mod refused;
 mod stage;
 mod staged;
 mod tables;
@@ -25,6 +26,7 @@ pub use choices::{KindChoices, Listed, MixerChoices};
 pub use config::{FfnChoice, Range, Ratio, SpaceConfig, StageChoices};
 pub use coordinates::{Coordinate, Scale};
 pub use error::{SpaceError, SpaceViolation};
+pub use refused::LeftOut;
 
 use crate::architecture::{Architecture, Mixer, MixerKind};
 use crate::tensors::parameters;
@@ -80,7 +82,11 @@ impl Space {
     /// # Errors
     /// When nothing can be chosen, a choice fits nowhere, or no architecture is within the limits; names the key.
     pub fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
-        let tables = Tables::new(config)?;
+        Self::of(config, Tables::new(config)?)
+    }
+
+    /// Of these tables, of which `config` says the rest.
+    fn of(config: &SpaceConfig, tables: Tables) -> Result<Self, SpaceError> {
         let min_parameters = config.min_parameters.unwrap_or(0);
         let max_parameters = config.max_parameters.unwrap_or(u64::MAX);
         if min_parameters > max_parameters {

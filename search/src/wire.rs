@@ -3,7 +3,7 @@
 //!
 //! A worker says [`Reply::Hello`] first. The driver may say [`Request::Configure`] once, then any number of requests.
 //! Every request that carries an `id` is answered by exactly one final reply with that `id`
-//! (`result`, `timing`, `infeasible` or `failed`), with any number of `progress` lines before it.
+//! (`result`, `timing`, `checked`, `infeasible` or `failed`), with any number of `progress` lines before it.
 //! A `configure` is answered only if it cannot be used: by `failed` with [`CONFIGURE_ID`].
 //!
 //! A black box is a worker that says nothing first: it is asked for its [`Request::Space`] and answers with
@@ -42,6 +42,8 @@ pub const CONFIGURE_ID: u64 = 0;
 pub enum Request {
     /// The parts of the campaign file that the worker needs. Paths are absolute.
     Configure(Configure),
+    /// Say which models the worker could not compute, and which only slowly, before anything is spent on them.
+    Check(Check),
     /// Train a proxy and report its values.
     Evaluate(Evaluate),
     /// Time one part of a model.
@@ -83,6 +85,18 @@ pub struct Configure {
     pub contents: BTreeMap<String, Contents>,
     /// Folder for checkpoints, which exists. A trainer keeps the tokens of the corpus in its subfolder `tokens`.
     pub checkpoints: Option<PathBuf>,
+}
+
+/// Which of these models could not be computed?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Echoed in the reply.
+    pub id: u64,
+    /// The models.
+    pub architectures: Vec<Architecture>,
+    /// For profilers: what would be timed of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Conditions>,
 }
 
 /// Train `architecture` up to `tokens` and validate.
@@ -183,6 +197,8 @@ pub enum Reply {
     Result(Evaluation),
     /// The end of a measurement that worked.
     Timing(Measured),
+    /// What cannot be computed.
+    Checked(Checked),
     /// What a black box optimises.
     Space(SpaceReply),
     /// The values at a point.
@@ -200,7 +216,7 @@ pub struct Hello {
     pub protocol: u32,
     /// Name and version.
     pub worker: String,
-    /// Requests it answers: `evaluate`, `measure`, `measure_whole`.
+    /// Requests it answers: `evaluate`, `measure`, `measure_whole`, `check`.
     pub can: Vec<String>,
     /// Device by name, as it stands in [`Conditions::device`].
     pub device: String,
@@ -208,6 +224,42 @@ pub struct Hello {
     /// Profilers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<String>,
+}
+
+/// What cannot be computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The request.
+    pub id: u64,
+    /// Models that cannot be computed, by the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Remark>,
+    /// Models that are computed by a slower way than others, by what that is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slow: Vec<Remark>,
+}
+
+/// What is to be said of some of the models that were asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// Their places in the request, from 0.
+    pub of: Vec<usize>,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl Remark {
+    /// Remarks on the models at these places, the same ones in one.
+    pub fn gathered(remarks: impl IntoIterator<Item = (usize, String)>) -> Vec<Self> {
+        let mut gathered: Vec<Self> = Vec::new();
+        for (place, reason) in remarks {
+            match gathered.iter_mut().find(|remark| remark.reason == reason) {
+                Some(remark) => remark.of.push(place),
+                None => gathered.push(Self { of: vec![place], reason }),
+            }
+        }
+        gathered
+    }
 }
 
 /// How an evaluation goes.
@@ -439,7 +491,11 @@ impl Reply {
     /// The first number that is not finite or has an impossible sign.
     fn check(&self) -> Result<(), String> {
         match self {
-            Self::Hello(_) | Self::Space(_) | Self::Infeasible(_) | Self::Failed(_) => Ok(()),
+            Self::Hello(_)
+            | Self::Checked(_)
+            | Self::Space(_)
+            | Self::Infeasible(_)
+            | Self::Failed(_) => Ok(()),
             Self::Values(values) => check_values(&values.values),
             Self::Progress(progress) => {
                 finite("loss", progress.loss)?;

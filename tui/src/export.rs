@@ -23,6 +23,7 @@ pub(crate) use dialect::{Dialect, fill};
 pub(crate) use folder::{Folder, Tokens};
 pub(crate) use stack_file::{
     FORMAT, Latency, Provenance, StackFile, TextForm, Training, Worker, looks_like_a_file, read,
+    read_with_conditions,
 };
 pub(crate) use table::TableForm;
 pub(crate) use verdict::Obstacle;

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   deltafront init                      write a commented campaign.toml here
+  deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
@@ -55,6 +56,8 @@ struct Cli {
 enum Command {
     /// Write a commented campaign file to begin with.
     Init(commands::init::Args),
+    /// Say what a campaign will take on this machine: hours, disk, and what this device refuses.
+    Plan(commands::plan::Args),
     /// Search: propose, time, train; or go on with a campaign that was stopped.
     Run(commands::run::Args),
     /// Optimise any discrete problem that a command of yours evaluates.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     let Cli { db, command } = Cli::parse();
     let result = match command {
         Command::Init(args) => commands::init::run(&args),
+        Command::Plan(args) => commands::plan::run(&db, &args),
         Command::Run(args) => commands::run::run(&db, &args),
         Command::Optimize(args) => commands::optimize::run(&db, &args),
         Command::Browse(args) => commands::browse::run(&db, &args),

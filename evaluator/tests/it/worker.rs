@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use search::config::{LearningRate, TrainingConfig};
 use search::contents::Contents;
-use search::wire::{CONFIGURE_ID, Configure, Evaluate, PROTOCOL, Reply, Request};
+use search::wire::{CONFIGURE_ID, Check, Configure, Evaluate, PROTOCOL, Reply, Request};
 
 use crate::support::{Folder, MIXERS, architecture, data, periodic, training_config};
 
@@ -49,7 +49,7 @@ impl Worker {
         let worker = Self { child, input, replies };
         let Reply::Hello(hello) = worker.hear() else { panic!("hello comes first") };
         assert_eq!(hello.protocol, PROTOCOL);
-        assert_eq!(hello.can, ["evaluate"]);
+        assert_eq!(hello.can, ["evaluate", "check"]);
         assert!(hello.device.starts_with("cpu: "), "{}", hello.device);
         worker
     }
@@ -302,4 +302,45 @@ fn what_auto_is_can_be_asked_and_settled_by_the_cache() {
     assert!(["fp32", "bf16"].contains(&said["precision"].as_str().unwrap_or_default()), "{first}");
     assert_eq!(ask("1"), (true, first), "two trainers of one machine agree");
     assert!(!ask("many").0);
+}
+
+/// What a check of these stacks is answered by, after this configuration.
+fn checked(training: TrainingConfig, folder: &Folder, stacks: &[&str]) -> Reply {
+    let mut worker = Worker::start();
+    worker.ask(&configure(&folder.file("text.txt", periodic(4096)), folder.path(), training));
+    let architectures = stacks.iter().map(|text| text.parse().expect("a stack")).collect();
+    worker.ask(&Request::Check(Check { id: 1, architectures, conditions: Vec::new() }));
+    worker.hear()
+}
+
+#[test]
+fn what_cannot_be_trained_is_said_beforehand() {
+    let folder = Folder::new();
+    let stacks = ["d=32,vocab=256 | gdn(h=1,k=32,v=32)", "d=48,vocab=256 | kda(h=3,k=16,v=16)"];
+    let Reply::Checked(checked_) = checked(training_config(), &folder, &stacks) else {
+        panic!("both can be trained")
+    };
+    assert!(checked_.refused.is_empty(), "{checked_:?}");
+    assert_eq!(checked_.slow.len(), 1);
+    assert_eq!(checked_.slow[0].of, [1]);
+    assert!(checked_.slow[0].reason.starts_with("Kimi Delta Attention has no training kernels"));
+
+    let third = TrainingConfig { width_scale: 1.0 / 3.0, ..training_config() };
+    let Reply::Checked(checked_) = checked(third, &folder, &stacks) else {
+        panic!("one of them can be trained")
+    };
+    assert_eq!(checked_.refused.iter().map(|remark| remark.of.clone()).collect::<Vec<_>>(), [[0]]);
+
+    let few = ["d=32,vocab=20 | gdn(h=1,k=32,v=32)"];
+    let Reply::Failed(refusal) = checked(training_config(), &folder, &few) else {
+        panic!("bytes are above a vocabulary of 20")
+    };
+    assert_eq!(refusal.id, 1);
+    assert!(refusal.reason.contains("vocab"), "{}", refusal.reason);
+
+    let nowhere = TrainingConfig { device: search::device::Device::Cuda(99), ..training_config() };
+    let Reply::Failed(refusal) = checked(nowhere, &folder, &stacks) else {
+        panic!("there are not a hundred GPUs here")
+    };
+    assert!(refusal.reason.contains("cuda:99"), "{}", refusal.reason);
 }

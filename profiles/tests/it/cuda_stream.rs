@@ -4,9 +4,12 @@ use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Extent, Machine, Source};
+use profiles::cuda::Rehearsal;
 use profiles::cuda::definition::Definition;
+use profiles::cuda::layers::{Model, Section};
 use profiles::cuda::stream::Decoder;
 use search::Architecture;
+use search::config::{CampaignFile, Preset};
 
 /// Two multiprocessors with three computing warps and a ring of six slots: few enough for fibers, odd enough that
 /// shares differ and the ring goes round.
@@ -178,5 +181,56 @@ fn a_missing_barrier_is_found() {
         let error = error_of(&mut machine, &stack, 2);
         eprintln!("{name}: relative error {error:.1e}");
         assert!(error > 1e-4, "{name}: not found, relative error {error:.1e}");
+    }
+}
+
+/// Where nothing is computed the same shapes are refused, in the same words.
+#[test]
+fn a_rehearsal_refuses_what_the_machine_refuses() {
+    let Some(mut machine) = machine(None, 1) else { return };
+    let mut rehearsal = Rehearsal::of(EXTENT);
+    let mut refused = 0;
+    for (d_model, layers) in [
+        (64, "attn(h=2,kv=1,k=64)"),
+        (64, "attn(h=2,kv=2,k=32)"),
+        (64, "swa(h=1,kv=1,k=48,w=8)+ffn(96)"),
+        (64, "gdn(h=2,k=32,v=64)+ffn(96)"),
+        (64, "gdn(h=2,k=24,v=40)"),
+        (64, "lgdn(h=2,k=32,v=32,l=8)"),
+        (64, "kda(h=2,k=32,v=32)"),
+        (64, "m2(h=4,p=32,n=16)"),
+        (64, "m2(h=4,p=20,n=12)"),
+        (64, "gsc(c=64,k=3)"),
+        (66, "ffn(128)"),
+        (64, "ffn(66)"),
+    ] {
+        let stack = stack(d_model, layers);
+        let on = |machine: &mut dyn Machine| {
+            let decoder = Decoder::pretended(machine, &stack, POSITIONS);
+            decoder.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let (here, there) = (on(&mut rehearsal), on(&mut machine));
+        assert_eq!(here, there, "d={d_model} {layers}");
+        refused += usize::from(here.is_err());
+    }
+    assert!(refused >= 5, "{refused} were refused");
+}
+
+/// As large as an H200, the whole preset can be timed.
+#[test]
+fn the_preset_for_a_gpu_has_what_its_kernels_take() {
+    let extent = Extent { multiprocessors: 132, shared_bytes: 232_448, warps: 9, hopper: false };
+    let file = CampaignFile::parse(Preset::Gpu.text()).expect("a preset");
+    let probes = file.space().expect("a space").probes();
+    assert!(probes.len() > 20, "{} models", probes.len());
+    for probe in probes {
+        let machine = &mut Rehearsal::of(extent);
+        Decoder::pretended(machine, &probe, file.latency.decode_context as usize + 9)
+            .unwrap_or_else(|error| panic!("{probe}: {error}"));
+        let tokens = file.latency.prefill_tokens as usize;
+        let model = Model::pretended(machine, &probe, (1, tokens)).expect("it is put there");
+        model
+            .prefill(machine, tokens, Section::Whole)
+            .unwrap_or_else(|error| panic!("{probe}: {error}"));
     }
 }

@@ -8,7 +8,8 @@ use search::config::LatencyConfig;
 use search::device::Device;
 use search::latency::{Conditions, Dtype, Limit, Part, Phase, parts};
 use search::wire::{
-    CONFIGURE_ID, Configure, Measure, MeasureLimit, MeasureWhole, PROTOCOL, Reply, Request,
+    CONFIGURE_ID, Check, Checked, Configure, Measure, MeasureLimit, MeasureWhole, PROTOCOL, Reply,
+    Request,
 };
 
 fn program(arguments: &[&str], input: &str) -> Output {
@@ -41,7 +42,7 @@ fn device() -> String {
     match &replies(&program(&[], ""))[..] {
         [Reply::Hello(hello)] => {
             assert_eq!(hello.protocol, PROTOCOL);
-            assert_eq!(hello.can, ["measure", "measure_whole", "measure_limit"]);
+            assert_eq!(hello.can, ["measure", "measure_whole", "measure_limit", "check"]);
             assert_eq!(hello.kernels, Some(kernels::version()));
             hello.device.clone()
         }
@@ -158,4 +159,32 @@ fn facts_help_and_wrong_arguments() {
     assert_eq!(wrong.status.code(), Some(2));
     assert!(wrong.stdout.is_empty());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("--fact"));
+}
+
+#[test]
+fn what_cannot_be_timed_is_said_beforehand() {
+    let architectures =
+        ["d=16,vocab=20 | gdn(h=2,k=4,v=8)", "d=16,vocab=20 | kda(h=2,k=8,v=8)+ffn(24)"];
+    let architectures: Vec<Architecture> =
+        architectures.map(|text| text.parse().unwrap()).into_iter().collect();
+    let under = |threads| Conditions {
+        device: device(),
+        dtype: Dtype::F32,
+        batch: 1,
+        threads,
+        phase: Phase::Decode { context: 10 },
+    };
+    let check = |id, threads| {
+        let (architectures, conditions) = (architectures.clone(), vec![under(1), under(threads)]);
+        line(&Request::Check(Check { id, architectures, conditions }))
+    };
+    let replies = replies(&program(&[], &(check(3, 1) + &check(4, 100_000))));
+    let nothing = Checked { id: 3, refused: Vec::new(), slow: Vec::new() };
+    assert_eq!(replies[1], Reply::Checked(nothing));
+    let Reply::Checked(Checked { id: 4, refused, .. }) = &replies[2] else {
+        panic!("{:?}", replies[2])
+    };
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].of, [0, 1]);
+    assert!(refused[0].reason.contains("got 100000"), "{}", refused[0].reason);
 }

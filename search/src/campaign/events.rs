@@ -47,6 +47,11 @@ pub enum Event {
         /// The last lines of the worker's stderr.
         log: String,
     },
+    /// The time for the search is over: nothing more is proposed, what was begun is brought to its end.
+    TimeOver {
+        /// One sentence.
+        reason: String,
+    },
     /// The user wants to stop. A second one does not wait for the workers.
     StopRequested,
 }
@@ -74,7 +79,7 @@ pub enum Command {
 pub enum Finish {
     /// All evaluations are done.
     Complete,
-    /// The space holds nothing further within the limits.
+    /// The space holds nothing further within the limits, or the time is over.
     Exhausted {
         /// One sentence.
         reason: String,

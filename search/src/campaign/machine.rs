@@ -60,6 +60,9 @@ impl<D: Subjects> Campaign<D> {
             Event::Failed { refusal, log } => {
                 self.standing.failed(refusal.id, refusal.reason, log, &mut commands);
             }
+            Event::TimeOver { reason } => {
+                self.standing.ending.get_or_insert(Finish::Exhausted { reason });
+            }
             Event::StopRequested => self.stop(&mut commands),
         }
         if !self.finished {

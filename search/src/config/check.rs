@@ -273,11 +273,15 @@ impl CampaignFile {
         }
         let of_throughput = [Metric::Throughput, Metric::LargestBatch].map(Metric::name);
         if let Some(name) = self.asked().find(|name| of_throughput.contains(name))
-            && latency.memory_budget_mb.is_none()
+            && latency.memory_budget_mb.or(latency.throughput_batch.map(u64::from)).is_none()
         {
-            let message = format!("must say how much memory a batch may fill: {name} is asked for");
+            let message = format!(
+                "must say how much memory a batch may fill, or `throughput_batch` how large it is: {name} is asked for"
+            );
             return wrong("latency.memory_budget_mb", message);
         }
+        at_least_one("latency.throughput_batch", latency.throughput_batch.unwrap_or(1).into())?;
+        at_least_one("latency.throughput_context", latency.throughput_context.unwrap_or(1).into())?;
         at_least_one("latency.memory_budget_mb", latency.memory_budget_mb.unwrap_or(1))?;
         at_least_one("latency.batch_max", latency.batch_max.into())?;
         at_least_one("latency.threads", latency.threads.into())?;
@@ -289,6 +293,7 @@ impl CampaignFile {
     fn check_search(&self) -> Result<(), Wrong> {
         let search = &self.search;
         at_least_one("search.evaluations", search.evaluations.into())?;
+        search.hours.map_or(Ok(()), |hours| positive("search.hours", hours))?;
         at_least_one("search.start", search.start.into())?;
         if !(1..=MOST_AT_ONCE).contains(&search.concurrency) {
             let message = format!("must be 1 to {MOST_AT_ONCE}, got {}", search.concurrency);

@@ -140,6 +140,12 @@ pub struct LatencyConfig {
     pub memory_budget_mb: Option<u64>,
     /// The largest batch that is timed for it.
     pub batch_max: u32,
+    /// The batch that `throughput` is taken at where there is no memory budget; with one the largest, in place of `batch_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_batch: Option<u32>,
+    /// Positions in the cache when it is taken; none: `decode_context`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_context: Option<u32>,
     /// Threads of the timed inference.
     pub threads: u32,
     /// Whether front members and references are timed as whole models at the end, beside the sum of their parts.
@@ -157,6 +163,8 @@ impl Default for LatencyConfig {
             prefill_tokens: 512,
             memory_budget_mb: None,
             batch_max: 64,
+            throughput_batch: None,
+            throughput_context: None,
             threads: 1,
             time_whole_models: true,
             decode_budget_us: None,
@@ -187,13 +195,15 @@ impl LatencyConfig {
         [decode].into_iter().chain(prefill).collect()
     }
 
-    /// The throughput of a candidate on a device, where there is a budget of memory.
+    /// The throughput of a candidate on a device, where there is a batch or a budget of memory for it.
     pub fn throughput(&self, device: &str) -> Option<Throughput> {
         let (_, decode) = self.latencies(device).swap_remove(0);
-        self.memory_budget_mb.map(|mb| Throughput {
-            budget_bytes: mb.saturating_mul(1_000_000),
-            conditions: Conditions { batch: self.batch_max, ..decode },
-        })
+        let context = self.throughput_context.unwrap_or(self.decode_context);
+        let budget_bytes = self.memory_budget_mb.map(|mb| mb.saturating_mul(1_000_000));
+        let largest = budget_bytes.map(|_| self.batch_max);
+        let batch = self.throughput_batch.or(largest)?;
+        let phase = Phase::Decode { context };
+        Some(Throughput { budget_bytes, conditions: Conditions { batch, phase, ..decode } })
     }
 }
 
@@ -205,6 +215,10 @@ pub struct SearchConfig {
     pub algorithm: Algorithm,
     /// Candidates to train, references included. Those dropped before training do not count.
     pub evaluations: u32,
+    /// Hours of work, of all runs together, after which no further candidate is proposed, whatever `evaluations` says; what was
+    /// begun is brought to its end. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<f64>,
     /// Candidates drawn at random before the algorithm begins, references included.
     pub start: u32,
     /// The values that span the front, 1 to 4 of them, each towards its better side: less of most, more of `throughput`,
@@ -242,6 +256,7 @@ impl Default for SearchConfig {
         Self {
             algorithm: Algorithm::default(),
             evaluations: 48,
+            hours: None,
             start: 12,
             objectives: [Metric::BitsPerByte, Metric::DecodeUs]
                 .map(|metric| metric.name().to_owned())

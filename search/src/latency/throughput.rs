@@ -6,11 +6,11 @@ use crate::cost;
 use crate::metric::Metric;
 use crate::value::Value;
 
-/// Generation for many at once: the decode step of the largest batch that a memory budget holds.
+/// Generation for many at once: the decode step of a batch, or of the largest that a memory budget holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Throughput {
-    /// What weights, states and caches of all sequences may fill.
-    pub budget_bytes: u64,
+    /// What weights, states and caches of all sequences may fill; none: the batch is that of the conditions.
+    pub budget_bytes: Option<u64>,
     /// The conditions of the step; their batch is the largest that is ever timed.
     pub conditions: Conditions,
 }
@@ -25,11 +25,11 @@ impl Throughput {
         let Phase::Decode { context } = phase else {
             return Err("throughput is that of decode steps".to_owned());
         };
-        let fits =
-            cost::largest_batch(architecture, context, dtype, self.budget_bytes, batch.max(1));
+        let Some(budget_bytes) = self.budget_bytes else { return Ok(self.conditions.clone()) };
+        let fits = cost::largest_batch(architecture, context, dtype, budget_bytes, batch.max(1));
         if fits == 0 {
             let needs = cost::memory_bytes(architecture, context, 1, dtype).div_ceil(1_000_000);
-            let has = self.budget_bytes / 1_000_000;
+            let has = budget_bytes / 1_000_000;
             return Err(format!("one sequence needs {needs} MB, memory_budget_mb is {has}"));
         }
         Ok(Conditions { batch: fits, ..self.conditions.clone() })

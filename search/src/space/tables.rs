@@ -28,7 +28,7 @@ pub(super) struct MixerTable {
     pub(super) kind: MixerKind,
     pub(super) genes: Vec<Choices>,
     /// For each d_model, never empty.
-    shapes: Vec<Vec<Shape>>,
+    pub(super) shapes: Vec<Vec<Shape>>,
 }
 
 /// A gene of a mixer with its choices.
@@ -261,7 +261,7 @@ impl Choices {
         self.values.len()
     }
 
-    fn show(&self, index: usize) -> String {
+    pub(super) fn show(&self, index: usize) -> String {
         match self.values[index] {
             None => "auto".to_owned(),
             Some(n) if self.gene.is_flag() => (n == 1).to_string(),

@@ -301,7 +301,7 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     let needs = |batch| cost::memory_bytes(&uniform(0, 4), context, batch, conditions.dtype);
     let mut asked = settings();
     asked.throughput = Some(Throughput {
-        budget_bytes: needs(7),
+        budget_bytes: Some(needs(7)),
         conditions: Conditions {
             batch: 64,
             phase: Phase::Decode { context },
@@ -319,7 +319,7 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     // 10 µs a part, as all timings of these tests
     assert!((read(Metric::Throughput.name()) - batch * 1e6 / (10.0 * parts)).abs() < 1e-6);
 
-    asked.throughput.as_mut().expect("set above").budget_bytes = 1000;
+    asked.throughput.as_mut().expect("set above").budget_bytes = Some(1000);
     let (campaign, _) = start(asked, proposer());
     assert!(campaign.candidates().all(|row| matches!(&row.state,
         CandidateState::Infeasible { reason } if reason.ends_with("MB, memory_budget_mb is 0"))));
@@ -340,4 +340,25 @@ fn the_composed_error_counts_a_repeated_part_as_often_as_it_occurs() {
     // σ = 1 µs over 100 samples: 0.12533 µs each, four times for mixer and FFN.
     let expected = 0.12533 * (16.0_f64 + 16.0 + 1.0).sqrt();
     assert!((value.standard_error.expect("known") - expected).abs() < 1e-9);
+}
+
+#[test]
+fn when_the_time_is_over_nothing_more_is_proposed_and_what_was_begun_is_finished() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let begun = training(&commands);
+    let over = Event::TimeOver { reason: "the 2 hours are over".to_owned() };
+    assert_eq!(campaign.handle(over.clone()), []);
+    let rows = campaign.candidates().count();
+    let mut commands = campaign.handle(result(begun.id, 2.0));
+    // Those of the start are trained, too: they were proposed.
+    while let [.., Command::Send(Request::Evaluate(next))] = commands.as_slice() {
+        let id = next.id;
+        commands = campaign.handle(result(id, 2.1));
+    }
+    assert_eq!(campaign.candidates().count(), rows);
+    assert!(rows < 4);
+    assert!(campaign.candidates().all(|row| row.state == CandidateState::Done));
+    let finish = Finish::Exhausted { reason: "the 2 hours are over".to_owned() };
+    assert_eq!(commands.last(), Some(&Command::Finish(finish)));
+    assert_eq!(campaign.handle(over), []);
 }

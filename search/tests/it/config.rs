@@ -1,7 +1,8 @@
 //! The campaign file: the template parses and is complete, and every mistake is pointed at.
 
 use proptest::prelude::*;
-use search::config::{CampaignFile, ConfigError, TEMPLATE, json_schema};
+use search::config::{CampaignFile, ConfigError, Preset, TEMPLATE, json_schema};
+use search::latency::Phase;
 use search::references::Reference;
 
 /// The error of the template with `good` replaced by `bad`.
@@ -318,7 +319,7 @@ fn tasks_alone_need_no_text() {
 fn broken_toml_and_missing_sections_are_pointed_at() {
     let error = error("seed = 0 ", "seed = = 0 ");
     assert!(error.message.starts_with("not TOML"), "{error}");
-    assert!(error.to_string().starts_with("line 10, column 8: not TOML"), "{error}");
+    assert!(error.to_string().starts_with("line 13, column 8: not TOML"), "{error}");
     let missing = CampaignFile::parse("name = \"x\"\n").expect_err("no space, no data");
     assert_eq!((missing.key.as_str(), missing.line), ("space", 1));
     let headed = TEMPLATE.split_once("[space]").expect("a section of the template").1;
@@ -380,5 +381,83 @@ fn the_tokens_that_count_are_four_times_a_proxys_where_rungs_tell_how_losses_fal
         let error = with(rungs, target).expect_err(message);
         assert_eq!(error.key, "training.target_tokens");
         assert!(error.message.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn every_preset_is_a_campaign_file_and_says_what_it_is_for() {
+    let file = |preset: Preset| {
+        CampaignFile::parse(preset.text())
+            .unwrap_or_else(|error| panic!("{}: {error}", preset.name()))
+    };
+    for preset in Preset::ALL {
+        let text = preset.text();
+        // `init` writes these two, where they stand first.
+        let place =
+            |key: &str| text.find(key).unwrap_or_else(|| panic!("{}: {key}", preset.name()));
+        assert!(
+            place("\nname = ") < place("\n[space]") && place("\n[data]") < place("\ncorpus = ")
+        );
+        assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", preset.name());
+        assert!(file(preset).space().is_ok());
+    }
+    assert!(Preset::Demo.text().contains("it is a demonstration"));
+    assert!(Preset::Demo.about().contains("demonstration"));
+    let serious = file(Preset::Serious);
+    let names: Vec<String> = serious.objectives().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["bits_per_byte", "decode_us", "recall_error"]);
+    assert!(serious.search.rungs.len() >= 2 && serious.search.hours.is_some());
+    assert!(serious.trust.repeats > 0 && serious.trust.longer > 0);
+    assert!(serious.target_tokens() > serious.training.tokens);
+    let gpu = file(Preset::Gpu);
+    let places = [gpu.latency.device, gpu.training.device].map(|device| device.to_string());
+    assert_eq!(places, ["cuda:0", "cuda:0"]);
+}
+
+#[test]
+fn hours_are_a_number_above_nothing() {
+    let with = |hours: &str| {
+        CampaignFile::parse(&TEMPLATE.replacen(
+            "[search]\n",
+            &format!("[search]\nhours = {hours}\n"),
+            1,
+        ))
+    };
+    assert_eq!(with("0.25").expect("a quarter").search.hours, Some(0.25));
+    for wrong in ["0", "-1", "nan", "inf"] {
+        assert_eq!(with(wrong).expect_err(wrong).key, "search.hours");
+    }
+}
+
+#[test]
+fn throughput_has_a_context_and_a_batch_of_its_own() {
+    let with = |keys: &str| {
+        let text = TEMPLATE.replacen("[latency]\n", &format!("[latency]\n{keys}\n"), 1);
+        CampaignFile::parse(&text.replace("\"decode_us\"]", "\"throughput\"]"))
+    };
+    let stack = "d=64,vocab=256 | attn(h=2,kv=2,k=32)".parse().expect("a stack");
+    let under = |keys: &str| {
+        let latency = with(keys).expect(keys).latency;
+        let throughput = latency.throughput("cpu: one").expect("it is asked for");
+        let conditions = throughput.under(&stack).expect("it fits");
+        (conditions.batch, conditions.phase)
+    };
+    let at = |context| Phase::Decode { context };
+    assert_eq!(under("throughput_batch = 23"), (23, at(512)));
+    assert_eq!(under("throughput_batch = 23\nthroughput_context = 32_768"), (23, at(32_768)));
+    assert_eq!(under("memory_budget_mb = 1000\nthroughput_context = 1024"), (64, at(1024)));
+    // With a budget it is the largest that is timed.
+    assert_eq!(under("memory_budget_mb = 1000\nthroughput_batch = 8"), (8, at(512)));
+    let latencies = with("throughput_batch = 4\nthroughput_context = 9").expect("both").latency;
+    assert!(
+        latencies.latencies("cpu: one").iter().all(|(_, of)| of.phase != at(9) && of.batch == 1)
+    );
+    for (keys, key) in [
+        ("", "latency.memory_budget_mb"),
+        ("throughput_context = 9", "latency.memory_budget_mb"),
+        ("throughput_batch = 0", "latency.throughput_batch"),
+        ("throughput_batch = 4\nthroughput_context = 0", "latency.throughput_context"),
+    ] {
+        assert_eq!(with(keys).expect_err(keys).key, key);
     }
 }

@@ -239,7 +239,7 @@ fn a_campaign_finds_the_largest_throughput() {
     let mut asked = settings(&["-throughput", "bits_per_byte"]);
     asked.evaluations = 30;
     let (_, decode) = conditions().swap_remove(0);
-    asked.throughput = Some(Throughput { budget_bytes: 1 << 22, conditions: decode });
+    asked.throughput = Some(Throughput { budget_bytes: Some(1 << 22), conditions: decode });
     let bits = |text: &str, _| BTreeMap::from([("bits_per_byte".to_owned(), value(chance(text)))]);
     let (rows, front) = rows(asked.clone(), Algorithm::Evolution, bits);
     let best = |f: fn(&&Candidate, &&Candidate) -> std::cmp::Ordering| {

@@ -235,7 +235,9 @@ impl Driver<'_> {
                     }
                 }
             }
-            Request::Configure(_) => panic!("the driver configures workers, not the campaign"),
+            Request::Configure(_) | Request::Check(_) => {
+                panic!("the driver configures and asks workers, not the campaign")
+            }
             Request::MeasureLimit(_) => {
                 panic!("`deltafront profile` asks for limits, not a campaign")
             }
@@ -315,7 +317,10 @@ fn id_of(event: &Event) -> Option<u64> {
         Event::Timing(measured) => Some(measured.id),
         Event::Infeasible(refusal) | Event::Failed { refusal, .. } => Some(refusal.id),
         Event::Values { values, .. } => Some(values.id),
-        Event::Workers { .. } | Event::Progress(_) | Event::StopRequested => None,
+        Event::Workers { .. }
+        | Event::Progress(_)
+        | Event::TimeOver { .. }
+        | Event::StopRequested => None,
     }
 }
 

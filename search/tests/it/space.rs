@@ -421,3 +421,98 @@ fn impossible_spaces_name_their_key() {
         FLAT.split("[mixers.attn]").next().expect("the first part").to_owned() + "[mixers]\n";
     assert_eq!(error(&none).key, "space.mixers");
 }
+
+/// The space of `text` without the choices that `refuses` names.
+fn without(
+    text: &str,
+    refuses: impl Fn(&Architecture) -> Option<&'static str>,
+) -> Result<(Space, Vec<String>), SpaceError> {
+    let config: SpaceConfig = toml::from_str(text).expect("a space");
+    let probes = Space::new(&config).expect("it is possible").probes();
+    let refused: Vec<(Architecture, String)> = probes
+        .into_iter()
+        .filter_map(|probe| refuses(&probe).map(|reason| (probe.clone(), reason.to_owned())))
+        .collect();
+    let (space, left_out) = Space::without(&config, &refused)?;
+    Ok((
+        space,
+        left_out.into_iter().map(|left| format!("{}: {}", left.what, left.reason)).collect(),
+    ))
+}
+
+#[test]
+fn what_cannot_be_computed_is_never_proposed() {
+    let refuses = |probe: &Architecture| {
+        let text = probe.to_string();
+        if text.contains("lgdn") || text.contains("lm2") {
+            Some("log-linear")
+        } else if text.contains("attn(") && text.contains("k=24") {
+            Some("width")
+        } else if probe.meta_tokens() > 0 {
+            Some("meta")
+        } else if text.contains("swa(") && text.contains("w=32") && text.contains("srope") {
+            Some("both")
+        } else {
+            None
+        }
+    };
+    let (space, said) = without(EVERYTHING, refuses).unwrap();
+    let expected = [
+        "attn head_width 24: width",
+        "1 of 4 shapes of swa: both",
+        "lgdn: log-linear",
+        "lm2: log-linear",
+        "meta_tokens 5: meta",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:?}");
+    for (said, expected) in said.iter().zip(expected) {
+        let (count, rest) = (said.split(" of ").nth(1), expected.split(" of ").nth(1));
+        assert!(said == expected || (count.is_some() && rest.is_some()), "{said}, not {expected}");
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut stack = space.sample(&mut rng);
+    for _ in 0..300 {
+        let (child, _) = space.mutate(&stack, &mut rng);
+        let other = space.sample(&mut rng);
+        for member in [&child, &other, &space.recombine(&child, &other, &mut rng)] {
+            space.contains(member).unwrap();
+            let text = member.to_string();
+            assert!(!text.contains("lgdn") && !text.contains("lm2"), "{text}");
+            assert!(
+                !text.contains("attn(") || !text.contains("k=24") || text.contains("swa("),
+                "{text}"
+            );
+            assert_eq!(member.meta_tokens(), 0);
+        }
+        stack = child;
+    }
+}
+
+#[test]
+fn a_width_at_which_nothing_can_be_computed_is_left_out() {
+    let at_96 = |probe: &Architecture| (probe.d_model() == 96).then_some("a multiple of 64");
+    let (space, said) = without(FLAT, at_96).unwrap();
+    assert_eq!(said, ["d_model 96: a multiple of 64"]);
+    assert_eq!(space.d_model(), [64, 128]);
+}
+
+#[test]
+fn where_nothing_is_left_the_key_is_named() {
+    let error = without(FLAT, |_| Some("no kernels")).unwrap_err();
+    assert_eq!(error.key, "space.mixers");
+    assert_eq!(error.message, "nothing of it can be computed there: no kernels");
+    let only_at = |probe: &Architecture| {
+        (probe.d_model() == 96 && probe.to_string().contains("m2(")).then_some("no kernels")
+    };
+    let error = without(FLAT, only_at).unwrap_err();
+    assert_eq!(error.key, "space.mixers.m2");
+    assert!(
+        error.message.contains("no choice can be computed at d_model = 96, no kernels"),
+        "{error}"
+    );
+    let ffns = |probe: &Architecture| probe.layers()[0].mixer.is_none().then_some("too wide");
+    let (_, said) = without(FLAT, ffns).unwrap();
+    assert_eq!(said.len(), 3, "{said:?}");
+    let without_none = FLAT.replace("\"none\", ", "");
+    assert_eq!(without(&without_none, ffns).unwrap_err().key, "space.ffn");
+}

@@ -208,7 +208,11 @@ async fn hear(process: &mut Process, ability: &Ability) -> Option<Outcome> {
             Reply::Failed(refusal) | Reply::Infeasible(refusal) => {
                 return Some(Err(refusal.reason));
             }
-            Reply::Hello(_) | Reply::Timing(_) | Reply::Space(_) | Reply::Values(_) => return None,
+            Reply::Hello(_)
+            | Reply::Checked(_)
+            | Reply::Timing(_)
+            | Reply::Space(_)
+            | Reply::Values(_) => return None,
         }
     }
 }

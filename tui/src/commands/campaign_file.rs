@@ -82,9 +82,10 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 13] = [
+const HARMLESS: [&str; 14] = [
     "search.algorithm",
     "search.evaluations",
+    "search.hours",
     "search.start",
     "search.references",
     "search.stacks",

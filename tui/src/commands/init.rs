@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use search::config::{CampaignFile, TEMPLATE};
+use clap::ValueEnum;
+use search::config::{CampaignFile, Preset};
 
-/// Every key stands in it with its meaning and its default; edit it, then `deltafront run`.
+/// Without `--preset` every key stands in it with its meaning and its default; edit it, then `deltafront run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where to write it.
     #[arg(default_value = "campaign.toml")]
     path: PathBuf,
+    /// What the campaign is for.
+    #[arg(long, value_name = "NAME", default_value = "demo")]
+    preset: Purpose,
     /// Text to train on, written into the file: a text file, a folder of .txt, a .jsonl or u16 tokens (.bin).
     #[arg(long, value_name = "PATH")]
     corpus: Option<PathBuf>,
@@ -25,9 +29,29 @@ pub(crate) struct Args {
     force: bool,
 }
 
+/// A preset as an argument.
+#[derive(Debug, Clone, Copy)]
+struct Purpose(Preset);
+
+impl ValueEnum for Purpose {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Purpose; 4] = [
+            Purpose(Preset::ALL[0]),
+            Purpose(Preset::ALL[1]),
+            Purpose(Preset::ALL[2]),
+            Purpose(Preset::ALL[3]),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.name()).help(self.0.about()))
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = if args.path.is_dir() { args.path.join("campaign.toml") } else { args.path.clone() };
-    let mut text = TEMPLATE.to_owned();
+    let mut text = args.preset.0.text().to_owned();
     if let Some(name) = args.name.clone().or_else(|| folder_name(&path)) {
         text = with_value(&text, "name", &name)?;
     }
@@ -70,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "wrote {}", path.display())?;
+    writeln!(stdout, "wrote {}: {}", path.display(), args.preset.0.about())?;
     if args.corpus.is_none() {
         writeln!(stdout, "next: set `corpus` in it to a text of yours, then")?;
     } else {

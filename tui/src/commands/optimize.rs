@@ -471,6 +471,7 @@ fn job(
             silence,
         },
         trainers: settings.workers,
+        deadline: None,
         profiler: None,
         show,
     })

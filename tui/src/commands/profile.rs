@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use search::Architecture;
+use search::config::LatencyConfig;
 use search::cost;
+use search::device::Device;
 use search::latency::{
     Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_kib,
 };
@@ -17,13 +19,13 @@ use serde_json::json;
 use tui::quantity;
 
 use super::{block_on, candidate, open};
-use crate::driver::{Profiler, Program, Role};
+use crate::driver::Profiler;
 use crate::{report, words};
 
 const EXAMPLES: &str = "\
 Examples:
   deltafront profile my-campaign 17                   candidate 17 of a campaign
-  deltafront profile stack.json                       what `deltafront export` wrote
+  deltafront profile stack.json                       what `deltafront export` wrote, as JSON or TOML
   deltafront profile 'd=128,vocab=256,tied | 4*gdn(h=3,k=32,v=64)+ffn(384)' --threads 2
 
 Each part is timed as it runs in a model of its size. A bound is the larger of bytes over the bandwidth and operations
@@ -38,21 +40,24 @@ pub(crate) struct Args {
     stack: String,
     /// A candidate of the campaign: its number, the first digits of its id, or the name of its reference stack.
     candidate: Option<String>,
-    /// Positions in the cache when a decode step is timed.
-    #[arg(long, default_value_t = 512)]
-    context: u32,
-    /// Tokens of the timed prompt.
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    prompt: u32,
+    /// Where: `cpu`, or `cuda:0`. Default, as of all conditions: that of the campaign which the stack is from, else cpu.
+    #[arg(long)]
+    device: Option<Device>,
+    /// Positions in the cache when a decode step is timed. Default: the campaign's, else 512.
+    #[arg(long)]
+    context: Option<u32>,
+    /// Tokens of the timed prompt; 0: prefill is not timed. Default: the campaign's, else 512.
+    #[arg(long)]
+    prompt: Option<u32>,
     /// Sequences at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Threads.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    threads: u32,
-    /// Element type of weights and activations.
-    #[arg(long, default_value = "fp32", value_parser = dtype)]
-    dtype: Dtype,
+    /// Threads. Default: the campaign's, else 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Element type of weights and activations. Default: the campaign's, else fp32.
+    #[arg(long, value_parser = dtype)]
+    dtype: Option<Dtype>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -64,20 +69,18 @@ fn dtype(word: &str) -> Result<Dtype, String> {
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
-        let architecture = stack(db, args).await?;
-        let mut profiler = Profiler::start(&Program::built_in(Role::Profiler)?).await?;
-        let flops_per_us = profiler.limit(Limit::Product, args.threads).await?;
+        let (architecture, latency) = stack(db, args).await?;
+        let latency = args.over(latency);
+        let program = super::run::profiler(&latency)?;
+        let mut profiler = Profiler::start(&program).await?;
+        // Of a GPU nothing but the stack is timed.
+        let flops_per_us = match latency.device {
+            Device::Cpu => Some(profiler.limit(Limit::Product, latency.threads).await?),
+            Device::Cuda(_) => None,
+        };
         let mut phases = Vec::new();
-        for phase in
-            [Phase::Decode { context: args.context }, Phase::Prefill { tokens: args.prompt }]
-        {
-            let conditions = Conditions {
-                device: profiler.device().to_owned(),
-                dtype: args.dtype,
-                batch: args.batch,
-                threads: args.threads,
-                phase,
-            };
+        for (_, conditions) in latency.latencies(profiler.device()) {
+            let conditions = Conditions { batch: args.batch, ..conditions };
             let breakdown =
                 Breakdown::measure(&mut profiler, &architecture, conditions, flops_per_us).await?;
             phases.push(breakdown);
@@ -103,18 +106,33 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The stack that the words on the command line name.
-async fn stack(db: &Path, args: &Args) -> anyhow::Result<Architecture> {
+impl Args {
+    /// The conditions of a campaign, but for those that the command line names.
+    fn over(&self, of_campaign: Option<LatencyConfig>) -> LatencyConfig {
+        let base = of_campaign.unwrap_or_default();
+        LatencyConfig {
+            device: self.device.unwrap_or(base.device),
+            dtype: self.dtype.unwrap_or(base.dtype),
+            decode_context: self.context.unwrap_or(base.decode_context),
+            prefill_tokens: self.prompt.unwrap_or(base.prefill_tokens),
+            threads: self.threads.unwrap_or(base.threads),
+            ..base
+        }
+    }
+}
+
+/// The stack that the words on the command line name, and the conditions of the campaign that it is from.
+async fn stack(db: &Path, args: &Args) -> anyhow::Result<(Architecture, Option<LatencyConfig>)> {
     if let Some(word) = &args.candidate {
         let store = open(db).await?;
-        let snapshot = store.snapshot(&args.stack).await?;
+        let snapshot = store.outline(&args.stack).await?;
         let subject = &candidate(&snapshot, word)?.row.subject;
         let Some(architecture) = subject.stack() else {
             bail!("campaign `{}` optimises a black box: it has no stack to time", args.stack);
         };
-        return Ok(architecture.clone());
+        return Ok((architecture.clone(), Some(snapshot.campaign.latency.clone())));
     }
-    crate::export::read(&args.stack)
+    crate::export::read_with_conditions(&args.stack)
 }
 
 /// What one layer, or the head, takes.
@@ -124,15 +142,21 @@ struct Row {
     timing: Timing,
     bytes: f64,
     flops: f64,
-    bound_us: f64,
+    bound_us: Option<f64>,
+}
+
+/// What this machine can do.
+struct Limits {
+    read_bytes_per_us: f64,
+    read_mib: u32,
+    flops_per_us: f64,
 }
 
 /// A phase of a stack: its parts, their sum, and the whole.
 struct Breakdown {
     conditions: Conditions,
-    read_bytes_per_us: f64,
-    read_mib: u32,
-    flops_per_us: f64,
+    /// What bounds it; none where that is not measured.
+    limits: Option<Limits>,
     rows: Vec<Row>,
     whole: Timing,
 }
@@ -142,15 +166,21 @@ impl Breakdown {
         profiler: &mut Profiler,
         architecture: &Architecture,
         conditions: Conditions,
-        flops_per_us: f64,
+        flops_per_us: Option<f64>,
     ) -> anyhow::Result<Self> {
         // In prefill weights are read once for many positions: from memory, whatever the size.
         let read_mib = match working_set_kib(architecture, &conditions) {
             0 => 256,
             kib => (kib >> 10).max(1),
         };
-        let read = Limit::Read { mib: read_mib };
-        let read_bytes_per_us = profiler.limit(read, conditions.threads).await?;
+        let limits = match flops_per_us {
+            None => None,
+            Some(flops_per_us) => {
+                let read = Limit::Read { mib: read_mib };
+                let read_bytes_per_us = profiler.limit(read, conditions.threads).await?;
+                Some(Limits { read_bytes_per_us, read_mib, flops_per_us })
+            }
+        };
         let mut known: HashMap<LatencyKey, Timing> = HashMap::new();
         let mut rows = Vec::new();
         for (name, key) in names(architecture).into_iter().zip(keys(architecture, &conditions)) {
@@ -163,18 +193,20 @@ impl Breakdown {
                 timing
             };
             let (bytes, flops) = work(&key.part, &conditions);
-            let bound_us = (bytes / read_bytes_per_us).max(flops / flops_per_us);
+            let bound_us = limits
+                .as_ref()
+                .map(|limits| (bytes / limits.read_bytes_per_us).max(flops / limits.flops_per_us));
             rows.push(Row { name, part: key.part, timing, bytes, flops, bound_us });
         }
         let whole = profiler.whole("the whole model", architecture, &conditions).await?;
-        Ok(Self { conditions, read_bytes_per_us, read_mib, flops_per_us, rows, whole })
+        Ok(Self { conditions, limits, rows, whole })
     }
 
     fn sum_us(&self) -> f64 {
         self.rows.iter().map(|row| row.timing.median_us).sum()
     }
 
-    fn bound_us(&self) -> f64 {
+    fn bound_us(&self) -> Option<f64> {
         self.rows.iter().map(|row| row.bound_us).sum()
     }
 
@@ -184,28 +216,35 @@ impl Breakdown {
             Phase::Decode { context } => format!("decode, one token with {context} in the cache"),
             Phase::Prefill { tokens } => format!("prefill of {tokens} tokens"),
         };
-        let mut text = format!(
-            "\n{phase}: {dtype}, batch {batch}, {}, {device}\nmeasured limits: {:.1} GB/s of {} MiB, {:.0} GFLOP/s\n\n",
-            words::count(*threads as usize, "thread"),
-            self.read_bytes_per_us / 1e3,
-            self.read_mib,
-            self.flops_per_us / 1e3,
-        );
+        let threads = words::count(*threads as usize, "thread");
+        let mut text = format!("\n{phase}: {dtype}, batch {batch}, {threads}, {device}\n");
+        if let Some(Limits { read_bytes_per_us, read_mib, flops_per_us }) = &self.limits {
+            text.extend([format!(
+                "measured limits: {:.1} GB/s of {read_mib} MiB, {:.0} GFLOP/s\n",
+                read_bytes_per_us / 1e3,
+                flops_per_us / 1e3,
+            )]);
+        }
+        text.push('\n');
         let sum_us = self.sum_us();
         let heading = ["layer", "part", "µs", "share", "bytes", "FLOPs", "bound µs", "of bound"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
-        let total = |what: &str, us: f64, shown: String, bytes: f64, flops: f64, bound_us: f64| {
-            vec![
-                what.to_owned(),
-                String::new(),
-                shown,
-                format!("{:.0} %", 100.0 * us / sum_us),
-                quantity::bytes(bytes),
-                quantity::scaled(flops),
-                quantity::significant(bound_us),
-                format!("{:.0} %", 100.0 * bound_us / us),
-            ]
-        };
+        let total =
+            |what: &str, us: f64, shown: String, bytes: f64, flops: f64, bound_us: Option<f64>| {
+                vec![
+                    what.to_owned(),
+                    String::new(),
+                    shown,
+                    format!("{:.0} %", 100.0 * us / sum_us),
+                    quantity::bytes(bytes),
+                    quantity::scaled(flops),
+                    bound_us.map_or_else(|| "–".to_owned(), quantity::significant),
+                    bound_us.map_or_else(
+                        || "–".to_owned(),
+                        |bound| format!("{:.0} %", 100.0 * bound / us),
+                    ),
+                ]
+            };
         for row in &self.rows {
             let us = row.timing.median_us;
             let mut cells = total(
@@ -256,11 +295,11 @@ impl Breakdown {
         let rows: Vec<_> = self.rows.iter().map(Row::json).collect();
         json!({
             "conditions": self.conditions,
-            "limits": {
-                "read_mib": self.read_mib,
-                "read_gb_per_s": self.read_bytes_per_us / 1e3,
-                "product_gflop_per_s": self.flops_per_us / 1e3,
-            },
+            "limits": self.limits.as_ref().map(|limits| json!({
+                "read_mib": limits.read_mib,
+                "read_gb_per_s": limits.read_bytes_per_us / 1e3,
+                "product_gflop_per_s": limits.flops_per_us / 1e3,
+            })),
             "parts": rows,
             "sum_us": self.sum_us(),
             "bound_us": self.bound_us(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
@@ -13,13 +13,13 @@ use search::campaign::{CandidateState, Finish, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::device::Device;
 use search::proposals::Proposer;
-use search::references::ReferenceShape;
 use search::space::Space;
 use search::subject::Subjects;
 use search::wire::{Configure, Request};
 
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
+use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
 use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
@@ -36,25 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    let text = match std::fs::read_to_string(&args.file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "there is no {}; `deltafront init {0}` writes one to begin with",
-                args.file.display()
-            )
-        }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", args.file.display()));
-        }
-    };
-    let folder = std::path::absolute(&args.file)
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned))
-        .context("cannot make the path of the campaign file absolute")?;
-    let text = stack_files::read_in(&text, &folder)?;
-    let file = CampaignFile::parse(&text)
-        .map_err(|error| anyhow::anyhow!("{}", pointed(&args.file, &text, &error)))?;
+    let (text, file, folder) = read(&args.file)?;
     // Several trainers and the profiler talk at once, and SQLite's calls block.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -62,6 +44,27 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the runtime")?
         .block_on(campaign(db, args, &text, &file, &folder))
+}
+
+/// The text of a campaign file, what it says, and the folder that it lies in.
+pub(super) fn read(path: &Path) -> anyhow::Result<(String, CampaignFile, PathBuf)> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("there is no {}; `deltafront init {0}` writes one to begin with", path.display())
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .context("cannot make the path of the campaign file absolute")?;
+    let text = stack_files::read_in(&text, &folder)?;
+    let file = CampaignFile::parse(&text)
+        .map_err(|error| anyhow::anyhow!("{}", pointed(path, &text, &error)))?;
+    Ok((text, file, folder))
 }
 
 /// Takes the campaign, drives it, gives it back and reports.
@@ -98,6 +101,11 @@ async fn campaign(
         objectives: file.objectives(),
         latency: file.latency.clone(),
     };
+    files.make()?;
+    let mut setup = None;
+    if !store.campaigns().await?.iter().any(|known| known.name == file.name) {
+        setup = Some(Setup::look(file, &args.file, &job).await?);
+    }
     match store.create_campaign(&new).await {
         Ok(()) => say(&format!("campaign `{}` begins in {}", file.name, db.display())),
         Err(DbError::CampaignExists { .. }) => {}
@@ -138,6 +146,13 @@ async fn campaign(
             file.name, file.search.evaluations
         ));
     }
+    let setup = match setup {
+        Some(setup) => setup,
+        None => Setup::look(file, &args.file, &job).await?,
+    };
+    setup.notes.iter().for_each(|note| say(note));
+    job.space = setup.space;
+    job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
         changes.push(Change::Settings(new));
@@ -333,18 +348,7 @@ pub(super) fn job(
     bars: bool,
 ) -> anyhow::Result<Job<Space>> {
     let space = file.space()?;
-    let shape = ReferenceShape::of(&space);
-    let references = file
-        .references()
-        .into_iter()
-        .map(|reference| {
-            let stack = reference
-                .build(&shape)
-                .with_context(|| format!("reference stack `{}` in this space", reference.name()))?;
-            Ok((reference.name().to_owned(), stack))
-        })
-        .chain(file.stacks().map(|(name, stack)| Ok((name.clone(), stack))))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let references = references(file, &space)?;
     let trainers = file.search.concurrency.max(1);
     let program = match &file.evaluator.command {
         Some(line) => Program::Shell { line: line.clone(), folder: folder.to_owned() },
@@ -391,6 +395,8 @@ pub(super) fn job(
             silence,
         },
         trainers,
+        // Known when it is known how long the campaign was at work before.
+        deadline: None,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
             program: profiler(&file.latency)?,
@@ -403,6 +409,14 @@ pub(super) fn job(
         }),
         show: if bars { Show::Bars } else { Show::Lines },
     })
+}
+
+/// When `search.hours` are over, of which so many seconds were spent before.
+pub(super) fn deadline(file: &CampaignFile, spent_seconds: f64) -> Option<(Instant, String)> {
+    let hours = file.search.hours?;
+    let left = Duration::try_from_secs_f64((3600.0 * hours - spent_seconds).max(0.0)).ok()?;
+    let reason = format!("the {hours} hours of search.hours are over");
+    Some((Instant::now().checked_add(left)?, reason))
 }
 
 /// The profiler on the device that the file names.

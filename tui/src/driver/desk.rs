@@ -46,6 +46,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     /// Failures of attempts, to be remembered with the next write.
     events: Vec<Change>,
     stopping: bool,
+    /// When nothing more is to be proposed, and why then; none once that was told.
+    deadline: Option<(Instant, String)>,
 }
 
 impl<'a, D: Subjects + Clone> Desk<'a, D> {
@@ -124,6 +126,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            deadline: job.deadline.take(),
         })
     }
 
@@ -167,16 +170,30 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
                         self.store.heartbeat(self.run).await?;
                     }
-                    None
+                    self.look_at_clock().await?
                 }
             };
+        }
+    }
+
+    /// Ends the proposals when their time is over.
+    async fn look_at_clock(&mut self) -> anyhow::Result<Option<Finish>> {
+        let is_over = |(at, _): &mut (Instant, String)| *at <= Instant::now();
+        match self.deadline.take_if(is_over) {
+            Some((_, reason)) => {
+                self.display.line(&format!("{reason}: what was begun is brought to its end"));
+                self.tell(Event::TimeOver { reason }).await
+            }
+            None => Ok(None),
         }
     }
 
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
         let event = match news {
-            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Space(_)) => return Ok(None),
+            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
+                return Ok(None);
+            }
             News::Broken { reason, log } => return Err(broken(&reason, &log)),
             News::Reply(Reply::Progress(progress)) => {
                 self.display.progress(index, &progress);
@@ -295,7 +312,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
             Request::Eval(eval) => (Role::BlackBox, eval.id),
             Request::MeasureLimit(measure) => (Role::Profiler, measure.id),
-            Request::Configure(_) | Request::Space { .. } => {
+            Request::Configure(_) | Request::Check(_) | Request::Space { .. } => {
                 bail!("a campaign introduces itself to no workers")
             }
         };
@@ -331,7 +348,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::MeasureLimit(measure) => {
                 self.display.doing(&format!("timing {}", measure.limit));
             }
-            Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => {}
+            Request::Configure(_)
+            | Request::Check(_)
+            | Request::Space { .. }
+            | Request::Stop { .. } => {}
         }
         slot.send(request);
         Ok(())

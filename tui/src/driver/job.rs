@@ -1,5 +1,7 @@
 //! What a driver is given to do.
 
+use std::time::Instant;
+
 use search::campaign::Settings;
 use search::config::LatencyConfig;
 use search::proposals::Proposer;
@@ -18,9 +20,19 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) proposer: Proposer<D::Point>,
     pub(crate) trainer: WorkerSpec,
     pub(crate) trainers: u32,
+    /// When nothing more is to be proposed, and why then.
+    pub(crate) deadline: Option<(Instant, String)>,
     /// A black box has none.
     pub(crate) profiler: Option<WorkerSpec>,
     pub(crate) show: Show,
+}
+
+impl<D: Subjects> Job<D> {
+    /// Seconds from now on after which nothing more is to be proposed.
+    pub(crate) fn deadline_seconds(&self) -> Option<f64> {
+        let (at, _) = self.deadline.as_ref()?;
+        Some(at.saturating_duration_since(Instant::now()).as_secs_f64())
+    }
 }
 
 /// What is shown of a campaign at work.

@@ -398,6 +398,7 @@ fn hear(spec: &WorkerSpec, job: &mut Option<Job>, reply: Reply) -> Result<Option
 fn duty_of(request: &Request) -> Option<(u64, &'static str)> {
     match request {
         Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => None,
+        Request::Check(request) => Some((request.id, "checked")),
         Request::Eval(request) => Some((request.id, "values")),
         Request::Evaluate(request) => Some((request.id, "result")),
         Request::Measure(request) => Some((request.id, "timing")),
@@ -410,6 +411,7 @@ fn duty_of(request: &Request) -> Option<(u64, &'static str)> {
 fn word_of(reply: &Reply) -> &'static str {
     match reply {
         Reply::Hello(_) => "hello",
+        Reply::Checked(_) => "checked",
         Reply::Space(_) => "space",
         Reply::Values(_) => "values",
         Reply::Progress(_) => "progress",
@@ -423,6 +425,7 @@ fn word_of(reply: &Reply) -> &'static str {
 fn id_of_reply(reply: &Reply) -> Option<u64> {
     match reply {
         Reply::Hello(_) | Reply::Space(_) => None,
+        Reply::Checked(reply) => Some(reply.id),
         Reply::Values(reply) => Some(reply.id),
         Reply::Progress(reply) => Some(reply.id),
         Reply::Result(reply) => Some(reply.id),

@@ -185,6 +185,13 @@ impl Introduction {
         }
     }
 
+    /// Sends checkpoints elsewhere.
+    pub(crate) fn keep_checkpoints_in(&mut self, folder: &Path) {
+        if let Self::Configure(configure) = self {
+            configure.checkpoints = Some(folder.to_owned());
+        }
+    }
+
     /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
     pub(crate) fn trains_on(&self, trainer: &Hello) -> String {
         let training = match self {

@@ -166,6 +166,13 @@ pub(crate) fn looks_like_a_file(word: &str) -> bool {
 /// The stack that a word names: its text, or a file that holds it, as an export or by hand, in JSON or TOML or as the text
 /// alone; or the folder of an export.
 pub(crate) fn read(word: &str) -> anyhow::Result<Architecture> {
+    Ok(read_with_conditions(word)?.0)
+}
+
+/// The same, with the conditions of the campaign that it was exported from, where the file has them.
+pub(crate) fn read_with_conditions(
+    word: &str,
+) -> anyhow::Result<(Architecture, Option<LatencyConfig>)> {
     let mut path = Path::new(word).to_owned();
     if path.is_dir() {
         path = ["stack.json", "config.json"]
@@ -181,7 +188,8 @@ pub(crate) fn read(word: &str) -> anyhow::Result<Architecture> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(_) if !looks_like_a_file(word) => {
-            return word.parse().with_context(|| format!("`{word}` does not name a stack"));
+            let stack = word.parse().with_context(|| format!("`{word}` does not name a stack"))?;
+            return Ok((stack, None));
         }
         Err(error) => bail!(
             "`{word}` is no text of a stack (such as `d=128,vocab=256 | 2*gdn(h=3,k=32,v=64)+ffn(384)`), and it cannot be \
@@ -198,35 +206,43 @@ struct Named {
     text: Option<String>,
     id: Option<String>,
     architecture: Option<Architecture>,
+    latency: Option<Timed>,
     /// Of config.json of our own modelling file, which holds this form under its name.
     deltafront: Option<Box<Named>>,
 }
 
-/// The stack in the text of a file.
-fn of_text(text: &str) -> anyhow::Result<Architecture> {
+/// Under which conditions it was timed.
+#[derive(Deserialize)]
+struct Timed {
+    conditions: Option<LatencyConfig>,
+}
+
+/// The stack in the text of a file, and the conditions that it was timed under.
+fn of_text(text: &str) -> anyhow::Result<(Architecture, Option<LatencyConfig>)> {
     let text = text.trim_start_matches('\u{feff}').trim();
     let named: Named = if text.starts_with('{') {
         let value: serde_json::Value = serde_json::from_str(text).context("it is no JSON")?;
         if value.get("d_model").is_some() {
             // the architecture by itself
-            return Ok(serde_json::from_value(value)?);
+            return Ok((serde_json::from_value(value)?, None));
         }
         serde_json::from_value(value)?
     } else if let Ok(table) = text.parse::<toml::Table>() {
         if table.contains_key("d_model") {
-            return Ok(table.try_into()?);
+            return Ok((table.try_into()?, None));
         }
         table.try_into()?
     } else {
-        return Ok(text.parse()?);
+        return Ok((text.parse()?, None));
     };
     stack_of(named)
 }
 
-fn stack_of(named: Named) -> anyhow::Result<Architecture> {
+fn stack_of(named: Named) -> anyhow::Result<(Architecture, Option<LatencyConfig>)> {
     if let Some(inner) = named.deltafront {
         return stack_of(*inner);
     }
+    let conditions = named.latency.and_then(|timed| timed.conditions);
     if let Some(format) = named.format.filter(|format| format != FORMAT) {
         bail!("it is of the form `{format}`, and this version reads `{FORMAT}`");
     }
@@ -247,7 +263,7 @@ fn stack_of(named: Named) -> anyhow::Result<Architecture> {
             "its `id` is {id}, but its stack is {}: it was changed by hand; leave the id out",
             stack.id()
         ),
-        _ => Ok(stack),
+        _ => Ok((stack, conditions)),
     }
 }
 
@@ -275,7 +291,7 @@ mod tests {
             format!("\u{feff}  {TEXT}\n"),
         ];
         for form in forms {
-            assert_eq!(of_text(&form).expect(&form).id(), stack.id(), "{form}");
+            assert_eq!(of_text(&form).expect(&form).0.id(), stack.id(), "{form}");
         }
     }
 

@@ -49,6 +49,9 @@ struct Member {
     membership: f64,
     seeds: usize,
     objectives: BTreeMap<String, Value>,
+    /// How much worse than the best of the members the first objective is that training changes, with the error of the
+    /// difference: what both share drops out.
+    behind: Option<Value>,
     /// Of these that were also taken on text that nothing was selected on.
     test: BTreeMap<String, Value>,
 }
@@ -60,6 +63,23 @@ struct SeedNoise {
     /// Standard deviation between seeds; none before a candidate was trained from two.
     deviation: Option<f64>,
     degrees_of_freedom: usize,
+}
+
+/// The members, each with how far it is behind the best of them.
+fn with_differences(members: Vec<(Member, Expected)>, objectives: &[Objective]) -> Vec<Member> {
+    let is_trained = |&at: &usize| members.iter().any(|(_, of)| of.noises[at].total() > 0.0);
+    let at = (0..objectives.len()).find(is_trained);
+    let value = |of: &Expected| at.map_or(0.0, |at| of.objectives.values()[at]);
+    let best = members.iter().min_by(|(_, a), (_, b)| value(a).total_cmp(&value(b)));
+    let best = best.map(|(member, of)| (member.number, of.clone()));
+    let behind = |member: &Member, of: &Expected| {
+        let (at, (number, best)) = (at?, best.as_ref()?);
+        let error = of.noises[at].beside(&best.noises[at]);
+        let mean = value(of) - value(best);
+        (member.number != *number).then_some(Value { mean, standard_error: Some(error) })
+    };
+    let with = |(member, of): (Member, Expected)| Member { behind: behind(&member, &of), ..member };
+    members.into_iter().map(with).collect()
 }
 
 /// The objectives of a candidate with their whole errors; those without, as they were measured.
@@ -87,30 +107,35 @@ impl Findings {
         // In the order of the contenders, all of them.
         let doubts = trust::doubts(&contenders, campaign.seed);
         let expected = contenders.expected();
-        let mut front: Vec<Member> = doubts
+        let front: Vec<(Member, Expected)> = doubts
             .iter()
             .zip(&contenders.rows)
             .zip(expected)
             .filter(|((doubt, row), _)| {
                 on_front.contains(&row.number) || doubt.membership >= trust::DOUBT
             })
-            .map(|((doubt, row), expected)| Member {
-                number: row.number,
-                text: row.subject.to_string(),
-                reference: row.reference.clone(),
-                on_front: on_front.contains(&row.number),
-                membership: doubt.membership,
-                seeds: row.seeds(tokens),
-                objectives: objectives(row, names, &expected),
-                test: names
-                    .iter()
-                    .map(Objective::name)
-                    .filter_map(|name| {
-                        Some((name.to_owned(), *row.values.get(&format!("test_{name}"))?))
-                    })
-                    .collect(),
+            .map(|((doubt, row), expected)| {
+                let member = Member {
+                    number: row.number,
+                    text: row.subject.to_string(),
+                    reference: row.reference.clone(),
+                    on_front: on_front.contains(&row.number),
+                    membership: doubt.membership,
+                    seeds: row.seeds(tokens),
+                    objectives: objectives(row, names, &expected),
+                    behind: None,
+                    test: names
+                        .iter()
+                        .map(Objective::name)
+                        .filter_map(|name| {
+                            Some((name.to_owned(), *row.values.get(&format!("test_{name}"))?))
+                        })
+                        .collect(),
+                };
+                (member, expected)
             })
             .collect();
+        let mut front = with_differences(front, names);
         front.sort_by(|a, b| b.membership.total_cmp(&a.membership).then(a.number.cmp(&b.number)));
         let deviations = measured::seed_deviations(&contenders.rows.iter().copied(), names, tokens);
         let is_trained =
@@ -164,6 +189,11 @@ impl Findings {
         let names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
         let mut heading: Vec<String> = ["#", "", "chance", "seeds"].map(str::to_owned).to_vec();
         heading.extend(campaign.objectives.iter().map(quantity::objective_title));
+        let behind = self.front.iter().any(|member| member.behind.is_some());
+        let best = self.front.iter().find(|member| member.behind.is_none());
+        if let Some(best) = best.filter(|_| behind) {
+            heading.push(format!("behind {}", best.number));
+        }
         let tested: Vec<&&str> = names
             .iter()
             .filter(|name| self.front.iter().any(|m| m.test.contains_key(**name)))
@@ -182,6 +212,10 @@ impl Findings {
                 let value = member.objectives.get(*name);
                 value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value))
             }));
+            if behind {
+                let value = member.behind.map(quantity::measured);
+                row.push(value.unwrap_or_default());
+            }
             row.extend(tested.iter().map(|name| {
                 let value = member.test.get(**name);
                 value.map_or_else(|| "–".to_owned(), |value| quantity::named(name, *value))
@@ -193,7 +227,7 @@ impl Findings {
             });
             rows.push(row);
         }
-        let align = format!("rlrr{}", "r".repeat(names.len() + tested.len()));
+        let align = format!("rlrr{}", "r".repeat(names.len() + usize::from(behind) + tested.len()));
         let (tokens, target) =
             (quantity::scaled(self.tokens as f64), quantity::scaled(self.target_tokens as f64));
         let after = if self.foretold {
@@ -213,15 +247,20 @@ impl Findings {
             "the standard errors that trainers report (no candidate was trained from two seeds)"
         };
         let (table, arrows) = (words::table(&align, &rows), report::more_is_better(campaign));
+        let shared = if behind {
+            "\nbehind: how much worse, with the error of the difference; what both share, as the text, drops out."
+        } else {
+            ""
+        };
         if names.len() == 1 {
             return format!(
                 "the best{after}, and who may be it\n{table}●: the best of the means. chance: how often it is the best \
-                 where values are drawn from {noise}.{arrows}\n"
+                 where values are drawn from {noise}.{arrows}{shared}\n"
             );
         }
         format!(
             "the front{after}, and who may belong to it\n{table}●: on the front of the means. chance: how often it is on a \
-             front drawn from {noise}.{arrows}\n"
+             front drawn from {noise}.{arrows}{shared}\n"
         )
     }
 

@@ -13,6 +13,7 @@ mod output;
 mod peers;
 mod profile;
 mod report;
+mod setup;
 mod terminal;
 mod trouble;
 mod whole;

@@ -173,3 +173,46 @@ fn another_text_behind_the_same_path_is_refused_as_another_path_would_be() {
     assert_eq!(world.say(&["run"]).code, 0);
     assert_eq!(world.candidates().len(), 10);
 }
+
+#[test]
+fn a_preset_is_a_campaign_that_runs() {
+    let world = World::new("presets");
+    for preset in ["demo", "cpu", "gpu", "serious"] {
+        let file = format!("{preset}.toml");
+        let said = world.say(&[
+            "init",
+            &file,
+            "--preset",
+            preset,
+            "--corpus",
+            "corpus.txt",
+            "--name",
+            preset,
+        ]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        assert!(said.stdout.starts_with(&format!("wrote {file}: ")), "{}", said.stdout);
+        let text = world.read(&file);
+        assert!(text.contains(&format!("name = \"{preset}\"")), "{text}");
+        assert!(text.contains("corpus = \"corpus.txt\""), "{text}");
+    }
+    assert_eq!(world.say(&["init", "x.toml", "--preset", "huge"]).code, 2);
+}
+
+#[test]
+fn a_budget_of_hours_ends_the_proposals_and_counts_what_was_spent_before() {
+    let mut world = World::new("hours");
+    world.set("FAKE_TRAINER", "slow 0.5");
+    world.edit("evaluations = 8", "evaluations = 200\nhours = 0.0005");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let over = "the 0.0005 hours of search.hours are over";
+    assert!(said.stderr.contains(&format!("the search ended early: {over}")), "{}", said.stderr);
+    let done = world.count("evaluations");
+    assert!((4..20).contains(&done), "{done} were evaluated");
+    // More time, and it goes on.
+    world.edit("hours = 0.0005", "hours = 0.1");
+    world.edit("evaluations = 200", &format!("evaluations = {}", done + 2));
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(world.count("evaluations"), done + 2);
+}

@@ -35,6 +35,31 @@ fn a_stack_is_profiled_from_its_text_its_file_and_its_campaign() {
     let file = ["export", "small", "full-attention", "-o", "stack.json"];
     assert_eq!(world.say(&file).code, 0);
     assert_eq!(world.say(&["profile", "stack.json"]).stdout, of_campaign.stdout);
+    let file = ["export", "small", "full-attention", "-o", "stack.toml"];
+    assert_eq!(world.say(&file).code, 0);
+    assert_eq!(world.say(&["profile", "stack.toml"]).stdout, of_campaign.stdout);
+}
+
+#[test]
+fn a_candidate_is_profiled_under_the_conditions_of_its_campaign() {
+    let world = World::new("profile_conditions");
+    world.edit("evaluations = 8", "evaluations = 2");
+    world.edit(
+        "[evaluator]",
+        "[latency]\ndtype = \"int8\"\ndecode_context = 96\nprefill_tokens = 0\n\n[evaluator]",
+    );
+    assert_eq!(world.say(&["run"]).code, 0);
+    assert_eq!(world.say(&["export", "small", "1", "-o", "stack.json"]).code, 0);
+    for stack in [&["small", "1"][..], &["stack.json"]] {
+        let words: Vec<&str> = ["profile"].iter().chain(stack).copied().collect();
+        let said = world.say(&words).stdout;
+        assert!(said.contains("decode, one token with 96 in the cache: int8"), "{said}");
+        assert!(!said.contains("prefill"), "{said}");
+        let words: Vec<&str> =
+            words.into_iter().chain(["--prompt", "64", "--dtype", "bf16"]).collect();
+        let said = world.say(&words).stdout;
+        assert!(said.contains("prefill of 64 tokens: bf16"), "{said}");
+    }
 }
 
 #[test]

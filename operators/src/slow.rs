@@ -1,0 +1,55 @@
+//! Which mixers train by plain torch operators though others have kernels: several times slower, and worth saying once.
+
+use search::architecture::Mixer;
+use tch::Device;
+
+/// By which slower way a mixer is trained on a device; none where kernels of its own do the work.
+pub fn slow_way(mixer: &Mixer, device: Device) -> Option<String> {
+    let title = mixer.kind().title();
+    let is_on_cpu = device == Device::Cpu;
+    let missing = match mixer {
+        Mixer::Kda(_) => "training kernels",
+        // The kernels of `kernels::log_linear` go one step a token, on a CPU.
+        _ if mixer.levels().is_some() && !is_on_cpu => "training kernels for GPUs",
+        Mixer::Delta(shape) if mixer.levels().is_some() && shape.steps_per_token() > 1 => {
+            "training kernels for more than one step a token"
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "{title} has no {missing} yet and trains by torch operators, several times slower"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_kernels_is_named() {
+        let mixer = |text: &str| {
+            let stack: search::Architecture =
+                format!("d=64,vocab=256 | {text}").parse().expect("a stack");
+            stack.layers()[0].mixer.expect("a mixer")
+        };
+        let slow = |text: &str, device| slow_way(&mixer(text), device);
+        let gpu = Device::Cuda(0);
+        for (text, on_cpu, on_gpu) in [
+            ("gdn(h=2,k=32,v=32)", false, false),
+            ("attn(h=2,kv=2,k=32)", false, false),
+            ("m2(h=4,p=32,n=16)", false, false),
+            ("lgdn(h=2,k=32,v=32,l=15)", false, true),
+            ("lm2(h=4,p=32,n=16,l=15)", false, true),
+            ("kda(h=2,k=32,v=32)", true, true),
+        ] {
+            assert_eq!(slow(text, Device::Cpu).is_some(), on_cpu, "{text}");
+            assert_eq!(slow(text, gpu).is_some(), on_gpu, "{text}");
+        }
+        assert_eq!(
+            slow("kda(h=2,k=32,v=32)", Device::Cpu).as_deref(),
+            Some(
+                "Kimi Delta Attention has no training kernels yet and trains by torch operators, several times slower"
+            )
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! What a device cannot compute of a space: asked about models of one layer, and left out before anything is proposed.
+
+use std::collections::HashMap;
+
+use super::Space;
+use super::config::{SpaceConfig, StageChoices};
+use super::error::{SpaceError, invalid};
+use super::tables::{MixerTable, Tables};
+use crate::architecture::{Architecture, Layer, Mixer};
+
+/// A choice that is never proposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// As the campaign file says it: `lgdn`, `attn key_width 32`, `d_model 100`.
+    pub what: String,
+    /// Why it cannot be computed.
+    pub reason: String,
+}
+
+impl Space {
+    /// Models of one layer in which every mixer, FFN and number of meta tokens that can be chosen stands at every width: who
+    /// can compute these can compute the parts of every member.
+    pub fn probes(&self) -> Vec<Architecture> {
+        let tables = &self.choices.tables;
+        let mut probes: Vec<Architecture> = Vec::new();
+        for (d, &d_model) in tables.d_model.iter().enumerate() {
+            let mixers = tables.mixers.iter().flat_map(|table| table.shapes(d));
+            let mixers: Vec<Mixer> = mixers.map(|shape| shape.mixer).collect();
+            let with_meta = tables.meta_tokens.iter().filter(|&&n| n > 0);
+            let with_meta =
+                with_meta.filter_map(|&n| Some(meta(tables, d_model, *mixers.first()?, n)));
+            probes.extend(mixers.iter().map(|&mixer| alone(tables, d_model, mixer)));
+            probes.extend(with_meta);
+            let widths = tables.ffn.iter().filter_map(|choice| choice.width(d_model));
+            probes.extend(widths.map(|width| ffn(tables, d_model, width)));
+        }
+        probes
+    }
+
+    /// The space of `config` without the choices in which one of the [`Space::probes`] in `refused` stands, each with its
+    /// reason; and which choices these are.
+    ///
+    /// # Errors
+    /// Where nothing is left to choose; names the key.
+    pub fn without(
+        config: &SpaceConfig,
+        refused: &[(Architecture, String)],
+    ) -> Result<(Self, Vec<LeftOut>), SpaceError> {
+        let mut tables = Tables::new(config)?;
+        let refusals = Refusals(refused.iter().map(|(probe, why)| (probe, why.as_str())).collect());
+        let mut left_out = Vec::new();
+        refusals.leave_out_widths(&mut tables, &mut left_out)?;
+        refusals.leave_out_mixers(&mut tables, &mut left_out)?;
+        refusals.leave_out_ffns(&mut tables, &mut left_out)?;
+        refusals.leave_out_meta_tokens(&mut tables, &mut left_out)?;
+        let stages = config.stages.iter().enumerate();
+        let stages = stages.map(|(index, stage)| remaining(index, stage, &tables));
+        let config = SpaceConfig { stages: stages.collect::<Result<_, _>>()?, ..config.clone() };
+        Ok((Self::of(&config, tables)?, left_out))
+    }
+}
+
+fn one_layer(tables: &Tables, d_model: u32, layer: Layer) -> Architecture {
+    Architecture::new(d_model, tables.vocab, tables.tied_embeddings, vec![layer])
+        .expect("the tables hold checked choices only")
+}
+
+fn alone(tables: &Tables, d_model: u32, mixer: Mixer) -> Architecture {
+    one_layer(tables, d_model, Layer { mixer: Some(mixer), ffn_width: None })
+}
+
+fn ffn(tables: &Tables, d_model: u32, width: u32) -> Architecture {
+    one_layer(tables, d_model, Layer { mixer: None, ffn_width: Some(width) })
+}
+
+fn meta(tables: &Tables, d_model: u32, mixer: Mixer, tokens: u32) -> Architecture {
+    alone(tables, d_model, mixer)
+        .with_meta_tokens(tokens)
+        .expect("the tables hold checked choices only")
+}
+
+/// A stage of what is left.
+fn remaining(
+    index: usize,
+    stage: &StageChoices,
+    tables: &Tables,
+) -> Result<StageChoices, SpaceError> {
+    let mut left = stage.clone();
+    left.mixers.retain(|kind| tables.table(*kind).is_some());
+    if left.mixers.is_empty() && !stage.mixers.is_empty() {
+        return invalid(
+            format!("space.stages.{index}.mixers"),
+            "none of them can be computed on this device; name others",
+        );
+    }
+    Ok(left)
+}
+
+/// Why a probe is refused, by the probe.
+struct Refusals<'a>(HashMap<&'a Architecture, &'a str>);
+
+impl Refusals<'_> {
+    fn of(&self, probe: &Architecture) -> Option<&str> {
+        self.0.get(probe).copied()
+    }
+
+    /// The reason why all of these are refused, that of the first; none if one is not.
+    fn of_all(&self, probes: impl Iterator<Item = Architecture>) -> Option<String> {
+        let mut first = None;
+        for probe in probes {
+            let reason = self.of(&probe)?;
+            first.get_or_insert_with(|| reason.to_owned());
+        }
+        first
+    }
+
+    /// Widths at which every mixer is refused.
+    fn leave_out_widths(
+        &self,
+        tables: &mut Tables,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Result<(), SpaceError> {
+        let reason_at = |d: usize| {
+            let mixers = tables.mixers.iter().flat_map(|table| table.shapes(d));
+            self.of_all(mixers.map(|shape| alone(tables, tables.d_model[d], shape.mixer)))
+        };
+        let reasons: Vec<Option<String>> = (0..tables.d_model.len()).map(reason_at).collect();
+        if let Some(Some(reason)) = reasons.first()
+            && reasons.iter().all(Option::is_some)
+        {
+            return invalid(
+                "space.mixers",
+                format!("nothing of it can be computed there: {reason}"),
+            );
+        }
+        for (d, reason) in reasons.into_iter().enumerate().rev() {
+            let Some(reason) = reason else { continue };
+            left_out
+                .push(LeftOut { what: format!("d_model {}", tables.d_model.remove(d)), reason });
+            for table in &mut tables.mixers {
+                table.shapes.remove(d);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_out_mixers(
+        &self,
+        tables: &mut Tables,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Result<(), SpaceError> {
+        let d_model = tables.d_model.clone();
+        let mut mixers = std::mem::take(&mut tables.mixers);
+        let here = &*tables;
+        let mut failure = None;
+        mixers.retain_mut(|table| {
+            let before = table.clone();
+            for (shapes, &d_model) in table.shapes.iter_mut().zip(&d_model) {
+                shapes.retain(|shape| self.of(&alone(here, d_model, shape.mixer)).is_none());
+            }
+            let all = (0..d_model.len())
+                .flat_map(|d| before.shapes(d).iter().map(move |shape| (d, shape)))
+                .map(|(d, shape)| (shape, alone(here, d_model[d], shape.mixer)));
+            let refused: Vec<(&[usize], &str)> =
+                all.filter_map(|(shape, probe)| Some((shape.genes.as_slice(), self.of(&probe)?))).collect();
+            let Some((_, reason)) = refused.first() else { return true };
+            let name = before.kind.name();
+            if table.shapes.iter().all(Vec::is_empty) {
+                left_out.push(LeftOut { what: name.to_owned(), reason: (*reason).to_owned() });
+                return false;
+            }
+            if let Some(d) = table.shapes.iter().position(Vec::is_empty) {
+                failure.get_or_insert_with(|| SpaceError {
+                    key: format!("space.mixers.{name}"),
+                    message: format!(
+                        "no choice can be computed at d_model = {}, {reason}; take {0} out of d_model, or change the choices",
+                        d_model[d]
+                    ),
+                });
+            }
+            left_out.extend(genes_left_out(&before, table, &refused));
+            true
+        });
+        tables.mixers = mixers;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn leave_out_ffns(
+        &self,
+        tables: &mut Tables,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Result<(), SpaceError> {
+        let mut choices = tables.ffn.clone();
+        let mut failure = None;
+        choices.retain(|choice| {
+            let widths = tables.d_model.iter().filter_map(|&d| Some((d, choice.width(d)?)));
+            let refused: Vec<(u32, u32, &str)> = widths
+                .clone()
+                .filter_map(|(d, width)| Some((d, width, self.of(&ffn(tables, d, width))?)))
+                .collect();
+            let Some(&(d, width, reason)) = refused.first() else { return true };
+            if refused.len() == widths.count() {
+                left_out.push(LeftOut { what: format!("ffn {width}"), reason: reason.to_owned() });
+                return false;
+            }
+            failure.get_or_insert_with(|| SpaceError {
+                key: "space.ffn".to_owned(),
+                message: format!(
+                    "{width} at d_model = {d} cannot be computed, {reason}; take the choice or the d_model out"
+                ),
+            });
+            true
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if choices.is_empty() {
+            let reason = left_out.last().map_or("", |left| left.reason.as_str());
+            return invalid("space.ffn", format!("no choice can be computed there: {reason}"));
+        }
+        tables.ffn = choices;
+        Ok(())
+    }
+
+    fn leave_out_meta_tokens(
+        &self,
+        tables: &mut Tables,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Result<(), SpaceError> {
+        let mut choices = tables.meta_tokens.clone();
+        choices.retain(|&tokens| {
+            let refused =
+                self.0.iter().find(|(probe, _)| tokens > 0 && probe.meta_tokens() == tokens);
+            if let Some((_, reason)) = refused {
+                let what = format!("meta_tokens {tokens}");
+                left_out.push(LeftOut { what, reason: (*reason).to_owned() });
+            }
+            refused.is_none()
+        });
+        if choices.is_empty() {
+            let reason = left_out.last().map_or("", |left| left.reason.as_str());
+            return invalid(
+                "space.meta_tokens",
+                format!("no choice can be computed there: {reason}"),
+            );
+        }
+        tables.meta_tokens = choices;
+        Ok(())
+    }
+}
+
+/// The values of genes that no shape has any more; where each still has one, how many shapes went.
+fn genes_left_out(
+    before: &MixerTable,
+    after: &MixerTable,
+    refused: &[(&[usize], &str)],
+) -> Vec<LeftOut> {
+    let name = before.kind.name();
+    let has = |table: &MixerTable, gene: usize, value: usize| {
+        table.shapes.iter().flatten().any(|shape| shape.genes[gene] == value)
+    };
+    let mut left_out = Vec::new();
+    for (at, gene) in before.genes.iter().enumerate() {
+        for value in 0..gene.choices() {
+            let reason = refused.iter().find(|(genes, _)| genes[at] == value);
+            if let Some((_, reason)) = reason
+                && has(before, at, value)
+                && !has(after, at, value)
+            {
+                let what = format!("{name} {} {}", gene.name(), gene.show(value));
+                left_out.push(LeftOut { what, reason: (*reason).to_owned() });
+            }
+        }
+    }
+    if let (true, Some((_, reason))) = (left_out.is_empty(), refused.first()) {
+        let all: usize = before.shapes.iter().map(Vec::len).sum();
+        let what = format!("{} of {all} shapes of {name}", refused.len());
+        left_out.push(LeftOut { what, reason: (*reason).to_owned() });
+    }
+    left_out
+}

@@ -1,0 +1,133 @@
+//! `deltafront plan`
+
+mod rates;
+mod rehearsal;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use db::{Access, Store};
+use search::config::CampaignFile;
+use search::latency::LatencyEntry;
+use search::wire::Hello;
+use tui::quantity;
+
+use self::rates::Rates;
+use self::rehearsal::{Expected, rehearse};
+use super::campaign_file::absolute;
+use super::run::{self, Files, say};
+use super::setup::Setup;
+use crate::words;
+
+/// Asks this machine: a few parts and steps of the campaign are timed, and the campaign is gone through with them. Nothing is
+/// written.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The campaign file.
+    #[arg(default_value = "campaign.toml")]
+    file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    let (text, file, folder) = run::read(&args.file)?;
+    // The trainers are to be heard while one of them is waited for.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(plan(db, args, &text, &file, &folder))
+}
+
+async fn plan(
+    db: &Path,
+    args: &Args,
+    text: &str,
+    file: &CampaignFile,
+    folder: &Path,
+) -> anyhow::Result<ExitCode> {
+    let data = absolute(file.data.as_ref(), folder, &args.file, text)?;
+    let mut job = run::job(file, data, folder, &Files::beside(db, &file.name), false)?;
+    // Checkpoints of what is tried go with the folder.
+    let scratch = Scratch::new()?;
+    job.trainer.introduction.keep_checkpoints_in(&scratch.0);
+    let setup = Setup::look(file, &args.file, &job).await?;
+    setup.notes.iter().for_each(|note| say(note));
+    job.space = setup.space;
+    job.deadline = run::deadline(file, 0.0);
+    let profiler = setup.profiler.context("a campaign of stacks has a profiler")?;
+    let known = known(db, &profiler).await?;
+    // What will be asked, with any durations; then the same with those of this machine.
+    let asked = rehearse(&job, &profiler, known.clone(), &Rates::default());
+    let rates = Rates::measure(file, &job, &scratch.0, &asked.asked).await?;
+    let expected = rehearse(&job, &profiler, known, &rates);
+    let mut stdout = std::io::stdout();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&expected)?)?;
+    } else {
+        let device = &profiler.device;
+        writeln!(stdout, "plan for campaign {} on {device}", file.name)?;
+        stdout.write_all(told(&expected, file.search.concurrency).as_bytes())?;
+        writeln!(stdout, "{rates}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(expected: &Expected, at_once: u32) -> String {
+    let counted = |what: &str, count: usize, seconds: f64| {
+        vec![what.to_owned(), count.to_string(), quantity::duration(seconds)]
+    };
+    let several = if at_once > 1 { format!(", {at_once} at once") } else { String::new() };
+    let rows = vec![
+        counted("parts to time", expected.parts, expected.part_seconds),
+        counted(&format!("trainings{several}"), expected.trainings, expected.training_seconds),
+        counted("whole models to time", expected.wholes, expected.whole_seconds),
+        counted("proposals", expected.candidates, expected.proposal_seconds),
+    ];
+    let mut text = words::table("lrr", &rows);
+    let over = if expected.is_cut { ", cut off by search.hours" } else { "" };
+    let evaluations = words::count(expected.evaluations, "evaluation");
+    text.extend([
+        format!("in all {} for {evaluations}{over}\n", quantity::duration(expected.seconds)),
+        format!("on disk {}B at most\n", quantity::scaled(expected.disk_bytes as f64)),
+    ]);
+    text
+}
+
+/// The latency table as far as a new campaign would use it.
+async fn known(db: &Path, profiler: &Hello) -> anyhow::Result<Vec<LatencyEntry>> {
+    if !db.exists() {
+        return Ok(Vec::new());
+    }
+    let store = Store::open(db, Access::ReadOnly).await?;
+    let kernels = profiler.kernels.as_deref();
+    let mut known = store.latencies().await?;
+    known.retain(|entry| {
+        Some(entry.timing.kernels.as_str()) == kernels && !entry.timing.is_disturbed()
+    });
+    Ok(known)
+}
+
+/// A folder of this process's own, which goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("deltafront-plan-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left of it lies where such things are swept.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

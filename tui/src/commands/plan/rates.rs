@@ -1,0 +1,372 @@
+//! How long this machine takes for what a campaign asks of it: some of its parts are timed, and some of its stacks are trained
+//! for a few steps by as many trainers at once as the campaign will have.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use search::Architecture;
+use search::config::CampaignFile;
+use search::cost;
+use search::latency::Phase;
+use search::space::Space;
+use search::tensors::parameters;
+use search::wire::{Configure, Evaluate, Evaluation, Measure, MeasureWhole, Reply, Request};
+
+use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec};
+
+/// Parts that are timed of each phase.
+const PARTS: usize = 10;
+/// Stacks that are trained: a small one, one in the middle, a large one.
+const STACKS: [f64; 3] = [0.1, 0.5, 0.9];
+/// Steps of the shorter of two trainings.
+const STEPS: u64 = 3;
+/// Seconds that the longer one takes beyond it, about.
+const SECONDS: f64 = 3.0;
+/// Steps that it has beyond it at most.
+const MOST_STEPS: u64 = 64;
+
+/// What a campaign asks of its workers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    pub(super) measures: Vec<Measure>,
+    pub(super) measures_whole: Vec<MeasureWhole>,
+    /// Stacks in the order of their trainings.
+    pub(super) trained: Vec<Architecture>,
+}
+
+/// Seconds that things take here.
+#[derive(Debug, Clone)]
+pub(super) struct Rates {
+    decode_part: f64,
+    prefill_part: f64,
+    decode_whole: f64,
+    prefill_whole: f64,
+    /// Of a token, against its operations.
+    token: Line,
+    /// Of what comes with a training at a rung, against the operations of a token.
+    rung: Line,
+    /// The same of a full training, which is tested, too.
+    full: Line,
+    sequence_length: u32,
+    /// Until the workers stand ready.
+    pub(super) start_seconds: f64,
+    /// Of a checkpoint, for each parameter.
+    pub(super) checkpoint_bytes: f64,
+    parts_timed: usize,
+    trainings: usize,
+}
+
+/// Before anything is measured all takes the same.
+impl Default for Rates {
+    fn default() -> Self {
+        let one = Line { constant: 1.0, slope: 0.0 };
+        Self {
+            decode_part: 1.0,
+            prefill_part: 1.0,
+            decode_whole: 1.0,
+            prefill_whole: 1.0,
+            token: Line { constant: 1e-4, slope: 0.0 },
+            rung: one,
+            full: one,
+            sequence_length: 1,
+            start_seconds: 0.0,
+            checkpoint_bytes: 4.0,
+            parts_timed: 0,
+            trainings: 0,
+        }
+    }
+}
+
+/// constant + slope · x
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    constant: f64,
+    slope: f64,
+}
+
+impl Line {
+    /// The least squares through the points, neither falling nor below nothing.
+    fn through(points: &[(f64, f64)]) -> Self {
+        let n = points.len().max(1) as f64;
+        let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
+        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let spread: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
+        let together: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
+        let slope = if spread > 0.0 { (together / spread).max(0.0) } else { 0.0 };
+        if y < slope * x && x > 0.0 {
+            return Self { constant: 0.0, slope: y / x };
+        }
+        Self { constant: y - slope * x, slope }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        self.constant + self.slope * x
+    }
+}
+
+impl Rates {
+    pub(super) fn part(&self, phase: Phase) -> f64 {
+        match phase {
+            Phase::Decode { .. } => self.decode_part,
+            Phase::Prefill { .. } => self.prefill_part,
+        }
+    }
+
+    pub(super) fn whole(&self, phase: Phase) -> f64 {
+        match phase {
+            Phase::Decode { .. } => self.decode_whole,
+            Phase::Prefill { .. } => self.prefill_whole,
+        }
+    }
+
+    /// A training for so many tokens; `is_full`: to its end, where it is tested.
+    pub(super) fn training(&self, architecture: &Architecture, tokens: u64, is_full: bool) -> f64 {
+        let flops = flops_per_token(architecture, self.sequence_length);
+        let end = if is_full { self.full } else { self.rung };
+        self.token.at(flops) * tokens as f64 + end.at(flops)
+    }
+
+    /// Times what `asked` would ask for, some of it.
+    pub(super) async fn measure(
+        file: &CampaignFile,
+        job: &Job<Space>,
+        scratch: &Path,
+        asked: &Asked,
+    ) -> anyhow::Result<Self> {
+        let mut rates = Self { sequence_length: file.training.sequence_length, ..Self::default() };
+        let begin = Instant::now();
+        if let Some(profiler) = &job.profiler {
+            rates.time_parts(profiler, asked).await?;
+        }
+        let mut trainers = Vec::new();
+        let spec = trying(file, &job.trainer);
+        let before = Instant::now();
+        for _ in 0..job.trainers {
+            trainers.push(Worker::start(&spec).await?);
+        }
+        rates.start_seconds = before.elapsed().as_secs_f64() / f64::from(job.trainers.max(1));
+        rates.train(file, &mut trainers, asked, scratch).await?;
+        for trainer in trainers {
+            trainer.dismiss().await;
+        }
+        super::say(&format!("measured for {:.0} s", begin.elapsed().as_secs_f64()));
+        Ok(rates)
+    }
+
+    async fn time_parts(&mut self, spec: &WorkerSpec, asked: &Asked) -> anyhow::Result<()> {
+        let mut profiler = Worker::start(spec).await?;
+        for is_decode in [true, false] {
+            let of_phase = |phase: Phase| matches!(phase, Phase::Decode { .. }) == is_decode;
+            let measures: Vec<&Measure> =
+                asked.measures.iter().filter(|m| of_phase(m.conditions.phase)).collect();
+            let mut seconds = Vec::new();
+            for place in spread(measures.len(), PARTS) {
+                let request = Request::Measure(measures[place].clone());
+                let begin = Instant::now();
+                profiler.answer(measures[place].id, &request).await?;
+                seconds.push(begin.elapsed().as_secs_f64());
+            }
+            self.parts_timed += seconds.len();
+            let part = mean(&seconds).unwrap_or(0.0);
+            let whole = asked.measures_whole.iter().find(|m| of_phase(m.conditions.phase));
+            let whole = match whole {
+                None => 0.0,
+                Some(whole) => {
+                    let begin = Instant::now();
+                    profiler.answer(whole.id, &Request::MeasureWhole(whole.clone())).await?;
+                    begin.elapsed().as_secs_f64()
+                }
+            };
+            if is_decode {
+                (self.decode_part, self.decode_whole) = (part, whole);
+            } else {
+                (self.prefill_part, self.prefill_whole) = (part, whole);
+            }
+        }
+        profiler.dismiss().await;
+        Ok(())
+    }
+
+    async fn train(
+        &mut self,
+        file: &CampaignFile,
+        trainers: &mut [Worker],
+        asked: &Asked,
+        scratch: &Path,
+    ) -> anyhow::Result<()> {
+        let mut stacks: Vec<&Architecture> = asked.trained.iter().collect();
+        stacks.sort_by_key(|stack| parameters(stack));
+        stacks.dedup();
+        if stacks.is_empty() {
+            bail!("nothing of this campaign would be trained");
+        }
+        let step = tokens_of_steps(file, 1);
+        let (mut token, mut rung, mut full) = (Vec::new(), Vec::new(), Vec::new());
+        for share in STACKS {
+            let stack = stacks[((stacks.len() - 1) as f64 * share).round() as usize];
+            let flops = flops_per_token(stack, self.sequence_length);
+            let few = STEPS * step;
+            // The first training of a process is slow for reasons of its own.
+            self.all(trainers, stack, few).await?;
+            let short = self.all(trainers, stack, few).await?;
+            let guess = (short.seconds / STEPS as f64).max(1e-3);
+            let more = ((SECONDS / guess).ceil() as u64).clamp(STEPS, MOST_STEPS);
+            let long = self.all(trainers, stack, few + more * step).await?;
+            let per_token = ((long.seconds - short.seconds) / (more * step) as f64).max(1e-9);
+            token.push((flops, per_token));
+            full.push((flops, (short.seconds - per_token * few as f64).max(0.0)));
+            if !file.search.rungs.is_empty() {
+                let low = self.all(trainers, stack, step).await?;
+                rung.push((flops, (low.seconds - per_token * step as f64).max(0.0)));
+            }
+            if let Some(path) = &long.checkpoint {
+                self.checkpoint_bytes =
+                    bytes_beside(path, scratch) as f64 / long.parameters.max(1) as f64;
+            }
+        }
+        (self.token, self.full) = (Line::through(&token), Line::through(&full));
+        self.rung = Line::through(&rung);
+        Ok(())
+    }
+
+    /// The same training by all at once; the mean of what it took.
+    async fn all(
+        &mut self,
+        trainers: &mut [Worker],
+        stack: &Architecture,
+        tokens: u64,
+    ) -> anyhow::Result<Evaluation> {
+        self.trainings += 1;
+        let trials = trainers.iter_mut().enumerate().map(|(place, trainer)| async move {
+            let request = Request::Evaluate(Evaluate {
+                id: 1,
+                attempt: 1,
+                architecture: stack.clone(),
+                tokens,
+                seed: place as u64,
+                resume_from: None,
+            });
+            match trainer.answer(1, &request).await? {
+                Reply::Result(evaluation) => Ok(evaluation),
+                _ => Err(anyhow::anyhow!("the trainer answered out of turn")),
+            }
+        });
+        let mut found = Vec::new();
+        for trial in together(trials).await {
+            found.push(trial.with_context(|| format!("{stack} cannot be trained"))?);
+        }
+        let seconds = mean(&found.iter().map(|of| of.seconds).collect::<Vec<_>>());
+        let first = found.into_iter().next().context("a campaign has a trainer")?;
+        Ok(Evaluation { seconds: seconds.unwrap_or(first.seconds), ..first })
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "by {} parts and {} short trainings timed just now; other load makes it longer",
+            self.parts_timed, self.trainings
+        )
+    }
+}
+
+/// Operations on one token of the forward pass.
+fn flops_per_token(architecture: &Architecture, sequence_length: u32) -> f64 {
+    cost::flops_per_token(architecture, Phase::Prefill { tokens: sequence_length.max(1) })
+}
+
+/// Waits for all of them at once.
+async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(|future| Some(Box::pin(future))).collect();
+    let mut outputs: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
+    std::future::poll_fn(move |context| {
+        for (future, output) in pending.iter_mut().zip(&mut outputs) {
+            if let Some(running) = future
+                && let std::task::Poll::Ready(found) = running.as_mut().poll(context)
+            {
+                (*output, *future) = (Some(found), None);
+            }
+        }
+        if pending.iter().any(Option::is_some) {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(outputs.iter_mut().filter_map(Option::take).collect())
+    })
+    .await
+}
+
+/// The trainer with a training of a few steps as a full one, tasks in the same share.
+fn trying(file: &CampaignFile, spec: &WorkerSpec) -> WorkerSpec {
+    let mut spec = spec.clone();
+    let few = tokens_of_steps(file, STEPS);
+    if let Introduction::Configure(configure) = &mut spec.introduction {
+        let Configure { training, tasks, .. } = &mut **configure;
+        if let Some(training) = training {
+            training.tokens = few;
+            training.target_tokens = None;
+        }
+        let share = few as f64 / file.tokens().max(1) as f64;
+        for task in tasks {
+            task.tokens = ((task.tokens as f64 * share) as u64).max(1);
+        }
+    }
+    spec
+}
+
+/// Of the text; where there is none, a share of all tasks that gives each some steps.
+fn tokens_of_steps(file: &CampaignFile, steps: u64) -> u64 {
+    let of = |batch: u32, length: u32| u64::from(batch) * u64::from(length);
+    if file.data.is_some() {
+        return steps * of(file.training.batch, file.training.sequence_length);
+    }
+    steps * file.tasks.iter().map(|task| of(task.batch, task.sequence_length)).sum::<u64>()
+}
+
+/// At most so many places, evenly spread over `count`.
+fn spread(count: usize, most: usize) -> impl Iterator<Item = usize> {
+    let taken = count.min(most);
+    (0..taken).map(move |i| (2 * i + 1) * count / (2 * taken))
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Of a checkpoint, with what is kept beside it to go on from.
+fn bytes_beside(path: &Path, folder: &Path) -> u64 {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&stem))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_neither_fall_nor_go_below_nothing() {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        let line = Line::through(&[(1.0, 3.0), (2.0, 5.0), (3.0, 7.0)]);
+        assert!(near(line.constant, 1.0) && near(line.slope, 2.0), "{line:?}");
+        let falling = Line::through(&[(1.0, 3.0), (2.0, 1.0)]);
+        assert!(near(falling.constant, 2.0) && near(falling.slope, 0.0), "{falling:?}");
+        let below = Line::through(&[(1.0, 0.0), (2.0, 3.0)]);
+        assert!(near(below.constant, 0.0) && near(below.at(1.5), 1.5), "{below:?}");
+        assert!(near(Line::through(&[(4.0, 2.0)]).at(9.0), 2.0));
+        assert!(near(Line::through(&[]).at(9.0), 0.0));
+    }
+
+    #[test]
+    fn places_are_spread_evenly() {
+        assert_eq!(spread(3, 10).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(spread(100, 4).collect::<Vec<_>>(), [12, 37, 62, 87]);
+        assert_eq!(spread(0, 4).count(), 0);
+    }
+}

@@ -1,0 +1,228 @@
+//! A campaign gone through with workers that only take their time: the state machine is the one that drives campaigns, its
+//! workers answer from [`Rates`], the clock is a number.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History};
+use search::cost;
+use search::latency::{LatencyEntry, Timing};
+use search::metric::{Known, Metric};
+use search::objective::Objective;
+use search::space::Space;
+use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
+use serde::Serialize;
+
+use super::rates::{Asked, Rates};
+use crate::driver::{Job, gpus};
+
+/// What a campaign will ask for and take.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Expected {
+    /// From begin to end.
+    pub(super) seconds: f64,
+    /// Candidates that are evaluated.
+    pub(super) evaluations: usize,
+    /// Candidates that are proposed.
+    pub(super) candidates: usize,
+    pub(super) proposal_seconds: f64,
+    pub(super) parts: usize,
+    pub(super) part_seconds: f64,
+    /// Rungs, repeats and longer ones each count.
+    pub(super) trainings: usize,
+    /// Of all of them, one after the other.
+    pub(super) training_seconds: f64,
+    pub(super) wholes: usize,
+    pub(super) whole_seconds: f64,
+    /// Checkpoints and rows, at the most.
+    pub(super) disk_bytes: u64,
+    /// Whether the budget of hours ends it.
+    pub(super) is_cut: bool,
+    #[serde(skip)]
+    pub(super) asked: Asked,
+}
+
+/// Bytes of a candidate's rows in the database, curve included.
+const ROW_BYTES: u64 = 4096;
+
+/// What is under way, by the time of its end.
+struct Ahead {
+    at: f64,
+    event: Event,
+}
+
+/// Goes through the campaign of `job` from its beginning.
+pub(super) fn rehearse(
+    job: &Job<Space>,
+    profiler: &Hello,
+    latencies: Vec<LatencyEntry>,
+    rates: &Rates,
+) -> Expected {
+    let mut settings = job.settings.clone();
+    settings.latencies = job.latency.latencies(&profiler.device);
+    settings.throughput = job.latency.throughput(&profiler.device);
+    let trains_on = job.trainer.introduction.trains_on(profiler);
+    settings.quiet_timing = gpus::is_shared(&trains_on, &profiler.device, gpus::count());
+    let reported: Vec<&str> = settings
+        .objectives
+        .iter()
+        .map(Objective::name)
+        .chain(settings.limits.names())
+        .filter(|name| {
+            let known = Metric::named(name).map(|metric| metric.facts().known);
+            !matches!(known, Some(Known::Formula | Known::Timing))
+        })
+        .collect();
+    let mut pretender = Pretender {
+        rates,
+        reported: reported.into_iter().map(str::to_owned).collect(),
+        tokens: settings.tokens,
+        kernels: profiler.kernels.clone().unwrap_or_default(),
+        expected: Expected::default(),
+        kept: BTreeMap::new(),
+    };
+    let history = History { candidates: Vec::new(), latencies };
+    let mut campaign = Campaign::new(settings, job.space.clone(), job.proposer.clone(), history);
+    let (mut clock, mut ahead) = (rates.start_seconds, Vec::<Ahead>::new());
+    let mut deadline = job.deadline_seconds();
+    let mut event = Event::Workers { trainers: job.trainers, profilers: 1 };
+    loop {
+        let begin = Instant::now();
+        let commands = campaign.handle(event);
+        let thought = begin.elapsed().as_secs_f64();
+        pretender.expected.proposal_seconds += thought;
+        clock += thought;
+        let mut is_over = false;
+        for command in commands {
+            match command {
+                Command::Send(request) => {
+                    if let Some((seconds, event)) = pretender.answer(request) {
+                        ahead.push(Ahead { at: clock + seconds, event });
+                    }
+                }
+                Command::RemoveCheckpoint(path) => {
+                    pretender.kept.remove(&path.to_string_lossy().into_owned());
+                }
+                Command::Finish(finish) => {
+                    is_over = true;
+                    pretender.expected.is_cut = deadline.is_none()
+                        && matches!(finish, Finish::Exhausted { .. })
+                        && job.deadline_seconds().is_some();
+                }
+                Command::Save(_) | Command::SaveProgress(_) | Command::SaveLatency(_) => {}
+            }
+        }
+        let next = (0..ahead.len()).min_by(|&a, &b| ahead[a].at.total_cmp(&ahead[b].at));
+        let Some(next) = next.filter(|_| !is_over) else { break };
+        if let Some(end) = deadline.take_if(|end| *end <= ahead[next].at) {
+            clock = clock.max(end);
+            event = Event::TimeOver { reason: "the time is over".to_owned() };
+            continue;
+        }
+        let Ahead { at, event: answered } = ahead.swap_remove(next);
+        clock = clock.max(at);
+        event = answered;
+    }
+    let mut expected = pretender.expected;
+    expected.seconds = clock;
+    expected.candidates = campaign.candidates().count();
+    let is_done = |state: &CandidateState| *state == CandidateState::Done;
+    expected.evaluations = campaign.candidates().filter(|row| is_done(&row.state)).count();
+    expected.disk_bytes += ROW_BYTES * expected.candidates as u64;
+    expected
+}
+
+/// Workers that only take their time.
+struct Pretender<'a> {
+    rates: &'a Rates,
+    /// The values that trainers report.
+    reported: Vec<String>,
+    /// Of a full evaluation.
+    tokens: u64,
+    kernels: String,
+    expected: Expected,
+    /// Bytes of checkpoints that are kept.
+    kept: BTreeMap<String, u64>,
+}
+
+impl Pretender<'_> {
+    /// How long a request takes, and what answers it.
+    fn answer(&mut self, request: Request) -> Option<(f64, Event)> {
+        Some(match request {
+            Request::Measure(measure) => {
+                let seconds = self.rates.part(measure.conditions.phase);
+                self.expected.parts += 1;
+                self.expected.part_seconds += seconds;
+                let key = measure.clone().key();
+                // Any time will do that grows with the work.
+                let us = 1.0 + cost::part_flops(&key.part, key.conditions.phase) / 1e4;
+                self.expected.asked.measures.push(measure.clone());
+                (seconds, self.timed(measure.id, us))
+            }
+            Request::MeasureWhole(measure) => {
+                let phase = measure.conditions.phase;
+                let seconds = self.rates.whole(phase);
+                self.expected.wholes += 1;
+                self.expected.whole_seconds += seconds;
+                let us = 1.0 + cost::flops(&measure.architecture, phase) / 1e4;
+                let event = self.timed(measure.id, us);
+                self.expected.asked.measures_whole.push(measure);
+                (seconds, event)
+            }
+            Request::Evaluate(evaluate) => self.trained(evaluate),
+            _ => return None,
+        })
+    }
+
+    fn timed(&self, id: u64, median_us: f64) -> Event {
+        Event::Timing(Measured {
+            id,
+            timing: Timing {
+                median_us,
+                spread_us: 0.01 * median_us,
+                samples: 100,
+                other_load: 0.0,
+                kernels: self.kernels.clone(),
+                millijoules: None,
+            },
+        })
+    }
+
+    fn trained(&mut self, evaluate: Evaluate) -> (f64, Event) {
+        let Evaluate { id, architecture, tokens, resume_from, seed, .. } = evaluate;
+        let before = resume_from.as_ref().and_then(|path| {
+            path.file_stem()?.to_string_lossy().rsplit('-').next()?.parse::<u64>().ok()
+        });
+        let steps = tokens.saturating_sub(before.unwrap_or(0));
+        let seconds = self.rates.training(&architecture, steps, tokens >= self.tokens);
+        self.expected.trainings += 1;
+        self.expected.training_seconds += seconds;
+        let parameters = search::tensors::parameters(&architecture);
+        let checkpoint = format!("{}-{seed}-{tokens}.safetensors", architecture.id());
+        self.kept
+            .insert(checkpoint.clone(), (self.rates.checkpoint_bytes * parameters as f64) as u64);
+        let kept: u64 = self.kept.values().sum();
+        self.expected.disk_bytes = self.expected.disk_bytes.max(kept);
+        // Larger is better, and no two are alike.
+        let id_text = architecture.id();
+        let sum = |sum: u32, byte: u8| sum.wrapping_mul(31).wrapping_add(u32::from(byte));
+        let scatter = f64::from(id_text.as_str().bytes().fold(0, sum) % 1000) / 1e4;
+        let mean =
+            1.0 + 20.0 / (parameters as f64).log2() + scatter - (tokens as f64).log2() / 100.0;
+        let value = Value { mean, standard_error: Some(0.005) };
+        self.expected.asked.trained.push(architecture);
+        let evaluation = Evaluation {
+            id,
+            values: self.reported.iter().map(|name| (name.clone(), value)).collect(),
+            parameters,
+            tokens,
+            seconds,
+            checkpoint: Some(checkpoint.into()),
+            unsaved: None,
+            curve: Vec::new(),
+            retrieval: Vec::new(),
+            parts: BTreeMap::new(),
+        };
+        (seconds, Event::Result(evaluation))
+    }
+}
