@@ -27,6 +27,12 @@ const KDA: &str = include_str!("hf/modeling/kda.py");
 const GATED_CONV: &str = include_str!("hf/modeling/gated_conv.py");
 const END: &str = include_str!("hf/modeling/end.py");
 const TRAIN: &str = include_str!("hf/train.py");
+/// How the model of symbols says something, …
+const SYMBOLS: &str = "print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=64))";
+/// … and one of text.
+const TEXTS: &str = r#"tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+inputs = tokenizer(["My fellow", "The"], padding=True, return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=64), skip_special_tokens=True))"#;
 const README: &str = include_str!("hf/README.md");
 
 /// The modelling file of `stack`: what its mixers are made of, and nothing else.
@@ -110,11 +116,8 @@ impl Dialect for Hf {
             "The weights are random: those that the training rule begins with."
         };
         let prompt = match folder.tokens {
-            Tokens::Symbols => "inputs = {\"input_ids\": torch.tensor([[1, 2, 3]])}",
-            _ => {
-                "inputs = tokenizer([\"My fellow\", \"The\"], padding=True, return_tensors=\"pt\", \
-                  return_token_type_ids=False)"
-            }
+            Tokens::Symbols => SYMBOLS,
+            _ => TEXTS,
         };
         let readme = README
             .replace("{text}", &stack.to_string())
