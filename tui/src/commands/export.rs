@@ -1,22 +1,19 @@
 //! `deltafront export`
 
+mod chosen;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use db::Store;
 use db::snapshot::{Candidate, Snapshot};
-use search::campaign::CandidateState;
-use search::config::{CampaignFile, TrainingConfig};
-use search::metric::Metric;
-use search::{Architecture, subject::Subject};
 
+use self::chosen::{Chosen, Setting, Wanted, file, find, folder};
 use super::{block_on, candidate, open};
 use crate::export::{
-    Element, Folder, Form, Latency, Provenance, StackFile, TARGETS, TableForm, Target, TextForm,
-    Tokens, Training, Weights, Worker, fill, gguf, table, target, targets_text,
+    Form, TARGETS, TableForm, Target, TextForm, fill, gguf, table, target, targets_text,
 };
 use crate::whole;
 
@@ -39,7 +36,6 @@ Examples:
 
 /// Writes a stack, or a whole campaign, in a form that other software reads.
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(after_help = help())]
 pub(crate) struct Args {
     /// The campaign; without a candidate: a stack, as its text or a file that holds it.
@@ -64,49 +60,23 @@ pub(crate) struct Args {
     /// Say for every target whether it holds the stack, and what would have to change.
     #[arg(long, conflicts_with_all = ["to", "format", "output", "front"])]
     check: bool,
-    /// Untrained weights, for the stack as it stands in the campaign, not for its proxy.
-    #[arg(long)]
-    random: bool,
-    /// Seed of the untrained weights. Default: that of the candidate's training.
-    #[arg(long, requires = "random", value_name = "N")]
-    seed: Option<u64>,
-    /// Type of the exported weights.
-    #[arg(long, value_enum, default_value = "fp32")]
-    dtype: Element,
-}
-
-/// One stack to export, and what is known of it.
-struct Chosen {
-    file: StackFile,
-    /// Its number in its campaign.
-    number: Option<u32>,
-    is_done: bool,
-    checkpoint: Option<PathBuf>,
-    seed: u64,
-}
-
-/// What all stacks of a campaign have in common.
-struct Setting {
-    /// What the names of files begin with.
-    name: String,
-    training: TrainingConfig,
-    validation_fraction: f64,
-    /// None: there is no text, so ids are symbols.
-    tokens: Tokens,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(Target { form: Form::Table(form), .. }) = args.to {
         return table(db, args, *form);
     }
-    let (setting, mut chosen) = block_on(find(db, args))?;
+    let (setting, mut chosen) =
+        block_on(find(db, &args.campaign, args.candidate.as_deref(), args.front))?;
     if args.check {
         let [one] = chosen.as_slice() else { bail!("name the candidate that is to be checked") };
         return check(one);
     }
-    let form = form(args)?;
+    let target = target_of(args)?;
     if args.front {
-        return front(&setting, &chosen, form, args);
+        return front(&setting, &chosen, target, args);
     }
     let one = chosen.swap_remove(0);
     if !one.is_done {
@@ -115,7 +85,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             one.number.unwrap_or_default()
         ))?;
     }
-    match form {
+    match target.form {
         Form::Table(_) => bail!("this target is of a whole campaign"),
         Form::Text(form) => {
             let text = one.file.text(form)?;
@@ -128,9 +98,9 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             }
         }
         Form::Folder(_) | Form::Gguf => {
-            let to = args.to.map_or("", |target| target.name);
+            let to = target.name;
             let number = one.number.map_or(String::new(), |number| format!("-{number}"));
-            let (between, dialect) = match form {
+            let (between, dialect) = match target.form {
                 Form::Folder(dialect) => ('-', Some(dialect)),
                 _ => ('.', None),
             };
@@ -138,7 +108,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 .output
                 .clone()
                 .unwrap_or_else(|| PathBuf::from(format!("{}{number}{between}{to}", setting.name)));
-            let folder = folder(&setting, &one, args, form)?;
+            let folder = folder(&setting, &one, &args.wanted, target)?;
             match dialect {
                 Some(dialect) => {
                     whole::write_folder(&place, args.force, |part| fill(dialect, &folder, part))?;
@@ -159,7 +129,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
 fn front(
     setting: &Setting,
     chosen: &[Chosen],
-    form: Form,
+    target: &Target,
     args: &Args,
 ) -> anyhow::Result<ExitCode> {
     let place = args
@@ -170,7 +140,7 @@ fn front(
         let mut index = String::new();
         for one in chosen {
             let number = one.number.context("members of a front are in a campaign")?;
-            let path = match form {
+            let path = match target.form {
                 Form::Text(form) => {
                     let path = format!("{number}.{}", form.ending());
                     std::fs::write(part.join(&path), one.file.text(form)?)?;
@@ -179,12 +149,12 @@ fn front(
                 Form::Folder(dialect) => {
                     let path = part.join(number.to_string());
                     std::fs::create_dir(&path)?;
-                    fill(dialect, &folder(setting, one, args, form)?, &path)?;
+                    fill(dialect, &folder(setting, one, &args.wanted, target)?, &path)?;
                     number.to_string()
                 }
                 Form::Gguf => {
                     let path = format!("{number}.gguf");
-                    gguf::write(&folder(setting, one, args, form)?, &part.join(&path))?;
+                    gguf::write(&folder(setting, one, &args.wanted, target)?, &part.join(&path))?;
                     path
                 }
                 Form::Table(_) => bail!("a table is one file"),
@@ -199,56 +169,6 @@ fn front(
     })?;
     say(&format!("wrote {}, {} stacks", place.display(), chosen.len()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-impl Chosen {
-    fn stack(&self) -> anyhow::Result<Architecture> {
-        self.file
-            .architecture
-            .clone()
-            .context("the campaign optimises a black box: it has no stacks, only json and toml")
-    }
-
-    fn name(&self) -> String {
-        self.number.map_or_else(|| "the stack".to_owned(), |number| format!("candidate {number}"))
-    }
-}
-
-/// The folder of one stack.
-fn folder(setting: &Setting, one: &Chosen, args: &Args, form: Form) -> anyhow::Result<Folder> {
-    let stack = one.stack()?;
-    let seed = args.seed.unwrap_or(one.seed);
-    let mut weights = match (&one.checkpoint, args.random) {
-        (_, true) => Weights::random(stack, seed, setting.training.weight_normalisation),
-        (Some(checkpoint), false) => Weights::trained(checkpoint)?,
-        (None, false) => {
-            bail!("{} has no trained weights; --random exports it with untrained ones", one.name())
-        }
-    };
-    let obstacles = form.obstacles(weights.stack()).unwrap_or_default();
-    if !obstacles.is_empty() {
-        let list: Vec<String> =
-            obstacles.iter().map(|obstacle| format!("  {}", obstacle.text())).collect();
-        let to = args.to.map_or("", |target| target.name);
-        bail!("{to} cannot hold {}:\n{}", one.name(), list.join("\n"));
-    }
-    if !form.divides_logits() {
-        weights.divide_head()?;
-    }
-    let enough = weights.stack().vocab() >= 256;
-    Ok(Folder {
-        file: one.file.clone(),
-        element: args.dtype,
-        tokens: if enough || setting.tokens != Tokens::Bytes {
-            setting.tokens.clone()
-        } else {
-            Tokens::Symbols
-        },
-        training: setting.training.clone(),
-        seed,
-        validation_fraction: setting.validation_fraction,
-        weights,
-    })
 }
 
 /// Says for every target whether it holds the stack.
@@ -309,65 +229,6 @@ fn table(db: &Path, args: &Args, form: TableForm) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The stacks that the command line names.
-async fn find(db: &Path, args: &Args) -> anyhow::Result<(Setting, Vec<Chosen>)> {
-    if args.candidate.is_none() && !args.front {
-        let stack = crate::export::read(&args.campaign)?;
-        let name = Path::new(&args.campaign).file_stem().filter(|_| !args.campaign.contains('|'));
-        let setting = Setting {
-            name: name.map_or("stack".into(), |name| name.to_string_lossy().into_owned()),
-            training: TrainingConfig::default(),
-            validation_fraction: 0.1,
-            tokens: Tokens::Bytes,
-        };
-        let file = StackFile::bare(stack);
-        let one = Chosen { file, number: None, is_done: true, checkpoint: None, seed: 0 };
-        return Ok((setting, vec![one]));
-    }
-    let store = open(db).await?;
-    let snapshot = store.snapshot(&args.campaign).await?;
-    let candidates: Vec<&Candidate> = match &args.candidate {
-        Some(word) => vec![candidate(&snapshot, word)?],
-        None => snapshot.candidates.iter().filter(|one| one.rank == Some(0)).collect(),
-    };
-    if candidates.is_empty() {
-        bail!("nothing of campaign `{}` is on its front yet", args.campaign);
-    }
-    let mut chosen = Vec::new();
-    for candidate in candidates {
-        chosen.push(Chosen {
-            file: file(&store, &snapshot, candidate).await?,
-            number: Some(candidate.row.number),
-            is_done: candidate.row.state == CandidateState::Done,
-            checkpoint: candidate.row.checkpoint.clone(),
-            seed: candidate.row.seed,
-        });
-    }
-    let folder = PathBuf::from(store.config_folder(&args.campaign).await?);
-    Ok((setting(&snapshot, &folder), chosen))
-}
-
-/// What the campaign's own file says; of one that does not parse, a black box's say, nothing is known.
-fn setting(snapshot: &Snapshot, folder: &Path) -> Setting {
-    let name = super::file_name(&snapshot.campaign.name);
-    let Ok(file) = CampaignFile::parse(&snapshot.campaign.config_toml) else {
-        let training = TrainingConfig::default();
-        return Setting { name, training, validation_fraction: 0.1, tokens: Tokens::Symbols };
-    };
-    let training = super::run::settled(&file.training, &file.search.rungs, file.search.concurrency);
-    let (tokens, validation_fraction) = match &file.data {
-        None => (Tokens::Symbols, 0.1),
-        Some(data) => {
-            let tokens = match &data.tokenizer {
-                Some(path) => Tokens::File(folder.join(path)),
-                None => Tokens::Bytes,
-            };
-            (tokens, data.validation_fraction)
-        }
-    };
-    Setting { name, training, validation_fraction, tokens }
-}
-
 /// Writes the config of a candidate as JSON into a new file in the current folder, for the screens; says which.
 pub(super) fn to_new_file(db: &Path, snapshot: &Snapshot, number: u32) -> anyhow::Result<PathBuf> {
     let name = &snapshot.campaign.name;
@@ -382,70 +243,21 @@ pub(super) fn to_new_file(db: &Path, snapshot: &Snapshot, number: u32) -> anyhow
     Ok(file)
 }
 
-async fn file(
-    store: &Store,
-    snapshot: &Snapshot,
-    candidate: &Candidate,
-) -> anyhow::Result<StackFile> {
-    let campaign = &snapshot.campaign;
-    let workers = store.workers(&campaign.name).await?;
-    let row = &candidate.row;
-    let subject: &Subject = &row.subject;
-    Ok(StackFile {
-        format: crate::export::FORMAT,
-        text: subject.to_string(),
-        id: candidate.id.to_string(),
-        architecture: subject.stack().cloned(),
-        parameters: subject.assignment().cloned(),
-        values: row.values.clone(),
-        latency: Some(Latency {
-            device: workers.iter().find(|row| row.role == "profiler").map(|row| row.device.clone()),
-            conditions: campaign.latency.clone(),
-            decode_whole: candidate.whole(Metric::DecodeUs.name()).cloned(),
-            prefill_whole: candidate.whole(Metric::PrefillUs.name()).cloned(),
-        }),
-        training: Some(Training {
-            tokens: row.tokens,
-            seconds: row.train_seconds,
-            seed: row.seed,
-            checkpoint: row.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()),
-        }),
-        provenance: Some(Provenance {
-            campaign: campaign.name.clone(),
-            candidate: row.number,
-            origin: row.origin.clone(),
-            reference: row.reference.clone(),
-            rank: candidate.rank,
-            campaign_seed: campaign.seed,
-            campaign_created_unix_s: campaign.created_unix_s,
-            deltafront: env!("CARGO_PKG_VERSION"),
-            workers: workers
-                .into_iter()
-                .map(|row| Worker { role: row.role, program: row.worker, device: row.device })
-                .collect(),
-            campaign_file: campaign.config_toml.clone(),
-        }),
-    })
-}
-
 /// What to write.
-fn form(args: &Args) -> anyhow::Result<Form> {
-    if let Some(target) = args.to {
-        return Ok(target.form);
-    }
-    if let Some(form) = args.format {
-        return Ok(Form::Text(form));
-    }
-    match args.output.as_deref().and_then(Path::extension).and_then(|ending| ending.to_str()) {
-        _ if args.front => Ok(Form::Text(TextForm::Json)),
-        Some("toml") => Ok(Form::Text(TextForm::Toml)),
-        Some("json") | None => Ok(Form::Text(TextForm::Json)),
-        Some(other) => {
-            bail!(
-                "the form of a .{other} file is unknown: add --format json or --format toml, or --to with a target"
-            )
-        }
-    }
+fn target_of(args: &Args) -> anyhow::Result<&'static Target> {
+    let ending =
+        args.output.as_deref().and_then(Path::extension).and_then(|ending| ending.to_str());
+    let name = match (args.to, args.format, ending) {
+        (Some(target), ..) => return Ok(target),
+        (None, Some(form), _) => form.ending(),
+        (None, None, _) if args.front => "json",
+        (None, None, Some("toml")) => "toml",
+        (None, None, Some("json") | None) => "json",
+        (None, None, Some(other)) => bail!(
+            "the form of a .{other} file is unknown: add --format json or --format toml, or --to with a target"
+        ),
+    };
+    target(name).map_err(anyhow::Error::msg)
 }
 
 fn say(text: &str) -> std::io::Result<()> {

@@ -27,36 +27,41 @@ const KDA: &str = include_str!("hf/modeling/kda.py");
 const GATED_CONV: &str = include_str!("hf/modeling/gated_conv.py");
 const END: &str = include_str!("hf/modeling/end.py");
 const TRAIN: &str = include_str!("hf/train.py");
+/// How the model of symbols says something, …
+const SYMBOLS: &str = "print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=64))";
+/// … and one of text.
+const TEXTS: &str = r#"tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+inputs = tokenizer(["My fellow", "The"], padding=True, return_tensors="pt", return_token_type_ids=False)
+print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=64), skip_special_tokens=True))"#;
 const README: &str = include_str!("hf/README.md");
+
+/// The part of a mixer's family.
+fn part(mixer: &Mixer) -> &'static str {
+    match mixer {
+        Mixer::Attention(_) => ATTENTION,
+        Mixer::Delta(_) => DELTA,
+        Mixer::Mamba2(_) => MAMBA2,
+        Mixer::Kda(_) => KDA,
+        Mixer::GatedConv(_) => GATED_CONV,
+    }
+}
 
 /// The modelling file of `stack`: what its mixers are made of, and nothing else.
 fn modelling_file(stack: &Architecture) -> String {
     let mixers: Vec<&Mixer> =
         stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).collect();
-    let any = |is: fn(&Mixer) -> bool| mixers.iter().any(|mixer| is(mixer));
-    let attention = any(|mixer| matches!(mixer, Mixer::Attention(_)));
-    let delta = any(|mixer| matches!(mixer, Mixer::Delta(_)));
-    let mamba2 = any(|mixer| matches!(mixer, Mixer::Mamba2(_)));
-    let kda = any(|mixer| matches!(mixer, Mixer::Kda(_)));
-    let gated_conv = any(|mixer| matches!(mixer, Mixer::GatedConv(_)));
-    let selective_rope = any(|mixer| mixer.phases().is_some());
-    let log_linear = any(|mixer| mixer.levels().is_some());
-    let convolves = delta || mamba2 || kda || gated_conv || selective_rope;
-    let parts = [
-        (true, BEGIN),
-        (convolves, SHORT_CONV),
-        (selective_rope, SELECTIVE_ROPE),
-        (attention, ATTENTION),
-        (delta || mamba2 || kda, CHUNKS),
-        (log_linear, LOG_LINEAR),
-        (delta, DELTA),
-        (mamba2, MAMBA2),
-        (kda, KDA),
-        (gated_conv, GATED_CONV),
-        (true, END),
-    ];
-    let parts = parts.iter().filter(|(is_used, _)| *is_used).map(|(_, part)| part.trim());
-    parts.collect::<Vec<_>>().join("\n\n\n") + "\n"
+    let has = |family: &str| mixers.iter().any(|mixer| part(mixer) == family);
+    let selective_rope = mixers.iter().any(|mixer| mixer.phases().is_some());
+    let log_linear = mixers.iter().any(|mixer| mixer.levels().is_some());
+    let in_chunks = has(DELTA) || has(MAMBA2) || has(KDA);
+    let mut parts = vec![BEGIN];
+    parts.extend((in_chunks || has(GATED_CONV) || selective_rope).then_some(SHORT_CONV));
+    parts.extend(selective_rope.then_some(SELECTIVE_ROPE));
+    parts.extend(in_chunks.then_some(CHUNKS));
+    parts.extend(log_linear.then_some(LOG_LINEAR));
+    parts.extend([ATTENTION, DELTA, MAMBA2, KDA, GATED_CONV].into_iter().filter(|of| has(of)));
+    parts.push(END);
+    parts.iter().map(|part| part.trim()).collect::<Vec<_>>().join("\n\n\n") + "\n"
 }
 
 impl Dialect for Hf {
@@ -110,11 +115,8 @@ impl Dialect for Hf {
             "The weights are random: those that the training rule begins with."
         };
         let prompt = match folder.tokens {
-            Tokens::Symbols => "inputs = {\"input_ids\": torch.tensor([[1, 2, 3]])}",
-            _ => {
-                "inputs = tokenizer([\"My fellow\", \"The\"], padding=True, return_tensors=\"pt\", \
-                  return_token_type_ids=False)"
-            }
+            Tokens::Symbols => SYMBOLS,
+            _ => TEXTS,
         };
         let readme = README
             .replace("{text}", &stack.to_string())
