@@ -24,7 +24,7 @@ pub struct Validation {
     pub standard_error: Option<f64>,
     /// Tokens predicted.
     pub tokens: u64,
-    /// The mean in each of [`PARTS`] parts of them, or in each sequence where these are fewer.
+    /// The mean in each of 16 parts of them, or in each sequence where these are fewer.
     pub parts: Vec<f32>,
 }
 
