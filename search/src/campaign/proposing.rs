@@ -1,11 +1,13 @@
 //! The proposals of a campaign: what the proposer is told of the rows, and the row that a proposal becomes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::candidate::{Candidate, CandidateState};
 use super::prediction::{Expected, Predictor};
 use super::settings::Settings;
 use super::standing::Standing;
+use super::table::LatencyTable;
+use crate::latency::{LatencyEntry, keys};
 use crate::objective::Objective;
 use crate::proposals::{Origin, Outcome, Proposer, Trial};
 use crate::subject::{Subject, Subjects};
@@ -21,6 +23,10 @@ pub(super) struct Proposals<D: Subjects> {
     proposer: Proposer<D::Point>,
     /// The rows' subjects as points of the domain.
     points: BTreeMap<u32, D::Point>,
+    /// The parts of this campaign's rows: what other campaigns left in the table changes no proposal.
+    parts: LatencyTable,
+    /// The rows whose parts these are.
+    timed: BTreeSet<u32>,
 }
 
 impl<D: Subjects> Proposals<D> {
@@ -31,12 +37,29 @@ impl<D: Subjects> Proposals<D> {
     ) -> Self {
         let point = |row: &Candidate| Some((row.number, domain.point(&row.subject)?));
         let points = rows.values().filter_map(point).collect();
-        Self { domain, proposer, points }
+        Self { domain, proposer, points, parts: LatencyTable::default(), timed: BTreeSet::new() }
     }
 
     /// Candidates that are drawn before the algorithm begins.
     pub(super) fn start_size(&self) -> usize {
         (self.proposer.start as usize).max(self.proposer.references.len())
+    }
+
+    /// Takes up the parts of rows whose latencies are known by now.
+    fn take_up(&mut self, standing: &Standing) {
+        let Standing { rows, settings, table, .. } = standing;
+        for (number, row) in rows {
+            let is_timed = settings.latencies.iter().all(|(name, _)| row.values.contains_key(name));
+            let Some(stack) = row.subject.stack().filter(|_| is_timed) else { continue };
+            if !self.timed.insert(*number) {
+                continue;
+            }
+            for key in settings.latencies.iter().flat_map(|(_, of)| keys(stack, of)) {
+                if let Some(timing) = table.get(&key) {
+                    self.parts.insert(LatencyEntry { timing: timing.clone(), key });
+                }
+            }
+        }
     }
 
     /// The next candidates, as many as there is room for; and if the space holds no more of them, the sentence that says so.
@@ -53,6 +76,7 @@ impl<D: Subjects> Proposals<D> {
             );
             return (Vec::new(), Some(reason));
         }
+        self.take_up(standing);
         let predictor =
             Predictor::new(&settings.objectives, settings.target_tokens, &rows.values());
         let trial = |row: &Candidate, point: &D::Point| Trial {
@@ -68,7 +92,8 @@ impl<D: Subjects> Proposals<D> {
         let first = rows.last_key_value().map_or(1, |(number, _)| number + 1);
         for number in (first..).take(room) {
             let subject = |point: &D::Point| self.domain.subject(point);
-            let computed = |point: &D::Point| computed(&subject(point), standing);
+            let computed =
+                |point: &D::Point| computed(&subject(point), &standing.settings, &self.parts);
             let proposal =
                 match self.proposer.propose_knowing(&self.domain, number, &trials, &computed) {
                     Ok(proposal) => proposal,
@@ -112,14 +137,13 @@ fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> C
 }
 
 /// The objectives of a subject that need no evaluation, as they are minimised: costs, and latencies of which every part was
-/// timed.
-fn computed(subject: &Subject, standing: &Standing) -> Vec<Option<f64>> {
-    let Standing { settings, table, .. } = standing;
+/// timed for this campaign.
+fn computed(subject: &Subject, settings: &Settings, parts: &LatencyTable) -> Vec<Option<f64>> {
     let Some(architecture) = subject.stack() else { return Vec::new() };
     let costs = costs(subject, settings);
     let latency = |name: &str| {
         let (_, conditions) = settings.latencies.iter().find(|(own, _)| own == name)?;
-        table.compose(architecture, conditions)
+        parts.compose(architecture, conditions)
     };
     let value = |objective: &Objective| {
         let name = objective.name();
