@@ -93,12 +93,14 @@ impl<'a> Stream<'a> {
         if bound > NEVER && normals.clone().zip(noises).all(is_near) {
             return None;
         }
-        let moved = point.values().iter().zip(noises).zip(normals).enumerate();
-        let values: Vec<f64> = moved
-            .map(|(at, ((value, noise), normal))| {
-                value + noise.own * normal.value() + self.shared.moved(noise, at, draw)
-            })
-            .collect();
+        let mut values = point.values().to_vec();
+        for (at, (noise, normal)) in noises.iter().zip(normals).enumerate() {
+            // most latencies have no error, and logarithms are dear
+            if noise.own != 0.0 {
+                values[at] += noise.own * normal.value();
+            }
+            values[at] += self.shared.moved(noise, at, draw);
+        }
         Some(Objectives::new(values).unwrap_or_else(|_| point.clone()))
     }
 }

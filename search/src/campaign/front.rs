@@ -5,6 +5,7 @@
 //! after the tokens that count.
 
 use super::candidate::{Candidate, CandidateState};
+use super::noise::Noise;
 use super::prediction::{Expected, Predictor};
 use crate::objective::Objective;
 use crate::pareto::{self, Objectives};
@@ -70,6 +71,16 @@ impl<'a> Contenders<'a> {
     /// What each is expected to be, with its errors.
     pub fn expected(&self) -> impl Iterator<Item = Expected> {
         self.rows.iter().filter_map(|row| self.predictor.of(row))
+    }
+
+    /// The same of one candidate.
+    pub fn expected_of(&self, row: &Candidate) -> Option<Expected> {
+        self.predictor.of(row)
+    }
+
+    /// The errors of each alone.
+    pub(super) fn noises(&self) -> Vec<Vec<Noise>> {
+        self.rows.iter().filter_map(|row| self.predictor.noises(row, self.tokens)).collect()
     }
 
     /// Whether they are foretold, not measured.

@@ -28,7 +28,8 @@ pub fn seed_deviations<'a>(
         .map(Objective::name)
         .map(|name| {
             let (mut squares, mut freedom) = (0.0, 0);
-            for row in rows.clone() {
+            let is_of_several = |row: &&Candidate| row.seeds(tokens) > 1;
+            for row in rows.clone().filter(is_of_several) {
                 let of_seeds: Vec<f64> = row
                     .trained
                     .iter()
@@ -53,12 +54,13 @@ pub(super) fn noise(
     (deviation, freedom): (f64, usize),
 ) -> Noise {
     let name = objective.name();
-    let trained: Vec<&Trained> =
-        row.trained.iter().filter(|t| t.tokens == tokens && t.values.contains_key(name)).collect();
-    let n = trained.len() as f64;
-    let Some(first) = trained.first() else { return Noise::default() };
+    let trained =
+        || row.trained.iter().filter(|t| t.tokens == tokens && t.values.contains_key(name));
+    let Some(first) = trained().next() else { return Noise::default() };
+    let n = trained().count() as f64;
     let of_seeds = deviation / n.sqrt();
-    let Some(text) = of_text(&trained, objective) else {
+    let text = first.parts.get(name).and_then(|_| of_text(trained().collect(), objective));
+    let Some(text) = text else {
         let reported = || first.values[name].standard_error.unwrap_or(0.0);
         return Noise::of_its_own(if freedom > 0 { of_seeds } else { reported() });
     };
@@ -70,7 +72,7 @@ pub(super) fn noise(
     if !is_loss {
         return noise.and_own(of_seeds);
     }
-    let loss = trained.iter().map(|t| t.values[name].mean).sum::<f64>() / n;
+    let loss = trained().map(|t| t.values[name].mean).sum::<f64>() / n;
     let known = freedom as f64 * deviation.powi(2);
     let pooled = ((FREEDOM * (SEEDS * loss).powi(2) + known) / (FREEDOM + freedom as f64)).sqrt();
     noise.and_own(pooled / n.sqrt()).and_own(RATE * loss)
@@ -78,9 +80,9 @@ pub(super) fn noise(
 
 /// What each part of the held-out text moves the mean by: (xᵢ − x̄) / √(n(n − 1)), whose squares add up to those of the
 /// standard error. None where not every training reports the same parts.
-fn of_text(trained: &[&Trained], objective: &Objective) -> Option<Vec<f64>> {
+fn of_text(trained: Vec<&Trained>, objective: &Objective) -> Option<Vec<f64>> {
     let parts: Option<Vec<&Vec<f32>>> =
-        trained.iter().map(|t| t.parts.get(objective.name())).collect();
+        trained.into_iter().map(|t| t.parts.get(objective.name())).collect();
     let parts = parts?;
     let count = parts.first()?.len();
     if count < 2 || parts.iter().any(|of| of.len() != count) {

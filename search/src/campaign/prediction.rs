@@ -89,7 +89,8 @@ impl<'a> Predictor<'a> {
                     let parts = row.trained.iter().filter_map(|t| t.parts.get(objective.name()));
                     parts.map(Vec::len).max().unwrap_or(0)
                 };
-                rows.clone().map(of).max().unwrap_or(0)
+                // where nothing is foretold they have their variables to themselves
+                if steps.is_empty() { 0 } else { rows.clone().map(of).max().unwrap_or(0) }
             })
             .collect();
         let seeds = measured::seed_deviations(rows, objectives, target);
@@ -135,6 +136,14 @@ impl<'a> Predictor<'a> {
         }
         let objectives = Objectives::new(values).ok()?;
         Some(Expected { objectives, noises, is_foretold })
+    }
+
+    /// The errors of what is expected of a candidate that was trained for so many tokens.
+    pub(super) fn noises(&self, row: &Candidate, tokens: u64) -> Option<Vec<Noise>> {
+        if self.foretells(tokens) {
+            return Some(self.of(row)?.noises);
+        }
+        Some(self.measured(row, tokens))
     }
 
     /// The errors of what was measured; where it is foretold from, the scatter of changes has those of seed and rate.

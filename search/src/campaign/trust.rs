@@ -9,7 +9,6 @@ use super::candidate::{Candidate, CandidateState};
 use super::drawn::memberships;
 use super::front::Contenders;
 use super::measured::seed_deviations;
-use super::noise::Noise;
 use super::settings::Settings;
 use super::tasks::Training;
 use crate::objective::Objective;
@@ -34,8 +33,7 @@ pub struct Doubt {
 
 /// How sure the place of each candidate is, by drawing fronts from the noise of all of them together.
 pub fn doubts(contenders: &Contenders<'_>, seed: u64) -> Vec<Doubt> {
-    let noises: Vec<Vec<Noise>> = contenders.expected().map(|expected| expected.noises).collect();
-    let memberships = memberships(&contenders.points, &noises, seed);
+    let memberships = memberships(&contenders.points, &contenders.noises(), seed);
     let numbers = contenders.rows.iter().map(|row| row.number);
     numbers.zip(memberships).map(|(number, membership)| Doubt { number, membership }).collect()
 }

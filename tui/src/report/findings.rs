@@ -106,15 +106,14 @@ impl Findings {
         let on_front: HashSet<u32> = contenders.front().into_iter().collect();
         // In the order of the contenders, all of them.
         let doubts = trust::doubts(&contenders, campaign.seed);
-        let expected = contenders.expected();
         let front: Vec<(Member, Expected)> = doubts
             .iter()
             .zip(&contenders.rows)
-            .zip(expected)
-            .filter(|((doubt, row), _)| {
+            .filter(|(doubt, row)| {
                 on_front.contains(&row.number) || doubt.membership >= trust::DOUBT
             })
-            .map(|((doubt, row), expected)| {
+            .filter_map(|(doubt, row)| {
+                let expected = contenders.expected_of(row)?;
                 let member = Member {
                     number: row.number,
                     text: row.subject.to_string(),
@@ -132,7 +131,7 @@ impl Findings {
                         })
                         .collect(),
                 };
-                (member, expected)
+                Some((member, expected))
             })
             .collect();
         let mut front = with_differences(front, names);
