@@ -92,6 +92,26 @@ pub(super) fn other_mixers(
     kinds.into_iter().filter_map(of_kind).collect()
 }
 
+/// Layers of attention of another shape than the first's.
+pub(super) fn other_attention(stack: &Architecture) -> Option<Obstacle> {
+    let shape = |of: Attention| (of.heads, of.kv_heads, of.head_width);
+    other_shapes(stack, "attention", |mixer| attention_of(mixer).map(shape))
+}
+
+/// Layers of attention whose heads are together not as wide as the model.
+pub(super) fn other_head_widths(stack: &Architecture) -> Option<Obstacle> {
+    let d = stack.d_model();
+    Obstacle::of_layers(
+        stack,
+        format!("heads that are not {d} wide together"),
+        Some("heads = \"auto\""),
+        |layer| {
+            let attention = layer.mixer.as_ref().and_then(attention_of);
+            attention.is_some_and(|of| of.heads * of.head_width != d)
+        },
+    )
+}
+
 /// Layers without a mixer or without an FFN, and FFNs of other widths than the first.
 pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
     let width = stack.layers().iter().find_map(|layer| layer.ffn_width);

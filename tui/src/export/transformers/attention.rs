@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens, mixer,
-    mixer_and_ffn, norm, other_mixers, other_shapes, outer, selective_rope, with,
+    mixer_and_ffn, norm, other_attention, other_mixers, other_shapes, outer, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
@@ -45,9 +45,7 @@ impl Dialect for OfAttention {
             attention_of(mixer).is_some_and(|of| self.windows || of.window.is_none())
         });
         found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "attention", |mixer| {
-            attention_of(mixer).map(|of| (of.heads, of.kv_heads, of.head_width))
-        }));
+        found.extend(other_attention(stack));
         if self.windows {
             found.extend(other_shapes(stack, "window", window));
         }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens, mixer,
-    mixer_and_ffn, no_attention, norm, other_mixers, other_shapes, outer, selective_rope, with,
+    mixer_and_ffn, no_attention, norm, other_attention, other_head_widths, other_mixers,
+    other_shapes, outer, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
@@ -31,9 +32,7 @@ impl Dialect for Lfm2 {
                 taps(mixer).is_some() || attention_of(mixer).is_some_and(|of| of.window.is_none())
             });
         found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "attention", |mixer| {
-            attention_of(mixer).map(|of| (of.heads, of.kv_heads, of.head_width))
-        }));
+        found.extend(other_attention(stack));
         found.extend(other_shapes(stack, "convolution", taps));
         found.extend(Obstacle::of_layers(
             stack,
@@ -49,12 +48,7 @@ impl Dialect for Lfm2 {
             Some("qk_norm = true"),
             |layer| attention(layer).is_some_and(|of| !of.qk_norm),
         ));
-        found.extend(Obstacle::of_layers(
-            stack,
-            format!("heads that are not {d} wide together"),
-            Some("heads = \"auto\""),
-            |layer| attention(layer).is_some_and(|of| of.heads * of.head_width != d),
-        ));
+        found.extend(other_head_widths(stack));
         found.extend(selective_rope(stack));
         found.extend(no_attention(stack));
         found.extend(meta_tokens(stack));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens,
-    mixer_and_ffn, no_attention, other_mixers, other_shapes, selective_rope, with,
+    mixer_and_ffn, no_attention, other_attention, other_mixers, other_shapes, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
@@ -51,9 +51,7 @@ impl Dialect for Qwen35 {
         found.extend(other_shapes(stack, "Gated DeltaNet", |mixer| {
             delta_of(mixer).map(|of| (of.heads, of.key_width, of.value_width, of.value_groups))
         }));
-        found.extend(other_shapes(stack, "attention", |mixer| {
-            attention_of(mixer).map(|of| (of.heads, of.kv_heads, of.head_width))
-        }));
+        found.extend(other_attention(stack));
         found.extend(Obstacle::of_layers(
             stack,
             "attention without norms of q and k, which this type has",
