@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH};
 pub use mixer::{
-    Attention, Choice, Colour, Delta, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer, MixerKind,
-    Past,
+    Attention, Choice, Colour, Delta, Form, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer,
+    MixerKind, Past, QkNorm, Turn,
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;

@@ -75,9 +75,12 @@ fn rotations_in_f32_are_those_in_f64() {
     let mut random = Random::new(63);
     let x = leaf(&mut random, &[2, 33, 3, 10]);
     let towards = random.tensor(&[2, 33, 3, 10], 1.0).to_kind(Kind::Float);
-    let got = value_and_gradients(|| rope::rotate(&x, 5), &[&x], &towards);
-    let wide = || rope::rotate(&x.to_kind(Kind::Double), 5).to_kind(Kind::Float);
-    assert_agree("rotations", &got, &value_and_gradients(wide, &[&x], &towards));
+    for (turned, theta) in [(10, 1e4), (4, 1e4), (2, 100.0), (10, 1e7), (0, 1e4)] {
+        let got = value_and_gradients(|| rope::rotate(&x, 5, turned, theta), &[&x], &towards);
+        let wide = || rope::rotate(&x.to_kind(Kind::Double), 5, turned, theta).to_kind(Kind::Float);
+        let expected = value_and_gradients(wide, &[&x], &towards);
+        assert_agree(&format!("{turned} channels, θ {theta}"), &got, &expected);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
@@ -33,13 +33,15 @@ fn random_mixer(random: &mut Random) -> Mixer {
     match upto(8) {
         1 | 2 => {
             let kv_heads = upto(3);
+            let shape = Attention::full(kv_heads * upto(3), kv_heads, 8 * upto(4));
+            let selective_rope = upto(2) == 1;
             Mixer::Attention(Attention {
-                heads: kv_heads * upto(3),
-                kv_heads,
-                head_width: 2 * upto(8),
                 window: (upto(2) == 1).then(|| upto(100)),
-                qk_norm: upto(2) == 1,
-                selective_rope: upto(2) == 1,
+                qk_norm: [QkNorm::None, QkNorm::Head, QkNorm::Whole][upto(3) as usize - 1],
+                selective_rope,
+                output_gate: upto(2) == 1,
+                rotary_percent: if selective_rope { 100 } else { 25 * upto(4) },
+                ..shape
             })
         }
         3..=5 => Mixer::Delta(random_delta(&mut upto)),

@@ -21,11 +21,11 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-pub use attention::Attention;
+pub use attention::{Attention, QkNorm};
 pub use delta::Delta;
 pub use family::{Colour, Kind, Past};
 pub use gated_conv::GatedConv;
-pub use gene::{Choice, Gene, Letter};
+pub use gene::{Choice, Form, Gene, Letter, Turn};
 pub use kda::Kda;
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;

@@ -3,7 +3,7 @@
 //! ```text
 //! architecture = "d=" INT ",vocab=" INT [ ",tied" ] [ ",meta=" INT ] { " | " [ INT "*" ] layer }
 //! layer        = mixer [ "+ffn(" INT ")" ] | "ffn(" INT ")"
-//! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" INT ] } ")"
+//! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" ( INT | WORD ) ] } ")"
 //! ```
 //! The keys of a mixer and their order are those of its genes.
 //! Equal neighbours are always folded into a run (`3*…`), so one architecture has one text.
@@ -27,7 +27,8 @@ impl fmt::Display for Mixer {
                     write!(f, "{comma}{letter}={n}")?;
                 }
                 (Letter::On(word), 1) | (Letter::Off(word), 0) => write!(f, "{comma}{word}")?,
-                (Letter::On(_) | Letter::Off(_) | Letter::Silent, _) => {}
+                (Letter::Forms(_), 0) | (Letter::On(_) | Letter::Off(_) | Letter::Silent, _) => {}
+                (Letter::Forms(words), form) => write!(f, "{comma}{}", words[form as usize])?,
             }
         }
         f.write_str(")")
@@ -219,6 +220,11 @@ impl Cursor<'_> {
                 Letter::Unless(_, usual) => Some(usual),
                 Letter::On(word) => Some(self.take_both(comma, word).into()),
                 Letter::Off(word) => Some((!self.take_both(comma, word)).into()),
+                // a later word may begin as an earlier one
+                Letter::Forms(words) => (1..words.len() as u32)
+                    .rev()
+                    .find(|&form| self.take_both(comma, words[form as usize]))
+                    .or(Some(0)),
                 Letter::Silent => None,
             };
             genes.set(gene.name, value);

@@ -12,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::architecture::{Choice, Gene, MixerKind};
+use crate::architecture::{Choice, Form, Gene, MixerKind, Turn};
 
 /// `[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +35,8 @@ pub enum Listed {
     Numbers(Vec<u32>),
     /// One of these.
     Flags(Vec<bool>),
+    /// One of these.
+    Forms(Vec<Form>),
 }
 
 impl MixerChoices {
@@ -68,6 +70,7 @@ fn usual(gene: &Gene) -> Option<Listed> {
         }
         Choice::NumbersOrAuto(None) => Some(Listed::Auto),
         Choice::Flag(flag) => Some(Listed::Flags(vec![flag])),
+        Choice::Forms(forms) => Some(Listed::Forms(forms[..1].to_vec())),
         Choice::FlagOfKind | Choice::Fixed => None,
     }
 }
@@ -83,6 +86,7 @@ impl Serialize for Listed {
             Self::Auto => serializer.serialize_str("auto"),
             Self::Numbers(numbers) => numbers.serialize(serializer),
             Self::Flags(flags) => flags.serialize(serializer),
+            Self::Forms(forms) => forms.serialize(serializer),
         }
     }
 }
@@ -91,7 +95,10 @@ impl Serialize for KindChoices {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (gene, listed) in self.genes() {
-            if let Some(listed) = listed {
+            let is_unsaid = gene.turn == Turn::IfChosen && listed == usual(gene).as_ref();
+            if let Some(listed) = listed
+                && !is_unsaid
+            {
                 map.serialize_entry(gene.name, listed)?;
             }
         }
@@ -143,6 +150,18 @@ impl<'de> DeserializeSeed<'de> for OfGene {
             Choice::NumbersOrAuto(_) => Some(Counts::deserialize(d)?.0),
             Choice::Flag(_) => Some(Listed::Flags(Vec::deserialize(d)?)),
             Choice::FlagOfKind => Option::deserialize(d)?.map(Listed::Flags),
+            Choice::Forms(forms) => {
+                let words: Vec<Value> = Vec::deserialize(d)?;
+                let form = |word: &Value| {
+                    let known = forms.iter().copied().find(|form| json!(form) == *word);
+                    known.ok_or_else(|| {
+                        let all: Vec<String> =
+                            forms.iter().map(|form| json!(form).to_string()).collect();
+                        de::Error::custom(format!("expected one of {}, got {word}", all.join(", ")))
+                    })
+                };
+                Some(Listed::Forms(words.iter().map(form).collect::<Result<_, _>>()?))
+            }
             Choice::Fixed => None,
         })
     }
@@ -282,6 +301,7 @@ fn gene_schema(gene: &Gene, generator: &mut SchemaGenerator) -> Value {
         Choice::NumbersOrAuto(_) => generator.subschema_for::<Counts>(),
         Choice::Flag(_) | Choice::Fixed => generator.subschema_for::<Vec<bool>>(),
         Choice::FlagOfKind => generator.subschema_for::<Option<Vec<bool>>>(),
+        Choice::Forms(forms) => json_schema!({ "type": "array", "items": { "enum": forms } }),
     };
     schema.insert("description".to_owned(), gene.about.into());
     if let Some(usual) = usual(gene) {

@@ -195,7 +195,7 @@ impl Form for Flat {
             Move::Parameter => {
                 let table = &tables.mixers[layer.table];
                 let shapes = table.shapes(genome.d);
-                let gene = pick(rng, table.genes.len());
+                let gene = pick(rng, table.drawn());
                 let value = pick_other(rng, table.values(gene), shapes[layer.shape].genes[gene])?;
                 let shape = table.with_gene(genome.d, &shapes[layer.shape].genes, gene, value)?;
                 Some(genome.change_shape(tables, index, shape))

@@ -208,7 +208,7 @@ impl Form for Staged {
                 let table = pick(rng, tables.mixers.len());
                 let mixer = &tables.mixers[table];
                 let genes = &mixer.shapes(genome.d)[genome.shapes[table]].genes;
-                let gene = pick(rng, genes.len());
+                let gene = pick(rng, mixer.drawn());
                 let value = pick_other(rng, mixer.values(gene), genes[gene])?;
                 Some(genome.change_shape(
                     tables,

@@ -6,7 +6,7 @@
 use super::choices::{KindChoices, Listed};
 use super::config::{FfnChoice, SpaceConfig};
 use super::error::{SpaceError, invalid};
-use crate::architecture::{Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings};
+use crate::architecture::{Choice, Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings, Turn};
 
 /// More shapes than this of one mixer at one d_model are no longer a choice that a search could make.
 const MAX_SHAPES: usize = 1 << 16;
@@ -26,6 +26,7 @@ pub(super) struct Tables {
 #[derive(Debug, Clone)]
 pub(super) struct MixerTable {
     pub(super) kind: MixerKind,
+    /// In the order in which they are drawn, at last those that are not.
     pub(super) genes: Vec<Choices>,
     /// For each d_model, never empty.
     pub(super) shapes: Vec<Vec<Shape>>,
@@ -174,6 +175,11 @@ impl MixerTable {
         Ok(Self { kind, genes, shapes })
     }
 
+    /// How many of the genes are drawn.
+    pub(super) fn drawn(&self) -> usize {
+        self.genes.iter().filter(|gene| gene.is_drawn()).count()
+    }
+
     pub(super) fn shapes(&self, d: usize) -> &[Shape] {
         &self.shapes[d]
     }
@@ -242,12 +248,20 @@ impl Choices {
             None | Some(Listed::Auto) => vec![None],
             Some(Listed::Numbers(numbers)) => {
                 check_list(key, numbers)?;
-                in_range(key, numbers)?;
+                within(key, gene.within, numbers)?;
                 numbers.iter().copied().map(Some).collect()
             }
             Some(Listed::Flags(flags)) => {
                 check_list(key, flags)?;
                 flags.iter().map(|&flag| Some(flag.into())).collect()
+            }
+            Some(Listed::Forms(forms)) => {
+                check_list(key, forms)?;
+                let Choice::Forms(all) = gene.choice else {
+                    unreachable!("forms are read of genes that have them")
+                };
+                let index = |form| all.iter().position(|known| known == form);
+                forms.iter().map(|form| Some(index(form)? as u32)).collect()
             }
         };
         Ok(Self { gene, values })
@@ -261,11 +275,14 @@ impl Choices {
         self.values.len()
     }
 
+    fn is_drawn(&self) -> bool {
+        self.gene.turn != Turn::IfChosen || self.choices() > 1
+    }
+
     pub(super) fn show(&self, index: usize) -> String {
         match self.values[index] {
             None => "auto".to_owned(),
-            Some(n) if self.gene.is_flag() => (n == 1).to_string(),
-            Some(n) => n.to_string(),
+            Some(n) => self.gene.show(n),
         }
     }
 }
@@ -282,11 +299,14 @@ fn genes(kind: MixerKind, choices: &KindChoices) -> Result<Vec<Choices>, SpaceEr
             format!("{first} and {second} cannot both be \"auto\"; list one of them"),
         );
     }
-    let in_order = |late| choices.genes().filter(move |(gene, _)| gene.late == late);
-    in_order(false)
-        .chain(in_order(true))
+    let of_turn = |turn| choices.genes().filter(move |(gene, _)| gene.turn == turn);
+    let mut genes = [Turn::First, Turn::Late, Turn::IfChosen]
+        .into_iter()
+        .flat_map(of_turn)
         .map(|(gene, listed)| Choices::new(&key(gene.name), gene, listed))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    genes.sort_by_key(|gene| !gene.is_drawn());
+    Ok(genes)
 }
 
 /// The mixer that a choice of its genes makes at `d_model`.
@@ -350,8 +370,12 @@ pub(super) fn check_list<T: PartialEq + serde::Serialize>(
 }
 
 fn in_range(key: &str, values: &[u32]) -> Result<(), SpaceError> {
-    match values.iter().find(|n| !(1..=MAX_WIDTH).contains(n)) {
-        Some(n) => invalid(key, format!("must be 1 to {MAX_WIDTH}, got {n}")),
+    within(key, (1, MAX_WIDTH), values)
+}
+
+fn within(key: &str, (least, largest): (u32, u32), values: &[u32]) -> Result<(), SpaceError> {
+    match values.iter().find(|n| !(least..=largest).contains(n)) {
+        Some(n) => invalid(key, format!("must be {least} to {largest}, got {n}")),
         None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, GatedConv, Kda, Mamba2, Mixer};
+use search::architecture::{Attention, GatedConv, Kda, Mamba2, Mixer, QkNorm};
 use search::cost;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 
@@ -359,12 +359,10 @@ fn the_largest_architecture_overflows_nothing() {
         d_model: n,
         meta_tokens: 0,
         mixer: Mixer::Attention(Attention {
-            heads: n,
-            kv_heads: n,
-            head_width: n,
-            window: None,
-            qk_norm: true,
+            qk_norm: QkNorm::Whole,
             selective_rope: true,
+            output_gate: true,
+            ..Attention::full(n, n, n)
         }),
     };
     assert_eq!(cost::part_cache_bytes(&attention, u32::MAX, Dtype::F32), u64::MAX);

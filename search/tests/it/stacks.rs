@@ -30,14 +30,7 @@ pub(crate) struct Stacks {
 fn mixers() -> [Option<Mixer>; 4] {
     let delta = |heads| Delta::deltanet(heads, 16, 16);
     let gated = |heads| Delta::gated(heads, 16, 32);
-    let attention = Attention {
-        heads: 2,
-        kv_heads: 1,
-        head_width: 16,
-        window: None,
-        qk_norm: false,
-        selective_rope: false,
-    };
+    let attention = Attention::full(2, 1, 16);
     [
         Some(Mixer::Delta(delta(2))),
         Some(Mixer::Delta(gated(2))),

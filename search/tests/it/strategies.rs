@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm};
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
     prop::option::of(2..34_u32)
@@ -10,15 +10,23 @@ fn levels() -> impl Strategy<Value = Option<u32>> {
 
 pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
     let shape = (1..5_u32, 1..4_u32, 1..40_u32, prop::option::of(1..700_u32));
-    let attention = (shape, any::<bool>(), any::<bool>()).prop_map(
-        |((kv_heads, groups, half, window), qk_norm, selective_rope)| {
+    let attention = (shape, qk_norm(), positions(), any::<bool>()).prop_map(
+        |(
+            (kv_heads, groups, half, window),
+            qk_norm,
+            (selective_rope, percent, theta),
+            output_gate,
+        )| {
+            // the part of a head that turns has an even width
+            let head_width = if percent % 50 > 0 { 8 * half } else { 4 * half };
+            let shape = Attention::full(kv_heads * groups, kv_heads, head_width);
+            let plain = Attention { window, qk_norm, selective_rope, output_gate, ..shape };
+            let turns = !selective_rope && percent > 0;
             Mixer::Attention(Attention {
-                heads: kv_heads * groups,
-                kv_heads,
-                head_width: 2 * half,
-                window,
-                qk_norm,
-                selective_rope,
+                head_width: if percent == 100 { 2 * half } else { head_width },
+                rotary_percent: if selective_rope { 100 } else { percent },
+                rope_theta: if turns { theta } else { plain.rope_theta },
+                ..plain
             })
         },
     );
@@ -36,6 +44,16 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
             Mixer::GatedConv(GatedConv { channels, kernel_width })
         }),
     ]
+}
+
+fn qk_norm() -> impl Strategy<Value = QkNorm> {
+    prop::sample::select(vec![QkNorm::None, QkNorm::Head, QkNorm::Whole])
+}
+
+/// Whether attention has Selective RoPE; else the part that turns, and θ.
+fn positions() -> impl Strategy<Value = (bool, u32, u32)> {
+    let percent = prop::sample::select(vec![100, 75, 50, 25, 0]);
+    (any::<bool>(), percent, 2..1_000_000_000_u32)
 }
 
 /// Which member of the delta family: its decay, its steps, its levels.

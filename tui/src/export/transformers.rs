@@ -10,7 +10,7 @@ mod mamba;
 mod qwen3_5;
 
 use search::Architecture;
-use search::architecture::{Attention, Layer, Mixer};
+use search::architecture::{Attention, Layer, Mixer, QkNorm};
 use search::foreign::{Library, places};
 use serde_json::{Value, json};
 
@@ -29,9 +29,6 @@ pub(super) const POSITIONS: u32 = 1 << 20;
 
 /// Added to the mean square of every RMSNorm of ours.
 pub(super) const EPS: f64 = 1e-5;
-
-/// θ of our rotary positions.
-pub(super) const THETA: f64 = 1e4;
 
 /// What every config says.
 pub(super) fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
@@ -96,6 +93,90 @@ pub(super) fn other_mixers(
 pub(super) fn other_attention(stack: &Architecture) -> Option<Obstacle> {
     let shape = |of: Attention| (of.heads, of.kv_heads, of.head_width);
     other_shapes(stack, "attention", |mixer| attention_of(mixer).map(shape))
+}
+
+/// What attention of a type has beside its sizes, in every layer.
+pub(super) struct AttentionForms {
+    /// The norm of q and k.
+    pub(super) qk_norm: QkNorm,
+    /// Whether it may have an output gate.
+    pub(super) output_gate: bool,
+    /// Whether so much of a head may turn, in hundredths, …
+    pub(super) turns: fn(u32) -> bool,
+    /// … in words.
+    pub(super) turning: &'static str,
+}
+
+impl AttentionForms {
+    /// Rotary positions on whole heads, and no gate.
+    pub(super) const fn plain(qk_norm: QkNorm) -> Self {
+        Self {
+            qk_norm,
+            output_gate: false,
+            turns: |percent| percent == 100,
+            turning: "on whole heads",
+        }
+    }
+
+    /// Attention of other forms than these, and layers whose positions are not the first's.
+    pub(super) fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
+        let mut found = self.each(stack);
+        let positions = |of: &Attention| (of.rotary_percent, of.rope_theta);
+        let first = first(stack, attention_of);
+        found.extend(Obstacle::of_layers(
+            stack,
+            "other rotary positions than attention before it, and this type has one kind",
+            first
+                .map(|of| {
+                    format!(
+                        "rotary_percent = {}, rope_theta = {}",
+                        of.rotary_percent, of.rope_theta
+                    )
+                })
+                .as_deref(),
+            |layer| {
+                let of = layer.mixer.as_ref().and_then(attention_of);
+                of.is_some_and(|of| first.is_some_and(|first| positions(&of) != positions(&first)))
+            },
+        ));
+        found
+    }
+
+    /// Attention of other forms than these.
+    pub(super) fn each(&self, stack: &Architecture) -> Vec<Obstacle> {
+        let mut found = Vec::new();
+        let mut refuse = |what: &str, change: &str, has: &dyn Fn(&Attention) -> bool| {
+            found.extend(Obstacle::of_layers(stack, what, Some(change), |layer| {
+                layer.mixer.as_ref().and_then(attention_of).is_some_and(|of| has(&of))
+            }));
+        };
+        match self.qk_norm {
+            QkNorm::None => {
+                let what = "norms of q and k, which this type has not";
+                refuse(what, "qk_norm = false", &|of| of.qk_norm != QkNorm::None);
+            }
+            QkNorm::Head => {
+                let what = "attention without norms of q and k, which this type has";
+                refuse(what, "qk_norm = true", &|of| of.qk_norm == QkNorm::None);
+                let what = "norms of q and k over all heads, and this type norms each head";
+                refuse(what, "qk_norm = true", &|of| of.qk_norm == QkNorm::Whole);
+            }
+            QkNorm::Whole => {
+                let what = "attention without norms of q and k over all heads, which this type has";
+                refuse(what, "qk_norm = \"whole\"", &|of| of.qk_norm != QkNorm::Whole);
+            }
+        }
+        if !self.output_gate {
+            let what = "an output gate, which this type has not";
+            refuse(what, "output_gate = false", &|of| of.output_gate);
+        }
+        let what = format!("other rotary positions than this type has, which are {}", self.turning);
+        let change = (0..=100).rev().find(|&percent| (self.turns)(percent)).unwrap_or(100);
+        refuse(&what, &format!("rotary_percent = {change}"), &|of| {
+            !(self.turns)(of.rotary_percent)
+        });
+        found
+    }
 }
 
 /// Layers of attention whose heads are together not as wide as the model.
