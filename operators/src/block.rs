@@ -26,10 +26,12 @@ impl Block {
             }
             None => None,
         };
-        let ffn = if layer.ffn_width.is_some() {
-            Some((weights.take("ffn_norm.weight")?, Ffn::new(&mut weights.below("ffn"))?))
-        } else {
-            None
+        let ffn = match layer.ffn {
+            Some(ffn) => {
+                let norm = weights.take("ffn_norm.weight")?;
+                Some((norm, Ffn::new(ffn.kind, &mut weights.below("ffn"))?))
+            }
+            None => None,
         };
         Ok(Self { mixer, ffn })
     }

@@ -2,7 +2,7 @@
 
 use kernels::adamw::{self, Group, Update};
 use kernels::cpu::serial;
-use kernels::{cross_entropy, rope, swiglu};
+use kernels::{cross_entropy, relu2, rope, swiglu};
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
 
@@ -46,6 +46,24 @@ fn swiglu_and_its_gradients() {
         let at = |gate: f64, up: f64| swiglu::definition(&[gate], &[up])[0];
         assert_close(&d_gate, &each(&|i, by| at(gate[i] + by, up[i])), 1e-6, "d gate");
         assert_close(&d_up, &each(&|i, by| at(gate[i], up[i] + by)), 1e-6, "d up");
+    }
+}
+
+#[test]
+fn squared_relu_and_its_gradient() {
+    let mut random = Random::new(56);
+    for n in [0, 1, 63, 100, 1000, 20_001] {
+        let (x, d_out) = (random.uniform(n, -4.0, 4.0), random.uniform(n, -4.0, 4.0));
+        let [narrow_x, narrow_d] = [&x, &d_out].map(|x| f32s(x));
+        let (mut out, mut d_x) = (poisoned(n), poisoned(n));
+        relu2::train::forward(&narrow_x, &mut out, &serial);
+        assert_close(&out, &relu2::definition(&x), 1e-6, "out");
+        relu2::train::backward(&narrow_x, &narrow_d, &mut d_x, &serial);
+        let at = |x: f64| relu2::definition(&[x])[0];
+        let step = 1e-6;
+        let slopes = x.iter().map(|x| (at(x + step) - at(x - step)) / (2.0 * step));
+        let expected: Vec<f64> = slopes.zip(&d_out).map(|(slope, d)| slope * d).collect();
+        assert_close(&d_x, &expected, 1e-6, "d x");
     }
 }
 

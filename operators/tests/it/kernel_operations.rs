@@ -1,7 +1,7 @@
 //! Attention, SwiGLU, rotations and cross-entropy by the CPU kernels, against the same in torch operators.
 
 use operators::ops::attention::{full, full_by_torch, windowed, windowed_by_torch};
-use operators::ops::{cross_entropy, rope, swiglu};
+use operators::ops::{cross_entropy, relu2, rope, swiglu};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::support::{Random, error};
@@ -68,6 +68,15 @@ fn swiglu_is_torchs() {
     let towards = random.tensor(&[3, 1000, 7], 1.0).to_kind(Kind::Float);
     let of = |f: &dyn Fn() -> Tensor| value_and_gradients(f, &[&gate, &up], &towards);
     assert_agree("swiglu", &of(&|| swiglu::swiglu(&gate, &up)), &of(&|| gate.silu() * &up));
+}
+
+#[test]
+fn squared_relu_is_torchs() {
+    let mut random = Random::new(65);
+    let x = leaf(&mut random, &[3, 1000, 7]);
+    let towards = random.tensor(&[3, 1000, 7], 1.0).to_kind(Kind::Float);
+    let of = |f: &dyn Fn() -> Tensor| value_and_gradients(f, &[&x], &towards);
+    assert_agree("relu2", &of(&|| relu2::relu2(&x)), &of(&|| x.relu().square()));
 }
 
 #[test]

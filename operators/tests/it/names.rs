@@ -2,7 +2,9 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm};
+use search::architecture::{
+    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
@@ -60,9 +62,11 @@ fn random_architecture(random: &mut Random) -> Architecture {
     let layers = (0..=random.below(5))
         .map(|_| {
             let mixer = (random.below(5) > 0).then(|| random_mixer(random));
-            let ffn_width =
-                (mixer.is_none() || random.below(2) == 0).then(|| 1 + random.below(50) as u32);
-            Layer { mixer, ffn_width }
+            let ffn = (mixer.is_none() || random.below(2) == 0).then(|| {
+                let width = 1 + random.below(50) as u32;
+                Ffn { width, kind: FfnKind::ALL[random.below(2) as usize] }
+            });
+            Layer { mixer, ffn }
         })
         .collect();
     let (d, vocab) = (1 + random.below(30) as u32, 1 + random.below(40) as u32);

@@ -2,7 +2,7 @@
 
 use kernels::cuda::attention::rotations;
 use search::Architecture;
-use search::architecture::{Attention, Delta, Mixer, QkNorm};
+use search::architecture::{Attention, Delta, Ffn, FfnKind, Mixer, QkNorm};
 
 use crate::error::ProfileError;
 
@@ -25,12 +25,24 @@ pub(super) fn delta_extents(shape: &Delta) -> [usize; 5] {
         .map(|n| n as usize)
 }
 
-/// Whether there are kernels for all of its mixers.
+/// Whether there are kernels for all of its mixers and FFNs.
 ///
 /// # Errors
 /// When there are none for one of them, which the message names.
 pub fn check_covered(architecture: &Architecture) -> Result<(), ProfileError> {
-    architecture.layers().iter().filter_map(|layer| layer.mixer.as_ref()).try_for_each(covered)
+    architecture.layers().iter().try_for_each(|layer| {
+        layer.mixer.as_ref().map_or(Ok(()), covered)?;
+        match layer.ffn {
+            Some(Ffn { kind: FfnKind::Relu2, .. }) => Err(not_covered("relu² FFNs")),
+            Some(Ffn { kind: FfnKind::SwiGlu, .. }) | None => Ok(()),
+        }
+    })
+}
+
+fn not_covered(missing: &str) -> ProfileError {
+    ProfileError::Conditions(format!(
+        "the GPU's decode step does not cover {missing}; leave them out of [space], or time with latency.device = \"cpu\""
+    ))
 }
 
 fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
@@ -47,9 +59,7 @@ fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
     } else {
         return Ok(());
     };
-    Err(ProfileError::Conditions(format!(
-        "the GPU's decode step does not cover {missing}; leave them out of [space], or time with latency.device = \"cpu\""
-    )))
+    Err(not_covered(missing))
 }
 
 fn missing_of_attention(shape: &Attention) -> Option<&'static str> {

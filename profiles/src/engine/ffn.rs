@@ -4,14 +4,16 @@ use kernels::cpu::matrix::Storage;
 use kernels::cpu::matrix::feed_forward::FeedForward;
 use kernels::cpu::run;
 use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::relu2::cpu::Relu2;
 use kernels::swiglu::cpu::SwiGlu;
+use search::architecture::{self, FfnKind};
 
 use super::function::Function;
 use super::memory::Memory;
 use super::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
-/// SwiGLU with its projections.
+/// One with its projections.
 #[derive(Debug)]
 pub(crate) struct Ffn(FeedForward);
 
@@ -20,12 +22,20 @@ impl Ffn {
         weights: &Weights,
         prefix: &str,
         d_model: usize,
-        width: usize,
+        ffn: architecture::Ffn,
         storage: Storage,
     ) -> Self {
-        let matrices =
-            ["gate", "up", "down"].map(|name| weights.get(&format!("{prefix}{name}.weight")));
-        Self(FeedForward::pack(matrices, d_model, width, storage))
+        let matrix = |name: &str| weights.get(&format!("{prefix}{name}.weight"));
+        let width = ffn.width as usize;
+        Self(match ffn.kind {
+            FfnKind::SwiGlu => {
+                let matrices = ["gate", "up", "down"].map(matrix);
+                FeedForward::swiglu(matrices, d_model, width, storage)
+            }
+            FfnKind::Relu2 => {
+                FeedForward::relu2(["up", "down"].map(matrix), d_model, width, storage)
+            }
+        })
     }
 }
 
@@ -44,7 +54,7 @@ impl Function for Ffn {
             return self.0.apply_to_many(on.pool, norm, x);
         }
         let (width, up_at) = (self.0.width(), self.0.up_at());
-        let outputs = self.0.gate_up().outputs();
+        let outputs = self.0.reading().outputs();
         let mut h = on.scratch.take(x.len());
         let block = ROWS * norm.len();
         on.pool.chunks_mut(&mut h, block, |index, h| {
@@ -52,16 +62,21 @@ impl Function for Ffn {
             run(RmsNorm { x: h, weight: norm, gate: Gate::None });
         });
         let mut hidden = on.scratch.take(rows * outputs);
-        let mut gated = on.scratch.take(rows * width);
-        self.0.gate_up().apply(on.pool, &h, &mut hidden);
-        on.pool.chunks_mut(&mut gated, ROWS * width, |block, out| {
+        let mut activated = on.scratch.take(rows * width);
+        self.0.reading().apply(on.pool, &h, &mut hidden);
+        on.pool.chunks_mut(&mut activated, ROWS * width, |block, out| {
             let hidden = &hidden[block * ROWS * outputs..];
             for (out, hidden) in out.chunks_exact_mut(width).zip(hidden.chunks_exact(outputs)) {
-                run(SwiGlu { gate: &hidden[..width], up: &hidden[up_at..], out });
+                if self.0.is_gated() {
+                    run(SwiGlu { gate: &hidden[..width], up: &hidden[up_at..], out });
+                } else {
+                    out.copy_from_slice(hidden);
+                    run(Relu2 { x: out });
+                }
             }
         });
-        self.0.down().apply_add(on.pool, &gated, x);
-        for buffer in [h, hidden, gated] {
+        self.0.down().apply_add(on.pool, &activated, x);
+        for buffer in [h, hidden, activated] {
             on.scratch.give(buffer);
         }
     }

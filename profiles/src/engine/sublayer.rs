@@ -36,9 +36,9 @@ pub(crate) fn build(
                     function: mixer::build(&mixer, weights, &prefix, d, storage),
                 }
             });
-            let ffn = layer.ffn_width.map(|width| {
+            let ffn = layer.ffn.map(|ffn| {
                 let prefix = format!("layers.{index}.ffn.");
-                let ffn = Ffn::new(weights, &prefix, d, width as usize, storage);
+                let ffn = Ffn::new(weights, &prefix, d, ffn, storage);
                 Sublayer { norm: norm("ffn"), function: Box::new(ffn) }
             });
             mixer.into_iter().chain(ffn)

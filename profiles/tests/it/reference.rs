@@ -2,12 +2,12 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope,
-    short_conv, swiglu,
+    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, relu2,
+    rope, short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Mamba2, Mixer, QkNorm};
+use search::architecture::{Attention, Delta, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -30,12 +30,15 @@ pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u
             model.prefix = format!("layers.{index}.mixer.");
             add(&mut x, &model.mixer(mixer, &h));
         }
-        if layer.ffn_width.is_some() {
+        if let Some(ffn) = layer.ffn {
             model.prefix = format!("layers.{index}.");
             let h = model.rms_norm(&x, "ffn_norm.weight");
-            let (gate, up) =
-                (model.linear("ffn.gate.weight", &h), model.linear("ffn.up.weight", &h));
-            add(&mut x, &model.linear("ffn.down.weight", &swiglu::definition(&gate, &up)));
+            let up = model.linear("ffn.up.weight", &h);
+            let hidden = match ffn.kind {
+                FfnKind::SwiGlu => swiglu::definition(&model.linear("ffn.gate.weight", &h), &up),
+                FfnKind::Relu2 => relu2::definition(&up),
+            };
+            add(&mut x, &model.linear("ffn.down.weight", &hidden));
         }
     }
     model.prefix.clear();

@@ -16,7 +16,14 @@ use crate::architecture::{Choice, Form, Gene, MixerKind, Turn};
 
 /// `[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MixerChoices(Vec<KindChoices>);
+pub struct MixerChoices {
+    kinds: Vec<KindChoices>,
+    /// `[space.mixers.none]`: a layer may be an FFN alone.
+    none: bool,
+}
+
+/// The key of an empty table: no mixer.
+const NONE: &str = "none";
 
 /// The table of one kind of mixer.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +49,12 @@ pub enum Listed {
 impl MixerChoices {
     /// The choices for a kind of mixer, if it may be used.
     pub fn of(&self, kind: MixerKind) -> Option<&KindChoices> {
-        self.0.iter().find(|choices| choices.kind == kind)
+        self.kinds.iter().find(|choices| choices.kind == kind)
+    }
+
+    /// Whether a layer may be without a mixer, an FFN alone.
+    pub fn may_be_none(&self) -> bool {
+        self.none
     }
 }
 
@@ -108,13 +120,22 @@ impl Serialize for KindChoices {
 
 impl Serialize for MixerChoices {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for choices in &self.0 {
+        let tables = self.kinds.len() + usize::from(self.none);
+        let mut map = serializer.serialize_map(Some(tables))?;
+        for choices in &self.kinds {
             map.serialize_entry(choices.kind.name(), choices)?;
+        }
+        if self.none {
+            map.serialize_entry(NONE, &Empty {})?;
         }
         map.end()
     }
 }
+
+/// A table without keys.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
 
 /// A key, one of these; its index.
 struct Key<'a>(&'a [&'static str]);
@@ -205,13 +226,20 @@ impl<'de> Deserialize<'de> for MixerChoices {
                 f.write_str("a table")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MixerChoices, A::Error> {
-                let names = MixerKind::ALL.map(MixerKind::name);
-                let mut all = Vec::new();
+                let mut names = MixerKind::ALL.map(MixerKind::name).to_vec();
+                names.push(NONE);
+                let mut all = MixerChoices::default();
                 while let Some(index) = map.next_key_seed(Key(&names))? {
-                    all.push(map.next_value_seed(OfKind(MixerKind::ALL[index]))?);
+                    if let Some(&kind) = MixerKind::ALL.get(index) {
+                        all.kinds.push(map.next_value_seed(OfKind(kind))?);
+                    } else {
+                        map.next_value::<Empty>()?;
+                        all.none = true;
+                    }
                 }
-                all.sort_by_key(|choices| MixerKind::ALL.iter().position(|&k| k == choices.kind));
-                Ok(MixerChoices(all))
+                let place = |kind| MixerKind::ALL.iter().position(|&known| known == kind);
+                all.kinds.sort_by_key(|choices| place(choices.kind));
+                Ok(all)
             }
         }
         deserializer.deserialize_map(OfMixers)
@@ -286,6 +314,12 @@ impl JsonSchema for MixerChoices {
             });
             properties.insert(row.name.to_owned(), property);
         }
+        let none = json!({
+            "description": "No mixer: a layer may be an FFN alone. Not beside stages.",
+            "type": "object",
+            "additionalProperties": false,
+        });
+        properties.insert(NONE.to_owned(), none);
         json_schema!({
             "description": "`[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.",
             "type": "object",

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, GatedConv, Kda, Mamba2, Mixer, QkNorm};
+use search::architecture::{Attention, Ffn, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
 use search::cost;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 
@@ -183,8 +183,10 @@ impl Count {
             if let Some(mixer) = &layer.mixer {
                 self.mixer(d, mixer, position);
             }
-            if let Some(width) = layer.ffn_width {
-                self.matrix(width, d); // gate
+            if let Some(Ffn { width, kind }) = layer.ffn {
+                if kind == FfnKind::SwiGlu {
+                    self.matrix(width, d); // gate
+                }
                 self.matrix(width, d); // up
                 self.matrix(d, width); // down
             }

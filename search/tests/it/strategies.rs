@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm};
+use search::architecture::{
+    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+};
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
     prop::option::of(2..34_u32)
@@ -97,11 +99,12 @@ fn delta(
 }
 
 pub(crate) fn layer() -> impl Strategy<Value = Layer> {
-    let ffn = || 1..1000_u32;
+    let kind = || prop::sample::select(FfnKind::ALL.to_vec());
+    let ffn = || (1..1000_u32, kind()).prop_map(|(width, kind)| Ffn { width, kind });
     prop_oneof![
         (mixer(), prop::option::of(ffn()))
-            .prop_map(|(mixer, ffn_width)| Layer { mixer: Some(mixer), ffn_width }),
-        ffn().prop_map(|width| Layer { mixer: None, ffn_width: Some(width) }),
+            .prop_map(|(mixer, ffn)| Layer { mixer: Some(mixer), ffn }),
+        ffn().prop_map(|ffn| Layer { mixer: None, ffn: Some(ffn) }),
     ]
 }
 

@@ -89,7 +89,7 @@ impl Dialect for Fla {
             common(folder, class, model_type),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "hidden_act": "swish",
                 "norm_eps": EPS,
                 "max_position_embeddings": POSITIONS,

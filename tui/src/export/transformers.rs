@@ -7,17 +7,19 @@ mod attention;
 mod granite;
 mod lfm2;
 mod mamba;
+mod nemotron_h;
 mod qwen3_5;
 
 use search::Architecture;
-use search::architecture::{Attention, Layer, Mixer, QkNorm};
+use search::architecture::{Attention, FfnKind, Layer, Mixer, QkNorm};
 use search::foreign::{Library, places};
 use serde_json::{Value, json};
 
 pub(super) use attention::{LLAMA, MINISTRAL, QWEN3};
 pub(super) use granite::GraniteMoeHybrid;
 pub(super) use lfm2::{Lfm2, taps};
-pub(super) use mamba::{Mamba2, NemotronH, mamba2_of};
+pub(super) use mamba::{Mamba2, mamba2_of};
+pub(super) use nemotron_h::NemotronH;
 pub(super) use qwen3_5::{OlmoHybrid, Qwen35, delta_of};
 
 use super::folder::Folder;
@@ -193,9 +195,9 @@ pub(super) fn other_head_widths(stack: &Architecture) -> Option<Obstacle> {
     )
 }
 
-/// Layers without a mixer or without an FFN, and FFNs of other widths than the first.
+/// Layers without a mixer or without an FFN, FFNs of other widths than the first, and other FFNs than SwiGLU.
 pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
-    let width = stack.layers().iter().find_map(|layer| layer.ffn_width);
+    let width = stack.layers().iter().find_map(|layer| layer.ffn.map(|ffn| ffn.width));
     let wanted = width.map_or(String::new(), |width| format!("an FFN of {width} after it"));
     let change = (!wanted.is_empty()).then_some(wanted.as_str());
     [
@@ -209,13 +211,19 @@ pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
             stack,
             "no FFN, and this type has one in every layer",
             change,
-            |layer| layer.ffn_width.is_none(),
+            |layer| layer.ffn.is_none(),
         ),
         Obstacle::of_layers(
             stack,
             "an FFN of another width, and this type has one width",
             width.map(|width| format!("ffn({width})")).as_deref(),
-            |layer| layer.ffn_width.is_some_and(|of| Some(of) != width),
+            |layer| layer.ffn.is_some_and(|ffn| Some(ffn.width) != width),
+        ),
+        Obstacle::of_layers(
+            stack,
+            "an FFN that is no SwiGLU, and this type's are",
+            Some("SwiGLU"),
+            |layer| layer.ffn.is_some_and(|ffn| ffn.kind != FfnKind::SwiGlu),
         ),
     ]
     .into_iter()
@@ -344,5 +352,5 @@ pub(super) fn ffn(stack: &Architecture, index: usize, names: [String; 3]) -> Vec
 }
 
 fn ffn_width(stack: &Architecture, index: usize) -> u64 {
-    stack.layers()[index].ffn_width.map_or(0, u64::from)
+    stack.layers()[index].ffn.map_or(0, |ffn| ffn.width.into())
 }

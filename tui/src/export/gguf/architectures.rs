@@ -100,7 +100,7 @@ fn heads(stack: &Architecture, key: Keys) {
     let turned = if of.rotary_width() > 0 { of.rotary_width() } else { of.head_width };
     key("rope.dimension_count", Entry::U32(turned));
     key("rope.freq_base", Entry::F32(of.rope_theta as f32));
-    key("feed_forward_length", Entry::U32(stack.layers()[0].ffn_width.unwrap_or(0)));
+    key("feed_forward_length", Entry::U32(stack.layers()[0].ffn.map_or(0, |ffn| ffn.width)));
 }
 
 /// Key and value heads of each layer, 0 where there is no attention.

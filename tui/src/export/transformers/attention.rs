@@ -71,7 +71,7 @@ impl Dialect for OfAttention {
             common(folder, self.class, self.model_type),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "head_dim": attention.head_width,

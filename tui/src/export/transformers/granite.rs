@@ -55,8 +55,8 @@ impl Dialect for GraniteMoeHybrid {
             common(folder, "GraniteMoeHybridForCausalLM", "granitemoehybrid"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "shared_intermediate_size": stack.layers()[0].ffn_width,
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "shared_intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_local_experts": 0,
                 "num_experts_per_tok": 0,
                 "num_attention_heads": attention.heads,

@@ -60,7 +60,7 @@ impl Dialect for Lfm2 {
             common(folder, "Lfm2ForCausalLM", "lfm2"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "block_auto_adjust_ff_dim": false,
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,

@@ -85,7 +85,7 @@ impl Dialect for Qwen35 {
             common(folder, "Qwen3_5ForCausalLM", "qwen3_5_text"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "head_dim": head_width,

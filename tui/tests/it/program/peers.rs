@@ -15,12 +15,20 @@ const OWN: [&str; 3] = [
      attn(h=4,kv=2,k=16)+ffn(96) | gdn(h=2,k=16,v=16,srope) | swa(h=4,kv=2,k=16,w=9,srope)",
     "d=64,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=16,qknorm,gate,rot=25,theta=1000000)+ffn(96) | \
      attn(h=4,kv=2,k=16,qknorm=whole) | attn(h=4,kv=1,k=16,rot=0) | swa(h=4,kv=2,k=16,w=9,qknorm=whole,gate,rot=50) | \
-     attn(h=2,kv=2,k=16,qknorm=whole,srope,gate)+ffn(96)",
+     attn(h=2,kv=2,k=16,qknorm=whole,srope,gate)+relu2(96) | relu2(40)",
 ];
 
 /// Attention as types have it beside what those of [`BUILT_IN`] show.
-const ATTENTION: [(&str, &str); 5] = [
+const ATTENTION: [(&str, &str); 7] = [
     ("llama", "d=64,vocab=256,tied | 2*attn(h=4,kv=2,k=16,theta=500000)+ffn(128)"),
+    (
+        "nemotron_h",
+        "d=64,vocab=256 | m2(h=8,p=16,n=32) | relu2(200) | attn(h=4,kv=2,k=32,rot=0)+relu2(200) | 2*m2(h=8,p=16,n=32)+relu2(200)",
+    ),
+    (
+        "nemotron_h",
+        "d=64,vocab=256,tied | attn(h=4,kv=1,k=16,rot=0) | relu2(100) | attn(h=4,kv=1,k=16,rot=0)",
+    ),
     (
         "qwen3_5_text",
         "d=64,vocab=256,tied | 2*gdn(h=3,k=16,v=32,vg=2)+ffn(128) | \

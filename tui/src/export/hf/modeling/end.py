@@ -13,7 +13,7 @@ class Block(GradientCheckpointingLayer):
             self.mixer = PARTS[shape.pop("kind")](d, **shape)
         if "ffn_width" in layer:
             self.ffn_norm = RMSNorm(d)
-            self.ffn = FeedForward(d, layer["ffn_width"])
+            self.ffn = FeedForward(d, layer["ffn_width"], layer.get("ffn_kind", "swiglu"))
 
     def forward(self, x, place, memory=None):
         if self.mixer is not None:
