@@ -86,7 +86,9 @@ pub fn compositions(rows: &[Candidate]) -> Vec<Composition> {
     let of = |name: &String| {
         let pairs: Vec<(f64, f64)> = rows
             .iter()
-            .filter_map(|row| Some((row.values.get(name)?.mean, row.whole.get(name)?.median_us)))
+            .filter_map(|row| {
+                Some((row.values.get(name.as_str())?.mean, row.whole.get(name)?.median_us))
+            })
             .filter(|(_, whole)| *whole > 0.0)
             .collect();
         let errors: Vec<f64> =

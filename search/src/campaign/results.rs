@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Tasks, Training};
 use crate::latency::{Throughput, Timing};
+use crate::value::Name;
 use crate::wire::{Evaluation, PARTS_MAX};
 
 /// Whether the numbers of a result can be used.
@@ -73,7 +74,8 @@ pub(super) fn take(
 ) -> Option<PathBuf> {
     // What was measured or computed here outweighs what a trainer says.
     let is_new = |name: &str| !row.values.contains_key(name) || is_of_trainer(row, name);
-    let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name)).collect();
+    let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name));
+    let values = values.map(|(name, value)| (Name::from(name), value)).collect();
     let Training { tokens, seed, .. } = training;
     let (parts, seconds) = (evaluation.parts, evaluation.seconds);
     row.train_seconds += seconds;
@@ -138,7 +140,7 @@ pub(super) fn verdict(
         }
         let value = table.compose(architecture, conditions)?;
         match name {
-            Some(name) => row.values.extend([(name.clone(), value)]),
+            Some(name) => row.values.extend([(name.as_str().into(), value)]),
             None => row.values.extend(Throughput::values(conditions.batch, value)),
         }
         if let Some(reason) = settings.limits.broken(&row.values) {

@@ -275,7 +275,7 @@ impl Driver<'_> {
             assert_eq!(climbing.next(), None, "extra trainings come last");
         }
         for (name, limit) in LIMITS {
-            assert!(row.values[name].mean <= limit, "trained over {name}");
+            assert!(row.values[&name.into()].mean <= limit, "trained over {name}");
         }
     }
 
@@ -460,8 +460,12 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
             row.fidelity == FULL,
             "only who is at the end keeps one"
         );
-        let at_end = row.trained_values(row.fidelity)["bits_per_byte"];
-        assert_eq!(row.values["bits_per_byte"], at_end, "the values are of the highest rung");
+        let at_end = row.trained_values(row.fidelity)[&"bits_per_byte".into()];
+        assert_eq!(
+            row.values[&"bits_per_byte".into()],
+            at_end,
+            "the values are of the highest rung"
+        );
     }
     for number in front {
         assert_eq!(driver.store.rows[&number].fidelity, FULL, "one fidelity in a front");

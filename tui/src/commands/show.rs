@@ -114,7 +114,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
                     format!(", {} mJ a token", quantity::significant(mj))
                 })
             );
-        } else if candidate.disturbed.contains(name) {
+        } else if candidate.disturbed.contains(name.as_str()) {
             shown.push_str(" (other processes loaded the machine while a part was timed)");
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);
