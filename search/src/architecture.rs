@@ -62,7 +62,7 @@ pub enum ArchitectureError {
     },
 }
 
-/// One layer: `x += mixer(norm(x))`, then `x += ffn(norm(x))`; either may be absent, not both.
+/// One layer: `x += mixer(norm(x))`, then `x += ffn(norm(x))`, or the norms behind them; either may be absent, not both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "layer_json::Layer", into = "layer_json::Layer")]
 #[schemars(with = "layer_json::Layer")]
@@ -245,6 +245,11 @@ impl Architecture {
 }
 
 impl Layer {
+    /// Whether its norms stand behind the mixer and the FFN, and not before them.
+    pub fn norms_after(&self) -> bool {
+        self.mixer.is_some_and(|mixer| mixer.norms_after())
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
         if self.mixer.is_none() && self.ffn.is_none() {
             return Err((

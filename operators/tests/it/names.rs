@@ -42,6 +42,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
                 qk_norm: [QkNorm::None, QkNorm::Head, QkNorm::Whole][upto(3) as usize - 1],
                 selective_rope,
                 output_gate: upto(2) == 1,
+                norm_after: !selective_rope && upto(2) == 1,
                 rotary_percent: if selective_rope { 100 } else { 25 * upto(4) },
                 ..shape
             })

@@ -69,6 +69,8 @@ fn missing_of_attention(shape: &Attention) -> Option<&'static str> {
         Some("norms of q and k over all heads")
     } else if !matches!(shape.rotary_percent, 0 | 100) {
         Some("rotary positions on a part of the head")
+    } else if shape.norm_after {
+        Some("norms behind attention")
     } else {
         None
     }

@@ -3,7 +3,7 @@
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::matrix::feed_forward::FeedForward;
 use kernels::cpu::run;
-use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::norm::cpu::OfBranch;
 use kernels::relu2::cpu::Relu2;
 use kernels::swiglu::cpu::SwiGlu;
 use search::architecture::{self, FfnKind};
@@ -48,18 +48,26 @@ impl Function for Ffn {
         self.0.bytes()
     }
 
-    fn forward(&self, on: &mut Run<'_>, norm: &[f32], _: usize, x: &mut [f32], _: &mut [Memory]) {
-        let rows = x.len() / norm.len();
+    fn forward(
+        &self,
+        on: &mut Run<'_>,
+        norm: OfBranch<'_>,
+        _: usize,
+        x: &mut [f32],
+        _: &mut [Memory],
+    ) {
+        let d = norm.weight.len();
+        let rows = x.len() / d;
         if FeedForward::is_for(rows, on.pool) {
             return self.0.apply_to_many(on.pool, norm, x);
         }
         let (width, up_at) = (self.0.width(), self.0.up_at());
         let outputs = self.0.reading().outputs();
         let mut h = on.scratch.take(x.len());
-        let block = ROWS * norm.len();
+        let block = ROWS * d;
         on.pool.chunks_mut(&mut h, block, |index, h| {
             h.copy_from_slice(&x[index * block..][..h.len()]);
-            run(RmsNorm { x: h, weight: norm, gate: Gate::None });
+            norm.before(h);
         });
         let mut hidden = on.scratch.take(rows * outputs);
         let mut activated = on.scratch.take(rows * width);
@@ -75,7 +83,7 @@ impl Function for Ffn {
                 }
             }
         });
-        self.0.down().apply_add(on.pool, &activated, x);
+        on.add_branch(norm, x, |pool, x| self.0.down().apply_add(pool, &activated, x));
         for buffer in [h, hidden, activated] {
             on.scratch.give(buffer);
         }

@@ -26,19 +26,33 @@ pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u
     for (index, layer) in architecture.layers().iter().enumerate() {
         if let Some(mixer) = &layer.mixer {
             model.prefix = format!("layers.{index}.");
-            let h = model.rms_norm(&x, "mixer_norm.weight");
+            let h = if layer.norms_after() {
+                x.clone()
+            } else {
+                model.rms_norm(&x, "mixer_norm.weight")
+            };
             model.prefix = format!("layers.{index}.mixer.");
-            add(&mut x, &model.mixer(mixer, &h));
+            let mut y = model.mixer(mixer, &h);
+            model.prefix = format!("layers.{index}.");
+            if layer.norms_after() {
+                y = model.rms_norm(&y, "mixer_norm.weight");
+            }
+            add(&mut x, &y);
         }
         if let Some(ffn) = layer.ffn {
             model.prefix = format!("layers.{index}.");
-            let h = model.rms_norm(&x, "ffn_norm.weight");
+            let h =
+                if layer.norms_after() { x.clone() } else { model.rms_norm(&x, "ffn_norm.weight") };
             let up = model.linear("ffn.up.weight", &h);
             let hidden = match ffn.kind {
                 FfnKind::SwiGlu => swiglu::definition(&model.linear("ffn.gate.weight", &h), &up),
                 FfnKind::Relu2 => relu2::definition(&up),
             };
-            add(&mut x, &model.linear("ffn.down.weight", &hidden));
+            let mut y = model.linear("ffn.down.weight", &hidden);
+            if layer.norms_after() {
+                y = model.rms_norm(&y, "ffn_norm.weight");
+            }
+            add(&mut x, &y);
         }
     }
     model.prefix.clear();

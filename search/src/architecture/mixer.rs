@@ -286,6 +286,11 @@ impl Mixer {
         of_mixer!(self, m => m.phases())
     }
 
+    /// Whether the norms of its layer stand behind the mixer and the FFN: `x += norm(mixer(x))`.
+    pub fn norms_after(&self) -> bool {
+        of_mixer!(self, m => m.norms_after())
+    }
+
     /// Heads, width of what is stored by, width of what is stored: comparable between families.
     pub(crate) fn sizes(&self) -> [u32; 3] {
         of_mixer!(self, m => m.sizes())

@@ -43,6 +43,7 @@ head_width = [16, 24]
 qk_norm = [false, true, "whole"]
 selective_rope = [false, true]
 output_gate = [false, true]
+norm_after = [true, false]
 rotary_percent = [100, 25, 0]
 rope_theta = [10_000, 1_000_000]
 [mixers.swa]
@@ -157,7 +158,7 @@ fn samples_of_the_whole_space_reach_every_mixer_and_option() {
     {
         assert!(all.contains(option), "{option}");
     }
-    for option in ["qknorm=whole", ",rot=25", ",rot=0", ",theta=1000000", "+relu2(96)"] {
+    for option in ["qknorm=whole", ",rot=25", ",rot=0", ",theta=1000000", ",post", "+relu2(96)"] {
         assert!(all.contains(option), "{option}");
     }
     for meta in [",tied | ", ",tied,meta=5 | "] {

@@ -22,7 +22,9 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
             // the part of a head that turns has an even width
             let head_width = if percent % 50 > 0 { 8 * half } else { 4 * half };
             let shape = Attention::full(kv_heads * groups, kv_heads, head_width);
-            let plain = Attention { window, qk_norm, selective_rope, output_gate, ..shape };
+            let norm_after = !selective_rope && theta % 2 == 0;
+            let plain =
+                Attention { window, qk_norm, selective_rope, output_gate, norm_after, ..shape };
             let turns = !selective_rope && percent > 0;
             Mixer::Attention(Attention {
                 head_width: if percent == 100 { 2 * half } else { head_width },

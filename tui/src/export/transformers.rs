@@ -8,6 +8,7 @@ mod granite;
 mod lfm2;
 mod mamba;
 mod nemotron_h;
+mod olmo_hybrid;
 mod qwen3_5;
 
 use search::Architecture;
@@ -20,7 +21,8 @@ pub(super) use granite::GraniteMoeHybrid;
 pub(super) use lfm2::{Lfm2, taps};
 pub(super) use mamba::{Mamba2, mamba2_of};
 pub(super) use nemotron_h::NemotronH;
-pub(super) use qwen3_5::{OlmoHybrid, Qwen35, delta_of};
+pub(super) use olmo_hybrid::OlmoHybrid;
+pub(super) use qwen3_5::{Qwen35, delta_of};
 
 use super::folder::Folder;
 use super::theirs::Theirs;
@@ -103,6 +105,8 @@ pub(super) struct AttentionForms {
     pub(super) qk_norm: QkNorm,
     /// Whether it may have an output gate.
     pub(super) output_gate: bool,
+    /// Whether its layers have their norms behind attention and FFN.
+    pub(super) norm_after: bool,
     /// Whether so much of a head may turn, in hundredths, …
     pub(super) turns: fn(u32) -> bool,
     /// … in words.
@@ -115,6 +119,7 @@ impl AttentionForms {
         Self {
             qk_norm,
             output_gate: false,
+            norm_after: false,
             turns: |percent| percent == 100,
             turning: "on whole heads",
         }
@@ -172,6 +177,18 @@ impl AttentionForms {
             let what = "an output gate, which this type has not";
             refuse(what, "output_gate = false", &|of| of.output_gate);
         }
+        let (what, change) = if self.norm_after {
+            (
+                "norms before attention and FFN, and this type's stand behind them",
+                "norm_after = true",
+            )
+        } else {
+            (
+                "norms behind attention and FFN, and this type's stand before them",
+                "norm_after = false",
+            )
+        };
+        refuse(what, change, &|of| of.norm_after != self.norm_after);
         let what = format!("other rotary positions than this type has, which are {}", self.turning);
         let change = (0..=100).rev().find(|&percent| (self.turns)(percent)).unwrap_or(100);
         refuse(&what, &format!("rotary_percent = {change}"), &|of| {

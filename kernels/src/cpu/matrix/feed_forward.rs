@@ -9,7 +9,7 @@ use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::pool::{Pool, SharedMut};
 use crate::cpu::simd::{PANEL, Simd};
 use crate::cpu::{Kernel, Level, Precision, run_in};
-use crate::norm::cpu::{Gate, RmsNorm};
+use crate::norm::cpu::{Gate, OfBranch, RmsNorm};
 
 /// SwiGLU or squared ReLU with its projections.
 #[derive(Debug)]
@@ -80,15 +80,15 @@ impl FeedForward {
     }
 
     /// x `[T, d]` += down(SiLU(gate·h) ⊙ up·h), or down(max(up·h, 0)²), h = RMSNorm(x) with the weights `norm`, each thread
-    /// taking some rows.
-    pub fn apply_to_many(&self, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+    /// taking some rows; or with the norm behind down and not before.
+    pub fn apply_to_many(&self, pool: &Pool, norm: OfBranch<'_>, x: &mut [f32]) {
         self.apply_to_many_at(Level::best(), pool, norm, x);
     }
 
     /// [`FeedForward::apply_to_many`] at a given level.
-    pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+    pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: OfBranch<'_>, x: &mut [f32]) {
         let d = self.down.outputs;
-        assert_eq!(norm.len(), d, "feed-forward: the norm must be [{d}]");
+        assert_eq!(norm.weight.len(), d, "feed-forward: the norm must be [{d}]");
         assert_eq!(x.len() % d, 0, "feed-forward: x must be [T, {d}]");
         let tokens = x.len() / d;
         let level = level.min(Level::best());
@@ -107,7 +107,7 @@ impl FeedForward {
 struct Rows<'a> {
     network: &'a FeedForward,
     precision: Precision,
-    norm: &'a [f32],
+    norm: OfBranch<'a>,
     x: &'a mut [f32],
 }
 
@@ -130,6 +130,7 @@ impl Rows<'_> {
         let FeedForward { width, down, .. } = network;
         let d = down.outputs;
         let mut h = vec![0.0; ROW_BLOCK.min(x.len() / d) * d];
+        let mut after = if norm.after { h.clone() } else { Vec::new() };
         let (mut strips, mut hidden) = (Vec::new(), Vec::new());
         let mut unpacked = [Vec::new(), Vec::new()];
         for x in x.chunks_mut(ROW_BLOCK * d) {
@@ -138,7 +139,9 @@ impl Rows<'_> {
             // Row by row, so that each is still in the nearest cache.
             for (h, x) in h.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
                 h.copy_from_slice(x);
-                RmsNorm { x: h, weight: norm, gate: Gate::None }.body(s);
+                if !norm.after {
+                    RmsNorm { x: h, weight: norm.weight, gate: Gate::None }.body(s);
+                }
             }
             let h = Strips::pack::<S, NARROW>(s, View::new(h, d), (count, d), &mut strips);
             let len = count.div_ceil(S::TILE_ROWS) * S::TILE_ROWS * words::<NARROW>(*width);
@@ -146,8 +149,21 @@ impl Rows<'_> {
             activate::<S, NARROW>(s, &h, network, hidden, &mut unpacked);
             let hidden = Strips { rows: count, words: hidden };
             let panels = 0..d.div_ceil(PANEL);
-            let c = x.as_mut_ptr();
-            hidden.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+            if !norm.after {
+                let c = x.as_mut_ptr();
+                hidden.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+                continue;
+            }
+            let y = &mut after[..x.len()];
+            hidden.multiply::<S, NARROW>(
+                s,
+                (down, panels),
+                y.as_mut_ptr(),
+                false,
+                &mut unpacked[0],
+            );
+            RmsNorm { x: y, weight: norm.weight, gate: Gate::None }.body(s);
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
         }
     }
 }

@@ -5,7 +5,7 @@ use kernels::attention::cpu::{Cached, Decode};
 use kernels::attention::prefill::{Inputs, prefill};
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, Precision, Rows, run};
-use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::norm::cpu::{Gate, OfBranch, RmsNorm};
 use kernels::rope::cpu::Table;
 use search::architecture::{self, QkNorm};
 
@@ -63,7 +63,7 @@ impl Function for Attention {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],
@@ -75,7 +75,7 @@ impl Function for Attention {
             memories.iter_mut().map(Memory::cache),
             |on, x, (p, mixed), cache| {
                 let turns = if let (Some(phases), Some(state)) = (&self.phases, &mut cache.phases) {
-                    Some(phases.turns(on, norm, x, state))
+                    Some(phases.turns(on, norm.weight, x, state))
                 } else {
                     cache.rotations.extend_to(cache.position + tokens);
                     None

@@ -4,7 +4,7 @@ use kernels::activation::cpu::{Sigmoid, SigmoidGate};
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::kda::cpu::{Decays, Step};
-use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
+use kernels::norm::cpu::{Gate, L2Norm, OfBranch, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
@@ -50,7 +50,7 @@ impl Function for Kda {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],

@@ -42,6 +42,10 @@ pub struct Attention {
     /// θ, the base of the rotary frequencies.
     #[serde(default = "usual_theta", skip_serializing_if = "is_usual_theta")]
     pub rope_theta: u32,
+    /// Whether the norms of its layer stand behind attention and behind the FFN, and not before them, as in OLMo 2 (arXiv
+    /// 2501.00656) and in the attention layers of Olmo Hybrid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub norm_after: bool,
 }
 
 /// What an RMSNorm with a learnt weight takes together of q and of k.
@@ -146,6 +150,7 @@ impl Attention {
             output_gate: false,
             rotary_percent: WHOLE_HEAD,
             rope_theta: USUAL_THETA,
+            norm_after: false,
         }
     }
 
@@ -161,6 +166,9 @@ impl Attention {
         }
         if !(2..=MAX_THETA).contains(&self.rope_theta) {
             return Err(format!("rope_theta must be 2 to {MAX_THETA}, got {}", self.rope_theta));
+        }
+        if self.selective_rope && self.norm_after {
+            return Err("Selective RoPE reads a normed input; norm_after leaves none".to_owned());
         }
         if self.selective_rope && (percent, self.rope_theta) != (WHOLE_HEAD, USUAL_THETA) {
             return Err("Selective RoPE has neither a rotary_percent nor a rope_theta".to_owned());
@@ -244,6 +252,13 @@ const THETA: Gene = Gene {
 }
 .if_chosen()
 .within(2, MAX_THETA);
+const NORM_AFTER: Gene = Gene::flag(
+    "norm_after",
+    Letter::On("post"),
+    false,
+    "Whether the layer's norms stand behind attention and the FFN, and not before them.",
+)
+.if_chosen();
 
 impl Family for Attention {
     const KINDS: &'static [Kind] = &[
@@ -265,6 +280,7 @@ impl Family for Attention {
                 OUTPUT_GATE,
                 ROTARY,
                 THETA,
+                NORM_AFTER,
             ],
             not_both_auto: Some(["heads", "head_width"]),
         },
@@ -287,6 +303,7 @@ impl Family for Attention {
                 OUTPUT_GATE,
                 ROTARY,
                 THETA,
+                NORM_AFTER,
             ],
             not_both_auto: Some(["heads", "head_width"]),
         },
@@ -303,6 +320,7 @@ impl Family for Attention {
             output_gate: genes.flag("output_gate") == Some(true),
             rotary_percent: genes.number("rotary_percent"),
             rope_theta: genes.number("rope_theta"),
+            norm_after: genes.flag("norm_after") == Some(true),
         }
     }
 
@@ -360,6 +378,7 @@ impl Family for Attention {
             "output_gate" => self.output_gate.into(),
             "rotary_percent" => self.rotary_percent,
             "rope_theta" => self.rope_theta,
+            "norm_after" => self.norm_after.into(),
             _ => unreachable!("attention has no gene {name}"),
         }
     }
@@ -433,6 +452,10 @@ impl Family for Attention {
         None
     }
 
+    fn norms_after(&self) -> bool {
+        self.norm_after
+    }
+
     fn phases(&self) -> Option<Phases> {
         Phases::of(self.selective_rope, self.kv_heads, self.head_width)
     }
@@ -465,7 +488,7 @@ impl Family for Attention {
         if self.rope_theta != USUAL_THETA {
             let _ = write!(text, " θ{}", self.rope_theta);
         }
-        text
+        text + if self.norm_after { " post" } else { "" }
     }
 
     fn scaled(self, scale: f64) -> Result<Self, (&'static str, u32)> {

@@ -1,4 +1,4 @@
-//! `qwen3_5_text`: Gated DeltaNet and full attention, SwiGLU in every layer; and why `olmo_hybrid` holds none of our stacks.
+//! `qwen3_5_text`: Gated DeltaNet and full attention, SwiGLU in every layer.
 //!
 //! Qwen3.5's attention has an output gate o ⊙ σ(W_g x). Where ours has none it is written with W_g = 0: σ(0) = ½ everywhere,
 //! and o is written twice as large, both exact in floating point. A training that goes on from there learns the gate. Its
@@ -18,7 +18,6 @@ use crate::export::theirs::Theirs;
 use crate::export::verdict::Obstacle;
 
 pub(crate) struct Qwen35;
-pub(crate) struct OlmoHybrid;
 
 /// The shape of a Gated DeltaNet.
 pub(crate) fn delta_of(mixer: &Mixer) -> Option<Delta> {
@@ -28,12 +27,12 @@ pub(crate) fn delta_of(mixer: &Mixer) -> Option<Delta> {
     }
 }
 
-fn is_ours(mixer: &Mixer) -> bool {
+pub(super) fn is_ours(mixer: &Mixer) -> bool {
     delta_of(mixer).is_some() || attention_of(mixer).is_some_and(|of| of.window.is_none())
 }
 
 /// An option of Gated DeltaNet that layers have and the type has not.
-fn option(
+pub(super) fn option(
     stack: &Architecture,
     what: &str,
     change: &str,
@@ -198,31 +197,4 @@ fn attention_tensors(at: &str, ours: &str, d: u64, of: &Attention) -> Vec<Theirs
         less_one(&format!("{at}.q_norm.weight"), k, &own("q_norm")),
         less_one(&format!("{at}.k_norm.weight"), k, &own("k_norm")),
     ]
-}
-
-impl Dialect for OlmoHybrid {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Gated DeltaNet and full attention", is_ours);
-        found.extend(mixer_and_ffn(stack));
-        found.extend(Obstacle::of_layers(
-            stack,
-            "attention that norms its input; this type's norms its output, and q and k over all heads",
-            None,
-            |layer| layer.mixer.as_ref().is_some_and(|mixer| attention_of(mixer).is_some()),
-        ));
-        if first(stack, attention_of).is_none() {
-            let what = "no attention, of which this type wants a layer, with norms after it";
-            found.push(Obstacle::of_model(what, None));
-        }
-        found.extend(meta_tokens(stack));
-        found
-    }
-
-    fn config(&self, _: &Folder) -> Value {
-        unreachable!("no stack is without obstacles")
-    }
-
-    fn tensors(&self, _: &Architecture) -> Vec<Theirs> {
-        unreachable!("no stack is without obstacles")
-    }
 }

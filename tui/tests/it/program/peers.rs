@@ -14,13 +14,22 @@ const OWN: [&str; 3] = [
     "d=64,vocab=256,tied,meta=3 | kda(h=4,k=16,v=16) | gsc(c=48,k=4)+ffn(96) | swa(h=4,kv=2,k=16,w=24,qknorm) | \
      attn(h=4,kv=2,k=16)+ffn(96) | gdn(h=2,k=16,v=16,srope) | swa(h=4,kv=2,k=16,w=9,srope)",
     "d=64,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=16,qknorm,gate,rot=25,theta=1000000)+ffn(96) | \
-     attn(h=4,kv=2,k=16,qknorm=whole) | attn(h=4,kv=1,k=16,rot=0) | swa(h=4,kv=2,k=16,w=9,qknorm=whole,gate,rot=50) | \
+     attn(h=4,kv=2,k=16,qknorm=whole) | attn(h=4,kv=1,k=16,rot=0,post)+ffn(48) | swa(h=4,kv=2,k=16,w=9,qknorm=whole,gate,rot=50,post) | \
      attn(h=2,kv=2,k=16,qknorm=whole,srope,gate)+relu2(96) | relu2(40)",
 ];
 
 /// Attention as types have it beside what those of [`BUILT_IN`] show.
-const ATTENTION: [(&str, &str); 7] = [
+const ATTENTION: [(&str, &str); 9] = [
     ("llama", "d=64,vocab=256,tied | 2*attn(h=4,kv=2,k=16,theta=500000)+ffn(128)"),
+    (
+        "olmo_hybrid",
+        "d=64,vocab=256,tied | 2*gdn(h=2,k=16,v=32,vg=2)+ffn(128) | attn(h=4,kv=2,k=16,qknorm=whole,theta=500000,post)+ffn(128)",
+    ),
+    (
+        "olmo_hybrid",
+        "d=64,vocab=256 | attn(h=4,kv=4,k=16,qknorm=whole,rot=0,post)+ffn(128) | gdn(h=3,k=16,v=16,neg)+ffn(128) | \
+         attn(h=4,kv=4,k=16,qknorm=whole,rot=0,post)+ffn(128)",
+    ),
     (
         "nemotron_h",
         "d=64,vocab=256 | m2(h=8,p=16,n=32) | relu2(200) | attn(h=4,kv=2,k=32,rot=0)+relu2(200) | 2*m2(h=8,p=16,n=32)+relu2(200)",
