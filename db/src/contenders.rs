@@ -25,7 +25,7 @@ pub(crate) fn as_minimised(
     values: &[Value],
 ) -> Result<Objectives, NotFinite> {
     let turned = objectives.iter().zip(values).map(|(of, value)| of.turned(value.mean));
-    Objectives::new(turned.collect::<Vec<f64>>())
+    Objectives::new(turned)
 }
 
 impl Store {

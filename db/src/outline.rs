@@ -71,9 +71,9 @@ impl Store {
         let of_trainer = if is_compared {
             self.trained_names(&mut transaction, campaign_id).await?
         } else {
-            BTreeSet::new()
+            BTreeMap::new()
         };
-        let mut parts = if all && !campaign.is_black_box() {
+        let mut parts = if all && of_trainer.values().any(|has_parts| *has_parts) {
             self.parts(&mut transaction, campaign_id).await?
         } else {
             BTreeMap::new()
@@ -81,7 +81,7 @@ impl Store {
         let once = |row: &&mut campaign::Candidate| row.trained.is_empty() && row.fidelity > 0;
         for row in rows.iter_mut().filter(once).filter(|_| is_compared) {
             // Of a single training the values are those of the candidate.
-            let values = row.values.iter().filter(|(name, _)| of_trainer.contains(*name));
+            let values = row.values.iter().filter(|(name, _)| of_trainer.contains_key(*name));
             row.trained = vec![campaign::Trained {
                 tokens: row.fidelity,
                 seed: row.seed,
@@ -119,15 +119,15 @@ impl Store {
         Ok(parts)
     }
 
-    /// The values that a campaign's trainings reported.
+    /// The values that a campaign's trainings reported, and whether some came with those on parts of the held-out text.
     async fn trained_names(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
-    ) -> Result<BTreeSet<String>, DbError> {
-        let names: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT v.name FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
-             WHERE c.campaign_id = ?",
+    ) -> Result<BTreeMap<String, bool>, DbError> {
+        let names: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT v.name, max(v.parts IS NOT NULL) FROM candidates c JOIN training_values v ON v.candidate_id = c.id \
+             WHERE c.campaign_id = ? GROUP BY v.name",
         )
         .bind(campaign_id)
         .fetch_all(connection)

@@ -10,12 +10,14 @@ mod sorting;
 pub use frontier::Frontier;
 pub use hypervolume::hypervolume;
 pub use scale::{Scale, ScaledAxis};
+use smallvec::SmallVec;
+
 pub use sorting::{crowding_distances, front, ranks};
 
 /// The values of one candidate, all finite, all minimised, and none so large or so small that the arithmetic on four of
 /// them leaves the doubles: beyond 10⁷⁵ values are equally large, below 10⁻⁷⁵ they are 0.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Objectives(Vec<f64>);
+pub struct Objectives(SmallVec<[f64; 4]>);
 
 /// A value that has no place in a front.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -33,8 +35,8 @@ impl Objectives {
     ///
     /// # Errors
     /// Names the first value that is NaN or infinite.
-    pub fn new(values: impl Into<Vec<f64>>) -> Result<Self, NotFinite> {
-        let mut values = values.into();
+    pub fn new(values: impl IntoIterator<Item = f64>) -> Result<Self, NotFinite> {
+        let mut values: SmallVec<[f64; 4]> = values.into_iter().collect();
         for (index, value) in values.iter_mut().enumerate() {
             if !value.is_finite() {
                 return Err(NotFinite { index, value: *value });

@@ -93,14 +93,14 @@ impl<'a> Stream<'a> {
         if bound > NEVER && normals.clone().zip(noises).all(is_near) {
             return None;
         }
-        let mut values = point.values().to_vec();
-        for (at, (noise, normal)) in noises.iter().zip(normals).enumerate() {
+        let own = |noise: &Noise, normal: Normal| {
             // most latencies have no error, and logarithms are dear
-            if noise.own != 0.0 {
-                values[at] += noise.own * normal.value();
-            }
-            values[at] += self.shared.moved(noise, at, draw);
-        }
+            if noise.own == 0.0 { 0.0 } else { noise.own * normal.value() }
+        };
+        let values = point.values().iter().zip(noises).zip(normals).enumerate();
+        let values = values.map(|(at, ((value, noise), normal))| {
+            value + own(noise, normal) + self.shared.moved(noise, at, draw)
+        });
         Some(Objectives::new(values).unwrap_or_else(|_| point.clone()))
     }
 }
@@ -156,7 +156,7 @@ const NEVER: f64 = -1.0;
 /// The point with each value moved; none where that is no number.
 fn moved(point: &Objectives, by: impl Fn(usize) -> f64) -> Option<Objectives> {
     let moved = point.values().iter().enumerate().map(|(at, value)| value + by(at));
-    Objectives::new(moved.collect::<Vec<_>>()).ok()
+    Objectives::new(moved).ok()
 }
 
 /// Those that a draw could put on a front: all but those that another dominates however both are drawn. Only these need

@@ -101,9 +101,8 @@ impl Scale {
 
     /// None when a value is too far off to have a place; such a point dominates nothing of the front's volume.
     fn place(&self, point: &Objectives) -> Option<Objectives> {
-        let values: Vec<f64> =
-            point.values().iter().zip(&self.axes).map(|(value, axis)| axis.place(*value)).collect();
-        Objectives::new(values).ok()
+        let places = point.values().iter().zip(&self.axes).map(|(value, axis)| axis.place(*value));
+        Objectives::new(places).ok()
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use search::pareto::{Frontier, Objectives, Scale, crowding_distances, front, hypervolume, ranks};
 
 fn points(rows: &[&[f64]]) -> Vec<Objectives> {
-    rows.iter().map(|row| Objectives::new(*row).expect("finite")).collect()
+    rows.iter().map(|row| Objectives::new(row.iter().copied()).expect("finite")).collect()
 }
 
 /// Few distinct values, so that ties and repeats are common.

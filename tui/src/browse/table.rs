@@ -59,7 +59,8 @@ pub(super) fn candidates(state: &State, area: Rect, buffer: &mut Buffer) {
     let theme = state.theme;
     let (x, (_, y)) = (cost(&snapshot.campaign), axes(&snapshot.campaign.objectives));
     let is_of_stacks = !snapshot.campaign.is_black_box();
-    let fields = fields(usize::from(area.width), x.as_ref(), &y, is_of_stacks);
+    let highest = snapshot.candidates.last().map_or(0, |candidate| candidate.row.number);
+    let fields = fields(usize::from(area.width), highest, (x.as_ref(), &y), is_of_stacks);
     heads(&fields, state.sort, area, buffer, theme);
     let count = state.row_count();
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
@@ -133,7 +134,13 @@ fn first_visible(selected: usize, count: usize, height: usize) -> usize {
     selected.saturating_sub(height / 2).min(count.saturating_sub(height))
 }
 
-fn fields(width: usize, x: Option<&Objective>, y: &Objective, is_of_stacks: bool) -> Vec<Field> {
+/// `highest`: the highest number of a candidate, which has to fit.
+fn fields(
+    width: usize,
+    highest: u32,
+    (x, y): (Option<&Objective>, &Objective),
+    is_of_stacks: bool,
+) -> Vec<Field> {
     let field = |title: &str, width: usize, column, right| Field {
         title: title.to_owned(),
         width,
@@ -147,7 +154,7 @@ fn fields(width: usize, x: Option<&Objective>, y: &Objective, is_of_stacks: bool
         Field { is_maximised: of.is_maximised(), ..field }
     };
     let mut fields = vec![
-        field("#", 4, Some(Column::Number), true),
+        field("#", highest.to_string().len().max(4), Some(Column::Number), true),
         field("state", if width >= 60 { 12 } else { 9 }, Some(Column::Front), false),
     ];
     fields.push(value(y, Column::Quality));

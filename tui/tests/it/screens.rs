@@ -284,3 +284,17 @@ fn without_colour_only_weights_are_used() {
         .count();
     assert_eq!(inverted, 1);
 }
+
+#[test]
+fn high_numbers_are_whole() {
+    let mut snapshot = sample::running();
+    for candidate in &mut snapshot.candidates {
+        candidate.row.number += 12_345_600;
+    }
+    let state = opened(snapshot);
+    let first = state.rows()[0].row.number.to_string();
+    for (width, height) in SIZES {
+        let screen = screen(&state, width, height);
+        assert!(screen.contains(&first), "{first} is cut:\n{screen}");
+    }
+}
