@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use search::campaign::{Candidate, History, Progress, Trained};
 use search::latency::Timing;
 use search::subject::SubjectError;
-use search::wire::Value;
+use search::value::{Value, Values};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -98,9 +98,9 @@ impl Store {
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
-        let mut values: BTreeMap<i64, BTreeMap<String, Value>> = BTreeMap::new();
+        let mut values: BTreeMap<i64, Values> = BTreeMap::new();
         for (id, name, mean, standard_error) in value_rows {
-            values.entry(id).or_default().insert(name, Value { mean, standard_error });
+            values.entry(id).or_default().insert(name.into(), Value { mean, standard_error });
         }
         let points: Vec<(i64, i64, f64)> = sqlx::query_as(
             "SELECT candidate_id, p.tokens, loss FROM curve_points p JOIN candidates ON candidates.id = candidate_id \
@@ -212,7 +212,7 @@ impl Store {
             state,
             failed_attempts: row.try_get("failed_attempts").map_err(sql)?,
             given_up: row.try_get("given_up").map_err(sql)?,
-            values: BTreeMap::new(),
+            values: Values::new(),
             fidelity: row.try_get::<i64, _>("fidelity").map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
@@ -243,7 +243,7 @@ pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>
         let trained = by_key.entry((id, tokens, seed)).or_insert_with(|| Trained {
             tokens,
             seed,
-            values: BTreeMap::new(),
+            values: Values::new(),
             parts: BTreeMap::new(),
             seconds,
         });
@@ -251,7 +251,7 @@ pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>
             if let Some(parts) = parts {
                 trained.parts.insert(name.clone(), row::numbers(&parts));
             }
-            trained.values.insert(name, Value { mean, standard_error });
+            trained.values.insert(name.into(), Value { mean, standard_error });
         }
     }
     let mut by_candidate: BTreeMap<i64, Vec<Trained>> = BTreeMap::new();
@@ -309,7 +309,7 @@ pub(crate) async fn write(
     for (name, value) in &candidate.values {
         sqlx::query("INSERT INTO candidate_values (candidate_id, name, mean, standard_error) VALUES (?, ?, ?, ?)")
             .bind(id)
-            .bind(name)
+            .bind(name.as_str())
             .bind(value.mean)
             .bind(value.standard_error)
             .execute(&mut *connection)
@@ -351,10 +351,10 @@ pub(crate) async fn write(
             .bind(id)
             .bind(tokens)
             .bind(seed)
-            .bind(name)
+            .bind(name.as_str())
             .bind(value.mean)
             .bind(value.standard_error)
-            .bind(trained.parts.get(name).map(|parts| row::bytes(parts)))
+            .bind(trained.parts.get(name.as_str()).map(|parts| row::bytes(parts)))
             .execute(&mut *connection)
             .await?;
         }

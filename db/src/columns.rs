@@ -1,10 +1,9 @@
 //! Rows of many candidates, with their values as columns, a page at a time.
 
-use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
 use std::task::Poll;
 
-use search::value::Value;
+use search::value::{Value, Values};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
@@ -63,11 +62,11 @@ pub(crate) fn values_from(
     row: &SqliteRow,
     first: usize,
     names: &[&str],
-) -> Result<BTreeMap<String, Value>, sqlx::Error> {
-    let mut values = BTreeMap::new();
+) -> Result<Values, sqlx::Error> {
+    let mut values = Values::new();
     for (place, name) in names.iter().enumerate() {
         if let Some(value) = value(row, first + 2 * place)? {
-            values.insert((*name).to_owned(), value);
+            values.insert((*name).into(), value);
         }
     }
     Ok(values)

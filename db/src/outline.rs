@@ -81,7 +81,8 @@ impl Store {
         let once = |row: &&mut campaign::Candidate| row.trained.is_empty() && row.fidelity > 0;
         for row in rows.iter_mut().filter(once).filter(|_| is_compared) {
             // Of a single training the values are those of the candidate.
-            let values = row.values.iter().filter(|(name, _)| of_trainer.contains_key(*name));
+            let values =
+                row.values.iter().filter(|(name, _)| of_trainer.contains_key(name.as_str()));
             row.trained = vec![campaign::Trained {
                 tokens: row.fidelity,
                 seed: row.seed,

@@ -1,6 +1,6 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use search::architecture::ArchitectureId;
 use search::campaign::findings::Agreement;
@@ -10,7 +10,7 @@ use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
-use search::value::Value;
+use search::value::{Value, Values};
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,7 +154,7 @@ pub struct Candidate {
     pub rank: Option<u32>,
     /// Of contenders whose front is foretold: their objectives after the tokens that count, by name, with the error of
     /// text, seed, rate and prediction.
-    pub foretold: BTreeMap<String, Value>,
+    pub foretold: Values,
 }
 
 impl Snapshot {
@@ -178,7 +178,7 @@ impl Candidate {
         campaign: &Campaign,
     ) -> Vec<Self> {
         let contenders = Contenders::of(rows.iter(), &campaign.objectives, campaign.target_tokens);
-        let foretold: Vec<BTreeMap<String, Value>> = if contenders.is_foretold() {
+        let foretold: Vec<Values> = if contenders.is_foretold() {
             contenders.expected().map(|expected| expected.values(&campaign.objectives)).collect()
         } else {
             Vec::new()
@@ -203,7 +203,7 @@ impl Candidate {
             id,
             disturbed: BTreeSet::new(),
             rank: None,
-            foretold: BTreeMap::new(),
+            foretold: Values::new(),
         };
         rows.into_iter().zip(ids).map(of).collect()
     }

@@ -16,6 +16,7 @@ mod tensor;
 mod text;
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,8 @@ pub struct Architecture {
     vocab: u32,
     tied_embeddings: bool,
     meta_tokens: u32,
-    layers: Vec<Layer>,
+    /// Shared by its clones, of which a campaign holds several.
+    layers: Arc<[Layer]>,
 }
 
 /// The serialised shape of an [`Architecture`], before its check.
@@ -119,7 +121,7 @@ impl From<Architecture> for Unchecked {
             vocab: a.vocab,
             tied_embeddings: a.tied_embeddings,
             meta_tokens: a.meta_tokens,
-            layers: a.layers,
+            layers: a.layers.to_vec(),
         }
     }
 }
@@ -185,7 +187,7 @@ impl Architecture {
                 what,
             })?;
         }
-        Ok(Self { d_model, vocab, tied_embeddings, meta_tokens: 0, layers })
+        Ok(Self { d_model, vocab, tied_embeddings, meta_tokens: 0, layers: layers.into() })
     }
 
     /// The same with `meta_tokens` learnt vectors before every sequence, which give its mixers a learnt initial state or

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::value::Value;
+use crate::value::Values;
 
 /// The least and the most that a value may be. In a campaign file `40`, the most alone, or `{ min = 1000 }`,
 /// `{ min = 1, max = 2 }`.
@@ -72,11 +72,11 @@ impl Limits {
 
     /// The sentence about the first value that is outside; values that are not known yet are inside. What must be at least
     /// something comes first.
-    pub fn broken(&self, values: &BTreeMap<String, Value>) -> Option<String> {
+    pub fn broken(&self, values: &Values) -> Option<String> {
         let least = self.0.iter().map(|(name, of)| (name, Limit { max: None, ..*of }));
         let most = self.0.iter().map(|(name, of)| (name, Limit { min: None, ..*of }));
         least.chain(most).find_map(|(name, limit)| {
-            let reason = limit.broken_by(values.get(name)?.mean)?;
+            let reason = limit.broken_by(values.get(name.as_str())?.mean)?;
             Some(format!("{name} {reason}"))
         })
     }

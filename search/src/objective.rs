@@ -5,7 +5,6 @@
 //! [`CampaignFile::objectives`](crate::config::CampaignFile::objectives), where a name alone means the direction that is
 //! better by nature.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,21 +13,13 @@ use serde::{Deserialize, Serialize};
 pub use crate::metric::Direction;
 use crate::metric::Metric;
 use crate::pareto::Objectives;
-use crate::value::Value;
-
-/// What an objective is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum ValueName {
-    Metric(Metric),
-    /// A value of a task, an own evaluator or a black box.
-    Own(String),
-}
+use crate::value::{Name, Value, Values};
 
 /// A value that spans a front.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Objective {
-    value: ValueName,
+    value: Name,
     direction: Direction,
 }
 
@@ -42,25 +33,17 @@ pub struct NoName;
 impl Objective {
     /// The value `name` in this direction.
     pub fn new(name: &str, direction: Direction) -> Self {
-        let value =
-            Metric::named(name).map_or_else(|| ValueName::Own(name.to_owned()), ValueName::Metric);
-        Self { value, direction }
+        Self { value: name.into(), direction }
     }
 
     /// The name of its value.
     pub fn name(&self) -> &str {
-        match &self.value {
-            ValueName::Metric(metric) => metric.name(),
-            ValueName::Own(name) => name,
-        }
+        &self.value
     }
 
     /// The metric that it is about; none: a value of a task, an own evaluator or a black box.
     pub fn metric(&self) -> Option<Metric> {
-        match self.value {
-            ValueName::Metric(metric) => Some(metric),
-            ValueName::Own(_) => None,
-        }
+        self.value.metric()
     }
 
     /// Which way is better.
@@ -79,18 +62,18 @@ impl Objective {
     }
 
     /// Its value as it was measured.
-    pub fn value(&self, values: &BTreeMap<String, Value>) -> Option<Value> {
+    pub fn value(&self, values: &Values) -> Option<Value> {
         values.get(self.name()).copied()
     }
 
     /// Its value as it is minimised.
-    pub fn minimised(&self, values: &BTreeMap<String, Value>) -> Option<f64> {
+    pub fn minimised(&self, values: &Values) -> Option<f64> {
         Some(self.turned(self.value(values)?.mean))
     }
 }
 
 /// All of them as they are minimised, if `values` has each.
-pub fn minimised(objectives: &[Objective], values: &BTreeMap<String, Value>) -> Option<Objectives> {
+pub fn minimised(objectives: &[Objective], values: &Values) -> Option<Objectives> {
     let all: Option<Vec<f64>> = objectives.iter().map(|o| o.minimised(values)).collect();
     Objectives::new(all?).ok()
 }

@@ -1,10 +1,9 @@
 //! What is read of many candidates, beside all of them.
 
-use std::collections::BTreeMap;
-
 use db::snapshot::{Candidate, Counts};
 use db::{Access, Change, Mark, NewCampaign, Owner, Store};
 use search::campaign::CandidateState;
+use search::value::Values;
 
 use crate::samples::{campaign, done, folder, proposed, store};
 
@@ -28,9 +27,9 @@ async fn an_outline_foretells_as_the_snapshot_does() {
     assert!(whole.is_foretold());
     for (whole, brief) in whole.candidates.iter().zip(&outline.candidates) {
         assert_eq!((whole.rank, &whole.foretold), (brief.rank, &brief.foretold));
-        let foretold = whole.foretold["bits_per_byte"];
+        let foretold = whole.foretold[&"bits_per_byte".into()];
         // each gained 1.0 from 2²⁰ to 2⁴⁰ tokens, and gains less from there to 2⁴²
-        let measured = whole.row.values["bits_per_byte"];
+        let measured = whole.row.values[&"bits_per_byte".into()];
         assert!(foretold.mean < measured.mean && foretold.mean > measured.mean - 1.0);
         assert!(foretold.standard_error > measured.standard_error);
         assert_eq!(whole.foretold.len(), 1, "a latency is measured");
@@ -147,7 +146,9 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
     assert_eq!(tally.failed, count(|c| matches!(c.row.state, CandidateState::Failed { .. })));
     assert_eq!(tally.front, count(|c| c.rank == Some(0)));
     let best = whole.candidates.iter().filter(|c| c.rank.is_some());
-    let best = best.map(|c| c.row.values["bits_per_byte"]).min_by(|a, b| a.mean.total_cmp(&b.mean));
+    let best = best
+        .map(|c| c.row.values[&"bits_per_byte".into()])
+        .min_by(|a, b| a.mean.total_cmp(&b.mean));
     assert_eq!(tally.best_bits_per_byte, best);
 }
 
@@ -166,7 +167,7 @@ async fn of_nothing_there_is_nothing_to_tell() {
     assert!(store.outline("one").await.unwrap().candidates.is_empty());
     assert_eq!(store.glance("one").await.unwrap(), None);
     let mut bare = done(1, 2.0, 100.0);
-    bare.values = BTreeMap::new();
+    bare.values = Values::new();
     store.apply(&run, &[Change::Candidate(bare)]).await.unwrap();
     let tally = store.tally(&campaign).await.unwrap();
     assert_eq!((tally.done, tally.front), (1, 0));

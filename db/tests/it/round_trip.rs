@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use db::snapshot::CampaignState;
 use db::{Access, Change, DbError, RunEnd, Store};
 use search::campaign::{CandidateState, Progress, Trained};
+use search::value::Values;
 
 use crate::samples::{campaign, done, event, folder, latency, proposed, store};
 
@@ -25,7 +26,7 @@ async fn what_is_written_is_read_again() {
     let silent = Trained {
         tokens: 1 << 40,
         seed: u64::MAX,
-        values: BTreeMap::new(),
+        values: Values::new(),
         parts: BTreeMap::new(),
         seconds: 1.0,
     };

@@ -10,7 +10,8 @@ use search::campaign::{Candidate, CandidateState, Trained};
 use search::config::LatencyConfig;
 use search::latency::{Conditions, Dtype, LatencyEntry, LatencyKey, Phase, Timing, parts};
 use search::subject::Subject;
-use search::wire::{LayerRetrieval, Value};
+use search::value::{Value, Values};
+use search::wire::LayerRetrieval;
 
 /// An empty folder of this name, for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
@@ -61,8 +62,8 @@ pub(crate) fn proposed(number: u32) -> Candidate {
         state: CandidateState::Proposed,
         failed_attempts: 0,
         given_up: false,
-        values: BTreeMap::from([(
-            "parameters".to_owned(),
+        values: Values::from_iter([(
+            "parameters".into(),
             Value { mean: 12_345.0, standard_error: None },
         )]),
         fidelity: 0,
@@ -82,13 +83,13 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
     let mut candidate = proposed(number);
     candidate.state = CandidateState::Done;
     let value = |mean| Value { mean, standard_error: Some(0.01) };
-    candidate.values.insert("bits_per_byte".to_owned(), value(bits_per_byte));
-    candidate.values.insert("decode_us".to_owned(), value(decode_us));
+    candidate.values.insert("bits_per_byte".into(), value(bits_per_byte));
+    candidate.values.insert("decode_us".into(), value(decode_us));
     candidate.fidelity = 1 << 40;
     let trained = |tokens, seed, mean| Trained {
         tokens,
         seed,
-        values: BTreeMap::from([("bits_per_byte".to_owned(), value(mean))]),
+        values: Values::from_iter([("bits_per_byte".into(), value(mean))]),
         parts: BTreeMap::from([("bits_per_byte".to_owned(), vec![1.5, -0.25, f32::MIN_POSITIVE])]),
         seconds: 6.125,
     };

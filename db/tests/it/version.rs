@@ -150,7 +150,10 @@ async fn an_older_file_is_brought_up_to_date_and_keeps_what_it_held() {
     assert_eq!((done.row.fidelity, done.rank, training.row.fidelity), (4096, Some(0), 0));
     let [trained] = done.row.trained.as_slice() else { panic!("one training") };
     assert_eq!((trained.tokens, trained.seed, trained.seconds), (4096, 3, 2.5));
-    assert_eq!(trained.values.keys().collect::<Vec<_>>(), ["bits_per_byte"]);
+    assert_eq!(
+        trained.values.keys().map(search::value::Name::as_str).collect::<Vec<_>>(),
+        ["bits_per_byte"]
+    );
     assert!(training.row.trained.is_empty());
     drop(store);
     Store::open(&path, Access::ReadOnly).await.unwrap();

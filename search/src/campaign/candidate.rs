@@ -6,7 +6,7 @@ use crate::latency::Timing;
 use crate::objective::{Objective, minimised};
 use crate::pareto::Objectives;
 use crate::subject::Subject;
-use crate::value::Value;
+use crate::value::{Name, Value, Values};
 use crate::wire::LayerRetrieval;
 
 /// One subject of a campaign with all that is known of it. This is what the store keeps and gives back.
@@ -29,7 +29,7 @@ pub struct Candidate {
     pub given_up: bool,
     /// Values by name: costs at proposal, latencies when its parts are timed, the rest after training: those of its
     /// highest rung, means over the seeds where it was trained from several.
-    pub values: BTreeMap<String, Value>,
+    pub values: Values,
     /// Tokens that the values were trained for: those asked for by its highest finished rung; 0 before.
     pub fidelity: u64,
     /// Its finished trainings, by tokens and seed.
@@ -61,7 +61,7 @@ pub struct Trained {
     /// Seed of initialisation and data order.
     pub seed: u64,
     /// What the trainer reported.
-    pub values: BTreeMap<String, Value>,
+    pub values: Values,
     /// Of values on held-out text, the mean in each of so many equal parts of it, the same parts for every candidate.
     pub parts: BTreeMap<String, Vec<f32>>,
     /// Seconds, those of earlier rungs not included.
@@ -76,7 +76,7 @@ impl Candidate {
             Ok(index) => self.trained[index] = trained,
             Err(index) => self.trained.insert(index, trained),
         }
-        let of_trainer: BTreeSet<&String> =
+        let of_trainer: BTreeSet<&Name> =
             self.trained.iter().flat_map(|t| t.values.keys()).collect();
         self.values.retain(|name, _| !of_trainer.contains(name));
         self.values.extend(self.trained_values(self.fidelity));
@@ -84,8 +84,8 @@ impl Candidate {
 
     /// What trainings of so many tokens reported: as it was reported for one, mean and standard error over the seeds
     /// for several.
-    pub fn trained_values(&self, tokens: u64) -> BTreeMap<String, Value> {
-        let mut seeds: BTreeMap<&String, Vec<Value>> = BTreeMap::new();
+    pub fn trained_values(&self, tokens: u64) -> Values {
+        let mut seeds: BTreeMap<&Name, Vec<Value>> = BTreeMap::new();
         for trained in self.trained.iter().filter(|t| t.tokens == tokens) {
             for (name, value) in &trained.values {
                 seeds.entry(name).or_default().push(*value);
@@ -106,7 +106,7 @@ impl Candidate {
     }
 
     /// Its values as they stood when it had been trained for so many tokens; none if it was not.
-    pub fn values_at(&self, tokens: u64) -> Option<BTreeMap<String, Value>> {
+    pub fn values_at(&self, tokens: u64) -> Option<Values> {
         let trained = self.trained_values(tokens);
         if trained.is_empty() {
             return None;

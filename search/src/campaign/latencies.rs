@@ -36,7 +36,7 @@ pub(super) fn note(row: &mut Candidate, name: &str, conditions: &Conditions, us:
     if name == Metric::Throughput.name() {
         row.values.extend(Throughput::values(conditions.batch, us));
     } else {
-        row.values.insert(name.to_owned(), us);
+        row.values.insert(name.into(), us);
     }
 }
 
@@ -156,7 +156,7 @@ impl Standing {
             self.calibrations.insert(name.clone(), found);
             let is_told = |row: &&Candidate| {
                 matches!(row.state, CandidateState::Training | CandidateState::Done)
-                    && row.values.contains_key(&name)
+                    && row.values.contains_key(name.as_str())
                     && !row.whole.contains_key(&name)
             };
             let told: Vec<u32> = self.rows.values().filter(is_told).map(|row| row.number).collect();
@@ -166,7 +166,7 @@ impl Standing {
                     continue;
                 };
                 let row = self.row(number);
-                if row.values.insert(name.clone(), value) != Some(value) {
+                if row.values.insert(name.as_str().into(), value) != Some(value) {
                     commands.push(Command::Save(row.clone()));
                 }
             }
@@ -183,7 +183,7 @@ impl Standing {
                     continue;
                 };
                 row.sums.insert(name.clone(), sum_us);
-                row.values.insert(name, timing.value());
+                row.values.insert(name.as_str().into(), timing.value());
                 changed.push(row.number);
             }
         }

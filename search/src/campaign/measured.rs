@@ -55,19 +55,20 @@ pub(super) fn noise(
     (deviation, freedom): (f64, usize),
 ) -> Noise {
     let name = objective.name();
-    let trained =
-        || row.trained.iter().filter(|t| t.tokens == tokens && t.values.contains_key(name));
-    let Some(first) = trained().next() else {
+    let trained = || row.trained.iter().filter(|t| t.tokens == tokens);
+    let with_value = || trained().filter(|t| t.values.contains_key(name));
+    let values = || trained().filter_map(|t| t.values.get(name));
+    let (Some(first), Some(value)) = (with_value().next(), values().next()) else {
         let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
         let timed = row.values.get(name).filter(|_| !is_trained);
         let error = timed.and_then(|value| value.standard_error);
         return error.map_or_else(Noise::default, Noise::of_its_own);
     };
-    let n = trained().count() as f64;
+    let n = values().count() as f64;
     let of_seeds = deviation / n.sqrt();
-    let text = first.parts.get(name).and_then(|_| of_text(trained().collect(), objective));
+    let text = first.parts.get(name).and_then(|_| of_text(with_value().collect(), objective));
     let Some(text) = text else {
-        let reported = || first.values[name].standard_error.unwrap_or(0.0);
+        let reported = || value.standard_error.unwrap_or(0.0);
         return Noise::of_its_own(if freedom > 0 { of_seeds } else { reported() });
     };
     let is_loss = matches!(
@@ -78,7 +79,7 @@ pub(super) fn noise(
     if !is_loss {
         return noise.and_own(of_seeds);
     }
-    let loss = trained().map(|t| t.values[name].mean).sum::<f64>() / n;
+    let loss = values().map(|value| value.mean).sum::<f64>() / n;
     let known = freedom as f64 * deviation.powi(2);
     let pooled = ((FREEDOM * (SEEDS * loss).powi(2) + known) / (FREEDOM + freedom as f64)).sqrt();
     noise.and_own(pooled / n.sqrt()).and_own(RATE * loss)

@@ -10,7 +10,7 @@ mod backtest;
 mod change;
 mod kin;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub use backtest::{Backtest, backtests};
 use change::{Change, Observed};
@@ -22,7 +22,7 @@ use super::noise::Noise;
 use crate::metric::Metric;
 use crate::objective::Objective;
 use crate::pareto::Objectives;
-use crate::value::Value;
+use crate::value::{Value, Values};
 
 /// From each length that candidates were trained for to the next, up to the tokens that count.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct Expected {
 
 impl Expected {
     /// Those that are foretold or trained, by name, as they are measured, each with its whole error.
-    pub fn values(&self, objectives: &[Objective]) -> BTreeMap<String, Value> {
+    pub fn values(&self, objectives: &[Objective]) -> Values {
         let all = objectives.iter().zip(self.objectives.values()).zip(&self.noises);
         all.map(|((objective, number), noise)| (objective, number, noise.total()))
             .filter(|(objective, _, error)| {
@@ -57,7 +57,7 @@ impl Expected {
             })
             .map(|(objective, number, error)| {
                 let value = Value { mean: objective.turned(*number), standard_error: Some(error) };
-                (objective.name().to_owned(), value)
+                (objective.name().into(), value)
             })
             .collect()
     }

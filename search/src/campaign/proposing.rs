@@ -11,7 +11,7 @@ use crate::latency::{LatencyEntry, keys};
 use crate::objective::Objective;
 use crate::proposals::{Origin, Outcome, Proposer, Trial};
 use crate::subject::{Subject, Subjects};
-use crate::value::Value;
+use crate::value::{Value, Values};
 
 /// Proposals in a row that are over a limit before the campaign says that there is nothing within it.
 const INFEASIBLE_IN_A_ROW: usize = 500;
@@ -49,7 +49,8 @@ impl<D: Subjects> Proposals<D> {
     fn take_up(&mut self, standing: &Standing) {
         let Standing { rows, settings, table, .. } = standing;
         for (number, row) in rows {
-            let is_timed = settings.latencies.iter().all(|(name, _)| row.values.contains_key(name));
+            let is_timed =
+                settings.latencies.iter().all(|(name, _)| row.values.contains_key(name.as_str()));
             let Some(stack) = row.subject.stack().filter(|_| is_timed) else { continue };
             if !self.timed.insert(*number) {
                 continue;
@@ -155,12 +156,12 @@ fn computed(subject: &Subject, standing: &Standing, parts: &LatencyTable) -> Vec
 }
 
 /// What is known of a subject before anything is measured.
-fn costs(subject: &Subject, settings: &Settings) -> BTreeMap<String, Value> {
-    let Some(architecture) = subject.stack() else { return BTreeMap::new() };
+fn costs(subject: &Subject, settings: &Settings) -> Values {
+    let Some(architecture) = subject.stack() else { return Values::new() };
     let conditions = settings.latencies.iter().map(|(_, conditions)| conditions);
     crate::cost::values(architecture, conditions)
         .into_iter()
-        .map(|(name, mean)| (name, Value { mean, standard_error: None }))
+        .map(|(name, mean)| (name.into(), Value { mean, standard_error: None }))
         .collect()
 }
 

@@ -6,6 +6,7 @@ use super::candidate::{Candidate, CandidateState, Trained};
 use super::settings::Settings;
 use super::tasks::Training;
 use crate::latency::Timing;
+use crate::value::Name;
 use crate::wire::{Evaluation, PARTS_MAX};
 
 /// Whether the numbers of a result can be used.
@@ -72,7 +73,8 @@ pub(super) fn take(
 ) -> Option<PathBuf> {
     // What was measured or computed here outweighs what a trainer says.
     let is_new = |name: &str| !row.values.contains_key(name) || is_of_trainer(row, name);
-    let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name)).collect();
+    let values = evaluation.values.into_iter().filter(|(name, _)| is_new(name));
+    let values = values.map(|(name, value)| (Name::from(name), value)).collect();
     let Training { tokens, seed, .. } = training;
     let (parts, seconds) = (evaluation.parts, evaluation.seconds);
     row.train_seconds += seconds;

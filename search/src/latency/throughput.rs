@@ -4,7 +4,7 @@ use super::{Conditions, Phase};
 use crate::architecture::Architecture;
 use crate::cost;
 use crate::metric::Metric;
-use crate::value::Value;
+use crate::value::{Name, Value};
 
 /// Generation for many at once: the decode step of a batch, or of the largest that a memory budget holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,13 +36,13 @@ impl Throughput {
     }
 
     /// The throughput, and the batch it was taken at, by their names: a step for `batch` sequences takes `step_us`.
-    pub fn values(batch: u32, step_us: Value) -> [(String, Value); 2] {
+    pub fn values(batch: u32, step_us: Value) -> [(Name, Value); 2] {
         let batch = f64::from(batch);
         let mean = batch * 1e6 / step_us.mean;
         let standard_error = step_us.standard_error.map(|error| mean * error / step_us.mean);
         [
-            (Metric::Throughput.name().to_owned(), Value { mean, standard_error }),
-            (Metric::LargestBatch.name().to_owned(), Value { mean: batch, standard_error: None }),
+            (Metric::Throughput.name().into(), Value { mean, standard_error }),
+            (Metric::LargestBatch.name().into(), Value { mean: batch, standard_error: None }),
         ]
     }
 }

@@ -314,7 +314,7 @@ fn throughput_is_taken_at_the_batch_that_fits_and_too_large_a_stack_is_dropped()
     let (campaign, commands) = start(asked.clone(), proposer());
     training(&commands);
     let row = campaign.candidates().find(|row| row.state == CandidateState::Training).expect("one");
-    let read = |name: &str| row.values[name].mean;
+    let read = |name: &str| row.values[&name.into()].mean;
     let batch = read(Metric::LargestBatch.name());
     let stack = row.subject.stack().expect("a stack");
     let parts = f64::from(parts(stack).count() as u32);

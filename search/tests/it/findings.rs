@@ -8,7 +8,7 @@ use search::latency::Timing;
 use search::objective::Objective;
 use search::pareto::Objectives;
 use search::subject::Subject;
-use search::wire::Value;
+use search::value::{Value, Values};
 
 use crate::stacks::{objectives, uniform};
 
@@ -26,13 +26,13 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
             parts: BTreeMap::new(),
             tokens,
             seed,
-            values: BTreeMap::from([("loss".to_owned(), value(loss))]),
+            values: Values::from_iter([("loss".into(), value(loss))]),
             seconds: 1.0,
         })
         .collect();
     let own = trained.iter().filter(|t| t.seed == SEED).max_by_key(|t| t.tokens);
-    let mut values = own.map_or_else(BTreeMap::new, |t| t.values.clone());
-    values.insert("decode_us".to_owned(), value(10.0 * f64::from(number)));
+    let mut values = own.map_or_else(Values::new, |t| t.values.clone());
+    values.insert("decode_us".into(), value(10.0 * f64::from(number)));
     let fidelity = own.map_or(0, |t| t.tokens);
     Candidate {
         number,
@@ -96,7 +96,8 @@ fn compositions_are_relative_to_whole_models() {
             millijoules: None,
         };
         row.whole.insert("decode_us".to_owned(), timing);
-        row.sums.insert("decode_us".to_owned(), row.values["decode_us"].mean);
+        row.sums
+            .insert("decode_us".to_owned(), row.values.get("decode_us").expect("it has one").mean);
     }
     let found = compositions(&rows);
     let [decode] = found.as_slice() else { panic!("{found:?}") };

@@ -16,7 +16,8 @@ use search::metric::{Direction, Known, Metric};
 use search::objective::Objective;
 use search::pareto::Scale;
 use search::proposals::{Algorithm, Proposer};
-use search::wire::{Evaluation, Measured, Request, Value};
+use search::value::{Value, Values};
+use search::wire::{Evaluation, Measured, Request};
 
 use crate::stacks::{Stacks, at_most, chance, conditions, objectives, uniform};
 
@@ -41,7 +42,7 @@ fn every_value_that_is_computed_or_timed_has_a_row_and_no_two_rows_a_name() {
         search::cost::values(&stack, conditions.iter().map(|(_, conditions)| conditions));
     assert_eq!(computed.into_keys().collect::<BTreeSet<_>>(), of(Known::Formula));
     let latencies = conditions.iter().map(|(name, _)| name.clone());
-    let throughput = Throughput::values(3, value(2.0)).map(|(name, _)| name);
+    let throughput = Throughput::values(3, value(2.0)).map(|(name, _)| name.into());
     assert_eq!(latencies.chain(throughput).collect::<BTreeSet<_>>(), of(Known::Timing));
 }
 
@@ -61,7 +62,7 @@ fn an_objective_is_its_text() {
         assert_eq!(serde_json::from_str::<Objective>(&json).expect(text), objective);
     }
     assert!("".parse::<Objective>().is_err() && "-".parse::<Objective>().is_err());
-    let values = BTreeMap::from([("accuracy".to_owned(), value(0.75))]);
+    let values = Values::from_iter([("accuracy".into(), value(0.75))]);
     let [more, less] = ["-accuracy", "accuracy"].map(|text| text.parse::<Objective>().expect(text));
     assert_eq!((more.minimised(&values), less.minimised(&values)), (Some(-0.75), Some(0.75)));
     assert_eq!(more.value(&values), Some(value(0.75)), "shown as it was measured");
@@ -146,7 +147,7 @@ fn the_first_limit_that_is_broken_is_said() {
     let mut limits = at_most(&[("a", 2.0), ("b", 1000.0)]);
     limits.add("b", Limit::at_least(0.25));
     let said = |pairs: &[(&str, f64)]| {
-        let values = pairs.iter().map(|(name, mean)| ((*name).to_owned(), value(*mean)));
+        let values = pairs.iter().map(|(name, mean)| ((*name).into(), value(*mean)));
         limits.broken(&values.collect())
     };
     assert_eq!(said(&[("a", 2.0), ("b", 0.25), ("c", 9e9)]), None);
@@ -232,7 +233,7 @@ fn score(text: &str, _: u64) -> BTreeMap<String, Value> {
 }
 
 fn of(row: &Candidate, name: &str) -> f64 {
-    row.values[name].mean
+    row.values[&name.into()].mean
 }
 
 #[test]

@@ -6,7 +6,7 @@ use search::campaign::prediction::{Backtest, Expected, Predictor, backtests};
 use search::campaign::{Candidate, CandidateState, Trained};
 use search::objective::Objective;
 use search::subject::Subject;
-use search::value::Value;
+use search::value::{Value, Values};
 use serde::Deserialize;
 
 /// A line of the table.
@@ -55,7 +55,7 @@ fn losses(of: Option<&str>) -> BTreeMap<String, BTreeMap<u64, f64>> {
 fn candidate(number: u32, stack: &str, losses: &BTreeMap<u64, f64>, lengths: &[u64]) -> Candidate {
     let values = |tokens: u64| {
         let value = Value { mean: losses[&tokens], standard_error: Some(0.006) };
-        BTreeMap::from([("bits_per_byte".to_owned(), value)])
+        Values::from_iter([("bits_per_byte".into(), value)])
     };
     let fidelity = *lengths.last().expect("there are lengths");
     let trained = lengths.iter().map(|&tokens| Trained {

@@ -135,7 +135,9 @@ impl Store {
             for (name, timing) in &row.whole {
                 let is_out = matches!(row.state, CandidateState::Infeasible { .. });
                 let is_open = row.state == CandidateState::Proposed;
-                assert!(is_out || is_open || row.values[name] == timing.value());
+                assert!(
+                    is_out || is_open || row.values.get(name.as_str()) == Some(&timing.value())
+                );
             }
         } else {
             let id = row.subject.id();
@@ -292,7 +294,7 @@ impl Driver<'_> {
             assert_eq!(climbing.next(), None, "extra trainings come last");
         }
         for (name, limit) in LIMITS {
-            assert!(row.values[name].mean <= limit, "trained over {name}");
+            assert!(row.values[&name.into()].mean <= limit, "trained over {name}");
         }
     }
 
@@ -479,8 +481,12 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
             row.fidelity == FULL,
             "only who is at the end keeps one"
         );
-        let at_end = row.trained_values(row.fidelity)["bits_per_byte"];
-        assert_eq!(row.values["bits_per_byte"], at_end, "the values are of the highest rung");
+        let at_end = row.trained_values(row.fidelity)[&"bits_per_byte".into()];
+        assert_eq!(
+            row.values[&"bits_per_byte".into()],
+            at_end,
+            "the values are of the highest rung"
+        );
     }
     for number in front {
         assert_eq!(driver.store.rows[&number].fidelity, FULL, "one fidelity in a front");

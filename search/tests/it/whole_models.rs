@@ -117,6 +117,10 @@ fn trained(id: u64) -> Event {
     })
 }
 
+fn decode(row: &Candidate) -> Value {
+    row.values.get("decode_us").copied().expect("it is timed")
+}
+
 fn stack(row: &Candidate) -> &Architecture {
     row.subject.stack().expect("a stack")
 }
@@ -128,7 +132,7 @@ fn the_first_few_tell_what_the_sums_of_the_others_are_worth() {
     let (before, _) = heard.order.split_once('t').expect("something is trained");
     assert_eq!(before.matches('w').count(), 2 * 6, "six stacks, decode and prefill: {before}");
     for row in heard.rows.values() {
-        let (value, sum) = (row.values["decode_us"], sum_us(stack(row)));
+        let (value, sum) = (decode(row), sum_us(stack(row)));
         let error = value.standard_error.expect("an error");
         if let Some(whole) = row.whole.get("decode_us") {
             assert_eq!((value.mean, error), (whole.median_us, 0.5));
@@ -142,7 +146,7 @@ fn the_first_few_tell_what_the_sums_of_the_others_are_worth() {
     assert!(heard.rows.values().any(|row| row.whole.is_empty()));
     let never = run(settings(WholeModels::Never), |_| 1.25, History::default());
     assert!(!never.order.contains('w'));
-    let sums = |row: &Candidate| (row.values["decode_us"].mean - sum_us(stack(row))).abs() < 1e-9;
+    let sums = |row: &Candidate| (decode(row).mean - sum_us(stack(row))).abs() < 1e-9;
     assert!(never.rows.values().all(sums), "nothing corrects them");
 }
 
@@ -155,7 +159,7 @@ fn all_are_timed_before_they_are_trained_where_that_is_asked() {
         assert_eq!(heard.order.matches('w').count(), 2 * heard.rows.len());
         assert_eq!(heard.order.contains('p'), composes);
         for row in heard.rows.values() {
-            assert!((row.values["decode_us"].mean - 1.25 * sum_us(stack(row))).abs() < 1e-9);
+            assert!((decode(row).mean - 1.25 * sum_us(stack(row))).abs() < 1e-9);
         }
         let mut trained = 0;
         for (index, _) in heard.order.match_indices('t') {
@@ -193,7 +197,7 @@ fn who_is_over_a_limit_as_a_whole_is_out() {
     }
     assert!(count > 0, "{:?}", heard.order);
     let done = heard.rows.values().filter(|row| row.state == CandidateState::Done);
-    assert!(done.into_iter().all(|row| row.values["decode_us"].mean <= limit));
+    assert!(done.into_iter().all(|row| decode(row).mean <= limit));
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn what_older_programs_kept_becomes_what_the_whole_model_took() {
     let mut candidates: Vec<Candidate> = before.rows.into_values().collect();
     let old = &mut candidates[13];
     old.whole.insert("decode_us".to_owned(), timing(77.0));
-    let sum = old.values["decode_us"].mean;
+    let sum = decode(old).mean;
     assert_eq!(old.sum_us("decode_us"), Some(sum));
     let mut latencies = Vec::new();
     for key in candidates.iter().flat_map(|row| {
@@ -214,12 +218,12 @@ fn what_older_programs_kept_becomes_what_the_whole_model_took() {
     let more = Settings { evaluations: 15, ..settings(WholeModels::Front) };
     let heard = run(more, |_| 1.1, History { candidates, latencies });
     let row = &heard.rows[&14];
-    assert_eq!(row.values["decode_us"], timing(77.0).value());
+    assert_eq!(decode(row), timing(77.0).value());
     assert_eq!(row.sums.get("decode_us"), Some(&sum));
     // The others are said anew once the first six are timed.
     let told = heard.rows.values().filter(|row| !row.whole.contains_key("decode_us"));
     for row in told {
-        let over = row.values["decode_us"].mean / sum_us(stack(row));
+        let over = decode(row).mean / sum_us(stack(row));
         assert!((1.05..1.1).contains(&over), "{over}");
     }
 }

@@ -13,6 +13,7 @@ use search::latency::Timing;
 use search::metric::Metric;
 use search::objective::Objective;
 use search::subject::{Assignment, Subject};
+use search::value::Name;
 
 use super::state::State;
 use super::table::standing;
@@ -268,7 +269,7 @@ fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a 
     ];
     let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
     for name in
-        FIRST.map(Metric::name).into_iter().chain(candidate.row.values.keys().map(String::as_str))
+        FIRST.map(Metric::name).into_iter().chain(candidate.row.values.keys().map(Name::as_str))
     {
         if !names.contains(&name) {
             names.push(name);

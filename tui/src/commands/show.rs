@@ -109,7 +109,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
                 format!("parts {off:+.1} %; ")
             });
             // Of throughput a step was timed: the value says more.
-            let is_time = name != Metric::Throughput.name();
+            let is_time = name.metric() != Some(Metric::Throughput);
             shown = format!(
                 "{} as a whole ({parts}{}, {:.0} % other load{})",
                 if is_time { report::timing(whole) } else { shown },
@@ -119,7 +119,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
                     format!(", {} mJ a token", quantity::significant(mj))
                 })
             );
-        } else if candidate.disturbed.contains(name) {
+        } else if candidate.disturbed.contains(name.as_str()) {
             shown.push_str(" (other processes loaded the machine while a part was timed)");
         }
         rows.push(vec![quantity::title(name).to_owned(), shown]);

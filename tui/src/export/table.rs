@@ -9,6 +9,7 @@ use search::Architecture;
 use search::architecture::MixerKind;
 use search::campaign::CandidateState;
 use search::subject::{Assignment, Subject};
+use search::value::Name;
 use serde_json::{Value, json};
 
 /// A form of the table.
@@ -63,10 +64,9 @@ fn columns(candidate: &Candidate) -> [Value; 12] {
 
 /// A row for each candidate; each value is followed by its standard error.
 pub(crate) fn csv(candidates: &[&Candidate]) -> String {
-    let names: BTreeSet<&String> =
-        candidates.iter().flat_map(|one| one.row.values.keys()).collect();
+    let names: BTreeSet<&Name> = candidates.iter().flat_map(|one| one.row.values.keys()).collect();
     let mut head: Vec<String> = COLUMNS.map(str::to_owned).to_vec();
-    head.extend(names.iter().flat_map(|name| [(*name).clone(), format!("{name}_error")]));
+    head.extend(names.iter().flat_map(|name| [name.to_string(), format!("{name}_error")]));
     let mut text = line(&head);
     for candidate in candidates {
         let mut cells: Vec<String> = columns(candidate).iter().map(cell).collect();

@@ -1,7 +1,7 @@
 //! One campaign with its uncertainty: the front and the chance of each place on it, rank correlations between fidelities,
 //! noise between seeds, composed latencies beside whole models.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use db::snapshot::Campaign;
 use search::campaign::findings::{Agreement, Composition, compositions};
@@ -9,7 +9,7 @@ use search::campaign::front::Contenders;
 use search::campaign::prediction::{Backtest, Expected};
 use search::campaign::{Candidate, measured, trust};
 use search::objective::Objective;
-use search::wire::Value;
+use search::value::{Value, Values};
 use serde::Serialize;
 use tui::{agreement, quantity};
 
@@ -48,12 +48,12 @@ struct Member {
     on_front: bool,
     membership: f64,
     seeds: usize,
-    objectives: BTreeMap<String, Value>,
+    objectives: Values,
     /// How much worse than the best of the members the first objective is that training changes, with the error of the
     /// difference: what both share drops out.
     behind: Option<Value>,
     /// Of these that were also taken on text that nothing was selected on.
-    test: BTreeMap<String, Value>,
+    test: Values,
 }
 
 /// How much the seed of a training matters.
@@ -83,13 +83,9 @@ fn with_differences(members: Vec<(Member, Expected)>, objectives: &[Objective]) 
 }
 
 /// The objectives of a candidate with their whole errors; those without, as they were measured.
-fn objectives(
-    row: &Candidate,
-    objectives: &[Objective],
-    expected: &Expected,
-) -> BTreeMap<String, Value> {
+fn objectives(row: &Candidate, objectives: &[Objective], expected: &Expected) -> Values {
     let measured =
-        objectives.iter().filter_map(|of| Some((of.name().to_owned(), of.value(&row.values)?)));
+        objectives.iter().filter_map(|of| Some((of.name().into(), of.value(&row.values)?)));
     measured.chain(expected.values(objectives)).collect()
 }
 
@@ -127,7 +123,7 @@ impl Findings {
                         .iter()
                         .map(Objective::name)
                         .filter_map(|name| {
-                            Some((name.to_owned(), *row.values.get(&format!("test_{name}"))?))
+                            Some((name.into(), *row.values.get(format!("test_{name}").as_str())?))
                         })
                         .collect(),
                 };

@@ -57,12 +57,12 @@ fn colour_changes_nothing_but_colour() {
 fn a_value_that_is_not_finite_is_not_plotted() {
     let mut snapshot = sample::single();
     let nan = Value { mean: f64::NAN, standard_error: None };
-    snapshot.candidates[0].row.values.insert("bits_per_byte".to_owned(), nan);
+    snapshot.candidates[0].row.values.insert("bits_per_byte".into(), nan);
     assert!(to_text(&snapshot, 60, 12, false).contains("no candidate is trained and timed yet"));
     snapshot.candidates[0]
         .row
         .values
-        .insert("bits_per_byte".to_owned(), Value { mean: 2.0, standard_error: Some(f64::NAN) });
+        .insert("bits_per_byte".into(), Value { mean: 2.0, standard_error: Some(f64::NAN) });
     assert!(to_text(&snapshot, 60, 12, false).contains('◆'));
 }
 
@@ -75,7 +75,7 @@ fn one_objective_is_a_history() {
     insta::assert_snapshot!("history_more", to_text(&snapshot, 72, 16, false));
     // What is far off does not press the others into a line.
     let far = Value { mean: -1e300, standard_error: None };
-    snapshot.candidates[2].row.values.insert("cost".to_owned(), far);
+    snapshot.candidates[2].row.values.insert("cost".into(), far);
     let text = to_text(&snapshot, 72, 16, false);
     assert!(text.contains('↓') && !text.contains("1e300"), "{text}");
     let one = sample::one_objective("cost").candidates.swap_remove(0);

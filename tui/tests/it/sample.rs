@@ -13,7 +13,8 @@ use search::latency::Timing;
 use search::objective::Objective;
 use search::statistics::Correlation;
 use search::subject::Subject;
-use search::wire::{LayerRetrieval, Value};
+use search::value::{Value, Values};
+use search::wire::LayerRetrieval;
 
 /// (origin, state, architecture after the head of the line, decode µs, bits per byte)
 type Row = (&'static str, &'static str, &'static str, f64, f64);
@@ -287,7 +288,8 @@ pub(crate) fn one_objective(objective: &str) -> Snapshot {
         if n != 8 {
             row.state = CandidateState::Done;
         }
-        row.values = [("cost".to_owned(), Value { mean: cost, standard_error: None })].into();
+        let cost = Value { mean: cost, standard_error: None };
+        row.values = Values::from_iter([("cost".into(), cost)]);
         row.whole.clear();
         row.curve.clear();
         row.retrieval.clear();
@@ -307,7 +309,7 @@ pub(crate) fn maximised() -> Snapshot {
         if let Some(decode) = values.get("decode_us").copied() {
             let mean = 1.6e7 / decode.mean;
             let standard_error = Some(0.02 * mean);
-            values.insert("throughput".to_owned(), Value { mean, standard_error });
+            values.insert("throughput".into(), Value { mean, standard_error });
         }
     }
     snapshot
@@ -325,9 +327,9 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         .iter()
         .map(search::tensors::TensorSpec::elements)
         .sum::<u64>() as f64;
-    let mut values = BTreeMap::new();
+    let mut values = Values::new();
     let mut put = |name: &str, mean: f64, standard_error: Option<f64>| {
-        values.insert(name.to_owned(), Value { mean, standard_error });
+        values.insert(name.into(), Value { mean, standard_error });
     };
     put("parameters", parameters, None);
     if decode_us > 0.0 {
@@ -410,7 +412,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         checkpoint: None,
     };
     let disturbed = (number == 8).then(|| "decode_us".to_owned()).into_iter().collect();
-    Candidate { row, id, disturbed, rank: None, foretold: BTreeMap::new() }
+    Candidate { row, id, disturbed, rank: None, foretold: Values::new() }
 }
 
 /// Of the first two layers.
@@ -427,7 +429,9 @@ fn rank(candidates: &mut [Candidate]) {
     for candidate in candidates.iter_mut() {
         candidate.rank = None;
     }
-    let at = |c: &Candidate| (c.row.values["decode_us"].mean, c.row.values["bits_per_byte"].mean);
+    let at = |c: &Candidate| {
+        (c.row.values[&"decode_us".into()].mean, c.row.values[&"bits_per_byte".into()].mean)
+    };
     let mut left: Vec<usize> = (0..candidates.len())
         .filter(|&i| candidates[i].row.state == CandidateState::Done)
         .collect();

@@ -150,7 +150,7 @@ fn walking_along_the_front() {
     press(&mut state, KeyCode::Left);
     let left = state.selected().unwrap();
     assert!(
-        left.rank == Some(0) && left.row.values["decode_us"].mean <= 143.0,
+        left.rank == Some(0) && left.row.values[&"decode_us".into()].mean <= 143.0,
         "{}",
         left.row.number
     );

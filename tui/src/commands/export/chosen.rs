@@ -187,7 +187,7 @@ pub(super) async fn file(
         id: candidate.id.to_string(),
         architecture: subject.stack().cloned(),
         parameters: subject.assignment().cloned(),
-        values: row.values.clone(),
+        values: row.values.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
         latency: Some(Latency {
             device: workers.iter().find(|row| row.role == "profiler").map(|row| row.device.clone()),
             conditions: campaign.latency.clone(),

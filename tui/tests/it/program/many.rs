@@ -11,7 +11,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use search::campaign::{Candidate, CandidateState, Trained};
-use search::wire::Value;
+use search::value::{Value, Values};
 use tui::browse::{Message, State, update, view};
 use tui::theme::Theme;
 
@@ -44,11 +44,10 @@ fn candidate(number: u32) -> Candidate {
     let at = f64::from(number).mul_add(0.618_034, 0.0).fract();
     let off = f64::from(number * 7919 % 1009) / 1009.0;
     let value = |mean| Value { mean, standard_error: None };
-    let values: BTreeMap<String, Value> = [
-        ("cost".to_owned(), value(1.0 + at + 0.1 * off)),
-        ("speed".to_owned(), value(7.0 + at - off * off)),
-    ]
-    .into();
+    let values = Values::from_iter([
+        ("cost".into(), value(1.0 + at + 0.1 * off)),
+        ("speed".into(), value(7.0 + at - off * off)),
+    ]);
     let trained = Trained {
         tokens: 1,
         seed: 0,
