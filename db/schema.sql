@@ -119,13 +119,14 @@ CREATE TABLE curve_points (
 -- Timings of whole models, under the conditions of the campaign's [latency].
 CREATE TABLE whole_timings (
     candidate_id INTEGER NOT NULL REFERENCES candidates (id) ON DELETE CASCADE,
-    name         TEXT NOT NULL,                 -- of the latency: decode_us, prefill_us
+    name         TEXT NOT NULL,                 -- of the latency: decode_us, prefill_us; throughput: of its step
     median_us    REAL NOT NULL,
     spread_us    REAL NOT NULL,                 -- half the interquartile range
     samples      INTEGER NOT NULL,
     other_load   REAL NOT NULL,                 -- share of the machine that other processes used, 0 to 1
     kernels      TEXT NOT NULL,                 -- version of the kernels
     millijoules  REAL,                          -- for one token, where the device counts it
+    sum_us       REAL,                          -- what its parts add up to; none: not timed, or an older program's
     PRIMARY KEY (candidate_id, name)
 ) STRICT, WITHOUT ROWID;
 

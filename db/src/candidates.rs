@@ -121,10 +121,12 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let id: i64 = row.try_get("id").map_err(sql)?;
+                let (whole, sums) = wholes.remove(&id).unwrap_or_default();
                 Ok(Candidate {
                     trained: trained.remove(&id).unwrap_or_default(),
                     values: values.remove(&id).unwrap_or_default(),
-                    whole: wholes.remove(&id).unwrap_or_default(),
+                    whole,
+                    sums,
                     curve: curves.remove(&id).unwrap_or_default(),
                     ..self.candidate_row(row)?
                 })
@@ -132,13 +134,13 @@ impl Store {
             .collect()
     }
 
-    /// The timings of whole models, by candidate, of those whose numbers are above `after` and up to `last`.
+    /// The timings of whole models and what their parts add up to, by candidate, of those whose numbers are above `after` and up to `last`.
     pub(crate) async fn wholes(
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
         (after, last): (i64, i64),
-    ) -> Result<BTreeMap<i64, BTreeMap<String, Timing>>, DbError> {
+    ) -> Result<BTreeMap<i64, Wholes>, DbError> {
         let sql = |source| self.sql("reading the timings", source);
         let timing_rows = sqlx::query(
             "SELECT w.* FROM whole_timings w JOIN candidates ON candidates.id = candidate_id \
@@ -150,12 +152,14 @@ impl Store {
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
-        let mut wholes: BTreeMap<i64, BTreeMap<String, Timing>> = BTreeMap::new();
+        let mut wholes: BTreeMap<i64, Wholes> = BTreeMap::new();
         for timing in &timing_rows {
-            wholes
-                .entry(timing.try_get("candidate_id").map_err(sql)?)
-                .or_default()
-                .insert(timing.try_get("name").map_err(sql)?, row::timing(timing).map_err(sql)?);
+            let (whole, sums) =
+                wholes.entry(timing.try_get("candidate_id").map_err(sql)?).or_default();
+            let name: String = timing.try_get("name").map_err(sql)?;
+            let sum_us: Option<f64> = timing.try_get("sum_us").map_err(sql)?;
+            sums.extend(sum_us.map(|sum_us| (name.clone(), sum_us)));
+            whole.insert(name, row::timing(timing).map_err(sql)?);
         }
         Ok(wholes)
     }
@@ -212,6 +216,7 @@ impl Store {
             fidelity: row.try_get::<i64, _>("fidelity").map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
+            sums: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: row::retrieval(row).map_err(|error| {
                 self.corrupt(format!("the retrieval of candidate {number}"), error)
@@ -226,6 +231,9 @@ impl Store {
         })
     }
 }
+
+/// Times of a whole model, and what its parts add up to, by name.
+pub(crate) type Wholes = (BTreeMap<String, Timing>, BTreeMap<String, f64>);
 
 /// Trainings with their values, by candidate.
 pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>> {
@@ -310,7 +318,7 @@ pub(crate) async fn write(
     for (name, timing) in &candidate.whole {
         sqlx::query(
             "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
-             millijoules) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             millijoules, sum_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(id)
         .bind(name)
@@ -320,6 +328,7 @@ pub(crate) async fn write(
         .bind(timing.other_load)
         .bind(&timing.kernels)
         .bind(timing.millijoules)
+        .bind(candidate.sums.get(name))
         .execute(&mut *connection)
         .await?;
     }

@@ -105,6 +105,9 @@ fn check(change: &Change) -> Result<(), DbError> {
                     value.standard_error.unwrap_or(0.0),
                 )?;
             }
+            for (name, sum_us) in &candidate.sums {
+                finite(|| format!("the sum of {name} of candidate {number}"), *sum_us)?;
+            }
             for (name, timing) in &candidate.whole {
                 check_timing(timing, || {
                     format!("{name} of the whole model of candidate {number}")

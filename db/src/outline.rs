@@ -207,9 +207,11 @@ impl Store {
             // As it was computed when it was written: of many that is most of the work.
             let hash: &str = row.try_get(12).map_err(sql)?;
             ids.push(ArchitectureId::stored(hash).unwrap_or_else(|| outlined.subject.id()));
+            let (whole, sums) = wholes.remove(&id).unwrap_or_default();
             candidates.push(campaign::Candidate {
                 trained: trained.remove(&id).unwrap_or_default(),
-                whole: wholes.remove(&id).unwrap_or_default(),
+                whole,
+                sums,
                 ..outlined
             });
             Ok(())
@@ -249,6 +251,7 @@ impl Store {
             fidelity: row.try_get::<i64, _>(7).map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
+            sums: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: Vec::new(),
             seed: row.try_get::<i64, _>(8).map_err(sql)?.cast_unsigned(),

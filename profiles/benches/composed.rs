@@ -3,7 +3,9 @@
 //! it starts the profiler, is asked for by `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` here.
 //!
 //! Draws random stacks, half of them from the space of a new campaign file and half from one with wider models, and
-//! times each as a whole beside the sum of its parts. A row with `!` holds a timing that other processes disturbed.
+//! times each as a whole beside the sum of its parts, and as a whole once more at the end, minutes later: by as much as
+//! those two differ nothing can foretell either. A row with `!` holds a timing that other processes disturbed. Then what a
+//! campaign makes of it: the first stacks of each space tell what the sums of the others are worth.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -12,9 +14,27 @@ use kernels::timing::Plan;
 use profiles::backend::Backend;
 use profiles::cpu::Profiler;
 use rand::SeedableRng;
+use search::Architecture;
+use search::campaign::LatencyTable;
+use search::campaign::calibration::{Calibration, SAMPLE};
 use search::config::{CampaignFile, TEMPLATE};
-use search::latency::{Conditions, Dtype, LatencyKey, Phase, Timing, keys};
+use search::latency::{Conditions, Dtype, LatencyEntry, Phase, keys};
 use search::statistics::kendall;
+use search::value::Value;
+
+/// A deviation of a normal variable that nine of ten are within.
+const NINE_OF_TEN: f64 = 1.645;
+/// Two timings of one model that differ by more show a machine that was not the same.
+const SAME: f64 = 0.04;
+
+/// One stack under one set of conditions.
+struct Row {
+    architecture: Architecture,
+    conditions: Conditions,
+    whole_us: f64,
+    again_us: f64,
+    sum: Value,
+}
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,48 +56,113 @@ fn main() -> io::Result<()> {
             file.space().expect("the template has a space")
         });
     let mut random = rand::rngs::ChaCha8Rng::seed_from_u64(0);
-    let mut parts: HashMap<LatencyKey, Timing> = HashMap::new();
-    let mut pairs = [Vec::new(), Vec::new()];
+    let mut table = LatencyTable::default();
+    let mut disturbed: HashMap<String, bool> = HashMap::new();
+    let mut phases = [Vec::new(), Vec::new()];
     for number in 0..stacks {
         let architecture = spaces[number % 2].sample(&mut random);
-        for (phase, pairs) in [Phase::Decode { context: 512 }, Phase::Prefill { tokens: 512 }]
+        for (phase, rows) in [Phase::Decode { context: 512 }, Phase::Prefill { tokens: 512 }]
             .into_iter()
-            .zip(&mut pairs)
+            .zip(&mut phases)
         {
             let device = profiler.hardware().to_owned();
             let conditions = Conditions { device, dtype, batch: 1, threads, phase };
             let whole = profiler.whole(&architecture, &conditions).expect("it can be timed here");
-            let mut composed = 0.0;
-            let mut disturbed = whole.is_disturbed();
+            let mut is_disturbed = whole.is_disturbed();
             for key in keys(&architecture, &conditions) {
-                let timing = parts
-                    .entry(key)
-                    .or_insert_with_key(|key| profiler.part(key).expect("it can be timed here"));
-                composed += timing.median_us;
-                disturbed |= timing.is_disturbed();
+                let name = key.to_string();
+                if !table.contains(&key) {
+                    let timing = profiler.part(&key).expect("it can be timed here");
+                    disturbed.insert(name.clone(), timing.is_disturbed());
+                    table.insert(LatencyEntry { key, timing });
+                }
+                is_disturbed |= disturbed[&name];
             }
-            let error = 100.0 * (composed / whole.median_us - 1.0);
-            let mark = if disturbed { '!' } else { ' ' };
-            let word = if matches!(phase, Phase::Decode { .. }) { "decode" } else { "prefill" };
+            let sum = table.compose(&architecture, &conditions).expect("all parts are timed");
+            let mark = if is_disturbed { '!' } else { ' ' };
             writeln!(
                 out,
-                "{word:8} whole {:10.1} ± {:5.1} µs, composed {composed:10.1} µs {error:+6.1} % {mark} {architecture}",
-                whole.median_us, whole.spread_us,
+                "{:8} whole {:10.1} ± {:5.1} µs, composed {:10.1} µs {:+6.1} % {mark} {architecture}",
+                word(phase),
+                whole.median_us,
+                whole.spread_us,
+                sum.mean,
+                100.0 * (sum.mean / whole.median_us - 1.0),
             )?;
             out.flush()?;
-            pairs.push((whole.median_us, composed));
+            let (whole_us, again_us) = (whole.median_us, f64::NAN);
+            let architecture = architecture.clone();
+            rows.push(Row { architecture, conditions, whole_us, again_us, sum });
         }
     }
-    for (word, pairs) in ["decode", "prefill"].into_iter().zip(&pairs) {
-        let errors = pairs.iter().map(|(whole, composed)| (composed / whole - 1.0).abs());
-        writeln!(
-            out,
-            "{word}: {} stacks, mean error {:.1} %, largest {:.1} %, Kendall τ {:.3}",
-            pairs.len(),
-            100.0 * errors.clone().sum::<f64>() / pairs.len() as f64,
-            100.0 * errors.fold(0.0, f64::max),
-            kendall(pairs).map_or(1.0, |correlation| correlation.value),
-        )?;
+    for row in phases.iter_mut().flatten() {
+        let again = profiler.whole(&row.architecture, &row.conditions);
+        row.again_us = again.expect("it was timed before").median_us;
+        let off = 100.0 * (row.again_us / row.whole_us - 1.0);
+        let phase = word(row.conditions.phase);
+        let stack = &row.architecture;
+        writeln!(out, "{phase:8} again {:10.1} µs {off:+6.1} %   {stack}", row.again_us)?;
+        out.flush()?;
     }
-    writeln!(out, "{} parts timed", parts.len())
+    for rows in &phases {
+        conclude(&mut out, rows, spaces.len())?;
+    }
+    Ok(())
+}
+
+fn word(phase: Phase) -> &'static str {
+    if matches!(phase, Phase::Decode { .. }) { "decode" } else { "prefill" }
+}
+
+fn conclude(out: &mut impl Write, rows: &[Row], spaces: usize) -> io::Result<()> {
+    let Some(first) = rows.first() else { return Ok(()) };
+    let phase = word(first.conditions.phase);
+    let sums: Vec<_> = rows.iter().map(|row| (row.sum.mean, row.whole_us)).collect();
+    say(out, &format!("{phase}, sums beside whole models"), &sums)?;
+    let again: Vec<_> = rows.iter().map(|row| (row.again_us, row.whole_us)).collect();
+    say(out, &format!("{phase}, whole models beside themselves, minutes later"), &again)?;
+    let (mut foretold, mut steady, mut within, mut covered) = (Vec::new(), Vec::new(), 0, 0);
+    for space in 0..spaces {
+        let of_space = || rows.iter().skip(space).step_by(spaces);
+        let sample = of_space().take(SAMPLE).map(|row| (row.sum.mean, row.whole_us));
+        let calibration = Calibration::of(sample);
+        for row in of_space().skip(SAMPLE) {
+            let expected = calibration.expected(row.sum);
+            let error = expected.standard_error.unwrap_or(0.0);
+            let off = (expected.mean - row.whole_us).abs();
+            within += usize::from(off <= error);
+            covered += usize::from(off <= NINE_OF_TEN * error);
+            foretold.push((expected.mean, row.whole_us));
+            if (row.again_us / row.whole_us - 1.0).abs() <= SAME {
+                steady.push((expected.mean, row.whole_us));
+            }
+        }
+    }
+    let count = foretold.len();
+    say(
+        out,
+        &format!("{phase}, foretold from sums and {SAMPLE} whole models of a space"),
+        &foretold,
+    )?;
+    let what = format!("{phase}, of these the ones that took the same again to {} %", 100.0 * SAME);
+    say(out, &what, &steady)?;
+    writeln!(
+        out,
+        "{phase}: {within} of {count} within ± as it is shown, {covered} within {NINE_OF_TEN} times that"
+    )
+}
+
+/// How far the first of each pair is from the second.
+fn say(out: &mut impl Write, what: &str, pairs: &[(f64, f64)]) -> io::Result<()> {
+    let errors = pairs.iter().map(|(of, truth)| of / truth - 1.0);
+    let n = pairs.len().max(1) as f64;
+    writeln!(
+        out,
+        "{what}: {} stacks, mean error {:.1} % (signed {:+.1} %), largest {:.1} %, Kendall τ {:.3}",
+        pairs.len(),
+        100.0 * errors.clone().map(f64::abs).sum::<f64>() / n,
+        100.0 * errors.clone().sum::<f64>() / n,
+        100.0 * errors.map(f64::abs).fold(0.0, f64::max),
+        kendall(pairs).map_or(1.0, |correlation| correlation.value),
+    )
 }

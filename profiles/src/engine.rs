@@ -23,7 +23,7 @@ use search::Architecture;
 use crate::error::ProfileError;
 use crate::weights::{SplitMix, Weights};
 use memory::Memory;
-use scratch::{ROWS, Run, Scratch};
+use scratch::{Buffer, ROWS, Run, Scratch};
 use sublayer::Sublayer;
 
 /// A model ready to run.
@@ -288,7 +288,7 @@ impl Engine {
     }
 
     /// The hidden states after the last layer, `[B, T, d]`.
-    fn forward(&self, state: &mut State, tokens: &[u32]) -> Result<Vec<f32>, ProfileError> {
+    fn forward(&self, state: &mut State, tokens: &[u32]) -> Result<Buffer, ProfileError> {
         let (batch, vocab) = (state.batch, self.head.vocab());
         if tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
             let got = tokens.len();

@@ -5,8 +5,8 @@
 //! a [`Command::Save`] is written before the request behind it is sent, so that a kill at any moment leaves a history
 //! that goes on where it stood.
 //!
-//! The life of a candidate: proposed → its parts timed (known ones are not timed again) → over a limit? dropped before
-//! a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. With rungs a candidate is
+//! The life of a candidate: proposed → its parts timed (known ones are not timed again), of the first few the whole model,
+//! too, or of all that ([`crate::latency::WholeModels`]) → over a limit? dropped before a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. With rungs a candidate is
 //! done at the lowest one first, and is trained on when it is among the best there ([`rungs`]). When all evaluations are
 //! over, extra trainings measure how far the front is to be trusted ([`trust`]), and its members are timed as whole
 //! models.
@@ -15,11 +15,13 @@
 //! order in which these arrived. With one trainer, a campaign that was killed and resumed proposes what it would have
 //! proposed anyway.
 
+pub mod calibration;
 mod candidate;
 mod drawn;
 mod events;
 pub mod findings;
 pub mod front;
+mod latencies;
 mod machine;
 pub mod measured;
 pub mod noise;

@@ -5,6 +5,7 @@
 
 mod keys;
 mod throughput;
+mod whole_models;
 
 use std::fmt;
 
@@ -13,9 +14,11 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::architecture::is_zero;
 use crate::architecture::{Architecture, Ffn, Mixer, Past};
+use crate::value::Value;
 
 pub use keys::{keys, working_set_kib};
 pub use throughput::Throughput;
+pub use whole_models::WholeModels;
 
 /// The element type of weights. States and activations are fp32 whatever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -262,6 +265,11 @@ pub struct Timing {
 impl Timing {
     /// Above this load from other processes a timing is measured again, and marked if it stays so.
     pub const QUIET_LOAD: f64 = 0.05;
+
+    /// The latency that it says, with its spread as the error: what another series would give differs by as much.
+    pub fn value(&self) -> Value {
+        Value { mean: self.median_us, standard_error: Some(self.spread_us) }
+    }
 
     /// Whether other processes disturbed the measurement.
     pub fn is_disturbed(&self) -> bool {

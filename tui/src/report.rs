@@ -281,8 +281,8 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
     }
     text.push_str(best_mark(campaign));
     text.push_str(
-        ", ◆: reference stack. ± is one standard error. Latencies are sums of timed parts; `whole` is \
-         the model\ntimed as one, ± half the interquartile range.",
+        ", ◆: reference stack. ± is one standard error. Latencies are of the model timed as one \
+         where that was done\n(`whole`), else sums of timed parts, corrected by what the whole models tell of sums, with the error of that.",
     );
     text.push_str(more_is_better(campaign));
     if values.iter().any(|name| is_foretold(name)) {
@@ -347,10 +347,14 @@ fn is_latency(name: &str) -> bool {
     Metric::named(name).is_some_and(Metric::is_latency)
 }
 
-/// A value of a candidate, with `~` when it is a sum of parts of which one's timing was disturbed.
+/// A value of a candidate, with `~` when its timing was disturbed, or that of one of the parts that it is the sum of.
 pub(crate) fn named(candidate: &Candidate, name: &str) -> String {
     let Some(value) = candidate.row.values.get(name) else { return "–".to_owned() };
-    let disturbed = if candidate.disturbed.contains(name) { " ~" } else { "" };
+    let is_disturbed = match candidate.whole(name) {
+        Some(whole) => whole.is_disturbed(),
+        None => candidate.disturbed.contains(name),
+    };
+    let disturbed = if is_disturbed { " ~" } else { "" };
     format!("{}{disturbed}", quantity::named(name, *value))
 }
 

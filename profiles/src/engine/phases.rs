@@ -4,7 +4,7 @@ use kernels::cpu::{Matrix, run};
 use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
 use search::architecture::Phases as Shape;
 
-use super::scratch::{ROWS, Run};
+use super::scratch::{Buffer, ROWS, Run};
 use crate::weights::{SplitMix, Weights};
 
 /// What the angles are made of.
@@ -36,8 +36,8 @@ pub(crate) struct PhaseState {
 pub(crate) struct Turns {
     channels: usize,
     half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    cos: Buffer,
+    sin: Buffer,
 }
 
 impl PhaseState {

@@ -1,5 +1,7 @@
 //! Buffers that are used again: a decode step allocates nothing once it is warm.
 
+use std::ops::{Deref, DerefMut};
+
 use kernels::cpu::{Matrix, Pool, run};
 use kernels::norm::cpu::{Gate, OfBranch, RmsNorm};
 
@@ -100,21 +102,63 @@ impl Run<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch(Vec<Vec<f32>>);
 
+/// The beginning of a buffer that may be longer: one that serves small layers and large ones in turn is never filled again.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    all: Vec<f32>,
+    n: usize,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.all[..self.n]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.all[..self.n]
+    }
+}
+
 impl Scratch {
     /// A buffer of `n` values; they are whatever an earlier use left, so every one must be written before it is read.
-    pub(crate) fn take(&mut self, n: usize) -> Vec<f32> {
-        let fitting = self.0.iter().position(|buffer| buffer.capacity() >= n);
-        let mut buffer = match fitting {
+    pub(crate) fn take(&mut self, n: usize) -> Buffer {
+        let fitting = self.0.iter().position(|buffer| buffer.len() >= n);
+        let mut all = match fitting {
             Some(index) => self.0.remove(index),
             None => self.0.pop().unwrap_or_default(),
         };
-        buffer.resize(n, f32::NAN);
-        buffer
+        if all.len() < n {
+            all.resize(n, f32::NAN);
+        }
+        Buffer { all, n }
     }
 
     /// Gives a buffer back.
-    pub(crate) fn give(&mut self, buffer: Vec<f32>) {
-        let at = self.0.partition_point(|other| other.capacity() < buffer.capacity());
-        self.0.insert(at, buffer);
+    pub(crate) fn give(&mut self, Buffer { all, .. }: Buffer) {
+        let at = self.0.partition_point(|other| other.len() < all.len());
+        self.0.insert(at, all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_keeps_what_is_beyond_the_part_in_use() {
+        let mut scratch = Scratch::default();
+        let mut large = scratch.take(100);
+        assert!(large.iter().all(|x| x.is_nan()), "what is not written is seen");
+        large.fill(1.0);
+        scratch.give(large);
+        let small = scratch.take(3);
+        assert_eq!(small.len(), 3);
+        scratch.give(small);
+        let again = scratch.take(100);
+        assert!(again.iter().all(|x| !x.is_nan()), "it was filled again: {again:?}");
     }
 }

@@ -34,8 +34,11 @@ pub struct Candidate {
     pub fidelity: u64,
     /// Its finished trainings, by tokens and seed.
     pub trained: Vec<Trained>,
-    /// Times of the whole model by the name of the latency, `decode_us`, `prefill_us`; front members and references.
+    /// Times of the whole model by the name of the latency, `decode_us`, `prefill_us`: what its values say then. Of
+    /// `throughput` that of a step.
     pub whole: BTreeMap<String, Timing>,
+    /// What the parts of the models that were timed as a whole add up to, µs, by the same names.
+    pub sums: BTreeMap<String, f64>,
     /// Training loss against tokens, (tokens, nats per token).
     pub curve: Vec<(u64, f64)>,
     /// How well each layer's memory reads back what it stored, of the proxy as it was last evaluated.
@@ -89,6 +92,17 @@ impl Candidate {
             }
         }
         seeds.into_iter().map(|(name, values)| (name.clone(), over_seeds(&values))).collect()
+    }
+
+    /// What its parts add up to, µs, where it was timed as a whole model, too: campaigns of older programs kept it as the
+    /// value.
+    pub fn sum_us(&self, name: &str) -> Option<f64> {
+        let old = || {
+            let whole = self.whole.get(name)?;
+            let value = self.values.get(name)?;
+            (value.mean.to_bits() != whole.median_us.to_bits()).then_some(value.mean)
+        };
+        self.sums.get(name).copied().or_else(old)
     }
 
     /// Its values as they stood when it had been trained for so many tokens; none if it was not.

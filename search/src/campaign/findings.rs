@@ -63,7 +63,7 @@ pub fn agreements(rows: &[Candidate], objectives: &[Objective]) -> Vec<Agreement
     found
 }
 
-/// How far latencies composed of timed parts are from those of whole models.
+/// How far sums of timed parts are from the times of whole models, before these correct them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Composition {
     /// Name of the latency, e.g. `decode_us`.
@@ -86,9 +86,7 @@ pub fn compositions(rows: &[Candidate]) -> Vec<Composition> {
     let of = |name: &String| {
         let pairs: Vec<(f64, f64)> = rows
             .iter()
-            .filter_map(|row| {
-                Some((row.values.get(name.as_str())?.mean, row.whole.get(name)?.median_us))
-            })
+            .filter_map(|row| Some((row.sum_us(name)?, row.whole.get(name)?.median_us)))
             .filter(|(_, whole)| *whole > 0.0)
             .collect();
         let errors: Vec<f64> =

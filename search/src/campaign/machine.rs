@@ -10,6 +10,7 @@ use super::standing::Standing;
 use super::table::LatencyTable;
 use super::tasks::{Task, Training};
 use super::wanted;
+use crate::latency::Conditions;
 use crate::proposals::Proposer;
 use crate::subject::Subjects;
 use crate::wire::{Measure, MeasureWhole, Request};
@@ -211,9 +212,10 @@ impl<D: Subjects> Campaign<D> {
         is_any
     }
 
-    /// Gives idle workers what is wanted: timings of parts first, then trainings, whole models when all else is done.
+    /// Gives idle workers what is wanted: timings first, then trainings, the whole models of the front when all else is done.
     fn send(&mut self, commands: &mut Vec<Command>) {
         let parts = wanted::parts(&self.standing);
+        let wholes = wanted::early_wholes(&self.standing);
         let is_quiet = self.standing.settings.quiet_timing;
         if !is_quiet || self.standing.tasks.trainings().is_empty() {
             for key in &parts {
@@ -224,8 +226,10 @@ impl<D: Subjects> Campaign<D> {
                 let request = Measure::of(id, key.clone());
                 commands.push(Command::Send(Request::Measure(request)));
             }
+            self.send_wholes(&wholes, commands);
         }
-        if !is_quiet || self.standing.tasks.timings() == 0 && parts.is_empty() {
+        let is_timed = parts.is_empty() && wholes.is_empty();
+        if !is_quiet || self.standing.tasks.timings() == 0 && is_timed {
             self.send_trainings(commands);
             self.send_extras(commands);
         }
@@ -233,18 +237,22 @@ impl<D: Subjects> Campaign<D> {
             && self.standing.tasks.trainings().is_empty()
             && wanted::extra(&self.standing).is_none()
         {
-            for (number, name, conditions) in wanted::wholes(&self.standing) {
-                if self.idle_profilers() == 0 {
-                    break;
-                }
-                let Some(architecture) = self.standing.rows[&number].subject.stack().cloned()
-                else {
-                    continue;
-                };
-                let id = self.standing.tasks.begin(Task::Whole { number, name });
-                let request = MeasureWhole { id, architecture, conditions };
-                commands.push(Command::Send(Request::MeasureWhole(request)));
+            self.send_wholes(&wanted::wholes(&self.standing), commands);
+        }
+    }
+
+    fn send_wholes(&mut self, wanted: &[(u32, String, Conditions)], commands: &mut Vec<Command>) {
+        for (number, name, conditions) in wanted {
+            if self.idle_profilers() == 0 {
+                break;
             }
+            let Some(architecture) = self.standing.rows[number].subject.stack().cloned() else {
+                continue;
+            };
+            let task = Task::Whole { number: *number, name: name.clone() };
+            let id = self.standing.tasks.begin(task);
+            let request = MeasureWhole { id, architecture, conditions: conditions.clone() };
+            commands.push(Command::Send(Request::MeasureWhole(request)));
         }
     }
 

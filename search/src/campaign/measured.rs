@@ -46,7 +46,8 @@ pub fn seed_deviations<'a>(
 }
 
 /// The error of an objective, as it is minimised, after so many tokens: of the text, which all candidates share where
-/// trainers report its parts, and of seed and rate. `seeds`: its entry of [`seed_deviations`]. None for what is not trained.
+/// trainers report its parts, and of seed and rate. `seeds`: its entry of [`seed_deviations`]. Of a latency it is its own, none
+/// of what is computed.
 pub(super) fn noise(
     row: &Candidate,
     objective: &Objective,
@@ -58,7 +59,10 @@ pub(super) fn noise(
     let with_value = || trained().filter(|t| t.values.contains_key(name));
     let values = || trained().filter_map(|t| t.values.get(name));
     let (Some(first), Some(value)) = (with_value().next(), values().next()) else {
-        return Noise::default();
+        let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
+        let timed = row.values.get(name).filter(|_| !is_trained);
+        let error = timed.and_then(|value| value.standard_error);
+        return error.map_or_else(Noise::default, Noise::of_its_own);
     };
     let n = values().count() as f64;
     let of_seeds = deviation / n.sqrt();

@@ -93,8 +93,7 @@ impl<D: Subjects> Proposals<D> {
         let first = rows.last_key_value().map_or(1, |(number, _)| number + 1);
         for number in (first..).take(room) {
             let subject = |point: &D::Point| self.domain.subject(point);
-            let computed =
-                |point: &D::Point| computed(&subject(point), &standing.settings, &self.parts);
+            let computed = |point: &D::Point| computed(&subject(point), standing, &self.parts);
             let proposal =
                 match self.proposer.propose_knowing(&self.domain, number, &trials, &computed) {
                     Ok(proposal) => proposal,
@@ -128,6 +127,7 @@ fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> C
         fidelity: 0,
         trained: Vec::new(),
         whole: BTreeMap::new(),
+        sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
         seed: settings.seed,
@@ -139,12 +139,13 @@ fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> C
 
 /// The objectives of a subject that need no evaluation, as they are minimised: costs, and latencies of which every part was
 /// timed for this campaign.
-fn computed(subject: &Subject, settings: &Settings, parts: &LatencyTable) -> Vec<Option<f64>> {
+fn computed(subject: &Subject, standing: &Standing, parts: &LatencyTable) -> Vec<Option<f64>> {
     let Some(architecture) = subject.stack() else { return Vec::new() };
+    let settings = &standing.settings;
     let costs = costs(subject, settings);
     let latency = |name: &str| {
         let (_, conditions) = settings.latencies.iter().find(|(own, _)| own == name)?;
-        parts.compose(architecture, conditions)
+        Some(standing.expected(name, parts.compose(architecture, conditions)?))
     };
     let value = |objective: &Objective| {
         let name = objective.name();

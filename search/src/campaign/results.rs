@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use super::candidate::{Candidate, CandidateState, Trained};
 use super::settings::Settings;
-use super::table::LatencyTable;
-use super::tasks::{Tasks, Training};
-use crate::latency::{Throughput, Timing};
+use super::tasks::Training;
+use crate::latency::Timing;
 use crate::value::Name;
 use crate::wire::{Evaluation, PARTS_MAX};
 
@@ -111,43 +110,6 @@ pub(super) fn check_timing(timing: &Timing) -> Result<(), String> {
             "a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"
         ))
     }
-}
-
-/// The state after `Proposed`, none while timings are missing. Adds the latencies to the candidate's values.
-pub(super) fn verdict(
-    row: &mut Candidate,
-    settings: &Settings,
-    table: &LatencyTable,
-    tasks: &Tasks,
-) -> Option<CandidateState> {
-    // Costs that need no timing come first: they may spare it.
-    if let Some(reason) = settings.limits.broken(&row.values) {
-        return Some(CandidateState::Infeasible { reason });
-    }
-    let Some(architecture) = row.subject.stack() else { return Some(CandidateState::Training) };
-    let many = settings.throughput.as_ref().map(|throughput| throughput.under(architecture));
-    let many = match many.transpose() {
-        Ok(conditions) => conditions,
-        Err(reason) => return Some(CandidateState::Infeasible { reason }),
-    };
-    // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
-    // depend on which timing came in first.
-    let latencies = settings.latencies.iter().map(|(name, of)| (Some(name), of));
-    for (name, conditions) in latencies.chain(many.iter().map(|of| (None, of))) {
-        let missing = table.missing(architecture, conditions);
-        if let Some(fate) = missing.iter().find_map(|key| tasks.fate(key)) {
-            return Some(fate.clone());
-        }
-        let value = table.compose(architecture, conditions)?;
-        match name {
-            Some(name) => row.values.extend([(name.as_str().into(), value)]),
-            None => row.values.extend(Throughput::values(conditions.batch, value)),
-        }
-        if let Some(reason) = settings.limits.broken(&row.values) {
-            return Some(CandidateState::Infeasible { reason });
-        }
-    }
-    Some(CandidateState::Training)
 }
 
 /// A training that did not come to its end leaves what the rung before it left.

@@ -1,6 +1,6 @@
 //! What a campaign is asked to do.
 
-use crate::latency::{Conditions, Throughput};
+use crate::latency::{Conditions, Throughput, WholeModels};
 use crate::limits::Limits;
 use crate::objective::Objective;
 
@@ -38,8 +38,17 @@ pub struct Settings {
     pub give_up_after: u32,
     /// Nothing is timed while something trains: right where both use the same device.
     pub quiet_timing: bool,
-    /// Whether front members, references and stacks given by name are timed as whole models at the end.
-    pub time_whole_models: bool,
+    /// Which candidates are timed as whole models; stacks given by name count as front members.
+    pub time_whole_models: WholeModels,
+    /// Whether a latency can be known from timed parts; if not, every candidate is timed as a whole before it is trained.
+    pub composes: bool,
+}
+
+impl Settings {
+    /// Whether each candidate is timed as a whole model before it is trained.
+    pub(super) fn times_all(&self) -> bool {
+        !self.composes || self.time_whole_models == WholeModels::All
+    }
 }
 
 /// What may be spent on extra trainings, once all candidates are evaluated.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::calibration::Calibrations;
 use super::candidate::{Candidate, CandidateState, Progress};
 use super::events::{Command, Finish, History};
 use super::front::Contenders;
@@ -20,13 +21,15 @@ pub(super) struct Standing {
     pub(super) rows: BTreeMap<u32, Candidate>,
     pub(super) table: LatencyTable,
     pub(super) tasks: Tasks,
+    /// What the first whole models tell of the sums of timed parts.
+    pub(super) calibrations: Calibrations,
     /// Tokens of each rung, ascending, the full training last.
     pub(super) rungs: Vec<u64>,
     /// Set when nothing new shall begin; what runs is waited for.
     pub(super) ending: Option<Finish>,
     /// Candidates that failed since one last succeeded.
     failed_in_a_row: Vec<u32>,
-    /// Candidates that are tried again because the run before gave up, while that is not saved.
+    /// Candidates that are tried again because the run before gave up, or whose latency is another, while that is not saved.
     reopened: Vec<u32>,
 }
 
@@ -53,19 +56,23 @@ impl Standing {
         }
         let rungs = settings.rungs.iter().copied().filter(|&tokens| tokens < settings.tokens);
         let rungs = rungs.chain([settings.tokens]).collect();
-        Self {
+        let mut standing = Self {
             tasks: Tasks::new(settings.attempts),
             settings,
             rows,
             table,
+            calibrations: Calibrations::new(),
             rungs,
             ending: None,
             failed_in_a_row: Vec::new(),
             reopened,
-        }
+        };
+        let adopted = standing.adopt_wholes();
+        standing.reopened.extend(adopted);
+        standing
     }
 
-    /// Writes down that candidates are tried again.
+    /// Writes down what is news since the run before.
     pub(super) fn save_reopened(&mut self, commands: &mut Vec<Command>) {
         for number in std::mem::take(&mut self.reopened) {
             commands.push(Command::Save(self.rows[&number].clone()));
@@ -108,7 +115,7 @@ impl Standing {
         }
     }
 
-    fn row(&mut self, number: u32) -> &mut Candidate {
+    pub(super) fn row(&mut self, number: u32) -> &mut Candidate {
         self.rows.get_mut(&number).expect("a task is of a row")
     }
 
@@ -209,11 +216,7 @@ impl Standing {
                 self.table.insert(entry.clone());
                 commands.push(Command::SaveLatency(entry));
             }
-            Some(Task::Whole { number, name }) => {
-                let row = self.row(number);
-                row.whole.insert(name, timing);
-                commands.push(Command::Save(row.clone()));
-            }
+            Some(Task::Whole { number, name }) => self.whole(number, &name, timing, commands),
             Some(Task::Train(_)) | None => {}
         }
     }
@@ -230,6 +233,10 @@ impl Standing {
                 let reason = format!("{}: {}", key.part, refusal.reason);
                 let fate = CandidateState::Infeasible { reason };
                 self.tasks.give_up(Task::Part(key), Some(fate));
+            }
+            Some(task @ Task::Whole { .. }) => {
+                let fate = CandidateState::Infeasible { reason: refusal.reason };
+                self.tasks.give_up(task, Some(fate));
             }
             Some(task) => self.tasks.give_up(task, None),
             None => {}
@@ -261,8 +268,13 @@ impl Standing {
             }
             Some(task) => {
                 let is_last = self.tasks.fail(task.clone());
-                if let (Task::Part(key), true) = (&task, is_last) {
-                    let reason = format!("timing of {} failed: {reason}", key.part);
+                let what = match &task {
+                    Task::Part(key) => key.part.to_string(),
+                    Task::Whole { .. } => "the whole model".to_owned(),
+                    Task::Train(_) => return,
+                };
+                if is_last {
+                    let reason = format!("timing of {what} failed: {reason}");
                     self.tasks.give_up(task, Some(CandidateState::Failed { reason, log }));
                 }
             }
@@ -288,7 +300,7 @@ impl Standing {
         self.save(number, CandidateState::Failed { reason, log }, commands);
     }
 
-    fn save(&mut self, number: u32, state: CandidateState, commands: &mut Vec<Command>) {
+    pub(super) fn save(&mut self, number: u32, state: CandidateState, commands: &mut Vec<Command>) {
         let row = self.row(number);
         row.state = state;
         let is_lost =
@@ -313,6 +325,8 @@ impl Standing {
 
     /// Moves on each proposed candidate whose latency is known, or known to be unknowable.
     pub(super) fn settle(&mut self, commands: &mut Vec<Command>) {
+        self.calibrate(commands);
+        let waits = self.waits();
         let waiting: Vec<u32> = self
             .rows
             .values()
@@ -320,8 +334,10 @@ impl Standing {
             .map(|row| row.number)
             .collect();
         for number in waiting {
-            let row = self.rows.get_mut(&number).expect("the number of a row");
-            match results::verdict(row, &self.settings, &self.table, &self.tasks) {
+            let mut row = self.rows[&number].clone();
+            let verdict = self.verdict(&mut row, &waits);
+            self.rows.insert(number, row);
+            match verdict {
                 Some(CandidateState::Failed { reason, log }) => {
                     self.fail(number, reason, log, commands);
                 }

@@ -105,9 +105,9 @@ impl Tasks {
         self.failed(task) >= self.attempts
     }
 
-    /// How those fare who need a part that is tried no more.
-    pub(super) fn fate(&self, key: &LatencyKey) -> Option<&CandidateState> {
-        self.tries.get(&Task::Part(key.clone()))?.fate.as_ref()
+    /// How those fare who need a timing that is tried no more.
+    pub(super) fn fate(&self, task: &Task) -> Option<&CandidateState> {
+        self.tries.get(task)?.fate.as_ref()
     }
 
     /// What is on its way, with its requests, in their order.

@@ -3,30 +3,84 @@
 use std::collections::HashSet;
 
 use super::candidate::{Candidate, CandidateState};
+use super::latencies;
 use super::standing::Standing;
 use super::tasks::{Task, Training};
 use super::trust;
-use crate::latency::{Conditions, LatencyKey};
+use crate::latency::{Conditions, LatencyKey, WholeModels};
 use crate::subject::Subject;
 use crate::wire::{Eval, Evaluate, Request};
 
 /// Parts that proposed candidates wait for and that are not on their way, in the order of the candidates.
 pub(super) fn parts(standing: &Standing) -> Vec<LatencyKey> {
     let Standing { settings, rows, table, tasks, .. } = standing;
+    if !settings.composes {
+        return Vec::new();
+    }
+    let waits = standing.waits();
     let mut listed: HashSet<LatencyKey> = HashSet::new();
     let mut wanted = Vec::new();
     for row in rows.values().filter(|row| row.state == CandidateState::Proposed) {
         let Some(architecture) = row.subject.stack() else { continue };
-        let throughput = settings.throughput.as_ref().and_then(|of| of.under(architecture).ok());
-        let conditions = settings.latencies.iter().map(|(_, conditions)| conditions);
-        let first = conditions
-            .chain(&throughput)
-            .map(|conditions| table.missing(architecture, conditions))
-            .find(|keys| !keys.is_empty());
-        for key in first.unwrap_or_default() {
-            if !tasks.is_under_way(&Task::Part(key.clone())) && listed.insert(key.clone()) {
-                wanted.push(key);
+        let Ok(asked) = latencies::asked(settings, architecture) else { continue };
+        for (name, conditions) in asked.iter().filter(|(name, _)| !row.whole.contains_key(name)) {
+            let missing = table.missing(architecture, conditions);
+            let is_decided = missing.is_empty() && !waits.contains(name) && !settings.times_all();
+            for key in missing {
+                if !tasks.is_under_way(&Task::Part(key.clone())) && listed.insert(key.clone()) {
+                    wanted.push(key);
+                }
             }
+            // What one latency decides the next is not timed for.
+            if !is_decided {
+                break;
+            }
+        }
+    }
+    wanted
+}
+
+/// Whole models to time before their candidates are trained, and that are not on their way: of the first few, which tell what
+/// sums of parts are worth, or of all.
+pub(super) fn early_wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
+    let Standing { settings, rows, table, tasks, .. } = standing;
+    let is_open = |number: u32, name: &str| {
+        let task = Task::Whole { number, name: name.to_owned() };
+        !tasks.is_given_up(&task) && !tasks.is_under_way(&task)
+    };
+    let proposed = || rows.values().filter(|row| row.state == CandidateState::Proposed);
+    for (name, conditions) in &settings.latencies {
+        let untold = standing.untold(name, conditions);
+        if untold.is_empty() {
+            continue;
+        }
+        // Who is among the first is known when the parts of all are.
+        let is_timed = |row: &Candidate| {
+            let stack = row.subject.stack();
+            row.whole.contains_key(name)
+                || stack.is_some_and(|of| table.missing(of, conditions).is_empty())
+        };
+        if !proposed().all(is_timed) {
+            return Vec::new();
+        }
+        let open = untold.into_iter().filter(|number| is_open(*number, name));
+        return open.map(|number| (number, name.clone(), conditions.clone())).collect();
+    }
+    if !settings.times_all() {
+        return Vec::new();
+    }
+    let mut wanted = Vec::new();
+    for row in proposed() {
+        let Some(Ok(asked)) = row.subject.stack().map(|of| latencies::asked(settings, of)) else {
+            continue;
+        };
+        let next = asked.into_iter().find(|(name, _)| !row.whole.contains_key(name));
+        // Its sum is within the limits once it is among the values.
+        let is_due = |name: &str| !settings.composes || row.values.contains_key(name);
+        if let Some((name, conditions)) = next.filter(|(name, _)| is_due(name))
+            && is_open(row.number, &name)
+        {
+            wanted.push((row.number, name, conditions));
         }
     }
     wanted
@@ -57,7 +111,7 @@ pub(super) fn extra(standing: &Standing) -> Option<Training> {
 /// Whole models to time that are not on their way: of the front and of the references.
 pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
     let Standing { settings, rows, tasks, .. } = standing;
-    if !settings.time_whole_models {
+    if settings.time_whole_models == WholeModels::Never {
         return Vec::new();
     }
     let front = standing.front();

@@ -256,9 +256,15 @@ impl CampaignFile {
 
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
+        if latency.command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+            return wrong(
+                "latency.command",
+                "is empty; leave the key out for the built-in profiler",
+            );
+        }
         at_least_one("latency.decode_context", latency.decode_context.into())?;
         match latency.device.platform() {
-            Platform::Cuda if latency.dtype != Dtype::Bf16 => {
+            Platform::Cuda if latency.command.is_none() && latency.dtype != Dtype::Bf16 => {
                 let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
                 return wrong("latency.dtype", message.to_owned());
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::learning_rate::LearningRate;
 use crate::device::Device;
-use crate::latency::{Conditions, Phase, Throughput};
+use crate::latency::{Conditions, Phase, Throughput, WholeModels};
 use crate::limits::Limit;
 use crate::metric::Metric;
 use crate::proposals::Algorithm;
@@ -148,8 +148,15 @@ pub struct LatencyConfig {
     pub throughput_context: Option<u32>,
     /// Threads of the timed inference.
     pub threads: u32,
-    /// Whether front members and references are timed as whole models at the end, beside the sum of their parts.
-    pub time_whole_models: bool,
+    /// Which candidates are timed as whole models, each of which then has that time for its latency. true: a few at the start,
+    /// which tell how far sums of timed parts are off, and front members and references at the end. "all": every candidate,
+    /// before it is trained. false: none.
+    pub time_whole_models: WholeModels,
+    /// A command of your own that times whole models, run by the shell in the folder of the campaign file: it speaks the wire
+    /// protocol and answers `measure_whole`. Every candidate within the limits is timed by it before it is trained, and nothing
+    /// is composed of parts. None: the built-in profiler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Decode time per token in µs above which a candidate is dropped before it is trained; none: no budget.
     pub decode_budget_us: Option<f64>,
 }
@@ -166,7 +173,8 @@ impl Default for LatencyConfig {
             throughput_batch: None,
             throughput_context: None,
             threads: 1,
-            time_whole_models: true,
+            time_whole_models: WholeModels::default(),
+            command: None,
             decode_budget_us: None,
         }
     }

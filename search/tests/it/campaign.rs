@@ -7,7 +7,9 @@ use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
 use search::cost;
-use search::latency::{Conditions, LatencyEntry, Phase, Throughput, Timing, keys, parts};
+use search::latency::{
+    Conditions, LatencyEntry, Phase, Throughput, Timing, WholeModels, keys, parts,
+};
 use search::limits::Limits;
 use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
@@ -32,7 +34,8 @@ fn settings() -> Settings {
         attempts: 2,
         give_up_after: 3,
         quiet_timing: true,
-        time_whole_models: false,
+        time_whole_models: WholeModels::Never,
+        composes: true,
     }
 }
 

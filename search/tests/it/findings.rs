@@ -46,6 +46,7 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
         fidelity,
         trained,
         whole: BTreeMap::new(),
+        sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
         seed: SEED,
@@ -95,6 +96,8 @@ fn compositions_are_relative_to_whole_models() {
             millijoules: None,
         };
         row.whole.insert("decode_us".to_owned(), timing);
+        row.sums
+            .insert("decode_us".to_owned(), row.values.get("decode_us").expect("it has one").mean);
     }
     let found = compositions(&rows);
     let [decode] = found.as_slice() else { panic!("{found:?}") };

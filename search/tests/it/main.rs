@@ -30,4 +30,5 @@ mod statistics;
 mod strategies;
 mod surrogate;
 mod tensors;
+mod whole_models;
 mod wire;

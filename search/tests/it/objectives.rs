@@ -10,7 +10,7 @@ use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
 use search::config::{CampaignFile, ConfigError};
-use search::latency::Throughput;
+use search::latency::{Throughput, WholeModels};
 use search::limits::{Limit, Limits};
 use search::metric::{Direction, Known, Metric};
 use search::objective::Objective;
@@ -174,7 +174,8 @@ fn settings(texts: &[&str]) -> Settings {
         attempts: 1,
         give_up_after: 3,
         quiet_timing: true,
-        time_whole_models: false,
+        time_whole_models: WholeModels::Never,
+        composes: true,
     }
 }
 

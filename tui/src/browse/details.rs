@@ -232,7 +232,7 @@ fn facts(
             lines.push(fact(&after, quantity::named(name, *foretold), "  foretold".to_owned()));
         }
         if let Some(timing) = candidate.whole(name) {
-            let (text, note) = whole_model(timing, value.mean);
+            let (text, note) = whole_model(timing, candidate.row.sum_us(name));
             lines.push(fact("  whole model", text, note));
             if let Some(mj) = timing.millijoules {
                 let text = format!("{} mJ a token", quantity::significant(mj));
@@ -279,12 +279,15 @@ fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a 
 }
 
 /// The measured time, and how far the sum of the parts is from it.
-fn whole_model(timing: &Timing, composed_us: f64) -> (String, String) {
+fn whole_model(timing: &Timing, sum_us: Option<f64>) -> (String, String) {
     let value =
         search::wire::Value { mean: timing.median_us, standard_error: Some(timing.spread_us) };
-    let off = 100.0 * (composed_us / timing.median_us - 1.0);
+    let off = sum_us.map(|sum_us| 100.0 * (sum_us / timing.median_us - 1.0));
     let load = if timing.is_disturbed() { ", disturbed" } else { "" };
-    let note = if off.is_finite() { format!("  parts {off:+.1} %{load}") } else { load.to_owned() };
+    let note = match off.filter(|off| off.is_finite()) {
+        Some(off) => format!("  parts {off:+.1} %{load}"),
+        None => load.to_owned(),
+    };
     (quantity::measured(value), note)
 }
 

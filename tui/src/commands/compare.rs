@@ -11,7 +11,7 @@ use db::{Access, Change, Circumstance, DbError, NewCampaign, Store};
 use search::Architecture;
 use search::campaign::CandidateState;
 use search::config::{CampaignFile, DataConfig, SearchConfig, TrustConfig};
-use search::latency::Conditions;
+use search::latency::{Conditions, WholeModels};
 use search::proposals::Algorithm;
 use search::references::{EqualLatency, Reference, ReferenceShape};
 use tui::quantity;
@@ -312,7 +312,7 @@ impl Chosen {
 
     /// The stack itself and the references that take the same time, by name.
     async fn as_fast(&self, references: &[Reference]) -> anyhow::Result<BTreeMap<String, String>> {
-        let mut profiler = Profiler::start(&profiler(&self.file.latency)?).await?;
+        let mut profiler = Profiler::start(&profiler(&self.file.latency, &self.folder)?).await?;
         let (_, conditions) = self.file.latency.latencies(profiler.device()).swap_remove(0);
         let wanted_us =
             profiler.whole("the chosen stack", &self.stack, &conditions).await?.median_us;
@@ -375,7 +375,7 @@ impl Chosen {
         };
         file.trust = TrustConfig { seeds: args.seeds.unwrap_or(SEEDS), ..TrustConfig::default() };
         file.latency.decode_budget_us = None;
-        file.latency.time_whole_models = true;
+        file.latency.time_whole_models = WholeModels::All;
         file.training.tokens = args.tokens.unwrap_or(file.training.tokens);
         file
     }

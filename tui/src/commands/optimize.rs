@@ -11,6 +11,7 @@ use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
 use search::campaign::Settings;
 use search::config::LatencyConfig;
+use search::latency::WholeModels;
 use search::limits;
 use search::objective::Objective;
 use search::parameters::ParameterSpace;
@@ -458,7 +459,8 @@ fn job(
             attempts: settings.attempts,
             give_up_after: settings.give_up_after,
             quiet_timing: false,
-            time_whole_models: false,
+            time_whole_models: WholeModels::Never,
+            composes: true,
         },
         latency: LatencyConfig::default(),
         space: parameters,

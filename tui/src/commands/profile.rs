@@ -71,7 +71,12 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let (architecture, latency) = stack(db, args).await?;
         let latency = args.over(latency);
-        let program = super::run::profiler(&latency)?;
+        if let Some(command) = latency.command {
+            bail!(
+                "`{command}` (latency.command) times whole models only: nothing tells of their parts"
+            );
+        }
+        let program = super::run::profiler(&latency, Path::new("."))?;
         let mut profiler = Profiler::start(&program).await?;
         // Of a GPU nothing but the stack is timed.
         let flops_per_us = match latency.device {

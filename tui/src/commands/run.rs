@@ -375,6 +375,7 @@ pub(super) fn job(
             give_up_after: file.search.give_up_after,
             quiet_timing: true,
             time_whole_models: file.latency.time_whole_models,
+            composes: file.latency.command.is_none(),
         },
         latency: file.latency.clone(),
         space,
@@ -399,7 +400,7 @@ pub(super) fn job(
         deadline: None,
         profiler: Some(WorkerSpec {
             role: Role::Profiler,
-            program: profiler(&file.latency)?,
+            program: profiler(&file.latency, folder)?,
             introduction: Introduction::Configure(Box::new(Configure {
                 latency: Some(file.latency.clone()),
                 ..Configure::default()
@@ -419,8 +420,11 @@ pub(super) fn deadline(file: &CampaignFile, spent_seconds: f64) -> Option<(Insta
     Some((Instant::now().checked_add(left)?, reason))
 }
 
-/// The profiler on the device that the file names.
-pub(super) fn profiler(latency: &LatencyConfig) -> anyhow::Result<Program> {
+/// The profiler on the device that the file names, or the user's own in the folder of the file.
+pub(super) fn profiler(latency: &LatencyConfig, folder: &Path) -> anyhow::Result<Program> {
+    if let Some(line) = &latency.command {
+        return Ok(Program::Shell { line: line.clone(), folder: folder.to_owned() });
+    }
     let program = Program::built_in(Role::Profiler)?;
     Ok(match latency.device {
         Device::Cpu => program,

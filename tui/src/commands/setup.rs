@@ -61,6 +61,9 @@ impl Setup {
         if let Some(spec) = &job.profiler {
             let device = file.latency.device;
             let mut asked = Asked::start(spec).await.with_context(|| match device {
+                _ if file.latency.command.is_some() => {
+                    format!("{place}: latency.command cannot be used")
+                }
                 Device::Cpu => format!("{place}: nothing can be timed"),
                 gpu @ Device::Cuda(_) => format!(
                     "{place}: latency.device = \"{gpu}\" cannot be used here; name a device that `deltafront doctor` \

@@ -101,13 +101,18 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
     };
     rows.push(vec!["state".to_owned(), state]);
-    for (name, value) in &candidate.row.values {
+    for name in candidate.row.values.keys() {
         let mut shown = report::named(candidate, name);
         if let Some(whole) = candidate.whole(name) {
-            let off = 100.0 * (value.mean / whole.median_us - 1.0);
+            let parts = candidate.row.sum_us(name).map_or(String::new(), |sum_us| {
+                let off = 100.0 * (sum_us / whole.median_us - 1.0);
+                format!("parts {off:+.1} %; ")
+            });
+            // Of throughput a step was timed: the value says more.
+            let is_time = name.metric() != Some(Metric::Throughput);
             shown = format!(
-                "{shown} from its parts, {} as a whole ({off:+.1} %; {}, {:.0} % other load{})",
-                report::timing(whole),
+                "{} as a whole ({parts}{}, {:.0} % other load{})",
+                if is_time { report::timing(whole) } else { shown },
                 words::count(whole.samples as usize, "sample"),
                 100.0 * whole.other_load,
                 whole.millijoules.map_or(String::new(), |mj| {

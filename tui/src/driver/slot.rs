@@ -163,7 +163,7 @@ async fn hire_black_box(spec: &WorkerSpec, space: &SpaceReply) -> Result<(Proces
     let hello = Hello {
         protocol: PROTOCOL,
         worker: spec.program.to_string(),
-        can: vec![spec.role.duty().to_owned()],
+        can: vec![spec.role.duty(&spec.program).to_owned()],
         device: String::new(),
         kernels: None,
     };
@@ -220,8 +220,8 @@ pub(crate) async fn meet(
                 "{name} speaks protocol {}, this deltafront {PROTOCOL}: build both from the same source",
                 hello.protocol
             ),
-            Ok(Reply::Hello(hello)) if !hello.can.iter().any(|can| can == role.duty()) => {
-                format!("{name} cannot `{}`, only {}", role.duty(), hello.can.join(", "))
+            Ok(Reply::Hello(hello)) if !hello.can.iter().any(|can| can == role.duty(program)) => {
+                format!("{name} cannot `{}`, only {}", role.duty(program), hello.can.join(", "))
             }
             Ok(Reply::Hello(hello)) => return Ok((process, introduced(hello))),
             _ => format!(

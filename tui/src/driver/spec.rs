@@ -41,12 +41,13 @@ impl Role {
         }
     }
 
-    /// The request it must be able to answer.
-    pub(crate) fn duty(self) -> &'static str {
-        match self {
-            Self::Trainer => "evaluate",
-            Self::Profiler => "measure",
-            Self::BlackBox => "eval",
+    /// The request it must be able to answer. A user's own profiler knows no parts.
+    pub(crate) fn duty(self, program: &Program) -> &'static str {
+        match (self, program) {
+            (Self::Trainer, _) => "evaluate",
+            (Self::Profiler, Program::Shell { .. }) => "measure_whole",
+            (Self::Profiler, _) => "measure",
+            (Self::BlackBox, _) => "eval",
         }
     }
 }

@@ -137,7 +137,11 @@ impl Row {
             text: candidate.row.subject.to_string(),
             parameters: candidate.row.values.get(Metric::Parameters.name()).map(|value| value.mean),
             decode: candidate.whole(Metric::DecodeUs.name()).cloned(),
-            decode_composed: candidate.row.values.get(Metric::DecodeUs.name()).copied(),
+            decode_composed: candidate
+                .row
+                .sum_us(Metric::DecodeUs.name())
+                .map(|mean| Value { mean, standard_error: None })
+                .or_else(|| candidate.row.values.get(Metric::DecodeUs.name()).copied()),
             seeds: losses.len(),
             // With one seed the trainer's own error, of the held-out text, says something else.
             loss: over_seeds(&means),

@@ -318,7 +318,7 @@ impl Findings {
     }
 
     fn compositions_text(&self) -> String {
-        let mut text = "\nlatencies composed of timed parts beside whole models\n".to_owned();
+        let mut text = "\nsums of timed parts beside whole models, which correct them\n".to_owned();
         if self.compositions.is_empty() {
             text.push_str("unknown: no whole model is timed yet; that comes when all is trained\n");
         }

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use db::snapshot::Campaign;
 use search::campaign::{Candidate, findings, front};
 use search::config::LatencyConfig;
+use search::latency::WholeModels;
 use search::objective::Objective;
 use search::pareto::{Objectives, Scale};
 use search::statistics::mean_and_error;
@@ -285,7 +286,7 @@ pub(crate) fn same_latency<'a>(
     let Some(first) = campaigns.next() else { return Ok(()) };
     let terms = |campaign: &Campaign| {
         // What is done with the times is no part of them.
-        let (decode_budget_us, time_whole_models) = (None, true);
+        let (decode_budget_us, time_whole_models) = (None, WholeModels::default());
         LatencyConfig { decode_budget_us, time_whole_models, ..campaign.latency.clone() }
     };
     for other in campaigns {

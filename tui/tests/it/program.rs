@@ -7,6 +7,7 @@ mod harness;
 mod input;
 mod interrupt;
 mod kill;
+mod latency_command;
 mod law;
 mod many;
 mod output;

@@ -369,10 +369,12 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         millijoules: None,
     };
     let id = architecture.id();
-    let mut whole = BTreeMap::new();
+    let (mut whole, mut sums) = (BTreeMap::new(), BTreeMap::new());
     if state == "done" && number.is_multiple_of(2) {
         let decode = timing(decode_us * 1.021);
         let decode = Timing { millijoules: Some(0.11 * decode_us), ..decode };
+        sums.insert("decode_us".to_owned(), decode_us);
+        sums.insert("prefill_us".to_owned(), decode_us * 70.1);
         whole.insert("decode_us".to_owned(), decode);
         whole.insert("prefill_us".to_owned(), timing(decode_us * 70.1));
     }
@@ -401,6 +403,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         fidelity: if state == "done" { TOKENS } else { 0 },
         trained: Vec::new(),
         whole,
+        sums,
         curve,
         retrieval: if state == "done" { retrieval(number) } else { Vec::new() },
         seed: 7_000 + u64::from(number),

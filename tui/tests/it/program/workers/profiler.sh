@@ -17,10 +17,25 @@ while IFS= read -r line; do
         echo "$id" >>"$FAKE_FOLDER/measurements"
         case $mode in slow*) sleep "${mode#* }" ;; esac
         case $line in
-        '{"type":"measure_whole"'*) time=$((${#what} % 500 + 300)) ;;
+        '{"type":"measure_whole"'*)
+            # About as many parts as there are mixers and feed-forward networks, and a head.
+            parts=1
+            rest=$what
+            while case $rest in *'"mixer"'*) ;; *) false ;; esac; do
+                rest=${rest#*'"mixer"'}
+                parts=$((parts + 1))
+            done
+            rest=$what
+            while case $rest in *'"ffn_width"'*) ;; *) false ;; esac; do
+                rest=${rest#*'"ffn_width"'}
+                parts=$((parts + 1))
+            done
+            time=$((45 * parts + ${#what} % 9))
+            ;;
         *) time=$((${#what} % 50 + 20)) ;;
         esac
-        if [ -n "${FAKE_FIXED:-}" ]; then time=$((time / 1000 + 50)); fi
+        if [ -n "${FAKE_FIXED:-}" ]; then time=$((50 * ${parts:-1})); fi
+        parts=1
         case $mode-$line in
         widths-*'"measure_whole"'*)
             width=${line#*'"d_model":'}
@@ -32,7 +47,7 @@ while IFS= read -r line; do
             ;;
         esac
         case $mode-$line in
-        loaded-*'"ffn"'*'"decode"'*) load=0.30 ;;
+        loaded-*'"ffn'*'"decode"'*) load=0.30 ;;
         *) load=0.01 ;;
         esac
         echo '{"type":"timing","id":'"$id"',"median_us":'"$time"'.5,"spread_us":0.5,"samples":31,"other_load":'"$load"',"kernels":"fake-1"}'

@@ -1,0 +1,229 @@
+//! The latency of a candidate: of its whole model where that was timed, else the corrected sum of its parts.
+
+use std::collections::BTreeMap;
+
+use search::Architecture;
+use search::campaign::trust::Plan;
+use search::campaign::{
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
+};
+use search::latency::{LatencyEntry, Timing, WholeModels, keys};
+use search::limits::Limits;
+use search::proposals::{Algorithm, Proposer};
+use search::wire::{Evaluation, Measured, Request, Value};
+
+use crate::stacks::{Stacks, at_most, conditions, objectives};
+
+const PART_US: f64 = 10.0;
+
+fn settings(time_whole_models: WholeModels) -> Settings {
+    Settings {
+        seed: 1,
+        evaluations: 14,
+        refusals_count: false,
+        objectives: objectives(&["bits_per_byte", "decode_us"]),
+        tokens: 1000,
+        target_tokens: 1000,
+        rungs: Vec::new(),
+        promote: 3,
+        trust: Plan::default(),
+        latencies: conditions(),
+        throughput: None,
+        limits: Limits::default(),
+        attempts: 2,
+        give_up_after: 3,
+        quiet_timing: true,
+        time_whole_models,
+        composes: true,
+    }
+}
+
+fn timing(median_us: f64) -> Timing {
+    Timing {
+        median_us,
+        spread_us: 0.5,
+        samples: 100,
+        other_load: 0.0,
+        kernels: "test".to_owned(),
+        millijoules: None,
+    }
+}
+
+fn sum_us(stack: &Architecture) -> f64 {
+    let (_, decode) = conditions().swap_remove(0);
+    PART_US * keys(stack, &decode).count() as f64
+}
+
+/// What a campaign asked for, in short: a part, a whole model, a training.
+#[derive(Debug, Default)]
+struct Heard {
+    order: String,
+    rows: BTreeMap<u32, Candidate>,
+    finish: Option<Finish>,
+}
+
+/// Goes through a campaign whose whole models take `over` times the sum of their parts.
+fn run(settings: Settings, over: impl Fn(&Architecture) -> f64, history: History) -> Heard {
+    let proposer = Proposer::new(Algorithm::Random, 1, 10, Vec::new());
+    let mut heard = Heard::default();
+    for row in &history.candidates {
+        heard.rows.insert(row.number, row.clone());
+    }
+    let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer, history);
+    let mut waiting = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    while !waiting.is_empty() {
+        let mut next = Vec::new();
+        for command in std::mem::take(&mut waiting) {
+            let (word, event) = match command {
+                Command::Save(row) => {
+                    heard.rows.insert(row.number, row);
+                    continue;
+                }
+                Command::Finish(finish) => {
+                    heard.finish = Some(finish);
+                    continue;
+                }
+                Command::Send(Request::Measure(request)) => {
+                    ('p', Event::Timing(Measured { id: request.id, timing: timing(PART_US) }))
+                }
+                Command::Send(Request::MeasureWhole(request)) => {
+                    let us = over(&request.architecture) * sum_us(&request.architecture);
+                    ('w', Event::Timing(Measured { id: request.id, timing: timing(us) }))
+                }
+                Command::Send(Request::Evaluate(request)) => ('t', trained(request.id)),
+                _ => continue,
+            };
+            heard.order.push(word);
+            next.extend(campaign.handle(event));
+        }
+        waiting = next;
+    }
+    heard
+}
+
+fn trained(id: u64) -> Event {
+    let value = Value { mean: 2.0 - 0.001 * id as f64, standard_error: None };
+    Event::Result(Evaluation {
+        id,
+        values: BTreeMap::from([("bits_per_byte".to_owned(), value)]),
+        parameters: 1,
+        tokens: 1000,
+        seconds: 1.0,
+        checkpoint: None,
+        unsaved: None,
+        parts: BTreeMap::new(),
+        curve: Vec::new(),
+        retrieval: Vec::new(),
+    })
+}
+
+fn decode(row: &Candidate) -> Value {
+    row.values.get("decode_us").copied().expect("it is timed")
+}
+
+fn stack(row: &Candidate) -> &Architecture {
+    row.subject.stack().expect("a stack")
+}
+
+#[test]
+fn the_first_few_tell_what_the_sums_of_the_others_are_worth() {
+    let heard = run(settings(WholeModels::Front), |_| 1.25, History::default());
+    assert_eq!(heard.finish, Some(Finish::Complete));
+    let (before, _) = heard.order.split_once('t').expect("something is trained");
+    assert_eq!(before.matches('w').count(), 2 * 6, "six stacks, decode and prefill: {before}");
+    for row in heard.rows.values() {
+        let (value, sum) = (decode(row), sum_us(stack(row)));
+        let error = value.standard_error.expect("an error");
+        if let Some(whole) = row.whole.get("decode_us") {
+            assert_eq!((value.mean, error), (whole.median_us, 0.5));
+            assert!((row.sums["decode_us"] - sum).abs() < 1e-9);
+        } else {
+            assert!((1.18..1.25).contains(&(value.mean / sum)), "{} of {sum}", value.mean);
+            assert!(error > 0.01 * sum, "{error}");
+            assert!((value.mean - 1.25 * sum).abs() < 2.0 * error, "the error covers the whole");
+        }
+    }
+    assert!(heard.rows.values().any(|row| row.whole.is_empty()));
+    let never = run(settings(WholeModels::Never), |_| 1.25, History::default());
+    assert!(!never.order.contains('w'));
+    let sums = |row: &Candidate| (decode(row).mean - sum_us(stack(row))).abs() < 1e-9;
+    assert!(never.rows.values().all(sums), "nothing corrects them");
+}
+
+#[test]
+fn all_are_timed_before_they_are_trained_where_that_is_asked() {
+    for composes in [true, false] {
+        let all = Settings { composes, ..settings(WholeModels::All) };
+        let heard = run(all, |_| 1.25, History::default());
+        assert_eq!(heard.finish, Some(Finish::Complete));
+        assert_eq!(heard.order.matches('w').count(), 2 * heard.rows.len());
+        assert_eq!(heard.order.contains('p'), composes);
+        for row in heard.rows.values() {
+            assert!((decode(row).mean - 1.25 * sum_us(stack(row))).abs() < 1e-9);
+        }
+        let mut trained = 0;
+        for (index, _) in heard.order.match_indices('t') {
+            trained += 1;
+            assert!(heard.order[..index].matches('w').count() >= 2 * trained);
+        }
+    }
+}
+
+#[test]
+fn who_is_over_a_limit_as_a_whole_is_out() {
+    let limit = 85.0;
+    let limits = at_most(&[("decode_us", limit)]);
+    // The first six are as their sums say; others take half as long again.
+    let first: Vec<Architecture> = {
+        let asked = Settings { limits: limits.clone(), ..settings(WholeModels::Front) };
+        let heard = run(asked, |_| 1.0, History::default());
+        heard.rows.values().take(6).map(|row| stack(row).clone()).collect()
+    };
+    let over = |stack: &Architecture| if first.contains(stack) { 1.0 } else { 1.5 };
+    let asked = Settings { limits, ..settings(WholeModels::Front) };
+    let heard = run(asked, over, History::default());
+    let over_as_a_whole = heard.rows.values().filter(|row| {
+        row.whole.get("decode_us").is_some_and(|whole| whole.median_us > limit)
+            && row.sums["decode_us"] <= limit
+    });
+    let mut count = 0;
+    for row in over_as_a_whole {
+        count += 1;
+        assert!(
+            matches!(&row.state, CandidateState::Infeasible { reason }
+            if reason.starts_with("decode_us ")),
+            "{row:?}"
+        );
+    }
+    assert!(count > 0, "{:?}", heard.order);
+    let done = heard.rows.values().filter(|row| row.state == CandidateState::Done);
+    assert!(done.into_iter().all(|row| decode(row).mean <= limit));
+}
+
+#[test]
+fn what_older_programs_kept_becomes_what_the_whole_model_took() {
+    let before = run(settings(WholeModels::Never), |_| 1.0, History::default());
+    let mut candidates: Vec<Candidate> = before.rows.into_values().collect();
+    let old = &mut candidates[13];
+    old.whole.insert("decode_us".to_owned(), timing(77.0));
+    let sum = decode(old).mean;
+    assert_eq!(old.sum_us("decode_us"), Some(sum));
+    let mut latencies = Vec::new();
+    for key in candidates.iter().flat_map(|row| {
+        let of = |(_, of): (String, _)| keys(stack(row), &of).collect::<Vec<_>>();
+        conditions().into_iter().flat_map(of).collect::<Vec<_>>()
+    }) {
+        latencies.push(LatencyEntry { key, timing: timing(PART_US) });
+    }
+    let more = Settings { evaluations: 15, ..settings(WholeModels::Front) };
+    let heard = run(more, |_| 1.1, History { candidates, latencies });
+    let row = &heard.rows[&14];
+    assert_eq!(decode(row), timing(77.0).value());
+    assert_eq!(row.sums.get("decode_us"), Some(&sum));
+    // The others are said anew once the first six are timed.
+    let told = heard.rows.values().filter(|row| !row.whole.contains_key("decode_us"));
+    for row in told {
+        let over = decode(row).mean / sum_us(stack(row));
+        assert!((1.05..1.1).contains(&over), "{over}");
+    }
+}
