@@ -15,13 +15,14 @@ mod gene;
 mod kda;
 mod kind;
 mod mamba2;
+mod qk_norm;
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-pub use attention::{Attention, QkNorm};
+pub use attention::Attention;
 pub use delta::Delta;
 pub use family::{Colour, Kind, Past};
 pub use gated_conv::GatedConv;
@@ -29,6 +30,7 @@ pub use gene::{Choice, Form, Gene, Letter, Turn};
 pub use kda::Kda;
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;
+pub use qk_norm::QkNorm;
 
 use super::phases::Phases;
 use super::tensor::{TensorSpec, Tensors};
