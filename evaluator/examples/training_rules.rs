@@ -80,7 +80,7 @@ impl Power {
         let branches = architecture
             .layers()
             .iter()
-            .map(|layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn_width.is_some()))
+            .map(|layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn.is_some()))
             .sum::<u32>();
         self.factor
             * fan_in.powf(self.fan_in)

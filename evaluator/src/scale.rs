@@ -1,7 +1,7 @@
 //! From target scale to proxy scale: the same depth, pattern and proportions at other widths.
 
 use search::Architecture;
-use search::architecture::{Layer, whole};
+use search::architecture::{Ffn, Layer, whole};
 
 use crate::error::{Error, Result};
 
@@ -33,11 +33,17 @@ pub fn scaled(architecture: &Architecture, scale: f64) -> Result<Architecture> {
                 None => None,
                 Some(mixer) => Some(mixer.scaled(scale).map_err(|(name, n)| in_layer(name, n))?),
             };
-            let ffn_width = match layer.ffn_width {
+            let ffn = match layer.ffn {
                 None => None,
-                Some(n) => Some(whole(n, scale).ok_or_else(|| in_layer("ffn_width", n))?),
+                Some(ffn) => {
+                    let width = whole(ffn.width, scale);
+                    Some(Ffn {
+                        width: width.ok_or_else(|| in_layer("ffn_width", ffn.width))?,
+                        ..ffn
+                    })
+                }
             };
-            Ok(Layer { mixer, ffn_width })
+            Ok(Layer { mixer, ffn })
         })
         .collect::<Result<Vec<_>>>()?;
     let d_model = architecture.d_model();

@@ -44,6 +44,7 @@ pub mod linear_attention;
 pub mod log_linear;
 pub mod newton_schulz;
 pub mod norm;
+pub mod relu2;
 pub mod rope;
 pub mod short_conv;
 pub mod swiglu;

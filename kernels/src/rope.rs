@@ -20,6 +20,23 @@ pub fn definition(x: &mut [f64], head_width: usize, first_position: usize, theta
     }
 }
 
+/// Rotates the first `turned` channels of every row of x `[T, K]` as [`definition`] does rows of that width; the others
+/// stay as they are, all of them where `turned` is 0: partial rotary positions, as GPT-NeoX has them, and NoPE.
+pub fn partial_definition(
+    x: &mut [f64],
+    head_width: usize,
+    turned: usize,
+    first_position: usize,
+    theta: f64,
+) {
+    if turned == 0 {
+        return;
+    }
+    for (t, row) in x.chunks_exact_mut(head_width).enumerate() {
+        definition(&mut row[..turned], turned, first_position + t, theta);
+    }
+}
+
 /// Selective RoPE (arXiv 2511.17388, with the halves paired as above): rotates the pairs (i, i + K/2) of row t by
 /// θ^(−2i/K) · Σ_{s≤t} φ_s.
 ///

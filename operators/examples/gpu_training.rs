@@ -14,14 +14,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
     let heads = d / head;
-    let attention = Attention {
-        heads,
-        kv_heads: heads.min(4),
-        head_width: head,
-        window: None,
-        qk_norm: false,
-        selective_rope: false,
-    };
+    let attention = Attention::full(heads, heads.min(4), head);
     vec![
         ("Gated DeltaNet", Gene::Delta(Delta::gated(heads * 3 / 4, head, 2 * head))),
         ("DeltaNet", Gene::Delta(Delta::deltanet(heads, head, head))),

@@ -26,16 +26,8 @@ struct Case {
 
 fn genes(d: u32) -> Vec<Gene> {
     let heads = d / 64;
-    let attention = |window| {
-        Gene::Attention(Attention {
-            heads,
-            kv_heads: heads,
-            head_width: 64,
-            window,
-            qk_norm: false,
-            selective_rope: false,
-        })
-    };
+    let attention =
+        |window| Gene::Attention(Attention { window, ..Attention::full(heads, heads, 64) });
     vec![
         attention(None),
         attention(Some(256)),

@@ -2,7 +2,7 @@
 
     python operators/goldens/make.py [name ...]
 
-needs torch 2.11, transformers 5.23 (of LFM2 and Kimi Linear 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
+needs torch 2.11, transformers 5.23 (of LFM2, Kimi Linear and newer attention 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
 the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
 (`state`, [B, H, K, V], of a convolution its last inputs, [B, k - 1, C]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
@@ -20,11 +20,14 @@ import torch, torch.nn.functional as F
 from safetensors.torch import save_file
 import transformers
 transformers.logging.set_verbosity_error()
-from transformers import DynamicCache, KimiLinearConfig, Lfm2Config, LlamaConfig, Qwen3Config, OlmoHybridConfig, Mamba2Config
+from transformers import (DynamicCache, KimiLinearConfig, Lfm2Config, LlamaConfig, NemotronHConfig, Qwen3Config,
+                          Qwen3_5TextConfig, OlmoHybridConfig, Mamba2Config)
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHAttention
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
+from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen3_5
 from transformers.models.olmo_hybrid import modeling_olmo_hybrid as olmo
 from transformers.models.mamba2 import modeling_mamba2 as hf_mamba2
 
@@ -68,9 +71,52 @@ olmo.torch_chunk_gated_delta_rule = recording(olmo.torch_chunk_gated_delta_rule)
 hf_mamba2.mamba2_chunk_scan = recording(hf_mamba2.mamba2_chunk_scan, transpose=True)
 
 
+SHAPE = dict(hidden_size=D, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=8, attn_implementation="eager")
+
+
+def past(length):
+    return torch.zeros(length, length).masked_fill(torch.ones(length, length).triu(1) > 0, float("-inf"))[None, None]
+
+
+def gated_attention():
+    """Qwen3.5's, with q and gate in matrices of their own, and norms by the weights that they multiply by."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5, "mrope_section": [2, 0, 0], "mrope_interleaved": True}
+    config = Qwen3_5TextConfig(**SHAPE, num_hidden_layers=1, layer_types=["full_attention"], rms_norm_eps=1e-5, rope_parameters=rope)
+    layer = qwen3_5.Qwen3_5Attention(config, 0)
+    outer = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(D, 32, bias=False), "g_proj": torch.nn.Linear(D, 32, bias=False)}
+                                | {n: getattr(layer, n) for n in ("k_proj", "v_proj", "o_proj")}
+                                | {n: torch.nn.Module() for n in ("q_norm", "k_norm")})
+    del layer.q_proj
+    heads = lambda x: x.unflatten(-1, (4, 8))
+    layer.q_proj = lambda x: torch.cat([heads(outer["q_proj"](x)), heads(outer["g_proj"](x))], -1).flatten(-2)
+    for name in ("q_norm", "k_norm"):
+        outer[name].weight = torch.nn.Parameter(torch.ones(8))
+        del getattr(layer, name)._parameters["weight"]
+    def forward(x):
+        for name in ("q_norm", "k_norm"):
+            getattr(layer, name).weight = outer[name].weight - 1
+        rotary = qwen3_5.Qwen3_5TextRotaryEmbedding(config)(x, torch.arange(x.shape[1])[None])
+        return layer(x, position_embeddings=rotary, attention_mask=past(x.shape[1]).to(x.dtype))[0]
+    return outer, forward
+
+
+def attention_without_positions():
+    layer = NemotronHAttention(NemotronHConfig(**SHAPE), 0)
+    return layer, lambda x: layer(x, attention_mask=past(x.shape[1]).to(x.dtype))[0]
+
+
+def attention_normed_whole(positions):
+    config = OlmoHybridConfig(**SHAPE, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], rms_norm_eps=1e-5,
+                              rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    layer = olmo.OlmoHybridAttention(config, 1)
+    def forward(x):
+        rotary = olmo.OlmoHybridRotaryEmbedding(config)(x, torch.arange(x.shape[1])[None]) if positions else None
+        return layer(x, position_embeddings=rotary, attention_mask=past(x.shape[1]).to(x.dtype))[0]
+    return layer, forward
+
+
 def attention(kind, window=None):
-    shape = dict(hidden_size=D, num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_hidden_layers=1,
-                 vocab_size=8, rms_norm_eps=1e-5, attn_implementation="eager")
+    shape = SHAPE | dict(num_hidden_layers=1, rms_norm_eps=1e-5)
     config = (LlamaConfig if kind is LlamaAttention else Qwen3Config)(**shape, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
     layer = kind(config, 0)
     def forward(x):
@@ -142,6 +188,10 @@ CASES = {
     "llama_attention": lambda: attention(LlamaAttention),
     "qwen3_attention": lambda: attention(Qwen3Attention),
     "llama_attention_window_9": lambda: attention(LlamaAttention, 9),
+    "qwen3_5_attention": gated_attention,
+    "nemotron_h_attention": attention_without_positions,
+    "olmo_hybrid_attention": lambda: attention_normed_whole(True),
+    "olmo_hybrid_attention_without_positions": lambda: attention_normed_whole(False),
     "olmo_gated_deltanet": lambda: gated_deltanet(linear_allow_neg_eigval=False),
     "mamba2": mamba2,
     "kimi_delta_attention": kimi_delta_attention,

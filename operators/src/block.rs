@@ -1,4 +1,4 @@
-//! A layer of the stack, pre-norm: x += mixer(norm x), then x += ffn(norm x); either may be absent.
+//! A layer of the stack: x += mixer(norm x), then x += ffn(norm x), or x += norm(mixer x) and so on; either may be absent.
 
 use search::architecture::Layer;
 use tch::Tensor;
@@ -15,6 +15,8 @@ use crate::weights::Weights;
 pub(crate) struct Block {
     mixer: Option<(Tensor, Box<dyn Mixer>)>,
     ffn: Option<(Tensor, Ffn)>,
+    /// Whether the norms stand behind them.
+    norms_after: bool,
 }
 
 impl Block {
@@ -26,12 +28,14 @@ impl Block {
             }
             None => None,
         };
-        let ffn = if layer.ffn_width.is_some() {
-            Some((weights.take("ffn_norm.weight")?, Ffn::new(&mut weights.below("ffn"))?))
-        } else {
-            None
+        let ffn = match layer.ffn {
+            Some(ffn) => {
+                let norm = weights.take("ffn_norm.weight")?;
+                Some((norm, Ffn::new(ffn.kind, &mut weights.below("ffn"))?))
+            }
+            None => None,
         };
-        Ok(Self { mixer, ffn })
+        Ok(Self { mixer, ffn, norms_after: layer.norms_after() })
     }
 
     /// x `[B, T, d]` → `[B, T, d]`.
@@ -46,19 +50,24 @@ impl Block {
 
     fn apply(&self, mut x: Tensor, mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor) -> Tensor {
         if let Some((norm, mixer)) = &self.mixer {
-            x = &x + mix(mixer.as_ref(), &rms_norm(&x, norm));
+            x = &x + self.normed(&x, norm, |x| mix(mixer.as_ref(), x));
         }
         if let Some((norm, ffn)) = &self.ffn {
-            x = &x + ffn.forward(&rms_norm(&x, norm));
+            x = &x + self.normed(&x, norm, |x| ffn.forward(x));
         }
         x
+    }
+
+    /// f(norm x), or norm(f x).
+    fn normed(&self, x: &Tensor, norm: &Tensor, f: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        if self.norms_after { rms_norm(&f(x), norm) } else { f(&rms_norm(x, norm)) }
     }
 
     /// The mixer's [`Retrieval`] after the first n positions of x `[B, T, d]`, for each of `positions`; none where there is
     /// nothing to read.
     pub(crate) fn retrieval(&self, x: &Tensor, positions: &[i64]) -> Option<Vec<Retrieval>> {
         let (norm, mixer) = self.mixer.as_ref()?;
-        let x = rms_norm(x, norm);
+        let x = if self.norms_after { x.shallow_clone() } else { rms_norm(x, norm) };
         positions.iter().map(|&n| mixer.retrieval(&x.narrow(1, 0, n))).collect()
     }
 

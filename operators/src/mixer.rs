@@ -51,7 +51,7 @@ pub fn alone(
     gene: Gene,
     seed: u64,
 ) -> Result<(Box<dyn Mixer>, Vec<Variable>), OperatorError> {
-    let layer = Layer { mixer: Some(gene), ffn_width: None };
+    let layer = Layer { mixer: Some(gene), ffn: None };
     Architecture::new(d_model, 1, true, vec![layer])?; // checks the gene
     let mut variables = Vec::new();
     let mut untaken = HashMap::new();

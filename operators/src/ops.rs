@@ -14,6 +14,7 @@ pub mod log_linear;
 mod memory;
 pub mod norm;
 pub mod optimizer;
+pub mod relu2;
 pub mod rope;
 pub mod short_conv;
 pub mod swiglu;

@@ -25,7 +25,7 @@ use kernels::cuda::Machine as _;
 use kernels::cuda::gpu::Gpu;
 use kernels::timing::{Measurement, Plan};
 use search::Architecture;
-use search::architecture::Layer;
+use search::architecture::{Ffn, Layer};
 use search::device::{Device, Platform};
 use search::latency::{Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing};
 
@@ -170,7 +170,7 @@ impl Profiler {
         vocabulary: u32,
         context: usize,
     ) -> Result<Measurement, ProfileError> {
-        let layer = Layer { mixer: None, ffn_width: Some(TINY_FFN) };
+        let layer = Layer { mixer: None, ffn: Some(Ffn::swiglu(TINY_FFN)) };
         let of = |copies| self.sample_of(d_model, vocabulary, (&layer, copies), context);
         let (one, two) = (of(1)?, of(2)?);
         Ok(less(one, less(two, one, 1.0), 1.0))
@@ -256,12 +256,13 @@ impl Backend for Profiler {
         };
         let of = (key.working_set_kib, context + key.part.meta_tokens() as usize);
         let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
-            let layer = Layer { mixer: None, ffn_width: Some(width) };
-            Ok((layer, bytes(&Part::Ffn { d_model, width }, context)?))
+            let ffn = Ffn::swiglu(width);
+            let layer = Layer { mixer: None, ffn: Some(ffn) };
+            Ok((layer, bytes(&Part::Ffn { d_model, ffn }, context)?))
         };
         let sampled = match key.part {
             Part::Mixer { d_model, mixer, .. } if !key.before_ffn => {
-                let layer = Layer { mixer: Some(mixer), ffn_width: None };
+                let layer = Layer { mixer: Some(mixer), ffn: None };
                 self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
             }
             Part::Mixer { d_model, mixer, .. } => {
@@ -271,9 +272,9 @@ impl Backend for Profiler {
                 let both = self.layer(d_model, &layer, bytes, of)?;
                 less(both, self.layer(d_model, &beside, bytes_beside, of)?, 1.0)
             }
-            Part::Ffn { d_model, width } => {
-                let (layer, bytes) = ffn(d_model, width)?;
-                self.layer(d_model, &layer, bytes, of)?
+            Part::Ffn { d_model, ffn } => {
+                let layer = Layer { mixer: None, ffn: Some(ffn) };
+                self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
             }
             Part::Head { d_model, vocab } if is_small(key.working_set_kib) => {
                 self.ends(d_model, vocab, context)?

@@ -1,7 +1,7 @@
 //! A part of a model as an architecture of its own.
 
 use search::Architecture;
-use search::architecture::Layer;
+use search::architecture::{Ffn, Layer};
 use search::latency::Part;
 
 use crate::error::ProfileError;
@@ -10,14 +10,12 @@ use crate::error::ProfileError;
 pub(crate) fn alone(part: &Part) -> Result<(Architecture, bool), ProfileError> {
     let (d_model, vocab, layer, is_head) = match *part {
         Part::Mixer { d_model, mixer, .. } => {
-            (d_model, 1, Layer { mixer: Some(mixer), ffn_width: None }, false)
+            (d_model, 1, Layer { mixer: Some(mixer), ffn: None }, false)
         }
-        Part::Ffn { d_model, width } => {
-            (d_model, 1, Layer { mixer: None, ffn_width: Some(width) }, false)
-        }
+        Part::Ffn { d_model, ffn } => (d_model, 1, Layer { mixer: None, ffn: Some(ffn) }, false),
         // The layer is never built.
         Part::Head { d_model, vocab } => {
-            (d_model, vocab, Layer { mixer: None, ffn_width: Some(1) }, true)
+            (d_model, vocab, Layer { mixer: None, ffn: Some(Ffn::swiglu(1)) }, true)
         }
     };
     Architecture::new(d_model, vocab, true, vec![layer])

@@ -8,6 +8,8 @@
 //! d=256,vocab=256,tied | 2*gdn(h=3,k=64,v=128)+ffn(768) | swa(h=4,kv=2,k=64,w=128)+ffn(768)
 //! ```
 
+mod ffn;
+mod layer_json;
 mod limits;
 mod mixer;
 mod phases;
@@ -21,10 +23,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use ffn::{Ffn, FfnKind};
 pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH};
 pub use mixer::{
-    Attention, Choice, Colour, Delta, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer, MixerKind,
-    Past,
+    Attention, Choice, Colour, Delta, Form, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer,
+    MixerKind, Past, QkNorm, Turn,
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;
@@ -59,16 +62,15 @@ pub enum ArchitectureError {
     },
 }
 
-/// One layer: `x += mixer(norm(x))`, then `x += ffn(norm(x))`; either may be absent, not both.
+/// One layer: `x += mixer(norm(x))`, then `x += ffn(norm(x))`, or the norms behind them; either may be absent, not both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "layer_json::Layer", into = "layer_json::Layer")]
+#[schemars(with = "layer_json::Layer")]
 pub struct Layer {
     /// The token mixer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixer: Option<Mixer>,
-    /// Hidden width of the SwiGLU feed-forward network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ffn_width: Option<u32>,
+    /// The feed-forward network.
+    pub ffn: Option<Ffn>,
 }
 
 /// A stack of layers between an embedding and a head, checked.
@@ -232,7 +234,7 @@ impl Architecture {
     /// Terms that the residual stream sums, at least 1: mixers and FFNs.
     pub fn branches(&self) -> f64 {
         let of_layer =
-            |layer: &Layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn_width.is_some());
+            |layer: &Layer| u32::from(layer.mixer.is_some()) + u32::from(layer.ffn.is_some());
         f64::from(self.layers.iter().map(of_layer).sum::<u32>()).max(1.0)
     }
 
@@ -243,8 +245,13 @@ impl Architecture {
 }
 
 impl Layer {
+    /// Whether its norms stand behind the mixer and the FFN, and not before them.
+    pub fn norms_after(&self) -> bool {
+        self.mixer.is_some_and(|mixer| mixer.norms_after())
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.mixer.is_none() && self.ffn_width.is_none() {
+        if self.mixer.is_none() && self.ffn.is_none() {
             return Err((
                 "empty",
                 "a layer needs a mixer, a feed-forward network, or both".to_owned(),
@@ -253,11 +260,6 @@ impl Layer {
         if let Some(mixer) = &self.mixer {
             mixer.check().map_err(|what| (mixer.kind().name(), what))?;
         }
-        if let Some(width) = self.ffn_width
-            && !(1..=MAX_WIDTH).contains(&width)
-        {
-            return Err(("ffn", format!("width must be 1 to {MAX_WIDTH}, got {width}")));
-        }
-        Ok(())
+        self.ffn.map_or(Ok(()), Ffn::check).map_err(|what| ("ffn", what))
     }
 }

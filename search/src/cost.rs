@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::architecture::{Architecture, Mixer, Past, Phases};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
-use crate::tensors::{ffn_parameters, mixer_parameters, parameters};
+use crate::tensors::{mixer_parameters, parameters};
 
 /// Bytes of an element of a recurrent state, which is fp32 whatever the weights are.
 const STATE_ELEMENT_BYTES: u64 = 4;
@@ -36,8 +36,7 @@ pub fn part_flops(part: &Part, phase: Phase) -> f64 {
                 + attended_flops(&mixer, phase, meta_tokens)
                 + level_flops(&mixer, phase, meta_tokens)
         }
-        // gate, up and down: 3·f·d weights
-        Part::Ffn { d_model, width } => tokens * 6.0 * f64::from(width) * f64::from(d_model),
+        Part::Ffn { d_model, ffn } => tokens * ffn.token_flops(d_model.into()),
         // prefill computes the logits of its last position only
         Part::Head { d_model, vocab } => 2.0 * f64::from(vocab) * f64::from(d_model),
     }
@@ -155,9 +154,7 @@ pub fn part_weight_bytes(part: &Part, dtype: Dtype) -> u64 {
         Part::Mixer { d_model, mixer, .. } => {
             u64::from(d_model) + mixer_parameters(d_model.into(), &mixer)
         }
-        Part::Ffn { d_model, width } => {
-            u64::from(d_model) + ffn_parameters(d_model.into(), width.into())
-        }
+        Part::Ffn { d_model, ffn } => u64::from(d_model) + ffn.parameters(d_model.into()),
         Part::Head { d_model, vocab } => u64::from(d_model) * (u64::from(vocab) + 2),
     };
     elements.saturating_mul(dtype.bytes())

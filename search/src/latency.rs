@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::architecture::is_zero;
-use crate::architecture::{Architecture, Mixer, Past};
+use crate::architecture::{Architecture, Ffn, Mixer, Past};
 use crate::value::Value;
 
 pub use keys::{keys, working_set_kib};
@@ -82,8 +82,9 @@ pub enum Part {
     Ffn {
         /// Width of the residual stream.
         d_model: u32,
-        /// Hidden width of the SwiGLU.
-        width: u32,
+        /// The feed-forward network.
+        #[serde(flatten)]
+        ffn: Ffn,
     },
     /// Embedding row, final norm and logits (of the last position only in prefill).
     Head {
@@ -205,7 +206,7 @@ impl fmt::Display for Part {
             Self::Mixer { d_model, mixer, meta_tokens } => {
                 write!(f, "d={d_model} {mixer} after {meta_tokens} meta tokens")
             }
-            Self::Ffn { d_model, width } => write!(f, "d={d_model} ffn({width})"),
+            Self::Ffn { d_model, ffn } => write!(f, "d={d_model} {ffn}"),
             Self::Head { d_model, vocab } => write!(f, "d={d_model} head({vocab})"),
         }
     }
@@ -293,7 +294,7 @@ pub fn parts(architecture: &Architecture) -> impl Iterator<Item = Part> + '_ {
         .iter()
         .flat_map(move |layer| {
             let mixer = layer.mixer.map(|mixer| Part::mixer(d_model, mixer, meta_tokens));
-            let ffn = layer.ffn_width.map(|width| Part::Ffn { d_model, width });
+            let ffn = layer.ffn.map(|ffn| Part::Ffn { d_model, ffn });
             mixer.into_iter().chain(ffn)
         })
         .chain([Part::Head { d_model, vocab: architecture.vocab() }])

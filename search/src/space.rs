@@ -23,12 +23,12 @@ mod tables;
 use rand::{Rng, RngExt, SeedableRng};
 
 pub use choices::{KindChoices, Listed, MixerChoices};
-pub use config::{FfnChoice, Range, Ratio, SpaceConfig, StageChoices};
+pub use config::{FfnChoice, FfnSize, Range, Ratio, SpaceConfig, StageChoices};
 pub use coordinates::{Coordinate, Scale};
 pub use error::{SpaceError, SpaceViolation};
 pub use refused::LeftOut;
 
-use crate::architecture::{Architecture, Mixer, MixerKind};
+use crate::architecture::{Architecture, Ffn, FfnKind, Mixer, MixerKind};
 use crate::tensors::parameters;
 use error::invalid;
 use flat::{Flat, check_depth};
@@ -277,10 +277,17 @@ impl Space {
         }
     }
 
-    /// The FFN width in the middle of the choices; none: the space has no FFN.
+    /// The width in the middle of the choices for a SwiGLU, or where there is none for any FFN; none: the space has no FFN.
     pub fn middle_ffn(&self, d_model: u32) -> Option<u32> {
-        let mut widths: Vec<u32> =
-            self.choices.tables.ffn.iter().filter_map(|choice| choice.width(d_model)).collect();
+        let all: Vec<Ffn> =
+            self.choices.tables.ffn.iter().filter_map(|choice| choice.at(d_model)).collect();
+        let widths = |is_asked: &dyn Fn(&Ffn) -> bool| -> Vec<u32> {
+            all.iter().filter(|ffn| is_asked(ffn)).map(|ffn| ffn.width).collect()
+        };
+        let mut widths = match widths(&|ffn| ffn.kind == FfnKind::SwiGlu) {
+            none if none.is_empty() => widths(&|_| true),
+            some => some,
+        };
         widths.sort_unstable();
         widths.get(widths.len() / 2).copied()
     }

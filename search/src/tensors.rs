@@ -24,12 +24,10 @@ pub fn tensors(architecture: &Architecture) -> Vec<TensorSpec> {
             mixer.list_tensors(d, &mut list);
             list.prefix = format!("layers.{index}.");
         }
-        if let Some(width) = layer.ffn_width {
-            let f = u64::from(width);
+        if let Some(ffn) = layer.ffn {
             list.add("ffn_norm.weight", &[d], Role::NormWeight);
-            list.add("ffn.gate.weight", &[f, d], Role::Reader);
-            list.add("ffn.up.weight", &[f, d], Role::Reader);
-            list.add("ffn.down.weight", &[d, f], Role::Writer);
+            list.prefix = format!("layers.{index}.ffn.");
+            ffn.tensors(d, &mut list);
         }
     }
     list.prefix.clear();
@@ -62,13 +60,8 @@ pub fn parameters(architecture: &Architecture) -> u64 {
 
 fn layer_parameters(d: u64, layer: &Layer) -> u64 {
     let mixer = layer.mixer.map_or(0, |mixer| d + mixer_parameters(d, &mixer));
-    let ffn = layer.ffn_width.map_or(0, |width| d + ffn_parameters(d, width.into()));
+    let ffn = layer.ffn.map_or(0, |ffn| d + ffn.parameters(d));
     mixer + ffn
-}
-
-/// Parameters of a SwiGLU of hidden width `f`, its pre-norm not included: 3·f·d.
-pub fn ffn_parameters(d: u64, f: u64) -> u64 {
-    3 * f * d
 }
 
 /// Parameters of a mixer at width `d`, its pre-norm not included.

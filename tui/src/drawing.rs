@@ -83,7 +83,7 @@ impl<'a> Drawing<'a> {
             }
             let height = if density >= Density::Dense
                 || block.layer.mixer.is_none()
-                || block.layer.ffn_width.is_none()
+                || block.layer.ffn.is_none()
             {
                 1
             } else {
@@ -168,7 +168,7 @@ impl<'a> Page<'a> {
             .architecture
             .layers()
             .iter()
-            .filter_map(|layer| layer.ffn_width)
+            .filter_map(|layer| layer.ffn.map(|ffn| ffn.width))
             .max()
             .unwrap_or(1);
         Self {
@@ -324,8 +324,8 @@ impl<'a> Page<'a> {
             return self.ffn(layer, style, room);
         };
         let mut shape = mixer.brief();
-        if alone && let Some(width) = layer.ffn_width {
-            let _ = write!(shape, "  ffn {width}");
+        if alone && let Some(ffn) = layer.ffn {
+            let _ = write!(shape, "  {} {}", ffn.kind.word(), ffn.width);
         }
         let name = format!("{} {:<4} ", layer_sign(layer), mixer.kind().name());
         let shape = quantity::shortened(&shape, room.saturating_sub(name.chars().count() + 1));
@@ -334,18 +334,19 @@ impl<'a> Page<'a> {
 
     /// `▌  ffn ━━━━━━━━ 768`.
     fn ffn(&self, layer: &Layer, style: Style, room: usize) -> Vec<Span<'static>> {
-        let Some(width) = layer.ffn_width else { return Vec::new() };
+        let Some(ffn) = layer.ffn else { return Vec::new() };
         let sign = if layer.mixer.is_none() { layer_sign(layer) } else { ' ' };
-        let number = width.to_string();
-        let longest = room.saturating_sub("▌  ffn  ".chars().count() + 2 + number.len()).min(24);
-        let length = (f64::from(width) / f64::from(self.widest_ffn) * longest as f64)
+        let (number, word) = (ffn.width.to_string(), ffn.kind.word());
+        let taken = "▌    ".chars().count() + word.len() + 2 + number.len();
+        let longest = room.saturating_sub(taken).min(24);
+        let length = (f64::from(ffn.width) / f64::from(self.widest_ffn) * longest as f64)
             .round()
             .max(1.0) as usize;
         let bar = "━".repeat(length.min(longest));
         let lead = Span::styled("▌", style);
         vec![
             lead,
-            Span::raw(format!("{sign} ffn  ")),
+            Span::raw(format!("{sign} {word}  ")),
             Span::styled(bar, style),
             Span::raw(format!(" {number}")),
         ]

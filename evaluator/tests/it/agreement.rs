@@ -126,6 +126,16 @@ fn log_linear_mixers_selective_rope_and_meta_tokens_agree_with_the_inference_eng
 }
 
 #[test]
+fn forms_of_attention_and_of_ffns_agree_with_the_inference_engine() {
+    let corpus = corpus();
+    let text = "d=20,vocab=256,tied,meta=3 | attn(h=2,kv=1,k=8,qknorm,gate,rot=25,theta=1000000)+relu2(17) | \
+                attn(h=2,kv=2,k=6,qknorm=whole,rot=0,post)+ffn(17) | relu2(23) | swa(h=2,kv=1,k=8,w=7,gate,rot=50,post)";
+    for length in [5, 100] {
+        compare(&text.parse().expect("the text is valid"), &corpus, length);
+    }
+}
+
+#[test]
 fn every_mixer_agrees_with_the_inference_engine() {
     let corpus = corpus();
     for mixer in MIXERS {

@@ -29,6 +29,30 @@ impl Kernel for Sigmoid<'_> {
     }
 }
 
+/// x ← x · σ(gate)
+#[derive(Debug)]
+pub struct SigmoidGate<'a> {
+    /// `[C]`
+    pub gate: &'a [f32],
+    /// `[C]`, overwritten.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for SigmoidGate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn body<S: Simd>(self, s: S) {
+        vector::update(
+            s,
+            self.gate,
+            self.x,
+            #[inline(always)]
+            |gate, x| s.mul(x, s.sigmoid(gate)),
+        );
+    }
+}
+
 /// y ← ln(1 + e^{x + bias})
 #[derive(Debug)]
 pub struct Softplus<'a> {

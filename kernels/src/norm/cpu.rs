@@ -14,6 +14,24 @@ pub enum Gate<'a> {
     Before(&'a [f32]),
 }
 
+/// The RMSNorm of half a layer, and where it stands: x += f(norm x), or x += norm(f x).
+#[derive(Debug, Clone, Copy)]
+pub struct OfBranch<'a> {
+    /// `[d]`
+    pub weight: &'a [f32],
+    /// Whether it stands behind f.
+    pub after: bool,
+}
+
+impl OfBranch<'_> {
+    /// What f reads, in place: `[T, d]`.
+    pub fn before(&self, x: &mut [f32]) {
+        if !self.after {
+            crate::cpu::run(RmsNorm { x, weight: self.weight, gate: Gate::None });
+        }
+    }
+}
+
 /// RMSNorm with weight, and a gate before or after it, of every row of `x`.
 #[derive(Debug)]
 pub struct RmsNorm<'a> {

@@ -15,9 +15,12 @@ pub struct Shape {
     pub heads: usize,
     /// K, channels of a head.
     pub width: usize,
+    /// R, its first channels, which turn.
+    pub turned: usize,
 }
 
-/// Rotates x `[B, T, H, K]` by the angles whose cosines and sines are `[T, K/2]`, or back by them, into `out`.
+/// Rotates the first R channels of x `[B, T, H, K]` by the angles whose cosines and sines are `[T, R/2]`, or back by them,
+/// into `out`.
 ///
 /// # Panics
 /// When a slice has another length than its shape.
@@ -29,10 +32,10 @@ pub fn rotate(
     out: &mut [f32],
     parallel: Parallel,
 ) {
-    let Shape { tokens, heads, width } = shape;
-    assert!(width.is_multiple_of(2), "rope: pairs of channels");
-    let row = heads * width;
-    assert_eq!((cos.len(), sin.len()), (tokens * width / 2, tokens * width / 2), "rope: [T, K/2]");
+    let Shape { tokens, heads, width, turned } = shape;
+    assert!(turned.is_multiple_of(2) && turned <= width, "rope: pairs of channels of a head");
+    let (row, half) = (heads * width, turned / 2);
+    assert_eq!((cos.len(), sin.len()), (tokens * half, tokens * half), "rope: [T, R/2]");
     assert_eq!(x.len(), out.len(), "rope: out must have the shape of x");
     assert!(row * tokens == 0 || x.len().is_multiple_of(row * tokens), "rope: x: [B, T, H, K]");
     let positions = x.len().checked_div(row).unwrap_or(0);
@@ -40,10 +43,10 @@ pub fn rotate(
     dynamic(parallel, positions.div_ceil(PIECE), &|piece| {
         for position in piece * PIECE..((piece + 1) * PIECE).min(positions) {
             let t = position % tokens;
-            let [cos, sin] = [cos, sin].map(|x| &x[t * width / 2..][..width / 2]);
+            let [cos, sin] = [cos, sin].map(|x| &x[t * half..][..half]);
             // SAFETY: each position is one piece's.
             let to = unsafe { out.part(position * row, row) };
-            run(Rotate { x: &x[position * row..][..row], cos, sin, back, to });
+            run(Rotate { x: &x[position * row..][..row], width, cos, sin, back, to });
         }
     });
 }
@@ -51,6 +54,7 @@ pub fn rotate(
 /// The heads of one position.
 struct Rotate<'a> {
     x: &'a [f32],
+    width: usize,
     cos: &'a [f32],
     sin: &'a [f32],
     back: bool,
@@ -62,13 +66,14 @@ impl Kernel for Rotate<'_> {
 
     #[inline(always)]
     fn body<S: Simd>(self, s: S) {
-        let Self { x, cos, sin, back, to } = self;
+        let Self { x, width, cos, sin, back, to } = self;
         let half = cos.len();
         let direction = s.splat(if back { -1.0 } else { 1.0 });
-        for (x, to) in x.chunks_exact(2 * half).zip(to.chunks_exact_mut(2 * half)) {
+        for (x, to) in x.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
+            to[2 * half..].copy_from_slice(&x[2 * half..]);
             for i in (0..half).step_by(S::LANES) {
                 let count = S::LANES.min(half - i);
-                // SAFETY: `count` channels from i lie inside each half and the tables.
+                // SAFETY: `count` channels from i lie inside each half of those that turn, and the tables.
                 unsafe {
                     let (a, b) = (x.as_ptr().add(i), x.as_ptr().add(half + i));
                     let (c, d) = (cos.as_ptr().add(i), sin.as_ptr().add(i));

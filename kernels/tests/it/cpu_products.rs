@@ -6,6 +6,7 @@ use kernels::cpu::gemm::{Gemm, View};
 use kernels::cpu::matrix::feed_forward::FeedForward;
 use kernels::cpu::matrix::{Rows, Storage};
 use kernels::cpu::{Kernel, Level, Matrix, Pool, Simd, run_at};
+use kernels::norm::cpu::OfBranch;
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
 
@@ -173,8 +174,15 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
         let weights = |random: &mut Random| f32s(&random.signed(width * d));
         let [gate, up, down] = [(); 3].map(|()| weights(&mut random));
         let norm = f32s(&random.signed(d));
-        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
-            let network = FeedForward::pack([&gate, &up, &down], d, width, storage);
+        let kinds = [false, true].into_iter().flat_map(|is_gated| {
+            [Storage::F32, Storage::Bf16, Storage::Int8].map(|storage| (is_gated, storage))
+        });
+        for (is_gated, storage) in kinds {
+            let network = if is_gated {
+                FeedForward::swiglu([&gate, &up, &down], d, width, storage)
+            } else {
+                FeedForward::relu2([&up, &down], d, width, storage)
+            };
             // The weights as they are kept.
             let kept = |matrix: &Matrix, outputs: std::ops::Range<usize>| -> Vec<f64> {
                 let rows = outputs.flat_map(|output| {
@@ -185,12 +193,14 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
                 rows.collect()
             };
             let up_at = network.up_at();
-            let gate = kept(network.gate_up(), 0..width);
-            let up = kept(network.gate_up(), up_at..up_at + width);
+            let gate = kept(network.reading(), 0..width);
+            let up = kept(network.reading(), up_at..up_at + width);
             let down = kept(network.down(), 0..d);
             for tokens in [1, 96, 131, 200] {
                 let x = f32s(&random.signed(tokens * d));
-                let h = kernels::norm::rms_norm_definition(&f64s(&x), &f64s(&norm), 1e-5);
+                let normed = |x: &[f64]| kernels::norm::rms_norm_definition(x, &f64s(&norm), 1e-5);
+                let after = tokens == 131;
+                let h = if after { f64s(&x) } else { normed(&f64s(&x)) };
                 let times = |x: &[f64], w: &[f64], [outputs, inputs]: [usize; 2]| {
                     product(
                         |t, i| x[t * inputs + i],
@@ -198,9 +208,14 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
                         [tokens, outputs, inputs],
                     )
                 };
-                let gate = times(&h, &gate, [width, d]);
-                let hidden = kernels::swiglu::definition(&gate, &times(&h, &up, [width, d]));
+                let (gate, up) = (times(&h, &gate, [width, d]), times(&h, &up, [width, d]));
+                let hidden = if is_gated {
+                    kernels::swiglu::definition(&gate, &up)
+                } else {
+                    kernels::relu2::definition(&up)
+                };
                 let added = times(&hidden, &down, [d, width]);
+                let added = if after { normed(&added) } else { added };
                 let expected: Vec<f64> = f64s(&x).iter().zip(added).map(|(x, y)| x + y).collect();
                 for (level, threads) in
                     Level::available().into_iter().flat_map(|l| [(l, 1), (l, 3)])
@@ -208,10 +223,14 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
                     let pool = Pool::new(threads);
                     assert_eq!(FeedForward::is_for(tokens, &pool), tokens >= 48 * threads);
                     let mut y = x.clone();
-                    network.apply_to_many_at(level, &pool, &norm, &mut y);
+                    let norm = OfBranch { weight: &norm, after };
+                    network.apply_to_many_at(level, &pool, norm, &mut y);
                     let in_bf16 = level == Level::Avx512 && storage != Storage::F32;
                     let tolerance = if in_bf16 { 2e-2 } else { 2e-6 };
-                    let what = format!("{d}, {width}, {storage:?}, {tokens}, {}", level.name());
+                    let what = format!(
+                        "{is_gated}, {d}, {width}, {storage:?}, {tokens}, {}",
+                        level.name()
+                    );
                     assert_close(&y, &expected, tolerance, &what);
                 }
             }

@@ -2,7 +2,7 @@
 
 use kernels::adamw::{self, Group, Update};
 use kernels::cpu::serial;
-use kernels::{cross_entropy, rope, swiglu};
+use kernels::{cross_entropy, relu2, rope, swiglu};
 
 use crate::random::{Random, assert_close, f32s, f64s, poisoned};
 
@@ -50,24 +50,48 @@ fn swiglu_and_its_gradients() {
 }
 
 #[test]
+fn squared_relu_and_its_gradient() {
+    let mut random = Random::new(56);
+    for n in [0, 1, 63, 100, 1000, 20_001] {
+        let (x, d_out) = (random.uniform(n, -4.0, 4.0), random.uniform(n, -4.0, 4.0));
+        let [narrow_x, narrow_d] = [&x, &d_out].map(|x| f32s(x));
+        let (mut out, mut d_x) = (poisoned(n), poisoned(n));
+        relu2::train::forward(&narrow_x, &mut out, &serial);
+        assert_close(&out, &relu2::definition(&x), 1e-6, "out");
+        relu2::train::backward(&narrow_x, &narrow_d, &mut d_x, &serial);
+        let at = |x: f64| relu2::definition(&[x])[0];
+        let step = 1e-6;
+        let slopes = x.iter().map(|x| (at(x + step) - at(x - step)) / (2.0 * step));
+        let expected: Vec<f64> = slopes.zip(&d_out).map(|(slope, d)| slope * d).collect();
+        assert_close(&d_x, &expected, 1e-6, "d x");
+    }
+}
+
+#[test]
 fn rotations_and_back() {
     let mut random = Random::new(52);
-    for [batch, tokens, heads, width] in
-        [[1, 1, 1, 2], [2, 63, 3, 6], [1, 100, 2, 64], [2, 5, 1, 40]]
-    {
-        let half = width / 2;
+    for [batch, tokens, heads, width, turned] in [
+        [1, 1, 1, 2, 2],
+        [2, 63, 3, 6, 6],
+        [1, 100, 2, 64, 64],
+        [2, 5, 1, 40, 40],
+        [2, 63, 3, 40, 10],
+        [1, 5, 2, 64, 62],
+        [1, 5, 2, 7, 0],
+    ] {
+        let half = turned / 2;
         let x = random.signed(batch * tokens * heads * width);
         let angle = |i: usize| (i / half) as f64 * 1e4_f64.powf(-((i % half) as f64) / half as f64);
         let table = |f: fn(f64) -> f64| {
             (0..tokens * half).map(|i| f(angle(i)) as f32).collect::<Vec<f32>>()
         };
         let (cos, sin) = (table(f64::cos), table(f64::sin));
-        let shape = rope::train::Shape { tokens, heads, width };
+        let shape = rope::train::Shape { tokens, heads, width, turned };
         let (mut out, mut back) = (poisoned(x.len()), poisoned(x.len()));
         rope::train::rotate(shape, &f32s(&x), [&cos, &sin], false, &mut out, &serial);
         let mut expected = x.clone();
         for (row, x) in expected.chunks_mut(width).enumerate() {
-            rope::definition(x, width, row / heads % tokens, 1e4);
+            rope::partial_definition(x, width, turned, row / heads % tokens, 1e4);
         }
         assert_close(&out, &expected, 1e-6, "rotated");
         rope::train::rotate(shape, &out, [&cos, &sin], true, &mut back, &serial);

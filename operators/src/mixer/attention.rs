@@ -1,7 +1,7 @@
-//! Full attention: grouped key and value heads, rotary positions or Selective RoPE, optional RMSNorm of each head's q
-//! and k.
+//! Full attention: grouped key and value heads, rotary positions on all, some or no channels of a head, or Selective RoPE;
+//! optional RMSNorm of q and k, and a gate of the output.
 
-use search::architecture::{Attention, Mixer as Gene};
+use search::architecture::{Attention, Mixer as Gene, QkNorm};
 use tch::Tensor;
 
 use super::phases::{PhaseState, Phases};
@@ -22,8 +22,30 @@ pub(super) struct Projections {
     k: Tensor,
     v: Tensor,
     o: Tensor,
+    /// `[H·K, d]`
+    gate: Option<Tensor>,
+    /// Of q and of k: `[K]`, or `[H·K]` and `[H_kv·K]`.
     norms: Option<(Tensor, Tensor)>,
+    /// Channels of a head that turn with their position, and θ.
+    turned: i64,
+    theta: f64,
     phases: Option<Phases>,
+}
+
+/// What attention makes of its input, `[B, H, T, K]` each; the gate is `[B, T, H·K]`.
+struct Heads {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Option<Tensor>,
+}
+
+/// RMSNorm of heads x `[B, T, H, K]` with a weight for each channel of a head, or of all of them.
+fn norm_heads(x: &Tensor, weight: &Tensor) -> Tensor {
+    if weight.size()[0] == x.size()[3] {
+        return norm::rms_norm(x, weight);
+    }
+    norm::rms_norm(&x.flatten(2, 3), weight).view_as(x)
 }
 
 impl Projections {
@@ -36,26 +58,25 @@ impl Projections {
             k: weights.take("k.weight")?,
             v: weights.take("v.weight")?,
             o: weights.take("o.weight")?,
-            norms: if gene.qk_norm {
-                Some((weights.take("q_norm.weight")?, weights.take("k_norm.weight")?))
-            } else {
+            gate: if gene.output_gate { Some(weights.take("g.weight")?) } else { None },
+            norms: if gene.qk_norm == QkNorm::None {
                 None
+            } else {
+                Some((weights.take("q_norm.weight")?, weights.take("k_norm.weight")?))
             },
+            turned: gene.rotary_width().into(),
+            theta: gene.rope_theta.into(),
             phases: Phases::new(Gene::Attention(*gene).phases(), weights)?,
         })
     }
 
-    /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`; each `[B, H, T, K]`. Selective RoPE
-    /// moves its state.
-    fn heads(
-        &self,
-        x: &Tensor,
-        first: i64,
-        phases: Option<&mut PhaseState>,
-    ) -> (Tensor, Tensor, Tensor) {
+    /// Queries, keys and values of x `[B, T, d]`, whose first position is `first`. Selective RoPE moves its state.
+    fn heads(&self, x: &Tensor, first: i64, phases: Option<&mut PhaseState>) -> Heads {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let heads = |x: Tensor, heads: i64| x.reshape([b, t, heads, self.width]);
-        let [q, k, v] = project(x, &[&self.q, &self.k, &self.v]).try_into().expect("three maps");
+        let maps = [&self.q, &self.k, &self.v].into_iter().chain(&self.gate).collect::<Vec<_>>();
+        let mut maps = project(x, &maps).into_iter();
+        let [q, k, v] = std::array::from_fn(|_| maps.next().expect("three maps and the gate's"));
         let (mut q, mut k, v) =
             (heads(q, self.heads), heads(k, self.kv_heads), heads(v, self.kv_heads));
         let angles = self.phases.as_ref().map(|own| own.angles(x, phases)); // [B, T, H_kv, K/2]
@@ -66,12 +87,11 @@ impl Projections {
             (q, k) = (rope::turn(&q, &of_queries), rope::turn(&k, angles));
         }
         if let Some((q_norm, k_norm)) = &self.norms {
-            (q, k) = (norm::rms_norm(&q, q_norm), norm::rms_norm(&k, k_norm));
+            (q, k) = (norm_heads(&q, q_norm), norm_heads(&k, k_norm));
         }
-        if angles.is_none() {
-            (q, k) = (rope::rotate(&q, first), rope::rotate(&k, first));
-        }
-        (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        let rotate = |x: &Tensor| rope::rotate(x, first, self.turned, self.theta); // not after Selective RoPE
+        let [q, k, v] = [rotate(&q), rotate(&k), v].map(|x| x.transpose(1, 2));
+        Heads { q, k, v, gate: maps.next() }
     }
 
     /// The whole mixer on x `[B, T, d]`. `attend` gets q, k and v, the past included; of the past, `keep` positions
@@ -86,7 +106,7 @@ impl Projections {
         let (b, t, _) = x.size3().expect("x is [B, T, d]");
         let first = cache.as_ref().map_or(0, |cache| cache.position);
         let phases = cache.as_mut().and_then(|cache| cache.phases.as_mut());
-        let (q, mut k, mut v) = self.heads(x, first, phases);
+        let Heads { q, mut k, mut v, gate } = self.heads(x, first, phases);
         if let Some(cache) = cache {
             if cache.position > 0 {
                 k = Tensor::cat(&[&cache.k, &k], 2);
@@ -99,12 +119,13 @@ impl Projections {
             cache.position += t;
         }
         let o = attend(&q, &k, &v); // [B, H, T, K]
-        linear(&o.transpose(1, 2).reshape([b, t, self.heads * self.width]), &self.o)
+        let o = o.transpose(1, 2).reshape([b, t, self.heads * self.width]);
+        linear(&gate.map_or_else(|| o.shallow_clone(), |gate| &o * gate.sigmoid()), &self.o)
     }
 
     /// Every key asks, as a query would, the last `window` keys (none: all).
     pub(super) fn retrieval(&self, x: &Tensor, window: Option<i64>) -> Retrieval {
-        let (_, k, v) = self.heads(x, 0, None);
+        let Heads { k, v, .. } = self.heads(x, 0, None);
         Retrieval { weights: attention::read_back(&k, window), values: v }
     }
 

@@ -6,7 +6,7 @@ use kernels::activation::{sigmoid, softplus};
 use kernels::{
     attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope, short_conv,
 };
-use search::architecture::{Delta, Kda, Mixer as Gene};
+use search::architecture::{Attention, Delta, Kda, Mixer as Gene};
 use tch::Tensor;
 
 use crate::support::{Built, D, Random, assert_close, genes, numbers};
@@ -46,50 +46,7 @@ fn conv_silu(x: &[f64], weight: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
 fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
     let d = D as usize;
     match gene {
-        Gene::Attention(gene) => {
-            let (h, kv, width) =
-                (gene.heads as usize, gene.kv_heads as usize, gene.head_width as usize);
-            let (q, k, v) = (
-                linear(x, &w["q.weight"], d),
-                linear(x, &w["k.weight"], d),
-                linear(x, &w["v.weight"], d),
-            );
-            let phi = phi(w, x, kv);
-            let rotated = |x: &[f64], norm: &str, kv_head: usize| {
-                let normed = |x: Vec<f64>| match w.get(norm) {
-                    Some(weight) => norm::rms_norm_definition(&x, weight, norm::RMS_EPS),
-                    None => x,
-                };
-                let mut x = x.to_vec();
-                if let Some(phi) = &phi {
-                    let half = width / 2;
-                    let phi = columns(phi, kv * half, kv_head * half, half);
-                    rope::selective_definition(&mut x, &phi, width, 5e5);
-                    return normed(x);
-                }
-                let mut x = normed(x);
-                rope::definition(&mut x, width, 0, 1e4);
-                x
-            };
-            let heads: Vec<Vec<f64>> = (0..h)
-                .map(|i| {
-                    let j = i / (h / kv);
-                    let q = rotated(&columns(&q, h * width, i * width, width), "q_norm.weight", j);
-                    let k = rotated(&columns(&k, kv * width, j * width, width), "k_norm.weight", j);
-                    let v = columns(&v, kv * width, j * width, width);
-                    let window = gene.window.map(|w| w as usize);
-                    attention::definition(
-                        &q,
-                        &k,
-                        &v,
-                        x.len() / d,
-                        window,
-                        (width as f64).powf(-0.5),
-                    )
-                })
-                .collect();
-            linear(&join(&heads, width), &w["o.weight"], h * width)
-        }
+        Gene::Attention(gene) => attention(w, x, &gene),
         Gene::Delta(family) => delta(w, x, &family),
         Gene::Mamba2(gene) => {
             let (h, p, n) =
@@ -142,6 +99,61 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
             linear(&y, &w["out.weight"], channels)
         }
     }
+}
+
+/// Attention, head by head.
+fn attention(w: &Weights, x: &[f64], gene: &Attention) -> Vec<f64> {
+    let d = D as usize;
+    let [h, kv, width] = [gene.heads, gene.kv_heads, gene.head_width].map(|n| n as usize);
+    let phi = phi(w, x, kv);
+    let heads = |name: &str, heads: usize| {
+        let rows = linear(x, &w[format!("{name}.weight").as_str()], d);
+        let each = |turn: &dyn Fn(usize, &mut Vec<f64>), rows: &[f64]| {
+            let turned: Vec<Vec<f64>> = (0..heads)
+                .map(|i| {
+                    let mut head = columns(rows, heads * width, i * width, width);
+                    turn(i, &mut head);
+                    head
+                })
+                .collect();
+            join(&turned, width)
+        };
+        let by_input = |i: usize, head: &mut Vec<f64>| {
+            if let Some(phi) = &phi {
+                let half = width / 2;
+                let phi = columns(phi, kv * half, i * kv / heads * half, half);
+                rope::selective_definition(head, &phi, width, 5e5);
+            }
+        };
+        let by_position = |_: usize, head: &mut Vec<f64>| {
+            let turned = gene.rotary_width() as usize;
+            rope::partial_definition(head, width, turned, 0, gene.rope_theta.into());
+        };
+        let rows = each(&by_input, &rows);
+        let rows = match w.get(format!("{name}_norm.weight").as_str()) {
+            // as many channels together as it has weights
+            Some(weight) => norm::rms_norm_definition(&rows, weight, norm::RMS_EPS),
+            None => rows,
+        };
+        each(&by_position, &rows)
+    };
+    let (q, k, v) = (heads("q", h), heads("k", kv), linear(x, &w["v.weight"], d));
+    let window = gene.window.map(|w| w as usize);
+    let scale = (width as f64).powf(-0.5);
+    let attended: Vec<Vec<f64>> = (0..h)
+        .map(|i| {
+            let j = i / (h / kv);
+            let q = columns(&q, h * width, i * width, width);
+            let [k, v] = [&k, &v].map(|x| columns(x, kv * width, j * width, width));
+            attention::definition(&q, &k, &v, x.len() / d, window, scale)
+        })
+        .collect();
+    let mut o = join(&attended, width);
+    if let Some(gate) = w.get("g.weight") {
+        let gate = linear(x, gate, d);
+        o.iter_mut().zip(gate).for_each(|(o, gate)| *o *= sigmoid(gate));
+    }
+    linear(&o, &w["o.weight"], h * width)
 }
 
 /// Kimi Delta Attention, head by head.

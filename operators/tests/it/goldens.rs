@@ -21,6 +21,22 @@ const CASES: &[(&str, &str, Library)] = &[
     ("llama_attention", "attn(h=4,kv=2,k=8)", Library::Transformers),
     ("qwen3_attention", "attn(h=4,kv=2,k=8,qknorm)", Library::Transformers),
     ("llama_attention_window_9", "swa(h=4,kv=2,k=8,w=9)", Library::Transformers),
+    (
+        "qwen3_5_attention",
+        "attn(h=4,kv=2,k=8,qknorm,gate,rot=50,theta=1000000)",
+        Library::Transformers,
+    ),
+    ("nemotron_h_attention", "attn(h=4,kv=2,k=8,rot=0)", Library::Transformers),
+    (
+        "olmo_hybrid_attention",
+        "attn(h=4,kv=2,k=8,qknorm=whole,theta=500000)",
+        Library::Transformers,
+    ),
+    (
+        "olmo_hybrid_attention_without_positions",
+        "attn(h=4,kv=2,k=8,qknorm=whole,rot=0)",
+        Library::Transformers,
+    ),
     ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
     ("kimi_delta_attention", "kda(h=2,k=8,v=8)", Library::Transformers),

@@ -1,7 +1,7 @@
 //! Attention, SwiGLU, rotations and cross-entropy by the CPU kernels, against the same in torch operators.
 
 use operators::ops::attention::{full, full_by_torch, windowed, windowed_by_torch};
-use operators::ops::{cross_entropy, rope, swiglu};
+use operators::ops::{cross_entropy, relu2, rope, swiglu};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::support::{Random, error};
@@ -71,13 +71,25 @@ fn swiglu_is_torchs() {
 }
 
 #[test]
+fn squared_relu_is_torchs() {
+    let mut random = Random::new(65);
+    let x = leaf(&mut random, &[3, 1000, 7]);
+    let towards = random.tensor(&[3, 1000, 7], 1.0).to_kind(Kind::Float);
+    let of = |f: &dyn Fn() -> Tensor| value_and_gradients(f, &[&x], &towards);
+    assert_agree("relu2", &of(&|| relu2::relu2(&x)), &of(&|| x.relu().square()));
+}
+
+#[test]
 fn rotations_in_f32_are_those_in_f64() {
     let mut random = Random::new(63);
     let x = leaf(&mut random, &[2, 33, 3, 10]);
     let towards = random.tensor(&[2, 33, 3, 10], 1.0).to_kind(Kind::Float);
-    let got = value_and_gradients(|| rope::rotate(&x, 5), &[&x], &towards);
-    let wide = || rope::rotate(&x.to_kind(Kind::Double), 5).to_kind(Kind::Float);
-    assert_agree("rotations", &got, &value_and_gradients(wide, &[&x], &towards));
+    for (turned, theta) in [(10, 1e4), (4, 1e4), (2, 100.0), (10, 1e7), (0, 1e4)] {
+        let got = value_and_gradients(|| rope::rotate(&x, 5, turned, theta), &[&x], &towards);
+        let wide = || rope::rotate(&x.to_kind(Kind::Double), 5, turned, theta).to_kind(Kind::Float);
+        let expected = value_and_gradients(wide, &[&x], &towards);
+        assert_agree(&format!("{turned} channels, θ {theta}"), &got, &expected);
+    }
 }
 
 #[test]

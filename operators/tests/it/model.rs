@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::support::{Random, assert_close, numbers, randomise};
 
 const HYBRID: &str = "d=12,vocab=17,tied | gdn(h=2,k=4,v=6)+ffn(20) | swa(h=2,kv=1,k=4,w=9) | ffn(9) | \
-                      m2(h=3,p=4,n=5)+ffn(20) | attn(h=2,kv=2,k=6,qknorm)+ffn(8) | dn(h=2,k=5,v=5)";
+                      m2(h=3,p=4,n=5)+relu2(20) | attn(h=2,kv=2,k=6,qknorm=whole,gate,post)+ffn(8) | dn(h=2,k=5,v=5)";
 
 fn tokens(batch: i64, length: i64) -> Tensor {
     let mut random = Random::new(31);

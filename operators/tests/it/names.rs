@@ -2,7 +2,9 @@
 
 use operators::Model;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
+use search::architecture::{
+    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+};
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
@@ -33,13 +35,16 @@ fn random_mixer(random: &mut Random) -> Mixer {
     match upto(8) {
         1 | 2 => {
             let kv_heads = upto(3);
+            let shape = Attention::full(kv_heads * upto(3), kv_heads, 8 * upto(4));
+            let selective_rope = upto(2) == 1;
             Mixer::Attention(Attention {
-                heads: kv_heads * upto(3),
-                kv_heads,
-                head_width: 2 * upto(8),
                 window: (upto(2) == 1).then(|| upto(100)),
-                qk_norm: upto(2) == 1,
-                selective_rope: upto(2) == 1,
+                qk_norm: [QkNorm::None, QkNorm::Head, QkNorm::Whole][upto(3) as usize - 1],
+                selective_rope,
+                output_gate: upto(2) == 1,
+                norm_after: !selective_rope && upto(2) == 1,
+                rotary_percent: if selective_rope { 100 } else { 25 * upto(4) },
+                ..shape
             })
         }
         3..=5 => Mixer::Delta(random_delta(&mut upto)),
@@ -58,9 +63,11 @@ fn random_architecture(random: &mut Random) -> Architecture {
     let layers = (0..=random.below(5))
         .map(|_| {
             let mixer = (random.below(5) > 0).then(|| random_mixer(random));
-            let ffn_width =
-                (mixer.is_none() || random.below(2) == 0).then(|| 1 + random.below(50) as u32);
-            Layer { mixer, ffn_width }
+            let ffn = (mixer.is_none() || random.below(2) == 0).then(|| {
+                let width = 1 + random.below(50) as u32;
+                Ffn { width, kind: FfnKind::ALL[random.below(2) as usize] }
+            });
+            Layer { mixer, ffn }
         })
         .collect();
     let (d, vocab) = (1 + random.below(30) as u32, 1 + random.below(40) as u32);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, Delta, Layer, Mamba2, Mixer as Gene};
+use search::architecture::{Delta, Layer, Mamba2, Mixer as Gene};
 use search::tensors::Role;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -45,24 +45,12 @@ pub(crate) const D: u32 = 12;
 
 /// One gene of every kind, with every option, small and lopsided.
 pub(crate) fn genes() -> Vec<Gene> {
-    let attention = |kv_heads, window, qk_norm| {
-        let selective_rope = false;
-        let head_width = 6;
-        Gene::Attention(Attention {
-            heads: 4,
-            kv_heads,
-            head_width,
-            window,
-            qk_norm,
-            selective_rope,
-        })
-    };
     vec![
-        attention(4, None, false),
-        attention(2, None, true),
-        attention(1, Some(1), false),
-        attention(2, Some(7), false),
-        attention(4, Some(40), true),
+        gene("attn(h=4,kv=4,k=6)"),
+        gene("attn(h=4,kv=2,k=6,qknorm)"),
+        gene("swa(h=4,kv=1,k=6,w=1)"),
+        gene("swa(h=4,kv=2,k=6,w=7)"),
+        gene("swa(h=4,kv=4,k=6,w=40,qknorm)"),
         Gene::Delta(Delta::deltanet(2, 5, 7)),
         Gene::Delta(Delta::gated(3, 4, 9)),
         gene("dn(h=2,k=5,v=7,gate,vg=3,neg)"),
@@ -76,6 +64,11 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("lm2(h=3,p=5,n=4,l=9)"),
         gene("attn(h=4,kv=2,k=6,qknorm,srope)"),
         gene("swa(h=2,kv=2,k=4,w=9,srope)"),
+        gene("attn(h=4,kv=2,k=8,qknorm,gate,rot=25,theta=1000000)"),
+        gene("attn(h=4,kv=2,k=6,qknorm=whole)"),
+        gene("attn(h=2,kv=1,k=6,rot=0)"),
+        gene("attn(h=2,kv=2,k=4,qknorm=whole,srope,gate)"),
+        gene("swa(h=4,kv=1,k=12,w=9,qknorm=whole,gate,rot=50,theta=100)"),
         gene("dn(h=2,k=6,v=5,srope)"),
         gene("gdn(h=5,k=4,v=3,noconv,srope)"),
         gene("gdp(h=2,k=4,v=3,n=2,vg=2,neg,srope)"),

@@ -59,9 +59,9 @@ impl Definition {
                     };
                     (norm, mixer(shape, d, here))
                 }),
-                ffn: layer.ffn_width.map(|width| {
+                ffn: layer.ffn.map(|ffn| {
                     let norm = wide(&load(&format!("layers.{i}.ffn_norm.weight"), d));
-                    let count = width as usize * d;
+                    let count = ffn.width as usize * d;
                     let matrix =
                         |name: &str| rounded(load(&format!("layers.{i}.ffn.{name}.weight"), count));
                     (norm, ["gate", "up", "down"].map(matrix))

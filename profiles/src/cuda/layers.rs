@@ -212,10 +212,10 @@ fn put(on: &mut Builder<'_>, architecture: &Architecture, load: Load) -> Result<
                 &mut |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
             sublayers.push((norm, mixer(on, shape, here)?));
         }
-        if let Some(width) = layer.ffn_width {
+        if let Some(ffn) = layer.ffn {
             let here = &mut |name: &str, count: usize| load(&format!("layers.{i}.{name}"), count);
             let norm = on.vector(here, "ffn_norm.weight", d)?;
-            sublayers.push((norm, Box::new(FfnLayer::new(on, width as usize, here)?)));
+            sublayers.push((norm, Box::new(FfnLayer::new(on, ffn.width as usize, here)?)));
         }
     }
     let final_norm = on.vector(load, "final_norm.weight", d)?;

@@ -4,7 +4,7 @@ use kernels::cuda::Error;
 use kernels::cuda::gpu::Gpu;
 use kernels::timing::Measurement;
 use search::Architecture;
-use search::architecture::Layer;
+use search::architecture::{Ffn, Layer};
 use search::latency::{LatencyKey, Part, Timing};
 
 use super::layers::{Model, Pass, Section};
@@ -54,16 +54,16 @@ impl Profiler {
         let run = run.after(key.part.meta_tokens() as usize)?;
         let (d_model, vocabulary, layer, section) = match key.part {
             Part::Mixer { d_model, mixer, .. } => {
-                let layer = Layer { mixer: Some(mixer), ffn_width: None };
+                let layer = Layer { mixer: Some(mixer), ffn: None };
                 (d_model, SMALL_VOCABULARY, layer, Section::Layers)
             }
-            Part::Ffn { d_model, width } => {
-                let layer = Layer { mixer: None, ffn_width: Some(width) };
+            Part::Ffn { d_model, ffn } => {
+                let layer = Layer { mixer: None, ffn: Some(ffn) };
                 (d_model, SMALL_VOCABULARY, layer, Section::Layers)
             }
             // the layer is not run
             Part::Head { d_model, vocab } => {
-                let layer = Layer { mixer: None, ffn_width: Some(TINY_FFN) };
+                let layer = Layer { mixer: None, ffn: Some(Ffn::swiglu(TINY_FFN)) };
                 (d_model, vocab, layer, Section::Head)
             }
         };

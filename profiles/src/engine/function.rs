@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use kernels::norm::cpu::OfBranch;
+
 use super::memory::Memory;
 use super::scratch::Run;
 
@@ -13,12 +15,12 @@ pub(super) trait Function: Debug + Send + Sync {
     /// Bytes of its matrices.
     fn weight_bytes(&self) -> usize;
 
-    /// x `[B·T, d]` += f(RMSNorm(x)) with the norm's weights `[d]`, T = `tokens`, one memory for each of the B sequences.
-    /// One token is a decode step, several are a prompt.
+    /// x `[B·T, d]` += f(norm x), or norm(f x), T = `tokens`, one memory for each of the B sequences. One token is a decode
+    /// step, several are a prompt.
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use kernels::cpu::{Matrix, Pool, run};
-use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::norm::cpu::{Gate, OfBranch, RmsNorm};
 
 /// Tokens of one piece of element-wise work.
 pub(super) const ROWS: usize = 16;
@@ -17,14 +17,14 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The frame of every mixer: x `[B·T, d]` += output(finish(mix(input(h)))), h = RMSNorm(x) with the weights `norm`.
+    /// The frame of every mixer: x `[B·T, d]` += output(finish(mix(input(h)))), h = norm(x), or the norm behind the output.
     ///
     /// `mix` is called for each of the B sequences with its rows of x, its input projection `[T, input's outputs]`, what it
     /// must write, `[T, output's inputs]`, and its state; `finish` for each row with the projection's and what was written.
     pub(crate) fn mix_sequences<'s, S: 's>(
         &mut self,
         (input, output): (&Matrix, &Matrix),
-        (norm, tokens): (&[f32], usize),
+        (norm, tokens): (OfBranch<'_>, usize),
         x: &mut [f32],
         states: impl Iterator<Item = &'s mut S>,
         mut mix: impl FnMut(&mut Run<'_>, &[f32], (&mut [f32], &mut [f32]), &mut S),
@@ -38,7 +38,7 @@ impl Run<'_> {
         let prepare = |row: usize, h: &mut [f32]| {
             for (h, x) in h.chunks_exact_mut(d).zip(x[row * d..].chunks_exact(d)) {
                 h.copy_from_slice(x);
-                run(RmsNorm { x: h, weight: norm, gate: Gate::None });
+                norm.before(h);
             }
         };
         let are_many = Matrix::is_for_prepared(rows, self.pool);
@@ -63,15 +63,38 @@ impl Run<'_> {
                 finish(p, mixed);
             }
         };
-        if are_many {
-            output.apply_finished(self.pool, &mut mixed, &finish, x);
-        } else {
-            self.pool
-                .chunks_mut(&mut mixed, ROWS * width, |index, rows| finish(index * ROWS, rows));
-            output.apply_add(self.pool, &mixed, x);
-        }
+        self.add_branch(norm, x, |pool, x| {
+            if are_many {
+                output.apply_finished(pool, &mut mixed, &finish, x);
+            } else {
+                pool.chunks_mut(&mut mixed, ROWS * width, |index, rows| finish(index * ROWS, rows));
+                output.apply_add(pool, &mixed, x);
+            }
+        });
         self.scratch.give(p);
         self.scratch.give(mixed);
+    }
+
+    /// x `[T, d]` += what `add` adds to what it gets, normed where the norm stands behind it.
+    pub(super) fn add_branch(
+        &mut self,
+        norm: OfBranch<'_>,
+        x: &mut [f32],
+        add: impl FnOnce(&Pool, &mut [f32]),
+    ) {
+        if !norm.after {
+            return add(self.pool, x);
+        }
+        let mut y = self.scratch.take(x.len());
+        y.fill(0.0);
+        add(self.pool, &mut y);
+        let width = ROWS * norm.weight.len();
+        let blocks = x.len().div_ceil(width);
+        self.pool.chunk_pairs_mut(blocks, (width, width), x, &mut y, |_, x, y| {
+            run(RmsNorm { x: y, weight: norm.weight, gate: Gate::None });
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
+        });
+        self.scratch.give(y);
     }
 }
 

@@ -1,6 +1,7 @@
-//! Half a layer: `x += f(norm(x))`, f a mixer or a feed-forward network.
+//! Half a layer: `x += f(norm(x))`, or `x += norm(f(x))`, f a mixer or a feed-forward network.
 
 use kernels::cpu::matrix::Storage;
+use kernels::norm::cpu::OfBranch;
 use search::Architecture;
 
 use super::ffn::Ffn;
@@ -10,11 +11,13 @@ use super::mixer;
 use super::scratch::Run;
 use crate::weights::{SplitMix, Weights};
 
-/// Half a layer with its pre-norm.
+/// Half a layer with its norm.
 #[derive(Debug)]
 pub(crate) struct Sublayer {
     /// `[d]`
     norm: Vec<f32>,
+    /// Whether the norm stands behind the function.
+    norm_after: bool,
     function: Box<dyn Function>,
 }
 
@@ -33,13 +36,15 @@ pub(crate) fn build(
                 let prefix = format!("layers.{index}.mixer.");
                 Sublayer {
                     norm: norm("mixer"),
+                    norm_after: layer.norms_after(),
                     function: mixer::build(&mixer, weights, &prefix, d, storage),
                 }
             });
-            let ffn = layer.ffn_width.map(|width| {
+            let ffn = layer.ffn.map(|ffn| {
                 let prefix = format!("layers.{index}.ffn.");
-                let ffn = Ffn::new(weights, &prefix, d, width as usize, storage);
-                Sublayer { norm: norm("ffn"), function: Box::new(ffn) }
+                let ffn = Ffn::new(weights, &prefix, d, ffn, storage);
+                let norm_after = layer.norms_after();
+                Sublayer { norm: norm("ffn"), norm_after, function: Box::new(ffn) }
             });
             mixer.into_iter().chain(ffn)
         })
@@ -64,7 +69,7 @@ impl Sublayer {
         self.function.weight_bytes()
     }
 
-    /// x `[B·T, d]` += f(norm(x)), T = `tokens`, one memory for each of the B sequences.
+    /// x `[B·T, d]` += f(norm(x)) or norm(f(x)), T = `tokens`, one memory for each of the B sequences.
     pub(crate) fn forward(
         &self,
         on: &mut Run<'_>,
@@ -72,6 +77,7 @@ impl Sublayer {
         x: &mut [f32],
         memories: &mut [Memory],
     ) {
-        self.function.forward(on, &self.norm, tokens, x, memories);
+        let norm = OfBranch { weight: &self.norm, after: self.norm_after };
+        self.function.forward(on, norm, tokens, x, memories);
     }
 }

@@ -76,6 +76,7 @@ fn recurrent_stacks_prefill_and_go_on_as_defined() {
 #[test]
 fn attention_stacks_prefill_and_go_on_as_defined() {
     check("attn(h=2,kv=1,k=32,qknorm) | swa(h=2,kv=1,k=32,w=9)+ffn(72)", 37);
+    check("attn(h=2,kv=1,k=32,qknorm,rot=0) | attn(h=2,kv=2,k=32,theta=500)", 37);
 }
 
 #[test]
@@ -110,4 +111,9 @@ fn what_no_kernel_covers_is_refused_by_name() {
     assert!(refused("kda(h=2,k=32,v=32)").contains("Kimi Delta Attention"));
     assert!(refused("lgdn(h=2,k=32,v=32,l=4)").contains("log-linear mixers"));
     assert!(refused("attn(h=2,kv=2,k=32,srope)").contains("Selective RoPE"));
+    assert!(refused("attn(h=2,kv=2,k=32,gate)").contains("output gate"));
+    assert!(refused("attn(h=2,kv=2,k=32,qknorm=whole)").contains("over all heads"));
+    assert!(refused("attn(h=2,kv=2,k=32,rot=50)").contains("a part of the head"));
+    assert!(refused("attn(h=2,kv=2,k=32,post)").contains("norms behind attention"));
+    assert!(refused("attn(h=2,kv=2,k=32)+relu2(72)").contains("relu² FFNs"));
 }

@@ -114,7 +114,7 @@ fn gated_convolutions_decode_as_defined() {
 #[test]
 fn attention_layers_decode_as_defined() {
     let layers = "attn(h=6,kv=2,k=64,qknorm) | swa(h=9,kv=1,k=64,w=18) | swa(h=1,kv=1,k=128,w=1) \
-                  | attn(h=2,kv=1,k=128,qknorm)";
+                  | attn(h=2,kv=1,k=128,qknorm,rot=0) | attn(h=2,kv=1,k=64,theta=500)";
     // keys and values are rounded to bf16, sometimes to the other side than in f64
     check("attention", &stack(64, layers), 20, 4e-3);
 }

@@ -11,7 +11,7 @@ use search::tensors::tensors;
 use crate::reference;
 
 /// One stack for each mixer, and one with everything; odd widths, tied and not.
-const STACKS: [&str; 23] = [
+const STACKS: [&str; 29] = [
     "d=24,vocab=37,tied | attn(h=4,kv=2,k=6)+ffn(20)",
     "d=24,vocab=37 | attn(h=2,kv=1,k=8,qknorm)",
     "d=24,vocab=37,tied | swa(h=3,kv=3,k=6,w=5)+ffn(7)",
@@ -27,6 +27,12 @@ const STACKS: [&str; 23] = [
     "d=24,vocab=37,tied | lgdn(h=2,k=4,v=7,l=15,vg=2,neg)+ffn(20)",
     "d=24,vocab=37,tied | lgdn(h=1,k=4,v=3,l=2,nogate,noconv) | lm2(h=2,p=5,n=3,l=4)",
     "d=24,vocab=37 | lm2(h=3,p=5,n=7,l=9)+ffn(20)",
+    "d=24,vocab=37,tied | attn(h=4,kv=2,k=8,qknorm,gate,rot=25,theta=10000000)+ffn(20) | attn(h=2,kv=1,k=6,rot=0)",
+    "d=24,vocab=37,tied,meta=3 | attn(h=4,kv=2,k=6,qknorm=whole) | swa(h=4,kv=2,k=8,w=5,qknorm=whole,gate,rot=50)",
+    "d=24,vocab=37 | attn(h=4,kv=2,k=6,qknorm=whole,srope,gate) | swa(h=2,kv=2,k=4,w=9,gate)",
+    "d=24,vocab=37,tied | attn(h=4,kv=2,k=6)+relu2(20) | relu2(7)",
+    "d=24,vocab=37,tied,meta=3 | attn(h=4,kv=2,k=6,qknorm=whole,post)+ffn(20) | gdn(h=2,k=5,v=3)+ffn(20) | swa(h=2,kv=1,k=6,w=5,gate,post)+relu2(30) | attn(h=2,kv=2,k=4,post)",
+    "d=40,vocab=61,tied,meta=3 | gdn(h=2,k=16,v=32)+relu2(50) | ffn(48) | attn(h=2,kv=1,k=8,rot=0) | relu2(80)",
     "d=24,vocab=37,tied | attn(h=4,kv=2,k=6,qknorm,srope) | swa(h=3,kv=3,k=4,w=5,srope)+ffn(7)",
     "d=24,vocab=37,tied,meta=5 | lgdn(h=2,k=4,v=6,l=6)+ffn(20) | swa(h=2,kv=1,k=4,w=9,srope) | lm2(h=3,p=4,n=5,l=8) | attn(h=2,kv=2,k=6) | dn(h=2,k=5,v=5)",
     "d=24,vocab=37,tied | dn(h=2,k=6,v=5,srope) | gdn(h=5,k=4,v=3,noconv,srope)",

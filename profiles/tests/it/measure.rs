@@ -6,6 +6,7 @@ use kernels::timing::Plan;
 use profiles::backend::Backend;
 use profiles::cpu::Profiler;
 use search::Architecture;
+use search::architecture::Ffn;
 use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, keys};
 
 fn profiler() -> Profiler {
@@ -82,7 +83,7 @@ fn key(part: Part, conditions: Conditions) -> LatencyKey {
 fn conditions_that_cannot_be_met_are_refused() {
     let profiler = profiler();
     let good = conditions(&profiler, Phase::Decode { context: 1 });
-    let part = Part::Ffn { d_model: 8, width: 8 };
+    let part = Part::Ffn { d_model: 8, ffn: Ffn::swiglu(8) };
     let bad = [
         (Conditions { device: "cuda:0".to_owned(), ..good.clone() }, "cuda:0"),
         (Conditions { threads: 0, ..good.clone() }, "threads"),
@@ -94,7 +95,7 @@ fn conditions_that_cannot_be_met_are_refused() {
         let error = profiler.part(&key(part, conditions)).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
-    let empty = Part::Ffn { d_model: 0, width: 8 };
+    let empty = Part::Ffn { d_model: 0, ffn: Ffn::swiglu(8) };
     assert!(profiler.part(&key(empty, good.clone())).is_err());
     let endless: Architecture = "d=1048576,vocab=1048576 | ffn(1048576)".parse().unwrap();
     let error = profiler.whole(&endless, &good).unwrap_err().to_string();

@@ -2,12 +2,12 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::{
-    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope,
-    short_conv, swiglu,
+    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, relu2,
+    rope, short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Mamba2, Mixer};
+use search::architecture::{Attention, Delta, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -26,16 +26,33 @@ pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u
     for (index, layer) in architecture.layers().iter().enumerate() {
         if let Some(mixer) = &layer.mixer {
             model.prefix = format!("layers.{index}.");
-            let h = model.rms_norm(&x, "mixer_norm.weight");
+            let h = if layer.norms_after() {
+                x.clone()
+            } else {
+                model.rms_norm(&x, "mixer_norm.weight")
+            };
             model.prefix = format!("layers.{index}.mixer.");
-            add(&mut x, &model.mixer(mixer, &h));
-        }
-        if layer.ffn_width.is_some() {
+            let mut y = model.mixer(mixer, &h);
             model.prefix = format!("layers.{index}.");
-            let h = model.rms_norm(&x, "ffn_norm.weight");
-            let (gate, up) =
-                (model.linear("ffn.gate.weight", &h), model.linear("ffn.up.weight", &h));
-            add(&mut x, &model.linear("ffn.down.weight", &swiglu::definition(&gate, &up)));
+            if layer.norms_after() {
+                y = model.rms_norm(&y, "mixer_norm.weight");
+            }
+            add(&mut x, &y);
+        }
+        if let Some(ffn) = layer.ffn {
+            model.prefix = format!("layers.{index}.");
+            let h =
+                if layer.norms_after() { x.clone() } else { model.rms_norm(&x, "ffn_norm.weight") };
+            let up = model.linear("ffn.up.weight", &h);
+            let hidden = match ffn.kind {
+                FfnKind::SwiGlu => swiglu::definition(&model.linear("ffn.gate.weight", &h), &up),
+                FfnKind::Relu2 => relu2::definition(&up),
+            };
+            let mut y = model.linear("ffn.down.weight", &hidden);
+            if layer.norms_after() {
+                y = model.rms_norm(&y, "ffn_norm.weight");
+            }
+            add(&mut x, &y);
         }
     }
     model.prefix.clear();
@@ -101,28 +118,41 @@ impl Model<'_> {
         let (heads, kv_heads) = (shape.heads as usize, shape.kv_heads as usize);
         let k = shape.head_width as usize;
         let [q, key, v] = ["q.weight", "k.weight", "v.weight"].map(|name| self.linear(name, h));
+        let [q, key] =
+            [(q, heads, "q_norm"), (key, kv_heads, "k_norm")].map(|(mut rows, own, norm)| {
+                let phi: Vec<_> = (0..own)
+                    .filter_map(|head| self.phi(h, kv_heads, head * kv_heads / own, k / 2))
+                    .collect();
+                for (head, phi) in phi.iter().enumerate() {
+                    let mut turned = columns(&rows, own * k, head * k, k);
+                    rope::selective_definition(&mut turned, phi, k, 5e5);
+                    put(&turned, k, &mut rows, own * k, head * k);
+                }
+                if shape.qk_norm != QkNorm::None {
+                    // as many channels together as there are weights
+                    rows = self.rms_norm(&rows, &format!("{norm}.weight"));
+                }
+                for head in 0..own {
+                    let mut turned = columns(&rows, own * k, head * k, k);
+                    let (width, theta) = (shape.rotary_width() as usize, shape.rope_theta.into());
+                    rope::partial_definition(&mut turned, k, width, 0, theta);
+                    put(&turned, k, &mut rows, own * k, head * k);
+                }
+                rows
+            });
         let mut out = vec![0.0; self.tokens * heads * k];
         for head in 0..heads {
             let kv = head * kv_heads / heads;
-            let mut q = columns(&q, heads * k, head * k, k);
-            let mut key = columns(&key, kv_heads * k, kv * k, k);
-            let phi = self.phi(h, kv_heads, kv, k / 2);
-            if let Some(phi) = &phi {
-                rope::selective_definition(&mut q, phi, k, 5e5);
-                rope::selective_definition(&mut key, phi, k, 5e5);
-            }
-            if shape.qk_norm {
-                q = self.rms_norm(&q, "q_norm.weight");
-                key = self.rms_norm(&key, "k_norm.weight");
-            }
-            if phi.is_none() {
-                rope::definition(&mut q, k, 0, 1e4);
-                rope::definition(&mut key, k, 0, 1e4);
-            }
+            let q = columns(&q, heads * k, head * k, k);
+            let key = columns(&key, kv_heads * k, kv * k, k);
             let v = columns(&v, kv_heads * k, kv * k, k);
             let window = shape.window.map(|w| w as usize);
             let o = attention::definition(&q, &key, &v, self.tokens, window, (k as f64).powf(-0.5));
             put(&o, k, &mut out, heads * k, head * k);
+        }
+        if shape.output_gate {
+            let gate = self.linear("g.weight", h);
+            out.iter_mut().zip(gate).for_each(|(out, gate)| *out *= sigmoid(gate));
         }
         self.linear("o.weight", &out)
     }

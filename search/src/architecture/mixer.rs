@@ -21,11 +21,11 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-pub use attention::Attention;
+pub use attention::{Attention, QkNorm};
 pub use delta::Delta;
 pub use family::{Colour, Kind, Past};
 pub use gated_conv::GatedConv;
-pub use gene::{Choice, Gene, Letter};
+pub use gene::{Choice, Form, Gene, Letter, Turn};
 pub use kda::Kda;
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;
@@ -284,6 +284,11 @@ impl Mixer {
     /// What the mixer turns q and k by, if it has Selective RoPE.
     pub fn phases(&self) -> Option<Phases> {
         of_mixer!(self, m => m.phases())
+    }
+
+    /// Whether the norms of its layer stand behind the mixer and the FFN: `x += norm(mixer(x))`.
+    pub fn norms_after(&self) -> bool {
+        of_mixer!(self, m => m.norms_after())
     }
 
     /// Heads, width of what is stored by, width of what is stored: comparable between families.

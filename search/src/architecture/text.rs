@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! architecture = "d=" INT ",vocab=" INT [ ",tied" ] [ ",meta=" INT ] { " | " [ INT "*" ] layer }
-//! layer        = mixer [ "+ffn(" INT ")" ] | "ffn(" INT ")"
-//! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" INT ] } ")"
+//! layer        = mixer [ "+" ffn ] | ffn
+//! ffn          = ( "ffn" | "relu2" ) "(" INT ")"
+//! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" ( INT | WORD ) ] } ")"
 //! ```
 //! The keys of a mixer and their order are those of its genes.
 //! Equal neighbours are always folded into a run (`3*…`), so one architecture has one text.
@@ -12,7 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Architecture, ArchitectureError, Layer, Letter, MAX_LAYERS, Mixer, MixerKind, Settings,
+    Architecture, ArchitectureError, Ffn, FfnKind, Layer, Letter, MAX_LAYERS, Mixer, MixerKind,
+    Settings,
 };
 
 impl fmt::Display for Mixer {
@@ -27,19 +29,26 @@ impl fmt::Display for Mixer {
                     write!(f, "{comma}{letter}={n}")?;
                 }
                 (Letter::On(word), 1) | (Letter::Off(word), 0) => write!(f, "{comma}{word}")?,
-                (Letter::On(_) | Letter::Off(_) | Letter::Silent, _) => {}
+                (Letter::Forms(_), 0) | (Letter::On(_) | Letter::Off(_) | Letter::Silent, _) => {}
+                (Letter::Forms(words), form) => write!(f, "{comma}{}", words[form as usize])?,
             }
         }
         f.write_str(")")
     }
 }
 
+impl fmt::Display for Ffn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.kind.word(), self.width)
+    }
+}
+
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.mixer, self.ffn_width) {
-            (Some(mixer), Some(width)) => write!(f, "{mixer}+ffn({width})"),
+        match (&self.mixer, self.ffn) {
+            (Some(mixer), Some(ffn)) => write!(f, "{mixer}+{ffn}"),
             (Some(mixer), None) => mixer.fmt(f),
-            (None, Some(width)) => write!(f, "ffn({width})"),
+            (None, Some(ffn)) => ffn.fmt(f),
             (None, None) => f.write_str("empty"),
         }
     }
@@ -184,20 +193,23 @@ impl Cursor<'_> {
     }
 
     fn layer(&mut self) -> Result<Layer, ArchitectureError> {
-        if self.take("ffn(") {
-            let width = self.number()?;
-            self.expect(")")?;
-            return Ok(Layer { mixer: None, ffn_width: Some(width) });
+        if let Some(ffn) = self.ffn("")? {
+            return Ok(Layer { mixer: None, ffn: Some(ffn) });
         }
-        let mixer = self.mixer()?;
-        let ffn_width = if self.take("+ffn(") {
-            let width = self.number()?;
-            self.expect(")")?;
-            Some(width)
-        } else {
-            None
+        Ok(Layer { mixer: Some(self.mixer()?), ffn: self.ffn("+")? })
+    }
+
+    /// A feed-forward network behind `before`, if one stands here.
+    fn ffn(&mut self, before: &str) -> Result<Option<Ffn>, ArchitectureError> {
+        let begins = |kind: &FfnKind| {
+            let rest = self.rest().strip_prefix(before)?.strip_prefix(kind.word())?;
+            rest.starts_with('(').then_some(*kind)
         };
-        Ok(Layer { mixer: Some(mixer), ffn_width })
+        let Some(kind) = FfnKind::ALL.iter().find_map(begins) else { return Ok(None) };
+        self.at += before.len() + kind.word().len() + 1;
+        let width = self.number()?;
+        self.expect(")")?;
+        Ok(Some(Ffn { width, kind }))
     }
 
     fn mixer(&mut self) -> Result<Mixer, ArchitectureError> {
@@ -219,6 +231,11 @@ impl Cursor<'_> {
                 Letter::Unless(_, usual) => Some(usual),
                 Letter::On(word) => Some(self.take_both(comma, word).into()),
                 Letter::Off(word) => Some((!self.take_both(comma, word)).into()),
+                // a later word may begin as an earlier one
+                Letter::Forms(words) => (1..words.len() as u32)
+                    .rev()
+                    .find(|&form| self.take_both(comma, words[form as usize]))
+                    .or(Some(0)),
                 Letter::Silent => None,
             };
             genes.set(gene.name, value);

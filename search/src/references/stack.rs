@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::shape::ReferenceShape;
-use crate::architecture::{Architecture, ArchitectureError, Layer, MixerKind};
+use crate::architecture::{Architecture, ArchitectureError, Ffn, Layer, MixerKind};
 
 /// A stack by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,20 +108,20 @@ impl Reference {
         let mut layers: Vec<Layer> = (0..n)
             .map(|index| Layer {
                 mixer: Some(shape.mixer(self.kind(index, n))),
-                ffn_width: Some(shape.ffn_width),
+                ffn: Some(Ffn::swiglu(shape.ffn_width)),
             })
             .collect();
         if self == Self::Mamba2Only {
-            let alone = Layer { mixer: Some(shape.mixer(MixerKind::Mamba2)), ffn_width: None };
+            let alone = Layer { mixer: Some(shape.mixer(MixerKind::Mamba2)), ffn: None };
             layers = vec![alone; 2 * n];
         }
         if self == Self::NemotronFlashSmall {
             for layer in &mut layers[..n.saturating_sub(3)] {
                 if layer.mixer.is_some_and(|mixer| mixer.kind() == MixerKind::DeltaNet) {
-                    layer.ffn_width = None;
+                    layer.ffn = None;
                 }
             }
-            layers.push(Layer { mixer: None, ffn_width: Some(shape.ffn_width) });
+            layers.push(Layer { mixer: None, ffn: Some(Ffn::swiglu(shape.ffn_width)) });
         }
         Architecture::new(shape.d_model, shape.vocab, shape.tied_embeddings, layers)?
             .with_meta_tokens(shape.meta_tokens)

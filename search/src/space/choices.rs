@@ -12,11 +12,18 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::architecture::{Choice, Gene, MixerKind};
+use crate::architecture::{Choice, Form, Gene, MixerKind, Turn};
 
 /// `[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MixerChoices(Vec<KindChoices>);
+pub struct MixerChoices {
+    kinds: Vec<KindChoices>,
+    /// `[space.mixers.none]`: a layer may be an FFN alone.
+    none: bool,
+}
+
+/// The key of an empty table: no mixer.
+const NONE: &str = "none";
 
 /// The table of one kind of mixer.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +42,19 @@ pub enum Listed {
     Numbers(Vec<u32>),
     /// One of these.
     Flags(Vec<bool>),
+    /// One of these.
+    Forms(Vec<Form>),
 }
 
 impl MixerChoices {
     /// The choices for a kind of mixer, if it may be used.
     pub fn of(&self, kind: MixerKind) -> Option<&KindChoices> {
-        self.0.iter().find(|choices| choices.kind == kind)
+        self.kinds.iter().find(|choices| choices.kind == kind)
+    }
+
+    /// Whether a layer may be without a mixer, an FFN alone.
+    pub fn may_be_none(&self) -> bool {
+        self.none
     }
 }
 
@@ -68,6 +82,7 @@ fn usual(gene: &Gene) -> Option<Listed> {
         }
         Choice::NumbersOrAuto(None) => Some(Listed::Auto),
         Choice::Flag(flag) => Some(Listed::Flags(vec![flag])),
+        Choice::Forms(forms) => Some(Listed::Forms(forms[..1].to_vec())),
         Choice::FlagOfKind | Choice::Fixed => None,
     }
 }
@@ -83,6 +98,7 @@ impl Serialize for Listed {
             Self::Auto => serializer.serialize_str("auto"),
             Self::Numbers(numbers) => numbers.serialize(serializer),
             Self::Flags(flags) => flags.serialize(serializer),
+            Self::Forms(forms) => forms.serialize(serializer),
         }
     }
 }
@@ -91,7 +107,10 @@ impl Serialize for KindChoices {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (gene, listed) in self.genes() {
-            if let Some(listed) = listed {
+            let is_unsaid = gene.turn == Turn::IfChosen && listed == usual(gene).as_ref();
+            if let Some(listed) = listed
+                && !is_unsaid
+            {
                 map.serialize_entry(gene.name, listed)?;
             }
         }
@@ -101,13 +120,22 @@ impl Serialize for KindChoices {
 
 impl Serialize for MixerChoices {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for choices in &self.0 {
+        let tables = self.kinds.len() + usize::from(self.none);
+        let mut map = serializer.serialize_map(Some(tables))?;
+        for choices in &self.kinds {
             map.serialize_entry(choices.kind.name(), choices)?;
+        }
+        if self.none {
+            map.serialize_entry(NONE, &Empty {})?;
         }
         map.end()
     }
 }
+
+/// A table without keys.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
 
 /// A key, one of these; its index.
 struct Key<'a>(&'a [&'static str]);
@@ -143,6 +171,18 @@ impl<'de> DeserializeSeed<'de> for OfGene {
             Choice::NumbersOrAuto(_) => Some(Counts::deserialize(d)?.0),
             Choice::Flag(_) => Some(Listed::Flags(Vec::deserialize(d)?)),
             Choice::FlagOfKind => Option::deserialize(d)?.map(Listed::Flags),
+            Choice::Forms(forms) => {
+                let words: Vec<Value> = Vec::deserialize(d)?;
+                let form = |word: &Value| {
+                    let known = forms.iter().copied().find(|form| json!(form) == *word);
+                    known.ok_or_else(|| {
+                        let all: Vec<String> =
+                            forms.iter().map(|form| json!(form).to_string()).collect();
+                        de::Error::custom(format!("expected one of {}, got {word}", all.join(", ")))
+                    })
+                };
+                Some(Listed::Forms(words.iter().map(form).collect::<Result<_, _>>()?))
+            }
             Choice::Fixed => None,
         })
     }
@@ -186,13 +226,20 @@ impl<'de> Deserialize<'de> for MixerChoices {
                 f.write_str("a table")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MixerChoices, A::Error> {
-                let names = MixerKind::ALL.map(MixerKind::name);
-                let mut all = Vec::new();
+                let mut names = MixerKind::ALL.map(MixerKind::name).to_vec();
+                names.push(NONE);
+                let mut all = MixerChoices::default();
                 while let Some(index) = map.next_key_seed(Key(&names))? {
-                    all.push(map.next_value_seed(OfKind(MixerKind::ALL[index]))?);
+                    if let Some(&kind) = MixerKind::ALL.get(index) {
+                        all.kinds.push(map.next_value_seed(OfKind(kind))?);
+                    } else {
+                        map.next_value::<Empty>()?;
+                        all.none = true;
+                    }
                 }
-                all.sort_by_key(|choices| MixerKind::ALL.iter().position(|&k| k == choices.kind));
-                Ok(MixerChoices(all))
+                let place = |kind| MixerKind::ALL.iter().position(|&known| known == kind);
+                all.kinds.sort_by_key(|choices| place(choices.kind));
+                Ok(all)
             }
         }
         deserializer.deserialize_map(OfMixers)
@@ -267,6 +314,12 @@ impl JsonSchema for MixerChoices {
             });
             properties.insert(row.name.to_owned(), property);
         }
+        let none = json!({
+            "description": "No mixer: a layer may be an FFN alone. Not beside stages.",
+            "type": "object",
+            "additionalProperties": false,
+        });
+        properties.insert(NONE.to_owned(), none);
         json_schema!({
             "description": "`[space.mixers]`: a table for each mixer that may be used; `[space.mixers.gdn]` alone takes all its defaults.",
             "type": "object",
@@ -282,6 +335,7 @@ fn gene_schema(gene: &Gene, generator: &mut SchemaGenerator) -> Value {
         Choice::NumbersOrAuto(_) => generator.subschema_for::<Counts>(),
         Choice::Flag(_) | Choice::Fixed => generator.subschema_for::<Vec<bool>>(),
         Choice::FlagOfKind => generator.subschema_for::<Option<Vec<bool>>>(),
+        Choice::Forms(forms) => json_schema!({ "type": "array", "items": { "enum": forms } }),
     };
     schema.insert("description".to_owned(), gene.about.into());
     if let Some(usual) = usual(gene) {

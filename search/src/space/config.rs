@@ -7,7 +7,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::choices::MixerChoices;
-use crate::architecture::MixerKind;
+use crate::architecture::{Ffn, FfnKind, MixerKind};
 
 /// `[space]`: which architectures may be proposed.
 ///
@@ -32,7 +32,8 @@ pub struct SpaceConfig {
     /// Number of layers. Needed in a flat space; in a staged one it is an optional further limit.
     #[serde(default)]
     pub depth: Option<Range>,
-    /// Choices for the FFN after a mixer: a width (`384`), a multiple of d_model (`"3x"`), or `"none"`.
+    /// Choices for the FFN after a mixer: a width (`384`), a multiple of d_model (`"3x"`), of another kind than SwiGLU with
+    /// its name (`"relu2 4x"`), or `"none"`.
     #[serde(default = "defaults::ffn")]
     pub ffn: Vec<FfnChoice>,
     /// One table for each mixer that may be used, by its short name.
@@ -75,28 +76,36 @@ pub struct StageChoices {
     pub repeat: Range,
 }
 
-/// A choice for the FFN: `"none"`, an absolute width, or a multiple of d_model in hundredths (`"2.5x"` is 250).
+/// A choice for the FFN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FfnChoice {
     /// No FFN.
     None,
+    /// One of a kind and a size.
+    Some(FfnKind, FfnSize),
+}
+
+/// How wide an FFN is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FfnSize {
     /// Hidden width.
     Width(u32),
-    /// Hidden width over d_model, in hundredths; the width is rounded to a multiple of 8.
+    /// Hidden width over d_model, in hundredths (`"2.5x"` is 250); the width is rounded to a multiple of 8.
     Multiple(u32),
 }
 
 impl FfnChoice {
-    /// The hidden width at `d_model`; none: no FFN.
-    pub fn width(self, d_model: u32) -> Option<u32> {
-        match self {
-            Self::None => None,
-            Self::Width(width) => Some(width),
-            Self::Multiple(hundredths) => {
+    /// The FFN at `d_model`; none: there is none.
+    pub fn at(self, d_model: u32) -> Option<Ffn> {
+        let Self::Some(kind, size) = self else { return None };
+        let width = match size {
+            FfnSize::Width(width) => width,
+            FfnSize::Multiple(hundredths) => {
                 let eighths = (u64::from(hundredths) * u64::from(d_model) + 400) / 800;
-                Some(u32::try_from(eighths.max(1) * 8).unwrap_or(u32::MAX))
+                u32::try_from(eighths.max(1) * 8).unwrap_or(u32::MAX)
             }
-        }
+        };
+        Some(Ffn { width, kind })
     }
 }
 
@@ -149,12 +158,37 @@ impl Serialize for FfnChoice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
             Self::None => serializer.serialize_str("none"),
-            Self::Width(width) => serializer.serialize_u32(width),
-            Self::Multiple(hundredths) => {
-                serializer.collect_str(&format_args!("{}x", f64::from(hundredths) / 100.0))
+            Self::Some(FfnKind::SwiGlu, FfnSize::Width(width)) => serializer.serialize_u32(width),
+            Self::Some(FfnKind::SwiGlu, size) => serializer.collect_str(&size),
+            Self::Some(kind, size) => {
+                serializer.collect_str(&format_args!("{} {size}", kind.name()))
             }
         }
     }
+}
+
+impl fmt::Display for FfnSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Width(width) => width.fmt(f),
+            Self::Multiple(hundredths) => write!(f, "{}x", f64::from(*hundredths) / 100.0),
+        }
+    }
+}
+
+/// A kind and a width or a multiple, as `relu2 4x`; a multiple alone is of SwiGLU.
+fn kind_and_size(text: &str) -> Option<(FfnKind, FfnSize)> {
+    let multiple = |text: &str| {
+        let multiple = text.strip_suffix('x')?.parse::<f64>().ok()?;
+        let is_possible = (0.01..=1000.0).contains(&multiple);
+        is_possible.then(|| FfnSize::Multiple((multiple * 100.0).round() as u32))
+    };
+    let Some((name, size)) = text.split_once(' ') else {
+        return Some((FfnKind::SwiGlu, multiple(text)?));
+    };
+    let kind = FfnKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    let width = || size.parse().ok().filter(|&width| width > 0).map(FfnSize::Width);
+    Some((kind, multiple(size).or_else(width)?))
 }
 
 impl<'de> Deserialize<'de> for FfnChoice {
@@ -163,11 +197,13 @@ impl<'de> Deserialize<'de> for FfnChoice {
         impl Visitor<'_> for FfnVisitor {
             type Value = FfnChoice;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a width like 384, a multiple of d_model like \"3x\", or \"none\"")
+                f.write_str("a width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\", or \"none\"")
             }
             fn visit_u64<E: de::Error>(self, width: u64) -> Result<FfnChoice, E> {
                 match u32::try_from(width) {
-                    Ok(width) if width > 0 => Ok(FfnChoice::Width(width)),
+                    Ok(width) if width > 0 => {
+                        Ok(FfnChoice::Some(FfnKind::SwiGlu, FfnSize::Width(width)))
+                    }
                     _ => Err(E::invalid_value(de::Unexpected::Unsigned(width), &self)),
                 }
             }
@@ -181,13 +217,9 @@ impl<'de> Deserialize<'de> for FfnChoice {
                 if text == "none" {
                     return Ok(FfnChoice::None);
                 }
-                let multiple = text.strip_suffix('x').and_then(|number| number.parse::<f64>().ok());
-                match multiple {
-                    Some(multiple) if (0.01..=1000.0).contains(&multiple) => {
-                        Ok(FfnChoice::Multiple((multiple * 100.0).round() as u32))
-                    }
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
+                kind_and_size(text)
+                    .map(|(kind, size)| FfnChoice::Some(kind, size))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(FfnVisitor)
@@ -200,11 +232,12 @@ impl JsonSchema for FfnChoice {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A width like 384, a multiple of d_model like \"3x\", or \"none\".",
+            "description": "A width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\", or \"none\".",
             "anyOf": [
                 { "const": "none" },
                 { "type": "integer", "minimum": 1 },
-                { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?x$" }
+                { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?x$" },
+                { "type": "string", "pattern": "^(swiglu|relu2) [0-9]+((\\.[0-9]+)?x)?$" }
             ]
         })
     }
@@ -243,7 +276,7 @@ impl JsonSchema for Ratio {
 }
 
 mod defaults {
-    use super::{FfnChoice, Ratio};
+    use super::{FfnChoice, FfnKind, FfnSize, Ratio};
 
     pub(super) fn vocab() -> u32 {
         256
@@ -255,7 +288,7 @@ mod defaults {
         true
     }
     pub(super) fn ffn() -> Vec<FfnChoice> {
-        vec![FfnChoice::Multiple(300)]
+        vec![FfnChoice::Some(FfnKind::SwiGlu, FfnSize::Multiple(300))]
     }
     pub(super) fn ratios() -> Vec<Ratio> {
         [(0, 1), (1, 1), (1, 2), (1, 3)].map(|(first, second)| Ratio { first, second }).to_vec()

@@ -45,6 +45,7 @@ pub(super) fn of(tables: &Tables) -> Vec<Coordinate> {
     if tables.meta_tokens.len() > 1 {
         all.push(number("meta tokens".to_owned()));
     }
+    all.extend(tables.ffn_kinds().map(|kind| number(format!("share of {}", kind.name()))));
     for table in &tables.mixers {
         let kind = table.kind.name();
         all.push(number(format!("share of {kind}")));
@@ -61,10 +62,10 @@ pub(super) fn of(tables: &Tables) -> Vec<Coordinate> {
 pub(super) fn encode(tables: &Tables, architecture: &Architecture) -> Vec<f64> {
     let d_model = f64::from(architecture.d_model());
     let mixers: Vec<_> = architecture.layers().iter().filter_map(|layer| layer.mixer).collect();
-    let ffns: Vec<_> = architecture.layers().iter().filter_map(|layer| layer.ffn_width).collect();
+    let ffns: Vec<_> = architecture.layers().iter().filter_map(|layer| layer.ffn).collect();
     let count = mixers.len().max(1) as f64;
     let decades = |n: u64| (n as f64 + 1.0).log10() / DECADES;
-    let ffn_width: f64 = ffns.iter().map(|&width| f64::from(width) / d_model).sum();
+    let ffn_width: f64 = ffns.iter().map(|ffn| f64::from(ffn.width) / d_model).sum();
     let mut point = vec![
         d_model.log2() / 2.0,
         // Doubling matters more than one layer more.
@@ -79,6 +80,10 @@ pub(super) fn encode(tables: &Tables, architecture: &Architecture) -> Vec<f64> {
         let doublings = |n: u32| (f64::from(n) + 1.0).log2();
         let most = tables.meta_tokens.iter().copied().map(doublings).fold(1.0, f64::max);
         point.push(doublings(architecture.meta_tokens()) / most);
+    }
+    for kind in tables.ffn_kinds() {
+        let own = ffns.iter().filter(|ffn| ffn.kind == kind).count();
+        point.push(own as f64 / ffns.len().max(1) as f64);
     }
     let d = tables.nearest_d_model(architecture.d_model());
     for table in &tables.mixers {

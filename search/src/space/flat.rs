@@ -1,11 +1,12 @@
-//! The flat form: a list of layers, each with its own mixer, shape and FFN.
+//! The flat form: a list of layers, each with its own mixer, shape and FFN; where the file has `[space.mixers.none]` a layer
+//! may also be an FFN alone.
 
 use rand::{Rng, RngExt};
 
-use super::config::{Range, SpaceConfig};
+use super::config::{FfnChoice, Range, SpaceConfig};
 use super::error::{SpaceError, SpaceViolation, invalid};
 use super::form::{Form, pick, pick_other};
-use super::tables::{Tables, combinations};
+use super::tables::{MixerTable, Tables, combinations, described};
 use crate::architecture::{Architecture, Layer, MAX_LAYERS};
 
 #[derive(Debug, Clone)]
@@ -20,12 +21,54 @@ pub(super) struct Genome {
     layers: Vec<LayerGenes>,
 }
 
-/// Indices into the tables: which mixer, which of its shapes at this d_model, which FFN.
+/// A mixer, or none, and an index into the choices of FFNs; at least one of the two is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LayerGenes {
+    mixer: Option<MixerGenes>,
+    ffn: usize,
+}
+
+/// Indices into the tables: which mixer, which of its shapes at this d_model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MixerGenes {
     table: usize,
     shape: usize,
-    ffn: usize,
+}
+
+impl LayerGenes {
+    /// Whether it is no empty layer.
+    fn is_possible(&self, tables: &Tables) -> bool {
+        self.mixer.is_some() || tables.ffn[self.ffn] != FfnChoice::None
+    }
+
+    /// Its kind of mixer: the index of its table, and after all of these none.
+    fn kind(&self, tables: &Tables) -> usize {
+        self.mixer.map_or(tables.mixers.len(), |mixer| mixer.table)
+    }
+
+    /// The name of its mixer.
+    fn name(&self, tables: &Tables) -> &'static str {
+        name(tables, self.kind(tables))
+    }
+}
+
+/// Kinds of mixer that a layer may have, no mixer included where that is a choice.
+fn kinds(tables: &Tables) -> usize {
+    tables.mixers.len() + usize::from(tables.ffn_alone)
+}
+
+/// The name of a kind of mixer.
+fn name(tables: &Tables, kind: usize) -> &'static str {
+    tables.mixers.get(kind).map_or("none", |table| table.kind.name())
+}
+
+/// A mixer of a kind, its shape by `shape` of its table; none of the kind that is none.
+fn mixer_of(
+    tables: &Tables,
+    kind: usize,
+    shape: impl FnOnce(&MixerTable) -> usize,
+) -> Option<MixerGenes> {
+    tables.mixers.get(kind).map(|table| MixerGenes { table: kind, shape: shape(table) })
 }
 
 /// The kinds of change, as often as each is drawn.
@@ -95,11 +138,13 @@ pub(super) fn check_depth(depth: Range) -> Result<(), SpaceError> {
 }
 
 fn random_layer<R: Rng + ?Sized>(tables: &Tables, d: usize, rng: &mut R) -> LayerGenes {
-    let table = pick(rng, tables.mixers.len());
-    LayerGenes {
-        table,
-        shape: pick(rng, tables.mixers[table].shapes(d).len()),
-        ffn: pick(rng, tables.ffn.len()),
+    loop {
+        let kind = pick(rng, kinds(tables));
+        let mixer = mixer_of(tables, kind, |table| pick(rng, table.shapes(d).len()));
+        let layer = LayerGenes { mixer, ffn: pick(rng, tables.ffn.len()) };
+        if layer.is_possible(tables) {
+            return layer;
+        }
     }
 }
 
@@ -115,8 +160,8 @@ impl Form for Flat {
     fn express(&self, tables: &Tables, genome: &Genome) -> Architecture {
         let d_model = tables.d_model[genome.d];
         let layers = genome.layers.iter().map(|layer| Layer {
-            mixer: Some(tables.mixers[layer.table].shapes(genome.d)[layer.shape].mixer),
-            ffn_width: tables.ffn[layer.ffn].width(d_model),
+            mixer: layer.mixer.map(|of| tables.mixers[of.table].shapes(genome.d)[of.shape].mixer),
+            ffn: tables.ffn[layer.ffn].at(d_model),
         });
         Architecture::new(d_model, tables.vocab, tables.tied_embeddings, layers.collect())
             .expect("the tables hold checked choices only")
@@ -135,19 +180,20 @@ impl Form for Flat {
         }
         let layers = architecture.layers().iter().enumerate().map(|(index, layer)| {
             let refuse = |what: String| SpaceViolation::Layer { layer: index, what };
-            let mixer = layer.mixer.ok_or_else(|| refuse("no mixer".to_owned()))?;
-            let table = tables.table(mixer.kind()).ok_or_else(|| refuse(mixer.to_string()))?;
-            let shape = tables.mixers[table]
-                .index_of(d, &mixer)
-                .ok_or_else(|| refuse(mixer.to_string()))?;
-            let ffn = tables.ffn_index(d, layer.ffn_width).ok_or_else(|| {
-                refuse(
-                    layer
-                        .ffn_width
-                        .map_or_else(|| "no FFN".to_owned(), |width| format!("an FFN of {width}")),
-                )
-            })?;
-            Ok(LayerGenes { table, shape, ffn })
+            let mixer = match layer.mixer {
+                None if tables.ffn_alone => None,
+                None => return Err(refuse("no mixer".to_owned())),
+                Some(mixer) => {
+                    let unknown = || refuse(mixer.to_string());
+                    let table = tables.table(mixer.kind()).ok_or_else(unknown)?;
+                    let shape = tables.mixers[table].index_of(d, &mixer).ok_or_else(unknown)?;
+                    Some(MixerGenes { table, shape })
+                }
+            };
+            let ffn = tables
+                .ffn_index(d, layer.ffn)
+                .ok_or_else(|| refuse(layer.ffn.map_or_else(|| "no FFN".to_owned(), described)))?;
+            Ok(LayerGenes { mixer, ffn })
         });
         Ok(Genome { d, layers: layers.collect::<Result<_, _>>()? })
     }
@@ -156,19 +202,23 @@ impl Form for Flat {
         let d = tables.nearest_d_model(architecture.d_model());
         let mut layers: Vec<LayerGenes> = Vec::new();
         for layer in architecture.layers() {
-            let ffn = tables.nearest_ffn(d, layer.ffn_width);
-            match (layer.mixer, layers.last()) {
+            let ffn = tables.nearest_ffn(d, layer.ffn);
+            let mixer = match (layer.mixer, layers.last()) {
                 (Some(mixer), _) => {
                     let table = tables.table(mixer.kind()).unwrap_or(0);
-                    layers.push(LayerGenes {
-                        table,
-                        shape: tables.mixers[table].nearest_shape(d, &mixer),
-                        ffn,
-                    });
+                    let shape = tables.mixers[table].nearest_shape(d, &mixer);
+                    Some(MixerGenes { table, shape })
                 }
-                (None, Some(&last)) => layers.push(LayerGenes { ffn, ..last }),
-                (None, None) => layers.push(LayerGenes { table: 0, shape: 0, ffn }),
-            }
+                (None, _)
+                    if (LayerGenes { mixer: None, ffn }).is_possible(tables)
+                        && tables.ffn_alone =>
+                {
+                    None
+                }
+                (None, Some(last)) if last.mixer.is_some() => last.mixer,
+                (None, _) => Some(MixerGenes { table: 0, shape: 0 }),
+            };
+            layers.push(LayerGenes { mixer, ffn });
         }
         layers.truncate(self.depth.max as usize);
         while layers.len() < self.depth.min as usize {
@@ -188,21 +238,22 @@ impl Form for Flat {
         let layer = genome.layers[index];
         match MOVES[pick(rng, MOVES.len())] {
             Move::Kind => {
-                let table = pick_other(rng, tables.mixers.len(), layer.table)?;
-                let shape = pick(rng, tables.mixers[table].shapes(genome.d).len());
-                Some(genome.change_kind(tables, index, table, shape))
+                let kind = pick_other(rng, kinds(tables), layer.kind(tables))?;
+                let mixer = mixer_of(tables, kind, |table| pick(rng, table.shapes(genome.d).len()));
+                genome.change_mixer(tables, index, mixer)
             }
             Move::Parameter => {
-                let table = &tables.mixers[layer.table];
-                let shapes = table.shapes(genome.d);
-                let gene = pick(rng, table.genes.len());
-                let value = pick_other(rng, table.values(gene), shapes[layer.shape].genes[gene])?;
-                let shape = table.with_gene(genome.d, &shapes[layer.shape].genes, gene, value)?;
-                Some(genome.change_shape(tables, index, shape))
+                let own = layer.mixer?;
+                let table = &tables.mixers[own.table];
+                let genes = &table.shapes(genome.d)[own.shape].genes;
+                let gene = pick(rng, table.drawn());
+                let value = pick_other(rng, table.values(gene), genes[gene])?;
+                let shape = table.with_gene(genome.d, genes, gene, value)?;
+                Some(genome.change_shape(tables, index, own, shape))
             }
             Move::Ffn => {
                 let ffn = pick_other(rng, tables.ffn.len(), layer.ffn)?;
-                Some(genome.change_ffn(tables, index, ffn))
+                genome.change_ffn(tables, index, ffn)
             }
             Move::Insert if self.may_grow(genome) => {
                 let at = pick(rng, depth + 1);
@@ -251,33 +302,36 @@ impl Form for Flat {
     fn neighbours(&self, tables: &Tables, genome: &Genome) -> Vec<(Genome, String)> {
         let mut all = Vec::new();
         for (index, layer) in genome.layers.iter().enumerate() {
-            let own = &tables.mixers[layer.table];
-            let own_shape = &own.shapes(genome.d)[layer.shape];
-            for (table, other) in
-                tables.mixers.iter().enumerate().filter(|&(table, _)| table != layer.table)
-            {
-                let shape = other.nearest_shape(genome.d, &own_shape.mixer);
-                all.push(genome.change_kind(tables, index, table, shape));
-            }
-            for gene in 0..own.genes.len() {
-                for value in (0..own.values(gene)).filter(|&value| value != own_shape.genes[gene]) {
-                    if let Some(shape) = own.with_gene(genome.d, &own_shape.genes, gene, value) {
-                        all.push(genome.change_shape(tables, index, shape));
+            let own_kind = layer.kind(tables);
+            let other_mixers: Vec<Option<MixerGenes>> = (0..kinds(tables))
+                .filter(|&kind| kind != own_kind)
+                .map(|kind| mixer_of(tables, kind, |table| genome.nearest_to(tables, layer, table)))
+                .collect();
+            all.extend(
+                other_mixers.iter().filter_map(|&mixer| genome.change_mixer(tables, index, mixer)),
+            );
+            if let Some(own) = layer.mixer {
+                let table = &tables.mixers[own.table];
+                let genes = &table.shapes(genome.d)[own.shape].genes;
+                for gene in 0..table.genes.len() {
+                    for value in (0..table.values(gene)).filter(|&value| value != genes[gene]) {
+                        if let Some(shape) = table.with_gene(genome.d, genes, gene, value) {
+                            all.push(genome.change_shape(tables, index, own, shape));
+                        }
                     }
                 }
             }
             for ffn in (0..tables.ffn.len()).filter(|&ffn| ffn != layer.ffn) {
-                all.push(genome.change_ffn(tables, index, ffn));
+                all.extend(genome.change_ffn(tables, index, ffn));
             }
             if self.may_grow(genome) {
                 all.push(genome.duplicate(tables, index));
-                for (table, other) in
-                    tables.mixers.iter().enumerate().filter(|&(table, _)| table != layer.table)
-                {
-                    let shape = other.nearest_shape(genome.d, &own_shape.mixer);
-                    let inserted = LayerGenes { table, shape, ffn: layer.ffn };
-                    all.push(genome.insert(tables, index, inserted));
-                    all.push(genome.insert(tables, index + 1, inserted));
+                for mixer in other_mixers {
+                    let inserted = LayerGenes { mixer, ffn: layer.ffn };
+                    if inserted.is_possible(tables) {
+                        all.push(genome.insert(tables, index, inserted));
+                        all.push(genome.insert(tables, index + 1, inserted));
+                    }
                 }
             }
             if self.may_shrink(genome) {
@@ -317,13 +371,13 @@ impl Form for Flat {
 
 /// Every layer that exists at one d_model.
 fn all_layers(tables: &Tables, d: usize) -> Vec<LayerGenes> {
-    let mut layers = Vec::new();
+    let mut mixers = Vec::new();
     for (table, mixer) in tables.mixers.iter().enumerate() {
-        for shape in 0..mixer.shapes(d).len() {
-            layers.extend((0..tables.ffn.len()).map(|ffn| LayerGenes { table, shape, ffn }));
-        }
+        mixers.extend((0..mixer.shapes(d).len()).map(|shape| Some(MixerGenes { table, shape })));
     }
-    layers
+    mixers.extend(tables.ffn_alone.then_some(None));
+    let with_ffns = |mixer| (0..tables.ffn.len()).map(move |ffn| LayerGenes { mixer, ffn });
+    mixers.into_iter().flat_map(with_ffns).filter(|layer| layer.is_possible(tables)).collect()
 }
 
 impl Genome {
@@ -333,68 +387,74 @@ impl Genome {
         child
     }
 
-    fn change_kind(
+    /// The shape of `table` nearest to a layer's mixer, the first if it has none.
+    fn nearest_to(&self, tables: &Tables, layer: &LayerGenes, table: &MixerTable) -> usize {
+        layer.mixer.map_or(0, |own| {
+            let shape = &tables.mixers[own.table].shapes(self.d)[own.shape];
+            table.nearest_shape(self.d, &shape.mixer)
+        })
+    }
+
+    /// With another kind of mixer; none: the layer would be empty.
+    fn change_mixer(
         &self,
         tables: &Tables,
         index: usize,
-        table: usize,
+        mixer: Option<MixerGenes>,
+    ) -> Option<(Self, String)> {
+        let layer = self.layers[index];
+        let changed = LayerGenes { mixer, ..layer };
+        let (from, to) = (layer.name(tables), changed.name(tables));
+        let what = format!("layer {index} mixer {from} → {to}");
+        changed.is_possible(tables).then(|| (self.with_layer(index, changed), what))
+    }
+
+    fn change_shape(
+        &self,
+        tables: &Tables,
+        index: usize,
+        own: MixerGenes,
         shape: usize,
     ) -> (Self, String) {
         let layer = self.layers[index];
-        let (from, to) = (tables.mixers[layer.table].kind.name(), tables.mixers[table].kind.name());
-        (
-            self.with_layer(index, LayerGenes { table, shape, ..layer }),
-            format!("layer {index} mixer {from} → {to}"),
-        )
-    }
-
-    fn change_shape(&self, tables: &Tables, index: usize, shape: usize) -> (Self, String) {
-        let layer = self.layers[index];
-        let table = &tables.mixers[layer.table];
+        let table = &tables.mixers[own.table];
         let shapes = table.shapes(self.d);
-        let difference = table.difference(&shapes[layer.shape], &shapes[shape]);
+        let difference = table.difference(&shapes[own.shape], &shapes[shape]);
         let what = format!("layer {index} {} {difference}", table.kind.name());
-        (self.with_layer(index, LayerGenes { shape, ..layer }), what)
+        let mixer = Some(MixerGenes { shape, ..own });
+        (self.with_layer(index, LayerGenes { mixer, ..layer }), what)
     }
 
-    fn change_ffn(&self, tables: &Tables, index: usize, ffn: usize) -> (Self, String) {
+    /// With another FFN; none: the layer would be empty.
+    fn change_ffn(&self, tables: &Tables, index: usize, ffn: usize) -> Option<(Self, String)> {
         let layer = self.layers[index];
-        let show = |ffn: usize| {
-            tables.ffn[ffn]
-                .width(tables.d_model[self.d])
-                .map_or_else(|| "none".to_owned(), |width| width.to_string())
-        };
+        let changed = LayerGenes { ffn, ..layer };
+        let show = |ffn: usize| tables.show_ffn(self.d, ffn);
         let what = format!("layer {index} ffn {} → {}", show(layer.ffn), show(ffn));
-        (self.with_layer(index, LayerGenes { ffn, ..layer }), what)
+        changed.is_possible(tables).then(|| (self.with_layer(index, changed), what))
     }
 
     fn insert(&self, tables: &Tables, at: usize, layer: LayerGenes) -> (Self, String) {
         let mut child = self.clone();
         child.layers.insert(at, layer);
-        (child, format!("layer {at} {} inserted", tables.mixers[layer.table].kind.name()))
+        (child, format!("layer {at} {} inserted", layer.name(tables)))
     }
 
     fn duplicate(&self, tables: &Tables, index: usize) -> (Self, String) {
         let (child, _) = self.insert(tables, index, self.layers[index]);
-        (
-            child,
-            format!(
-                "layer {index} {} duplicated",
-                tables.mixers[self.layers[index].table].kind.name()
-            ),
-        )
+        (child, format!("layer {index} {} duplicated", self.layers[index].name(tables)))
     }
 
     fn remove(&self, tables: &Tables, index: usize) -> (Self, String) {
         let mut child = self.clone();
         let removed = child.layers.remove(index);
-        (child, format!("layer {index} {} removed", tables.mixers[removed.table].kind.name()))
+        (child, format!("layer {index} {} removed", removed.name(tables)))
     }
 
     fn swap(&self, tables: &Tables, a: usize, b: usize) -> (Self, String) {
         let mut child = self.clone();
         child.layers.swap(a, b);
-        let name = |index: usize| tables.mixers[self.layers[index].table].kind.name();
+        let name = |index: usize| self.layers[index].name(tables);
         let (first, second) = (a.min(b), a.max(b));
         (child, format!("layers {first} {} and {second} {} swapped", name(first), name(second)))
     }
@@ -402,9 +462,12 @@ impl Genome {
     /// The same genes at another width; a shape that does not exist there becomes the one most like it.
     fn change_width(&self, tables: &Tables, d: usize) -> (Self, String) {
         let layers = self.layers.iter().map(|layer| {
-            let table = &tables.mixers[layer.table];
-            let genes = &table.shapes(self.d)[layer.shape].genes;
-            LayerGenes { shape: table.most_like(d, genes), ..*layer }
+            let mixer = layer.mixer.map(|own| {
+                let table = &tables.mixers[own.table];
+                let genes = &table.shapes(self.d)[own.shape].genes;
+                MixerGenes { shape: table.most_like(d, genes), ..own }
+            });
+            LayerGenes { mixer, ..*layer }
         });
         let child = Self { d, layers: layers.collect() };
         (child, format!("d_model {} → {}", tables.d_model[self.d], tables.d_model[d]))

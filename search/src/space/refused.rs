@@ -6,7 +6,7 @@ use super::Space;
 use super::config::{SpaceConfig, StageChoices};
 use super::error::{SpaceError, invalid};
 use super::tables::{MixerTable, Tables};
-use crate::architecture::{Architecture, Layer, Mixer};
+use crate::architecture::{Architecture, Ffn, Layer, Mixer};
 
 /// A choice that is never proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Space {
                 with_meta.filter_map(|&n| Some(meta(tables, d_model, *mixers.first()?, n)));
             probes.extend(mixers.iter().map(|&mixer| alone(tables, d_model, mixer)));
             probes.extend(with_meta);
-            let widths = tables.ffn.iter().filter_map(|choice| choice.width(d_model));
-            probes.extend(widths.map(|width| ffn(tables, d_model, width)));
+            let ffns = tables.ffn.iter().filter_map(|choice| choice.at(d_model));
+            probes.extend(ffns.map(|own| ffn(tables, d_model, own)));
         }
         probes
     }
@@ -66,11 +66,11 @@ fn one_layer(tables: &Tables, d_model: u32, layer: Layer) -> Architecture {
 }
 
 fn alone(tables: &Tables, d_model: u32, mixer: Mixer) -> Architecture {
-    one_layer(tables, d_model, Layer { mixer: Some(mixer), ffn_width: None })
+    one_layer(tables, d_model, Layer { mixer: Some(mixer), ffn: None })
 }
 
-fn ffn(tables: &Tables, d_model: u32, width: u32) -> Architecture {
-    one_layer(tables, d_model, Layer { mixer: None, ffn_width: Some(width) })
+fn ffn(tables: &Tables, d_model: u32, ffn: Ffn) -> Architecture {
+    one_layer(tables, d_model, Layer { mixer: None, ffn: Some(ffn) })
 }
 
 fn meta(tables: &Tables, d_model: u32, mixer: Mixer, tokens: u32) -> Architecture {
@@ -193,20 +193,21 @@ impl Refusals<'_> {
         let mut choices = tables.ffn.clone();
         let mut failure = None;
         choices.retain(|choice| {
-            let widths = tables.d_model.iter().filter_map(|&d| Some((d, choice.width(d)?)));
-            let refused: Vec<(u32, u32, &str)> = widths
+            let own = tables.d_model.iter().filter_map(|&d| Some((d, choice.at(d)?)));
+            let refused: Vec<(u32, Ffn, &str)> = own
                 .clone()
-                .filter_map(|(d, width)| Some((d, width, self.of(&ffn(tables, d, width))?)))
+                .filter_map(|(d, own)| Some((d, own, self.of(&ffn(tables, d, own))?)))
                 .collect();
-            let Some(&(d, width, reason)) = refused.first() else { return true };
-            if refused.len() == widths.count() {
-                left_out.push(LeftOut { what: format!("ffn {width}"), reason: reason.to_owned() });
+            let Some(&(d, first, reason)) = refused.first() else { return true };
+            let what = first.choice();
+            if refused.len() == own.count() {
+                left_out.push(LeftOut { what: format!("ffn {what}"), reason: reason.to_owned() });
                 return false;
             }
             failure.get_or_insert_with(|| SpaceError {
                 key: "space.ffn".to_owned(),
                 message: format!(
-                    "{width} at d_model = {d} cannot be computed, {reason}; take the choice or the d_model out"
+                    "{what} at d_model = {d} cannot be computed, {reason}; take the choice or the d_model out"
                 ),
             });
             true

@@ -10,7 +10,7 @@ use super::config::{FfnChoice, SpaceConfig};
 use super::error::{SpaceError, SpaceViolation, invalid};
 use super::form::{Form, pick, pick_other};
 use super::stage::{Group, Stage, StageGenes};
-use super::tables::{Tables, combinations};
+use super::tables::{Tables, combinations, described};
 use crate::architecture::{Architecture, Layer, MAX_LAYERS};
 
 #[derive(Debug, Clone)]
@@ -34,6 +34,12 @@ impl Staged {
             return invalid(
                 "space.ffn",
                 "\"none\" has no place beside stages; write ffns_per_mixer = [0, …] instead",
+            );
+        }
+        if tables.ffn_alone {
+            return invalid(
+                "space.mixers.none",
+                "has no place beside stages; write ffns_per_mixer = [1, 2] instead",
             );
         }
         let stages: Result<Vec<_>, _> = config
@@ -78,18 +84,15 @@ impl Form for Staged {
 
     fn express(&self, tables: &Tables, genome: &Genome) -> Architecture {
         let d_model = tables.d_model[genome.d];
-        let width = tables.ffn[genome.ffn].width(d_model);
+        let ffn = tables.ffn[genome.ffn].at(d_model);
         let mut layers = Vec::new();
         for (stage, genes) in self.stages.iter().zip(&genome.stages) {
             let block = stage.block(genes);
             for (table, ffns) in std::iter::repeat_n(block, genes.repeat as usize).flatten() {
                 let mixer = tables.mixers[table].shapes(genome.d)[genome.shapes[table]].mixer;
-                layers.push(Layer {
-                    mixer: Some(mixer),
-                    ffn_width: if ffns > 0 { width } else { None },
-                });
+                layers.push(Layer { mixer: Some(mixer), ffn: if ffns > 0 { ffn } else { None } });
                 for _ in 1..ffns {
-                    layers.push(Layer { mixer: None, ffn_width: width });
+                    layers.push(Layer { mixer: None, ffn });
                 }
             }
         }
@@ -119,11 +122,12 @@ impl Form for Staged {
                 }
                 groups.push((table, 0));
             }
-            if let Some(width) = layer.ffn_width {
+            if let Some(of_layer) = layer.ffn {
                 let own = tables
-                    .ffn_index(d, Some(width))
-                    .ok_or_else(|| refuse(format!("an FFN of {width}")))?;
+                    .ffn_index(d, Some(of_layer))
+                    .ok_or_else(|| refuse(described(of_layer)))?;
                 if *ffn.get_or_insert(own) != own {
+                    let width = of_layer.width;
                     return Err(refuse(format!("a second FFN width, {width},")));
                 }
                 groups
@@ -154,14 +158,14 @@ impl Form for Staged {
         });
         let ffn = layers
             .iter()
-            .find_map(|layer| layer.ffn_width)
-            .map_or(0, |width| tables.nearest_ffn(d, Some(width)));
+            .find_map(|layer| layer.ffn)
+            .map_or(0, |ffn| tables.nearest_ffn(d, Some(ffn)));
         let mut groups: Vec<(Option<usize>, u32)> = Vec::new();
         for layer in layers {
             if let Some(mixer) = layer.mixer {
                 groups.push((tables.table(mixer.kind()), 0));
             }
-            if let (Some(_), Some(group)) = (layer.ffn_width, groups.last_mut()) {
+            if let (Some(_), Some(group)) = (layer.ffn, groups.last_mut()) {
                 group.1 += 1;
             }
         }
@@ -208,7 +212,7 @@ impl Form for Staged {
                 let table = pick(rng, tables.mixers.len());
                 let mixer = &tables.mixers[table];
                 let genes = &mixer.shapes(genome.d)[genome.shapes[table]].genes;
-                let gene = pick(rng, genes.len());
+                let gene = pick(rng, mixer.drawn());
                 let value = pick_other(rng, mixer.values(gene), genes[gene])?;
                 Some(genome.change_shape(
                     tables,
@@ -374,7 +378,7 @@ impl Genome {
     }
 
     fn change_ffn(&self, tables: &Tables, ffn: usize) -> (Self, String) {
-        let show = |ffn: usize| tables.ffn[ffn].width(tables.d_model[self.d]).unwrap_or(0);
+        let show = |ffn: usize| tables.show_ffn(self.d, ffn);
         (Self { ffn, ..self.clone() }, format!("ffn {} → {}", show(self.ffn), show(ffn)))
     }
 

@@ -6,7 +6,9 @@
 use super::choices::{KindChoices, Listed};
 use super::config::{FfnChoice, SpaceConfig};
 use super::error::{SpaceError, invalid};
-use crate::architecture::{Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings};
+use crate::architecture::{
+    Choice, Ffn, FfnKind, Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings, Turn,
+};
 
 /// More shapes than this of one mixer at one d_model are no longer a choice that a search could make.
 const MAX_SHAPES: usize = 1 << 16;
@@ -21,11 +23,14 @@ pub(super) struct Tables {
     /// The same choices at every d_model.
     pub(super) ffn: Vec<FfnChoice>,
     pub(super) mixers: Vec<MixerTable>,
+    /// Whether a layer may be an FFN alone.
+    pub(super) ffn_alone: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct MixerTable {
     pub(super) kind: MixerKind,
+    /// In the order in which they are drawn, at last those that are not.
     pub(super) genes: Vec<Choices>,
     /// For each d_model, never empty.
     pub(super) shapes: Vec<Vec<Shape>>,
@@ -57,10 +62,17 @@ impl Tables {
         check_list("space.ffn", &config.ffn)?;
         for choice in &config.ffn {
             for &d_model in &config.d_model {
-                if let Some(width) = choice.width(d_model) {
-                    in_range("space.ffn", &[width])?;
+                if let Some(ffn) = choice.at(d_model) {
+                    in_range("space.ffn", &[ffn.width])?;
                 }
             }
+        }
+        let ffn_alone = config.mixers.may_be_none();
+        if ffn_alone && config.ffn.iter().all(|choice| *choice == FfnChoice::None) {
+            return invalid(
+                "space.mixers.none",
+                "a layer without a mixer needs an FFN, and space.ffn lists none",
+            );
         }
         let mut mixers = Vec::new();
         for kind in MixerKind::ALL {
@@ -85,19 +97,37 @@ impl Tables {
             d_model: config.d_model.clone(),
             ffn: config.ffn.clone(),
             mixers,
+            ffn_alone,
         })
     }
 
-    /// The FFN choice that gives `width` at `d`.
-    pub(super) fn ffn_index(&self, d: usize, width: Option<u32>) -> Option<usize> {
-        self.ffn.iter().position(|choice| choice.width(self.d_model[d]) == width)
+    /// The kinds of FFN that there are beside another, but one of them.
+    pub(super) fn ffn_kinds(&self) -> impl Iterator<Item = FfnKind> + '_ {
+        let is_there = |kind: &FfnKind| {
+            self.ffn.iter().any(|choice| matches!(choice, FfnChoice::Some(own, _) if own == kind))
+        };
+        FfnKind::ALL.into_iter().filter(is_there).skip(1)
     }
 
-    /// The FFN choice whose width at `d` is nearest.
-    pub(super) fn nearest_ffn(&self, d: usize, width: Option<u32>) -> usize {
+    /// The FFN choice that gives `ffn` at `d`.
+    pub(super) fn ffn_index(&self, d: usize, ffn: Option<Ffn>) -> Option<usize> {
+        self.ffn.iter().position(|choice| choice.at(self.d_model[d]) == ffn)
+    }
+
+    /// The FFN choice that at `d` is nearest in width, among those of the same kind if there are any.
+    pub(super) fn nearest_ffn(&self, d: usize, ffn: Option<Ffn>) -> usize {
+        const OTHER_KIND: u64 = 1 << 32;
+        let width = |ffn: Option<Ffn>| ffn.map_or(1, |ffn| ffn.width);
         nearest(self.ffn.iter().map(|choice| {
-            ratio_distance(choice.width(self.d_model[d]).unwrap_or(1), width.unwrap_or(1))
+            let own = choice.at(self.d_model[d]);
+            let is_other = own.zip(ffn).is_some_and(|(own, ffn)| own.kind != ffn.kind);
+            ratio_distance(width(own), width(ffn)) + if is_other { OTHER_KIND } else { 0 }
         }))
+    }
+
+    /// An FFN choice at `d`, for people: the width, and the kind where it is no SwiGLU.
+    pub(super) fn show_ffn(&self, d: usize, ffn: usize) -> String {
+        self.ffn[ffn].at(self.d_model[d]).map_or_else(|| "none".to_owned(), Ffn::choice)
     }
 
     pub(super) fn nearest_d_model(&self, d_model: u32) -> usize {
@@ -174,6 +204,11 @@ impl MixerTable {
         Ok(Self { kind, genes, shapes })
     }
 
+    /// How many of the genes are drawn.
+    pub(super) fn drawn(&self) -> usize {
+        self.genes.iter().filter(|gene| gene.is_drawn()).count()
+    }
+
     pub(super) fn shapes(&self, d: usize) -> &[Shape] {
         &self.shapes[d]
     }
@@ -242,12 +277,20 @@ impl Choices {
             None | Some(Listed::Auto) => vec![None],
             Some(Listed::Numbers(numbers)) => {
                 check_list(key, numbers)?;
-                in_range(key, numbers)?;
+                within(key, gene.within, numbers)?;
                 numbers.iter().copied().map(Some).collect()
             }
             Some(Listed::Flags(flags)) => {
                 check_list(key, flags)?;
                 flags.iter().map(|&flag| Some(flag.into())).collect()
+            }
+            Some(Listed::Forms(forms)) => {
+                check_list(key, forms)?;
+                let Choice::Forms(all) = gene.choice else {
+                    unreachable!("forms are read of genes that have them")
+                };
+                let index = |form| all.iter().position(|known| known == form);
+                forms.iter().map(|form| Some(index(form)? as u32)).collect()
             }
         };
         Ok(Self { gene, values })
@@ -261,11 +304,14 @@ impl Choices {
         self.values.len()
     }
 
+    fn is_drawn(&self) -> bool {
+        self.gene.turn != Turn::IfChosen || self.choices() > 1
+    }
+
     pub(super) fn show(&self, index: usize) -> String {
         match self.values[index] {
             None => "auto".to_owned(),
-            Some(n) if self.gene.is_flag() => (n == 1).to_string(),
-            Some(n) => n.to_string(),
+            Some(n) => self.gene.show(n),
         }
     }
 }
@@ -282,11 +328,19 @@ fn genes(kind: MixerKind, choices: &KindChoices) -> Result<Vec<Choices>, SpaceEr
             format!("{first} and {second} cannot both be \"auto\"; list one of them"),
         );
     }
-    let in_order = |late| choices.genes().filter(move |(gene, _)| gene.late == late);
-    in_order(false)
-        .chain(in_order(true))
+    let of_turn = |turn| choices.genes().filter(move |(gene, _)| gene.turn == turn);
+    let mut genes = [Turn::First, Turn::Late, Turn::IfChosen]
+        .into_iter()
+        .flat_map(of_turn)
         .map(|(gene, listed)| Choices::new(&key(gene.name), gene, listed))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    genes.sort_by_key(|gene| !gene.is_drawn());
+    Ok(genes)
+}
+
+/// An FFN that is no choice, as a refusal says it.
+pub(super) fn described(ffn: Ffn) -> String {
+    format!("an FFN of {}", ffn.choice())
 }
 
 /// The mixer that a choice of its genes makes at `d_model`.
@@ -350,8 +404,12 @@ pub(super) fn check_list<T: PartialEq + serde::Serialize>(
 }
 
 fn in_range(key: &str, values: &[u32]) -> Result<(), SpaceError> {
-    match values.iter().find(|n| !(1..=MAX_WIDTH).contains(n)) {
-        Some(n) => invalid(key, format!("must be 1 to {MAX_WIDTH}, got {n}")),
+    within(key, (1, MAX_WIDTH), values)
+}
+
+fn within(key: &str, (least, largest): (u32, u32), values: &[u32]) -> Result<(), SpaceError> {
+    match values.iter().find(|n| !(least..=largest).contains(n)) {
+        Some(n) => invalid(key, format!("must be {least} to {largest}, got {n}")),
         None => Ok(()),
     }
 }

@@ -185,7 +185,7 @@ fn every_kind_of_mixer_has_a_row_of_its_own() {
 fn levels_need_a_decay_and_one_step() {
     let gated = Delta { levels: Some(8), ..Delta::gated(2, 4, 8) };
     let stack = |mixer| {
-        let layer = Layer { mixer: Some(Mixer::Delta(mixer)), ffn_width: None };
+        let layer = Layer { mixer: Some(Mixer::Delta(mixer)), ffn: None };
         Architecture::new(8, 9, true, vec![layer])
     };
     assert!(stack(gated).is_ok());

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, GatedConv, Kda, Mamba2, Mixer};
+use search::architecture::{Attention, Ffn, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
 use search::cost;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 
@@ -183,8 +183,10 @@ impl Count {
             if let Some(mixer) = &layer.mixer {
                 self.mixer(d, mixer, position);
             }
-            if let Some(width) = layer.ffn_width {
-                self.matrix(width, d); // gate
+            if let Some(Ffn { width, kind }) = layer.ffn {
+                if kind == FfnKind::SwiGlu {
+                    self.matrix(width, d); // gate
+                }
                 self.matrix(width, d); // up
                 self.matrix(d, width); // down
             }
@@ -359,12 +361,10 @@ fn the_largest_architecture_overflows_nothing() {
         d_model: n,
         meta_tokens: 0,
         mixer: Mixer::Attention(Attention {
-            heads: n,
-            kv_heads: n,
-            head_width: n,
-            window: None,
-            qk_norm: true,
+            qk_norm: QkNorm::Whole,
             selective_rope: true,
+            output_gate: true,
+            ..Attention::full(n, n, n)
         }),
     };
     assert_eq!(cost::part_cache_bytes(&attention, u32::MAX, Dtype::F32), u64::MAX);

@@ -57,7 +57,7 @@ fn latency(stack: &Architecture) -> f64 {
     };
     let of = |layer: &search::architecture::Layer| {
         let mixer = layer.mixer.map_or(0.0, |mixer| of_mixer(mixer.kind()) * d);
-        mixer + 0.003 * layer.ffn_width.map_or(0.0, f64::from) * d
+        mixer + 0.003 * layer.ffn.map_or(0.0, |ffn| f64::from(ffn.width)) * d
     };
     stack.layers().iter().map(of).sum::<f64>() / 100.0
 }

@@ -23,7 +23,7 @@ fn operators(architecture: &Architecture) -> String {
             MixerKind::GatedConv => 'c',
             _ => '?', // no reference stack has it
         }));
-        if layer.ffn_width.is_some() {
+        if layer.ffn.is_some() {
             text.push('f');
         }
     }

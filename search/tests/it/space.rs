@@ -35,12 +35,17 @@ const EVERYTHING: &str = r#"
 meta_tokens = [0, 5]
 d_model = [48, 96]
 depth = { min = 1, max = 4 }
-ffn = ["none", "2x"]
+ffn = ["none", "2x", "relu2 2x", "relu2 96"]
 
+[mixers.none]
 [mixers.attn]
 head_width = [16, 24]
-qk_norm = [false, true]
+qk_norm = [false, true, "whole"]
 selective_rope = [false, true]
+output_gate = [false, true]
+norm_after = [true, false]
+rotary_percent = [100, 25, 0]
+rope_theta = [10_000, 1_000_000]
 [mixers.swa]
 head_width = [24]
 window = [32, 64]
@@ -153,9 +158,52 @@ fn samples_of_the_whole_space_reach_every_mixer_and_option() {
     {
         assert!(all.contains(option), "{option}");
     }
+    for option in ["qknorm=whole", ",rot=25", ",rot=0", ",theta=1000000", ",post", "+relu2(96)"] {
+        assert!(all.contains(option), "{option}");
+    }
     for meta in [",tied | ", ",tied,meta=5 | "] {
         assert!(all.contains(meta), "{meta}");
     }
+    for alone in [" | ffn(192)", " | relu2(96)"] {
+        assert!(all.contains(alone), "{alone}");
+    }
+}
+
+#[test]
+fn a_layer_may_be_an_ffn_alone_where_the_file_says_so() {
+    let text = "d_model = [64]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", 100, \"relu2 80\"]\n\
+                [mixers.attn]\nhead_width = [32]\n[mixers.none]\n";
+    let with_none = space(text);
+    // one shape × 3 FFNs and 2 FFNs alone, at depth 1 and 2
+    assert!((with_none.size() - 30.0).abs() < 1e-9);
+    let neighbours = |space: &Space, from: &str| -> Vec<String> {
+        let from = format!("d=64,vocab=256,tied | {from}").parse().expect("an architecture");
+        let own = |n: &Architecture| n.to_string().replace("d=64,vocab=256,tied | ", "");
+        let mut all: Vec<String> = space.neighbours(&from).iter().map(own).collect();
+        all.sort();
+        all
+    };
+    let of_one = |from: &str| {
+        let all = neighbours(&with_none, from);
+        all.into_iter().filter(|text| !text.contains(['|', '*'])).collect::<Vec<_>>()
+    };
+    let attention = "attn(h=2,kv=2,k=32)";
+    // without an FFN the mixer stays
+    assert_eq!(
+        of_one(attention),
+        [format!("{attention}+ffn(100)"), format!("{attention}+relu2(80)")]
+    );
+    assert_eq!(of_one("ffn(100)"), [format!("{attention}+ffn(100)"), "relu2(80)".to_owned()]);
+    let without_none = space(&text.replace("[mixers.none]\n", ""));
+    let stack: Architecture = "d=64,vocab=256,tied | ffn(100)".parse().expect("an architecture");
+    assert_eq!(with_none.contains(&stack), Ok(()));
+    let said = without_none.contains(&stack).expect_err("not a member").to_string();
+    assert!(said.contains("layer 0") && said.contains("no mixer"), "{said}");
+    let only_none = error(&text.replace("\"none\", 100, \"relu2 80\"", "\"none\""));
+    assert_eq!(only_none.key, "space.mixers.none");
+    let staged =
+        format!("{text}[[stages]]\nrepeat = {{ min = 1, max = 2 }}\n").replace("\"none\", ", "");
+    assert_eq!(error(&staged).key, "space.mixers.none");
 }
 
 proptest! {
@@ -286,7 +334,8 @@ fn every_member_of_a_small_space_is_reached_by_single_genes() {
     let staged = "meta_tokens = [0, 16, 64]\nd_model = [64]\ndepth = { min = 3, max = 9 }\n[mixers.dn]\n[mixers.m2]\nhead_width = [64]\n[mixers.attn]\nhead_width = [32]\n\
          [[stages]]\nmixers = [\"dn\", \"m2\"]\nrepeat = { min = 1, max = 2 }\n\
          [[stages]]\nratios = [\"0:1\", \"1:1\"]\nffns_per_mixer = [0, 2]\nrepeat = { min = 1, max = 1 }\n";
-    for space in [space(flat), space(staged)] {
+    let alone = "d_model = [64, 96]\ndepth = { min = 1, max = 2 }\nffn = [\"none\", \"2x\", \"relu2 3x\"]\n[mixers.none]\n[mixers.dn]\n";
+    for space in [space(flat), space(staged), space(alone)] {
         let members = space.enumerate(1 << 20).expect("a small space");
         let mut reached = std::collections::HashSet::from([members[0].clone()]);
         let mut new = vec![members[0].clone()];

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use search::Architecture;
-use search::architecture::{ArchitectureId, Attention, Delta, Layer, Mixer};
+use search::architecture::{ArchitectureId, Attention, Delta, Ffn, Layer, Mixer};
 use search::latency::{Conditions, Dtype, Phase};
 use search::limits::{Limit, Limits};
 use search::objective::Objective;
@@ -30,14 +30,7 @@ pub(crate) struct Stacks {
 fn mixers() -> [Option<Mixer>; 4] {
     let delta = |heads| Delta::deltanet(heads, 16, 16);
     let gated = |heads| Delta::gated(heads, 16, 32);
-    let attention = Attention {
-        heads: 2,
-        kv_heads: 1,
-        head_width: 16,
-        window: None,
-        qk_norm: false,
-        selective_rope: false,
-    };
+    let attention = Attention::full(2, 1, 16);
     [
         Some(Mixer::Delta(delta(2))),
         Some(Mixer::Delta(gated(2))),
@@ -48,7 +41,8 @@ fn mixers() -> [Option<Mixer>; 4] {
 
 fn layer(rng: &mut SearchRng) -> Layer {
     let mixer = *mixers().choose(rng).expect("there are mixers");
-    Layer { mixer, ffn_width: *[None, Some(64), Some(128)].choose(rng).expect("there are widths") }
+    let width: Option<u32> = *[None, Some(64), Some(128)].choose(rng).expect("there are widths");
+    Layer { mixer, ffn: width.map(Ffn::swiglu) }
 }
 
 pub(crate) fn stack(layers: Vec<Layer>) -> Architecture {
@@ -57,7 +51,7 @@ pub(crate) fn stack(layers: Vec<Layer>) -> Architecture {
 
 /// The stack of one mixer, `index` into the list of mixers.
 pub(crate) fn uniform(index: usize, depth: usize) -> Architecture {
-    stack(vec![Layer { mixer: mixers()[index], ffn_width: Some(64) }; depth])
+    stack(vec![Layer { mixer: mixers()[index], ffn: Some(Ffn::swiglu(64)) }; depth])
 }
 
 impl Domain for Stacks {
@@ -105,8 +99,8 @@ impl Domain for Stacks {
             layers.len() as f64 / self.depth as f64,
             share(&|layer| layer.mixer == mixers[0]),
             share(&|layer| layer.mixer == mixers[3]),
-            share(&|layer| layer.ffn_width.is_none()),
-            share(&|layer| layer.ffn_width == Some(128)),
+            share(&|layer| layer.ffn.is_none()),
+            share(&|layer| layer.ffn == Some(Ffn::swiglu(128))),
         ]
     }
 }

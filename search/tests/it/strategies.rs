@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, Delta, GatedConv, Kda, Layer, Mamba2, Mixer};
+use search::architecture::{
+    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+};
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
     prop::option::of(2..34_u32)
@@ -10,15 +12,25 @@ fn levels() -> impl Strategy<Value = Option<u32>> {
 
 pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
     let shape = (1..5_u32, 1..4_u32, 1..40_u32, prop::option::of(1..700_u32));
-    let attention = (shape, any::<bool>(), any::<bool>()).prop_map(
-        |((kv_heads, groups, half, window), qk_norm, selective_rope)| {
+    let attention = (shape, qk_norm(), positions(), any::<bool>()).prop_map(
+        |(
+            (kv_heads, groups, half, window),
+            qk_norm,
+            (selective_rope, percent, theta),
+            output_gate,
+        )| {
+            // the part of a head that turns has an even width
+            let head_width = if percent % 50 > 0 { 8 * half } else { 4 * half };
+            let shape = Attention::full(kv_heads * groups, kv_heads, head_width);
+            let norm_after = !selective_rope && theta % 2 == 0;
+            let plain =
+                Attention { window, qk_norm, selective_rope, output_gate, norm_after, ..shape };
+            let turns = !selective_rope && percent > 0;
             Mixer::Attention(Attention {
-                heads: kv_heads * groups,
-                kv_heads,
-                head_width: 2 * half,
-                window,
-                qk_norm,
-                selective_rope,
+                head_width: if percent == 100 { 2 * half } else { head_width },
+                rotary_percent: if selective_rope { 100 } else { percent },
+                rope_theta: if turns { theta } else { plain.rope_theta },
+                ..plain
             })
         },
     );
@@ -36,6 +48,16 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
             Mixer::GatedConv(GatedConv { channels, kernel_width })
         }),
     ]
+}
+
+fn qk_norm() -> impl Strategy<Value = QkNorm> {
+    prop::sample::select(vec![QkNorm::None, QkNorm::Head, QkNorm::Whole])
+}
+
+/// Whether attention has Selective RoPE; else the part that turns, and θ.
+fn positions() -> impl Strategy<Value = (bool, u32, u32)> {
+    let percent = prop::sample::select(vec![100, 75, 50, 25, 0]);
+    (any::<bool>(), percent, 2..1_000_000_000_u32)
 }
 
 /// Which member of the delta family: its decay, its steps, its levels.
@@ -79,11 +101,12 @@ fn delta(
 }
 
 pub(crate) fn layer() -> impl Strategy<Value = Layer> {
-    let ffn = || 1..1000_u32;
+    let kind = || prop::sample::select(FfnKind::ALL.to_vec());
+    let ffn = || (1..1000_u32, kind()).prop_map(|(width, kind)| Ffn { width, kind });
     prop_oneof![
         (mixer(), prop::option::of(ffn()))
-            .prop_map(|(mixer, ffn_width)| Layer { mixer: Some(mixer), ffn_width }),
-        ffn().prop_map(|width| Layer { mixer: None, ffn_width: Some(width) }),
+            .prop_map(|(mixer, ffn)| Layer { mixer: Some(mixer), ffn }),
+        ffn().prop_map(|ffn| Layer { mixer: None, ffn: Some(ffn) }),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use search::architecture::{Ffn, FfnKind};
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
 use search::wire::{
@@ -43,7 +44,10 @@ fn part() -> impl Strategy<Value = Part> {
     prop_oneof![
         (any::<u32>(), strategies::mixer(), any::<u32>())
             .prop_map(|(d_model, mixer, meta)| Part::mixer(d_model, mixer, meta)),
-        (any::<u32>(), any::<u32>()).prop_map(|(d_model, width)| Part::Ffn { d_model, width }),
+        (any::<u32>(), any::<u32>(), any::<bool>()).prop_map(|(d_model, width, is_gated)| {
+            let kind = if is_gated { FfnKind::SwiGlu } else { FfnKind::Relu2 };
+            Part::Ffn { d_model, ffn: Ffn { width, kind } }
+        }),
         (any::<u32>(), any::<u32>()).prop_map(|(d_model, vocab)| Part::Head { d_model, vocab }),
     ]
 }

@@ -317,7 +317,7 @@ impl Row {
     fn part_name(&self) -> String {
         match self.part {
             Part::Mixer { mixer, .. } => mixer.to_string(),
-            Part::Ffn { width, .. } => format!("ffn({width})"),
+            Part::Ffn { ffn, .. } => ffn.to_string(),
             Part::Head { vocab, .. } => format!("embedding, norm, head({vocab})"),
         }
     }
@@ -338,7 +338,7 @@ impl Row {
 fn names(architecture: &Architecture) -> Vec<String> {
     let layers = (1_usize..).zip(architecture.layers());
     let of_layers = layers.flat_map(|(number, layer)| {
-        let parts = usize::from(layer.mixer.is_some()) + usize::from(layer.ffn_width.is_some());
+        let parts = usize::from(layer.mixer.is_some()) + usize::from(layer.ffn.is_some());
         std::iter::repeat_n(number.to_string(), parts)
     });
     of_layers.chain(["–".to_owned()]).collect()

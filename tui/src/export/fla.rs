@@ -2,7 +2,7 @@
 //! any number of shapes and windows. They run on GPUs only.
 
 use search::Architecture;
-use search::architecture::{Delta, MixerKind};
+use search::architecture::{Delta, MixerKind, QkNorm};
 use search::foreign::Library;
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use super::dialect::Dialect;
 use super::folder::Folder;
 use super::theirs::Theirs;
 use super::transformers::{
-    EPS, POSITIONS, THETA, attention_of, common, ffn, first, meta_tokens, mixer, mixer_and_ffn,
-    norm, other_mixers, other_shapes, outer, selective_rope, with,
+    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, meta_tokens, mixer,
+    mixer_and_ffn, norm, other_mixers, other_shapes, outer, selective_rope, with,
 };
 use super::verdict::Obstacle;
 
@@ -65,12 +65,7 @@ impl Dialect for Fla {
             "short_conv = true",
             &|kind, delta| !delta.short_conv && kind != MixerKind::GatedDeltaNet,
         ));
-        found.extend(Obstacle::of_layers(
-            stack,
-            "norms of q and k, which attention in these models has not",
-            Some("qk_norm = false"),
-            |layer| layer.mixer.as_ref().and_then(attention_of).is_some_and(|of| of.qk_norm),
-        ));
+        found.extend(AttentionForms::plain(QkNorm::None).each(stack));
         found.extend(Obstacle::of_layers(
             stack,
             format!("heads that are not {d} wide together"),
@@ -94,7 +89,7 @@ impl Dialect for Fla {
             common(folder, class, model_type),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "hidden_act": "swish",
                 "norm_eps": EPS,
                 "max_position_embeddings": POSITIONS,
@@ -163,7 +158,7 @@ fn attention(stack: &Architecture) -> Value {
             "num_kv_heads": of.kv_heads,
             "qkv_bias": false,
             "window_size": of.window,
-            "rope_theta": THETA,
+            "rope_theta": of.rope_theta,
         })
     };
     if shapes.is_empty() { Value::Null } else { shapes.iter().map(entry).collect() }

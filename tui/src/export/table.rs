@@ -180,10 +180,7 @@ fn of_stack(stack: &Architecture, all: &[&Subject]) -> Vec<(String, Parameter)> 
         let mut counts = vec![
             ("d_model".to_owned(), i64::from(stack.d_model())),
             ("depth".to_owned(), layers.len() as i64),
-            (
-                "ffn".to_owned(),
-                layers.iter().filter(|layer| layer.ffn_width.is_some()).count() as i64,
-            ),
+            ("ffn".to_owned(), layers.iter().filter(|layer| layer.ffn.is_some()).count() as i64),
         ];
         for kind in MixerKind::ALL {
             let of_kind =

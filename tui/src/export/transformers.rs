@@ -7,18 +7,22 @@ mod attention;
 mod granite;
 mod lfm2;
 mod mamba;
+mod nemotron_h;
+mod olmo_hybrid;
 mod qwen3_5;
 
 use search::Architecture;
-use search::architecture::{Attention, Layer, Mixer};
+use search::architecture::{Attention, FfnKind, Layer, Mixer, QkNorm};
 use search::foreign::{Library, places};
 use serde_json::{Value, json};
 
 pub(super) use attention::{LLAMA, MINISTRAL, QWEN3};
 pub(super) use granite::GraniteMoeHybrid;
 pub(super) use lfm2::{Lfm2, taps};
-pub(super) use mamba::{Mamba2, NemotronH, mamba2_of};
-pub(super) use qwen3_5::{OlmoHybrid, Qwen35, delta_of};
+pub(super) use mamba::{Mamba2, mamba2_of};
+pub(super) use nemotron_h::NemotronH;
+pub(super) use olmo_hybrid::OlmoHybrid;
+pub(super) use qwen3_5::{Qwen35, delta_of};
 
 use super::folder::Folder;
 use super::theirs::Theirs;
@@ -29,9 +33,6 @@ pub(super) const POSITIONS: u32 = 1 << 20;
 
 /// Added to the mean square of every RMSNorm of ours.
 pub(super) const EPS: f64 = 1e-5;
-
-/// θ of our rotary positions.
-pub(super) const THETA: f64 = 1e4;
 
 /// What every config says.
 pub(super) fn common(folder: &Folder, class: &str, model_type: &str) -> Value {
@@ -98,6 +99,105 @@ pub(super) fn other_attention(stack: &Architecture) -> Option<Obstacle> {
     other_shapes(stack, "attention", |mixer| attention_of(mixer).map(shape))
 }
 
+/// What attention of a type has beside its sizes, in every layer.
+pub(super) struct AttentionForms {
+    /// The norm of q and k.
+    pub(super) qk_norm: QkNorm,
+    /// Whether it may have an output gate.
+    pub(super) output_gate: bool,
+    /// Whether its layers have their norms behind attention and FFN.
+    pub(super) norm_after: bool,
+    /// Whether so much of a head may turn, in hundredths, …
+    pub(super) turns: fn(u32) -> bool,
+    /// … in words.
+    pub(super) turning: &'static str,
+}
+
+impl AttentionForms {
+    /// Rotary positions on whole heads, and no gate.
+    pub(super) const fn plain(qk_norm: QkNorm) -> Self {
+        Self {
+            qk_norm,
+            output_gate: false,
+            norm_after: false,
+            turns: |percent| percent == 100,
+            turning: "on whole heads",
+        }
+    }
+
+    /// Attention of other forms than these, and layers whose positions are not the first's.
+    pub(super) fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
+        let mut found = self.each(stack);
+        let positions = |of: &Attention| (of.rotary_percent, of.rope_theta);
+        let first = first(stack, attention_of);
+        found.extend(Obstacle::of_layers(
+            stack,
+            "other rotary positions than attention before it, and this type has one kind",
+            first
+                .map(|of| {
+                    format!(
+                        "rotary_percent = {}, rope_theta = {}",
+                        of.rotary_percent, of.rope_theta
+                    )
+                })
+                .as_deref(),
+            |layer| {
+                let of = layer.mixer.as_ref().and_then(attention_of);
+                of.is_some_and(|of| first.is_some_and(|first| positions(&of) != positions(&first)))
+            },
+        ));
+        found
+    }
+
+    /// Attention of other forms than these.
+    pub(super) fn each(&self, stack: &Architecture) -> Vec<Obstacle> {
+        let mut found = Vec::new();
+        let mut refuse = |what: &str, change: &str, has: &dyn Fn(&Attention) -> bool| {
+            found.extend(Obstacle::of_layers(stack, what, Some(change), |layer| {
+                layer.mixer.as_ref().and_then(attention_of).is_some_and(|of| has(&of))
+            }));
+        };
+        match self.qk_norm {
+            QkNorm::None => {
+                let what = "norms of q and k, which this type has not";
+                refuse(what, "qk_norm = false", &|of| of.qk_norm != QkNorm::None);
+            }
+            QkNorm::Head => {
+                let what = "attention without norms of q and k, which this type has";
+                refuse(what, "qk_norm = true", &|of| of.qk_norm == QkNorm::None);
+                let what = "norms of q and k over all heads, and this type norms each head";
+                refuse(what, "qk_norm = true", &|of| of.qk_norm == QkNorm::Whole);
+            }
+            QkNorm::Whole => {
+                let what = "attention without norms of q and k over all heads, which this type has";
+                refuse(what, "qk_norm = \"whole\"", &|of| of.qk_norm != QkNorm::Whole);
+            }
+        }
+        if !self.output_gate {
+            let what = "an output gate, which this type has not";
+            refuse(what, "output_gate = false", &|of| of.output_gate);
+        }
+        let (what, change) = if self.norm_after {
+            (
+                "norms before attention and FFN, and this type's stand behind them",
+                "norm_after = true",
+            )
+        } else {
+            (
+                "norms behind attention and FFN, and this type's stand before them",
+                "norm_after = false",
+            )
+        };
+        refuse(what, change, &|of| of.norm_after != self.norm_after);
+        let what = format!("other rotary positions than this type has, which are {}", self.turning);
+        let change = (0..=100).rev().find(|&percent| (self.turns)(percent)).unwrap_or(100);
+        refuse(&what, &format!("rotary_percent = {change}"), &|of| {
+            !(self.turns)(of.rotary_percent)
+        });
+        found
+    }
+}
+
 /// Layers of attention whose heads are together not as wide as the model.
 pub(super) fn other_head_widths(stack: &Architecture) -> Option<Obstacle> {
     let d = stack.d_model();
@@ -112,9 +212,9 @@ pub(super) fn other_head_widths(stack: &Architecture) -> Option<Obstacle> {
     )
 }
 
-/// Layers without a mixer or without an FFN, and FFNs of other widths than the first.
+/// Layers without a mixer or without an FFN, FFNs of other widths than the first, and other FFNs than SwiGLU.
 pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
-    let width = stack.layers().iter().find_map(|layer| layer.ffn_width);
+    let width = stack.layers().iter().find_map(|layer| layer.ffn.map(|ffn| ffn.width));
     let wanted = width.map_or(String::new(), |width| format!("an FFN of {width} after it"));
     let change = (!wanted.is_empty()).then_some(wanted.as_str());
     [
@@ -128,13 +228,19 @@ pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
             stack,
             "no FFN, and this type has one in every layer",
             change,
-            |layer| layer.ffn_width.is_none(),
+            |layer| layer.ffn.is_none(),
         ),
         Obstacle::of_layers(
             stack,
             "an FFN of another width, and this type has one width",
             width.map(|width| format!("ffn({width})")).as_deref(),
-            |layer| layer.ffn_width.is_some_and(|of| Some(of) != width),
+            |layer| layer.ffn.is_some_and(|ffn| Some(ffn.width) != width),
+        ),
+        Obstacle::of_layers(
+            stack,
+            "an FFN that is no SwiGLU, and this type's are",
+            Some("SwiGLU"),
+            |layer| layer.ffn.is_some_and(|ffn| ffn.kind != FfnKind::SwiGlu),
         ),
     ]
     .into_iter()
@@ -263,5 +369,5 @@ pub(super) fn ffn(stack: &Architecture, index: usize, names: [String; 3]) -> Vec
 }
 
 fn ffn_width(stack: &Architecture, index: usize) -> u64 {
-    stack.layers()[index].ffn_width.map_or(0, u64::from)
+    stack.layers()[index].ffn.map_or(0, |ffn| ffn.width.into())
 }

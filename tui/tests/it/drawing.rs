@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use search::architecture::{Layer, MixerKind};
+use search::architecture::{Ffn, Layer, MixerKind};
 use search::references::ReferenceShape;
 use tui::drawing::{fold, to_text};
 use tui::theme::{FFN_SIGN, mixer_sign};
@@ -78,7 +78,7 @@ fn unfold(layers: &[Layer]) -> Vec<Layer> {
 proptest! {
     #[test]
     fn folding_loses_nothing(choice in prop::collection::vec(0u32..3, 1..40)) {
-        let layers: Vec<Layer> = choice.iter().map(|&i| Layer { mixer: None, ffn_width: Some(i + 1) }).collect();
+        let layers: Vec<Layer> = choice.iter().map(|&i| Layer { mixer: None, ffn: Some(Ffn::swiglu(i + 1)) }).collect();
         prop_assert_eq!(unfold(&layers), layers);
     }
 }

@@ -1,4 +1,4 @@
-//! A feed-forward network over many tokens: its norm, both products and the gate between them, for some rows after the
+//! A feed-forward network over many tokens: its norm, both products and what is between them, for some rows after the
 //! other, so that what lies between the products stays in the nearest caches, in the numbers that are multiplied next.
 
 use super::many::{ROW_BLOCK, Strips, precision};
@@ -9,34 +9,48 @@ use crate::cpu::packed::{Tile, aligned, pack, tile_of_height, words};
 use crate::cpu::pool::{Pool, SharedMut};
 use crate::cpu::simd::{PANEL, Simd};
 use crate::cpu::{Kernel, Level, Precision, run_in};
-use crate::norm::cpu::{Gate, RmsNorm};
+use crate::norm::cpu::{Gate, OfBranch, RmsNorm};
 
-/// SwiGLU with its projections.
+/// SwiGLU or squared ReLU with its projections.
 #[derive(Debug)]
 pub struct FeedForward {
     /// f.
     width: usize,
-    /// gate, rows of zeros up to whole panels, up: `[⌈f⌉ + f, d]`
-    gate_up: Matrix,
+    /// gate, rows of zeros up to whole panels, up: `[⌈f⌉ + f, d]`; of squared ReLU up alone, `[f, d]`
+    reading: Matrix,
     /// `[d, f]`
     down: Matrix,
 }
 
 impl FeedForward {
-    /// Packs gate and up, `[f, d]` each, and down, `[d, f]`.
-    pub fn pack([gate, up, down]: [&[f32]; 3], d: usize, width: usize, storage: Storage) -> Self {
+    /// SwiGLU: packs gate and up, `[f, d]` each, and down, `[d, f]`.
+    pub fn swiglu([gate, up, down]: [&[f32]; 3], d: usize, width: usize, storage: Storage) -> Self {
         let padding = (width.next_multiple_of(PANEL) - width) * d;
         let gate_up = [gate, &vec![0.0; padding], up].concat();
         Self {
             width,
-            gate_up: Matrix::pack(&gate_up, width.next_multiple_of(PANEL) + width, d, storage),
+            reading: Matrix::pack(&gate_up, width.next_multiple_of(PANEL) + width, d, storage),
             down: Matrix::pack(down, d, width, storage),
         }
     }
 
+    /// Squared ReLU: packs up, `[f, d]`, and down, `[d, f]`.
+    pub fn relu2([up, down]: [&[f32]; 2], d: usize, width: usize, storage: Storage) -> Self {
+        Self {
+            width,
+            reading: Matrix::pack(up, width, d, storage),
+            down: Matrix::pack(down, d, width, storage),
+        }
+    }
+
+    /// Whether up is gated, as in SwiGLU.
+    pub fn is_gated(&self) -> bool {
+        self.reading.outputs() > self.width
+    }
+
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.gate_up.bytes() + self.down.bytes()
+        self.reading.bytes() + self.down.bytes()
     }
 
     /// f.
@@ -44,14 +58,15 @@ impl FeedForward {
         self.width
     }
 
-    /// gate and up in one matrix; its outputs are those of gate, then those of up from [`FeedForward::up_at`] on.
-    pub fn gate_up(&self) -> &Matrix {
-        &self.gate_up
+    /// gate and up in one matrix; its outputs are those of gate, if there is one, then those of up from
+    /// [`FeedForward::up_at`] on.
+    pub fn reading(&self) -> &Matrix {
+        &self.reading
     }
 
-    /// The first output of up in [`FeedForward::gate_up`].
+    /// The first output of up in [`FeedForward::reading`].
     pub fn up_at(&self) -> usize {
-        self.width.next_multiple_of(PANEL)
+        if self.is_gated() { self.width.next_multiple_of(PANEL) } else { 0 }
     }
 
     /// down
@@ -64,15 +79,16 @@ impl FeedForward {
         shares_rows(tokens, pool)
     }
 
-    /// x `[T, d]` += down(SiLU(gate·h) ⊙ up·h), h = RMSNorm(x) with the weights `norm`, each thread taking some rows.
-    pub fn apply_to_many(&self, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+    /// x `[T, d]` += down(SiLU(gate·h) ⊙ up·h), or down(max(up·h, 0)²), h = RMSNorm(x) with the weights `norm`, each thread
+    /// taking some rows; or with the norm behind down and not before.
+    pub fn apply_to_many(&self, pool: &Pool, norm: OfBranch<'_>, x: &mut [f32]) {
         self.apply_to_many_at(Level::best(), pool, norm, x);
     }
 
     /// [`FeedForward::apply_to_many`] at a given level.
-    pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: &[f32], x: &mut [f32]) {
+    pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: OfBranch<'_>, x: &mut [f32]) {
         let d = self.down.outputs;
-        assert_eq!(norm.len(), d, "feed-forward: the norm must be [{d}]");
+        assert_eq!(norm.weight.len(), d, "feed-forward: the norm must be [{d}]");
         assert_eq!(x.len() % d, 0, "feed-forward: x must be [T, {d}]");
         let tokens = x.len() / d;
         let level = level.min(Level::best());
@@ -91,7 +107,7 @@ impl FeedForward {
 struct Rows<'a> {
     network: &'a FeedForward,
     precision: Precision,
-    norm: &'a [f32],
+    norm: OfBranch<'a>,
     x: &'a mut [f32],
 }
 
@@ -111,10 +127,11 @@ impl Rows<'_> {
     #[inline(always)]
     fn in_words<S: Simd, const NARROW: bool>(self, s: S) {
         let Self { network, norm, x, .. } = self;
-        let FeedForward { width, gate_up, down } = network;
+        let FeedForward { width, down, .. } = network;
         let d = down.outputs;
         let mut h = vec![0.0; ROW_BLOCK.min(x.len() / d) * d];
-        let (mut strips, mut gated) = (Vec::new(), Vec::new());
+        let mut after = if norm.after { h.clone() } else { Vec::new() };
+        let (mut strips, mut hidden) = (Vec::new(), Vec::new());
         let mut unpacked = [Vec::new(), Vec::new()];
         for x in x.chunks_mut(ROW_BLOCK * d) {
             let count = x.len() / d;
@@ -122,45 +139,65 @@ impl Rows<'_> {
             // Row by row, so that each is still in the nearest cache.
             for (h, x) in h.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
                 h.copy_from_slice(x);
-                RmsNorm { x: h, weight: norm, gate: Gate::None }.body(s);
+                if !norm.after {
+                    RmsNorm { x: h, weight: norm.weight, gate: Gate::None }.body(s);
+                }
             }
             let h = Strips::pack::<S, NARROW>(s, View::new(h, d), (count, d), &mut strips);
             let len = count.div_ceil(S::TILE_ROWS) * S::TILE_ROWS * words::<NARROW>(*width);
-            let gated = aligned(&mut gated, len);
-            gate::<S, NARROW>(s, &h, gate_up, *width, gated, &mut unpacked);
-            let gated = Strips { rows: count, words: gated };
+            let hidden = aligned(&mut hidden, len);
+            activate::<S, NARROW>(s, &h, network, hidden, &mut unpacked);
+            let hidden = Strips { rows: count, words: hidden };
             let panels = 0..d.div_ceil(PANEL);
-            let c = x.as_mut_ptr();
-            gated.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+            if !norm.after {
+                let c = x.as_mut_ptr();
+                hidden.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+                continue;
+            }
+            let y = &mut after[..x.len()];
+            hidden.multiply::<S, NARROW>(
+                s,
+                (down, panels),
+                y.as_mut_ptr(),
+                false,
+                &mut unpacked[0],
+            );
+            RmsNorm { x: y, weight: norm.weight, gate: Gate::None }.body(s);
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
         }
     }
 }
 
-/// The strips of SiLU(gate·h) ⊙ up·h from those of h, one panel of gate and of up after the other.
+/// The strips of SiLU(gate·h) ⊙ up·h, or of max(up·h, 0)², from those of h, one panel of up and of gate after the other.
 #[inline(always)]
-fn gate<S: Simd, const NARROW: bool>(
+fn activate<S: Simd, const NARROW: bool>(
     s: S,
     h: &Strips<'_>,
-    gate_up: &Matrix,
-    width: usize,
-    gated: &mut [f32],
-    [gate_space, up_space]: &mut [Vec<f32>; 2],
+    network: &FeedForward,
+    hidden: &mut [f32],
+    [up_space, gate_space]: &mut [Vec<f32>; 2],
 ) {
     /// The most rows of a register tile of any instruction set.
     const MOST_ROWS: usize = 12;
-    let inner = words::<NARROW>(gate_up.inputs);
+    let FeedForward { width, reading, .. } = network;
+    let (width, panels) = (*width, width.div_ceil(PANEL));
+    let inner = words::<NARROW>(reading.inputs);
     let strip_len = S::TILE_ROWS * words::<NARROW>(width);
+    let zero = s.splat(0.0);
     let mut tiles = [[0.0_f32; MOST_ROWS * PANEL]; 2];
-    for panel in 0..width.div_ceil(PANEL) {
-        let up_panel = width.div_ceil(PANEL) + panel;
-        let gate = gate_up.panel_words::<S, NARROW>(s, panel, gate_space);
-        let up = gate_up.panel_words::<S, NARROW>(s, up_panel, up_space);
+    for panel in 0..panels {
+        let gate =
+            network.is_gated().then(|| reading.panel_words::<S, NARROW>(s, panel, gate_space));
+        let up_panel = if gate.is_some() { panels + panel } else { panel };
+        let up = reading.panel_words::<S, NARROW>(s, up_panel, up_space);
         let columns = (width - panel * PANEL).min(PANEL);
         let at = words::<NARROW>(panel * PANEL) * S::TILE_ROWS;
-        let strips = gated.chunks_exact_mut(strip_len);
+        let strips = hidden.chunks_exact_mut(strip_len);
         for (row, to) in (0..h.rows).step_by(S::TILE_ROWS).zip(strips) {
             let height = (h.rows - row).min(S::TILE_ROWS);
-            for (tile, (weights, scales)) in tiles.iter_mut().zip([gate, up]) {
+            for (tile, (weights, scales)) in
+                tiles.iter_mut().zip([Some(up), gate].into_iter().flatten())
+            {
                 let c = tile.as_mut_ptr();
                 let out =
                     Tile { c, stride: PANEL, height, width: PANEL, accumulate: false, scales };
@@ -170,16 +207,21 @@ fn gate<S: Simd, const NARROW: bool>(
                     tile_of_height::<S, NARROW>(s, inner, strip, weights.as_ptr(), &out);
                 }
             }
-            let [gate, up] = &mut tiles;
+            let [up, gates] = &mut tiles;
             for i in (0..height * PANEL).step_by(S::LANES) {
                 // SAFETY: i + LANES ≤ the rows of both tiles, as PANEL is a multiple of LANES.
                 unsafe {
-                    let value = s.load(gate.as_ptr().add(i));
-                    let value = s.mul(s.silu(value), s.load(up.as_ptr().add(i)));
-                    s.store(gate.as_mut_ptr().add(i), value);
+                    let value = s.load(up.as_ptr().add(i));
+                    let value = if gate.is_some() {
+                        s.mul(s.silu(s.load(gates.as_ptr().add(i))), value)
+                    } else {
+                        let kept = s.max(value, zero);
+                        s.mul(kept, kept)
+                    };
+                    s.store(up.as_mut_ptr().add(i), value);
                 }
             }
-            let tile = View::new(&gate[..], PANEL);
+            let tile = View::new(&up[..], PANEL);
             pack::<S, NARROW>(s, tile, height, columns, &mut to[at..], S::TILE_ROWS);
         }
     }

@@ -2,10 +2,10 @@
 
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use kernels::rope;
-use search::architecture::Attention;
+use search::architecture::{Attention, QkNorm};
 
 use super::weights::{Keep, bf16, product, rounded, wide};
-use crate::cuda::shapes::{Load, THETA};
+use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
 pub(super) struct Token {
@@ -28,8 +28,7 @@ impl Token {
             shape: *shape,
             projections: rows.map(|(name, rows)| rounded(load(name, rows * width * d))),
             out: rounded(load("o.weight", d * heads * width)),
-            norms: shape
-                .qk_norm
+            norms: (shape.qk_norm == QkNorm::Head)
                 .then(|| ["q_norm.weight", "k_norm.weight"].map(|name| wide(&load(name, width)))),
             cache: vec![[Vec::new(), Vec::new()]; kv_heads],
         }
@@ -46,7 +45,9 @@ impl super::token::Token for Token {
             k = rms_norm_definition(&k, of_k, RMS_EPS);
         }
         for row in q.chunks_exact_mut(width).chain(k.chunks_exact_mut(width)) {
-            rope::definition(row, width, position, THETA);
+            let (turned, theta) =
+                (self.shape.rotary_width() as usize, self.shape.rope_theta.into());
+            rope::partial_definition(row, width, turned, position, theta);
         }
         let (q, k, v) = (keep(q), bf16(k), bf16(v));
         for (i, [keys, values]) in self.cache.iter_mut().enumerate() {

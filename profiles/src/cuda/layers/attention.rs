@@ -3,7 +3,7 @@
 use kernels::cuda::Error;
 use kernels::cuda::attention::{self, Cache};
 use kernels::cuda::chunked::Rows;
-use search::architecture::Attention;
+use search::architecture::{Attention, QkNorm};
 
 use super::pass::{Kind, Recorder, Sublayer};
 use super::weights::{Builder, Matrix};
@@ -39,13 +39,13 @@ impl AttentionLayer {
         let qkv = on.matrix(load, &parts, d)?;
         let out = on.matrix(load, &[("o.weight", d)], heads * width)?;
         let mut norms = [0; 2];
-        if shape.qk_norm {
+        if shape.qk_norm == QkNorm::Head {
             norms = [
                 on.vector(load, "q_norm.weight", width)?,
                 on.vector(load, "k_norm.weight", width)?,
             ];
         }
-        let rotations = on.rotations(width)?;
+        let rotations = on.rotations(shape)?;
         let seen = window.map_or(on.positions, |window| window.min(on.positions));
         let capacity = seen.next_multiple_of(CACHE_POSITIONS);
         let bytes = 2 * on.batch * kv_heads * capacity * width;

@@ -1,10 +1,10 @@
 //! Weights side by side as the products want them, and what a sequence leaves behind.
 
-use kernels::cuda::attention::rotations;
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Error, Machine, bf16_bits, upload_new};
+use search::architecture::Attention;
 
-use crate::cuda::shapes::{Load, THETA};
+use crate::cuda::shapes::{Load, rotations_of};
 
 /// A matrix on the machine, bf16 `[outputs, inputs]`, its parts each from a multiple of 8 rows on.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +27,8 @@ pub(super) struct Builder<'a> {
     pub pretends: bool,
     /// What was taken so far.
     pub memory: Vec<u64>,
-    /// Of each width of heads.
-    rotations: Vec<(usize, u64)>,
+    /// Of heads of each width and positions of each kind.
+    rotations: Vec<([u32; 3], u64)>,
 }
 
 impl<'a> Builder<'a> {
@@ -107,13 +107,14 @@ impl<'a> Builder<'a> {
         Ok(Matrix { address, outputs, inputs })
     }
 
-    /// Cosine and sine by position, for heads of `width`.
-    pub(super) fn rotations(&mut self, width: usize) -> Result<u64, Error> {
-        if let Some((_, address)) = self.rotations.iter().find(|(of, _)| *of == width) {
+    /// Cosine and sine by position, for heads of `shape`.
+    pub(super) fn rotations(&mut self, shape: &Attention) -> Result<u64, Error> {
+        let kind = [shape.head_width, shape.rotary_width(), shape.rope_theta];
+        if let Some((_, address)) = self.rotations.iter().find(|(of, _)| *of == kind) {
             return Ok(*address);
         }
-        let address = self.values(&rotations(self.positions, width, THETA))?;
-        self.rotations.push((width, address));
+        let address = self.values(&rotations_of(shape, self.positions))?;
+        self.rotations.push((kind, address));
         Ok(address)
     }
 }

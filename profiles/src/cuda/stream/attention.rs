@@ -1,12 +1,11 @@
 //! Attention in the program of a step.
 
-use kernels::cuda::attention::rotations;
 use kernels::cuda::decode::{BLOCK_POSITIONS, Input, Kind, Phase, TILE_HEADS};
 use kernels::cuda::{Error, upload_new};
-use search::architecture::Attention;
+use search::architecture::{Attention, QkNorm};
 
 use super::program::{Builder, check};
-use crate::cuda::shapes::{Load, THETA};
+use crate::cuda::shapes::{Load, rotations_of};
 
 impl Builder<'_> {
     pub(super) fn attention(
@@ -37,11 +36,11 @@ impl Builder<'_> {
         let v = load("v.weight", kv_heads * width * d);
         let z = self.project(&[&q, &k, &v], norm, 0)?.now;
         let (mut q_norm, mut k_norm) = (0, 0);
-        if shape.qk_norm {
+        if shape.qk_norm == QkNorm::Head {
             q_norm = self.vector(&load("q_norm.weight", width))?;
             k_norm = self.vector(&load("k_norm.weight", width))?;
         }
-        let rope = upload_new(self.machine, &rotations(self.positions, width, THETA))?;
+        let rope = upload_new(self.machine, &rotations_of(shape, self.positions))?;
         self.memory.push(rope);
         let tiles = (heads / kv_heads).div_ceil(tile_heads);
         let blocks = self.blocks();

@@ -255,8 +255,8 @@ impl<'a> Builder<'a> {
                     Mixer::GatedConv(shape) => self.gated_conv(*shape, norm, here)?,
                 }
             }
-            if let Some(width) = layer.ffn_width {
-                self.ffn(i, width as usize, load)?;
+            if let Some(ffn) = layer.ffn {
+                self.ffn(i, ffn.width as usize, load)?;
             }
         }
         let norm = load("final_norm.weight", d);

@@ -1,12 +1,13 @@
 //! Full and sliding-window attention with their cache.
 
+use kernels::activation::cpu::SigmoidGate;
 use kernels::attention::cpu::{Cached, Decode};
 use kernels::attention::prefill::{Inputs, prefill};
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, Precision, Rows, run};
-use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::norm::cpu::{Gate, OfBranch, RmsNorm};
 use kernels::rope::cpu::Table;
-use search::architecture;
+use search::architecture::{self, QkNorm};
 
 use crate::engine::cache::Cache;
 use crate::engine::function::Function;
@@ -15,9 +16,6 @@ use crate::engine::phases::{Phases, Turns};
 use crate::engine::scratch::{ROWS, Run};
 use crate::weights::Weights;
 
-/// Base of the rotary frequencies.
-const THETA: f64 = 1e4;
-
 /// An attention mixer with its projections.
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -25,11 +23,16 @@ pub(crate) struct Attention {
     kv_heads: usize,
     head_width: usize,
     window: Option<usize>,
-    /// Rows q, k, v.
+    /// Rows q, k, v, and those of the gate where there is one.
     input: Matrix,
+    /// Where the gate begins in a row of the input's outputs.
+    gate_at: Option<usize>,
+    /// Channels of a head that turn with their position.
+    turned: usize,
+    theta: f64,
     /// Selective RoPE in place of rotary positions.
     phases: Option<Phases>,
-    /// Weights of the RMSNorm of q and of k, `[K]`.
+    /// Weights of the RMSNorm of q and of k: `[K]` each, or `[H·K]` and `[H_kv·K]`.
     qk_norm: Option<[Vec<f32>; 2]>,
     /// `[d, H·K]`
     output: Matrix,
@@ -46,7 +49,7 @@ impl Function for Attention {
             values: vec![none; self.kv_heads],
             position: 0,
             window: self.window,
-            rotations: Table::new(self.head_width, THETA),
+            rotations: Table::new(self.turned, self.theta),
             phases: self.phases.as_ref().map(Phases::state),
         })
     }
@@ -60,7 +63,7 @@ impl Function for Attention {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],
@@ -72,7 +75,7 @@ impl Function for Attention {
             memories.iter_mut().map(Memory::cache),
             |on, x, (p, mixed), cache| {
                 let turns = if let (Some(phases), Some(state)) = (&self.phases, &mut cache.phases) {
-                    Some(phases.turns(on, norm, x, state))
+                    Some(phases.turns(on, norm.weight, x, state))
                 } else {
                     cache.rotations.extend_to(cache.position + tokens);
                     None
@@ -88,7 +91,11 @@ impl Function for Attention {
                 }
                 cache.position += tokens;
             },
-            |_, _| (),
+            |p, mixed| {
+                if let Some(at) = self.gate_at {
+                    run(SigmoidGate { gate: &p[at..], x: mixed });
+                }
+            },
         );
     }
 }
@@ -102,23 +109,31 @@ impl Attention {
         storage: Storage,
         phases: Option<Phases>,
     ) -> Self {
-        let input = weights.rows(prefix, &["q.weight", "k.weight", "v.weight"]);
+        let mut rows = vec!["q.weight", "k.weight", "v.weight"];
+        if shape.output_gate {
+            rows.push("g.weight");
+        }
+        let input = weights.rows(prefix, &rows);
         let norm = |name: &str| weights.get(&format!("{prefix}{name}.weight")).to_vec();
-        let (heads, head_width) = (shape.heads as usize, shape.head_width as usize);
+        let [heads, kv_heads, head_width] =
+            [shape.heads, shape.kv_heads, shape.head_width].map(|n| n as usize);
         let output = weights.get(&format!("{prefix}o.weight"));
         Self {
             heads,
-            kv_heads: shape.kv_heads as usize,
+            kv_heads,
             head_width,
             window: shape.window.map(|w| w as usize),
             input: Matrix::pack(&input, input.len() / d, d, storage),
+            gate_at: shape.output_gate.then_some((heads + 2 * kv_heads) * head_width),
+            turned: shape.rotary_width() as usize,
+            theta: shape.rope_theta.into(),
             phases,
-            qk_norm: shape.qk_norm.then(|| ["q_norm", "k_norm"].map(norm)),
+            qk_norm: (shape.qk_norm != QkNorm::None).then(|| ["q_norm", "k_norm"].map(norm)),
             output: Matrix::pack(output, d, heads * head_width, storage),
         }
     }
 
-    /// The heads of q and k in p `[T, (H + 2 H_kv)·K]`, in place.
+    /// The heads of q and k in p `[T, (H + 2 H_kv)·K …]`, in place.
     fn norm_and_rotate(&self, on: &Run<'_>, p: &mut [f32], cache: &Cache, turns: Option<&Turns>) {
         let group = self.heads / self.kv_heads;
         let (k, stride) = (self.head_width, self.input.outputs());
@@ -138,9 +153,9 @@ impl Attention {
                     run(RmsNorm { x: q, weight: q_weight, gate: Gate::None });
                     run(RmsNorm { x: key, weight: k_weight, gate: Gate::None });
                 }
-                if turns.is_none() {
+                if self.turned > 0 {
                     for head in q.chunks_exact_mut(k).chain(key.chunks_exact_mut(k)) {
-                        cache.rotations.rotate(head, cache.position + t);
+                        cache.rotations.rotate(&mut head[..self.turned], cache.position + t);
                     }
                 }
             }

@@ -6,7 +6,7 @@ use kernels::cpu::{Matrix, Rows, run};
 use kernels::delta_rule::cpu::Step;
 use kernels::delta_rule::prefill::prefill;
 use kernels::delta_rule::train::{Inputs, Shape};
-use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
+use kernels::norm::cpu::{Gate, L2Norm, OfBranch, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
@@ -73,7 +73,7 @@ impl Function for Delta {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],
@@ -87,7 +87,7 @@ impl Function for Delta {
             memories.iter_mut().map(Memory::recurrent),
             |on, x, (p, mixed), state| {
                 let turns = match (&self.phases, &mut state.phases) {
-                    (Some(phases), Some(state)) => Some(phases.turns(on, norm, x, state)),
+                    (Some(phases), Some(state)) => Some(phases.turns(on, norm.weight, x, state)),
                     _ => None,
                 };
                 self.mix(on, p, tokens, mixed, state, turns.as_ref());

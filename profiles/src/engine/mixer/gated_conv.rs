@@ -3,6 +3,7 @@
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Aligned, Matrix, Rows};
 use kernels::gated_conv::cpu::{Inputs, forward, transpose_weight};
+use kernels::norm::cpu::OfBranch;
 use search::architecture;
 
 use crate::engine::function::Function;
@@ -54,7 +55,7 @@ impl Function for GatedConv {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],

@@ -1,10 +1,10 @@
 //! Kimi Delta Attention. Prompts take the recurrence position by position, each head by itself.
 
-use kernels::activation::cpu::Sigmoid;
+use kernels::activation::cpu::{Sigmoid, SigmoidGate};
 use kernels::cpu::matrix::Storage;
 use kernels::cpu::{Matrix, run};
 use kernels::kda::cpu::{Decays, Step};
-use kernels::norm::cpu::{Gate, L2Norm, RmsNorm};
+use kernels::norm::cpu::{Gate, L2Norm, OfBranch, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
@@ -50,7 +50,7 @@ impl Function for Kda {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],
@@ -157,13 +157,8 @@ impl Kda {
         self.second(on, p, channels + heads + value_width, &self.gate, &mut o);
         on.pool.chunks_mut(mixed, ROWS * values, |block, mixed| {
             run(RmsNorm { x: &mut *mixed, weight: &self.norm, gate: Gate::None });
-            let mut open = o[block * ROWS * values..][..mixed.len()].to_vec();
-            run(Sigmoid {
-                x: &o[block * ROWS * values..][..mixed.len()],
-                factor: 1.0,
-                y: &mut open,
-            });
-            mixed.iter_mut().zip(open).for_each(|(mixed, open)| *mixed *= open);
+            let gate = &o[block * ROWS * values..][..mixed.len()];
+            run(SigmoidGate { gate, x: mixed });
         });
         for buffer in [y, raw, decays, beta, o] {
             on.scratch.give(buffer);

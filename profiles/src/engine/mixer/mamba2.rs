@@ -6,7 +6,7 @@ use kernels::cpu::{Matrix, Rows, run};
 use kernels::linear_attention::cpu::Step;
 use kernels::linear_attention::prefill::prefill;
 use kernels::linear_attention::train::{Inputs, Shape};
-use kernels::norm::cpu::{Gate, RmsNorm};
+use kernels::norm::cpu::{Gate, OfBranch, RmsNorm};
 use kernels::short_conv::cpu::transpose_weight;
 use search::architecture;
 
@@ -58,7 +58,7 @@ impl Function for Mamba2 {
     fn forward(
         &self,
         on: &mut Run<'_>,
-        norm: &[f32],
+        norm: OfBranch<'_>,
         tokens: usize,
         x: &mut [f32],
         memories: &mut [Memory],

@@ -2,18 +2,19 @@
 
 use std::fmt::Write as _;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::family::{Colour, Family, Kind, Past, Usual};
-use super::gene::{Choice, Gene, Letter, Misfit, Settings, divided};
+use super::gene::{Choice, Form, Gene, Letter, Misfit, Settings, divided};
 use super::kind::MixerKind;
 use crate::architecture::limits;
 use crate::architecture::phases::Phases;
 use crate::architecture::scale::{nearest_heads, whole, whole_width};
 use crate::architecture::tensor::{Role, Tensors};
 
-/// Grouped-query softmax attention with rotary positions: θ = 10⁴, or Selective RoPE.
+/// Grouped-query softmax attention with rotary positions on all channels of a head, some or none (NoPE), or with
+/// Selective RoPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
@@ -26,14 +27,169 @@ pub struct Attention {
     /// The last positions attended to, the current one included; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
-    /// RMSNorm with a learnt weight on each head's q and k: before rotary positions, but after Selective RoPE.
+    /// RMSNorm of q and k: before rotary positions, but after Selective RoPE.
     #[serde(default)]
-    pub qk_norm: bool,
+    pub qk_norm: QkNorm,
     /// Selective RoPE (arXiv 2511.17388) in place of rotary positions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub selective_rope: bool,
+    /// Whether the heads' outputs are gated by σ(g·x), channel by channel, as in Qwen3-Next (arXiv 2505.06708).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_gate: bool,
+    /// The part of a head that turns with its position, its first channels, in hundredths; 0: no positions at all (NoPE).
+    #[serde(default = "whole_head", skip_serializing_if = "is_whole_head")]
+    pub rotary_percent: u32,
+    /// θ, the base of the rotary frequencies.
+    #[serde(default = "usual_theta", skip_serializing_if = "is_usual_theta")]
+    pub rope_theta: u32,
+    /// Whether the norms of its layer stand behind attention and behind the FFN, and not before them, as in OLMo 2 (arXiv
+    /// 2501.00656) and in the attention layers of Olmo Hybrid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub norm_after: bool,
 }
 
+/// What an RMSNorm with a learnt weight takes together of q and of k.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum QkNorm {
+    /// There is none.
+    #[default]
+    None,
+    /// Each head, with one weight for all of them, as in Qwen3.
+    Head,
+    /// All heads, as in OLMo 2 and its successors.
+    Whole,
+}
+
+impl QkNorm {
+    const ALL: [Self; 3] = [Self::None, Self::Head, Self::Whole];
+    /// As campaign files and JSON say them, …
+    const FORMS: [Form; 3] = [Form::Off, Form::On, Form::Named("whole")];
+    /// … and as the text form does.
+    const WORDS: [&str; 3] = ["", "qknorm", "qknorm=whole"];
+
+    /// Channels that are normed together, of so many heads of a width; none: there is no norm.
+    pub fn width(self, heads: u32, head_width: u32) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Head => Some(head_width.into()),
+            Self::Whole => Some(u64::from(heads) * u64::from(head_width)),
+        }
+    }
+}
+
+impl Serialize for QkNorm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::FORMS[*self as usize].serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for QkNorm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected true, false or \"whole\"")]
+        enum Word {
+            Flag(bool),
+            Name(String),
+        }
+        match Word::deserialize(deserializer)? {
+            Word::Flag(false) => Ok(Self::None),
+            Word::Flag(true) => Ok(Self::Head),
+            Word::Name(name) if name == "whole" => Ok(Self::Whole),
+            Word::Name(name) => {
+                Err(de::Error::custom(format!("expected true, false or \"whole\", got {name:?}")))
+            }
+        }
+    }
+}
+
+impl JsonSchema for QkNorm {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "QkNorm".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "RMSNorm of q and k: of each head, of all heads together (\"whole\"), or none.",
+            "enum": Self::FORMS,
+        })
+    }
+}
+
+/// All channels of a head, in hundredths.
+const WHOLE_HEAD: u32 = 100;
+/// θ of RoFormer (arXiv 2104.09864).
+const USUAL_THETA: u32 = 10_000;
+
+fn whole_head() -> u32 {
+    WHOLE_HEAD
+}
+
+fn usual_theta() -> u32 {
+    USUAL_THETA
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_whole_head(percent: &u32) -> bool {
+    *percent == WHOLE_HEAD
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_usual_theta(theta: &u32) -> bool {
+    *theta == USUAL_THETA
+}
+
+impl Attention {
+    /// Over the whole past, with rotary positions on all channels and nothing else.
+    pub fn full(heads: u32, kv_heads: u32, head_width: u32) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_width,
+            window: None,
+            qk_norm: QkNorm::None,
+            selective_rope: false,
+            output_gate: false,
+            rotary_percent: WHOLE_HEAD,
+            rope_theta: USUAL_THETA,
+            norm_after: false,
+        }
+    }
+
+    /// Channels of a head that turn with their position, its first ones: channel i with channel i + half of them.
+    pub fn rotary_width(&self) -> u32 {
+        if self.selective_rope { 0 } else { self.head_width * self.rotary_percent / WHOLE_HEAD }
+    }
+
+    fn check_positions(&self) -> Result<(), String> {
+        let percent = self.rotary_percent;
+        if percent > WHOLE_HEAD {
+            return Err(format!("rotary_percent must be 0 to {WHOLE_HEAD}, got {percent}"));
+        }
+        if !(2..=MAX_THETA).contains(&self.rope_theta) {
+            return Err(format!("rope_theta must be 2 to {MAX_THETA}, got {}", self.rope_theta));
+        }
+        if self.selective_rope && self.norm_after {
+            return Err("Selective RoPE reads a normed input; norm_after leaves none".to_owned());
+        }
+        if self.selective_rope && (percent, self.rope_theta) != (WHOLE_HEAD, USUAL_THETA) {
+            return Err("Selective RoPE has neither a rotary_percent nor a rope_theta".to_owned());
+        }
+        if percent == 0 && self.rope_theta != USUAL_THETA {
+            return Err("without rotary positions there is no rope_theta".to_owned());
+        }
+        let share = u64::from(self.head_width) * u64::from(percent);
+        if !share.is_multiple_of(2 * u64::from(WHOLE_HEAD)) {
+            return Err(format!(
+                "{percent} % of head_width must be an even number of channels, got {} of {}",
+                share as f64 / f64::from(WHOLE_HEAD),
+                self.head_width
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The largest θ that is accepted.
+const MAX_THETA: u32 = 1_000_000_000;
 /// Positions that a window of a reference stack sees.
 const WINDOW: u32 = 128;
 
@@ -60,14 +216,49 @@ const WINDOW_GENE: Gene = Gene::numbers(
     "The last positions attended to, the current one included.",
 )
 .late();
-const QK_NORM: Gene =
-    Gene::flag("qk_norm", Letter::On("qknorm"), false, "RMSNorm on each head's q and k.");
+const QK_NORM: Gene = Gene::forms(
+    "qk_norm",
+    &QkNorm::FORMS,
+    &QkNorm::WORDS,
+    "RMSNorm of q and k: of each head, or of all heads together (`\"whole\"`).",
+);
 const SELECTIVE_ROPE: Gene = Gene::flag(
     "selective_rope",
     Letter::On("srope"),
     false,
     "Selective RoPE in place of rotary positions.",
 );
+const OUTPUT_GATE: Gene = Gene::flag(
+    "output_gate",
+    Letter::On("gate"),
+    false,
+    "Whether the output is gated by σ(g·x), channel by channel.",
+)
+.if_chosen();
+const ROTARY: Gene = Gene {
+    letter: Letter::Unless("rot", WHOLE_HEAD),
+    ..Gene::numbers(
+        "rotary_percent",
+        "rot",
+        &[WHOLE_HEAD],
+        "The part of a head that turns with its position, in hundredths; 0: no positions at all (NoPE).",
+    )
+}
+.if_chosen()
+.within(0, WHOLE_HEAD);
+const THETA: Gene = Gene {
+    letter: Letter::Unless("theta", USUAL_THETA),
+    ..Gene::numbers("rope_theta", "theta", &[USUAL_THETA], "θ, the base of the rotary frequencies.")
+}
+.if_chosen()
+.within(2, MAX_THETA);
+const NORM_AFTER: Gene = Gene::flag(
+    "norm_after",
+    Letter::On("post"),
+    false,
+    "Whether the layer's norms stand behind attention and the FFN, and not before them.",
+)
+.if_chosen();
 
 impl Family for Attention {
     const KINDS: &'static [Kind] = &[
@@ -80,7 +271,17 @@ impl Family for Attention {
             shaped_as: None,
             about: "Full attention.",
             table: ("AttentionChoices", "Choices for full attention."),
-            genes: &[HEADS, KV_HEADS, HEAD_WIDTH, QK_NORM, SELECTIVE_ROPE],
+            genes: &[
+                HEADS,
+                KV_HEADS,
+                HEAD_WIDTH,
+                QK_NORM,
+                SELECTIVE_ROPE,
+                OUTPUT_GATE,
+                ROTARY,
+                THETA,
+                NORM_AFTER,
+            ],
             not_both_auto: Some(["heads", "head_width"]),
         },
         Kind {
@@ -92,7 +293,18 @@ impl Family for Attention {
             shaped_as: Some(MixerKind::FullAttention),
             about: "Sliding-window attention.",
             table: ("WindowChoices", "Choices for sliding-window attention."),
-            genes: &[HEADS, KV_HEADS, HEAD_WIDTH, WINDOW_GENE, QK_NORM, SELECTIVE_ROPE],
+            genes: &[
+                HEADS,
+                KV_HEADS,
+                HEAD_WIDTH,
+                WINDOW_GENE,
+                QK_NORM,
+                SELECTIVE_ROPE,
+                OUTPUT_GATE,
+                ROTARY,
+                THETA,
+                NORM_AFTER,
+            ],
             not_both_auto: Some(["heads", "head_width"]),
         },
     ];
@@ -103,8 +315,12 @@ impl Family for Attention {
             kv_heads: genes.number("kv_heads"),
             head_width: genes.number("head_width"),
             window: genes.get("window"),
-            qk_norm: genes.flag("qk_norm") == Some(true),
+            qk_norm: QkNorm::ALL[genes.number("qk_norm") as usize],
             selective_rope: genes.flag("selective_rope") == Some(true),
+            output_gate: genes.flag("output_gate") == Some(true),
+            rotary_percent: genes.number("rotary_percent"),
+            rope_theta: genes.number("rope_theta"),
+            norm_after: genes.flag("norm_after") == Some(true),
         }
     }
 
@@ -141,8 +357,7 @@ impl Family for Attention {
     }
 
     fn usual(kind: MixerKind, Usual { heads, head_width, .. }: Usual) -> Self {
-        let (window, qk_norm, selective_rope) = (None, false, false);
-        Self { heads, kv_heads: heads, head_width, window, qk_norm, selective_rope }.shaped(kind)
+        Self::full(heads, heads, head_width).shaped(kind)
     }
 
     fn kind(&self) -> MixerKind {
@@ -158,8 +373,12 @@ impl Family for Attention {
             "kv_heads" => self.kv_heads,
             "head_width" => self.head_width,
             "window" => self.window.unwrap_or(0),
-            "qk_norm" => self.qk_norm.into(),
+            "qk_norm" => self.qk_norm as u32,
             "selective_rope" => self.selective_rope.into(),
+            "output_gate" => self.output_gate.into(),
+            "rotary_percent" => self.rotary_percent,
+            "rope_theta" => self.rope_theta,
+            "norm_after" => self.norm_after.into(),
             _ => unreachable!("attention has no gene {name}"),
         }
     }
@@ -183,7 +402,7 @@ impl Family for Attention {
                 self.head_width
             ));
         }
-        Ok(())
+        self.check_positions()
     }
 
     fn tensors(&self, d: u64, list: &mut Tensors) {
@@ -192,23 +411,32 @@ impl Family for Attention {
         list.add("q.weight", &[q_rows, d], Role::Reader);
         list.add("k.weight", &[kv_rows, d], Role::Reader);
         list.add("v.weight", &[kv_rows, d], Role::Reader);
-        if self.qk_norm {
-            list.add("q_norm.weight", &[k], Role::NormWeight);
-            list.add("k_norm.weight", &[k], Role::NormWeight);
+        if self.output_gate {
+            list.add("g.weight", &[q_rows, d], Role::Reader);
+        }
+        let norms = [("q_norm.weight", self.heads), ("k_norm.weight", self.kv_heads)];
+        for (name, heads) in norms {
+            if let Some(width) = self.qk_norm.width(heads, self.head_width) {
+                list.add(name, &[width], Role::NormWeight);
+            }
         }
         list.add("o.weight", &[d, q_rows], Role::Writer);
     }
 
-    // q, o: h·k·d; k, v: h_kv·k·d; the two norms: k
+    // q, o: h·k·d; k, v: h_kv·k·d; the gate: h·k·d; the two norms: k, or h·k and h_kv·k
     fn parameters(&self, d: u64) -> u64 {
-        let k = u64::from(self.head_width);
-        let norms = if self.qk_norm { 2 * k } else { 0 };
-        2 * d * k * (u64::from(self.heads) + u64::from(self.kv_heads)) + norms
+        let (h, kv, k) =
+            (u64::from(self.heads), u64::from(self.kv_heads), u64::from(self.head_width));
+        let norm = |heads| self.qk_norm.width(heads, self.head_width).unwrap_or(0);
+        let gate = if self.output_gate { h * k * d } else { 0 };
+        2 * d * k * (h + kv) + gate + norm(self.heads) + norm(self.kv_heads)
     }
 
-    // q, o: h·k·d weights each; k, v: h_kv·k·d
+    // q, o: h·k·d weights each; k, v: h_kv·k·d; the gate: h·k·d
     fn token_flops(&self, d: f64) -> f64 {
-        4.0 * d * f64::from(self.head_width) * (f64::from(self.heads) + f64::from(self.kv_heads))
+        let [h, kv, k] = [self.heads, self.kv_heads, self.head_width].map(f64::from);
+        let gate = if self.output_gate { 2.0 * d * h * k } else { 0.0 };
+        4.0 * d * k * (h + kv) + gate
     }
 
     fn past(&self) -> Past {
@@ -222,6 +450,10 @@ impl Family for Attention {
 
     fn levels(&self) -> Option<u32> {
         None
+    }
+
+    fn norms_after(&self) -> bool {
+        self.norm_after
     }
 
     fn phases(&self) -> Option<Phases> {
@@ -241,8 +473,22 @@ impl Family for Attention {
         if let Some(window) = self.window {
             let _ = write!(text, " w{window}");
         }
-        text += if self.qk_norm { " qknorm" } else { "" };
-        text + if self.selective_rope { " srope" } else { "" }
+        if self.qk_norm != QkNorm::None {
+            let _ = write!(text, " {}", QkNorm::WORDS[self.qk_norm as usize]);
+        }
+        text += if self.selective_rope { " srope" } else { "" };
+        text += if self.output_gate { " gate" } else { "" };
+        match self.rotary_percent {
+            WHOLE_HEAD => {}
+            0 => text += " nope",
+            percent => {
+                let _ = write!(text, " rot{percent}");
+            }
+        }
+        if self.rope_theta != USUAL_THETA {
+            let _ = write!(text, " θ{}", self.rope_theta);
+        }
+        text + if self.norm_after { " post" } else { "" }
     }
 
     fn scaled(self, scale: f64) -> Result<Self, (&'static str, u32)> {
@@ -257,7 +503,14 @@ impl Family for Attention {
     fn nearly_scaled(self, scale: f64) -> Self {
         let (kv_heads, narrowed) = nearest_heads(self.kv_heads, scale);
         let heads = kv_heads * (self.heads / self.kv_heads);
-        Self { heads, kv_heads, head_width: narrowed(self.head_width), ..self }
+        let narrowed = narrowed(self.head_width);
+        // the part that turns is to be an even number of channels
+        let unit = (1..=WHOLE_HEAD)
+            .map(|half| 2 * half)
+            .find(|unit| (unit * self.rotary_percent).is_multiple_of(2 * WHOLE_HEAD))
+            .expect("of 200 channels every hundredth is even");
+        let head_width = (narrowed + unit / 2) / unit * unit;
+        Self { heads, kv_heads, head_width: head_width.max(unit), ..self }
     }
 
     fn shaped(self, kind: MixerKind) -> Self {

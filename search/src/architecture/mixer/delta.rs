@@ -118,7 +118,7 @@ const ONE_STEP: Gene = Gene {
     about: "One step.",
     choice: Choice::Fixed,
     letter: Letter::Silent,
-    late: false,
+    ..STEPS
 };
 const STEPS: Gene = Gene::numbers("steps", "n", &[2], "Delta steps per token, 2 to 8.");
 const LEVELS_GENE: Gene = Gene::numbers(

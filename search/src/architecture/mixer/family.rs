@@ -128,6 +128,11 @@ pub(crate) trait Family: Copy {
     /// What it turns q and k by, if it has Selective RoPE.
     fn phases(&self) -> Option<Phases>;
 
+    /// Whether the norms of its layer stand behind what they belong to, and not before it.
+    fn norms_after(&self) -> bool {
+        false
+    }
+
     /// Heads, width of what is stored by, width of what is stored: comparable between families.
     fn sizes(&self) -> [u32; 3];
 

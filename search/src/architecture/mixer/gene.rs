@@ -1,6 +1,12 @@
 //! The genes of a mixer: what may be chosen of its shape, under which key of the campaign file, with which letter of
 //! the text form. One table a kind; the campaign file, its schema, spaces and the text form read it.
 
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::architecture::limits::MAX_WIDTH;
+
 /// One number or switch of a mixer's shape.
 #[derive(Debug, Clone, Copy)]
 pub struct Gene {
@@ -12,8 +18,23 @@ pub struct Gene {
     pub choice: Choice,
     /// How the text form says it.
     pub letter: Letter,
-    /// Drawn after the genes that are not: it came later, and what a seed proposes depends on the order.
-    pub late: bool,
+    /// When it is drawn.
+    pub turn: Turn,
+    /// The least and the largest number that it may be.
+    pub within: (u32, u32),
+}
+
+/// When a gene is drawn. What a seed proposes depends on how many genes there are and on their order, so one that comes to
+/// a kind which campaigns have searched is [`Turn::IfChosen`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// In the order of the table.
+    First,
+    /// After these.
+    Late,
+    /// After all others, and only where the campaign file leaves a choice. Where the file says nothing, nothing of it is
+    /// written, in the file that is kept, in JSON or in the text form.
+    IfChosen,
 }
 
 /// What a gene may be.
@@ -27,8 +48,21 @@ pub enum Choice {
     Flag(bool),
     /// On or off; by default as the kind's reference layer.
     FlagOfKind,
+    /// One of several forms, the first by default.
+    Forms(&'static [Form]),
     /// Not a choice, and no key of the file, but drawn as one: what a seed proposes depends on how many genes there are.
     Fixed,
+}
+
+/// One of the forms of a gene, as campaign files and JSON name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `false`
+    Off,
+    /// `true`
+    On,
+    /// A word.
+    Named(&'static str),
 }
 
 /// How the text form says a gene.
@@ -42,6 +76,8 @@ pub enum Letter {
     On(&'static str),
     /// A word where it is off.
     Off(&'static str),
+    /// For each form its word, the first of which is empty.
+    Forms(&'static [&'static str]),
     /// Not at all.
     Silent,
 }
@@ -55,7 +91,7 @@ impl Gene {
         about: &'static str,
     ) -> Self {
         let (choice, letter) = (Choice::Numbers(usual), Letter::Number(letter));
-        Self { name, about, choice, letter, late: false }
+        Self::first(name, about, choice, letter)
     }
 
     /// A list of whole numbers, or `"auto"`, which it is by default.
@@ -65,7 +101,7 @@ impl Gene {
         about: &'static str,
     ) -> Self {
         let (choice, letter) = (Choice::NumbersOrAuto(None), Letter::Number(letter));
-        Self { name, about, choice, letter, late: false }
+        Self::first(name, about, choice, letter)
     }
 
     /// On or off.
@@ -75,12 +111,41 @@ impl Gene {
         usual: bool,
         about: &'static str,
     ) -> Self {
-        Self { name, about, choice: Choice::Flag(usual), letter, late: false }
+        Self::first(name, about, Choice::Flag(usual), letter)
+    }
+
+    /// One of several forms, with a word of the text form for each.
+    pub(super) const fn forms(
+        name: &'static str,
+        forms: &'static [Form],
+        words: &'static [&'static str],
+        about: &'static str,
+    ) -> Self {
+        Self::first(name, about, Choice::Forms(forms), Letter::Forms(words))
+    }
+
+    const fn first(
+        name: &'static str,
+        about: &'static str,
+        choice: Choice,
+        letter: Letter,
+    ) -> Self {
+        Self { name, about, choice, letter, turn: Turn::First, within: (1, MAX_WIDTH) }
     }
 
     /// The same, drawn after all others.
     pub(super) const fn late(self) -> Self {
-        Self { late: true, ..self }
+        Self { turn: Turn::Late, ..self }
+    }
+
+    /// The same, drawn only where the campaign file leaves a choice.
+    pub(super) const fn if_chosen(self) -> Self {
+        Self { turn: Turn::IfChosen, ..self }
+    }
+
+    /// The same within other bounds.
+    pub(super) const fn within(self, least: u32, largest: u32) -> Self {
+        Self { within: (least, largest), ..self }
     }
 
     /// The same with another choice.
@@ -88,9 +153,33 @@ impl Gene {
         Self { choice, ..self }
     }
 
-    /// Whether it is on or off.
-    pub(crate) fn is_flag(&self) -> bool {
-        matches!(self.choice, Choice::Flag(_) | Choice::FlagOfKind)
+    /// One of its values as the campaign file says it.
+    pub(crate) fn show(&self, value: u32) -> String {
+        match self.choice {
+            Choice::Flag(_) | Choice::FlagOfKind => (value == 1).to_string(),
+            Choice::Forms(forms) => forms[value as usize].to_string(),
+            _ => value.to_string(),
+        }
+    }
+}
+
+impl Serialize for Form {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On => serializer.serialize_bool(true),
+            Self::Named(name) => serializer.serialize_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "false",
+            Self::On => "true",
+            Self::Named(name) => name,
+        })
     }
 }
 

@@ -97,9 +97,10 @@ fn heads(stack: &Architecture, key: Keys) {
     let of = first(stack, attention_of).expect("every such stack has attention");
     key("attention.key_length", Entry::U32(of.head_width));
     key("attention.value_length", Entry::U32(of.head_width));
-    key("rope.dimension_count", Entry::U32(of.head_width));
-    key("rope.freq_base", Entry::F32(1e4));
-    key("feed_forward_length", Entry::U32(stack.layers()[0].ffn_width.unwrap_or(0)));
+    let turned = if of.rotary_width() > 0 { of.rotary_width() } else { of.head_width };
+    key("rope.dimension_count", Entry::U32(turned));
+    key("rope.freq_base", Entry::F32(of.rope_theta as f32));
+    key("feed_forward_length", Entry::U32(stack.layers()[0].ffn.map_or(0, |ffn| ffn.width)));
 }
 
 /// Key and value heads of each layer, 0 where there is no attention.
@@ -136,7 +137,7 @@ fn granite(stack: &Architecture, key: Keys) {
     key("attention.head_count", Entry::U32(of.heads));
     key("attention.head_count_kv", kv_heads(stack));
     // the switch for rotary positions
-    key("rope.scaling.finetuned", Entry::Flag(true));
+    key("rope.scaling.finetuned", Entry::Flag(of.rotary_width() > 0));
     heads(stack, key);
     of_mamba2(stack, key);
 }
@@ -144,7 +145,7 @@ fn granite(stack: &Architecture, key: Keys) {
 fn qwen35(stack: &Architecture, key: Keys) {
     attention(stack, key);
     // Pairs of channels turn by three positions in turn, which are one in a text; what is in no section turns by a fourth.
-    let half = first(stack, attention_of).map_or(0, |of| of.head_width as i32 / 2);
+    let half = first(stack, attention_of).map_or(0, |of| of.rotary_width() as i32 / 2);
     let sections = [(half + 2) / 3, (half + 1) / 3, half / 3, 0];
     key("rope.dimension_sections", Entry::I32s(sections.to_vec()));
     let is_delta = |mixer: Option<&Mixer>| mixer.and_then(delta_of).is_some();

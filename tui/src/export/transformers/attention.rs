@@ -1,13 +1,14 @@
 //! Types of attention alone: `llama`, `ministral` with windows, `qwen3` with windows and norms of q and k.
 
 use search::Architecture;
-use search::architecture::Mixer;
+use search::architecture::{Mixer, QkNorm};
 use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::{
-    EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens, mixer,
-    mixer_and_ffn, norm, other_attention, other_mixers, other_shapes, outer, selective_rope, with,
+    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
+    mixer, mixer_and_ffn, norm, other_attention, other_mixers, other_shapes, outer, selective_rope,
+    with,
 };
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
@@ -18,21 +19,29 @@ use crate::export::verdict::Obstacle;
 pub(crate) struct OfAttention {
     model_type: &'static str,
     class: &'static str,
-    /// Whether it may have windows; whether each head's q and k are normed.
+    /// Whether it may have windows.
     windows: bool,
-    qk_norm: bool,
+    forms: AttentionForms,
 }
 
-pub(crate) const LLAMA: OfAttention =
-    OfAttention { model_type: "llama", class: "LlamaForCausalLM", windows: false, qk_norm: false };
+pub(crate) const LLAMA: OfAttention = OfAttention {
+    model_type: "llama",
+    class: "LlamaForCausalLM",
+    windows: false,
+    forms: AttentionForms::plain(QkNorm::None),
+};
 pub(crate) const MINISTRAL: OfAttention = OfAttention {
     model_type: "ministral",
     class: "MinistralForCausalLM",
     windows: true,
-    qk_norm: false,
+    forms: AttentionForms::plain(QkNorm::None),
 };
-pub(crate) const QWEN3: OfAttention =
-    OfAttention { model_type: "qwen3", class: "Qwen3ForCausalLM", windows: true, qk_norm: true };
+pub(crate) const QWEN3: OfAttention = OfAttention {
+    model_type: "qwen3",
+    class: "Qwen3ForCausalLM",
+    windows: true,
+    forms: AttentionForms::plain(QkNorm::Head),
+};
 
 fn window(mixer: &Mixer) -> Option<u32> {
     attention_of(mixer).and_then(|attention| attention.window)
@@ -49,14 +58,7 @@ impl Dialect for OfAttention {
         if self.windows {
             found.extend(other_shapes(stack, "window", window));
         }
-        let (what, change) = if self.qk_norm {
-            ("attention without norms of q and k, which this type has", "qk_norm = true")
-        } else {
-            ("norms of q and k, which this type has not", "qk_norm = false, or the type qwen3")
-        };
-        found.extend(Obstacle::of_layers(stack, what, Some(change), |layer| {
-            layer.mixer.as_ref().and_then(attention_of).is_some_and(|of| of.qk_norm != self.qk_norm)
-        }));
+        found.extend(self.forms.obstacles(stack));
         found.extend(selective_rope(stack));
         found.extend(meta_tokens(stack));
         found
@@ -69,14 +71,14 @@ impl Dialect for OfAttention {
             common(folder, self.class, self.model_type),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "head_dim": attention.head_width,
                 "hidden_act": "silu",
                 "rms_norm_eps": EPS,
                 "max_position_embeddings": POSITIONS,
-                "rope_parameters": { "rope_type": "default", "rope_theta": THETA },
+                "rope_parameters": { "rope_type": "default", "rope_theta": attention.rope_theta },
                 "attention_bias": false,
             }),
         );

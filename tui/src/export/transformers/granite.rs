@@ -1,14 +1,15 @@
 //! `granitemoehybrid` without experts: Mamba2 and full attention, SwiGLU in every layer.
 
 use search::Architecture;
+use search::architecture::QkNorm;
 use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::mamba::{expansion, mamba2_of, plain_mamba2};
 use super::{
-    EPS, POSITIONS, THETA, attention_of, common, ffn_width, first, layer_types, meta_tokens, mixer,
-    mixer_and_ffn, no_attention, norm, other_attention, other_head_widths, other_mixers,
-    other_shapes, outer, selective_rope, with,
+    AttentionForms, EPS, POSITIONS, attention_of, common, ffn_width, first, layer_types,
+    meta_tokens, mixer, mixer_and_ffn, no_attention, norm, other_attention, other_head_widths,
+    other_mixers, other_shapes, outer, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
@@ -27,14 +28,12 @@ impl Dialect for GraniteMoeHybrid {
         found.extend(other_shapes(stack, "Mamba2", mamba2_of));
         found.extend(other_attention(stack));
         found.extend(expansion(stack));
-        let attention =
-            |layer: &search::architecture::Layer| layer.mixer.as_ref().and_then(attention_of);
-        found.extend(Obstacle::of_layers(
-            stack,
-            "norms of q and k, which this type has not",
-            Some("qk_norm = false"),
-            |layer| attention(layer).is_some_and(|of| of.qk_norm),
-        ));
+        let forms = AttentionForms {
+            turns: |percent| matches!(percent, 0 | 100),
+            turning: "on whole heads or none",
+            ..AttentionForms::plain(QkNorm::None)
+        };
+        found.extend(forms.obstacles(stack));
         found.extend(other_head_widths(stack));
         found.extend(selective_rope(stack));
         found.extend(no_attention(stack));
@@ -56,15 +55,15 @@ impl Dialect for GraniteMoeHybrid {
             common(folder, "GraniteMoeHybridForCausalLM", "granitemoehybrid"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "shared_intermediate_size": stack.layers()[0].ffn_width,
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "shared_intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_local_experts": 0,
                 "num_experts_per_tok": 0,
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "attention_multiplier": f64::from(attention.head_width).powf(-0.5),
-                "position_embedding_type": "rope",
-                "rope_parameters": { "rope_type": "default", "rope_theta": THETA },
+                "position_embedding_type": if attention.rotary_width() > 0 { "rope" } else { "nope" },
+                "rope_parameters": { "rope_type": "default", "rope_theta": attention.rope_theta },
                 "max_position_embeddings": POSITIONS,
                 "rms_norm_eps": EPS,
                 "layer_types": types,

@@ -1,13 +1,13 @@
 //! `lfm2`: gated short convolutions and full attention with norms of q and k.
 
 use search::Architecture;
-use search::architecture::Mixer;
+use search::architecture::{Mixer, QkNorm};
 use search::foreign::Library;
 use serde_json::{Value, json};
 
 use super::{
-    EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens, mixer,
-    mixer_and_ffn, no_attention, norm, other_attention, other_head_widths, other_mixers,
+    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
+    mixer, mixer_and_ffn, no_attention, norm, other_attention, other_head_widths, other_mixers,
     other_shapes, outer, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
@@ -40,14 +40,7 @@ impl Dialect for Lfm2 {
             Some(&format!("channels = {d}")),
             |layer| matches!(layer.mixer, Some(Mixer::GatedConv(conv)) if conv.channels != d),
         ));
-        let attention =
-            |layer: &search::architecture::Layer| layer.mixer.as_ref().and_then(attention_of);
-        found.extend(Obstacle::of_layers(
-            stack,
-            "attention without norms of q and k, which this type has",
-            Some("qk_norm = true"),
-            |layer| attention(layer).is_some_and(|of| !of.qk_norm),
-        ));
+        found.extend(AttentionForms::plain(QkNorm::Head).obstacles(stack));
         found.extend(other_head_widths(stack));
         found.extend(selective_rope(stack));
         found.extend(no_attention(stack));
@@ -67,13 +60,13 @@ impl Dialect for Lfm2 {
             common(folder, "Lfm2ForCausalLM", "lfm2"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "block_auto_adjust_ff_dim": false,
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "norm_eps": EPS,
                 "max_position_embeddings": POSITIONS,
-                "rope_parameters": { "rope_type": "default", "rope_theta": THETA },
+                "rope_parameters": { "rope_type": "default", "rope_theta": attention.rope_theta },
                 "conv_bias": false,
                 "conv_L_cache": first(stack, taps).unwrap_or(3),
                 "layer_types": types,

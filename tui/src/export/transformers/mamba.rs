@@ -1,4 +1,4 @@
-//! `mamba2`: Mamba2 alone, without FFNs; and why `nemotron_h` holds none of our stacks.
+//! `mamba2`: Mamba2 alone, without FFNs.
 
 use search::Architecture;
 use search::architecture::{Mamba2 as Shape, Mixer};
@@ -14,7 +14,6 @@ use crate::export::theirs::Theirs;
 use crate::export::verdict::Obstacle;
 
 pub(crate) struct Mamba2;
-pub(crate) struct NemotronH;
 
 /// The shape of a Mamba2.
 pub(crate) fn mamba2_of(mixer: &Mixer) -> Option<Shape> {
@@ -44,7 +43,7 @@ pub(super) fn expansion(stack: &Architecture) -> Option<Obstacle> {
 }
 
 fn ffns(stack: &Architecture, what: &str) -> Option<Obstacle> {
-    Obstacle::of_layers(stack, what, Some("ffn = [\"none\"]"), |layer| layer.ffn_width.is_some())
+    Obstacle::of_layers(stack, what, Some("ffn = [\"none\"]"), |layer| layer.ffn.is_some())
 }
 
 impl Dialect for Mamba2 {
@@ -93,33 +92,5 @@ impl Dialect for Mamba2 {
             ));
         }
         all
-    }
-}
-
-impl Dialect for NemotronH {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Mamba2 and attention without positions", |mixer| {
-            plain_mamba2(mixer).is_some()
-        });
-        found.extend(Obstacle::of_layers(
-            stack,
-            "a SwiGLU, and this type's FFNs have two matrices and relu²",
-            None,
-            |layer| layer.ffn_width.is_some(),
-        ));
-        if other_mixers(stack, "", |mixer| mamba2_of(mixer).is_some()).is_empty() {
-            let what = "no attention, without which transformers generates nothing by this type, and its has no positions";
-            found.push(Obstacle::of_model(what, None));
-        }
-        found.extend(meta_tokens(stack));
-        found
-    }
-
-    fn config(&self, _: &Folder) -> Value {
-        unreachable!("no stack is without obstacles")
-    }
-
-    fn tensors(&self, _: &Architecture) -> Vec<Theirs> {
-        unreachable!("no stack is without obstacles")
     }
 }

@@ -1,15 +1,15 @@
-//! `qwen3_5_text`: Gated DeltaNet and full attention, SwiGLU in every layer; and why `olmo_hybrid` holds none of our stacks.
+//! `qwen3_5_text`: Gated DeltaNet and full attention, SwiGLU in every layer.
 //!
-//! Qwen3.5's attention has an output gate o ⊙ σ(W_g x), ours has none. Written with W_g = 0 it is σ(0) = ½ everywhere, and o
-//! is written twice as large: both exact in floating point. A training that goes on from there learns the gate. Its norms
-//! multiply by 1 + w, but the one after the delta rule.
+//! Qwen3.5's attention has an output gate o ⊙ σ(W_g x). Where ours has none it is written with W_g = 0: σ(0) = ½ everywhere,
+//! and o is written twice as large, both exact in floating point. A training that goes on from there learns the gate. Its
+//! norms multiply by 1 + w, but the one after the delta rule.
 
 use search::Architecture;
-use search::architecture::{Delta, Layer, Mixer, MixerKind};
+use search::architecture::{Attention, Delta, Layer, Mixer, MixerKind, QkNorm};
 use serde_json::{Value, json};
 
 use super::{
-    EPS, POSITIONS, THETA, attention_of, common, ffn, first, layer_types, meta_tokens,
+    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
     mixer_and_ffn, no_attention, other_attention, other_mixers, other_shapes, selective_rope, with,
 };
 use crate::export::dialect::Dialect;
@@ -18,7 +18,6 @@ use crate::export::theirs::Theirs;
 use crate::export::verdict::Obstacle;
 
 pub(crate) struct Qwen35;
-pub(crate) struct OlmoHybrid;
 
 /// The shape of a Gated DeltaNet.
 pub(crate) fn delta_of(mixer: &Mixer) -> Option<Delta> {
@@ -28,12 +27,12 @@ pub(crate) fn delta_of(mixer: &Mixer) -> Option<Delta> {
     }
 }
 
-fn is_ours(mixer: &Mixer) -> bool {
+pub(super) fn is_ours(mixer: &Mixer) -> bool {
     delta_of(mixer).is_some() || attention_of(mixer).is_some_and(|of| of.window.is_none())
 }
 
 /// An option of Gated DeltaNet that layers have and the type has not.
-fn option(
+pub(super) fn option(
     stack: &Architecture,
     what: &str,
     change: &str,
@@ -52,12 +51,13 @@ impl Dialect for Qwen35 {
             delta_of(mixer).map(|of| (of.heads, of.key_width, of.value_width, of.value_groups))
         }));
         found.extend(other_attention(stack));
-        found.extend(Obstacle::of_layers(
-            stack,
-            "attention without norms of q and k, which this type has",
-            Some("qk_norm = true"),
-            |layer| layer.mixer.as_ref().and_then(attention_of).is_some_and(|of| !of.qk_norm),
-        ));
+        let forms = AttentionForms {
+            output_gate: true,
+            turns: |percent| percent > 0,
+            turning: "on a part of each head",
+            ..AttentionForms::plain(QkNorm::Head)
+        };
+        found.extend(forms.obstacles(stack));
         let gate = "no output gate, which this type has";
         found.extend(option(stack, gate, "output_gate = true", |of| !of.output_gate));
         let negative = "negative eigenvalues, which this type has not";
@@ -84,7 +84,7 @@ impl Dialect for Qwen35 {
             common(folder, "Qwen3_5ForCausalLM", "qwen3_5_text"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "intermediate_size": stack.layers()[0].ffn_width,
+                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "head_dim": head_width,
@@ -93,9 +93,9 @@ impl Dialect for Qwen35 {
                 "max_position_embeddings": POSITIONS,
                 "rope_parameters": {
                     "rope_type": "default",
-                    "rope_theta": THETA,
-                    "partial_rotary_factor": 1.0,
-                    "mrope_section": [head_width / 2, 0, 0],
+                    "rope_theta": attention.rope_theta,
+                    "partial_rotary_factor": f64::from(attention.rotary_percent) / 100.0,
+                    "mrope_section": [attention.rotary_width() / 2, 0, 0],
                     "mrope_interleaved": true,
                 },
                 "partial_rotary_factor": 1.0,
@@ -138,8 +138,7 @@ impl Dialect for Qwen35 {
                     all.extend(delta_tensors(&format!("{at}.linear_attn"), &ours, d, delta));
                 }
                 Some(Mixer::Attention(of)) => {
-                    let sizes = [of.heads, of.kv_heads, of.head_width].map(u64::from);
-                    all.extend(attention_tensors(&format!("{at}.self_attn"), &ours, d, sizes));
+                    all.extend(attention_tensors(&format!("{at}.self_attn"), &ours, d, of));
                 }
                 _ => unreachable!("an obstacle"),
             }
@@ -175,50 +174,27 @@ fn delta_tensors(at: &str, ours: &str, d: u64, delta: &Delta) -> Vec<Theirs> {
     ]
 }
 
-/// Heads, key and value heads, width.
-fn attention_tensors(at: &str, ours: &str, d: u64, [h, kv, k]: [u64; 3]) -> Vec<Theirs> {
+fn attention_tensors(at: &str, ours: &str, d: u64, of: &Attention) -> Vec<Theirs> {
+    let [h, kv, k] = [of.heads, of.kv_heads, of.head_width].map(u64::from);
     let own = |part: &str| format!("{ours}.{part}.weight");
     let one_head = (k * d) as usize;
+    let (q, gate) = (own("q"), own("g"));
+    let q_and_gate: &[&str] = if of.output_gate { &[&q, &gate] } else { &[&q] };
+    let o_factor = if of.output_gate { 1.0 } else { 2.0 };
     vec![
         // of each head first q, then the gate
-        Theirs::made(format!("{at}.q_proj.weight"), &[2 * h * k, d], &[&own("q")], move |ours| {
-            let zeros = vec![0.0; one_head];
-            let heads = ours[0].chunks_exact(one_head);
-            heads.flat_map(|head| head.iter().chain(&zeros).copied().collect::<Vec<_>>()).collect()
+        Theirs::made(format!("{at}.q_proj.weight"), &[2 * h * k, d], q_and_gate, move |ours| {
+            let zeros = vec![0.0; ours[0].len()];
+            let gates = ours.get(1).unwrap_or(&zeros).chunks_exact(one_head);
+            let heads = ours[0].chunks_exact(one_head).zip(gates);
+            heads.flat_map(|(q, gate)| [q, gate].concat()).collect()
         }),
         Theirs::rows(format!("{at}.k_proj.weight"), &[kv * k, d], &[&own("k")]),
         Theirs::rows(format!("{at}.v_proj.weight"), &[kv * k, d], &[&own("v")]),
-        Theirs::made(format!("{at}.o_proj.weight"), &[d, h * k], &[&own("o")], |ours| {
-            ours[0].iter().map(|w| 2.0 * w).collect()
+        Theirs::made(format!("{at}.o_proj.weight"), &[d, h * k], &[&own("o")], move |ours| {
+            ours[0].iter().map(|w| o_factor * w).collect()
         }),
         less_one(&format!("{at}.q_norm.weight"), k, &own("q_norm")),
         less_one(&format!("{at}.k_norm.weight"), k, &own("k_norm")),
     ]
-}
-
-impl Dialect for OlmoHybrid {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Gated DeltaNet and full attention", is_ours);
-        found.extend(mixer_and_ffn(stack));
-        found.extend(Obstacle::of_layers(
-            stack,
-            "attention that norms its input; this type's norms its output, and q and k over all heads",
-            None,
-            |layer| layer.mixer.as_ref().is_some_and(|mixer| attention_of(mixer).is_some()),
-        ));
-        if first(stack, attention_of).is_none() {
-            let what = "no attention, of which this type wants a layer, with norms after it";
-            found.push(Obstacle::of_model(what, None));
-        }
-        found.extend(meta_tokens(stack));
-        found
-    }
-
-    fn config(&self, _: &Folder) -> Value {
-        unreachable!("no stack is without obstacles")
-    }
-
-    fn tensors(&self, _: &Architecture) -> Vec<Theirs> {
-        unreachable!("no stack is without obstacles")
-    }
 }

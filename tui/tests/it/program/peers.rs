@@ -8,11 +8,53 @@ use super::exports::BUILT_IN;
 use super::harness::World;
 
 /// Stacks for the modelling file of our own: every mixer, with meta tokens and without.
-const OWN: [&str; 2] = [
+const OWN: [&str; 3] = [
     "d=64,vocab=256 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,neg) | gdp(h=2,k=16,v=16,n=2)+ffn(96) | \
      lgdn(h=2,k=16,v=32,l=15) | m2(h=8,p=16,n=32) | lm2(h=8,p=16,n=32,l=7) | ffn(96)",
     "d=64,vocab=256,tied,meta=3 | kda(h=4,k=16,v=16) | gsc(c=48,k=4)+ffn(96) | swa(h=4,kv=2,k=16,w=24,qknorm) | \
      attn(h=4,kv=2,k=16)+ffn(96) | gdn(h=2,k=16,v=16,srope) | swa(h=4,kv=2,k=16,w=9,srope)",
+    "d=64,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=16,qknorm,gate,rot=25,theta=1000000)+ffn(96) | \
+     attn(h=4,kv=2,k=16,qknorm=whole) | attn(h=4,kv=1,k=16,rot=0,post)+ffn(48) | swa(h=4,kv=2,k=16,w=9,qknorm=whole,gate,rot=50,post) | \
+     attn(h=2,kv=2,k=16,qknorm=whole,srope,gate)+relu2(96) | relu2(40)",
+];
+
+/// Attention as types have it beside what those of [`BUILT_IN`] show.
+const ATTENTION: [(&str, &str); 9] = [
+    ("llama", "d=64,vocab=256,tied | 2*attn(h=4,kv=2,k=16,theta=500000)+ffn(128)"),
+    (
+        "olmo_hybrid",
+        "d=64,vocab=256,tied | 2*gdn(h=2,k=16,v=32,vg=2)+ffn(128) | attn(h=4,kv=2,k=16,qknorm=whole,theta=500000,post)+ffn(128)",
+    ),
+    (
+        "olmo_hybrid",
+        "d=64,vocab=256 | attn(h=4,kv=4,k=16,qknorm=whole,rot=0,post)+ffn(128) | gdn(h=3,k=16,v=16,neg)+ffn(128) | \
+         attn(h=4,kv=4,k=16,qknorm=whole,rot=0,post)+ffn(128)",
+    ),
+    (
+        "nemotron_h",
+        "d=64,vocab=256 | m2(h=8,p=16,n=32) | relu2(200) | attn(h=4,kv=2,k=32,rot=0)+relu2(200) | 2*m2(h=8,p=16,n=32)+relu2(200)",
+    ),
+    (
+        "nemotron_h",
+        "d=64,vocab=256,tied | attn(h=4,kv=1,k=16,rot=0) | relu2(100) | attn(h=4,kv=1,k=16,rot=0)",
+    ),
+    (
+        "qwen3_5_text",
+        "d=64,vocab=256,tied | 2*gdn(h=3,k=16,v=32,vg=2)+ffn(128) | \
+         attn(h=4,kv=2,k=32,qknorm,gate,rot=25,theta=10000000)+ffn(128)",
+    ),
+    (
+        "qwen3_5_text",
+        "d=64,vocab=256 | attn(h=2,kv=1,k=32,qknorm,rot=50)+ffn(128) | attn(h=2,kv=1,k=32,qknorm,gate,rot=50)+ffn(128)",
+    ),
+    (
+        "granitemoehybrid",
+        "d=64,vocab=256,tied | m2(h=8,p=16,n=32)+ffn(128) | attn(h=4,kv=4,k=16,rot=0)+ffn(128)",
+    ),
+    (
+        "lfm2",
+        "d=64,vocab=256,tied | gsc(c=64,k=3)+ffn(128) | attn(h=4,kv=2,k=16,qknorm,theta=1000000)+ffn(128)",
+    ),
 ];
 
 /// The Python of `make peers`, and our trainer, which answers what ours says; a sentence where one is missing.
@@ -79,7 +121,8 @@ fn compare(world: &World, script: &str, cases: &[(&str, &str)]) {
 fn transformers_says_what_our_own_model_says() {
     // of what two types hold, also by the second
     let again = [("ministral", BUILT_IN[0].1), ("granitemoehybrid", BUILT_IN[0].1)];
-    let cases = OWN.map(|stack| ("hf", stack)).into_iter().chain(BUILT_IN).chain(again);
+    let own = OWN.map(|stack| ("hf", stack)).into_iter();
+    let cases = own.chain(BUILT_IN).chain(again).chain(ATTENTION);
     compare(&World::new("peers"), "check.py", &cases.collect::<Vec<_>>());
 }
 

@@ -62,18 +62,22 @@ def attend(q, k, v, window, place):
 
 @part("attention")
 class Attention(nn.Module):
-    """Grouped-query softmax attention with rotary positions on halves, θ = 1e4, or Selective RoPE; over the whole past or
-    the last `window` positions."""
+    """Grouped-query softmax attention with rotary positions on halves of the first `rotary_percent` of a head's channels
+    (0: no positions), or with Selective RoPE; over the whole past or the last `window` positions. `qk_norm` is of each head,
+    or "whole": of all heads together. A gate multiplies the heads' outputs by its sigmoid."""
 
-    THETA = 1e4
-
-    def __init__(self, d, heads, kv_heads, head_width, window=None, qk_norm=False, selective_rope=False):
+    def __init__(self, d, heads, kv_heads, head_width, window=None, qk_norm=False, selective_rope=False,
+                 output_gate=False, rotary_percent=100, rope_theta=10000):
         super().__init__()
         self.heads, self.kv_heads, self.width, self.window = heads, kv_heads, head_width, window
         self.q = Matrix(d, heads * head_width)
         self.k, self.v = Matrix(d, kv_heads * head_width), Matrix(d, kv_heads * head_width)
         self.o = Matrix(heads * head_width, d, "writer")
-        self.q_norm, self.k_norm = (RMSNorm(head_width), RMSNorm(head_width)) if qk_norm else (None, None)
+        self.g = Matrix(d, heads * head_width) if output_gate else None
+        self.whole_norm = qk_norm == "whole"
+        norms = [head_width * (n if self.whole_norm else 1) for n in (heads, kv_heads)]
+        self.q_norm, self.k_norm = map(RMSNorm, norms) if qk_norm else (None, None)
+        self.turned, self.theta = 0 if selective_rope else head_width * rotary_percent // 100, rope_theta
         self.phi = PARTS["selective_rope"](d, kv_heads, head_width) if selective_rope else None
 
     def forward(self, x, place, memory=None):
@@ -85,14 +89,17 @@ class Attention(nn.Module):
         if self.phi is not None:  # before the norms; a group of queries turns with its key
             angles = self.phi(x, memory)
             q, k = turn(q, angles.repeat_interleave(self.heads // self.kv_heads, 2)), turn(k, angles)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.whole_norm:
+            q, k = (norm(x.flatten(2)).view_as(x) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
+        elif self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.phi is None:
-            angles = place.positions(t, x.device)[:, :, None, None] * frequencies(self.width // 2, self.THETA, x)
-            q, k = turn(q, angles), turn(k, angles)
+        if self.turned:
+            angles = place.positions(t, x.device)[:, :, None, None] * frequencies(self.turned // 2, self.theta, x)
+            q, k = (torch.cat([turn(x[..., :self.turned], angles), x[..., self.turned:]], -1) for x in (q, k))
         if memory is not None:
             if "k" in memory:
                 k, v = torch.cat([memory["k"], k], 1), torch.cat([memory["v"], v], 1)
             kept = k.shape[1] if self.window is None else min(self.window - 1, k.shape[1])
             memory["k"], memory["v"] = k[:, k.shape[1] - kept:], v[:, k.shape[1] - kept:]
-        return self.o(attend(q, k, v, self.window, place).reshape(b, t, -1))
+        o = attend(q, k, v, self.window, place).reshape(b, t, -1)
+        return self.o(o if self.g is None else o * torch.sigmoid(self.g(x)))

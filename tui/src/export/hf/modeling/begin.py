@@ -174,12 +174,15 @@ def turn(x, angles):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate x) · up x)."""
+    """SwiGLU: down(silu(gate x) · up x), or squared ReLU ("relu2"): down(max(up x, 0)²)."""
 
-    def __init__(self, d, width):
+    def __init__(self, d, width, kind="swiglu"):
         super().__init__()
-        self.gate, self.up = Matrix(d, width), Matrix(d, width)
+        self.gate = Matrix(d, width) if kind == "swiglu" else None
+        self.up = Matrix(d, width)
         self.down = Matrix(width, d, "writer")
 
     def forward(self, x):
+        if self.gate is None:
+            return self.down(F.relu(self.up(x)).square())
         return self.down(F.silu(self.gate(x)) * self.up(x))

@@ -2,27 +2,30 @@
 
 
 class Block(GradientCheckpointingLayer):
-    """x += mixer(norm x), then x += ffn(norm x); either may be absent."""
+    """x += mixer(norm x), then x += ffn(norm x), or with the norms behind them; either may be absent."""
 
     def __init__(self, d, layer):
         super().__init__()
         self.mixer = self.ffn = None
+        self.norms_after = False
         if "mixer" in layer:
             shape = dict(layer["mixer"])
+            self.norms_after = shape.pop("norm_after", False)
             self.mixer_norm = RMSNorm(d)
             self.mixer = PARTS[shape.pop("kind")](d, **shape)
         if "ffn_width" in layer:
             self.ffn_norm = RMSNorm(d)
-            self.ffn = FeedForward(d, layer["ffn_width"])
+            self.ffn = FeedForward(d, layer["ffn_width"], layer.get("ffn_kind", "swiglu"))
 
     def forward(self, x, place, memory=None):
         if self.mixer is not None:
-            y = self.mixer_norm(x)
+            y = x if self.norms_after else self.mixer_norm(x)
             if place.real is not None:
                 y = y * place.real[..., None]
-            x = x + self.mixer(y, place, memory)
+            y = self.mixer(y, place, memory)
+            x = x + (self.mixer_norm(y) if self.norms_after else y)
         if self.ffn is not None:
-            x = x + self.ffn(self.ffn_norm(x))
+            x = x + (self.ffn_norm(self.ffn(x)) if self.norms_after else self.ffn(self.ffn_norm(x)))
         return x
 
 
