@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::Architecture;
 use search::architecture::MixerKind;
+use search::campaign::Keep;
 use search::campaign::trust::Plan;
 use search::campaign::{Campaign, Command, Event, Finish, History, Settings};
 use search::latency::{Part, Timing, WholeModels};
@@ -93,6 +94,7 @@ fn volume(seed: u64, rungs: &[u64], evaluations: u32) -> (f64, f64) {
         quiet_timing: false,
         time_whole_models: WholeModels::Never,
         composes: true,
+        keep: Keep::Front,
     };
     let proposer = Proposer::new(Algorithm::Surrogate, seed, 12, Vec::new());
     let mut campaign = Campaign::new(settings, space, proposer, History::default());
