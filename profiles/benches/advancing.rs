@@ -6,8 +6,9 @@
 //! a prompt of half the context to one and a half of it.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
-use kernels::timing::{Plan, measure_after};
+use kernels::timing::{Plan, median_and_spread};
 use profiles::Weights;
 use profiles::backend::Backend;
 use profiles::cpu::Profiler;
@@ -25,12 +26,15 @@ const STACKS: [&str; 6] = [
     "d=128,vocab=256,tied | 4*m2(h=8,p=32,n=64)+ffn(384)",
 ];
 
+/// Time that runs go on for, and their number at least.
+const TIME: Duration = Duration::from_secs(2);
+const RUNS_MIN: usize = 9;
+
 const CONTEXT: u32 = 512;
 const VOCAB: u32 = 256;
 
 fn main() -> io::Result<()> {
-    let plan = Plan::default();
-    let profiler = Profiler::new(plan);
+    let profiler = Profiler::new(Plan::default());
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {}, decode at {CONTEXT}", profiler.hardware(), kernels::version())?;
     for text in STACKS {
@@ -47,34 +51,28 @@ fn main() -> io::Result<()> {
         let token = |at: u32| (7 * at + at / 3) % VOCAB;
         let prompt: Vec<u32> = (0..CONTEXT / 2).map(token).collect();
         let steps = CONTEXT / 2..3 * CONTEXT / 2;
-        let state = std::cell::RefCell::new(engine.state(1));
-        let run = measure_after(
-            &plan,
-            || {
-                let mut new = engine.state(1);
-                engine.prefill(&mut new, &prompt).expect("the prompt is of this vocabulary");
-                state.replace(new);
-            },
-            || {
-                let mut state = state.borrow_mut();
-                for at in steps.clone() {
-                    engine.decode(&mut state, &[token(at)]).expect("so is the token");
-                }
-            },
-        );
-        let step_us = run.median_us / f64::from(CONTEXT);
+        // Each step by itself: what disturbs one of them disturbs no other.
+        let mut took_us = vec![Vec::new(); steps.len()];
+        let begin = Instant::now();
+        while took_us[0].len() < RUNS_MIN || begin.elapsed() < TIME {
+            let mut state = engine.state(1);
+            engine.prefill(&mut state, &prompt).expect("the prompt is of this vocabulary");
+            for (at, took_us) in steps.clone().zip(&mut took_us) {
+                let start = Instant::now();
+                engine.decode(&mut state, &[token(at)]).expect("so is the token");
+                took_us.push(start.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+        let runs = took_us[0].len();
+        let medians = took_us.iter_mut().map(|took_us| median_and_spread(took_us).0);
+        let step_us = medians.sum::<f64>() / steps.len() as f64;
         writeln!(
             out,
-            "timed {:7.2} ± {:.2} µs, advancing {step_us:7.2} ± {:.2} µs, {:+.1} %{}  {text}",
+            "timed {:7.2} ± {:.2} µs, advancing {step_us:7.2} µs over {runs} runs, {:+.1} %{}  {text}",
             timed.median_us,
             timed.spread_us,
-            run.spread_us / f64::from(CONTEXT),
             100.0 * (timed.median_us / step_us - 1.0),
-            if timed.is_disturbed() || run.other_load.is_some_and(|load| load > 0.05) {
-                " !"
-            } else {
-                ""
-            },
+            if timed.is_disturbed() { " !" } else { "" },
         )?;
         out.flush()?;
     }

@@ -63,9 +63,12 @@ async fn plan(
     let profiler = setup.profiler.context("a campaign of stacks has a profiler")?;
     let known = known(db, &profiler).await?;
     // What will be asked, with any durations; then the same with those of this machine.
-    let asked = rehearse(&job, &profiler, known.clone(), &Rates::default());
+    let asked = rehearse(&job, &profiler, known.clone(), &Rates::default(), 0);
     let rates = Rates::measure(file, &job, &scratch.0, &asked.asked).await?;
-    let expected = rehearse(&job, &profiler, known, &rates);
+    let guesses = 0..GUESSES;
+    let expected: Vec<Expected> =
+        guesses.map(|guess| rehearse(&job, &profiler, known.clone(), &rates, guess)).collect();
+    let expected = Expected::mean(&expected);
     let mut stdout = std::io::stdout();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string_pretty(&expected)?)?;
@@ -77,6 +80,9 @@ async fn plan(
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Rehearsals, each with another guess of which mixers are good: sizes of what is bred depend on it.
+const GUESSES: u32 = 5;
 
 fn told(expected: &Expected, at_once: u32) -> String {
     let counted = |what: &str, count: usize, seconds: f64| {
