@@ -17,8 +17,8 @@ pub use error::ConfigError;
 pub use learning_rate::{LearningRate, TRAINING_RULE};
 pub use preset::Preset;
 pub use sections::{
-    DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, TrainingConfig,
-    TrustConfig,
+    DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, StorageConfig,
+    TrainingConfig, TrustConfig,
 };
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
@@ -70,6 +70,9 @@ pub struct CampaignFile {
     /// Who trains the proxies.
     #[serde(default)]
     pub evaluator: EvaluatorConfig,
+    /// What stays on disk.
+    #[serde(default)]
+    pub storage: StorageConfig,
 }
 
 impl CampaignFile {

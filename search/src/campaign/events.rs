@@ -67,6 +67,8 @@ pub enum Command {
     SaveLatency(LatencyEntry),
     /// Remove a checkpoint that nothing goes on from any more, once the rows before it are written.
     RemoveCheckpoint(PathBuf),
+    /// Remove what lies beside a checkpoint for a training to go on from: none will.
+    RemoveTrunk(PathBuf),
     /// Send this to a worker that can do it and is idle; there is one by [`Event::Workers`]. `Stop` goes to the worker
     /// at the named request.
     Send(Request),

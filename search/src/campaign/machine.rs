@@ -154,6 +154,7 @@ impl<D: Subjects> Campaign<D> {
         self.standing.tasks.clear();
         if matches!(finish, Finish::Complete | Finish::Exhausted { .. }) {
             self.standing.leave_rungs(commands);
+            self.standing.let_go(None, commands);
         }
         commands.push(Command::Finish(finish));
     }

@@ -1,5 +1,8 @@
 //! What a campaign is asked to do.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::latency::{Conditions, Throughput, WholeModels};
 use crate::limits::Limits;
 use crate::objective::Objective;
@@ -42,6 +45,8 @@ pub struct Settings {
     pub time_whole_models: WholeModels,
     /// Whether a latency can be known from timed parts; if not, every candidate is timed as a whole before it is trained.
     pub composes: bool,
+    /// Of whom the weights are kept.
+    pub keep: Keep,
 }
 
 impl Settings {
@@ -62,4 +67,18 @@ pub struct Plan {
     pub longer_tokens: u64,
     /// Seeds that every candidate is trained from, whatever its place; at least 1. For comparisons of a few.
     pub seeds: u32,
+}
+
+/// Of which candidates the weights are kept when nothing is trained on from them any more. What rungs and longer trainings go
+/// on from is kept until then, whatever this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Of those that are or may be on the front, without what a training would go on from.
+    #[default]
+    Front,
+    /// Of all, with what a longer training can go on from.
+    All,
+    /// Of none.
+    None,
 }

@@ -176,8 +176,12 @@ impl Standing {
         let row = self.rows.get_mut(&number).expect("a task is of a row");
         self.failed_in_a_row.clear();
         let superseded = results::take(row, training, evaluation, &self.settings);
+        let has_ended = row.state == CandidateState::Done && row.fidelity >= self.settings.tokens;
         commands.push(Command::Save(row.clone()));
         commands.extend(superseded.map(Command::RemoveCheckpoint));
+        if has_ended {
+            self.let_go(Some(number), commands);
+        }
     }
 
     /// Whether a finished training had a value of this name.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::learning_rate::LearningRate;
+use crate::campaign::Keep;
 use crate::device::Device;
 use crate::latency::{Conditions, Phase, Throughput, WholeModels};
 use crate::limits::Limit;
@@ -300,6 +301,14 @@ impl Default for TrustConfig {
     fn default() -> Self {
         Self { repeats: 0, seeds: 1, longer: 0, longer_factor: 4 }
     }
+}
+
+/// `[storage]`: what stays on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Of which candidates the weights are kept when they are trained to the end.
+    pub checkpoints: Keep,
 }
 
 /// `[evaluator]`: who trains the proxies.

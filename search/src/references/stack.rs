@@ -4,7 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::shape::ReferenceShape;
-use crate::architecture::{Architecture, ArchitectureError, Ffn, Layer, MixerKind};
+use crate::architecture::{
+    Architecture, ArchitectureError, Attention, Delta, Ffn, FfnKind, Layer, Mixer, MixerKind,
+    QkNorm,
+};
 
 /// A stack by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,11 +51,19 @@ pub enum Reference {
     /// Gated short convolutions and full attention, as LFM2 has them in 16 layers (arXiv 2511.23404): [c, c, attn] thrice,
     /// then [c, attn] in turn.
     Lfm2,
+    /// Three Gated DeltaNet layers, then one of full attention with an output gate, norms of q and k, and rotary positions
+    /// on a quarter of each head, θ = 10⁷ (Qwen3-Next, Qwen3.5).
+    Qwen3Next,
+    /// Three Gated DeltaNet layers with negative eigenvalues, then one of full attention without positions, its norms behind
+    /// it, q and k normed over all heads (Olmo Hybrid, arXiv 2604.03444).
+    OlmoHybrid,
+    /// Mamba2 with full attention without positions in one layer of eight, relu² FFNs (Nemotron-H, arXiv 2504.03624).
+    NemotronH,
 }
 
 impl Reference {
     /// Every stack.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::FullAttention,
         Self::Swa,
         Self::SwaFull,
@@ -72,6 +83,9 @@ impl Reference {
         Self::NemotronFlash,
         Self::NemotronFlashSmall,
         Self::Lfm2,
+        Self::Qwen3Next,
+        Self::OlmoHybrid,
+        Self::NemotronH,
     ];
 
     /// The name in campaign files.
@@ -96,6 +110,9 @@ impl Reference {
             Self::NemotronFlash => "nemotron-flash",
             Self::NemotronFlashSmall => "nemotron-flash-small",
             Self::Lfm2 => "lfm2",
+            Self::Qwen3Next => "qwen3-next",
+            Self::OlmoHybrid => "olmo-hybrid",
+            Self::NemotronH => "nemotron-h",
         }
     }
 
@@ -107,8 +124,8 @@ impl Reference {
         let n = shape.layers as usize;
         let mut layers: Vec<Layer> = (0..n)
             .map(|index| Layer {
-                mixer: Some(shape.mixer(self.kind(index, n))),
-                ffn: Some(Ffn::swiglu(shape.ffn_width)),
+                mixer: Some(self.formed(shape.mixer(self.kind(index, n)))),
+                ffn: Some(self.ffn(shape.ffn_width)),
             })
             .collect();
         if self == Self::Mamba2Only {
@@ -125,6 +142,44 @@ impl Reference {
         }
         Architecture::new(shape.d_model, shape.vocab, shape.tied_embeddings, layers)?
             .with_meta_tokens(shape.meta_tokens)
+    }
+
+    /// A mixer in the form that this stack is known for.
+    fn formed(self, mixer: Mixer) -> Mixer {
+        match (self, mixer) {
+            (Self::Qwen3Next, Mixer::Attention(shape)) => {
+                let is_cut = shape.head_width.is_multiple_of(8);
+                Mixer::Attention(Attention {
+                    qk_norm: QkNorm::Head,
+                    output_gate: true,
+                    rotary_percent: if is_cut { 25 } else { 100 },
+                    rope_theta: 10_000_000,
+                    ..Attention::full(shape.heads, shape.kv_heads, shape.head_width)
+                })
+            }
+            (Self::OlmoHybrid, Mixer::Attention(shape)) => Mixer::Attention(Attention {
+                qk_norm: QkNorm::Whole,
+                rotary_percent: 0,
+                norm_after: true,
+                ..Attention::full(shape.heads, shape.kv_heads, shape.head_width)
+            }),
+            (Self::NemotronH, Mixer::Attention(shape)) => Mixer::Attention(Attention {
+                rotary_percent: 0,
+                ..Attention::full(shape.heads, shape.kv_heads, shape.head_width)
+            }),
+            (Self::OlmoHybrid, Mixer::Delta(shape)) => {
+                Mixer::Delta(Delta { negative_eigenvalues: true, ..shape })
+            }
+            (_, mixer) => mixer,
+        }
+    }
+
+    /// The FFN where others have a SwiGLU of this width; two matrices are as large as three of two thirds the width.
+    fn ffn(self, width: u32) -> Ffn {
+        match self {
+            Self::NemotronH => Ffn { width: width + width / 2, kind: FfnKind::Relu2 },
+            _ => Ffn::swiglu(width),
+        }
     }
 
     /// The mixer of layer `index` of `n`.
@@ -149,10 +204,12 @@ impl Reference {
             Self::LogLinearMamba2 => MixerKind::LogLinearMamba2,
             Self::GdnH1 => cycle(&[GatedDeltaNet, SlidingWindow]),
             Self::GdnH2 => cycle(&[Mamba2, GatedDeltaNet, SlidingWindow]),
-            Self::GdnFull => cycle(&[GatedDeltaNet, GatedDeltaNet, GatedDeltaNet, FullAttention]),
+            Self::GdnFull | Self::Qwen3Next | Self::OlmoHybrid => {
+                cycle(&[GatedDeltaNet, GatedDeltaNet, GatedDeltaNet, FullAttention])
+            }
             // In the middle of each eight, and of a stack of less than eight.
-            Self::Mamba2Full if index % 8 == 4.min(n / 2) => FullAttention,
-            Self::Mamba2 | Self::Mamba2Only | Self::Mamba2Full => Mamba2,
+            Self::Mamba2Full | Self::NemotronH if index % 8 == 4.min(n / 2) => FullAttention,
+            Self::Mamba2 | Self::Mamba2Only | Self::Mamba2Full | Self::NemotronH => Mamba2,
             Self::Samba => cycle(&[Mamba2, SlidingWindow]),
             Self::NemotronFlash => {
                 let with_attention = if n < 4 { 0 } else { 4 * (n / 6).max(1) };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use search::campaign::Keep;
 use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
@@ -36,6 +37,7 @@ fn settings() -> Settings {
         quiet_timing: true,
         time_whole_models: WholeModels::Never,
         composes: true,
+        keep: Keep::Front,
     }
 }
 

@@ -21,6 +21,7 @@ mod objectives;
 mod parameters;
 mod pareto;
 mod prediction;
+mod promotion;
 mod proposals;
 mod references;
 mod simulation;

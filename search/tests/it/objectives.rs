@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use search::campaign::Keep;
 use search::campaign::findings::{agreements, evaluations};
 use search::campaign::front::Contenders;
 use search::campaign::trust::Plan;
@@ -176,6 +177,7 @@ fn settings(texts: &[&str]) -> Settings {
         quiet_timing: true,
         time_whole_models: WholeModels::Never,
         composes: true,
+        keep: Keep::Front,
     }
 }
 

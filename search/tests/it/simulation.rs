@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use rand::{RngExt, SeedableRng};
-use search::campaign::trust::Plan;
+use search::campaign::Keep;
+use search::campaign::front::Contenders;
+use search::campaign::trust::{Doubt, Plan, doubts};
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
@@ -71,6 +73,7 @@ fn settings(world: &World) -> Settings {
         quiet_timing: world.quiet_timing,
         time_whole_models: WholeModels::Front,
         composes: true,
+        keep: Keep::Front,
     }
 }
 
@@ -191,6 +194,12 @@ impl Driver<'_> {
                         path.display()
                     );
                     assert!(self.checkpoints.remove(&path), "{} was not there", path.display());
+                }
+                Command::RemoveTrunk(path) => {
+                    assert!(self.checkpoints.contains(&path), "{} is not there", path.display());
+                    let mut rows = self.store.rows.values();
+                    let row = rows.find(|row| row.checkpoint.as_ref() == Some(&path));
+                    assert_eq!(row.map(|row| row.fidelity), Some(FULL), "one may go on from it");
                 }
                 Command::Send(request) => self.send(request),
                 Command::Finish(finish) => self.finish = Some(finish),
@@ -476,10 +485,9 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
     let front = driver.campaign.front();
     for row in done() {
         assert!(settings.rungs.contains(&row.fidelity) || row.fidelity == FULL);
-        assert_eq!(
-            row.checkpoint.is_some(),
-            row.fidelity == FULL,
-            "only who is at the end keeps one"
+        assert!(
+            row.checkpoint.is_none() || row.fidelity == FULL,
+            "who was left at a rung keeps none"
         );
         let at_end = row.trained_values(row.fidelity)[&"bits_per_byte".into()];
         assert_eq!(
@@ -489,7 +497,19 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
         );
     }
     for number in front {
+        let is_sure = settings.trust.repeats == 0;
         assert_eq!(driver.store.rows[&number].fidelity, FULL, "one fidelity in a front");
+        assert!(
+            !is_sure || driver.store.rows[&number].checkpoint.is_some(),
+            "its weights are kept"
+        );
+    }
+    let all: Vec<Candidate> = driver.store.rows.values().cloned().collect();
+    let contenders = Contenders::of(all.iter(), &settings.objectives, settings.target_tokens);
+    let off =
+        doubts(&contenders, settings.seed).into_iter().filter(|doubt| doubt.membership == 0.0);
+    for Doubt { number, .. } in off {
+        assert!(driver.store.rows[&number].checkpoint.is_none(), "and of nobody far off it");
     }
     let kept = done().filter_map(|row| row.checkpoint.clone()).collect::<HashSet<_>>();
     assert!(kept.is_subset(&driver.checkpoints), "a checkpoint that a row names is gone");

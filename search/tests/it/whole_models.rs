@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use search::Architecture;
+use search::campaign::Keep;
 use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
@@ -35,6 +36,7 @@ fn settings(time_whole_models: WholeModels) -> Settings {
         quiet_timing: true,
         time_whole_models,
         composes: true,
+        keep: Keep::Front,
     }
 }
 

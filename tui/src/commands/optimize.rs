@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
-use search::campaign::Settings;
+use search::campaign::{Keep, Settings};
 use search::config::LatencyConfig;
 use search::latency::WholeModels;
 use search::limits;
@@ -461,6 +461,7 @@ fn job(
             quiet_timing: false,
             time_whole_models: WholeModels::Never,
             composes: true,
+            keep: Keep::All,
         },
         latency: LatencyConfig::default(),
         space: parameters,

@@ -376,6 +376,7 @@ pub(super) fn job(
             quiet_timing: true,
             time_whole_models: file.latency.time_whole_models,
             composes: file.latency.command.is_none(),
+            keep: file.storage.checkpoints,
         },
         latency: file.latency.clone(),
         space,

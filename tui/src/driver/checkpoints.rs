@@ -1,10 +1,20 @@
-//! Checkpoints that nothing goes on from any more.
+//! Checkpoints that nothing goes on from any more, and what lies beside those that are kept.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// Removes a checkpoint with what lies beside it under the same name, an optimiser's state say. Files outside the campaign's
 /// folder belong to the user's own trainer, and stay.
 pub(super) fn remove(path: &Path, folder: Option<&Path>) {
+    remove_but(path, folder, None);
+}
+
+/// Removes what lies beside a checkpoint under its name, but not the weights themselves.
+pub(super) fn remove_beside(path: &Path, folder: Option<&Path>) {
+    remove_but(path, folder, path.file_name());
+}
+
+fn remove_but(path: &Path, folder: Option<&Path>, kept: Option<&OsStr>) {
     let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return };
     if folder.is_none() || path.parent() != folder {
         return;
@@ -12,6 +22,9 @@ pub(super) fn remove(path: &Path, folder: Option<&Path>) {
     let Some(Ok(files)) = path.parent().map(std::fs::read_dir) else { return };
     for file in files.flatten() {
         let name = file.file_name();
+        if kept == Some(name.as_os_str()) {
+            continue;
+        }
         let rest = name.to_str().and_then(|name| name.strip_prefix(stem));
         if rest.is_some_and(|rest| rest.starts_with('.')) {
             // What cannot be removed costs room, nothing else.

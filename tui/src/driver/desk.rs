@@ -234,7 +234,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let commands = self.machine.handle(event);
         let mut changes = Vec::new();
         let mut requests = Vec::new();
-        let mut superseded = Vec::new();
+        let (mut superseded, mut trunks) = (Vec::new(), Vec::new());
         let mut finish = None;
         for command in commands {
             match command {
@@ -254,6 +254,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 }
                 Command::SaveLatency(entry) => changes.push(Change::Latency(entry)),
                 Command::RemoveCheckpoint(path) => superseded.push(path),
+                Command::RemoveTrunk(path) => trunks.push(path),
                 Command::Send(request) => requests.push(request),
                 Command::Finish(end) => finish = Some(end),
             }
@@ -282,6 +283,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         }
         for path in superseded {
             checkpoints::remove(&path, self.checkpoints.as_deref());
+        }
+        for path in trunks {
+            checkpoints::remove_beside(&path, self.checkpoints.as_deref());
         }
         for request in requests {
             self.send(request)?;

@@ -143,7 +143,11 @@ pub(super) fn folder(
         (_, true) => Weights::random(stack, seed, setting.training.weight_normalisation),
         (Some(checkpoint), false) => Weights::trained(checkpoint)?,
         (None, false) => {
-            bail!("{} has no trained weights; --random exports it with untrained ones", one.name())
+            bail!(
+                "{} has no trained weights, of which `storage.checkpoints` says whose are kept; --random exports it with \
+                 untrained ones",
+                one.name()
+            )
         }
     };
     let obstacles = target.form.obstacles(weights.stack()).unwrap_or_default();

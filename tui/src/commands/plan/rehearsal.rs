@@ -47,6 +47,9 @@ pub(super) struct Expected {
 /// Bytes of a candidate's rows in the database, curve included.
 const ROW_BYTES: u64 = 4096;
 
+/// Of the weights alone, for each parameter.
+const WEIGHT_BYTES: f64 = 4.0;
+
 /// What is under way, by the time of its end.
 struct Ahead {
     at: f64,
@@ -131,6 +134,12 @@ pub(super) fn rehearse(
                 }
                 Command::RemoveCheckpoint(path) => {
                     pretender.kept.remove(&path.to_string_lossy().into_owned());
+                }
+                Command::RemoveTrunk(path) => {
+                    if let Some(bytes) = pretender.kept.get_mut(&*path.to_string_lossy()) {
+                        let share = WEIGHT_BYTES / pretender.rates.checkpoint_bytes;
+                        *bytes = (*bytes as f64 * share.min(1.0)) as u64;
+                    }
                 }
                 Command::Finish(finish) => {
                     is_over = true;
