@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -66,10 +66,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(sql)?;
         check_ours(&mut connection, path).await?;
-        sqlx::query("PRAGMA journal_mode = WAL")
-            .execute(&mut connection)
-            .await
-            .map_err(|source| DbError::sql("switching to WAL", path, source))?;
+        switch_to_wal(&mut connection, path).await?;
         migrate(&mut connection, path).await?;
         connection.close().await.map_err(sql)?;
         let options =
@@ -220,6 +217,23 @@ pub(crate) async fn check_readable(
         0 => Err(DbError::Missing { path: path.to_owned() }),
         SCHEMA_VERSION => Ok(()),
         found => Err(DbError::Older { path: path.to_owned(), found, known: SCHEMA_VERSION }),
+    }
+}
+
+/// Has changes written to a log beside the file. SQLite waits for no lock here where two programs want to switch at once and
+/// each reads what the other would write, but says at once that the file is busy; so the wait is this one's.
+async fn switch_to_wal(connection: &mut SqliteConnection, path: &Path) -> Result<(), DbError> {
+    let begin = Instant::now();
+    loop {
+        let switched = sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await;
+        let error = match switched {
+            Ok(_) => return Ok(()),
+            Err(source) => DbError::sql("switching to WAL", path, source),
+        };
+        if !matches!(error, DbError::Locked { .. }) || begin.elapsed() > BUSY_TIMEOUT {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
