@@ -30,6 +30,7 @@ mod stacks;
 mod statistics;
 mod strategies;
 mod surrogate;
+mod targets;
 mod tensors;
 mod whole_models;
 mod wire;

@@ -16,5 +16,6 @@ mod profile;
 mod report;
 mod setup;
 mod terminal;
+mod trainers;
 mod trouble;
 mod whole;
