@@ -17,6 +17,7 @@ mod findings;
 mod frozen;
 mod knowing;
 mod law;
+mod loads_in;
 mod objectives;
 mod parameters;
 mod pareto;
