@@ -14,6 +14,7 @@ mod hf;
 mod lm_engine;
 mod megatron;
 mod nemotron_flash;
+pub(crate) mod returned;
 pub(crate) mod schema;
 mod stack_file;
 pub(crate) mod table;
@@ -25,8 +26,8 @@ mod yaml;
 pub(crate) use dialect::{Dialect, Logits, fill};
 pub(crate) use folder::{Folder, Tokens};
 pub(crate) use stack_file::{
-    FORMAT, Latency, Provenance, StackFile, TextForm, Training, Worker, looks_like_a_file, read,
-    read_with_conditions,
+    FORMAT, Latency, Provenance, StackFile, TextForm, Training, Worker, is_checkpoint,
+    looks_like_a_file, read, read_with_conditions,
 };
 pub(crate) use table::TableForm;
 pub(crate) use weights::{Element, Weights};

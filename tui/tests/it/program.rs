@@ -14,6 +14,7 @@ mod output;
 mod peers;
 mod profile;
 mod report;
+mod returned;
 mod setup;
 mod terminal;
 mod trainers;

@@ -83,7 +83,9 @@ pub(super) async fn find(
             tokens: Tokens::Bytes,
         };
         let file = StackFile::bare(stack);
-        let one = Chosen { file, number: None, is_done: true, checkpoint: None, seed: 0 };
+        let path = PathBuf::from(campaign);
+        let checkpoint = crate::export::is_checkpoint(&path).then_some(path);
+        let one = Chosen { file, number: None, is_done: true, checkpoint, seed: 0 };
         return Ok((setting, vec![one]));
     }
     let store = open(db).await?;
