@@ -175,3 +175,28 @@ fn nemotron_flash_gets_operators_and_divides_its_logits() {
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     }
 }
+
+#[test]
+fn a_search_keeps_to_what_its_targets_hold() {
+    let world = World::new("loads_in");
+    world.edit("[space]\n", "[space]\nloads_in = [\"mamba2\"]\n");
+    let said = world.say(&["run"]);
+    let expected = "space.loads_in: no mixer of this space fits mamba2: attn (full attention, and this type has Mamba2 alone)";
+    let words: Vec<&str> = said.stderr.split_whitespace().collect();
+    assert!(said.code == 1 && words.join(" ").contains(expected), "{}", said.stderr);
+    world.edit("[\"mamba2\"]", "[\"ministral\", \"megatron\"]");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let campaign = world.campaign();
+    let rows = campaign["candidates"].as_array().expect("a list");
+    let proposed = rows.iter().filter(|row| row["reference"].is_null());
+    let texts: Vec<&str> = proposed.filter_map(|row| row["text"].as_str()).collect();
+    assert!(texts.len() > 3, "{texts:?}");
+    for text in texts {
+        let checked = world.say(&["export", text, "--check"]).stdout;
+        for target in ["ministral", "megatron"] {
+            let line = checked.lines().find(|line| line.starts_with(target)).expect("a line");
+            assert_eq!(line.split_whitespace().last(), Some("loads"), "{text}: {line}");
+        }
+    }
+}
