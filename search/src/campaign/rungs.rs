@@ -13,7 +13,7 @@ use super::noise::Noise;
 use super::prediction::{Expected, Predictor};
 use crate::limits::Limits;
 use crate::objective::Objective;
-use crate::pareto::{Objectives, Scale};
+use crate::pareto::{Objectives, Scale, ranks};
 
 /// Draws of what candidates may be after the tokens that count.
 const DRAWS: u32 = 100;
@@ -101,10 +101,12 @@ impl Ladder<'_> {
         let is_within = |row: &Candidate| {
             self.limits.broken(&row.values_at(rung).unwrap_or_default()).is_none()
         };
+        let ranks = ranks(&points); // where nothing is in doubt, many add nothing
         let best = waiting.into_iter().max_by(|&a, &b| {
             is_within(reached[a])
                 .cmp(&is_within(reached[b]))
                 .then(gains[a].total_cmp(&gains[b]))
+                .then(ranks[b].cmp(&ranks[a]))
                 .then(reached[b].number.cmp(&reached[a].number))
         });
         best.map(|index| reached[index].number)
