@@ -16,7 +16,7 @@ use crate::objective::Objective;
 use crate::pareto::{Objectives, Scale, ranks};
 
 /// Draws of what candidates may be after the tokens that count.
-const DRAWS: u32 = 100;
+const DRAWS: u32 = 200;
 
 /// Rungs, and which of a rung's candidates go on.
 #[derive(Debug, Clone, Copy)]
