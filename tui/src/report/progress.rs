@@ -43,6 +43,9 @@ pub(crate) struct Progress {
 /// Mean over the campaigns of one algorithm after so many evaluations, and its standard error.
 pub(super) type Mean = (f64, Option<f64>);
 
+/// An algorithm, its campaigns, and the mean after each number of evaluations.
+pub(super) type Line<'a> = (&'a str, usize, Vec<(usize, Mean)>);
+
 impl Progress {
     /// The scale is that of the front of everything that these campaigns have found; none when that is nothing. They must
     /// have the same objectives.
@@ -148,7 +151,7 @@ impl Progress {
 
     /// For each algorithm its name, how many campaigns it had, and what they have found after each evaluation that all of them
     /// have done: (evaluations, mean, its standard error).
-    pub(super) fn lines(&self) -> Vec<(&str, usize, Vec<(usize, Mean)>)> {
+    pub(super) fn lines(&self) -> Vec<Line<'_>> {
         let of = |(name, climbs): (_, Vec<&Climb>)| {
             let last = climbs.iter().map(|climb| climb.shares.len()).min().unwrap_or(0);
             let line = (1..=last).filter_map(|n| Some((n, Self::shown(&climbs, n)?)));

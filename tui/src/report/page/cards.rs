@@ -126,7 +126,7 @@ fn commands(setting: &Setting, candidate: &Candidate) -> Markup {
                 target.form.obstacles(stack).is_some_and(|obstacles| obstacles.is_empty());
             match target.form {
                 Form::Folder(_) | Form::Gguf if is_held => {
-                    lines.push(say("export", &format!(" --to {}", target.name)))
+                    lines.push(say("export", &format!(" --to {}", target.name)));
                 }
                 Form::Folder(_) | Form::Gguf => others.push(target.name),
                 Form::Text(_) | Form::Table(_) => {}

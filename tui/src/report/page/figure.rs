@@ -41,21 +41,21 @@ impl Figure {
     /// The drawing as a file, in the colours of light ground.
     pub(super) fn file(&self) -> String {
         let (width, height) = self.size;
-        let rules = CSS.replace(".plot ", "");
-        let style = variables(|(light, _)| light)
-            .into_iter()
-            .fold(rules, |css, (name, ink)| css.replace(&format!("var(--{name})"), ink));
         let view = format!("0 0 {} {}", at(width), at(height));
         let markup = html! {
             svg xmlns="http://www.w3.org/2000/svg" viewBox=(view) width=(at(width)) height=(at(height))
                 class="plot" role="img" {
                 title { (self.title) }
                 desc { (self.caption) }
-                style { (PreEscaped(style)) }
+                style { (PreEscaped(CSS.replace(".plot ", ""))) }
                 (self.body)
             }
         };
-        markup.into_string() + "\n"
+        // Few programs but browsers know variables.
+        let text = markup.into_string() + "\n";
+        variables(|(light, _)| light)
+            .into_iter()
+            .fold(text, |text, (name, ink)| text.replace(&format!("var(--{name})"), ink))
     }
 }
 
@@ -99,8 +99,8 @@ pub(super) fn width_of(text: &str, size: f64) -> f64 {
 pub(super) fn path(points: impl IntoIterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (x, y) in points {
-        let word = if path.is_empty() { 'M' } else { 'L' };
-        path.push_str(&format!("{word}{} {}", at(x), at(y)));
+        let word = if path.is_empty() { "M" } else { "L" };
+        path.extend([word, &at(x), " ", &at(y)]);
     }
     path
 }
@@ -161,14 +161,18 @@ impl Plane {
 /// Signs with words, from `right` leftwards, in one row.
 pub(super) fn legend(entries: &[(Markup, &str)], right: f64, y: f64) -> Markup {
     let width = |word: &str| 16.0 + width_of(word, 11.5) + 14.0;
-    let mut left = right - entries.iter().map(|(_, word)| width(word)).sum::<f64>() + 14.0;
+    let first = right - entries.iter().map(|(_, word)| width(word)).sum::<f64>() + 14.0;
+    let lefts = entries.iter().scan(first, |left, (_, word)| {
+        let own = *left;
+        *left += width(word);
+        Some(own)
+    });
     html! {
-        @for (sign, word) in entries {
+        @for ((sign, word), left) in entries.iter().zip(lefts) {
             g transform=(format!("translate({} {})", at(left), at(y))) {
                 (sign)
                 text class="key" x="12" y="4" { (word) }
             }
-            @let _step = { left += width(word); };
         }
     }
 }
@@ -200,7 +204,7 @@ mod tests {
             title: "a < b & c".to_owned(),
             caption: "\"quoted\"".to_owned(),
             size: (10.0, 10.0),
-            body: html! { circle class="front" r="1" {} },
+            body: html! { circle style="fill:var(--m-gdn)" r="1" {} },
         };
         let file = figure.file();
         assert!(!file.contains("var("), "{file}");

@@ -80,7 +80,8 @@ pub(super) fn figure(scene: &Scene, known: &Known) -> Figure {
         }
     }
     if dots.len() < all {
-        caption.push_str(&format!("Of {all} dominated candidates {} are drawn. ", dots.len()));
+        let drawn = dots.len().to_string();
+        caption.extend(["Of ", &all.to_string(), " dominated candidates ", &drawn, " are drawn. "]);
     }
     Figure {
         name: "front".to_owned(),
@@ -222,16 +223,16 @@ fn keys<'a>(
     let is_front = |p: &&&Point| p.kind == Kind::Front;
     if scene.any(Kind::Front) {
         let is_whole = |p: &&Point| known.whole.contains(&p.number);
-        if !known.is_timed {
-            let word = if scene.is_history() { "the best" } else { "front" };
-            keys.push((html! { circle class="front" r="4.6" {} }, word));
-        } else {
+        if known.is_timed {
             if special.iter().filter(is_front).any(is_whole) {
                 keys.push((html! { circle class="front" r="4.6" {} }, "front, timed whole"));
             }
             if special.iter().filter(is_front).any(|p| !is_whole(p)) {
                 keys.push((html! { circle class="sum" r="3.8" {} }, "front, sum of parts"));
             }
+        } else {
+            let word = if scene.is_history() { "the best" } else { "front" };
+            keys.push((html! { circle class="front" r="4.6" {} }, word));
         }
     }
     if special.iter().any(|p| p.kind == Kind::Dominated) {

@@ -55,10 +55,8 @@ pub(super) fn figure<'a>(
             @let left = 52.0 + panel as f64 * 404.0;
             (axes(left, top, bottom, &format!("{title}, {count}")))
             @for (place, share) in shares.iter().enumerate() {
-                @let mut y = bottom;
-                @for &column in &used {
+                @for (column, y) in stacked(&used, share, bottom, bottom - top) {
                     @let height = share[column] * (bottom - top);
-                    @let _step = { y -= height; };
                     @if height > 0.05 {
                         rect x=(at(left + place as f64 * 30.0 + 0.75)) y=(at(y)) width="28.5" height=(at(height))
                             style=(format!("fill:{}", fill(kind(column)))) {
@@ -85,6 +83,15 @@ pub(super) fn figure<'a>(
         size: (840.0, bottom + 58.0 + rows as f64 * 20.0),
         body,
     })
+}
+
+/// Where the bar of each column begins, one above the other.
+fn stacked(used: &[usize], share: &[f64], bottom: f64, height: f64) -> Vec<(usize, f64)> {
+    let bars = used.iter().scan(bottom, |y, &column| {
+        *y -= share[column] * height;
+        Some((column, *y))
+    });
+    bars.collect()
 }
 
 fn name(kind: Option<MixerKind>) -> &'static str {

@@ -33,6 +33,26 @@ struct Piece {
     bound_us: f64,
 }
 
+/// A row of the overview.
+pub(super) struct Row<'a> {
+    /// Its number in the campaign.
+    pub(super) number: u32,
+    /// What it is called.
+    pub(super) label: String,
+    pub(super) stack: &'a Architecture,
+    /// The time of the whole model and its spread, µs.
+    pub(super) whole: Option<(f64, f64)>,
+}
+
+/// Each piece with what those before it take that `is_below` names.
+fn stacked(pieces: &[Piece], is_below: impl Fn(&Piece, &Piece) -> bool) -> Vec<(&Piece, f64)> {
+    let below = |(index, piece): (usize, &Piece)| {
+        let before = pieces[..index].iter().filter(|other| is_below(other, piece));
+        before.map(|other| other.us).sum::<f64>()
+    };
+    pieces.iter().enumerate().map(|(index, piece)| (piece, below((index, piece)))).collect()
+}
+
 impl Times {
     /// None where nothing was timed under these conditions.
     pub(super) fn of(entries: &[LatencyEntry], conditions: Conditions) -> Option<Self> {
@@ -94,7 +114,6 @@ impl Times {
         let width = (step * 0.78).min(26.0);
         let left = |place: usize| plane.across.0 + step * (place as f64 + 0.5) - width / 2.0;
         let every = count.div_ceil(16);
-        let mut heights = vec![0.0; count];
         let body = html! {
             @for tick in plane.y.ticks(4) {
                 @if let Some(y) = plane.py(tick.value).filter(|_| tick.value >= 0.0) {
@@ -103,10 +122,8 @@ impl Times {
                 }
             }
             text class="name" x="0" y="14" { "µs of each layer, beside its bound" }
-            @for piece in &pieces {
+            @for (piece, from) in stacked(&pieces, |below, piece| below.layer == piece.layer) {
                 @let at_layer = place(piece);
-                @let from = heights[at_layer];
-                @let _step = { heights[at_layer] += piece.us; };
                 @if let (Some(low), Some(high)) = (plane.py(from), plane.py(from + piece.us)) {
                     rect x=(at(left(at_layer))) y=(at(high)) width=(at(width)) height=(at((low - high).max(0.3))) style=(colour(piece)) {
                         title { (piece.name) ": " (quantity::significant(piece.us)) " µs, bound " (quantity::significant(piece.bound_us)) " µs" }
@@ -129,20 +146,17 @@ impl Times {
     }
 
     /// One row for each stack: its parts one after the other, the sum of their bounds, and the time of the whole model.
-    pub(super) fn overview(
-        &self,
-        stacks: &[(u32, String, &Architecture, Option<(f64, f64)>)],
-    ) -> Option<Figure> {
+    pub(super) fn overview(&self, stacks: &[Row]) -> Option<Figure> {
         let rows: Vec<_> =
-            stacks.iter().filter_map(|row| Some((row, self.pieces(row.2)?))).collect();
+            stacks.iter().filter_map(|row| Some((row, self.pieces(row.stack)?))).collect();
         let shown = &rows[..rows.len().min(STACKS)];
         let sum = |pieces: &[Piece]| pieces.iter().map(|piece| piece.us).sum::<f64>();
-        let far =
-            |(row, pieces): &(&(u32, String, &Architecture, Option<(f64, f64)>), Vec<Piece>)| {
-                sum(pieces).max(row.3.map_or(0.0, |(us, spread)| us + spread))
-            };
+        let far = |(row, pieces): &(&Row, Vec<Piece>)| {
+            sum(pieces).max(row.whole.map_or(0.0, |(us, spread)| us + spread))
+        };
         let most = shown.iter().map(far).reduce(f64::max)?;
-        let left = shown.iter().map(|(row, _)| width_of(&row.1, 12.0)).fold(30.0, f64::max) + 14.0;
+        let left =
+            shown.iter().map(|(row, _)| width_of(&row.label, 12.0)).fold(30.0, f64::max) + 14.0;
         let (top, height) = (34.0, 24.0);
         let bottom = top + height * shown.len() as f64;
         let plane = Plane {
@@ -165,16 +179,13 @@ impl Times {
         ];
         let body = html! {
             (super::trust::scale(&plane, "decode µs, layer after layer"))
-            @for (index, ((number, label, _, whole), pieces)) in shown.iter().enumerate() {
+            @for (index, (Row { number, label, whole, .. }, pieces)) in shown.iter().enumerate() {
                 @let y = top + height * (index as f64 + 0.5);
                 a href=(format!("#c{number}")) data-n=(number) class="pick" {
                     text x=(at(left - 10.0)) y=(at(y + 4.0)) text-anchor="end" { (label) }
                 }
-                @let mut from = 0.0;
-                @for piece in pieces {
-                    @let start = from;
-                    @let _step = { from += piece.us; };
-                    @if let (Some(a), Some(b)) = (plane.px(start), plane.px(from)) {
+                @for (piece, start) in stacked(pieces, |_, _| true) {
+                    @if let (Some(a), Some(b)) = (plane.px(start), plane.px(start + piece.us)) {
                         rect x=(at(a)) y=(at(y - 7.0)) width=(at((b - a - 0.4).max(0.3))) height="14" style=(colour(piece)) {}
                     }
                 }
@@ -195,11 +206,8 @@ impl Times {
              `deltafront profile` measures the machine’s own limits."
             .to_owned();
         if shown.len() < rows.len() {
-            caption.push_str(&format!(
-                " Of {} stacks the first {} are shown.",
-                rows.len(),
-                shown.len()
-            ));
+            let (all, some) = (rows.len().to_string(), shown.len().to_string());
+            caption.extend([" Of ", &all, " stacks the first ", &some, " are shown."]);
         }
         Some(Figure {
             name: "latency-by-layer".to_owned(),
