@@ -104,7 +104,7 @@ fn last_step(lengths: &[u64]) -> Backtest {
 #[expect(clippy::print_stdout, reason = "the figures of docs/studies/prediction.md")]
 fn kin_and_curve_foretell_the_order_after_sixty_four_times_the_tokens() {
     for (lengths, right, right_predicted, error) in [
-        (&[262_144, 16_777_216][..], 0.70, 0.80, 0.015),
+        (&[262_144, 16_777_216][..], 0.70, 0.83, 0.014),
         (&[262_144, 1_048_576, 16_777_216], 0.82, 0.90, 0.010),
         (&[1_048_576, 4_194_304, 16_777_216], 0.94, 0.92, 0.007),
     ] {
@@ -147,7 +147,7 @@ fn what_nobody_was_trained_for_is_foretold_with_an_error_to_match() {
         (None, &[262_144, 1_048_576][..], 4_194_304, 0.85, 0.9),
         (None, &[262_144, 1_048_576, 4_194_304], 16_777_216, 0.92, 0.9),
         (rust, &[262_144, 1_048_576], 4_194_304, 0.6, 0.7),
-        (rust, &[262_144, 1_048_576, 4_194_304], 16_777_216, 0.88, 0.9),
+        (rust, &[262_144, 1_048_576, 4_194_304], 16_777_216, 0.86, 0.9),
     ] {
         let all = foretold(text, lengths, target);
         let mean = |e: &Expected| e.objectives.values()[0];

@@ -122,13 +122,12 @@ fn commands(setting: &Setting, candidate: &Candidate) -> Markup {
     if let Some(stack) = candidate.row.subject.stack() {
         lines.push(say("profile", ""));
         for target in TARGETS {
-            let is_held =
-                target.form.obstacles(stack).is_some_and(|obstacles| obstacles.is_empty());
+            let is_held = target.obstacles(stack).is_some_and(|obstacles| obstacles.is_empty());
             match target.form {
-                Form::Folder(_) | Form::Gguf if is_held => {
+                Form::Folder(_) | Form::Description(_) | Form::Gguf if is_held => {
                     lines.push(say("export", &format!(" --to {}", target.name)));
                 }
-                Form::Folder(_) | Form::Gguf => others.push(target.name),
+                Form::Folder(_) | Form::Description(_) | Form::Gguf => others.push(target.name),
                 Form::Text(_) | Form::Table(_) => {}
             }
         }
