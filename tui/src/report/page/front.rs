@@ -11,6 +11,9 @@ use super::figure::{Figure, Plane, at, legend, path, width_of};
 /// Dominated candidates that are drawn at most.
 pub(super) const DOTS: usize = 1500;
 
+/// Beyond so many only the front and the references have bars.
+const CROWD: usize = 60;
+
 const SIZE: (f64, f64) = (840.0, 500.0);
 const LABEL: f64 = 11.5;
 
@@ -44,6 +47,7 @@ pub(super) fn figure(scene: &Scene, known: &Known) -> Figure {
         .iter()
         .filter(|p| p.kind != Kind::Dominated || known.maybe.contains(&p.number))
         .collect();
+    let is_crowded = special.len() > CROWD;
     let corners = stairs(scene, &plane);
     let body = html! {
         (plane.frame(x_title, y_title))
@@ -59,7 +63,7 @@ pub(super) fn figure(scene: &Scene, known: &Known) -> Figure {
             }
         }
         @if !corners.is_empty() { path class="stairs" d=(path(corners.iter().copied())) {} }
-        @for point in &special { (errors(point, &plane)) }
+        @for point in special.iter().filter(|p| !is_crowded || p.kind != Kind::Dominated) { (errors(point, &plane)) }
         @for point in &special { (sign(point, &plane, known)) }
         (labels(&special, &dots, &corners, &plane))
         (legend(&keys(scene, known, &special, &dots), right, 12.0))
@@ -78,6 +82,9 @@ pub(super) fn figure(scene: &Scene, known: &Known) -> Figure {
         if known.is_timed {
             caption.push_str("Filled: timed as a whole model. Open: a sum of timed parts. ");
         }
+    }
+    if is_crowded && !scene.is_history() {
+        caption.push_str("Of who may belong to the front the bars are left out. ");
     }
     if dots.len() < all {
         let drawn = dots.len().to_string();
