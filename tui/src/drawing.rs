@@ -21,6 +21,7 @@ use search::latency::Dtype;
 use crate::theme::{Theme, layer_sign};
 use crate::{ansi, quantity};
 pub use fold::{Block, fold};
+pub use size::Parameters;
 
 /// The widget.
 #[derive(Debug, Clone, Copy)]

@@ -29,7 +29,7 @@ pub(crate) use dots::Dots;
 use frame::Frame;
 pub use kept::Plotted;
 pub use lines::{LinePlot, Series};
-pub use scene::{axes, cost};
+pub use scene::{Kind, Point, Scene, axes, cost};
 
 use crate::theme::Theme;
 use crate::{ansi, quantity};

@@ -1,10 +1,12 @@
 //! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table. What `report`
 //! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`], what
-//! `law` prints in [`law`].
+//! `law` prints in [`law`]; the same as a page is [`page`].
 
 pub(crate) mod comparison;
 pub(crate) mod findings;
 pub(crate) mod law;
+pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod progress;
 
 use std::collections::HashSet;

@@ -92,6 +92,45 @@ impl Theme {
     }
 }
 
+/// A colour of pages and pictures: on light ground, on dark ground.
+pub type Ink = (&'static str, &'static str);
+
+/// What a thing is drawn with where there are no terminal's colours: the role of each method of [`Theme`], with the hues of
+/// Okabe and Ito, which the colour-blind tell apart.
+pub const INKS: [(&str, Ink); 13] = [
+    ("paper", ("#fdfdfb", "#101316")),
+    ("ground", ("#ffffff", "#161a1e")),
+    ("text", ("#1c2024", "#e4e7ea")),
+    ("dim", ("#646c75", "#98a1aa")),
+    ("rule", ("#d9dde1", "#31373d")),
+    ("grid", ("#eceef0", "#252a2f")),
+    ("dot", ("#8b949e", "#7d868f")),
+    ("ffn", ("#c3c9cf", "#545d66")),
+    ("head", ("#e1e4e7", "#3a4249")),
+    ("front", ("#00789a", "#4bbedb")),
+    ("reference", ("#c27c00", "#f0b23c")),
+    ("active", ("#00875f", "#35c296")),
+    ("failure", ("#b8371a", "#f08a6c")),
+];
+
+/// The ink of a mixer, of the same hue as its colour in the terminal.
+pub fn mixer_ink(kind: MixerKind) -> Ink {
+    match kind.row().colour {
+        Colour::Red => ("#d55e00", "#ee7d33"),
+        Colour::Green => ("#009e73", "#2dbb92"),
+        Colour::Yellow => ("#e69f00", "#efb43f"),
+        Colour::Blue => ("#2f5fa8", "#6c98de"),
+        Colour::Magenta => ("#cc79a7", "#db92bb"),
+        Colour::Cyan => ("#0087ad", "#3fb6d6"),
+        Colour::LightRed => ("#e4736b", "#f29b94"),
+        Colour::LightGreen => ("#7d9c00", "#a7c442"),
+        Colour::LightYellow => ("#a38a00", "#e2d35a"),
+        Colour::LightBlue => ("#7d8bdc", "#a0aef2"),
+        Colour::LightMagenta => ("#8f5fa5", "#b78ecb"),
+        Colour::LightCyan => ("#56b4e9", "#82caf4"),
+    }
+}
+
 /// A mixer's sign: attention sees a square of positions, its window half of one; the deltas are triangles.
 pub fn mixer_sign(kind: MixerKind) -> char {
     kind.row().sign

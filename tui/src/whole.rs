@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// By which a folder is known as one that an export wrote: a stack, or the index of several.
-pub(crate) const MARKS: [&str; 2] = ["stack.json", "front.jsonl"];
+/// By which a folder is known as one that was written here: a stack, the index of several, or that of a report's pictures.
+pub(crate) const MARKS: [&str; 3] = ["stack.json", "front.jsonl", "figures.json"];
 
 /// Writes beside the place, then renames: a full disk leaves what was there before. Another file that is there is
 /// overwritten only by `force`; the database `db` and what is no regular file never are.

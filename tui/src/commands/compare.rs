@@ -238,11 +238,26 @@ fn new_campaign(file: &CampaignFile, of: &Chosen) -> anyhow::Result<NewCampaign>
 fn text(file: &CampaignFile, of: &Chosen) -> anyhow::Result<String> {
     let toml = toml::to_string(file).context("the campaign file cannot be written as TOML")?;
     Ok(format!(
-        "# Made by `deltafront compare {} {}`: stacks that decode a token in the same time.\n{toml}",
+        "{HEAD}{} {}`: stacks that decode a token in the same time.\n{toml}",
         words::quoted(&of.file.name),
         words::quoted(&of.word)
     ))
 }
+
+/// What the chosen stack is called in a comparison that was made for a candidate of the campaign `of`; none of other campaigns.
+pub(super) fn chosen_in(campaign: &Campaign, of: &str) -> Option<String> {
+    let mark = format!("{HEAD}{} ", words::quoted(of));
+    let word = campaign.config_toml.strip_prefix(&mark)?.split('`').next()?;
+    word.chars().all(|c| c.is_ascii_digit()).then(|| format!("candidate-{word}"))
+}
+
+/// Whether a campaign is a comparison.
+pub(super) fn is_comparison(campaign: &Campaign) -> bool {
+    campaign.config_toml.starts_with(HEAD)
+}
+
+/// How the file of a comparison begins.
+const HEAD: &str = "# Made by `deltafront compare ";
 
 /// The stack that others are set beside, and the campaign that it is from.
 struct Chosen {

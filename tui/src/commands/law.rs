@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "µs", allow_negative_numbers = true)]
     budget_us: Option<f64>,
     /// Laws that the bands are taken from.
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(40..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = DRAWS, value_parser = clap::value_parser!(u32).range(40..=100_000))]
     draws: u32,
     /// Print JSON.
     #[arg(long)]
@@ -69,7 +69,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             campaigns.push((campaign, history.candidates));
         }
         same_latency(campaigns.iter().map(|(campaign, _)| campaign))?;
-        let found = found(&store, &campaigns, entries, args).await?;
+        let found = found(&store, &campaigns, entries, (args.budget_us, args.draws)).await?;
         let text = if args.json {
             serde_json::to_string_pretty(&found)? + "\n"
         } else {
@@ -80,11 +80,15 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn found(
+/// Laws that bands are taken from, unless the command line says otherwise.
+pub(super) const DRAWS: u32 = 400;
+
+/// The law of what these campaigns trained, for a budget in µs (else that of the first) and with so many resampled laws.
+pub(super) async fn found(
     store: &Store,
     campaigns: &[(Campaign, Vec<Candidate>)],
     entries: Vec<LatencyEntry>,
-    args: &Args,
+    (budget_us, draws): (Option<f64>, u32),
 ) -> anyhow::Result<Found> {
     let campaign = &campaigns[0].0;
     let rows = || campaigns.iter().flat_map(|(_, rows)| rows);
@@ -95,7 +99,7 @@ async fn found(
         bail!("nothing is trained yet to become less: the law is one of losses");
     };
     let observations = observations(campaigns, value);
-    let fit = Fit::new(&observations, args.draws as usize, campaign.seed)?;
+    let fit = Fit::new(&observations, draws as usize, campaign.seed)?;
 
     let workers = store.workers(&campaign.name).await?;
     let device = workers.iter().rev().find(|worker| worker.role == "profiler");
@@ -115,7 +119,7 @@ async fn found(
     let depths = || observations.iter().map(|o| o.depth);
     let depths = depths().min().unwrap_or(1)..=depths().max().unwrap_or(1);
     let tokens = observations.iter().map(|o| o.tokens).max().unwrap_or(0);
-    let budget_us = args.budget_us.or(campaign.latency.decode_budget_us);
+    let budget_us = budget_us.or(campaign.latency.decode_budget_us);
     let choices =
         budget_us.map(|budget_us| choose(&fit, &speeds, depths.clone(), tokens, budget_us));
     Ok(Found::new(value, &observations, &fit, speeds, depths, tokens, budget_us, choices))

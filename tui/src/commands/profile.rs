@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use anyhow::bail;
 use search::Architecture;
 use search::config::LatencyConfig;
-use search::cost;
 use search::device::Device;
 use search::latency::{
     Conditions, Dtype, LatencyKey, Limit, Part, Phase, Timing, keys, working_set_kib,
@@ -20,6 +19,7 @@ use tui::quantity;
 
 use super::{block_on, candidate, open};
 use crate::driver::Profiler;
+use crate::report::parts;
 use crate::{report, words};
 
 const EXAMPLES: &str = "\
@@ -188,7 +188,9 @@ impl Breakdown {
         };
         let mut known: HashMap<LatencyKey, Timing> = HashMap::new();
         let mut rows = Vec::new();
-        for (name, key) in names(architecture).into_iter().zip(keys(architecture, &conditions)) {
+        for (name, key) in
+            parts::layers(architecture).into_iter().zip(keys(architecture, &conditions))
+        {
             let timing = if let Some(timing) = known.get(&key) {
                 timing.clone()
             } else {
@@ -197,7 +199,7 @@ impl Breakdown {
                 known.insert(key.clone(), timing.clone());
                 timing
             };
-            let (bytes, flops) = work(&key.part, &conditions);
+            let (bytes, flops) = parts::work(&key.part, &conditions);
             let bound_us = limits
                 .as_ref()
                 .map(|limits| (bytes / limits.read_bytes_per_us).max(flops / limits.flops_per_us));
@@ -260,7 +262,7 @@ impl Breakdown {
                 row.flops,
                 row.bound_us,
             );
-            row.part_name().clone_into(&mut cells[1]);
+            cells[1] = parts::name(&row.part);
             rows.push(cells);
         }
         let bytes = self.rows.iter().map(|row| row.bytes).sum();
@@ -314,78 +316,14 @@ impl Breakdown {
 }
 
 impl Row {
-    fn part_name(&self) -> String {
-        match self.part {
-            Part::Mixer { mixer, .. } => mixer.to_string(),
-            Part::Ffn { ffn, .. } => ffn.to_string(),
-            Part::Head { vocab, .. } => format!("embedding, norm, head({vocab})"),
-        }
-    }
-
     fn json(&self) -> serde_json::Value {
         json!({
             "layer": self.name,
-            "part": self.part_name(),
+            "part": parts::name(&self.part),
             "timing": self.timing,
             "bytes": self.bytes,
             "flops": self.flops,
             "bound_us": self.bound_us,
         })
-    }
-}
-
-/// The number of the layer of each part; of the head a dash.
-fn names(architecture: &Architecture) -> Vec<String> {
-    let layers = (1_usize..).zip(architecture.layers());
-    let of_layers = layers.flat_map(|(number, layer)| {
-        let parts = usize::from(layer.mixer.is_some()) + usize::from(layer.ffn.is_some());
-        std::iter::repeat_n(number.to_string(), parts)
-    });
-    of_layers.chain(["–".to_owned()]).collect()
-}
-
-/// Bytes that a step of a part must move, and its floating-point operations.
-fn work(part: &Part, conditions: &Conditions) -> (f64, f64) {
-    let Conditions { dtype, batch, phase, .. } = *conditions;
-    let weights = cost::part_weight_bytes(part, dtype) as f64;
-    let flops = f64::from(batch) * cost::part_flops(part, phase);
-    let bytes = match phase {
-        Phase::Decode { context } => {
-            weights
-                + f64::from(batch)
-                    * (cost::part_decode_bytes(part, context, dtype) as f64 - weights)
-        }
-        Phase::Prefill { .. } => weights,
-    };
-    (bytes, flops)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_named_by_their_layers() {
-        let architecture: Architecture =
-            "d=32,vocab=9 | ffn(8) | attn(h=1,kv=1,k=8)+ffn(8) | swa(h=1,kv=1,k=8,w=4)"
-                .parse()
-                .expect("valid");
-        assert_eq!(names(&architecture), ["1", "2", "2", "3", "–"]);
-    }
-
-    #[test]
-    fn a_batch_shares_the_weights_and_has_states_of_its_own() {
-        let stack: Architecture = "d=32,vocab=9 | gdn(h=1,k=8,v=8)".parse().expect("valid");
-        let part = search::latency::parts(&stack).next().expect("a mixer");
-        let at = |batch| {
-            let phase = Phase::Decode { context: 7 };
-            work(
-                &part,
-                &Conditions { device: String::new(), dtype: Dtype::F32, batch, threads: 1, phase },
-            )
-        };
-        let (one, four) = (at(1), at(4));
-        let state = 2.0 * cost::part_state_bytes(&part, 8) as f64;
-        assert!((four.0 - one.0 - 3.0 * state).abs() < 0.5 && (four.1 / one.1 - 4.0).abs() < 1e-9);
     }
 }

@@ -1,5 +1,8 @@
 //! `deltafront report`
 
+mod algorithm;
+mod page;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,11 +10,10 @@ use std::process::ExitCode;
 use anyhow::bail;
 use db::snapshot::{Campaign, Snapshot};
 use search::campaign::Candidate;
-use search::config::CampaignFile;
 use serde_json::json;
 use tui::theme::Theme;
 
-use super::{block_on, campaign_name, list, open, optimize};
+use super::{block_on, campaign_name, list, open};
 use crate::report::findings::Findings;
 use crate::report::progress::{Progress, same_terms};
 use crate::{report, words};
@@ -22,6 +24,8 @@ Examples:
   deltafront report surrogate-0 surrogate-1 surrogate-2 random-0 random-1 random-2
                                                        two algorithms on one scale, three seeds each
   deltafront report my-campaign --at 20,40,60 --json
+  deltafront report my-campaign --html report.html --svg figures
+                                                       one page that needs nothing else, and its pictures as files
 
 Hypervolumes are shares of that of the front of all campaigns named. On it the best value of each objective is 0 and
 the worst 1 (by the logarithm where they are more than a decade apart); the reference point is 1.1 in each.";
@@ -42,6 +46,8 @@ pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    files: page::Files,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
@@ -54,10 +60,13 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
             bail!("campaign `{}` is named twice", twice.1);
         }
+        if args.files.are_wanted() {
+            return page::write(&store, &names, &args.files, db).await;
+        }
         let (mut campaigns, mut measured) = (Vec::new(), Vec::new());
         for name in &names {
             let snapshot = store.judged(name).await?;
-            let algorithm = algorithm(&snapshot.campaign)?;
+            let algorithm = algorithm::name(&snapshot.campaign)?;
             let Snapshot { campaign, candidates, agreements, predictions, .. } = snapshot;
             let rows = candidates.into_iter().map(|candidate| candidate.row).collect();
             campaigns.push((campaign, algorithm, rows));
@@ -105,24 +114,6 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// The name of its algorithm.
-fn algorithm(campaign: &Campaign) -> anyhow::Result<String> {
-    let algorithm = if campaign.is_black_box() {
-        optimize::algorithm_of(campaign)?
-    } else {
-        CampaignFile::parse(&campaign.config_toml)
-            .map_err(|error| {
-                anyhow::anyhow!(
-                    "the file of campaign `{}`, as it was stored, does not parse: {error}",
-                    campaign.name
-                )
-            })?
-            .search
-            .algorithm
-    };
-    Ok(algorithm.name().to_owned())
 }
 
 fn line(campaign: &Campaign, algorithm: &str, rows: &[Candidate]) -> String {

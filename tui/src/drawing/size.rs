@@ -7,16 +7,18 @@ use search::latency::{Dtype, Part};
 use search::tensors::tensors;
 
 /// The parameters of a stack, part by part.
-pub(super) struct Parameters {
-    pub(super) embedding: u64,
+pub struct Parameters {
+    /// Of the embedding.
+    pub embedding: u64,
     /// Of the mixer and of the feed-forward network of each layer, each with its norm.
-    pub(super) layers: Vec<(u64, u64)>,
+    pub layers: Vec<(u64, u64)>,
     /// Of the final norm and the head.
-    pub(super) head: u64,
+    pub head: u64,
 }
 
 impl Parameters {
-    pub(super) fn of(architecture: &Architecture) -> Self {
+    /// Counts them.
+    pub fn of(architecture: &Architecture) -> Self {
         let mut all =
             Self { embedding: 0, layers: vec![(0, 0); architecture.layers().len()], head: 0 };
         for tensor in tensors(architecture) {
@@ -38,7 +40,8 @@ impl Parameters {
         all
     }
 
-    pub(super) fn total(&self) -> u64 {
+    /// All of them.
+    pub fn total(&self) -> u64 {
         self.embedding + self.head + self.layers.iter().map(|(mixer, ffn)| mixer + ffn).sum::<u64>()
     }
 }

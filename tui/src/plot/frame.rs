@@ -35,6 +35,11 @@ impl Title {
         let better = if objective.is_maximised() { ", more is better" } else { "" };
         Self { short: quantity::objective_title(objective), long: format!("{long}{better}") }
     }
+
+    /// With the unit.
+    pub(super) fn long(&self) -> &str {
+        &self.long
+    }
 }
 
 /// Two axes laid on an area of cells.

@@ -13,51 +13,62 @@ use super::frame::Title;
 
 /// How a point is emphasised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Neither of the others.
     Dominated,
+    /// On the front.
     Front,
+    /// A reference stack, on the front or not.
     Reference,
 }
 
 /// A candidate in the plane.
 #[derive(Debug, Clone)]
-pub(super) struct Point {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) x_error: f64,
-    pub(super) y_error: f64,
-    pub(super) kind: Kind,
-    pub(super) on_front: bool,
+pub struct Point {
+    /// Its value on x.
+    pub x: f64,
+    /// Its value on y.
+    pub y: f64,
+    /// The standard error of x; 0 where none is known.
+    pub x_error: f64,
+    /// The same of y.
+    pub y_error: f64,
+    /// How it is emphasised.
+    pub kind: Kind,
+    /// Whether it is on the front.
+    pub on_front: bool,
     /// The number of its candidate.
-    pub(super) number: u32,
+    pub number: u32,
     /// The name of the reference stack that it is.
-    pub(super) reference: Option<String>,
+    pub reference: Option<String>,
 }
 
 impl Point {
     /// What it is called in the plot.
-    pub(super) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         self.reference.clone().unwrap_or_else(|| self.number.to_string())
     }
 }
 
 /// Everything in the plot.
 #[derive(Debug, Clone)]
-pub(super) struct Scene {
-    pub(super) x: Axis,
-    pub(super) y: Axis,
+pub struct Scene {
+    /// The axis of the costs, or of the evaluations.
+    pub x: Axis,
+    /// The axis of the quality.
+    pub y: Axis,
     /// What x and y are; with two, their best values stand at the start of the axes.
     objectives: (Option<Objective>, Objective),
     pub(super) x_title: Title,
     pub(super) y_title: Title,
     /// By the numbers of their candidates.
-    pub(super) points: Vec<Point>,
+    pub points: Vec<Point>,
     /// Those of references and members of the front, among the points.
     emphasised: Vec<usize>,
     /// The corners of the line that bounds what the front dominates.
-    pub(super) staircase: Vec<(f64, f64)>,
+    pub staircase: Vec<(f64, f64)>,
     /// The decode budget, when x is the decode latency.
-    pub(super) budget: Option<f64>,
+    pub budget: Option<f64>,
 }
 
 /// What is drawn on x and on y: the quality over the cost. With one objective there is no cost: its values are drawn over
@@ -92,7 +103,7 @@ fn usual(metric: Metric) -> Objective {
 
 impl Scene {
     /// `None` when no candidate has both values. Of the marks where there are some, else of all candidates.
-    pub(super) fn of(snapshot: &Snapshot, marks: Option<&[Mark]>) -> Option<Self> {
+    pub fn of(snapshot: &Snapshot, marks: Option<&[Mark]>) -> Option<Self> {
         let objectives = axes(&snapshot.campaign.objectives);
         let (of_x, of_y) = &objectives;
         let points: Vec<Point> = if let Some(marks) = marks {
@@ -124,6 +135,11 @@ impl Scene {
         Some(Self { x, y, objectives, x_title, y_title, points, emphasised, staircase, budget })
     }
 
+    /// What the axes are called, where there is room for their units.
+    pub fn titles(&self) -> (&str, &str) {
+        (self.x_title.long(), self.y_title.long())
+    }
+
     /// The point of a candidate.
     pub(super) fn point(&self, number: u32) -> Option<&Point> {
         let place = self.points.binary_search_by_key(&number, |point| point.number).ok()?;
@@ -131,7 +147,7 @@ impl Scene {
     }
 
     /// The points of references and members of the front.
-    pub(super) fn emphasised(&self) -> impl Iterator<Item = &Point> {
+    pub fn emphasised(&self) -> impl Iterator<Item = &Point> {
         self.emphasised.iter().map(|&place| &self.points[place])
     }
 
@@ -141,12 +157,12 @@ impl Scene {
     }
 
     /// Whether it shows the values of one objective in the order of the evaluations.
-    pub(super) fn is_history(&self) -> bool {
+    pub fn is_history(&self) -> bool {
         self.objectives.0.is_none()
     }
 
     /// Whether there is a point of this kind.
-    pub(super) fn any(&self, kind: Kind) -> bool {
+    pub fn any(&self, kind: Kind) -> bool {
         match kind {
             Kind::Dominated => self.emphasised.len() < self.points.len(),
             Kind::Front | Kind::Reference => self.emphasised().any(|point| point.kind == kind),

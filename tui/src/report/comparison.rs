@@ -12,6 +12,9 @@ use tui::quantity;
 
 use crate::{report, words};
 
+/// The alignment of the table's columns.
+pub(super) const ALIGN: &str = "llrrrrrrl";
+
 /// The table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
@@ -73,7 +76,8 @@ impl Comparison {
         Self { value, tokens: snapshot.campaign.tokens, rows }
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// The table as its cells, headings first.
+    pub(super) fn cells(&self) -> Vec<Vec<String>> {
         let mut heading: Vec<String> =
             ["", "", Metric::Parameters.facts().title, Metric::DecodeUs.facts().title, "of parts"]
                 .map(str::to_owned)
@@ -99,18 +103,25 @@ impl Comparison {
                 },
             ]);
         }
-        let mut text = words::table("llrrrrrrl", &rows);
-        let line = format!(
+        rows
+    }
+
+    /// What stands in the table.
+    pub(super) fn note(&self) -> String {
+        let mut text = format!(
             "●: the stack that was chosen, ◆: hand-designed ones, each as wide as decodes in the same time. Latencies are of \
              whole\nmodels, ± half the interquartile range. Each stack was trained for {} tokens from each seed; ± is one \
              standard error over\nthe seeds; differences are to the chosen stack, seed by seed.\n",
             quantity::scaled(self.tokens as f64)
         );
-        text.push_str(&line);
         if self.rows.iter().filter_map(|row| row.decode.as_ref()).any(Timing::is_disturbed) {
             text.push_str("~: other processes loaded the machine.\n");
         }
         text
+    }
+
+    pub(crate) fn text(&self) -> String {
+        words::table(ALIGN, &self.cells()) + &self.note()
     }
 }
 

@@ -19,41 +19,41 @@ use crate::{report, words};
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     /// Tokens that the front's members were trained for; 1 where there is no such thing.
-    tokens: u64,
+    pub(super) tokens: u64,
     /// The tokens that count: objectives are what candidates would be after so many.
-    target_tokens: u64,
+    pub(super) target_tokens: u64,
     /// Whether they are foretold, not measured.
-    foretold: bool,
+    pub(super) foretold: bool,
     /// Whether candidates are compared on the same parts of the text.
     #[serde(skip)]
     is_of_parts: bool,
     /// Members of the front, and who may be one, the likeliest first.
-    front: Vec<Member>,
+    pub(super) front: Vec<Member>,
     /// Rank correlations between trainings of different lengths.
-    agreements: Vec<Agreement>,
+    pub(super) agreements: Vec<Agreement>,
     /// How well each length of training foretells the next.
-    predictions: Vec<Backtest>,
+    pub(super) predictions: Vec<Backtest>,
     /// Of each objective that trainers report.
     seed_noise: Vec<SeedNoise>,
     /// Latencies summed from parts beside those of whole models.
-    compositions: Vec<Composition>,
+    pub(super) compositions: Vec<Composition>,
 }
 
 /// A candidate that is on the front, or could be.
 #[derive(Debug, Serialize)]
-struct Member {
-    number: u32,
-    text: String,
-    reference: Option<String>,
-    on_front: bool,
-    membership: f64,
-    seeds: usize,
-    objectives: Values,
+pub(super) struct Member {
+    pub(super) number: u32,
+    pub(super) text: String,
+    pub(super) reference: Option<String>,
+    pub(super) on_front: bool,
+    pub(super) membership: f64,
+    pub(super) seeds: usize,
+    pub(super) objectives: Values,
     /// How much worse than the best of the members the first objective is that training changes, with the error of the
     /// difference: what both share drops out.
-    behind: Option<Value>,
+    pub(super) behind: Option<Value>,
     /// Of these that were also taken on text that nothing was selected on.
-    test: Values,
+    pub(super) test: Values,
 }
 
 /// How much the seed of a training matters.
@@ -178,11 +178,12 @@ impl Findings {
         text
     }
 
-    fn front_text(&self, campaign: &Campaign) -> String {
+    /// The table of the front as its cells, headings first, and the alignment of its columns.
+    pub(super) fn front_cells(&self, campaign: &Campaign) -> (String, Vec<Vec<String>>) {
         let names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
         let mut heading: Vec<String> = ["#", "", "chance", "seeds"].map(str::to_owned).to_vec();
         heading.extend(campaign.objectives.iter().map(quantity::objective_title));
-        let behind = self.front.iter().any(|member| member.behind.is_some());
+        let behind = self.has_differences();
         let best = self.front.iter().find(|member| member.behind.is_none());
         if let Some(best) = best.filter(|_| behind) {
             heading.push(format!("behind {}", best.number));
@@ -220,7 +221,16 @@ impl Findings {
             });
             rows.push(row);
         }
-        let align = format!("rlrr{}", "r".repeat(names.len() + usize::from(behind) + tested.len()));
+        let numbers = names.len() + usize::from(behind) + tested.len();
+        (format!("rlrr{}", "r".repeat(numbers)), rows)
+    }
+
+    fn has_differences(&self) -> bool {
+        self.front.iter().any(|member| member.behind.is_some())
+    }
+
+    /// What the table is of, and what stands in it.
+    pub(super) fn front_words(&self, campaign: &Campaign) -> (String, String) {
         let (tokens, target) =
             (quantity::scaled(self.tokens as f64), quantity::scaled(self.target_tokens as f64));
         let after = if self.foretold {
@@ -239,22 +249,32 @@ impl Findings {
         } else {
             "the standard errors that trainers report (no candidate was trained from two seeds)"
         };
-        let (table, arrows) = (words::table(&align, &rows), report::more_is_better(campaign));
-        let shared = if behind {
+        let arrows = report::more_is_better(campaign);
+        let shared = if self.has_differences() {
             "\nbehind: how much worse, with the error of the difference; what both share, as the text, drops out."
         } else {
             ""
         };
-        if names.len() == 1 {
-            return format!(
-                "the best{after}, and who may be it\n{table}●: the best of the means. chance: how often it is the best \
-                 where values are drawn from {noise}.{arrows}{shared}\n"
+        if campaign.objectives.len() == 1 {
+            return (
+                format!("the best{after}, and who may be it"),
+                format!(
+                    "●: the best of the means. chance: how often it is the best where values are drawn from {noise}.{arrows}{shared}"
+                ),
             );
         }
-        format!(
-            "the front{after}, and who may belong to it\n{table}●: on the front of the means. chance: how often it is on a \
-             front drawn from {noise}.{arrows}{shared}\n"
+        (
+            format!("the front{after}, and who may belong to it"),
+            format!(
+                "●: on the front of the means. chance: how often it is on a front drawn from {noise}.{arrows}{shared}"
+            ),
         )
+    }
+
+    fn front_text(&self, campaign: &Campaign) -> String {
+        let (align, rows) = self.front_cells(campaign);
+        let (title, note) = self.front_words(campaign);
+        format!("{title}\n{}{note}\n", words::table(&align, &rows))
     }
 
     fn agreements_text(&self) -> String {
@@ -296,7 +316,7 @@ impl Findings {
         text
     }
 
-    fn noise_text(&self, is_of_stacks: bool) -> String {
+    pub(super) fn noise_text(&self, is_of_stacks: bool) -> String {
         let mut text = "\nstandard deviation between seeds\n".to_owned();
         let known = self.seed_noise.iter().filter_map(|noise| Some((noise, noise.deviation?)));
         for (noise, deviation) in known.clone() {
@@ -315,7 +335,7 @@ impl Findings {
         text
     }
 
-    fn compositions_text(&self) -> String {
+    pub(super) fn compositions_text(&self) -> String {
         let mut text = "\nsums of timed parts beside whole models, which correct them\n".to_owned();
         if self.compositions.is_empty() {
             text.push_str("unknown: no whole model is timed yet; that comes when all is trained\n");

@@ -22,24 +22,24 @@ const LINES: u32 = 8;
 #[derive(Debug, Serialize)]
 pub(crate) struct Found {
     /// Name of the loss.
-    value: String,
+    pub(super) value: String,
     trainings: usize,
     stacks: usize,
-    depths: (u32, u32),
+    pub(super) depths: (u32, u32),
     widths: (u32, u32),
     /// The length of training that everything below is for.
     tokens: u64,
     law: Law,
     /// Names of the unknowns, their values and 95 % bands.
-    unknowns: Vec<(&'static str, f64, (f64, f64))>,
+    pub(super) unknowns: Vec<(&'static str, f64, (f64, f64))>,
     /// What depth and width take away between their smallest and largest values, with 95 % bands.
     gains: [(f64, (f64, f64)); 2],
     deviation: f64,
     explained: f64,
     speeds: Vec<LayerSpeed>,
-    budget_us: Option<f64>,
+    pub(super) budget_us: Option<f64>,
     /// Within the budget, the best first.
-    choices: Option<Vec<Choice>>,
+    pub(super) choices: Option<Vec<Choice>>,
     /// (depth, width, loss) of each training of this length.
     #[serde(skip)]
     points: Vec<(u32, u32, f64)>,
@@ -88,29 +88,8 @@ impl Found {
     }
 
     pub(crate) fn text(&self, theme: Theme, width: u16) -> String {
-        let data = if self.law.tokens.is_some() { " + c·N^−γ" } else { "" };
-        let mut text = format!(
-            "{} = L0 + a·D^−α + b·W^−β{data}, D layers, W width{}\n{} of {}, depths {} to {}, widths {} to {}\n\n",
-            quantity::title(&self.value),
-            if data.is_empty() {
-                format!(", after {} tokens", quantity::scaled(self.tokens as f64))
-            } else {
-                ", N tokens".to_owned()
-            },
-            words::count(self.trainings, "training"),
-            words::count(self.stacks, "stack"),
-            self.depths.0,
-            self.depths.1,
-            self.widths.0,
-            self.widths.1,
-        );
-        let heading = ["", "value", "95 % band"].map(str::to_owned).to_vec();
-        let rows = self.unknowns.iter().map(|(name, value, (low, high))| {
-            let band =
-                format!("{} to {}", quantity::significant(*low), quantity::significant(*high));
-            vec![(*name).to_owned(), quantity::significant(*value), band]
-        });
-        let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
+        let mut text = format!("{}\n{}\n\n", self.formula(), self.basis());
+        let rows = self.unknowns_cells();
         text.push_str(&words::table("lrl", &rows));
         let line = format!(
             "The law explains {:.0} % of the variance; stacks lie {} about it.\n",
@@ -138,7 +117,40 @@ impl Found {
         text
     }
 
-    fn gains_text(&self) -> String {
+    /// The unknowns of the law with their bands, headings first.
+    pub(super) fn unknowns_cells(&self) -> Vec<Vec<String>> {
+        let heading = ["", "value", "95 % band"].map(str::to_owned).to_vec();
+        let rows = self.unknowns.iter().map(|(name, value, (low, high))| {
+            let band =
+                format!("{} to {}", quantity::significant(*low), quantity::significant(*high));
+            vec![(*name).to_owned(), quantity::significant(*value), band]
+        });
+        [heading].into_iter().chain(rows).collect()
+    }
+
+    /// What is fitted.
+    pub(super) fn formula(&self) -> String {
+        let data = if self.law.tokens.is_some() { " + c·N^−γ" } else { "" };
+        let tokens = if data.is_empty() {
+            format!(", after {} tokens", quantity::scaled(self.tokens as f64))
+        } else {
+            ", N tokens".to_owned()
+        };
+        let value = quantity::title(&self.value);
+        format!("{value} = L0 + a·D^−α + b·W^−β{data}, D layers, W width{tokens}")
+    }
+
+    /// To what.
+    fn basis(&self) -> String {
+        let ((shallow, deep), (narrow, wide)) = (self.depths, self.widths);
+        format!(
+            "{} of {}, depths {shallow} to {deep}, widths {narrow} to {wide}",
+            words::count(self.trainings, "training"),
+            words::count(self.stacks, "stack"),
+        )
+    }
+
+    pub(super) fn gains_text(&self) -> String {
         let names = [("depth", "α", self.depths), ("width", "β", self.widths)];
         let lines =
             names.iter().zip(&self.gains).map(|((name, exponent, (from, to)), (gain, band))| {
@@ -165,31 +177,33 @@ impl Found {
         self.speeds.iter().map(of).collect::<Vec<_>>().join(", ")
     }
 
-    fn plot(&self, theme: Theme, width: u16) -> String {
+    /// The law over the widths for some of the depths, with the trained stacks of each: latency in µs and loss.
+    pub(super) fn series(&self) -> Vec<(u32, Series)> {
         let (first, last) = self.depths;
         let step = (last - first + 1).div_ceil(LINES).max(1);
-        let series: Vec<Series> = (first..=last)
-            .step_by(step as usize)
-            .map(|depth| {
-                let line = self.speeds.iter().map(|speed| {
-                    (
-                        speed.at(depth),
-                        self.law.at(depth.into(), speed.width.into(), self.tokens as f64),
-                    )
-                });
-                let points = self.points.iter().filter(|point| point.0 == depth);
-                let points = points.filter_map(|(_, width, loss)| {
-                    let speed = self.speeds.iter().find(|speed| speed.width == *width)?;
-                    Some((speed.at(depth), *loss))
-                });
-                Series {
-                    name: if depth == 1 { "layer".to_owned() } else { "layers".to_owned() },
-                    sign: char::from_digit(depth % 36, 36).unwrap_or('?'),
-                    line: line.collect(),
-                    points: points.collect(),
-                }
-            })
-            .collect();
+        let of = |depth: u32| {
+            let line = self.speeds.iter().map(|speed| {
+                let loss = self.law.at(depth.into(), speed.width.into(), self.tokens as f64);
+                (speed.at(depth), loss)
+            });
+            let points = self.points.iter().filter(|point| point.0 == depth);
+            let points = points.filter_map(|(_, width, loss)| {
+                let speed = self.speeds.iter().find(|speed| speed.width == *width)?;
+                Some((speed.at(depth), *loss))
+            });
+            let series = Series {
+                name: if depth == 1 { "layer".to_owned() } else { "layers".to_owned() },
+                sign: char::from_digit(depth % 36, 36).unwrap_or('?'),
+                line: line.collect(),
+                points: points.collect(),
+            };
+            (depth, series)
+        };
+        (first..=last).step_by(step as usize).map(of).collect()
+    }
+
+    fn plot(&self, theme: Theme, width: u16) -> String {
+        let series: Vec<Series> = self.series().into_iter().map(|(_, series)| series).collect();
         let plot = LinePlot {
             x_name: Metric::DecodeUs.name(),
             y_name: &self.value,
@@ -201,13 +215,8 @@ impl Found {
         plot.to_text(width.min(100), 20)
     }
 
-    fn choices_text(&self, budget_us: f64, choices: &[Choice]) -> String {
-        let budget = quantity::significant(budget_us);
-        if choices.is_empty() {
-            return format!(
-                "no depth and width among those of the campaign decodes a token within {budget} µs\n"
-            );
-        }
+    /// The depths and widths of the table, headings first.
+    pub(super) fn choices_cells(&self, choices: &[Choice]) -> Vec<Vec<String>> {
         let mut heading = ["depth", "width", "decode µs"].map(str::to_owned).to_vec();
         heading.extend([quantity::title(&self.value), "95 % band", "best in"].map(str::to_owned));
         let mut rows = vec![heading];
@@ -222,6 +231,17 @@ impl Found {
                 format!("{:.0} %", 100.0 * choice.best_in),
             ]
         }));
+        rows
+    }
+
+    fn choices_text(&self, budget_us: f64, choices: &[Choice]) -> String {
+        let budget = quantity::significant(budget_us);
+        if choices.is_empty() {
+            return format!(
+                "no depth and width among those of the campaign decodes a token within {budget} µs\n"
+            );
+        }
+        let rows = self.choices_cells(choices);
         format!(
             "within {budget} µs a token\n{}best in: of the resampled laws. Nothing is asked beyond the depths and widths that \
              were trained.\n",

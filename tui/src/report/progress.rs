@@ -41,7 +41,10 @@ pub(crate) struct Progress {
 }
 
 /// Mean over the campaigns of one algorithm after so many evaluations, and its standard error.
-type Mean = (f64, Option<f64>);
+pub(super) type Mean = (f64, Option<f64>);
+
+/// An algorithm, its campaigns, and the mean after each number of evaluations.
+pub(super) type Line<'a> = (&'a str, usize, Vec<(usize, Mean)>);
 
 impl Progress {
     /// The scale is that of the front of everything that these campaigns have found; none when that is nothing. They must
@@ -118,20 +121,15 @@ impl Progress {
     pub(crate) fn plot(&self, theme: Theme, width: u16) -> String {
         let signs = 'a'..='z';
         let series: Vec<Series> = self
-            .algorithms()
+            .lines()
             .into_iter()
             .zip(signs)
-            .map(|((name, climbs), sign)| {
-                let mean = |n: usize| Some((n as f64, Self::shown(&climbs, n)?.0));
-                let last = climbs.iter().map(|climb| climb.shares.len()).min().unwrap_or(0);
-                let line = (1..=last).filter_map(mean).collect();
+            .map(|((name, _, line), sign)| {
+                let line = line.into_iter().map(|(n, (mean, _))| (n as f64, mean)).collect();
                 Series { name: name.to_owned(), sign, line, points: Vec::new() }
             })
             .collect();
-        let y_name = match self.objectives.as_slice() {
-            [objective] => format!("best so far: {}", quantity::objective_title(objective)),
-            _ => "share of the final front's hypervolume".to_owned(),
-        };
+        let y_name = self.y_name();
         let plot = LinePlot {
             x_name: "evaluations",
             y_name: &y_name,
@@ -143,8 +141,27 @@ impl Progress {
         plot.to_text(width.min(100), 16)
     }
 
+    /// What climbs.
+    pub(super) fn y_name(&self) -> String {
+        match self.objectives.as_slice() {
+            [objective] => format!("best so far: {}", quantity::objective_title(objective)),
+            _ => "share of the final front's hypervolume".to_owned(),
+        }
+    }
+
+    /// For each algorithm its name, how many campaigns it had, and what they have found after each evaluation that all of them
+    /// have done: (evaluations, mean, its standard error).
+    pub(super) fn lines(&self) -> Vec<Line<'_>> {
+        let of = |(name, climbs): (_, Vec<&Climb>)| {
+            let last = climbs.iter().map(|climb| climb.shares.len()).min().unwrap_or(0);
+            let line = (1..=last).filter_map(|n| Some((n, Self::shown(&climbs, n)?)));
+            (name, climbs.len(), line.collect())
+        };
+        self.algorithms().into_iter().map(of).collect()
+    }
+
     /// How the objectives were scaled.
-    fn scaling(&self) -> String {
+    pub(super) fn scaling(&self) -> String {
         let axes: Vec<String> = self
             .objectives
             .iter()

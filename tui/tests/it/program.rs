@@ -11,6 +11,7 @@ mod latency_command;
 mod law;
 mod many;
 mod output;
+mod page;
 mod peers;
 mod profile;
 mod report;
