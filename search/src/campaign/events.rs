@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::candidate::{Candidate, Progress};
+use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
 use crate::wire::{self, Request};
 
@@ -46,6 +47,11 @@ pub enum Event {
         refusal: wire::Refusal,
         /// The last lines of the worker's stderr.
         log: String,
+    },
+    /// Something that no candidate can help is in the way, too little room on the disk say: nothing more is begun.
+    Obstacle {
+        /// What is in the way, and what to do.
+        reason: String,
     },
     /// The time for the search is over: nothing more is proposed, what was begun is brought to its end.
     TimeOver {
@@ -96,6 +102,8 @@ pub enum Finish {
     },
     /// Too many candidates failed in a row; it can be resumed when the cause is gone.
     GaveUp {
+        /// The kind of all of them, if they are of one.
+        kind: Option<FailureKind>,
         /// The last failure.
         reason: String,
     },

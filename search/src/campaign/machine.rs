@@ -59,7 +59,10 @@ impl<D: Subjects> Campaign<D> {
             Event::Timing(measured) => self.standing.timing(measured, &mut commands),
             Event::Infeasible(refusal) => self.standing.infeasible(refusal, &mut commands),
             Event::Failed { refusal, log } => {
-                self.standing.failed(refusal.id, refusal.reason, log, &mut commands);
+                self.standing.failed(refusal, log, &mut commands);
+            }
+            Event::Obstacle { reason } => {
+                self.standing.ending.get_or_insert(Finish::Halted { reason });
             }
             Event::TimeOver { reason } => {
                 self.standing.ending.get_or_insert(Finish::Exhausted { reason });

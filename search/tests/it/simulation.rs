@@ -259,7 +259,7 @@ impl Driver<'_> {
             Request::Stop { id } => {
                 for (_, event) in &mut self.answers {
                     if id_of(event) == Some(id) {
-                        *event = Event::Infeasible(Refusal { id, reason: "stopped".to_owned() });
+                        *event = Event::Infeasible(Refusal::new(id, "stopped"));
                     }
                 }
             }
@@ -347,6 +347,7 @@ fn id_of(event: &Event) -> Option<u64> {
         Event::Values { values, .. } => Some(values.id),
         Event::Workers { .. }
         | Event::Progress(_)
+        | Event::Obstacle { .. }
         | Event::TimeOver { .. }
         | Event::StopRequested => None,
     }
@@ -364,7 +365,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
         loss += 0.05 * noise(evaluate.seed);
     }
     let exact = |mean| Value { mean, standard_error: None };
-    let refusal = |reason: &str| Refusal { id, reason: reason.to_owned() };
+    let refusal = |reason: &str| Refusal::new(id, reason);
     let result = |values: &[(&str, f64)]| {
         Event::Result(Evaluation {
             id,
@@ -398,7 +399,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
 fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
     let luck = chance(&format!("{name} luck"));
     if luck < trouble * 0.1 {
-        let refusal = Refusal { id, reason: "exit status 1".to_owned() };
+        let refusal = Refusal::new(id, "exit status 1");
         return Event::Failed { refusal, log: "last words".to_owned() };
     }
     let timing = Timing {

@@ -21,7 +21,7 @@ use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
+use crate::driver::{self, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -267,9 +267,12 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
                 "{reason}\nnothing that was finished is lost; when that is mended, go on: {again}"
             )
         }
-        Finish::GaveUp { reason } => {
+        Finish::GaveUp { kind, reason } => {
+            let (each, advice) = kind.map_or_else(Default::default, |kind| {
+                (format!(", each of them by `{kind}`"), format!("{}\n", kind.advice()))
+            });
             bail!(
-                "gave up after {give_up_after} candidates in a row failed, the last one because: {reason}\n\
+                "gave up after {give_up_after} candidates in a row failed{each}, the last one because: {reason}\n{advice}\
                  {} show{} {} --all lists them; when the cause is gone, go on: {again}",
                 words::program(),
                 report::db_flag(store.path()),
@@ -356,6 +359,9 @@ pub(super) fn job(
     };
     let silence = Duration::try_from_secs_f64(file.evaluator.timeout_seconds)
         .context("evaluator.timeout_seconds is too long")?;
+    let wall = Duration::try_from_secs_f64(3600.0 * file.evaluator.hours)
+        .context("evaluator.hours is too long")?;
+    let limits = Limits { wall: Some(wall), memory_gb: file.evaluator.memory_gb };
     Ok(Job {
         name: file.name.clone(),
         settings: Settings {
@@ -395,6 +401,7 @@ pub(super) fn job(
             })),
             log: files.log(Role::Trainer),
             silence,
+            limits,
         },
         trainers,
         // Known when it is known how long the campaign was at work before.
@@ -408,8 +415,10 @@ pub(super) fn job(
             })),
             log: files.log(Role::Profiler),
             silence,
+            limits,
         }),
         show: if bars { Show::Bars } else { Show::Lines },
+        room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
     })
 }
 

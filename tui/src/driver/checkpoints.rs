@@ -3,6 +3,11 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use search::campaign::{Candidate, CandidateState};
+
+/// What our trainer calls the state of a training under way, behind its architecture, seed and tokens.
+const UNFINISHED: &str = "-going.";
+
 /// Removes a checkpoint with what lies beside it under the same name, an optimiser's state say. Files outside the campaign's
 /// folder belong to the user's own trainer, and stay.
 pub(super) fn remove(path: &Path, folder: Option<&Path>) {
@@ -12,6 +17,20 @@ pub(super) fn remove(path: &Path, folder: Option<&Path>) {
 /// Removes what lies beside a checkpoint under its name, but not the weights themselves.
 pub(super) fn remove_beside(path: &Path, folder: Option<&Path>) {
     remove_but(path, folder, path.file_name());
+}
+
+/// Removes what trainings of a candidate left that were killed and are not gone on with: it has come to its end otherwise.
+pub(super) fn remove_unfinished(row: &Candidate, folder: Option<&Path>) {
+    let is_lost =
+        matches!(row.state, CandidateState::Failed { .. } | CandidateState::Infeasible { .. });
+    let Some(Ok(files)) = folder.filter(|_| is_lost).map(std::fs::read_dir) else { return };
+    let begin = format!("{}-seed", row.subject.id());
+    for file in files.flatten() {
+        let name = file.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(&begin) && name.contains(UNFINISHED)) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 fn remove_but(path: &Path, folder: Option<&Path>, kept: Option<&OsStr>) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use db::{Change, Run, Store};
 use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
+use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use super::child::broken;
 use super::display::Display;
 use super::gpus::{self, is_shared};
 use super::job::Job;
+use super::limits::Room;
 use super::resume::{self, GAVE_UP, same_device};
 use super::slot::{News, Slot};
 use super::spec::{Introduction, Role};
@@ -46,6 +48,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     /// Failures of attempts, to be remembered with the next write.
     events: Vec<Change>,
     stopping: bool,
+    /// The room that must be left on the disk.
+    room: Option<Room>,
     /// When nothing more is to be proposed, and why then; none once that was told.
     deadline: Option<(Instant, String)>,
 }
@@ -126,6 +130,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            room: job.room.take(),
             deadline: job.deadline.take(),
         })
     }
@@ -141,7 +146,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks: u32 = 0;
         self.telling.overall(&self.machine, &mut self.display);
-        let mut finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
+        let mut finish = self.look_at_disk().await?;
+        if finish.is_none() {
+            finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
+        }
         loop {
             if let Some(finish) = finish {
                 return Ok((finish, false));
@@ -170,7 +178,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
                         self.store.heartbeat(self.run).await?;
                     }
-                    self.look_at_clock().await?
+                    match self.look_at_clock().await? {
+                        None if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) => self.look_at_disk().await?,
+                        finish => finish,
+                    }
                 }
             };
         }
@@ -186,6 +197,14 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             }
             None => Ok(None),
         }
+    }
+
+    /// Begins nothing more where there is too little room left.
+    async fn look_at_disk(&mut self) -> anyhow::Result<Option<Finish>> {
+        let Some(reason) = self.room.as_ref().and_then(Room::lacks) else { return Ok(None) };
+        self.room = None;
+        self.display.line(&format!("{reason}: what was begun is brought to its end"));
+        self.tell(Event::Obstacle { reason }).await
     }
 
     /// News of a slot.
@@ -219,7 +238,14 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 let place = self.display.place();
                 self.display.line(&format!("{place} {what}: {}", refusal.reason));
                 let body = format!("{what}: {}\n{log}", refusal.reason).trim_end().to_owned();
-                self.events.push(Change::Event { kind: "failed attempt".to_owned(), body });
+                let number = self.trainings.get(&refusal.id).map(|(number, _)| *number);
+                let failure = FailureKind::guessed(&refusal.reason, log);
+                self.events.push(Change::Attempt {
+                    kind: "failed attempt".to_owned(),
+                    number,
+                    failure: Some(refusal.kind.unwrap_or(failure)),
+                    body,
+                });
             }
             if let Some(id) = slot.request.take() {
                 self.trainings.remove(&id);
@@ -277,6 +303,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
+                checkpoints::remove_unfinished(row, self.checkpoints.as_deref());
                 self.telling.end(row, &self.machine, &mut self.display);
             }
             self.telling.overall(&self.machine, &mut self.display);

@@ -7,6 +7,7 @@ use search::config::LatencyConfig;
 use search::proposals::Proposer;
 use search::subject::Subjects;
 
+use super::limits::Room;
 use super::spec::WorkerSpec;
 
 /// What a campaign needs to be driven.
@@ -25,6 +26,8 @@ pub(crate) struct Job<D: Subjects> {
     /// A black box has none.
     pub(crate) profiler: Option<WorkerSpec>,
     pub(crate) show: Show,
+    /// The room that must be left on the disk of its files.
+    pub(crate) room: Option<Room>,
 }
 
 impl<D: Subjects> Job<D> {

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use search::failure::FailureKind;
 use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ const LINE: usize = 200;
 const REASON: usize = 2000;
 /// The least time between two reports of progress that are passed on.
 const PROGRESS: Duration = Duration::from_millis(200);
+/// How often a busy worker is held against its limits.
+const WATCH: Duration = Duration::from_secs(1);
 /// A clock that is this late was not late by load: driver and workers were stopped (Ctrl-Z, a sleeping laptop).
 const ASLEEP: Duration = Duration::from_secs(1);
 
@@ -244,11 +247,15 @@ enum Leave {
     LostIdle(Broken),
 }
 
+/// Why a process cannot be kept; of which kind where that is clear.
+type Loss = (Option<FailureKind>, String);
+
 /// The request that a worker is at.
 struct Job {
     id: u64,
     /// What answers it.
     duty: &'static str,
+    began: Instant,
     stopping: bool,
     /// When its silence is too long.
     deadline: Instant,
@@ -264,10 +271,12 @@ async fn attend(
     tell: &(impl Fn(News) + Sync),
 ) -> Result<Leave, Broken> {
     let mut job: Option<Job> = None;
+    let mut watch = tokio::time::interval(WATCH);
+    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let deadline = job.as_ref().map_or_else(Instant::now, |job| job.deadline);
-        // The reason why this process cannot be kept; none while all is well.
-        let lost: Option<String> = tokio::select! {
+        // Why this process cannot be kept, of a kind where it is clear; none while all is well.
+        let lost: Option<Loss> = tokio::select! {
             biased;
             order = orders.recv() => match order {
                 None => {
@@ -286,6 +295,7 @@ async fn attend(
                     job = duty_of(&request).map(|(id, duty)| Job {
                         id,
                         duty,
+                        began: Instant::now(),
                         stopping: false,
                         deadline: Instant::now() + spec.silence,
                         told: None,
@@ -298,9 +308,9 @@ async fn attend(
             },
             // Before the clock: an answer that lies ready was given in time.
             line = process.line() => match line {
-                None => Some(String::new()),
+                None => Some((None, String::new())),
                 Some(line) => match Reply::parse(&line) {
-                    Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason })) => {
+                    Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason, .. })) => {
                         let (_, log) = process.end().await;
                         return Err((shortened(&reason, REASON), log));
                     }
@@ -314,10 +324,11 @@ async fn attend(
                             tell(News::Reply(reply));
                             None
                         }
-                        Err(reason) => Some(reason),
+                        Err(reason) => Some((Some(FailureKind::Protocol), reason)),
                     },
                     Err(error) => {
-                        Some(shortened(&format!("wrote a bad line: {error}"), REASON))
+                        let reason = shortened(&format!("wrote a bad line: {error}"), REASON);
+                        Some((Some(FailureKind::Protocol), reason))
                     }
                 },
             },
@@ -328,16 +339,21 @@ async fn attend(
                         None
                     }
                     Some(Job { stopping: true, .. }) => {
-                        Some(format!("did not stop within {} s", STOP.as_secs()))
+                        let reason = format!("did not stop within {} s", STOP.as_secs());
+                        Some((Some(FailureKind::Timeout), reason))
                     }
-                    _ => Some(format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
+                    _ => Some((Some(FailureKind::Timeout), format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
                         Role::Trainer | Role::Profiler => "evaluator.timeout_seconds",
                         Role::BlackBox => "--timeout",
-                    })),
+                    }))),
                 }
             }
+            _ = watch.tick(), if job.is_some() => {
+                let began = job.as_ref().map_or_else(Instant::now, |job| job.began);
+                spec.limits.broken(began.elapsed(), process.id())
+            }
         };
-        if let Some(mut reason) = lost {
+        if let Some((kind, mut reason)) = lost {
             let (ended, log) = process.end().await;
             if reason.is_empty() {
                 reason = ended;
@@ -345,7 +361,8 @@ async fn attend(
             let reason = format!("the {} {} {reason}", spec.role.word(), spec.program);
             return Ok(match job {
                 Some(Job { id, .. }) => {
-                    tell(News::Failed { refusal: Refusal { id, reason }, log });
+                    let kind = kind.unwrap_or_else(|| FailureKind::guessed(&reason, &log));
+                    tell(News::Failed { refusal: Refusal::of(kind, id, reason), log });
                     Leave::LostAtWork
                 }
                 None => Leave::LostIdle((reason, log)),
@@ -378,13 +395,15 @@ fn hear(spec: &WorkerSpec, job: &mut Option<Job>, reply: Reply) -> Result<Option
             now.told = Some(Instant::now());
             Ok(Some(Reply::Progress(progress)))
         }
-        Reply::Infeasible(Refusal { id, reason }) => {
+        Reply::Infeasible(refusal) => {
             *job = None;
-            Ok(Some(Reply::Infeasible(Refusal { id, reason: shortened(&reason, REASON) })))
+            let reason = shortened(&refusal.reason, REASON);
+            Ok(Some(Reply::Infeasible(Refusal { reason, ..refusal })))
         }
-        Reply::Failed(Refusal { id, reason }) => {
+        Reply::Failed(refusal) => {
             *job = None;
-            Ok(Some(Reply::Failed(Refusal { id, reason: shortened(&reason, REASON) })))
+            let reason = shortened(&refusal.reason, REASON);
+            Ok(Some(Reply::Failed(Refusal { reason, ..refusal })))
         }
         reply if word == now.duty => {
             *job = None;
