@@ -62,16 +62,17 @@ pub enum Event {
     StopRequested,
 }
 
-/// What to do. Commands are done in their order.
+/// What to do. What an event changes in the store is written as a whole, in one transaction, before anything else is done;
+/// the rest in its order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Write this row, new or changed, before doing anything behind it.
+    /// Write this row, new or changed.
     Save(Candidate),
     /// Add a point to the curve of a row; may be lost.
     SaveProgress(Progress),
     /// Add this row to the latency table.
     SaveLatency(LatencyEntry),
-    /// Remove a checkpoint that nothing goes on from any more, once the rows before it are written.
+    /// Remove a checkpoint that nothing goes on from any more.
     RemoveCheckpoint(PathBuf),
     /// Remove what lies beside a checkpoint for a training to go on from: none will.
     RemoveTrunk(PathBuf),

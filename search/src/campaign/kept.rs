@@ -7,11 +7,11 @@ use super::events::Command;
 use super::front::Contenders;
 use super::settings::Keep;
 use super::standing::Standing;
-use super::trust::{DOUBT, doubts};
+use super::trust::{Doubt, doubts};
 
 impl Standing {
-    /// Lets go of checkpoints of those that are trained to the end, when `number` has just come there, or all have
-    /// (`None`). While some will be trained for longer, any may be among them.
+    /// Lets go of checkpoints of those that are trained to the end, when `number` has just come there, whose row is about
+    /// to be saved, or all have (`None`). While some will be trained for longer, any may be among them.
     pub(super) fn let_go(&mut self, number: Option<u32>, commands: &mut Vec<Command>) {
         let (keep, is_over) = (self.settings.keep, number.is_none());
         if keep == Keep::All || self.settings.trust.longer > 0 && !is_over {
@@ -28,7 +28,9 @@ impl Standing {
         for row in self.rows.values_mut().filter(|row| has_ended(row)) {
             if !kept.contains(&row.number) {
                 let checkpoint = row.checkpoint.take();
-                commands.push(Command::Save(row.clone()));
+                if number != Some(row.number) {
+                    commands.push(Command::Save(row.clone()));
+                }
                 commands.extend(checkpoint.map(Command::RemoveCheckpoint));
             } else if is_over || number == Some(row.number) {
                 commands.extend(row.checkpoint.clone().map(Command::RemoveTrunk));
@@ -42,7 +44,7 @@ impl Standing {
         let rows = self.rows.values();
         let contenders = Contenders::of(rows, &settings.objectives, settings.target_tokens);
         let doubts = doubts(&contenders, settings.seed).into_iter();
-        let possible = doubts.filter(|doubt| doubt.membership > DOUBT).map(|doubt| doubt.number);
+        let possible = doubts.filter(Doubt::is_possible).map(|doubt| doubt.number);
         possible.chain(contenders.front()).collect()
     }
 }

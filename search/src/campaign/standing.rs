@@ -179,11 +179,13 @@ impl Standing {
         self.failed_in_a_row.clear();
         let superseded = results::take(row, training, evaluation, &self.settings);
         let has_ended = row.state == CandidateState::Done && row.fidelity >= self.settings.tokens;
-        commands.push(Command::Save(row.clone()));
-        commands.extend(superseded.map(Command::RemoveCheckpoint));
+        let mut let_go = Vec::new();
         if has_ended {
-            self.let_go(Some(number), commands);
+            self.let_go(Some(number), &mut let_go);
         }
+        commands.push(Command::Save(self.rows[&number].clone()));
+        commands.extend(superseded.map(Command::RemoveCheckpoint));
+        commands.extend(let_go);
     }
 
     /// Whether a finished training had a value of this name.

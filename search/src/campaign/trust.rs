@@ -31,6 +31,13 @@ pub struct Doubt {
     pub membership: f64,
 }
 
+impl Doubt {
+    /// Whether it may belong to the front, for all that the noise says.
+    pub fn is_possible(&self) -> bool {
+        self.membership >= DOUBT
+    }
+}
+
 /// How sure the place of each candidate is, by drawing fronts from the noise of all of them together.
 pub fn doubts(contenders: &Contenders<'_>, seed: u64) -> Vec<Doubt> {
     let memberships = memberships(&contenders.points, &contenders.noises(), seed);

@@ -2,45 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use search::campaign::Keep;
-use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
 use search::cost;
 use search::failure::FailureKind;
-use search::latency::{
-    Conditions, LatencyEntry, Phase, Throughput, Timing, WholeModels, keys, parts,
-};
-use search::limits::Limits;
+use search::latency::{Conditions, LatencyEntry, Phase, Throughput, Timing, keys, parts};
 use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, at_most, conditions, objectives, uniform};
-
-fn settings() -> Settings {
-    Settings {
-        seed: 1,
-        evaluations: 4,
-        refusals_count: false,
-        objectives: objectives(&["bits_per_byte", "decode_us"]),
-        tokens: 1000,
-        target_tokens: 1000,
-        rungs: Vec::new(),
-        promote: 3,
-        trust: Plan::default(),
-        latencies: conditions(),
-        throughput: None,
-        limits: Limits::default(),
-        attempts: 2,
-        give_up_after: 3,
-        quiet_timing: true,
-        time_whole_models: WholeModels::Never,
-        composes: true,
-        keep: Keep::Front,
-    }
-}
+use crate::stacks::{Stacks, at_most, conditions, settings, uniform};
 
 fn proposer() -> Proposer<search::Architecture> {
     Proposer::new(Algorithm::Random, 1, 2, Vec::new())

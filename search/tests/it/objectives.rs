@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use search::campaign::Keep;
 use search::campaign::findings::{agreements, evaluations};
 use search::campaign::front::Contenders;
 use search::campaign::trust::Plan;
@@ -11,7 +10,7 @@ use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
 use search::config::{CampaignFile, ConfigError};
-use search::latency::{Throughput, WholeModels};
+use search::latency::Throughput;
 use search::limits::{Limit, Limits};
 use search::metric::{Direction, Known, Metric};
 use search::objective::Objective;
@@ -20,7 +19,7 @@ use search::proposals::{Algorithm, Proposer};
 use search::value::{Value, Values};
 use search::wire::{Evaluation, Measured, Request};
 
-use crate::stacks::{Stacks, at_most, chance, conditions, objectives, uniform};
+use crate::stacks::{self, Stacks, at_most, chance, conditions, objectives, uniform};
 
 fn value(mean: f64) -> Value {
     Value { mean, standard_error: None }
@@ -160,24 +159,13 @@ const TOKENS: u64 = 1000;
 
 fn settings(texts: &[&str]) -> Settings {
     Settings {
-        seed: 1,
         evaluations: 12,
-        refusals_count: false,
         objectives: objectives(texts),
         tokens: TOKENS,
         target_tokens: TOKENS,
-        rungs: Vec::new(),
         promote: 4,
-        trust: Plan::default(),
-        latencies: conditions(),
-        throughput: None,
-        limits: Limits::default(),
         attempts: 1,
-        give_up_after: 3,
-        quiet_timing: true,
-        time_whole_models: WholeModels::Never,
-        composes: true,
-        keep: Keep::Front,
+        ..stacks::settings()
     }
 }
 

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 
 use search::Architecture;
 use search::architecture::MixerKind;
-use search::campaign::Keep;
-use search::campaign::trust::Plan;
 use search::campaign::{Campaign, Command, Event, Finish, History, Settings};
-use search::latency::{Part, Timing, WholeModels};
-use search::limits::Limits;
+use search::latency::{Part, Timing};
 use search::pareto::{Objectives, hypervolume};
 use search::proposals::{Algorithm, Proposer};
 use search::space::{Space, SpaceConfig};
@@ -16,7 +13,7 @@ use search::tensors::parameters;
 use search::value::Value;
 use search::wire::{Evaluation, Measured, Request};
 
-use crate::stacks::{chance, conditions};
+use crate::stacks::{self, chance, conditions};
 
 const SPACE: &str = r#"
 d_model = [64, 96, 128, 160]
@@ -79,22 +76,13 @@ fn volume(seed: u64, rungs: &[u64], evaluations: u32) -> (f64, f64) {
     let settings = Settings {
         seed,
         evaluations,
-        refusals_count: false,
-        objectives: ["bits_per_byte", "decode_us"].map(|text| text.parse().expect(text)).into(),
         tokens: TOKENS,
         target_tokens: TARGET,
         rungs: rungs.to_vec(),
-        promote: 3,
-        trust: Plan::default(),
         latencies: conditions().into_iter().take(1).collect(),
-        throughput: None,
-        limits: Limits::default(),
         attempts: 1,
-        give_up_after: 3,
         quiet_timing: false,
-        time_whole_models: WholeModels::Never,
-        composes: true,
-        keep: Keep::Front,
+        ..stacks::settings()
     };
     let proposer = Proposer::new(Algorithm::Surrogate, seed, 12, Vec::new());
     let mut campaign = Campaign::new(settings, space, proposer, History::default());

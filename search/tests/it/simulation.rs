@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use rand::{RngExt, SeedableRng};
-use search::campaign::Keep;
 use search::campaign::front::Contenders;
 use search::campaign::trust::{Doubt, Plan, doubts};
 use search::campaign::{
@@ -16,7 +15,7 @@ use search::latency::{LatencyEntry, Part, Timing, WholeModels};
 use search::proposals::{Algorithm, Proposer, SearchRng};
 use search::wire::{Evaluate, Evaluation, Measured, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, at_most, chance, conditions, objectives, uniform};
+use crate::stacks::{self, Stacks, at_most, chance, uniform};
 
 /// What a world does to its campaign.
 #[derive(Debug, Clone, Copy)]
@@ -54,26 +53,19 @@ fn settings(world: &World) -> Settings {
     Settings {
         seed: 5,
         evaluations: 30,
-        refusals_count: false,
-        objectives: objectives(&["bits_per_byte", "decode_us"]),
         tokens: FULL,
         target_tokens: FULL,
         rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
-        promote: 3,
         trust: if world.rungs {
             Plan { repeats: REPEATS as u32, longer: 4, longer_tokens: LONGER, seeds: 1 }
         } else {
             Plan::default()
         },
-        latencies: conditions(),
-        throughput: None,
         limits: at_most(&LIMITS),
-        attempts: 2,
         give_up_after: 1000,
         quiet_timing: world.quiet_timing,
         time_whole_models: WholeModels::Front,
-        composes: true,
-        keep: Keep::Front,
+        ..stacks::settings()
     }
 }
 
@@ -173,12 +165,18 @@ struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    /// Executes commands; a kill may fall behind each of them.
+    /// Executes commands: what is to be kept is written as a whole, a kill may fall before it, and behind each of the others.
     fn execute(&mut self, commands: Vec<Command>) {
-        for command in commands {
+        let is_row = |command: &Command| {
+            matches!(command, Command::Save(_) | Command::SaveProgress(_) | Command::SaveLatency(_))
+        };
+        let (rows, rest): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(is_row);
+        if !rows.is_empty() && self.is_killed() {
+            return;
+        }
+        for command in rows {
             match command {
                 Command::Save(row) => self.store.save(row),
-                Command::SaveProgress(_) => {}
                 Command::SaveLatency(entry) => {
                     assert!(
                         self.store.latencies.iter().all(|e| e.key != entry.key),
@@ -187,6 +185,15 @@ impl Driver<'_> {
                     );
                     self.store.latencies.push(entry);
                 }
+                _ => {}
+            }
+        }
+        for command in rest {
+            if self.is_killed() {
+                return;
+            }
+            match command {
+                Command::Save(_) | Command::SaveProgress(_) | Command::SaveLatency(_) => {}
                 Command::RemoveCheckpoint(path) => {
                     assert!(
                         self.store.rows.values().all(|row| row.checkpoint.as_ref() != Some(&path)),
@@ -204,12 +211,17 @@ impl Driver<'_> {
                 Command::Send(request) => self.send(request),
                 Command::Finish(finish) => self.finish = Some(finish),
             }
-            if self.finish.is_none() && self.rng.random_bool(self.world.kills) {
-                self.kills += 1;
-                self.restart();
-                return;
-            }
         }
+    }
+
+    /// Whether the driver is killed in this moment; another has taken its place then.
+    fn is_killed(&mut self) -> bool {
+        let is_killed = self.finish.is_none() && self.rng.random_bool(self.world.kills);
+        if is_killed {
+            self.kills += 1;
+            self.restart();
+        }
+        is_killed
     }
 
     fn restart(&mut self) {

@@ -4,7 +4,9 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, Delta, Ffn, Layer, Mixer};
-use search::latency::{Conditions, Dtype, Phase};
+use search::campaign::trust::Plan;
+use search::campaign::{Keep, Settings};
+use search::latency::{Conditions, Dtype, Phase, WholeModels};
 use search::limits::{Limit, Limits};
 use search::objective::Objective;
 use search::proposals::{Domain, SearchRng};
@@ -128,6 +130,30 @@ pub(crate) fn conditions() -> Vec<(String, Conditions)> {
         ("decode_us".to_owned(), conditions(Phase::Decode { context: 512 })),
         ("prefill_us".to_owned(), conditions(Phase::Prefill { tokens: 64 })),
     ]
+}
+
+/// A campaign of both objectives without rungs, limits or trust; a test changes what it is about.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        seed: 1,
+        evaluations: 4,
+        refusals_count: false,
+        objectives: objectives(&["bits_per_byte", "decode_us"]),
+        tokens: 1000,
+        target_tokens: 1000,
+        rungs: Vec::new(),
+        promote: 3,
+        trust: Plan::default(),
+        latencies: conditions(),
+        throughput: None,
+        limits: Limits::default(),
+        attempts: 2,
+        give_up_after: 3,
+        quiet_timing: true,
+        time_whole_models: WholeModels::Never,
+        composes: true,
+        keep: Keep::Front,
+    }
 }
 
 /// A number in 0..1 that is a function of the text alone.

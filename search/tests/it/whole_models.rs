@@ -3,41 +3,19 @@
 use std::collections::BTreeMap;
 
 use search::Architecture;
-use search::campaign::Keep;
-use search::campaign::trust::Plan;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
 use search::latency::{LatencyEntry, Timing, WholeModels, keys};
-use search::limits::Limits;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluation, Measured, Request, Value};
 
-use crate::stacks::{Stacks, at_most, conditions, objectives};
+use crate::stacks::{self, Stacks, at_most, conditions};
 
 const PART_US: f64 = 10.0;
 
 fn settings(time_whole_models: WholeModels) -> Settings {
-    Settings {
-        seed: 1,
-        evaluations: 14,
-        refusals_count: false,
-        objectives: objectives(&["bits_per_byte", "decode_us"]),
-        tokens: 1000,
-        target_tokens: 1000,
-        rungs: Vec::new(),
-        promote: 3,
-        trust: Plan::default(),
-        latencies: conditions(),
-        throughput: None,
-        limits: Limits::default(),
-        attempts: 2,
-        give_up_after: 3,
-        quiet_timing: true,
-        time_whole_models,
-        composes: true,
-        keep: Keep::Front,
-    }
+    Settings { evaluations: 14, time_whole_models, ..stacks::settings() }
 }
 
 fn timing(median_us: f64) -> Timing {

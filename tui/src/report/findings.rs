@@ -105,9 +105,7 @@ impl Findings {
         let front: Vec<(Member, Expected)> = doubts
             .iter()
             .zip(&contenders.rows)
-            .filter(|(doubt, row)| {
-                on_front.contains(&row.number) || doubt.membership >= trust::DOUBT
-            })
+            .filter(|(doubt, row)| on_front.contains(&row.number) || doubt.is_possible())
             .filter_map(|(doubt, row)| {
                 let expected = contenders.expected_of(row)?;
                 let member = Member {
