@@ -39,6 +39,19 @@ impl<D: Subjects> Campaign<D> {
         Self { standing, proposals, trainers: 0, profilers: 0, finished: false }
     }
 
+    /// Has requests numbered from here on, so that no answer to a request of an earlier run is taken for one to a request of
+    /// this one.
+    #[must_use]
+    pub fn numbering_from(mut self, first: u64) -> Self {
+        self.standing.tasks.number_from(first);
+        self
+    }
+
+    /// Whether an answer to this request is still to come. A later one comes too late, and changes nothing.
+    pub fn waits_for(&self, request: u64) -> bool {
+        self.standing.tasks.of(request).is_some()
+    }
+
     /// What to do about an event.
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -60,6 +73,11 @@ impl<D: Subjects> Campaign<D> {
             Event::Infeasible(refusal) => self.standing.infeasible(refusal, &mut commands),
             Event::Failed { refusal, log } => {
                 self.standing.failed(refusal, log, &mut commands);
+            }
+            Event::Lost { id } => self.standing.lost(id, &mut commands),
+            Event::Adopted(evaluate) => self.standing.adopt(&evaluate),
+            Event::QuietTiming { is_needed } => {
+                self.standing.settings.quiet_timing = is_needed;
             }
             Event::Obstacle { reason } => {
                 self.standing.ending.get_or_insert(Finish::Halted { reason });

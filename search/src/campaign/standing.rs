@@ -11,9 +11,13 @@ use super::rungs::Ladder;
 use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Task, Tasks, Training};
+use super::wanted;
 use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
-use crate::wire::{self, Evaluation, Measured, Refusal};
+use crate::wire::{self, Evaluate, Evaluation, Measured, Refusal};
+
+/// Workers that may be lost at one task before it counts as a failed try.
+const LOSSES: u32 = 8;
 
 /// A campaign but for who proposes and who works.
 #[derive(Debug, Clone)]
@@ -288,6 +292,38 @@ impl Standing {
                 }
             }
             None => {}
+        }
+    }
+
+    /// A worker is lost. Who was at the same task when many were is not taken for innocent.
+    pub(super) fn lost(&mut self, id: u64, commands: &mut Vec<Command>) {
+        let Some((task, times)) = self.tasks.lose(id) else { return };
+        if times >= LOSSES {
+            self.tasks.adopt(task, id);
+            let reason = format!("its worker was lost {times} times");
+            let refusal = Refusal::of(FailureKind::Crashed, id, reason);
+            return self.failed(refusal, String::new(), commands);
+        }
+        if let Task::Train(training) = task
+            && !self.is_extra(training)
+        {
+            let row = self.row(training.number);
+            results::back_to_rung(row);
+            commands.push(Command::Save(row.clone()));
+        }
+    }
+
+    /// Takes a training for one under way that a worker is at already, if it is wanted and nobody is at it.
+    pub(super) fn adopt(&mut self, evaluate: &Evaluate) {
+        let extra = if self.is_judged() { wanted::extra(self) } else { None };
+        let mut trainings = wanted::trainings(self).into_iter().chain(extra);
+        let is_it = |training: &Training| {
+            let subject = &self.rows[&training.number].subject;
+            (training.tokens, training.seed) == (evaluate.tokens, evaluate.seed)
+                && subject.stack() == Some(&evaluate.architecture)
+        };
+        if let Some(training) = trainings.find(is_it) {
+            self.tasks.adopt(Task::Train(training), evaluate.id);
         }
     }
 

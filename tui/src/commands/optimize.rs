@@ -479,6 +479,7 @@ fn job(
         profiler: None,
         show,
         room: None,
+        door: None,
     })
 }
 

@@ -21,7 +21,7 @@ use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{self, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
+use crate::driver::{self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -33,6 +33,18 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    /// Let others train, too: `deltafront worker` connects here. An IP address of this machine, or 0.0.0.0, and a port.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Train nothing here: all training is done by workers that connect.
+    #[arg(long, requires = "listen")]
+    only_workers: bool,
+    /// Without encryption: on the loopback, or a network that nobody else is on.
+    #[arg(long, requires = "listen")]
+    without_tls: bool,
+    /// Seconds without a word after which a worker is taken for lost, and its work given to another.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "listen")]
+    lease: f64,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
@@ -152,6 +164,10 @@ async fn campaign(
     };
     setup.notes.iter().for_each(|note| say(note));
     job.space = setup.space;
+    job.door = door(args)?;
+    if args.only_workers {
+        job.trainers = 0;
+    }
     job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
@@ -404,6 +420,7 @@ pub(super) fn job(
             limits,
         },
         trainers,
+        door: None,
         // Known when it is known how long the campaign was at work before.
         deadline: None,
         profiler: Some(WorkerSpec {
@@ -420,6 +437,15 @@ pub(super) fn job(
         show: if bars { Show::Bars } else { Show::Lines },
         room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
     })
+}
+
+/// Where workers may join.
+fn door(args: &Args) -> anyhow::Result<Option<Door>> {
+    let Some(address) = args.listen.clone() else { return Ok(None) };
+    let lease = Duration::try_from_secs_f64(args.lease).ok();
+    let lease = lease.filter(|lease| *lease >= Duration::from_secs(1));
+    let lease = lease.context("--lease must be at least 1 second")?;
+    Ok(Some(Door { address, plain: args.without_tls, lease }))
 }
 
 /// When `search.hours` are over, of which so many seconds were spent before.

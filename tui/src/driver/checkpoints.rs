@@ -1,7 +1,7 @@
 //! Checkpoints that nothing goes on from any more, and what lies beside those that are kept.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use search::campaign::{Candidate, CandidateState};
 
@@ -31,6 +31,22 @@ pub(super) fn remove_unfinished(row: &Candidate, folder: Option<&Path>) {
             let _ = std::fs::remove_file(file.path());
         }
     }
+}
+
+/// A checkpoint with what lies beside it under the same name, what a training would go on from first.
+pub(super) fn files_of(path: &Path) -> Vec<PathBuf> {
+    let stem = path.file_stem().and_then(OsStr::to_str);
+    let (Some(stem), Some(Ok(files))) = (stem, path.parent().map(std::fs::read_dir)) else {
+        return Vec::new();
+    };
+    let begin = format!("{stem}.");
+    let is_of = |file: &PathBuf| {
+        let name = file.file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| name.starts_with(&begin) && !name.ends_with(".partial"))
+    };
+    let mut files: Vec<PathBuf> = files.flatten().map(|file| file.path()).filter(is_of).collect();
+    files.sort_by_key(|file| file == path);
+    files
 }
 
 fn remove_but(path: &Path, folder: Option<&Path>, kept: Option<&OsStr>) {

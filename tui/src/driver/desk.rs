@@ -17,7 +17,9 @@ use super::child::broken;
 use super::display::Display;
 use super::gpus::{self, is_shared};
 use super::job::Job;
+use super::joining::{self, Hall};
 use super::limits::Room;
+use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, same_device};
 use super::slot::{News, Slot};
 use super::spec::{Introduction, Role};
@@ -32,22 +34,28 @@ const TICKS_PER_HEARTBEAT: u32 = 5;
 pub(super) struct Desk<'a, D: Subjects> {
     store: &'a Store,
     run: &'a Run,
-    machine: Campaign<D>,
+    pub(super) machine: Campaign<D>,
     pub(super) slots: Vec<Slot>,
     pub(super) display: Display,
     telling: Telling,
     /// Tokens of a full evaluation.
     tokens: u64,
     /// The folder of the campaign's checkpoints.
-    checkpoints: Option<PathBuf>,
-    profilers: u32,
+    pub(super) checkpoints: Option<PathBuf>,
+    pub(super) profilers: u32,
     /// Candidate and begin of each training under way, by request.
-    trainings: HashMap<u64, (u32, Instant)>,
+    pub(super) trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
     unwritten: Vec<(Progress, f64)>,
     /// Failures of attempts, to be remembered with the next write.
-    events: Vec<Change>,
+    pub(super) events: Vec<Change>,
     stopping: bool,
+    /// Where pull workers come in.
+    pub(super) hall: Option<Hall>,
+    /// How a trainer is introduced to the campaign.
+    pub(super) introduction: Introduction,
+    /// Whether nothing may be timed while something trains.
+    pub(super) is_quiet: bool,
     /// The room that must be left on the disk.
     room: Option<Room>,
     /// When nothing more is to be proposed, and why then; none once that was told.
@@ -62,7 +70,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         job: &mut Job<D>,
         trainers: &[Hello],
         profiler: Option<&Hello>,
-        slots: Vec<Slot>,
+        mut slots: Vec<Slot>,
     ) -> Result<Self, (anyhow::Error, Vec<Slot>)> {
         let prepared = async {
             if let Some(profiler) = profiler {
@@ -84,12 +92,16 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             job.settings.latencies = job.latency.latencies(&profiler.device);
             job.settings.throughput = job.latency.throughput(&profiler.device);
             let gpus = gpus::count();
-            job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                is_shared(&job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
-            });
+            job.settings.quiet_timing = false;
+            for (slot, trainer) in slots.iter_mut().zip(trainers) {
+                let trains_on = job.trainer.introduction.trains_on(trainer);
+                slot.disturbs = is_shared(&trains_on, &profiler.device, gpus);
+                job.settings.quiet_timing |= slot.disturbs;
+            }
         }
         let machine =
-            Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
+            Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
+                .numbering_from(run.first_request());
         let telling = Telling::new(&job.settings, &machine);
         let display = Display::new(
             job.show,
@@ -130,6 +142,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            hall: None,
+            introduction: job.trainer.introduction.clone(),
+            is_quiet: job.settings.quiet_timing,
             room: job.room.take(),
             deadline: job.deadline.take(),
         })
@@ -138,7 +153,6 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
     /// Works until the machine says that it is finished; and whether it was told not to wait.
     pub(super) async fn work(
         &mut self,
-        trainers: u32,
         news: &mut mpsc::UnboundedReceiver<(usize, News)>,
         signals: &mut StopSignals,
     ) -> anyhow::Result<(Finish, bool)> {
@@ -148,7 +162,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         self.telling.overall(&self.machine, &mut self.display);
         let mut finish = self.look_at_disk().await?;
         if finish.is_none() {
-            finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
+            finish = self.count().await?;
         }
         loop {
             if let Some(finish) = finish {
@@ -159,6 +173,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     Some((index, news)) => self.hear(index, news).await?,
                     None => bail!("the workers are gone"),
                 },
+                arrival = joining::next(&mut self.hall) => {
+                    self.admit(arrival);
+                    None
+                }
                 () = signals.next() => {
                     let again = self.stopping;
                     self.stopping = true;
@@ -178,7 +196,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
                         self.store.heartbeat(self.run).await?;
                     }
-                    match self.look_at_clock().await? {
+                    let mut finish = self.look_at_leases().await?;
+                    if finish.is_none() {
+                        finish = self.look_at_clock().await?;
+                    }
+                    match finish {
                         None if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) => self.look_at_disk().await?,
                         finish => finish,
                     }
@@ -209,7 +231,24 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
 
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
+        if !self.renew(index) {
+            return Ok(None);
+        }
+        let is_pulled = self.slots[index].lease.is_some();
+        if is_pulled
+            && let Some(id) = news.ends()
+            && !self.machine.waits_for(id)
+        {
+            return self.late(index, &news).await;
+        }
         let event = match news {
+            News::Alive => return Ok(None),
+            News::Gone => return self.gone(index).await,
+            News::Joined(ready) => return self.joined(index, ready).await,
+            News::Broken { reason, log } if is_pulled => {
+                let reason = broken(&reason, &log).to_string();
+                return self.refuse(index, &reason).await;
+            }
             News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
                 return Ok(None);
             }
@@ -229,6 +268,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             News::Reply(Reply::Failed(refusal)) => Event::Failed { refusal, log: String::new() },
             News::Failed { refusal, log } => Event::Failed { refusal, log },
         };
+        let mut answered = None;
         if let Some(slot) = self.slots.get_mut(index) {
             if let (Event::Failed { refusal, log }, false) = (&event, self.stopping) {
                 let what = match self.trainings.get(&refusal.id) {
@@ -249,14 +289,20 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             }
             if let Some(id) = slot.request.take() {
                 self.trainings.remove(&id);
+                answered = Some(id);
             }
             self.display.end(index);
         }
-        self.tell(event).await
+        let finish = self.tell(event).await?;
+        // It is written down.
+        if let (Some(slot), Some(id)) = (self.slots.get(index), answered) {
+            slot.tell(ToWorker::Heard { id });
+        }
+        Ok(finish)
     }
 
     /// Hands an event to the machine and does what it says.
-    async fn tell(&mut self, event: Event) -> anyhow::Result<Option<Finish>> {
+    pub(super) async fn tell(&mut self, event: Event) -> anyhow::Result<Option<Finish>> {
         let commands = self.machine.handle(event);
         let mut changes = Vec::new();
         let mut requests = Vec::new();
@@ -347,9 +393,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 bail!("a campaign introduces itself to no workers")
             }
         };
-        let idle = |slot: &&mut Slot| slot.role == role && slot.request.is_none();
-        let index = self.slots.iter().position(|slot| slot.role == role && slot.request.is_none());
-        let Some(slot) = self.slots.iter_mut().find(idle) else {
+        let index = self.slots.iter().position(|slot| slot.is_idle(role));
+        let Some(slot) = index.and_then(|index| self.slots.get_mut(index)) else {
             bail!("the campaign asked for a {} when none was idle", role.word());
         };
         slot.request = Some(id);

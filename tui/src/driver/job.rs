@@ -8,6 +8,7 @@ use search::proposals::Proposer;
 use search::subject::Subjects;
 
 use super::limits::Room;
+use super::pull::listener::Door;
 use super::spec::WorkerSpec;
 
 /// What a campaign needs to be driven.
@@ -21,6 +22,8 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) proposer: Proposer<D::Point>,
     pub(crate) trainer: WorkerSpec,
     pub(crate) trainers: u32,
+    /// Where others may join.
+    pub(crate) door: Option<Door>,
     /// When nothing more is to be proposed, and why then.
     pub(crate) deadline: Option<(Instant, String)>,
     /// A black box has none.

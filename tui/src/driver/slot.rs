@@ -1,15 +1,20 @@
 //! One place for a worker: keeps a process running in it, hands it one request at a time, and turns everything that can
 //! go wrong with it into a failed attempt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use search::failure::FailureKind;
-use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
+use search::wire::{CONFIGURE_ID, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::checkpoints;
 use super::child::Process;
+use super::pull::link::{Arrived, Link, Parcel};
+use super::pull::listener::Arrival;
+use super::pull::{FromWorker, Ready, ToWorker, Welcome};
 use super::spec::{Introduction, Program, Role, WorkerSpec};
 
 /// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
@@ -32,7 +37,7 @@ const WATCH: Duration = Duration::from_secs(1);
 const ASLEEP: Duration = Duration::from_secs(1);
 
 /// What a slot tells the driver.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum News {
     /// A worker stands ready; again after each restart.
     Ready(Hello),
@@ -46,6 +51,29 @@ pub(crate) enum News {
     },
     /// No worker can be had in this slot: nothing the campaign could do would help.
     Broken { reason: String, log: String },
+    /// A pull worker can work.
+    #[serde(skip)]
+    Joined(Ready),
+    /// A pull worker is there.
+    #[serde(skip)]
+    Alive,
+    /// The connection to a pull worker is gone.
+    #[serde(skip)]
+    Gone,
+}
+
+impl News {
+    /// The request that these news are the end of.
+    pub(crate) fn ends(&self) -> Option<u64> {
+        match self {
+            Self::Failed { refusal, .. } => Some(refusal.id),
+            Self::Reply(Reply::Progress(_)) => None,
+            Self::Reply(reply) => id_of_reply(reply),
+            Self::Ready(_) | Self::Broken { .. } | Self::Joined(_) | Self::Alive | Self::Gone => {
+                None
+            }
+        }
+    }
 }
 
 /// A slot as the driver holds it. Dropping it lets the worker go.
@@ -53,8 +81,46 @@ pub(crate) struct Slot {
     pub(crate) role: Role,
     /// The request that its worker is at.
     pub(crate) request: Option<u64>,
-    orders: mpsc::UnboundedSender<Request>,
-    task: tokio::task::JoinHandle<()>,
+    pub(crate) presence: Presence,
+    /// Of a pull worker.
+    pub(crate) lease: Option<Lease>,
+    /// Whether its work disturbs timings.
+    pub(crate) disturbs: bool,
+    way: Way,
+}
+
+/// Whether a slot's worker can be counted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It is there.
+    Here,
+    /// It has not yet said that it can work, or is at something that nobody waits for.
+    NotYet,
+    /// It is at work, but the connection is gone.
+    Away,
+    /// It does not come back.
+    Closed,
+}
+
+/// How long a pull worker is waited for.
+pub(crate) struct Lease {
+    /// Who it is.
+    pub(crate) worker: String,
+    pub(crate) host: String,
+    /// Whether files go through the connection.
+    pub(crate) is_apart: bool,
+    /// When it is taken for lost.
+    pub(crate) until: std::time::Instant,
+}
+
+/// How a slot's worker hears.
+enum Way {
+    /// A child of this process.
+    Child { orders: mpsc::UnboundedSender<Request>, task: tokio::task::JoinHandle<()> },
+    /// A pull worker.
+    Pull(Link<ToWorker>),
+    /// Not at all any more.
+    None,
 }
 
 impl Slot {
@@ -74,19 +140,103 @@ impl Slot {
                 tell(News::Broken { reason, log });
             }
         });
-        Self { role, request: None, orders, task }
+        Self::new(role, Presence::Here, None, Way::Child { orders, task })
+    }
+
+    /// Lets a pull worker in; files that it sends are put in the folder, and are meant where its results name them.
+    pub(crate) fn join(
+        index: usize,
+        arrival: Arrival,
+        welcome: Welcome,
+        folder: Option<PathBuf>,
+        news: mpsc::UnboundedSender<(usize, News)>,
+    ) -> Self {
+        let Arrival { join, stream } = arrival;
+        let lease = Lease {
+            worker: join.worker,
+            host: join.host,
+            is_apart: false,
+            until: std::time::Instant::now() + Duration::from_secs_f64(welcome.lease_s),
+        };
+        let mut files: Vec<PathBuf> = Vec::new();
+        let hear = move |arrived: Arrived<FromWorker>| {
+            let what = match arrived {
+                Arrived::File(path) => {
+                    files.push(path);
+                    News::Alive
+                }
+                Arrived::Gone => News::Gone,
+                Arrived::Message(FromWorker::Alive) => News::Alive,
+                Arrived::Message(FromWorker::Ready(ready)) => News::Joined(ready),
+                Arrived::Message(FromWorker::News(mut news)) => {
+                    if let News::Reply(Reply::Result(result)) = &mut news {
+                        let name = result.checkpoint.as_deref().and_then(Path::file_name);
+                        let came = files.drain(..).find(|path| path.file_name() == name);
+                        result.checkpoint = came.or(result.checkpoint.take());
+                    }
+                    news
+                }
+            };
+            let _ = news.send((index, what));
+        };
+        let link = Link::open(stream, folder, hear);
+        link.send(ToWorker::Welcome(Box::new(welcome)));
+        Self::new(Role::Trainer, Presence::NotYet, Some(lease), Way::Pull(link))
+    }
+
+    fn new(role: Role, presence: Presence, lease: Option<Lease>, way: Way) -> Self {
+        Self { role, request: None, presence, lease, disturbs: false, way }
+    }
+
+    /// Whether it waits for a request.
+    pub(crate) fn is_idle(&self, role: Role) -> bool {
+        self.role == role && self.request.is_none() && self.presence == Presence::Here
+    }
+
+    /// Says something to a pull worker; a child needs no such words.
+    pub(crate) fn tell(&self, what: ToWorker) {
+        if let Way::Pull(link) = &self.way {
+            link.send(what);
+        }
+    }
+
+    /// Gives a pull worker up.
+    pub(crate) fn abandon(&mut self) {
+        self.presence = Presence::Closed;
+        self.request = None;
+        self.way = Way::None;
     }
 
     /// Hands over a request, or a stop. If the slot is broken, its news says so.
     pub(crate) fn send(&self, request: Request) {
-        let _ = self.orders.send(request);
+        match &self.way {
+            Way::Child { orders, .. } => drop(orders.send(request)),
+            Way::Pull(link) => {
+                let is_apart = self.lease.as_ref().is_some_and(|lease| lease.is_apart);
+                if let (true, Request::Evaluate(Evaluate { resume_from: Some(path), .. })) =
+                    (is_apart, &request)
+                {
+                    for file in checkpoints::files_of(path) {
+                        link.post(Parcel::File(file));
+                    }
+                }
+                link.send(ToWorker::Order(request));
+            }
+            Way::None => {}
+        }
     }
 
     /// Lets the worker go and waits until it is gone.
-    pub(crate) async fn close(mut self) {
-        drop(self.orders);
-        if tokio::time::timeout(CLOSE, &mut self.task).await.is_err() {
-            self.task.abort();
+    pub(crate) async fn close(self) {
+        match self.way {
+            Way::Child { orders, mut task } => {
+                drop(orders);
+                if tokio::time::timeout(CLOSE, &mut task).await.is_err() {
+                    task.abort();
+                }
+            }
+            Way::Pull(link) => link.close().await,
+            Way::None => {}
         }
     }
 }

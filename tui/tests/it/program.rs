@@ -13,6 +13,7 @@ mod many;
 mod output;
 mod peers;
 mod profile;
+mod pull;
 mod report;
 mod setup;
 mod terminal;
