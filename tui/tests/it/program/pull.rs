@@ -87,17 +87,14 @@ fn killed(seed: u64, kills: u64, undisturbed: &World) -> [u32; 3] {
         }
         let which = chance.below(3) as usize;
         killed[which] += 1;
-        match workers.get_mut(which) {
-            Some(of) => {
-                let fresh = worker(&coordinator, which);
-                std::mem::replace(of, fresh).kill();
-            }
-            None => {
-                coordinator.running.0.kill().expect("it runs");
-                coordinator.running.0.wait().expect("it was killed");
-                std::thread::sleep(Duration::from_millis(chance.below(500)));
-                coordinator.running = Coordinator::run(&world, &coordinator.address);
-            }
+        if let Some(of) = workers.get_mut(which) {
+            let fresh = worker(&coordinator, which);
+            std::mem::replace(of, fresh).kill();
+        } else {
+            coordinator.running.0.kill().expect("it runs");
+            coordinator.running.0.wait().expect("it was killed");
+            std::thread::sleep(Duration::from_millis(chance.below(500)));
+            coordinator.running = Coordinator::run(&world, &coordinator.address);
         }
     }
     world.wait_until("it is finished", |world| {
@@ -134,7 +131,7 @@ fn kills_of_coordinator_and_workers_change_nothing() {
         total = std::array::from_fn(|which| total[which] + killed[which]);
         seed += 1;
     }
-    println!("killed: workers {} and {}, coordinator {}", total[0], total[1], total[2]);
+    eprintln!("killed: workers {} and {}, coordinator {}", total[0], total[1], total[2]);
 }
 
 #[test]
