@@ -266,7 +266,7 @@ fn scores(
 }
 
 /// `validation_loss` in nats per token, and `bits_per_byte`, or `bits_per_token` if the bytes are unknown.
-fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
+pub(crate) fn values(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Value> {
     let (unit, factor) = unit(corpus);
     BTreeMap::from([
         ("validation_loss".to_owned(), scaled_by(validation, 1.0)),
@@ -282,7 +282,7 @@ fn parts(validation: &Validation, corpus: &Corpus) -> BTreeMap<String, Vec<f32>>
 }
 
 /// The name of the loss in bits, and how many of its units a nat per token is.
-fn unit(corpus: &Corpus) -> (&'static str, f64) {
+pub(crate) fn unit(corpus: &Corpus) -> (&'static str, f64) {
     let bits = std::f64::consts::LN_2.recip();
     match corpus.bytes_per_token() {
         Some(bytes_per_token) => ("bits_per_byte", bits / bytes_per_token),
@@ -290,7 +290,7 @@ fn unit(corpus: &Corpus) -> (&'static str, f64) {
     }
 }
 
-fn scaled_by(validation: &Validation, factor: f64) -> Value {
+pub(crate) fn scaled_by(validation: &Validation, factor: f64) -> Value {
     Value {
         mean: validation.loss * factor,
         standard_error: validation.standard_error.map(|error| error * factor),

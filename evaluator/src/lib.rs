@@ -34,6 +34,7 @@ pub mod rule;
 pub mod sampler;
 pub mod scale;
 pub mod schedule;
+pub mod score;
 pub mod tasks;
 pub mod training;
 pub mod validation;

@@ -45,33 +45,7 @@ pub struct Answer {
 /// When the file lacks a tensor or does not say of which stack it is, or the tokens are no sequences of one length.
 pub fn answer(weights: &Path, question: &Question) -> Result<Answer> {
     let error = |problem: String| Error::Checkpoint { path: weights.to_owned(), problem };
-    let bytes =
-        std::fs::read(weights).map_err(|source| error(format!("it cannot be read ({source})")))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| error(e.to_string()))?;
-    let found: Option<(Origin, bool)> = described(&bytes);
-    let stack = match (&question.stack, &found) {
-        (Some(stack), _) => stack.clone(),
-        (None, Some((origin, _))) => {
-            origin.architecture.parse().map_err(|e| error(format!("its stack: {e}")))?
-        }
-        (None, None) => return Err(error("it does not say of which stack it is".to_owned())),
-    };
-    let store = VarStore::new(Device::Cpu);
-    let mut model = Model::new(&store.root(), &stack, 0)?;
-    for variable in model.variables() {
-        let name = &variable.spec.name;
-        let view = file
-            .tensor(name)
-            .or_else(|_| file.tensor(&in_our_modelling_file(name)))
-            .map_err(|e| error(format!("{name}: {e}")))?;
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        if view.dtype() != Dtype::F32 || shape != variable.tensor.size() {
-            return Err(error(format!("{name} is {:?} {shape:?}", view.dtype())));
-        }
-        let values = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
-        tch::no_grad(|| variable.tensor.shallow_clone().f_copy_(&values))?;
-    }
-    model.divide_by_head_norms(question.divided.unwrap_or(found.is_some_and(|(_, on)| on)));
+    let Loaded { model, stack, .. } = load(weights, question.stack.as_ref(), question.divided)?;
     let length = question.tokens.first().map_or(0, Vec::len);
     let vocab = i64::from(stack.vocab());
     let is_token = |token: &i64| (0..vocab).contains(token);
@@ -95,4 +69,50 @@ pub fn answer(weights: &Path, question: &Question) -> Result<Answer> {
         }
         Ok(Answer { logits: Vec::try_from(&logits)?, greedy: added })
     })
+}
+
+/// A model whose weights come from a file.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) stack: Architecture,
+    /// Owns its variables.
+    _store: VarStore,
+}
+
+/// The model whose weights, under our names or those of an export for transformers, are in `weights`: of `stack`, else of the one
+/// that the file names; its logits are `divided` by the norms of the head's rows, else as the file says.
+pub(crate) fn load(
+    weights: &Path,
+    stack: Option<&Architecture>,
+    divided: Option<bool>,
+) -> Result<Loaded> {
+    let error = |problem: String| Error::Checkpoint { path: weights.to_owned(), problem };
+    let bytes =
+        std::fs::read(weights).map_err(|source| error(format!("it cannot be read ({source})")))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| error(e.to_string()))?;
+    let found: Option<(Origin, bool)> = described(&bytes);
+    let stack = match (stack, &found) {
+        (Some(stack), _) => stack.clone(),
+        (None, Some((origin, _))) => {
+            origin.architecture.parse().map_err(|e| error(format!("its stack: {e}")))?
+        }
+        (None, None) => return Err(error("it does not say of which stack it is".to_owned())),
+    };
+    let store = VarStore::new(Device::Cpu);
+    let mut model = Model::new(&store.root(), &stack, 0)?;
+    for variable in model.variables() {
+        let name = &variable.spec.name;
+        let view = file
+            .tensor(name)
+            .or_else(|_| file.tensor(&in_our_modelling_file(name)))
+            .map_err(|e| error(format!("{name}: {e}")))?;
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        if view.dtype() != Dtype::F32 || shape != variable.tensor.size() {
+            return Err(error(format!("{name} is {:?} {shape:?}", view.dtype())));
+        }
+        let values = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
+        tch::no_grad(|| variable.tensor.shallow_clone().f_copy_(&values))?;
+    }
+    model.divide_by_head_norms(divided.unwrap_or(found.is_some_and(|(_, on)| on)));
+    Ok(Loaded { model, stack, _store: store })
 }

@@ -12,7 +12,7 @@ use anyhow::Context;
 const HELP: &str = "\
 deltafront-train: trains and validates proxies of architectures for `deltafront run`, which starts it by itself.
 
-Usage: deltafront-train [--help | --version | --precision [THREADS] | --logits WEIGHTS]
+Usage: deltafront-train [--help | --version | --precision [THREADS] | --logits WEIGHTS | --loss WEIGHTS]
 
 --precision prints, as JSON, what training.precision = \"auto\" is on this machine for so many threads (all cores), and
 how fast a small model trains in either; the first time that is measured for half a second, and kept in the user's cache
@@ -21,6 +21,9 @@ folder.
 --logits answers, as JSON, what the model whose weights are in a safetensors file says, one line for each question on
 stdin: {\"tokens\":[[104,105]], \"greedy\":64}, with \"stack\":{…} where the file does not name its stack. An export is
 checked against it.
+
+--loss prints, as JSON, the values on held-out text of the model whose weights are in a checkpoint; stdin has what a `configure` has:
+{\"data\":{…}, \"training\":{…}}. `deltafront import --weights FOLDER --score CAMPAIGN.toml` asks it.
 
 It speaks JSON lines. Requests come on stdin:
   {\"type\":\"configure\", \"data\":{…}, \"training\":{…}, \"checkpoints\":\"FOLDER\"}
@@ -76,6 +79,14 @@ fn run() -> anyhow::Result<ExitCode> {
                 let answer = evaluator::logits::answer(std::path::Path::new(&weights), &question)?;
                 writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
             }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("--loss") => {
+            let weights = arguments.next().context("--loss takes a checkpoint")?;
+            let configure =
+                serde_json::from_reader(std::io::stdin()).context("no configuration")?;
+            let values = evaluator::score::score(std::path::Path::new(&weights), configure)?;
+            writeln!(stdout, "{}", serde_json::to_string(&values)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(other) => {

@@ -54,11 +54,11 @@ impl Control {
 }
 
 /// What a `configure` left behind.
-struct Setting {
-    corpus: Option<Corpus>,
+pub(crate) struct Setting {
+    pub(crate) corpus: Option<Corpus>,
     tasks: Vec<Task>,
     checkpoints: Option<PathBuf>,
-    training: TrainingConfig,
+    pub(crate) training: TrainingConfig,
 }
 
 /// Serves requests from `input` until it ends, writing replies to `output`. The log goes to stderr.
@@ -167,7 +167,7 @@ fn read(
     }
 }
 
-fn configured(configure: Configure) -> Result<Setting> {
+pub(crate) fn configured(configure: Configure) -> Result<Setting> {
     let Configure { data, training, tasks, contents, checkpoints, latency: _ } = configure;
     let mut training = training.unwrap_or_default();
     let threads = match training.threads {

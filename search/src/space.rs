@@ -14,6 +14,7 @@ mod coordinates;
 mod error;
 mod flat;
 mod form;
+mod loads;
 mod meta;
 mod refused;
 mod stage;
@@ -29,6 +30,7 @@ pub use error::{SpaceError, SpaceViolation};
 pub use refused::LeftOut;
 
 use crate::architecture::{Architecture, Ffn, FfnKind, Mixer, MixerKind};
+use crate::targets::Target;
 use crate::tensors::parameters;
 use error::invalid;
 use flat::{Flat, check_depth};
@@ -53,6 +55,8 @@ struct Choices {
     depth: Option<Range>,
     min_parameters: u64,
     max_parameters: u64,
+    /// What every member loads in.
+    loads_in: Vec<Target>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,7 +86,15 @@ impl Space {
     /// # Errors
     /// When nothing can be chosen, a choice fits nowhere, or no architecture is within the limits; names the key.
     pub fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
-        Self::of(config, Tables::new(config)?)
+        let (config, tables) = Self::tables(config)?;
+        Self::of(&config, tables)
+    }
+
+    /// The choices of `config`, without those that no target of `loads_in` holds in any stack.
+    fn tables(config: &SpaceConfig) -> Result<(SpaceConfig, Tables), SpaceError> {
+        let mut tables = Tables::new(config)?;
+        loads::restrict(&mut tables, &config.loads_in)?;
+        Ok((loads::remaining(config, &tables)?, tables))
     }
 
     /// Of these tables, of which `config` says the rest.
@@ -104,7 +116,8 @@ impl Space {
         } else {
             AnyForm::Staged(WithMeta(Staged::new(config, &tables)?))
         };
-        let choices = Choices { tables, form, depth, min_parameters, max_parameters };
+        let loads_in = config.loads_in.clone();
+        let choices = Choices { tables, form, depth, min_parameters, max_parameters, loads_in };
         let witness = choices.find_witness()?;
         Ok(Self { choices, witness })
     }
@@ -115,6 +128,9 @@ impl Space {
             let architecture = self.choices.draw(rng);
             if self.choices.within_limits(&architecture) {
                 return architecture;
+            }
+            if let Some(fitted) = self.choices.fitted(&architecture, &architecture) {
+                return fitted;
             }
         }
         let start = self.choices.draw(rng);
@@ -139,6 +155,9 @@ impl Space {
                     let child = form.express(&self.choices.tables, &child);
                     if child != *architecture && self.choices.within_limits(&child) {
                         return (child, what);
+                    }
+                    if let Some(child) = self.choices.fitted(architecture, &child) {
+                        return (child, format!("{what}, and what must be like it"));
                     }
                 }
             }
@@ -169,6 +188,9 @@ impl Space {
                 if child != *a && child != *b && self.choices.within_limits(&child) {
                     return child;
                 }
+                if let Some(child) = self.choices.fitted(a, &child).filter(|child| child != b) {
+                    return child;
+                }
             }
         });
         self.mutate(a, rng).0
@@ -193,7 +215,15 @@ impl Space {
             form.neighbours(&self.choices.tables, &genome)
                 .into_iter()
                 .map(|(genome, what)| (form.express(&self.choices.tables, &genome), what))
-                .filter(|(neighbour, _)| self.choices.within_limits(neighbour) && seen.insert(neighbour.clone()))
+                .filter_map(|(neighbour, what)| {
+                    let found = if self.choices.within_limits(&neighbour) {
+                        Some(neighbour)
+                    } else {
+                        self.choices.fitted(architecture, &neighbour)
+                    };
+                    found.map(|neighbour| (neighbour, what))
+                })
+                .filter(|(neighbour, _)| seen.insert(neighbour.clone()))
                 .collect()
         })
     }
@@ -218,6 +248,13 @@ impl Space {
         if self.choices.depth_missed(architecture) > 0 {
             return Err(SpaceViolation::Model {
                 what: format!("a depth of {}", architecture.layers().len()),
+            });
+        }
+        if let Some(refusal) =
+            loads::refusals(&self.choices.loads_in, architecture).into_iter().next()
+        {
+            return Err(SpaceViolation::Model {
+                what: format!("a stack that does not load in {refusal}"),
             });
         }
         let parameters = parameters(architecture);
@@ -319,7 +356,21 @@ impl Space {
 impl Choices {
     fn within_limits(&self, architecture: &Architecture) -> bool {
         self.depth_missed(architecture) == 0
+            && loads::misfits(&self.loads_in, architecture) == 0
             && (self.min_parameters..=self.max_parameters).contains(&parameters(architecture))
+    }
+
+    /// A stack like `child` that the targets of `loads_in` hold, other than `parent`, of which it is a change; none where there
+    /// are no targets, or none is found.
+    fn fitted(&self, parent: &Architecture, child: &Architecture) -> Option<Architecture> {
+        if self.loads_in.is_empty() {
+            return None;
+        }
+        let is_member = |stack: &Architecture| {
+            with_form!(self, form => form.read(&self.tables, stack).is_ok())
+                && self.within_limits(stack)
+        };
+        loads::of_one_size(parent, child).find(|stack| stack != parent && is_member(stack))
     }
 
     /// By how many layers the depth is outside its range.
@@ -343,17 +394,20 @@ impl Choices {
             let parameters = parameters(architecture);
             let missed = self.min_parameters.saturating_sub(parameters)
                 + parameters.saturating_sub(self.max_parameters);
-            (self.depth_missed(architecture), missed)
+            (self.depth_missed(architecture), loads::misfits(&self.loads_in, architecture), missed)
         };
         with_form!(self, form => {
             let mut genome = form.project(&self.tables, &start);
             let mut best = (miss(&start), start);
             for _ in 0..CLIMB_STEPS {
-                if best.0 == (0, 0) {
+                if best.0 == (0, 0, 0) {
                     return Ok(best.1);
                 }
                 if let Some((next, _)) = form.mutate(&self.tables, &genome, rng) {
                     let architecture = form.express(&self.tables, &next);
+                    if let Some(fitted) = self.fitted(&best.1, &architecture) {
+                        return Ok(fitted);
+                    }
                     let miss = miss(&architecture);
                     if miss <= best.0 {
                         best = (miss, architecture);
@@ -381,6 +435,16 @@ impl Choices {
             return invalid(
                 "space.depth",
                 format!("the stages cannot make it; the nearest found has {depth} layers"),
+            );
+        }
+        let refusals = loads::refusals(&self.loads_in, &nearest);
+        if !refusals.is_empty() {
+            return invalid(
+                "space.loads_in",
+                format!(
+                    "no architecture of this space was found that loads there; the nearest is {nearest}, and {}",
+                    refusals.join("; ")
+                ),
             );
         }
         let parameters = parameters(&nearest);

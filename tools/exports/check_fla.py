@@ -7,36 +7,16 @@ As in check.py. fla needs a GPU; here its Triton ops are replaced by its own nai
 (operators/goldens/fla_cpu.py), and flash-attention by PyTorch's. Whole sequences only: its caches are not what is tested.
 """
 
-import argparse
-import json
-import pathlib
-import sys
-import time
+import forward
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "operators/goldens/shim"), str(ROOT / "operators/goldens"), str(ROOT / "tools/exports")]
-
-import fla.layers.attn as attention  # noqa: E402
-import fla.modules.mlp as mlp  # noqa: E402
-import fla_cpu  # noqa: E402, F401  its import replaces the ops
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from check import LENGTH, TOLERANCE, ours  # noqa: E402
-from fla.models import delta_net, gated_deltanet, gated_deltaproduct  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+import fla.layers.attn as attention
+import fla.modules.mlp as mlp
+import fla_cpu  # noqa: F401  its import replaces the ops
+import torch
+import torch.nn.functional as F
+from fla.models import delta_net, gated_deltanet, gated_deltaproduct
 
 MODELS = {"delta_net": delta_net, "gated_deltanet": gated_deltanet, "gated_deltaproduct": gated_deltaproduct}
-
-
-def flash_attention(q, k, v, causal=True, window_size=(-1, -1), **_):
-    """[B, T, H, K], as flash_attn_func has it."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    at = torch.arange(q.shape[2])
-    seen = at[None] <= at[:, None]
-    if window_size[0] >= 0:
-        seen &= at[None] >= at[:, None] - window_size[0]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
 
 
 def rotary(self, q, k, **_):
@@ -46,42 +26,19 @@ def rotary(self, q, k, **_):
 
 
 mlp.swiglu = lambda gate, up: F.silu(gate) * up
-attention.flash_attn_func = flash_attention
+attention.flash_attn_func = forward.flash_attention
 attention.RotaryEmbedding.forward = rotary
 
 
-@torch.no_grad()
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", nargs="+", metavar="FOLDER=WEIGHTS")
-    parser.add_argument("--trainer", default=str(ROOT / "target/debug/deltafront-train"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    fine = True
-    for pair in args.pairs:
-        folder, weights = map(pathlib.Path, pair.split("="))
-        config = json.loads((folder / "config.json").read_text())
-        module = MODELS[config["model_type"]]
-        kind = config["architectures"][0].replace("ForCausalLM", "Config")
-        # fused forms are Triton's
-        settings = getattr(module, kind)(**{**config, "fuse_norm": False, "fuse_swiglu": False, "fuse_cross_entropy": False})
-        begin = time.time()
-        model = getattr(module, config["architectures"][0])(settings).eval()
-        missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        if config["tie_word_embeddings"]:
-            model.lm_head.weight = model.model.embeddings.weight
-            missing = [name for name in missing if name != "lm_head.weight"]
-        seconds = time.time() - begin
-        tokens = torch.randint(0, 256, (2, LENGTH), generator=torch.Generator().manual_seed(7))
-        expected, _ = ours(args.trainer, weights, tokens, 0)
-        got = model(tokens, use_cache=False).logits.float()
-        row = {"folder": str(folder), "model": config["model_type"], "error": (got - expected).abs().max().item(),
-               "largest": expected.abs().max().item(), "load_s": round(seconds, 2), "missing": [*missing, *unexpected]}
-        row["ok"] = row["error"] <= TOLERANCE and not row["missing"]
-        fine &= row["ok"]
-        print(json.dumps(row), flush=True)
-    return 0 if fine else 1
+def model_of(_folder, config, _args):
+    module, name = MODELS[config["model_type"]], config["architectures"][0]
+    # fused forms are Triton's
+    plain = {**config, "fuse_norm": False, "fuse_swiglu": False, "fuse_cross_entropy": False}
+    model = getattr(module, name)(getattr(module, name.replace("ForCausalLM", "Config"))(**plain))
+    if config["tie_word_embeddings"]:
+        model.lm_head.weight = model.model.embeddings.weight
+    return model
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    forward.main(__doc__, model_of, lambda model, tokens: model(tokens, use_cache=False).logits)

@@ -7,7 +7,9 @@
 trains 25 stacks of all mixers, ratios and depths short by the product's defaults (262 k, 1 M, 4 M tokens) and long (16.8 M
 tokens), all at half, once and twice the base rate, adds every run to RUNS.jsonl, and prints which share of pairs the short
 ones order as the long ones do. What RUNS.jsonl has already is not trained again, so on a lent GPU it is called until it says
-that nothing is left; the short runs come first. --small is for a CPU: 11 stacks of width 64, long ones of 1 M tokens.
+that nothing is left; the short runs come first. --small is for a CPU: 11 stacks of width 64, long ones of 1 M tokens. --grid
+trains every order of four mixers in 1 to 4 layers at two widths, 680 stacks, at four rungs: the runs that grid.py makes a
+table of.
 """
 
 import argparse
@@ -53,16 +55,18 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--grid", action="store_true")
     arguments = parser.parse_args()
     if arguments.device != "cpu":
         find_torch()
-    searches = plan.truth_small() if arguments.small else plan.truth()
+    searches = plan.grid() if arguments.grid else plan.truth_small() if arguments.small else plan.truth()
     there = set()
     if arguments.out.exists():
         there = {key(row) for row in map(json.loads, arguments.out.read_text().splitlines()) if row["rule"] == plan.PRODUCT}
     left = [s for s in searches if key(s | {"rate": s["center"] * 2.0 ** s["first"][0]}) not in there]
     run.Pool(arguments, [run.Search(spec) for spec in left], {}).work()
-    subprocess.run([sys.executable, HERE / "pairs.py", arguments.out, "--rule", plan.PRODUCT], check=True)
+    if not arguments.grid:
+        subprocess.run([sys.executable, HERE / "pairs.py", arguments.out, "--rule", plan.PRODUCT], check=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """The training rules that were compared, and which runs compare them: plan.py PART FOLDER writes rules.json and
 searches.jsonl for run.py. Parts 1 to 6 and alone are those of docs/studies/training-rule.md, which has the expectation, the
-tables and the verdict; truth, other and truth-small train stacks short and long under the product's rule.
+tables and the verdict; truth, other, truth-small and grid train
+stacks short and long under the product's rule.
 
 Parts 1 to 3 and the cosine of 5 ran under the schedule of then. Of parts 4 to 6 today's trainer knows what won, blocks of 64
 units in three steps: it refuses rules with another "block" or "ns", which a trainer of the experiment had."""
 
+import itertools
 import json
 import pathlib
+import random
 import sys
 
 STD = 50.0  # factor of the initial values at which the standard deviation of a matrix, 0.02, is 1
@@ -437,6 +440,43 @@ def truth_small():
     return searches
 
 
+GRID = {  # widths, and the mixers that each of four layers may be, or none
+    "widths": [64, 128],
+    "mixers": ["attn", "swa", "gdn", "m2"],
+    "layers": 4,
+    "tokens": [65_536, 262_144, 1_048_576, 4_194_304],
+}
+
+
+def stacked(width, kinds):
+    """A layer of each kind, with an FFN of three times the width."""
+    return f"d={width},vocab=256,tied | " + " | ".join(stack(kind, width, 1).split("1*")[1] for kind in kinds)
+
+
+def grid_stacks():
+    """All of 1 to 4 layers: 340 orders of mixers at each width."""
+    for width in GRID["widths"]:
+        for layers in range(1, GRID["layers"] + 1):
+            for kinds in itertools.product(GRID["mixers"], repeat=layers):
+                yield stacked(width, kinds)
+
+
+def grid():
+    """Every stack of a space, at each rung a finished training of its own: a problem whose every cell is known. Stacks in
+    an order by chance, the short trainings first, so that a part of it is a fair sample."""
+    stacks = sorted(grid_stacks())
+    random.Random(0).shuffle(stacks)
+    searches = []
+    for of in (GRID["tokens"][:3], GRID["tokens"][3:]):
+        for text in stacks:
+            for tokens in of:
+                size = {"tokens": tokens, "batch": 8, "sequence_length": 256}
+                searches.append(search(PRODUCT, text, size, auto(size, BASE_RATE), first=[0], most=1))
+    again = {"tokens": GRID["tokens"][2], "batch": 8, "sequence_length": 256}
+    searches += [search(PRODUCT, text, again, auto(again, BASE_RATE), first=[0], most=1, seed=1) for text in stacks[:100]]
+    return searches
+
+
 def alone():
     """Tokens a second without neighbours."""
     rest, few = "base + writers 0.25 + vectors 0.5 + ", {"tokens": 196_608, "batch": 8, "sequence_length": 256}
@@ -453,7 +493,7 @@ def alone():
 def main():
     part, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    searches = {"1": part_1, "2": part_2, "3": part_3, "4": part_4, "5": part_5, "6": part_6, "alone": alone, "truth": truth, "other": other, "truth-small": truth_small}[part]()
+    searches = {"1": part_1, "2": part_2, "3": part_3, "4": part_4, "5": part_5, "6": part_6, "alone": alone, "truth": truth, "other": other, "truth-small": truth_small, "grid": grid}[part]()
     (folder / "rules.json").write_text(json.dumps(rules()))
     (folder / "searches.jsonl").write_text("".join(json.dumps(s) + "\n" for s in searches))
     print(f"{len(searches)} searches")

@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),
-        Command::Import(args) => commands::import::run(&args),
+        Command::Import(args) => commands::import::run(&db, &args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Doctor(args) => commands::doctor::run(&db, &args),
         Command::Schema(args) => commands::schema::run(&args),

@@ -1,18 +1,22 @@
 //! Rungs of fidelity: a candidate is trained for few tokens first, and only the best of a rung are trained on, from its
-//! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). The best are those with the best chance to be on the front
-//! after the tokens that count. A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
+//! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). The best is who is expected to add most to the volume that
+//! those who went on dominate after the tokens that count (docs/studies/prediction.md: by the chance to be on the front,
+//! tiny stacks, which nothing as fast dominates, take the places). A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
 //! for a rung to fill.
 //!
 //! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
 //! goes on from before the decay, as the uninterrupted one.
 
 use super::candidate::{Candidate, CandidateState};
-use super::drawn::memberships;
+use super::drawn::drawn;
 use super::noise::Noise;
 use super::prediction::{Expected, Predictor};
 use crate::limits::Limits;
 use crate::objective::Objective;
-use crate::pareto::{Objectives, crowding_distances, ranks};
+use crate::pareto::{Objectives, Scale};
+
+/// Draws of what candidates may be after the tokens that count.
+const DRAWS: u32 = 100;
 
 /// Rungs, and which of a rung's candidates go on.
 #[derive(Debug, Clone, Copy)]
@@ -66,63 +70,63 @@ impl Ladder<'_> {
             if left == 0 || !reached.iter().any(waits) {
                 return None;
             }
-            let order = self.best_first(&reached, rung, &predictor);
-            let best = order.into_iter().map(|index| reached[index]).take(places);
-            best.filter(waits).map(|row| row.number).next()
+            self.adds_most(&reached, waits, rung, &predictor)
         })
     }
 
-    /// Within the limits first, then by the chance to be on the front after the tokens that count, then by rank of
-    /// non-domination there, the less crowded first.
-    fn best_first(
+    /// Of those of `reached` that wait, the one that is expected to add most to what the others', who went on, dominate after
+    /// the tokens that count; one within the limits before any that is not.
+    fn adds_most(
+        &self,
+        reached: &[&Candidate],
+        waits: impl Fn(&&Candidate) -> bool,
+        rung: u64,
+        predictor: &Predictor<'_>,
+    ) -> Option<u32> {
+        let (points, noises) = self.expected(reached, rung, predictor);
+        let scale = Scale::of(&points)?;
+        let (waiting, gone): (Vec<usize>, Vec<usize>) =
+            (0..reached.len()).partition(|&index| waits(&reached[index]));
+        let mut gains = vec![0.0; reached.len()];
+        for drawn in drawn(&points, &noises, 0, DRAWS) {
+            let mut front: Vec<Objectives> =
+                gone.iter().map(|&index| drawn[index].clone()).collect();
+            let before = scale.share(&front);
+            for &index in &waiting {
+                front.push(drawn[index].clone());
+                gains[index] += scale.share(&front) - before;
+                front.pop();
+            }
+        }
+        let is_within = |row: &Candidate| {
+            self.limits.broken(&row.values_at(rung).unwrap_or_default()).is_none()
+        };
+        let best = waiting.into_iter().max_by(|&a, &b| {
+            is_within(reached[a])
+                .cmp(&is_within(reached[b]))
+                .then(gains[a].total_cmp(&gains[b]))
+                .then(reached[b].number.cmp(&reached[a].number))
+        });
+        best.map(|index| reached[index].number)
+    }
+
+    /// What candidates of a rung are expected to be after the tokens that count, with their errors; where one lacks a value,
+    /// what they are at the rung.
+    fn expected(
         &self,
         reached: &[&Candidate],
         rung: u64,
         predictor: &Predictor<'_>,
-    ) -> Vec<usize> {
+    ) -> (Vec<Objectives>, Vec<Vec<Noise>>) {
         let expected: Vec<Expected> = reached.iter().filter_map(|row| predictor.of(row)).collect();
-        let (points, noises): (Vec<_>, Vec<_>) = if expected.len() == reached.len() {
-            expected.into_iter().map(|expected| (expected.objectives, expected.noises)).unzip()
-        } else {
-            // one that is being trained on may lack a value by now
-            let at = |row: &&Candidate| row.objectives_at(self.objectives, rung);
-            let points: Vec<Objectives> = reached.iter().filter_map(at).collect();
-            let none = |point: &Objectives| vec![Noise::default(); point.values().len()];
-            let noises = points.iter().map(none).collect();
-            (points, noises)
-        };
-        let (ranks, crowding) = (ranks(&points), crowding_in_ranks(&points));
-        let chances = memberships(&points, &noises, 0);
-        let over: Vec<bool> = reached
-            .iter()
-            .map(|row| {
-                let values = row.values_at(rung).unwrap_or_default();
-                self.limits.broken(&values).is_some()
-            })
-            .collect();
-        let mut order: Vec<usize> = (0..reached.len()).collect();
-        order.sort_by(|&a, &b| {
-            over[a]
-                .cmp(&over[b])
-                .then(chances[b].total_cmp(&chances[a]))
-                .then(ranks[a].cmp(&ranks[b]))
-                .then(crowding[b].total_cmp(&crowding[a]))
-                .then(reached[a].number.cmp(&reached[b].number))
-        });
-        order
-    }
-}
-
-/// The crowding distance of each point among those of its own rank.
-fn crowding_in_ranks(points: &[Objectives]) -> Vec<f64> {
-    let ranks = ranks(points);
-    let mut distances = vec![0.0; points.len()];
-    for rank in 0..=ranks.iter().copied().max().unwrap_or(0) {
-        let members: Vec<usize> = (0..points.len()).filter(|&i| ranks[i] == rank).collect();
-        let of_rank: Vec<Objectives> = members.iter().map(|&i| points[i].clone()).collect();
-        for (member, distance) in members.into_iter().zip(crowding_distances(&of_rank)) {
-            distances[member] = distance;
+        if expected.len() == reached.len() {
+            return expected.into_iter().map(|of| (of.objectives, of.noises)).unzip();
         }
+        // one that is being trained on may lack a value by now
+        let at = |row: &&Candidate| row.objectives_at(self.objectives, rung);
+        let points: Vec<Objectives> = reached.iter().filter_map(at).collect();
+        let none = |point: &Objectives| vec![Noise::default(); point.values().len()];
+        let noises = points.iter().map(none).collect();
+        (points, noises)
     }
-    distances
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::choices::MixerChoices;
 use crate::architecture::{Ffn, FfnKind, MixerKind};
+use crate::targets::Target;
 
 /// `[space]`: which architectures may be proposed.
 ///
@@ -41,6 +42,9 @@ pub struct SpaceConfig {
     /// The staged template, stage by stage; empty: a flat space.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageChoices>,
+    /// Software that every proposed architecture loads in, by its word after `export --to`; empty: no limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads_in: Vec<Target>,
     /// Architectures with more parameters are not proposed; none: no limit.
     #[serde(default)]
     pub max_parameters: Option<u64>,

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::Space;
-use super::config::{SpaceConfig, StageChoices};
+use super::config::SpaceConfig;
 use super::error::{SpaceError, invalid};
+use super::loads::remaining;
 use super::tables::{MixerTable, Tables};
 use crate::architecture::{Architecture, Ffn, Layer, Mixer};
 
@@ -46,16 +47,14 @@ impl Space {
         config: &SpaceConfig,
         refused: &[(Architecture, String)],
     ) -> Result<(Self, Vec<LeftOut>), SpaceError> {
-        let mut tables = Tables::new(config)?;
+        let (config, mut tables) = Self::tables(config)?;
         let refusals = Refusals(refused.iter().map(|(probe, why)| (probe, why.as_str())).collect());
         let mut left_out = Vec::new();
         refusals.leave_out_widths(&mut tables, &mut left_out)?;
         refusals.leave_out_mixers(&mut tables, &mut left_out)?;
         refusals.leave_out_ffns(&mut tables, &mut left_out)?;
         refusals.leave_out_meta_tokens(&mut tables, &mut left_out)?;
-        let stages = config.stages.iter().enumerate();
-        let stages = stages.map(|(index, stage)| remaining(index, stage, &tables));
-        let config = SpaceConfig { stages: stages.collect::<Result<_, _>>()?, ..config.clone() };
+        let config = remaining(&config, &tables)?;
         Ok((Self::of(&config, tables)?, left_out))
     }
 }
@@ -77,23 +76,6 @@ fn meta(tables: &Tables, d_model: u32, mixer: Mixer, tokens: u32) -> Architectur
     alone(tables, d_model, mixer)
         .with_meta_tokens(tokens)
         .expect("the tables hold checked choices only")
-}
-
-/// A stage of what is left.
-fn remaining(
-    index: usize,
-    stage: &StageChoices,
-    tables: &Tables,
-) -> Result<StageChoices, SpaceError> {
-    let mut left = stage.clone();
-    left.mixers.retain(|kind| tables.table(*kind).is_some());
-    if left.mixers.is_empty() && !stage.mixers.is_empty() {
-        return invalid(
-            format!("space.stages.{index}.mixers"),
-            "none of them can be computed on this device; name others",
-        );
-    }
-    Ok(left)
 }
 
 /// Why a probe is refused, by the probe.

@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use db::snapshot::{Candidate, Snapshot};
 
-use self::chosen::{Chosen, Setting, Wanted, file, find, folder};
+use self::chosen::{Chosen, Setting, Wanted, file, find, folder, refuse_obstacles};
 use super::{block_on, candidate, open};
 use crate::export::{
-    Form, TARGETS, TableForm, Target, TextForm, fill, gguf, table, target, targets_text,
+    Files, Form, TARGETS, TableForm, Target, TextForm, fill, gguf, table, target, targets_text,
 };
 use crate::whole;
 
@@ -97,17 +97,18 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+        Form::Description(files) => {
+            let place = place(args, &setting, &one, '-', target);
+            refuse_obstacles(&one, &one.stack()?, target)?;
+            whole::write_folder(&place, args.force, |part| describe(&one, files, part))?;
+            say(&format!("wrote {}: no weights, it is trained there", place.display()))?;
+        }
         Form::Folder(_) | Form::Gguf => {
-            let to = target.name;
-            let number = one.number.map_or(String::new(), |number| format!("-{number}"));
             let (between, dialect) = match target.form {
                 Form::Folder(dialect) => ('-', Some(dialect)),
                 _ => ('.', None),
             };
-            let place = args
-                .output
-                .clone()
-                .unwrap_or_else(|| PathBuf::from(format!("{}{number}{between}{to}", setting.name)));
+            let place = place(args, &setting, &one, between, target);
             let folder = folder(&setting, &one, &args.wanted, target)?;
             match dialect {
                 Some(dialect) => {
@@ -123,6 +124,22 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where it is written: where the command line says, else beside the name of the campaign.
+fn place(args: &Args, setting: &Setting, one: &Chosen, between: char, target: &Target) -> PathBuf {
+    let number = one.number.map_or(String::new(), |number| format!("-{number}"));
+    let usual = || PathBuf::from(format!("{}{number}{between}{}", setting.name, target.name));
+    args.output.clone().unwrap_or_else(usual)
+}
+
+/// Writes files without weights, and what is known of the stack.
+fn describe(one: &Chosen, files: Files, place: &Path) -> anyhow::Result<()> {
+    std::fs::write(place.join(whole::MARKS[0]), one.file.text(TextForm::Json)?)?;
+    for (name, text) in files(&one.stack()?) {
+        std::fs::write(place.join(name), text)?;
+    }
+    Ok(())
 }
 
 /// Writes every member of the front into one folder, with an index.
@@ -152,6 +169,13 @@ fn front(
                     fill(dialect, &folder(setting, one, &args.wanted, target)?, &path)?;
                     number.to_string()
                 }
+                Form::Description(files) => {
+                    let path = part.join(number.to_string());
+                    std::fs::create_dir(&path)?;
+                    refuse_obstacles(one, &one.stack()?, target)?;
+                    describe(one, files, &path)?;
+                    number.to_string()
+                }
                 Form::Gguf => {
                     let path = format!("{number}.gguf");
                     gguf::write(&folder(setting, one, &args.wanted, target)?, &part.join(&path))?;
@@ -176,7 +200,7 @@ fn check(one: &Chosen) -> anyhow::Result<ExitCode> {
     let stack = one.stack()?;
     let mut text = format!("{stack}\n");
     for target in TARGETS {
-        let Some(obstacles) = target.form.obstacles(&stack) else { continue };
+        let Some(obstacles) = target.obstacles(&stack) else { continue };
         let verdict = if obstacles.is_empty() {
             "loads"
         } else if obstacles.iter().all(|obstacle| obstacle.change.is_some()) {

@@ -125,19 +125,19 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             worker: hello.worker,
             device: trains_on,
         });
-        // The connection before this one, if it is the same worker.
-        let before = self.slots.iter().position(|slot| {
-            let is_it = slot.lease.as_ref().is_some_and(|lease| lease.worker == worker);
-            is_it && slot.presence != Presence::Closed && slot.request != None
-        });
+        // Connections of the same worker before this one.
         let mut was_at = None;
-        if let Some(before) = before.filter(|before| *before != index) {
-            was_at = self.slots[before].request;
-            self.slots[before].abandon();
+        for (other, slot) in self.slots.iter_mut().enumerate() {
+            let is_it = slot.lease.as_ref().is_some_and(|lease| lease.worker == worker);
+            if is_it && other != index && slot.presence != Presence::Closed {
+                was_at = was_at.or(slot.request.filter(|_| slot.presence != Presence::NotYet));
+                slot.abandon();
+            }
         }
         let holds_id = holds.as_ref().map(|evaluate| evaluate.id);
-        let mut finish = None;
-        if let Some(id) = was_at.filter(|id| Some(*id) != holds_id) {
+        // Before anything is given out: who is abandoned is given nothing.
+        let mut finish = self.count().await?;
+        if let (Some(id), None) = (was_at.filter(|id| Some(*id) != holds_id), &finish) {
             finish = self.lost(id).await?;
         }
         let mut presence = Presence::Here;

@@ -56,6 +56,7 @@ pub(crate) struct Ready {
 
 /// To a worker.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "few are on their way at a time")]
 pub(crate) enum ToWorker {
     /// Who it is to be.
     Welcome(Box<Welcome>),

@@ -10,22 +10,30 @@ use super::bytes_tokenizer;
 use super::folder::{Folder, Tokens};
 use super::stack_file::TextForm;
 use super::theirs::Theirs;
-use super::verdict::Obstacle;
+
+/// What models do with logits. Those of a stack that was trained with normalised weights are divided by the norms of the
+/// head's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logits {
+    /// They leave them as they are.
+    Plain,
+    /// They divide them where the config says so.
+    AsTrained,
+    /// They divide them.
+    Divided,
+}
 
 /// How one piece of software describes stacks and names their tensors.
 pub(crate) trait Dialect: Sync {
-    /// What of `stack` it cannot hold; none: it loads.
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle>;
-
-    /// `config.json` of a stack without obstacles.
+    /// `config.json` of a stack that it holds: of one without obstacles by the rules in `search::targets`.
     fn config(&self, folder: &Folder) -> Value;
 
     /// The tensors of such a stack, under its names.
     fn tensors(&self, stack: &Architecture) -> Vec<Theirs>;
 
-    /// Whether its models can divide logits by the norms of the head's rows, as those trained with normalised weights want.
-    fn divides_logits(&self) -> bool {
-        false
+    /// What its models do with logits.
+    fn logits(&self) -> Logits {
+        Logits::Plain
     }
 
     /// Further files, by name.

@@ -2,29 +2,18 @@
 //! any number of shapes and windows. They run on GPUs only.
 
 use search::Architecture;
-use search::architecture::{Delta, MixerKind, QkNorm};
+use search::architecture::MixerKind;
 use search::foreign::Library;
+use search::targets::{attention_of, delta_rule_of, first};
 use serde_json::{Value, json};
 
 use super::dialect::Dialect;
 use super::folder::Folder;
 use super::theirs::Theirs;
-use super::transformers::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, meta_tokens, mixer,
-    mixer_and_ffn, norm, other_mixers, other_shapes, outer, selective_rope, with,
-};
-use super::verdict::Obstacle;
+use super::transformers::{EPS, POSITIONS, common, ffn, mixer, norm, outer, with};
 
 /// `delta_net`, `gated_deltanet` or `gated_deltaproduct`, by what the stack has.
 pub(crate) struct Fla;
-
-/// The shape of a mixer that one of these models has.
-fn delta_of(mixer: &search::architecture::Mixer) -> Option<Delta> {
-    match mixer {
-        search::architecture::Mixer::Delta(delta) if delta.levels.is_none() => Some(*delta),
-        _ => None,
-    }
-}
 
 /// Model type and class.
 fn model(kind: MixerKind) -> (&'static str, &'static str) {
@@ -36,54 +25,10 @@ fn model(kind: MixerKind) -> (&'static str, &'static str) {
 }
 
 impl Dialect for Fla {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let d = stack.d_model();
-        let mut found = other_mixers(
-            stack,
-            "one of DeltaNet, Gated DeltaNet, DeltaProduct, and attention",
-            |of| delta_of(of).is_some() || attention_of(of).is_some(),
-        );
-        found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "the mixer that is no attention", delta_of));
-        if first(stack, delta_of).is_none() {
-            let what = "no DeltaNet, Gated DeltaNet or DeltaProduct, of which a model has a layer";
-            found.push(Obstacle::of_model(what, None));
-        }
-        let of_delta = |what: &str, change: &str, has: &dyn Fn(MixerKind, &Delta) -> bool| {
-            Obstacle::of_layers(stack, what, Some(change), |layer| {
-                let mixer = layer.mixer.as_ref();
-                mixer.is_some_and(|m| delta_of(m).is_some_and(|delta| has(m.kind(), &delta)))
-            })
-        };
-        found.extend(of_delta(
-            "several value heads for a key head, which only Gated DeltaNet has",
-            "value_groups = 1",
-            &|kind, delta| delta.value_groups > 1 && kind != MixerKind::GatedDeltaNet,
-        ));
-        found.extend(of_delta(
-            "no short convolutions, which only Gated DeltaNet may leave out",
-            "short_conv = true",
-            &|kind, delta| !delta.short_conv && kind != MixerKind::GatedDeltaNet,
-        ));
-        found.extend(AttentionForms::plain(QkNorm::None).each(stack));
-        found.extend(Obstacle::of_layers(
-            stack,
-            format!("heads that are not {d} wide together"),
-            Some("heads = \"auto\""),
-            |layer| {
-                let attention = layer.mixer.as_ref().and_then(attention_of);
-                attention.is_some_and(|of| of.heads * of.head_width != d)
-            },
-        ));
-        found.extend(selective_rope(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
-        let delta = first(stack, delta_of).expect("there is a layer of it");
-        let kind = first(stack, |of| delta_of(of).map(|_| of.kind())).expect("of a kind");
+        let delta = first(stack, delta_rule_of).expect("there is a layer of it");
+        let kind = first(stack, |of| delta_rule_of(of).map(|_| of.kind())).expect("of a kind");
         let (model_type, class) = model(kind);
         let config = with(
             common(folder, class, model_type),

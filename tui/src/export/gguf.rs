@@ -8,31 +8,17 @@ mod file;
 
 use std::path::Path;
 
-use search::Architecture;
+use search::targets::llama_cpp_architecture;
 
 use self::architectures::ALL;
 use self::file::{Entry, File};
 use super::folder::{Folder, Tokens};
-use super::verdict::Obstacle;
-
-/// What no architecture of llama.cpp holds: the obstacles of the one with the fewest.
-pub(crate) fn obstacles(stack: &Architecture) -> Vec<Obstacle> {
-    let of_each = ALL.iter().map(|one| (one.name, one.obstacles(stack)));
-    let (name, mut least) =
-        of_each.min_by_key(|(_, found)| found.len()).expect("there are architectures");
-    for obstacle in &mut least {
-        obstacle.what = format!("{} (llama.cpp's {name} is the closest)", obstacle.what);
-    }
-    least
-}
 
 /// Writes the file of a stack without obstacles.
 pub(crate) fn write(folder: &Folder, path: &Path) -> anyhow::Result<()> {
     let stack = folder.weights.stack();
-    let one = ALL
-        .iter()
-        .find(|one| one.obstacles(stack).is_empty())
-        .expect("a stack with obstacles is refused before");
+    let name = llama_cpp_architecture(stack).expect("a stack with obstacles is refused before");
+    let one = ALL.iter().find(|one| one.name == name).expect("every architecture has its keys");
     let mut file = File::new(folder.element);
     file.set("general.architecture", &Entry::Text(one.name.to_owned()));
     file.set("general.name", &Entry::Text(format!("deltafront {}", stack.id())));

@@ -7,10 +7,9 @@ use search::foreign;
 use search::tensors::tensors;
 use serde_json::{Value, json};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Logits};
 use super::folder::{Folder, Tokens};
 use super::theirs::Theirs;
-use super::verdict::Obstacle;
 
 /// Any stack.
 pub(crate) struct Hf;
@@ -65,10 +64,6 @@ fn modelling_file(stack: &Architecture) -> String {
 }
 
 impl Dialect for Hf {
-    fn obstacles(&self, _: &Architecture) -> Vec<Obstacle> {
-        Vec::new()
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         json!({
@@ -97,8 +92,8 @@ impl Dialect for Hf {
         tensors(stack).into_iter().map(theirs).collect()
     }
 
-    fn divides_logits(&self) -> bool {
-        true
+    fn logits(&self) -> Logits {
+        Logits::AsTrained
     }
 
     fn files(&self, folder: &Folder) -> Vec<(String, String)> {

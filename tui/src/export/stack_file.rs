@@ -163,8 +163,13 @@ pub(crate) fn looks_like_a_file(word: &str) -> bool {
     !word.contains('|')
 }
 
+/// Whether a path is one of a checkpoint, which says of which stack it is.
+pub(crate) fn is_checkpoint(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "safetensors")
+}
+
 /// The stack that a word names: its text, or a file that holds it, as an export or by hand, in JSON or TOML or as the text
-/// alone; or the folder of an export.
+/// alone; the folder of an export; or a checkpoint.
 pub(crate) fn read(word: &str) -> anyhow::Result<Architecture> {
     Ok(read_with_conditions(word)?.0)
 }
@@ -184,6 +189,9 @@ pub(crate) fn read_with_conditions(
                     "{word} holds neither stack.json nor config.json; name the folder of an export"
                 )
             })?;
+    }
+    if is_checkpoint(&path) {
+        return Ok((super::Weights::trained(&path)?.stack().clone(), None));
     }
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use super::theirs::Theirs;
 
 /// The key under which a checkpoint says which training it is of.
-const ORIGIN: &str = "deltafront";
+pub(super) const ORIGIN: &str = "deltafront";
 /// There if its logits are divided by the norms of the head's rows.
-const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
+pub(super) const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
 
 /// The type of the numbers in an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -13,7 +13,8 @@ use search::subject::Subject;
 
 use crate::commands::{candidate, open};
 use crate::export::{
-    Element, Folder, Latency, Provenance, StackFile, Target, Tokens, Training, Weights, Worker,
+    Element, Folder, Latency, Logits, Provenance, StackFile, Target, Tokens, Training, Weights,
+    Worker,
 };
 
 /// What the command line says of weights.
@@ -82,7 +83,9 @@ pub(super) async fn find(
             tokens: Tokens::Bytes,
         };
         let file = StackFile::bare(stack);
-        let one = Chosen { file, number: None, is_done: true, checkpoint: None, seed: 0 };
+        let path = PathBuf::from(campaign);
+        let checkpoint = crate::export::is_checkpoint(&path).then_some(path);
+        let one = Chosen { file, number: None, is_done: true, checkpoint, seed: 0 };
         return Ok((setting, vec![one]));
     }
     let store = open(db).await?;
@@ -130,6 +133,21 @@ fn setting(snapshot: &Snapshot, folder: &Path) -> Setting {
     Setting { name, training, validation_fraction, tokens }
 }
 
+/// Refuses `stack`, of `one` or its proxy, where `target` cannot hold it.
+pub(super) fn refuse_obstacles(
+    one: &Chosen,
+    stack: &Architecture,
+    target: &Target,
+) -> anyhow::Result<()> {
+    let obstacles = target.obstacles(stack).unwrap_or_default();
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> =
+        obstacles.iter().map(|obstacle| format!("  {}", obstacle.text())).collect();
+    bail!("{} cannot hold {}:\n{}", target.name, one.name(), list.join("\n"))
+}
+
 /// What is written of one stack into a target with weights.
 pub(super) fn folder(
     setting: &Setting,
@@ -139,8 +157,12 @@ pub(super) fn folder(
 ) -> anyhow::Result<Folder> {
     let stack = one.stack()?;
     let seed = wanted.seed.unwrap_or(one.seed);
+    let logits = target.form.logits();
     let mut weights = match (&one.checkpoint, wanted.random) {
-        (_, true) => Weights::random(stack, seed, setting.training.weight_normalisation),
+        (_, true) => {
+            let normalised = setting.training.weight_normalisation || logits == Logits::Divided;
+            Weights::random(stack, seed, normalised)
+        }
         (Some(checkpoint), false) => Weights::trained(checkpoint)?,
         (None, false) => {
             bail!(
@@ -150,14 +172,17 @@ pub(super) fn folder(
             )
         }
     };
-    let obstacles = target.form.obstacles(weights.stack()).unwrap_or_default();
-    if !obstacles.is_empty() {
-        let list: Vec<String> =
-            obstacles.iter().map(|obstacle| format!("  {}", obstacle.text())).collect();
-        bail!("{} cannot hold {}:\n{}", target.name, one.name(), list.join("\n"));
-    }
-    if !target.form.divides_logits() {
-        weights.divide_head()?;
+    refuse_obstacles(one, weights.stack(), target)?;
+    match logits {
+        Logits::Plain => weights.divide_head()?,
+        Logits::AsTrained => {}
+        Logits::Divided if weights.divided_logits => {}
+        Logits::Divided => bail!(
+            "{} divides logits by the norms of the head's rows, and {} was trained without: train it with \
+             weight_normalisation = true, or --random begins anew",
+            target.name,
+            one.name()
+        ),
     }
     let enough = weights.stack().vocab() >= 256;
     Ok(Folder {

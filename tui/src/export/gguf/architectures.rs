@@ -2,15 +2,12 @@
 
 use search::Architecture;
 use search::architecture::{Delta, Mixer};
+use search::targets::{attention_of, first, gated_delta_of, mamba2_of, taps_of};
 
 use super::file::Entry;
 use crate::export::dialect::Dialect;
 use crate::export::theirs::Theirs;
-use crate::export::transformers::{
-    GraniteMoeHybrid, LLAMA, Lfm2, Mamba2, QWEN3, Qwen35, attention_of, delta_of, first, mamba2_of,
-    taps,
-};
-use crate::export::verdict::Obstacle;
+use crate::export::transformers::{GraniteMoeHybrid, LLAMA, Lfm2, Mamba2, QWEN3, Qwen35};
 
 /// Writes keys below the architecture's name.
 pub(super) type Keys<'a> = &'a mut dyn FnMut(&str, Entry);
@@ -20,70 +17,19 @@ pub(super) struct One {
     pub(super) name: &'static str,
     /// The type of transformers that its converter reads.
     dialect: &'static dyn Dialect,
-    /// What it cannot hold beside what that type cannot.
-    more: fn(&Architecture) -> Vec<Obstacle>,
     pub(super) keys: fn(&Architecture, Keys),
     /// Whether rotary positions turn neighbours, and not halves.
     neighbours: bool,
 }
 
 pub(super) const ALL: [One; 6] = [
-    One { name: "llama", dialect: &LLAMA, more: none, keys: attention, neighbours: true },
-    One { name: "qwen3", dialect: &QWEN3, more: windows, keys: attention, neighbours: false },
-    One { name: "lfm2", dialect: &Lfm2, more: none, keys: lfm2, neighbours: false },
-    One { name: "mamba2", dialect: &Mamba2, more: none, keys: mamba2, neighbours: false },
-    One {
-        name: "granitehybrid",
-        dialect: &GraniteMoeHybrid,
-        more: twice,
-        keys: granite,
-        neighbours: true,
-    },
-    One { name: "qwen35", dialect: &Qwen35, more: square, keys: qwen35, neighbours: false },
+    One { name: "llama", dialect: &LLAMA, keys: attention, neighbours: true },
+    One { name: "qwen3", dialect: &QWEN3, keys: attention, neighbours: false },
+    One { name: "lfm2", dialect: &Lfm2, keys: lfm2, neighbours: false },
+    One { name: "mamba2", dialect: &Mamba2, keys: mamba2, neighbours: false },
+    One { name: "granitehybrid", dialect: &GraniteMoeHybrid, keys: granite, neighbours: true },
+    One { name: "qwen35", dialect: &Qwen35, keys: qwen35, neighbours: false },
 ];
-
-fn none(_: &Architecture) -> Vec<Obstacle> {
-    Vec::new()
-}
-
-fn windows(stack: &Architecture) -> Vec<Obstacle> {
-    let what = "a window, which llama.cpp's qwen3 ignores";
-    let has = |mixer: &Mixer| attention_of(mixer).is_some_and(|of| of.window.is_some());
-    let found = Obstacle::of_layers(stack, what, Some("full attention"), |layer| {
-        layer.mixer.as_ref().is_some_and(has)
-    });
-    found.into_iter().collect()
-}
-
-fn twice(stack: &Architecture) -> Vec<Obstacle> {
-    let d = stack.d_model();
-    let what = "Mamba2 that is not twice as wide as the model, which llama.cpp wants";
-    let is_other =
-        |mixer: &Mixer| mamba2_of(mixer).is_some_and(|of| of.heads * of.head_width != 2 * d);
-    let mut found: Vec<Obstacle> =
-        Obstacle::of_layers(stack, what, Some("heads = \"auto\""), |layer| {
-            layer.mixer.as_ref().is_some_and(is_other)
-        })
-        .into_iter()
-        .collect();
-    if first(stack, mamba2_of).is_none() {
-        found.push(Obstacle::of_model("no Mamba2, of which granitehybrid wants a layer", None));
-    }
-    found
-}
-
-fn square(stack: &Architecture) -> Vec<Obstacle> {
-    let what = "values that are not as wide as keys, which llama.cpp wants";
-    let is_other = |mixer: &Mixer| delta_of(mixer).is_some_and(|of| of.key_width != of.value_width);
-    let found = Obstacle::of_layers(stack, what, Some("value_width = key_width"), |layer| {
-        layer.mixer.as_ref().is_some_and(is_other)
-    });
-    let mut found: Vec<Obstacle> = found.into_iter().collect();
-    if first(stack, delta_of).is_none() {
-        found.push(Obstacle::of_model("no Gated DeltaNet, of which qwen35 wants a layer", None));
-    }
-    found
-}
 
 fn attention(stack: &Architecture, key: Keys) {
     let of = first(stack, attention_of).expect("every such stack has attention");
@@ -113,7 +59,7 @@ fn lfm2(stack: &Architecture, key: Keys) {
     let of = first(stack, attention_of).expect("every such stack has attention");
     key("attention.head_count", Entry::U32(of.heads));
     key("attention.head_count_kv", kv_heads(stack));
-    key("shortconv.l_cache", Entry::U32(first(stack, taps).unwrap_or(3)));
+    key("shortconv.l_cache", Entry::U32(first(stack, taps_of).unwrap_or(3)));
     heads(stack, key);
 }
 
@@ -148,10 +94,10 @@ fn qwen35(stack: &Architecture, key: Keys) {
     let half = first(stack, attention_of).map_or(0, |of| of.rotary_width() as i32 / 2);
     let sections = [(half + 2) / 3, (half + 1) / 3, half / 3, 0];
     key("rope.dimension_sections", Entry::I32s(sections.to_vec()));
-    let is_delta = |mixer: Option<&Mixer>| mixer.and_then(delta_of).is_some();
+    let is_delta = |mixer: Option<&Mixer>| mixer.and_then(gated_delta_of).is_some();
     let recurrent = stack.layers().iter().map(|layer| is_delta(layer.mixer.as_ref())).collect();
     key("attention.recurrent_layers", Entry::Flags(recurrent));
-    let of = first(stack, delta_of).expect("every such stack has one");
+    let of = first(stack, gated_delta_of).expect("every such stack has one");
     key("ssm.conv_kernel", Entry::U32(4));
     key("ssm.inner_size", Entry::U32(of.value_heads() * of.value_width));
     key("ssm.state_size", Entry::U32(of.key_width));
@@ -209,13 +155,6 @@ const OUTER: &[(&str, &str)] = &[
 ];
 
 impl One {
-    /// What of `stack` it cannot hold.
-    pub(super) fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = self.dialect.obstacles(stack);
-        found.extend((self.more)(stack));
-        found
-    }
-
     /// Its tensors.
     pub(super) fn tensors(&self, stack: &Architecture) -> Vec<Theirs> {
         let theirs = self.dialect.tensors(stack);
@@ -274,7 +213,8 @@ impl One {
                 theirs = then(theirs, move |w| neighbours(&w, width, row));
             }
         }
-        if let Some(delta) = gene.as_ref().and_then(delta_of).filter(|of| of.value_groups > 1) {
+        if let Some(delta) = gene.as_ref().and_then(gated_delta_of).filter(|of| of.value_groups > 1)
+        {
             theirs = tiled(theirs, inner.unwrap_or_default(), &delta, stack.d_model() as usize);
         }
         vec![theirs]

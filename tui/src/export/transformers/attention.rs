@@ -1,19 +1,15 @@
 //! Types of attention alone: `llama`, `ministral` with windows, `qwen3` with windows and norms of q and k.
 
 use search::Architecture;
-use search::architecture::{Mixer, QkNorm};
+use search::architecture::Mixer;
 use search::foreign::Library;
+use search::targets::{attention_of, first};
 use serde_json::{Value, json};
 
-use super::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
-    mixer, mixer_and_ffn, norm, other_attention, other_mixers, other_shapes, outer, selective_rope,
-    with,
-};
+use super::{EPS, POSITIONS, common, ffn, layer_types, mixer, norm, outer, with};
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
 use crate::export::theirs::Theirs;
-use crate::export::verdict::Obstacle;
 
 /// A type whose layers are attention and SwiGLU.
 pub(crate) struct OfAttention {
@@ -21,49 +17,20 @@ pub(crate) struct OfAttention {
     class: &'static str,
     /// Whether it may have windows.
     windows: bool,
-    forms: AttentionForms,
 }
 
-pub(crate) const LLAMA: OfAttention = OfAttention {
-    model_type: "llama",
-    class: "LlamaForCausalLM",
-    windows: false,
-    forms: AttentionForms::plain(QkNorm::None),
-};
-pub(crate) const MINISTRAL: OfAttention = OfAttention {
-    model_type: "ministral",
-    class: "MinistralForCausalLM",
-    windows: true,
-    forms: AttentionForms::plain(QkNorm::None),
-};
-pub(crate) const QWEN3: OfAttention = OfAttention {
-    model_type: "qwen3",
-    class: "Qwen3ForCausalLM",
-    windows: true,
-    forms: AttentionForms::plain(QkNorm::Head),
-};
+pub(crate) const LLAMA: OfAttention =
+    OfAttention { model_type: "llama", class: "LlamaForCausalLM", windows: false };
+pub(crate) const MINISTRAL: OfAttention =
+    OfAttention { model_type: "ministral", class: "MinistralForCausalLM", windows: true };
+pub(crate) const QWEN3: OfAttention =
+    OfAttention { model_type: "qwen3", class: "Qwen3ForCausalLM", windows: true };
 
 fn window(mixer: &Mixer) -> Option<u32> {
     attention_of(mixer).and_then(|attention| attention.window)
 }
 
 impl Dialect for OfAttention {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let has = if self.windows { "full and windowed attention" } else { "full attention" };
-        let mut found = other_mixers(stack, has, |mixer| {
-            attention_of(mixer).is_some_and(|of| self.windows || of.window.is_none())
-        });
-        found.extend(mixer_and_ffn(stack));
-        found.extend(other_attention(stack));
-        if self.windows {
-            found.extend(other_shapes(stack, "window", window));
-        }
-        found.extend(self.forms.obstacles(stack));
-        found.extend(selective_rope(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         let attention = first(stack, attention_of).expect("every layer has attention");

@@ -1,46 +1,18 @@
 //! `granitemoehybrid` without experts: Mamba2 and full attention, SwiGLU in every layer.
 
 use search::Architecture;
-use search::architecture::QkNorm;
 use search::foreign::Library;
+use search::targets::{attention_of, first, mamba2_of};
 use serde_json::{Value, json};
 
-use super::mamba::{expansion, mamba2_of, plain_mamba2};
-use super::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, ffn_width, first, layer_types,
-    meta_tokens, mixer, mixer_and_ffn, no_attention, norm, other_attention, other_head_widths,
-    other_mixers, other_shapes, outer, selective_rope, with,
-};
+use super::{EPS, POSITIONS, common, ffn_width, layer_types, mixer, norm, outer, with};
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
 use crate::export::theirs::Theirs;
-use crate::export::verdict::Obstacle;
 
 pub(crate) struct GraniteMoeHybrid;
 
 impl Dialect for GraniteMoeHybrid {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Mamba2 and full attention", |mixer| {
-            plain_mamba2(mixer).is_some()
-                || attention_of(mixer).is_some_and(|of| of.window.is_none())
-        });
-        found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "Mamba2", mamba2_of));
-        found.extend(other_attention(stack));
-        found.extend(expansion(stack));
-        let forms = AttentionForms {
-            turns: |percent| matches!(percent, 0 | 100),
-            turning: "on whole heads or none",
-            ..AttentionForms::plain(QkNorm::None)
-        };
-        found.extend(forms.obstacles(stack));
-        found.extend(other_head_widths(stack));
-        found.extend(selective_rope(stack));
-        found.extend(no_attention(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         let d = stack.d_model();

@@ -2,27 +2,17 @@
 //! mixer and an FFN is two of theirs. The type ties no embeddings: of a stack with tied ones the head is a copy.
 
 use search::Architecture;
-use search::architecture::{FfnKind, Mixer, QkNorm};
+use search::architecture::Mixer;
 use search::foreign::Library;
+use search::targets::{attention_of, first, mamba2_of};
 use serde_json::{Value, json};
 
-use super::mamba::{mamba2_of, plain_mamba2};
-use super::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, first, meta_tokens, mixer, no_attention,
-    norm, other_attention, other_mixers, other_shapes, outer, selective_rope, with,
-};
+use super::{EPS, POSITIONS, common, mixer, norm, outer, with};
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
 use crate::export::theirs::Theirs;
-use crate::export::verdict::Obstacle;
 
 pub(crate) struct NemotronH;
-
-const FORMS: AttentionForms = AttentionForms {
-    turns: |percent| percent == 0,
-    turning: "none",
-    ..AttentionForms::plain(QkNorm::None)
-};
 
 /// Half a layer of ours, a layer of theirs.
 enum Half<'a> {
@@ -43,34 +33,6 @@ fn ffn_width(stack: &Architecture) -> Option<u32> {
 }
 
 impl Dialect for NemotronH {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let has = "Mamba2 and attention without positions";
-        let mut found = other_mixers(stack, has, |mixer| {
-            plain_mamba2(mixer).is_some()
-                || attention_of(mixer).is_some_and(|of| of.window.is_none())
-        });
-        found.extend(Obstacle::of_layers(
-            stack,
-            "a SwiGLU, and this type's FFNs have two matrices and relu²",
-            Some("a relu2 FFN"),
-            |layer| layer.ffn.is_some_and(|ffn| ffn.kind != FfnKind::Relu2),
-        ));
-        let width = ffn_width(stack);
-        found.extend(Obstacle::of_layers(
-            stack,
-            "an FFN of another width, and this type has one width",
-            width.map(|width| format!("relu2({width})")).as_deref(),
-            |layer| layer.ffn.is_some_and(|ffn| Some(ffn.width) != width),
-        ));
-        found.extend(other_shapes(stack, "Mamba2", mamba2_of));
-        found.extend(other_attention(stack));
-        found.extend(FORMS.obstacles(stack));
-        found.extend(selective_rope(stack));
-        found.extend(no_attention(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         let attention = first(stack, attention_of).expect("there is a layer of it");

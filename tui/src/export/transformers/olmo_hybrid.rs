@@ -2,64 +2,27 @@
 //! and k over all heads, rotary positions on whole heads or none, SwiGLU in every layer.
 
 use search::Architecture;
-use search::architecture::{Mixer, QkNorm};
+use search::architecture::Mixer;
 use search::foreign::Library;
+use search::targets::{attention_of, first, gated_delta_of};
 use serde_json::{Value, json};
 
-use super::qwen3_5::{delta_of, is_ours, option};
-use super::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
-    mixer, mixer_and_ffn, norm, other_attention, other_mixers, other_shapes, outer, selective_rope,
-    with,
-};
+use super::{EPS, POSITIONS, common, ffn, layer_types, mixer, norm, outer, with};
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
 use crate::export::theirs::Theirs;
-use crate::export::verdict::Obstacle;
 
 pub(crate) struct OlmoHybrid;
 
-const FORMS: AttentionForms = AttentionForms {
-    norm_after: true,
-    turns: |percent| matches!(percent, 0 | 100),
-    turning: "on whole heads or none",
-    ..AttentionForms::plain(QkNorm::Whole)
-};
-
 impl Dialect for OlmoHybrid {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Gated DeltaNet and full attention", is_ours);
-        found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "Gated DeltaNet", |mixer| {
-            let of = delta_of(mixer)?;
-            Some((of.heads, of.key_width, of.value_width, of.value_groups, of.negative_eigenvalues))
-        }));
-        found.extend(other_attention(stack));
-        found.extend(FORMS.obstacles(stack));
-        let gate = "no output gate, which this type has";
-        found.extend(option(stack, gate, "output_gate = true", |of| !of.output_gate));
-        let conv = "no short convolutions, which this type has";
-        found.extend(option(stack, conv, "short_conv = true", |of| !of.short_conv));
-        if first(stack, attention_of).is_none() {
-            found.push(Obstacle::of_model("no attention, of which this type wants a layer", None));
-        }
-        if first(stack, delta_of).is_none() {
-            let what = "no Gated DeltaNet, of which this type wants a layer";
-            found.push(Obstacle::of_model(what, None));
-        }
-        found.extend(selective_rope(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         let attention = first(stack, attention_of).expect("there is a layer of it");
-        let delta = first(stack, delta_of).expect("there is a layer of it");
+        let delta = first(stack, gated_delta_of).expect("there is a layer of it");
         // without one there are no positions; without the key there would be the default
         let theta = (attention.rotary_width() > 0).then_some(attention.rope_theta);
         let types = layer_types(stack, |mixer| {
-            if delta_of(mixer).is_some() { "linear_attention" } else { "full_attention" }
+            if gated_delta_of(mixer).is_some() { "linear_attention" } else { "full_attention" }
         });
         with(
             common(folder, "OlmoHybridForCausalLM", "olmo_hybrid"),

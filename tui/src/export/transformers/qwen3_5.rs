@@ -5,80 +5,25 @@
 //! norms multiply by 1 + w, but the one after the delta rule.
 
 use search::Architecture;
-use search::architecture::{Attention, Delta, Layer, Mixer, MixerKind, QkNorm};
+use search::architecture::{Attention, Delta, Mixer};
+use search::targets::{attention_of, first, gated_delta_of};
 use serde_json::{Value, json};
 
-use super::{
-    AttentionForms, EPS, POSITIONS, attention_of, common, ffn, first, layer_types, meta_tokens,
-    mixer_and_ffn, no_attention, other_attention, other_mixers, other_shapes, selective_rope, with,
-};
+use super::{EPS, POSITIONS, common, ffn, layer_types, with};
 use crate::export::dialect::Dialect;
 use crate::export::folder::Folder;
 use crate::export::theirs::Theirs;
-use crate::export::verdict::Obstacle;
 
 pub(crate) struct Qwen35;
 
-/// The shape of a Gated DeltaNet.
-pub(crate) fn delta_of(mixer: &Mixer) -> Option<Delta> {
-    match mixer {
-        Mixer::Delta(delta) if mixer.kind() == MixerKind::GatedDeltaNet => Some(*delta),
-        _ => None,
-    }
-}
-
-pub(super) fn is_ours(mixer: &Mixer) -> bool {
-    delta_of(mixer).is_some() || attention_of(mixer).is_some_and(|of| of.window.is_none())
-}
-
-/// An option of Gated DeltaNet that layers have and the type has not.
-pub(super) fn option(
-    stack: &Architecture,
-    what: &str,
-    change: &str,
-    has: impl Fn(&Delta) -> bool,
-) -> Option<Obstacle> {
-    Obstacle::of_layers(stack, what, Some(change), |layer: &Layer| {
-        layer.mixer.as_ref().and_then(delta_of).is_some_and(|delta| has(&delta))
-    })
-}
-
 impl Dialect for Qwen35 {
-    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
-        let mut found = other_mixers(stack, "Gated DeltaNet and full attention", is_ours);
-        found.extend(mixer_and_ffn(stack));
-        found.extend(other_shapes(stack, "Gated DeltaNet", |mixer| {
-            delta_of(mixer).map(|of| (of.heads, of.key_width, of.value_width, of.value_groups))
-        }));
-        found.extend(other_attention(stack));
-        let forms = AttentionForms {
-            output_gate: true,
-            turns: |percent| percent > 0,
-            turning: "on a part of each head",
-            ..AttentionForms::plain(QkNorm::Head)
-        };
-        found.extend(forms.obstacles(stack));
-        let gate = "no output gate, which this type has";
-        found.extend(option(stack, gate, "output_gate = true", |of| !of.output_gate));
-        let negative = "negative eigenvalues, which this type has not";
-        found.extend(option(stack, negative, "negative_eigenvalues = false", |of| {
-            of.negative_eigenvalues
-        }));
-        let conv = "no short convolutions, which this type has";
-        found.extend(option(stack, conv, "short_conv = true", |of| !of.short_conv));
-        found.extend(selective_rope(stack));
-        found.extend(no_attention(stack));
-        found.extend(meta_tokens(stack));
-        found
-    }
-
     fn config(&self, folder: &Folder) -> Value {
         let stack = folder.weights.stack();
         let attention = first(stack, attention_of).expect("there is a layer of it");
         let head_width = attention.head_width;
-        let delta = first(stack, delta_of).unwrap_or(Delta::gated(1, 1, 1));
+        let delta = first(stack, gated_delta_of).unwrap_or(Delta::gated(1, 1, 1));
         let types = layer_types(stack, |mixer| {
-            if delta_of(mixer).is_some() { "linear_attention" } else { "full_attention" }
+            if gated_delta_of(mixer).is_some() { "linear_attention" } else { "full_attention" }
         });
         with(
             common(folder, "Qwen3_5ForCausalLM", "qwen3_5_text"),

@@ -58,7 +58,7 @@ const ATTENTION: [(&str, &str); 9] = [
 ];
 
 /// The Python of `make peers`, and our trainer, which answers what ours says; a sentence where one is missing.
-fn peers() -> Result<[PathBuf; 2], String> {
+pub(super) fn peers() -> Result<[PathBuf; 2], String> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
@@ -75,7 +75,7 @@ fn peers() -> Result<[PathBuf; 2], String> {
     Ok([python, trainer])
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     writeln!(std::io::stdout(), "{text}").expect("stdout is open");
 }
 

@@ -1,22 +1,21 @@
-//! Whether a target holds a stack.
+//! Why a target does not hold a stack.
 
-use search::Architecture;
-use search::architecture::Layer;
+use crate::architecture::{Architecture, Layer};
 
 /// Something of a stack that a target cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Obstacle {
+pub struct Obstacle {
     /// The layers, from 0; none: the whole model.
-    pub(crate) layers: Vec<usize>,
+    pub layers: Vec<usize>,
     /// What they have.
-    pub(crate) what: String,
+    pub what: String,
     /// What they would have to have; none: nothing near it would do.
-    pub(crate) change: Option<String>,
+    pub change: Option<String>,
 }
 
 impl Obstacle {
     /// Of the layers that `has` is true of; none where it is of no layer.
-    pub(crate) fn of_layers(
+    pub(super) fn of_layers(
         stack: &Architecture,
         what: impl Into<String>,
         change: Option<&str>,
@@ -29,12 +28,12 @@ impl Obstacle {
     }
 
     /// Of the whole model.
-    pub(crate) fn of_model(what: impl Into<String>, change: Option<&str>) -> Self {
+    pub(super) fn of_model(what: impl Into<String>, change: Option<&str>) -> Self {
         Self { layers: Vec::new(), what: what.into(), change: change.map(str::to_owned) }
     }
 
     /// One line: which layers, what they have, what would do.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let place = match self.layers.as_slice() {
             [] => String::new(),
             [one] => format!("layer {one}: "),

@@ -1,0 +1,202 @@
+//! What the targets of `space.loads_in` hold. Choices that no stack can have there are left out at the start; of the others
+//! a stack is a member if every target holds it.
+//!
+//! Most targets have one size of each mixer and one FFN, which draws and changes of one layer miss nearly always. Such a
+//! stack is made to fit: a change is made in all layers that were alike, or all mixers of a kind become as the first.
+
+use super::config::{FfnChoice, SpaceConfig, StageChoices};
+use super::error::{SpaceError, invalid};
+use super::tables::Tables;
+use crate::architecture::{Architecture, Ffn, Layer, Mixer};
+use crate::targets::{Obstacle, Target};
+
+/// Leaves out what no stack can have that every target holds.
+///
+/// # Errors
+/// Where nothing is left to choose; says why.
+pub(super) fn restrict(tables: &mut Tables, targets: &[Target]) -> Result<(), SpaceError> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    let nothing = |what: &str, reasons: &[String]| {
+        let why =
+            format!("no {what} of this space fits {}: {}", names.join(" and "), reasons.join("; "));
+        invalid("space.loads_in", why)
+    };
+    let here = tables.clone();
+    let one = Single { tables: &here, targets };
+    let mut reasons = Vec::new();
+    tables.mixers.retain_mut(|table| {
+        let first = table.shapes[0][0].mixer;
+        for (shapes, &d) in table.shapes.iter_mut().zip(&here.d_model) {
+            shapes.retain(|shape| one.fits_with_some_ffn(d, shape.mixer));
+        }
+        let is_left = table.shapes.iter().any(|shapes| !shapes.is_empty());
+        if !is_left {
+            reasons.push(format!("{} ({})", table.kind.name(), one.reason(Some(first))));
+        }
+        is_left
+    });
+    if tables.mixers.is_empty() {
+        return nothing("mixer", &reasons);
+    }
+    let has_all: Vec<bool> = (0..here.d_model.len())
+        .map(|d| tables.mixers.iter().all(|table| !table.shapes[d].is_empty()))
+        .collect();
+    if !has_all.contains(&true) {
+        let widths = format!("{:?} has choices of every mixer left", here.d_model);
+        return nothing("d_model", &[format!("none of {widths}")]);
+    }
+    let keep = |d: usize| has_all[d];
+    let mut at = 0..;
+    tables.d_model.retain(|_| keep(at.next().unwrap_or(0)));
+    for table in &mut tables.mixers {
+        let mut at = 0..;
+        table.shapes.retain(|_| keep(at.next().unwrap_or(0)));
+    }
+    tables.ffn_alone &= here.ffn.iter().any(|&choice| {
+        here.d_model.iter().any(|&d| choice.at(d).is_some_and(|ffn| one.fits(d, None, Some(ffn))))
+    });
+    let left = tables.clone();
+    tables.ffn.retain(|choice| {
+        left.d_model.iter().enumerate().any(|(at, &d)| {
+            let ffn = choice.at(d);
+            let mut mixers = left.mixers.iter().flat_map(|table| table.shapes(at));
+            mixers.any(|shape| one.fits(d, Some(shape.mixer), ffn))
+                || (left.ffn_alone && ffn.is_some() && one.fits(d, None, ffn))
+        })
+    });
+    tables.meta_tokens.retain(|&tokens| one.may_have(tokens));
+    if tables.meta_tokens.is_empty() {
+        return nothing("number of meta tokens", &["they have none".to_owned()]);
+    }
+    Ok(())
+}
+
+/// Stacks of one layer, in which nothing differs from another layer.
+struct Single<'a> {
+    tables: &'a Tables,
+    targets: &'a [Target],
+}
+
+impl Single<'_> {
+    fn stack(&self, d: u32, mixer: Option<Mixer>, ffn: Option<Ffn>) -> Option<Architecture> {
+        let Tables { vocab, tied_embeddings, .. } = *self.tables;
+        Architecture::new(d, vocab, tied_embeddings, vec![Layer { mixer, ffn }]).ok()
+    }
+
+    fn obstacles(&self, stack: &Architecture) -> Vec<Obstacle> {
+        self.targets.iter().flat_map(|target| target.obstacles(stack)).collect()
+    }
+
+    /// Whether nothing of such a layer is in the way; what its model lacks another layer may have.
+    fn fits(&self, d: u32, mixer: Option<Mixer>, ffn: Option<Ffn>) -> bool {
+        self.stack(d, mixer, ffn).is_some_and(|stack| {
+            self.obstacles(&stack).iter().all(|obstacle| obstacle.layers.is_empty())
+        })
+    }
+
+    fn fits_with_some_ffn(&self, d: u32, mixer: Mixer) -> bool {
+        self.tables.ffn.iter().any(|choice| self.fits(d, Some(mixer), choice.at(d)))
+    }
+
+    /// What is in the way of a layer of this mixer.
+    fn reason(&self, mixer: Option<Mixer>) -> String {
+        let d = self.tables.d_model[0];
+        let some = self.tables.ffn.iter().find(|choice| **choice != FfnChoice::None);
+        let stack = self.stack(d, mixer, some.and_then(|choice| choice.at(d)));
+        let found = stack.map(|stack| self.obstacles(&stack)).unwrap_or_default();
+        let of_layer = found.into_iter().find(|obstacle| !obstacle.layers.is_empty());
+        of_layer.map_or_else(
+            || "with none of space.ffn".to_owned(),
+            |obstacle| Obstacle { layers: Vec::new(), ..obstacle }.text(),
+        )
+    }
+
+    fn may_have(&self, tokens: u32) -> bool {
+        let d = self.tables.d_model[0];
+        let mixer = self.tables.mixers[0].shapes[0][0].mixer;
+        let Some(without) = self.stack(d, Some(mixer), None) else { return false };
+        let with = without.clone().with_meta_tokens(tokens);
+        with.is_ok_and(|with| self.obstacles(&with).len() <= self.obstacles(&without).len())
+    }
+}
+
+/// What is written of the space, with stages of the mixers that are left.
+pub(super) fn remaining(config: &SpaceConfig, tables: &Tables) -> Result<SpaceConfig, SpaceError> {
+    let stage = |(index, stage): (usize, &StageChoices)| {
+        let mut left = stage.clone();
+        left.mixers
+            .retain(|kind| tables.table(*kind).is_some() || config.mixers.of(*kind).is_none());
+        if left.mixers.is_empty() && !stage.mixers.is_empty() {
+            return invalid(
+                format!("space.stages.{index}.mixers"),
+                "none of them can be computed or loaded there; name others",
+            );
+        }
+        Ok(left)
+    };
+    let stages = config.stages.iter().enumerate().map(stage);
+    Ok(SpaceConfig { stages: stages.collect::<Result<_, _>>()?, ..config.clone() })
+}
+
+/// In how many places a stack is not what the targets hold: layers that an obstacle names, and obstacles of the model.
+pub(super) fn misfits(targets: &[Target], stack: &Architecture) -> usize {
+    let obstacles = targets.iter().flat_map(|target| target.obstacles(stack));
+    obstacles.map(|obstacle| obstacle.layers.len().max(1)).sum()
+}
+
+/// Why the targets do not hold a stack, by target.
+pub(super) fn refusals(targets: &[Target], stack: &Architecture) -> Vec<String> {
+    let of = |target: &Target| {
+        let found = target.obstacles(stack);
+        let texts: Vec<String> = found.iter().map(Obstacle::text).collect();
+        (!texts.is_empty()).then(|| format!("{}: {}", target.name(), texts.join("; ")))
+    };
+    targets.iter().filter_map(of).collect()
+}
+
+/// Stacks like `child`, a change of `parent`, that are more of one size.
+pub(super) fn of_one_size(
+    parent: &Architecture,
+    child: &Architecture,
+) -> impl Iterator<Item = Architecture> {
+    [spread(parent, child), alike(child)].into_iter().flatten()
+}
+
+/// The same layers with others in place of some.
+fn with_layers(stack: &Architecture, layers: Vec<Layer>) -> Option<Architecture> {
+    Architecture::new(stack.d_model(), stack.vocab(), stack.tied_embeddings(), layers)
+        .and_then(|made| made.with_meta_tokens(stack.meta_tokens()))
+        .ok()
+}
+
+/// What was changed in one layer, changed in all that had it; none where whole layers came or went.
+fn spread(parent: &Architecture, child: &Architecture) -> Option<Architecture> {
+    if (parent.d_model(), parent.layers().len()) != (child.d_model(), child.layers().len()) {
+        return None;
+    }
+    let pairs = || parent.layers().iter().zip(child.layers());
+    let mixers: Vec<_> = pairs().map(|(a, b)| (a.mixer, b.mixer)).filter(|(a, b)| a != b).collect();
+    let ffns: Vec<_> = pairs().map(|(a, b)| (a.ffn, b.ffn)).filter(|(a, b)| a != b).collect();
+    let layers = child.layers().iter().map(|layer| {
+        let mixer =
+            mixers.iter().find(|(old, _)| *old == layer.mixer).map_or(layer.mixer, |pair| pair.1);
+        let ffn = ffns.iter().find(|(old, _)| *old == layer.ffn).map_or(layer.ffn, |pair| pair.1);
+        Layer { mixer, ffn }
+    });
+    with_layers(child, layers.collect())
+}
+
+/// Every mixer as the first of its kind, every FFN as the first.
+fn alike(stack: &Architecture) -> Option<Architecture> {
+    let first_ffn = stack.layers().iter().find_map(|layer| layer.ffn);
+    let mixers: Vec<Mixer> = stack.layers().iter().filter_map(|layer| layer.mixer).collect();
+    let layers = stack.layers().iter().map(|layer| {
+        let first =
+            |mixer: Mixer| mixers.iter().find(|other| other.kind() == mixer.kind()).copied();
+        Layer { mixer: layer.mixer.and_then(first), ffn: layer.ffn.and(first_ffn) }
+    });
+    with_layers(stack, layers.collect())
+}
