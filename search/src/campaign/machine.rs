@@ -13,7 +13,7 @@ use super::wanted;
 use crate::latency::Conditions;
 use crate::proposals::Proposer;
 use crate::subject::Subjects;
-use crate::wire::{Measure, MeasureWhole, Request};
+use crate::wire::{Evaluate, Measure, MeasureWhole, Request};
 
 /// A campaign between two events.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl<D: Subjects> Campaign<D> {
                 self.standing.failed(refusal, log, &mut commands);
             }
             Event::Lost { id } => self.standing.lost(id, &mut commands),
-            Event::Adopted(evaluate) => self.standing.adopt(&evaluate),
+            Event::Adopted(evaluate) => self.adopt(&evaluate),
             Event::QuietTiming { is_needed } => {
                 self.standing.settings.quiet_timing = is_needed;
             }
@@ -129,6 +129,21 @@ impl<D: Subjects> Campaign<D> {
             if matches!(task, Task::Train(_)) {
                 commands.push(Command::Send(Request::Stop { id }));
             }
+        }
+    }
+
+    /// Takes a training for one under way that a worker is at already, if it is wanted and nobody is at it.
+    fn adopt(&mut self, evaluate: &Evaluate) {
+        let standing = &self.standing;
+        let extra = if standing.is_judged() { wanted::extra(standing) } else { None };
+        let is_it = |training: &Training| {
+            let subject = &standing.rows[&training.number].subject;
+            (training.tokens, training.seed) == (evaluate.tokens, evaluate.seed)
+                && subject.stack() == Some(&evaluate.architecture)
+        };
+        let training = wanted::trainings(standing).into_iter().chain(extra).find(is_it);
+        if let Some(training) = training {
+            self.standing.tasks.adopt(Task::Train(training), evaluate.id);
         }
     }
 

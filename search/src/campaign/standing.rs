@@ -11,10 +11,9 @@ use super::rungs::Ladder;
 use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Task, Tasks, Training};
-use super::wanted;
 use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
-use crate::wire::{self, Evaluate, Evaluation, Measured, Refusal};
+use crate::wire::{self, Evaluation, Measured, Refusal};
 
 /// Workers that may be lost at one task before it counts as a failed try.
 const LOSSES: u32 = 8;
@@ -310,20 +309,6 @@ impl Standing {
             let row = self.row(training.number);
             results::back_to_rung(row);
             commands.push(Command::Save(row.clone()));
-        }
-    }
-
-    /// Takes a training for one under way that a worker is at already, if it is wanted and nobody is at it.
-    pub(super) fn adopt(&mut self, evaluate: &Evaluate) {
-        let extra = if self.is_judged() { wanted::extra(self) } else { None };
-        let mut trainings = wanted::trainings(self).into_iter().chain(extra);
-        let is_it = |training: &Training| {
-            let subject = &self.rows[&training.number].subject;
-            (training.tokens, training.seed) == (evaluate.tokens, evaluate.seed)
-                && subject.stack() == Some(&evaluate.architecture)
-        };
-        if let Some(training) = trainings.find(is_it) {
-            self.tasks.adopt(Task::Train(training), evaluate.id);
         }
     }
 

@@ -16,12 +16,13 @@ use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
 use super::gpus::{self, is_shared};
+use super::hall::{self, Hall};
 use super::job::Job;
-use super::joining::{self, Hall};
 use super::limits::Room;
+use super::news::News;
 use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, same_device};
-use super::slot::{News, Slot};
+use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
 use super::telling::{Telling, label};
@@ -173,7 +174,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     Some((index, news)) => self.hear(index, news).await?,
                     None => bail!("the workers are gone"),
                 },
-                arrival = joining::next(&mut self.hall) => {
+                arrival = hall::next(&mut self.hall) => {
                     self.admit(arrival);
                     None
                 }

@@ -2,86 +2,24 @@
 //! over.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context;
 use db::{Change, Owner};
 use search::campaign::{Event, Finish};
 use search::subject::Subjects;
 use search::wire::{Evaluation, Reply, Request};
-use tokio::sync::mpsc;
 
 use super::checkpoints;
 use super::desk::Desk;
 use super::gpus::{self, is_shared};
-use super::job::Job;
-use super::pull::listener::{Arrival, Listener};
-use super::pull::{Ready, ToWorker, Welcome};
-use super::slot::{News, Presence, Slot};
-use super::spec::{Introduction, Program, Role};
+use super::news::{News, Ready};
+use super::pull::ToWorker;
+use super::pull::listener::Arrival;
+use super::slot::{Presence, Slot};
+use super::spec::Role;
 
 /// A beat is sent so many times in a lease.
 const BEATS: u32 = 4;
-
-/// Where pull workers come in.
-pub(super) struct Hall {
-    pub(super) listener: Listener,
-    welcome: Welcome,
-    news: mpsc::UnboundedSender<(usize, News)>,
-    lease: Duration,
-    told_at: Instant,
-    /// What is timed, by name, on this machine.
-    timed: Option<String>,
-}
-
-impl Hall {
-    /// Opens the door of a campaign; none where nobody is to come.
-    pub(super) async fn open<D: Subjects>(
-        job: &Job<D>,
-        timed: Option<String>,
-        news: mpsc::UnboundedSender<(usize, News)>,
-    ) -> anyhow::Result<Option<Self>> {
-        let Some(door) = &job.door else { return Ok(None) };
-        let Introduction::Configure(configure) = &job.trainer.introduction else {
-            return Ok(None);
-        };
-        let folder = configure.checkpoints.clone().context("a campaign has a folder")?;
-        let listener = Listener::open(door, &folder.with_file_name("coordinator.pem")).await?;
-        // Who sees this file shares the folder.
-        let mark = (folder.join("campaign"), listener.token.mark());
-        std::fs::write(&mark.0, &mark.1)
-            .with_context(|| format!("cannot write {}", mark.0.display()))?;
-        let trainer = &job.trainer;
-        let welcome = Welcome {
-            configure: (**configure).clone(),
-            is_own: matches!(trainer.program, Program::Shell { .. }),
-            silence_s: trainer.silence.as_secs_f64(),
-            wall_s: trainer.limits.wall.map(|wall| wall.as_secs_f64()),
-            memory_gb: trainer.limits.memory_gb,
-            lease_s: door.lease.as_secs_f64(),
-            mark,
-        };
-        let (lease, told_at) = (door.lease, Instant::now());
-        Ok(Some(Self { listener, welcome, news, lease, told_at, timed }))
-    }
-
-    /// The command by which a worker joins.
-    pub(super) fn invitation(&self) -> String {
-        let Listener { address, token, .. } = &self.listener;
-        format!("{} worker --connect {address} --token {token}", crate::words::program())
-    }
-}
-
-/// The next worker that comes; never where there is no door.
-pub(super) async fn next(hall: &mut Option<Hall>) -> Arrival {
-    match hall {
-        Some(hall) => match hall.listener.next().await {
-            Some(arrival) => arrival,
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
 
 impl<D: Subjects + Clone> Desk<'_, D> {
     /// Lets a worker in. It counts once it says that it can work.

@@ -12,10 +12,10 @@ pub(crate) mod worker;
 
 use std::path::PathBuf;
 
-use search::wire::{Configure, Evaluate, Hello, Request};
+use search::wire::{Configure, Request};
 use serde::{Deserialize, Serialize};
 
-use super::slot::News;
+use super::news::{News, Ready};
 
 /// The version of what is said around the wire protocol.
 pub(crate) const VERSION: u32 = 1;
@@ -42,16 +42,6 @@ pub(crate) enum FromWorker {
     News(News),
     /// It is there: renews its lease.
     Alive,
-}
-
-/// A worker that can work.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Ready {
-    pub(crate) hello: Hello,
-    /// Whether it sees the folder of the campaign's checkpoints; if not, they go through the connection.
-    pub(crate) shares: bool,
-    /// What it is at, or has done while there was no connection.
-    pub(crate) holds: Option<Evaluate>,
 }
 
 /// To a worker.

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use search::failure::FailureKind;
 use search::wire::{CONFIGURE_ID, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::checkpoints;
 use super::child::Process;
+use super::news::{News, id_of_reply};
 use super::pull::link::{Arrived, Link, Parcel};
 use super::pull::listener::Arrival;
-use super::pull::{FromWorker, Ready, ToWorker, Welcome};
+use super::pull::{FromWorker, ToWorker, Welcome};
 use super::spec::{Introduction, Program, Role, WorkerSpec};
 
 /// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
@@ -35,46 +35,6 @@ const PROGRESS: Duration = Duration::from_millis(200);
 const WATCH: Duration = Duration::from_secs(1);
 /// A clock that is this late was not late by load: driver and workers were stopped (Ctrl-Z, a sleeping laptop).
 const ASLEEP: Duration = Duration::from_secs(1);
-
-/// What a slot tells the driver.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum News {
-    /// A worker stands ready; again after each restart.
-    Ready(Hello),
-    /// Progress, or the final reply to the request.
-    Reply(Reply),
-    /// The worker failed at the request.
-    Failed {
-        refusal: Refusal,
-        /// The last lines of its stderr.
-        log: String,
-    },
-    /// No worker can be had in this slot: nothing the campaign could do would help.
-    Broken { reason: String, log: String },
-    /// A pull worker can work.
-    #[serde(skip)]
-    Joined(Ready),
-    /// A pull worker is there.
-    #[serde(skip)]
-    Alive,
-    /// The connection to a pull worker is gone.
-    #[serde(skip)]
-    Gone,
-}
-
-impl News {
-    /// The request that these news are the end of.
-    pub(crate) fn ends(&self) -> Option<u64> {
-        match self {
-            Self::Failed { refusal, .. } => Some(refusal.id),
-            Self::Reply(Reply::Progress(_)) => None,
-            Self::Reply(reply) => id_of_reply(reply),
-            Self::Ready(_) | Self::Broken { .. } | Self::Joined(_) | Self::Alive | Self::Gone => {
-                None
-            }
-        }
-    }
-}
 
 /// A slot as the driver holds it. Dropping it lets the worker go.
 pub(crate) struct Slot {
@@ -588,18 +548,6 @@ fn word_of(reply: &Reply) -> &'static str {
         Reply::Timing(_) => "timing",
         Reply::Infeasible(_) => "infeasible",
         Reply::Failed(_) => "failed",
-    }
-}
-
-fn id_of_reply(reply: &Reply) -> Option<u64> {
-    match reply {
-        Reply::Hello(_) | Reply::Space(_) => None,
-        Reply::Checked(reply) => Some(reply.id),
-        Reply::Values(reply) => Some(reply.id),
-        Reply::Progress(reply) => Some(reply.id),
-        Reply::Result(reply) => Some(reply.id),
-        Reply::Timing(reply) => Some(reply.id),
-        Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
     }
 }
 

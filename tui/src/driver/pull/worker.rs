@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::link::{self, Arrived, Link, Parcel};
 use super::tls::Token;
-use super::{FromWorker, Join, Ready, ToWorker, VERSION, Welcome};
+use super::{FromWorker, Join, ToWorker, VERSION, Welcome};
 use crate::driver::checkpoints;
 use crate::driver::limits::Limits;
-use crate::driver::slot::{News, Slot};
+use crate::driver::news::{News, Ready};
+use crate::driver::slot::Slot;
 use crate::driver::spec::{Introduction, Program, Role, WorkerSpec};
 use crate::driver::stop::StopSignals;
 
