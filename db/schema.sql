@@ -73,6 +73,7 @@ CREATE TABLE candidates (
     retrieval       TEXT NOT NULL DEFAULT '[]', -- JSON list of {layer, snr: [[pairs, SNR], ...]}
     fidelity        INTEGER NOT NULL DEFAULT 0, -- tokens of its highest finished rung, to which its values belong
     given_up        INTEGER NOT NULL DEFAULT 0 CHECK (given_up IN (0, 1)), -- its run gave up because of its failure: tried again
+    failure         TEXT,                       -- the kind of a failure: search::failure
     UNIQUE (campaign_id, number),
     UNIQUE (campaign_id, hash),
     CHECK (state NOT IN ('infeasible', 'failed') OR reason IS NOT NULL)
@@ -152,5 +153,7 @@ CREATE TABLE events (
     at_unix_s   INTEGER NOT NULL,
     kind        TEXT NOT NULL,                  -- a short word
     body        TEXT NOT NULL,                  -- sentences, and the last lines of a log
+    number      INTEGER,                        -- of the candidate that it is about
+    failure     TEXT,                           -- of a failed attempt its kind
     PRIMARY KEY (campaign_id, seq)
 ) STRICT, WITHOUT ROWID;

@@ -196,9 +196,10 @@ impl Store {
             self.corrupt(format!("the architecture of candidate {number}"), error)
         })?;
         let word: String = row.try_get("state").map_err(sql)?;
+        let failure: Option<String> = row.try_get("failure").map_err(sql)?;
         let reason = row.try_get("reason").map_err(sql)?;
         let log = row.try_get("log").map_err(sql)?;
-        let state = row::state(&word, reason, log).ok_or_else(|| {
+        let state = row::state(&word, failure.as_deref(), reason, log).ok_or_else(|| {
             self.corrupt(
                 format!("the state of candidate {number}"),
                 format!("unknown word `{word}`"),
@@ -267,17 +268,17 @@ pub(crate) async fn write(
     campaign_id: i64,
     candidate: &Candidate,
 ) -> Result<u64, sqlx::Error> {
-    let (state, reason, log) = row::state_columns(&candidate.state);
+    let (state, failure, reason, log) = row::state_columns(&candidate.state);
     // Number, subject, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \
-         failed_attempts, given_up, fidelity, tokens, train_seconds, checkpoint, retrieval) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         failed_attempts, given_up, fidelity, tokens, train_seconds, checkpoint, retrieval, failure) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (campaign_id, number) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
          log = excluded.log, failed_attempts = excluded.failed_attempts, \
          given_up = excluded.given_up, fidelity = excluded.fidelity, \
          tokens = excluded.tokens, train_seconds = excluded.train_seconds, checkpoint = excluded.checkpoint, \
-         retrieval = excluded.retrieval RETURNING id",
+         retrieval = excluded.retrieval, failure = excluded.failure RETURNING id",
     )
     .bind(campaign_id)
     .bind(candidate.number)
@@ -296,6 +297,7 @@ pub(crate) async fn write(
     .bind(candidate.train_seconds)
     .bind(candidate.checkpoint.as_ref().map(|path| path.to_string_lossy().into_owned()))
     .bind(row::json(&candidate.retrieval))
+    .bind(failure)
     .fetch_one(&mut *connection)
     .await?;
     for table in [

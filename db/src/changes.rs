@@ -1,9 +1,10 @@
 //! Writing: what one event changes, in one transaction.
 
 use search::campaign::{Candidate, Progress};
+use search::failure::FailureKind;
 use search::latency::{LatencyEntry, Timing};
 use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
 
 use crate::campaigns::NewCampaign;
 use crate::candidates;
@@ -43,6 +44,17 @@ pub enum Change {
     Forget,
     /// What results depend on beside the campaign file; in the place of an earlier one of that key.
     Circumstance(Circumstance),
+    /// An attempt that came to nothing, remembered as an event.
+    Attempt {
+        /// `failed attempt`, `late result`.
+        kind: String,
+        /// The candidate; none: a part was to be timed.
+        number: Option<u32>,
+        /// Of a failed one.
+        failure: Option<FailureKind>,
+        /// One sentence, and the last lines of a log.
+        body: String,
+    },
     /// Something to remember for people, in order.
     Event {
         /// A short word for it.
@@ -145,6 +157,7 @@ fn check(change: &Change) -> Result<(), DbError> {
         | Change::Settings(_)
         | Change::Forget
         | Change::Circumstance(_)
+        | Change::Attempt { .. }
         | Change::Event { .. } => {}
     }
     Ok(())
@@ -234,19 +247,35 @@ async fn write(
                 .execute(connection)
                 .await?
         }
+        Change::Attempt { kind, number, failure, body } => {
+            remember(connection, run, now, (kind, body), (*number, *failure)).await?
+        }
         Change::Event { kind, body } => {
-            sqlx::query(
-                "INSERT INTO events (campaign_id, seq, run_id, at_unix_s, kind, body) \
-                 SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM events WHERE campaign_id = ?1",
-            )
-            .bind(campaign)
-            .bind(run.id)
-            .bind(now)
-            .bind(kind)
-            .bind(body)
-            .execute(connection)
-            .await?
+            remember(connection, run, now, (kind, body), (None, None)).await?
         }
     };
     Ok(done.rows_affected())
+}
+
+/// Adds an event.
+async fn remember(
+    connection: &mut SqliteConnection,
+    run: &Run,
+    now: i64,
+    (kind, body): (&str, &str),
+    (number, failure): (Option<u32>, Option<FailureKind>),
+) -> Result<SqliteQueryResult, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO events (campaign_id, seq, run_id, at_unix_s, kind, body, number, failure) \
+         SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7 FROM events WHERE campaign_id = ?1",
+    )
+    .bind(run.campaign_id)
+    .bind(run.id)
+    .bind(now)
+    .bind(kind)
+    .bind(body)
+    .bind(number)
+    .bind(failure.map(FailureKind::words))
+    .execute(connection)
+    .await
 }

@@ -1,5 +1,7 @@
 //! Reading what happened and who did it.
 
+use search::failure::FailureKind;
+
 use crate::error::DbError;
 use crate::open::Store;
 
@@ -14,6 +16,10 @@ pub struct EventRow {
     pub kind: String,
     /// One sentence.
     pub body: String,
+    /// The candidate that it is about.
+    pub number: Option<u32>,
+    /// Of a failed attempt its kind.
+    pub failure: Option<FailureKind>,
 }
 
 /// One `deltafront run`.
@@ -44,6 +50,14 @@ pub struct WorkerRow {
     pub device: String,
 }
 
+/// The columns of an event.
+type Row = (i64, i64, String, String, Option<u32>, Option<String>);
+
+fn event((seq, at_unix_s, kind, body, number, failure): Row) -> EventRow {
+    let failure = failure.as_deref().and_then(FailureKind::of_words);
+    EventRow { seq, at_unix_s, kind, body, number, failure }
+}
+
 impl Store {
     /// The events of a campaign after the one of number `after`, in order.
     ///
@@ -51,18 +65,34 @@ impl Store {
     /// When there is no such campaign or the file cannot be read.
     pub async fn events(&self, name: &str, after: i64) -> Result<Vec<EventRow>, DbError> {
         let campaign_id = self.campaign_id(name).await?;
-        let rows: Vec<(i64, i64, String, String)> = sqlx::query_as(
-            "SELECT seq, at_unix_s, kind, body FROM events WHERE campaign_id = ? AND seq > ? ORDER BY seq",
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT seq, at_unix_s, kind, body, number, failure FROM events WHERE campaign_id = ? AND seq > ? ORDER BY seq",
         )
         .bind(campaign_id)
         .bind(after)
         .fetch_all(&self.pool)
         .await
         .map_err(|source| self.sql("reading the events", source))?;
-        Ok(rows
-            .into_iter()
-            .map(|(seq, at_unix_s, kind, body)| EventRow { seq, at_unix_s, kind, body })
-            .collect())
+        Ok(rows.into_iter().map(event).collect())
+    }
+
+    /// The attempts at a candidate that came to nothing, in order.
+    ///
+    /// # Errors
+    /// When there is no such campaign or the file cannot be read.
+    pub async fn attempts(&self, name: &str, number: u32) -> Result<Vec<EventRow>, DbError> {
+        let campaign_id = self.campaign_id(name).await?;
+        let query = sqlx::query_as(concat!(
+            "SELECT seq, at_unix_s, kind, body, number, failure FROM events ",
+            "WHERE campaign_id = ? AND number = ? ORDER BY seq"
+        ));
+        let rows: Vec<Row> = query
+            .bind(campaign_id)
+            .bind(number)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| self.sql("reading the attempts", source))?;
+        Ok(rows.into_iter().map(event).collect())
     }
 
     /// The runs of a campaign, the oldest first.

@@ -24,9 +24,9 @@ use crate::snapshot::{Campaign, Candidate, Snapshot, Tally};
 
 /// Columns of a candidate before those of its values.
 const COLUMNS: &str = "c.number, c.id, c.architecture, c.reference, c.origin, c.state, c.reason, c.fidelity, c.seed, \
-    c.tokens, c.train_seconds, c.given_up, c.hash";
+    c.tokens, c.train_seconds, c.given_up, c.hash, c.failure";
 /// Places of those of the values begin here.
-const VALUES: usize = 13;
+const VALUES: usize = 14;
 
 impl Store {
     /// A campaign as [`Store::snapshot`] gives it, but for what only the page of one candidate shows: curves, retrieval,
@@ -233,12 +233,13 @@ impl Store {
         })?;
         let word: &str = row.try_get(5).map_err(sql)?;
         let reason = row.try_get(6).map_err(sql)?;
-        let state = row::state(word, reason, None).ok_or_else(|| {
-            self.corrupt(
-                format!("the state of candidate {number}"),
-                format!("unknown word `{word}`"),
-            )
-        })?;
+        let state =
+            row::state(word, row.try_get(13).map_err(sql)?, reason, None).ok_or_else(|| {
+                self.corrupt(
+                    format!("the state of candidate {number}"),
+                    format!("unknown word `{word}`"),
+                )
+            })?;
         Ok(campaign::Candidate {
             number,
             subject,

@@ -1,5 +1,6 @@
 //! Between columns and types.
 
+use search::failure::FailureKind;
 use search::latency::Timing;
 use serde::Serialize;
 use sqlx::Row;
@@ -8,20 +9,26 @@ use sqlx::sqlite::SqliteRow;
 use search::campaign::CandidateState;
 use search::wire::LayerRetrieval;
 
-/// The columns `state`, `reason`, `log`.
-pub(crate) fn state_columns(state: &CandidateState) -> (&'static str, Option<&str>, Option<&str>) {
+/// The columns `state`, `failure`, `reason`, `log`.
+pub(crate) fn state_columns(state: &CandidateState) -> StateColumns<'_> {
     match state {
-        CandidateState::Proposed => ("proposed", None, None),
-        CandidateState::Training => ("training", None, None),
-        CandidateState::Done => ("done", None, None),
-        CandidateState::Infeasible { reason } => ("infeasible", Some(reason), None),
-        CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
+        CandidateState::Proposed => ("proposed", None, None, None),
+        CandidateState::Training => ("training", None, None, None),
+        CandidateState::Done => ("done", None, None, None),
+        CandidateState::Infeasible { reason } => ("infeasible", None, Some(reason), None),
+        CandidateState::Failed { kind, reason, log } => {
+            ("failed", Some(kind.words()), Some(reason), Some(log))
+        }
     }
 }
 
-/// The inverse of [`state_columns`]; none when the word is unknown.
+/// `state`, `failure`, `reason`, `log`.
+type StateColumns<'a> = (&'static str, Option<&'static str>, Option<&'a str>, Option<&'a str>);
+
+/// The inverse of [`state_columns`]; none when a word is unknown.
 pub(crate) fn state(
     word: &str,
+    failure: Option<&str>,
     reason: Option<String>,
     log: Option<String>,
 ) -> Option<CandidateState> {
@@ -31,7 +38,11 @@ pub(crate) fn state(
         "training" => CandidateState::Training,
         "done" => CandidateState::Done,
         "infeasible" => CandidateState::Infeasible { reason },
-        "failed" => CandidateState::Failed { reason, log: log.unwrap_or_default() },
+        "failed" => CandidateState::Failed {
+            kind: FailureKind::of_words(failure?)?,
+            reason,
+            log: log.unwrap_or_default(),
+        },
         _ => return None,
     })
 }

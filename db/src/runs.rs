@@ -17,6 +17,13 @@ pub struct Run {
     pub took_over: bool,
 }
 
+impl Run {
+    /// The number of its first request: beyond those of all runs before it.
+    pub fn first_request(&self) -> u64 {
+        (self.id.unsigned_abs() << 32) + 1
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use search::failure::FailureKind;
+
 /// Why a corpus cannot be used, a proxy cannot be trained, or a checkpoint cannot be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,6 +200,15 @@ impl Error {
             | Self::Model(_)
             | Self::Replaced { .. }
             | Self::Torch(_) => false,
+        }
+    }
+
+    /// Which kind of failure it is, where the error says so.
+    pub fn kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::NotFinite { .. } | Self::Diverged { .. } => Some(FailureKind::Diverged),
+            Self::Replaced { .. } => Some(FailureKind::Setup),
+            _ => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One evaluation: from an architecture at target scale to the values that the search compares.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use search::Architecture;
@@ -9,6 +9,7 @@ use search::config::TrainingConfig;
 use search::tensors::{TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress, Value};
 
+use crate::checkpoint::trunk_path;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
@@ -33,7 +34,14 @@ pub struct Proxies<'a> {
     pub training: &'a TrainingConfig,
     /// Where checkpoints go; none: nowhere.
     pub checkpoints: Option<&'a Path>,
+    /// How often a training keeps what it goes on from should its process be killed; less often where keeping it takes long.
+    pub kept_every: Duration,
 }
+
+/// How often that is: a kill repeats a minute.
+pub const KEPT_EVERY: Duration = Duration::from_mins(1);
+/// A training takes at least so many times as long as keeping what it goes on from.
+const KEPT_SHARE: u32 = 20;
 
 /// Trains and validates what `request` asks for. `stop` is asked between steps, `progress` hears how it goes.
 /// The checkpoint carries the name of the architecture, the seed and the tokens.
@@ -111,19 +119,31 @@ fn text(
     evaluation: &mut Evaluation,
 ) -> Result<()> {
     let mut training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
-    if let Some(path) = &request.resume_from
-        && let Err(error) = training.resume(path)
-    {
-        let Error::Checkpoint { .. } = error else { return Err(error) };
-        // The way is longer, the result the same.
-        eprintln!("deltafront-train: {error}: it is trained from the beginning");
-        training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
+    let place = |end: &str| {
+        let (id, seed, tokens) = (request.architecture.id(), request.seed, request.tokens);
+        proxies
+            .checkpoints
+            .map(|folder| folder.join(format!("{id}-seed{seed}-{tokens}{end}.safetensors")))
+    };
+    let path = place("");
+    let mut unfinished = Unfinished::new(place("-going"), proxies.kept_every);
+    let is_first = request.attempt == 1;
+    let is_there = |path: &&PathBuf| is_first && trunk_path(path).is_file();
+    // What this very training left when its process was killed, else what a rung before it left.
+    for from in [unfinished.path.as_ref().filter(is_there), request.resume_from.as_ref()] {
+        let Some(from) = from else { continue };
+        match training.resume(from) {
+            Ok(()) => break,
+            Err(error @ Error::Checkpoint { .. }) => {
+                // The way is longer, the result the same.
+                eprintln!("deltafront-train: {error}: it is trained from the beginning");
+                training =
+                    Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     training.finish_at(request.tokens);
-    let path = proxies.checkpoints.map(|folder| {
-        let (id, seed, tokens) = (request.architecture.id(), request.seed, request.tokens);
-        folder.join(format!("{id}-seed{seed}-{tokens}.safetensors"))
-    });
     // A trained value is not thrown away because its weights cannot be kept.
     let mut saved = Ok(());
     let last = training.steps_for(request.tokens);
@@ -133,6 +153,7 @@ fn text(
     );
     while training.steps() < last {
         if stop() {
+            unfinished.keep(&training, Duration::ZERO);
             return Err(Error::Stopped);
         }
         if let Some(path) = &path
@@ -140,8 +161,9 @@ fn text(
         {
             saved = training.save_trunk(path);
         }
-        let loss = training.step()?;
+        let loss = training.step().inspect_err(|_| unfinished.remove())?;
         meter.step(training.tokens_per_step(), loss);
+        unfinished.keep(&training, unfinished.every);
     }
     let validation = training.validate(stop)?;
     evaluation.values = values(&validation, corpus);
@@ -168,7 +190,45 @@ fn text(
             Err(error) => evaluation.unsaved = Some(error.to_string()),
         }
     }
+    unfinished.remove();
     Ok(())
+}
+
+/// What a training under way goes on from should its process be killed.
+struct Unfinished {
+    /// Beside which path it lies.
+    path: Option<PathBuf>,
+    every: Duration,
+    kept_at: Instant,
+}
+
+impl Unfinished {
+    fn new(path: Option<PathBuf>, every: Duration) -> Self {
+        Self { path, every, kept_at: Instant::now() }
+    }
+
+    /// Keeps it if that was done longer ago than this.
+    fn keep(&mut self, training: &Training<'_>, ago: Duration) {
+        let Some(path) = &self.path else { return };
+        if self.kept_at.elapsed() < ago {
+            return;
+        }
+        let begin = Instant::now();
+        if let Err(error) = training.save_trunk(path) {
+            // It would be gone on from after a kill alone.
+            eprintln!("deltafront-train: {error}: a kill would begin this training anew");
+            self.path = None;
+        }
+        self.every = self.every.max(KEPT_SHARE * begin.elapsed());
+        self.kept_at = Instant::now();
+    }
+
+    fn remove(&self) {
+        if let Some(path) = &self.path {
+            // What cannot be removed costs room, nothing else.
+            let _ = std::fs::remove_file(trunk_path(path));
+        }
+    }
 }
 
 /// Learns a task from the start.

@@ -17,7 +17,7 @@ use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, 
 use crate::check::check;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::evaluation::{Proxies, evaluate};
+use crate::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use crate::precision::{self, Settled};
 use crate::tasks::Task;
 
@@ -220,6 +220,7 @@ fn answer(
             tasks: &setting.tasks,
             training: &setting.training,
             checkpoints: setting.checkpoints.as_deref(),
+            kept_every: KEPT_EVERY,
         };
         let stop = || control.is_stopped(id);
         evaluate(request, proxies, &stop, &mut |progress| {
@@ -238,19 +239,19 @@ fn answer(
 
 fn refused(id: u64, error: &Error) -> Reply {
     if error.is_infeasible() {
-        Reply::Infeasible(Refusal { id, reason: error.to_string() })
+        Reply::Infeasible(Refusal::new(id, error.to_string()))
     } else {
-        failed(id, error.to_string())
+        Reply::Failed(Refusal { kind: error.kind(), ..Refusal::new(id, error.to_string()) })
     }
 }
 
 fn failed(id: u64, reason: String) -> Reply {
-    Reply::Failed(Refusal { id, reason })
+    Reply::Failed(Refusal::new(id, reason))
 }
 
 fn not_mine(id: u64) -> Reply {
     let reason = "this worker trains; deltafront-profile measures".to_owned();
-    Reply::Infeasible(Refusal { id, reason })
+    Reply::Infeasible(Refusal::new(id, reason))
 }
 
 /// libtorch's exceptions arrive as panics, one line of reason and then a C++ backtrace.

@@ -118,7 +118,7 @@ pub(crate) fn log_telemetry(profiler: &dyn Backend, timing: &Timing) {
 }
 
 fn failed(id: u64, reason: String) -> Reply {
-    Reply::Failed(Refusal { id, reason })
+    Reply::Failed(Refusal::new(id, reason))
 }
 
 /// Measures; whatever happens inside becomes a reply.
@@ -133,7 +133,7 @@ fn timed(id: u64, what: &str, measure: impl FnOnce() -> Result<Timing, ProfileEr
             );
             Reply::Timing(Measured { id, timing })
         }
-        Ok(Err(error)) => Reply::Infeasible(Refusal { id, reason: error.to_string() }),
+        Ok(Err(error)) => Reply::Infeasible(Refusal::new(id, error.to_string())),
         Err(panic) => {
             let what = panic
                 .downcast_ref::<String>()

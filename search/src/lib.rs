@@ -10,7 +10,8 @@
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
 //! are known for, to be shown by training. [`config`] is what the user writes, [`contents`] what the files hold that
-//! it names, [`targets`] which stacks other software holds, [`wire`] what the workers hear and say, [`device`] where they compute. [`metric`] names the values that all of them speak of.
+//! it names, [`targets`] which stacks other software holds, [`wire`] what the workers hear and say, [`failure`] why they
+//! come to nothing, [`device`] where they compute. [`metric`] names the values that all of them speak of.
 //!
 //! Asking and telling without memory; what is told here would come from training:
 //! ```
@@ -43,6 +44,7 @@ pub mod config;
 pub mod contents;
 pub mod cost;
 pub mod device;
+pub mod failure;
 pub mod foreign;
 pub mod initial;
 pub mod latency;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::Architecture;
 use crate::config::{DataConfig, LatencyConfig, TaskConfig, TrainingConfig};
 use crate::contents::Contents;
+use crate::failure::FailureKind;
 use crate::latency::{Conditions, LatencyKey, Limit, Part, Timing, is_zero};
 use crate::objective::Objective;
 use crate::parameters::{Assignment, Parameter};
@@ -429,6 +430,22 @@ pub struct Refusal {
     pub id: u64,
     /// One sentence.
     pub reason: String,
+    /// Of a failure, which kind it is, where the worker knows: `out_of_memory`, `diverged`, `timeout`, `crashed`, `protocol`,
+    /// `setup`, `invalid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FailureKind>,
+}
+
+impl Refusal {
+    /// For this reason.
+    pub fn new(id: u64, reason: impl Into<String>) -> Self {
+        Self { id, reason: reason.into(), kind: None }
+    }
+
+    /// For this reason, which is of this kind.
+    pub fn of(kind: FailureKind, id: u64, reason: impl Into<String>) -> Self {
+        Self { kind: Some(kind), ..Self::new(id, reason) }
+    }
 }
 
 /// A line that is no message of this protocol.
@@ -539,7 +556,11 @@ impl Request {
             None if sent.get("type")? == "configure" => CONFIGURE_ID,
             None => return None,
         };
-        Some(Refusal { id, reason: format!("the request is not understood: {}", error.reason) })
+        Some(Refusal::of(
+            FailureKind::Protocol,
+            id,
+            format!("the request is not understood: {}", error.reason),
+        ))
     }
 
     /// The line to send, without its end.

@@ -23,6 +23,7 @@ mod setup;
 pub(crate) mod show;
 mod stack_files;
 mod training_rule;
+pub(crate) mod worker;
 
 use std::path::Path;
 

@@ -8,11 +8,16 @@ mod child;
 mod desk;
 mod display;
 pub(crate) mod gpus;
+mod hall;
 mod job;
+mod joining;
+mod limits;
 mod lines;
+mod news;
 mod precision;
 mod preflight;
 mod profiler;
+pub(crate) mod pull;
 mod resume;
 mod slot;
 mod spec;
@@ -30,11 +35,18 @@ use tokio::sync::mpsc;
 
 pub(crate) use child::{Process, broken};
 use desk::Desk;
+use hall::Hall;
 pub(crate) use job::{Job, Show};
+pub(crate) use limits::{Limits, Room};
+use news::News;
 pub(crate) use precision::ask_precision;
 pub(crate) use preflight::{Asked, Said};
 pub(crate) use profiler::Profiler;
-use slot::{News, Slot};
+use pull::ToWorker;
+pub(crate) use pull::listener::Door;
+pub(crate) use pull::tls::Token;
+pub(crate) use pull::worker::Post;
+use slot::Slot;
 pub(crate) use slot::{ask, ask_space, meet};
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
@@ -85,8 +97,24 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             return Err(error);
         }
     };
-    let ended = desk.work(job.trainers, &mut news, &mut signals).await;
+    let timed = profiler.map(|profiler| profiler.device.clone());
+    match Hall::open(&job, timed, sender).await {
+        Ok(Some(hall)) => {
+            desk.display.line(&format!("others join by: {}", hall.invitation()));
+            desk.hall = Some(hall);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            desk.display.close();
+            close(desk.slots, false).await;
+            return Err(error);
+        }
+    }
+    let ended = desk.work(&mut news, &mut signals).await;
     desk.display.close();
+    if let Ok((Finish::Complete | Finish::Exhausted { .. }, _)) = ended {
+        desk.slots.iter().for_each(|slot| slot.tell(ToWorker::Farewell));
+    }
     let in_order = !matches!(ended, Ok((_, true)));
     close(desk.slots, in_order).await;
     ended.map(|(finish, _)| finish)
@@ -104,7 +132,7 @@ async fn greet(
                 hellos.insert(index, hello);
             }
             Some((_, News::Broken { reason, log })) => return Err(broken(&reason, &log)),
-            Some((_, News::Reply(_) | News::Failed { .. })) => {}
+            Some((_, _)) => {}
             None => bail!("the workers are gone"),
         }
     }

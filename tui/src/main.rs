@@ -23,6 +23,7 @@ Examples:
   deltafront init                      write a commented campaign.toml here
   deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
+  deltafront run --listen 0.0.0.0:7070 the same with workers elsewhere, which `deltafront worker` starts
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
@@ -60,6 +61,8 @@ enum Command {
     Plan(commands::plan::Args),
     /// Search: propose, time, train; or go on with a campaign that was stopped.
     Run(commands::run::Args),
+    /// Train for a campaign that runs elsewhere.
+    Worker(commands::worker::Args),
     /// Optimise any discrete problem that a command of yours evaluates.
     Optimize(commands::optimize::Args),
     /// Look at campaigns on a screen, live while they run.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Init(args) => commands::init::run(&args),
         Command::Plan(args) => commands::plan::run(&db, &args),
         Command::Run(args) => commands::run::run(&db, &args),
+        Command::Worker(args) => commands::worker::run(args),
         Command::Optimize(args) => commands::optimize::run(&db, &args),
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),

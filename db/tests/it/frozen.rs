@@ -121,7 +121,7 @@ async fn campaigns_of_every_version_read_the_same() {
                 CandidateState::Training => "training",
                 CandidateState::Done => "done",
                 CandidateState::Infeasible { reason } => reason,
-                CandidateState::Failed { reason, log } => {
+                CandidateState::Failed { reason, log, .. } => {
                     assert_eq!(log, "line 1\nline 2");
                     reason
                 }

@@ -3,6 +3,7 @@
 use db::snapshot::{Candidate, Counts};
 use db::{Access, Change, Mark, NewCampaign, Owner, Store};
 use search::campaign::CandidateState;
+use search::failure::FailureKind;
 use search::value::Values;
 
 use crate::samples::{campaign, done, folder, proposed, store};
@@ -44,6 +45,7 @@ async fn an_outline_is_the_snapshot_without_what_one_page_shows() {
         match number % 10 {
             0 => {
                 let state = CandidateState::Failed {
+                    kind: FailureKind::Diverged,
                     reason: "loss is NaN".to_owned(),
                     log: "step 1\n".to_owned(),
                 };

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use db::snapshot::CampaignState;
 use db::{Access, Change, DbError, RunEnd, Store};
 use search::campaign::{CandidateState, Progress, Trained};
+use search::failure::FailureKind;
 use search::value::Values;
 
 use crate::samples::{campaign, done, event, folder, latency, proposed, store};
@@ -12,6 +13,7 @@ async fn what_is_written_is_read_again() {
     let (store, run) = store("round_trip").await;
     let mut failed = proposed(2);
     failed.state = CandidateState::Failed {
+        kind: FailureKind::OutOfMemory,
         reason: "loss is NaN".to_owned(),
         log: "line 1\nline 2\n".to_owned(),
     };
@@ -158,7 +160,11 @@ async fn numbers_that_are_not_finite_are_refused() {
 async fn ranks_are_those_of_non_domination() {
     let (store, run) = store("ranks").await;
     let mut failed = done(5, 0.1, 0.1);
-    failed.state = CandidateState::Failed { reason: "no".into(), log: String::new() };
+    failed.state = CandidateState::Failed {
+        kind: FailureKind::Invalid,
+        reason: "no".into(),
+        log: String::new(),
+    };
     let mut lacking = done(6, 0.1, 0.1);
     lacking.values.remove("bits_per_byte");
     // Better than all, but hardly trained.

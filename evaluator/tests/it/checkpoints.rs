@@ -3,7 +3,7 @@
 use std::fs;
 
 use evaluator::checkpoint::trunk_path;
-use evaluator::evaluation::{Proxies, evaluate};
+use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use safetensors::SafeTensors;
 use search::config::{LearningRate, TrainingConfig};
@@ -93,7 +93,8 @@ fn rungs_go_on_from_each_other() {
     };
     let run = |request: &Evaluate| {
         let (corpus, checkpoints) = (Some(&corpus), Some(folder.path()));
-        let proxies = Proxies { corpus, tasks: &[], training: &config, checkpoints };
+        let proxies =
+            Proxies { corpus, tasks: &[], training: &config, checkpoints, kept_every: KEPT_EVERY };
         evaluate(request, proxies, &|| false, &mut |_| {}).expect("it can be trained")
     };
     let low = run(&request(8, None));
@@ -118,6 +119,7 @@ fn rungs_go_on_from_each_other() {
         tasks: &[],
         training: &config,
         checkpoints: Some(&nowhere),
+        kept_every: KEPT_EVERY,
     };
     let unsaved =
         evaluate(&request(12, None), proxies, &|| false, &mut |_| {}).expect("it can be trained");
@@ -126,6 +128,52 @@ fn rungs_go_on_from_each_other() {
     // Nothing left to train: only validated.
     let again = run(&request(12, high.checkpoint.clone()));
     assert_eq!(again.values, direct.values);
+}
+
+#[test]
+fn a_killed_training_goes_on_where_it_was() {
+    let (corpus_folder, folder) = (Folder::new(), Folder::new());
+    let (corpus, config) = (corpus(&corpus_folder), training_config());
+    let request = |attempt| Evaluate {
+        id: 1,
+        attempt,
+        architecture: architecture(&MIXERS[..2]),
+        tokens: 12 * 99,
+        seed: 4,
+        resume_from: None,
+    };
+    // Stopped after so many steps, as a kill would; and the steps that were done.
+    let run = |request: &Evaluate, most: u64, folder: &std::path::Path| {
+        let (corpus, steps) = (Some(&corpus), std::cell::Cell::new(0));
+        let checkpoints = Some(folder);
+        let kept_every = std::time::Duration::ZERO;
+        let proxies = Proxies { corpus, tasks: &[], training: &config, checkpoints, kept_every };
+        let stop = || {
+            steps.set(steps.get() + 1);
+            steps.get() > most
+        };
+        let evaluation = evaluate(request, proxies, &stop, &mut |_| {});
+        (evaluation, steps.get())
+    };
+    let undisturbed = run(&request(1), 1000, corpus_folder.path());
+    let direct = undisturbed.0.expect("it can be trained");
+    // In the flat part, and in the decay.
+    for most in [2, 3, 4] {
+        assert!(matches!(run(&request(1), most, folder.path()).0, Err(Error::Stopped)), "{most}");
+    }
+    let (again, asked) = run(&request(1), 1000, folder.path());
+    let again = again.expect("it can be trained");
+    assert_eq!((&again.values, &again.curve), (&direct.values, &direct.curve));
+    assert_eq!(asked, undisturbed.1 - 9, "9 of 12 steps were done");
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+    let is_left = |end: &str| left.iter().any(|f| f.file_name().to_string_lossy().ends_with(end));
+    assert!(!is_left("-going.trunk.safetensors"), "{left:?}");
+    assert!(is_left("1188.safetensors") && is_left("1188.trunk.safetensors"), "{left:?}");
+    // What may have been what it failed at is not gone on from.
+    let second = Folder::new();
+    assert!(run(&request(1), 6, second.path()).0.is_err());
+    let (again, asked) = run(&request(2), 1000, second.path());
+    assert_eq!((again.expect("it can be trained").values, asked), (direct.values, undisturbed.1));
 }
 
 #[test]

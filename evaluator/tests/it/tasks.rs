@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use evaluator::evaluation::{Proxies, evaluate};
+use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use evaluator::tasks::{Example, Part, Task};
 use search::config::{LearningRate, TaskConfig, TaskKind};
 use search::wire::{Evaluate, Evaluation};
@@ -147,7 +147,13 @@ fn noise_has_its_share_and_every_symbol_is_drawn() {
 fn run(architecture: &str, tasks: &[Task], part: f64) -> Evaluation {
     tch::set_num_threads(1);
     let training = training_config();
-    let proxies = Proxies { corpus: None, tasks, training: &training, checkpoints: None };
+    let proxies = Proxies {
+        corpus: None,
+        tasks,
+        training: &training,
+        checkpoints: None,
+        kept_every: KEPT_EVERY,
+    };
     let architecture = architecture.parse().expect("the text is valid");
     let whole: u64 = tasks.iter().map(|task| task.config().tokens).sum();
     let tokens = (whole as f64 * part) as u64;

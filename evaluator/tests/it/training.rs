@@ -1,6 +1,6 @@
 //! The training: it repeats itself, it learns, and it says when it fails.
 
-use evaluator::evaluation::{Proxies, evaluate};
+use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use search::config::{LearningRate, Precision, TrainingConfig};
 use search::tensors::{Role, TensorSpec, tensors};
@@ -158,7 +158,13 @@ fn run(
 ) -> evaluator::Result<(Evaluation, Vec<Progress>)> {
     tch::set_num_threads(1);
     let mut heard = Vec::new();
-    let proxies = Proxies { corpus: Some(corpus), tasks: &[], training: config, checkpoints: None };
+    let proxies = Proxies {
+        corpus: Some(corpus),
+        tasks: &[],
+        training: config,
+        checkpoints: None,
+        kept_every: KEPT_EVERY,
+    };
     let evaluation = evaluate(request, proxies, &|| false, &mut |progress| heard.push(progress))?;
     Ok((evaluation, heard))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::failure::FailureKind;
 use crate::latency::Timing;
 use crate::objective::{Objective, minimised};
 use crate::pareto::Objectives;
@@ -164,6 +165,8 @@ pub enum CandidateState {
     },
     /// Tried and failed.
     Failed {
+        /// Why, by kind.
+        kind: FailureKind,
         /// One sentence.
         reason: String,
         /// The last lines of the worker's stderr.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::candidate::{Candidate, Progress};
+use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
 use crate::wire::{self, Request};
 
@@ -46,6 +47,25 @@ pub enum Event {
         refusal: wire::Refusal,
         /// The last lines of the worker's stderr.
         log: String,
+    },
+    /// The worker at this request is lost, and with it what it was at: somebody else is asked. That is no fault of the
+    /// candidate's, but for the last of many times.
+    Lost {
+        /// The request.
+        id: u64,
+    },
+    /// A worker is at this training since a run before this one, or since it was taken for lost. It goes on with it if the
+    /// training is wanted and nobody else is at it; [`super::Campaign::waits_for`] says so afterwards.
+    Adopted(wire::Evaluate),
+    /// Whether nothing may be timed while something trains, which changes with who trains.
+    QuietTiming {
+        /// Whether a trainer is on the device that is timed.
+        is_needed: bool,
+    },
+    /// Something that no candidate can help is in the way, too little room on the disk say: nothing more is begun.
+    Obstacle {
+        /// What is in the way, and what to do.
+        reason: String,
     },
     /// The time for the search is over: nothing more is proposed, what was begun is brought to its end.
     TimeOver {
@@ -97,6 +117,8 @@ pub enum Finish {
     },
     /// Too many candidates failed in a row; it can be resumed when the cause is gone.
     GaveUp {
+        /// The kind of all of them, if they are of one.
+        kind: Option<FailureKind>,
         /// The last failure.
         reason: String,
     },

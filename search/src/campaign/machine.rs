@@ -13,7 +13,7 @@ use super::wanted;
 use crate::latency::Conditions;
 use crate::proposals::Proposer;
 use crate::subject::Subjects;
-use crate::wire::{Measure, MeasureWhole, Request};
+use crate::wire::{Evaluate, Measure, MeasureWhole, Request};
 
 /// A campaign between two events.
 #[derive(Debug, Clone)]
@@ -39,6 +39,19 @@ impl<D: Subjects> Campaign<D> {
         Self { standing, proposals, trainers: 0, profilers: 0, finished: false }
     }
 
+    /// Has requests numbered from here on, so that no answer to a request of an earlier run is taken for one to a request of
+    /// this one.
+    #[must_use]
+    pub fn numbering_from(mut self, first: u64) -> Self {
+        self.standing.tasks.number_from(first);
+        self
+    }
+
+    /// Whether an answer to this request is still to come. A later one comes too late, and changes nothing.
+    pub fn waits_for(&self, request: u64) -> bool {
+        self.standing.tasks.of(request).is_some()
+    }
+
     /// What to do about an event.
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -59,7 +72,15 @@ impl<D: Subjects> Campaign<D> {
             Event::Timing(measured) => self.standing.timing(measured, &mut commands),
             Event::Infeasible(refusal) => self.standing.infeasible(refusal, &mut commands),
             Event::Failed { refusal, log } => {
-                self.standing.failed(refusal.id, refusal.reason, log, &mut commands);
+                self.standing.failed(refusal, log, &mut commands);
+            }
+            Event::Lost { id } => self.standing.lost(id, &mut commands),
+            Event::Adopted(evaluate) => self.adopt(&evaluate),
+            Event::QuietTiming { is_needed } => {
+                self.standing.settings.quiet_timing = is_needed;
+            }
+            Event::Obstacle { reason } => {
+                self.standing.ending.get_or_insert(Finish::Halted { reason });
             }
             Event::TimeOver { reason } => {
                 self.standing.ending.get_or_insert(Finish::Exhausted { reason });
@@ -108,6 +129,21 @@ impl<D: Subjects> Campaign<D> {
             if matches!(task, Task::Train(_)) {
                 commands.push(Command::Send(Request::Stop { id }));
             }
+        }
+    }
+
+    /// Takes a training for one under way that a worker is at already, if it is wanted and nobody is at it.
+    fn adopt(&mut self, evaluate: &Evaluate) {
+        let standing = &self.standing;
+        let extra = if standing.is_judged() { wanted::extra(standing) } else { None };
+        let is_it = |training: &Training| {
+            let subject = &standing.rows[&training.number].subject;
+            (training.tokens, training.seed) == (evaluate.tokens, evaluate.seed)
+                && subject.stack() == Some(&evaluate.architecture)
+        };
+        let training = wanted::trainings(standing).into_iter().chain(extra).find(is_it);
+        if let Some(training) = training {
+            self.standing.tasks.adopt(Task::Train(training), evaluate.id);
         }
     }
 

@@ -11,8 +11,12 @@ use super::rungs::Ladder;
 use super::settings::Settings;
 use super::table::LatencyTable;
 use super::tasks::{Task, Tasks, Training};
+use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
 use crate::wire::{self, Evaluation, Measured, Refusal};
+
+/// Workers that may be lost at one task before it counts as a failed try.
+const LOSSES: u32 = 8;
 
 /// A campaign but for who proposes and who works.
 #[derive(Debug, Clone)]
@@ -161,7 +165,8 @@ impl Standing {
             if is_unheard_of && !self.is_extra(training) {
                 self.halt(id, reason, commands);
             } else {
-                self.failed(id, reason, String::new(), commands);
+                let refusal = Refusal::of(FailureKind::Invalid, id, reason);
+                self.failed(refusal, String::new(), commands);
             }
             commands.extend(useless.map(Command::RemoveCheckpoint));
             return;
@@ -199,7 +204,11 @@ impl Standing {
         self.row(number).given_up = true;
         self.save(
             number,
-            CandidateState::Failed { reason: reason.clone(), log: String::new() },
+            CandidateState::Failed {
+                kind: FailureKind::Invalid,
+                reason: reason.clone(),
+                log: String::new(),
+            },
             commands,
         );
         if self.ending.is_none() {
@@ -213,7 +222,8 @@ impl Standing {
             return;
         }
         if let Err(reason) = results::check_timing(&timing) {
-            self.failed(measured.id, reason, String::new(), commands);
+            let refusal = Refusal::of(FailureKind::Invalid, measured.id, reason);
+            self.failed(refusal, String::new(), commands);
             return;
         }
         match self.tasks.answer(measured.id) {
@@ -249,13 +259,9 @@ impl Standing {
         }
     }
 
-    pub(super) fn failed(
-        &mut self,
-        id: u64,
-        reason: String,
-        log: String,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn failed(&mut self, refusal: Refusal, log: String, commands: &mut Vec<Command>) {
+        let Refusal { id, reason, kind } = refusal;
+        let kind = kind.unwrap_or_else(|| FailureKind::guessed(&reason, &log));
         let attempts = self.settings.attempts;
         match self.tasks.answer(id) {
             // The same signal that stops the campaign may end its workers.
@@ -269,7 +275,7 @@ impl Standing {
                 if row.failed_attempts < attempts {
                     commands.push(Command::Save(row.clone()));
                 } else {
-                    self.fail(number, reason, log, commands);
+                    self.fail(number, (kind, reason, log), commands);
                 }
             }
             Some(task) => {
@@ -281,19 +287,48 @@ impl Standing {
                 };
                 if is_last {
                     let reason = format!("timing of {what} failed: {reason}");
-                    self.tasks.give_up(task, Some(CandidateState::Failed { reason, log }));
+                    self.tasks.give_up(task, Some(CandidateState::Failed { kind, reason, log }));
                 }
             }
             None => {}
         }
     }
 
+    /// A worker is lost. Who was at the same task when many were is not taken for innocent.
+    pub(super) fn lost(&mut self, id: u64, commands: &mut Vec<Command>) {
+        let Some((task, times)) = self.tasks.lose(id) else { return };
+        if times >= LOSSES {
+            self.tasks.adopt(task, id);
+            let reason = format!("its worker was lost {times} times");
+            let refusal = Refusal::of(FailureKind::Crashed, id, reason);
+            return self.failed(refusal, String::new(), commands);
+        }
+        if let Task::Train(training) = task
+            && !self.is_extra(training)
+        {
+            let row = self.row(training.number);
+            results::back_to_rung(row);
+            commands.push(Command::Save(row.clone()));
+        }
+    }
+
     /// A candidate fails for good. Too many in a row, and the fault is not theirs: the next run tries them again.
-    fn fail(&mut self, number: u32, reason: String, log: String, commands: &mut Vec<Command>) {
+    fn fail(
+        &mut self,
+        number: u32,
+        (kind, reason, log): (FailureKind, String, String),
+        commands: &mut Vec<Command>,
+    ) {
         self.failed_in_a_row.push(number);
         let failed = self.failed_in_a_row.len();
         if failed >= self.settings.give_up_after as usize && self.ending.is_none() {
-            self.ending = Some(Finish::GaveUp { reason: reason.clone() });
+            let before = &self.failed_in_a_row[..failed - 1];
+            let is_one_kind = before.iter().all(|number| match &self.rows[number].state {
+                CandidateState::Failed { kind: other, .. } => *other == kind,
+                _ => false,
+            });
+            let kind = is_one_kind.then_some(kind);
+            self.ending = Some(Finish::GaveUp { kind, reason: reason.clone() });
             for number in self.failed_in_a_row.clone() {
                 let row = self.row(number);
                 row.given_up = true;
@@ -303,7 +338,7 @@ impl Standing {
             }
         }
         self.row(number).given_up = matches!(self.ending, Some(Finish::GaveUp { .. }));
-        self.save(number, CandidateState::Failed { reason, log }, commands);
+        self.save(number, CandidateState::Failed { kind, reason, log }, commands);
     }
 
     pub(super) fn save(&mut self, number: u32, state: CandidateState, commands: &mut Vec<Command>) {
@@ -344,8 +379,8 @@ impl Standing {
             let verdict = self.verdict(&mut row, &waits);
             self.rows.insert(number, row);
             match verdict {
-                Some(CandidateState::Failed { reason, log }) => {
-                    self.fail(number, reason, log, commands);
+                Some(CandidateState::Failed { kind, reason, log }) => {
+                    self.fail(number, (kind, reason, log), commands);
                 }
                 Some(state) => self.save(number, state, commands),
                 None => {}

@@ -40,6 +40,8 @@ struct Tries {
     /// The request by which it is on its way.
     request: Option<u64>,
     failed: u32,
+    /// Workers that were lost at it.
+    lost: u32,
     /// How those fare who need it, when it is tried no more.
     fate: Option<CandidateState>,
 }
@@ -56,6 +58,25 @@ pub(super) struct Tasks {
 impl Tasks {
     pub(super) fn new(attempts: u32) -> Self {
         Self { tries: HashMap::new(), next_request: 1, attempts }
+    }
+
+    /// Requests get numbers from here on.
+    pub(super) fn number_from(&mut self, first: u64) {
+        self.next_request = first;
+    }
+
+    /// Puts a task on its way by a request that a worker is at already.
+    pub(super) fn adopt(&mut self, task: Task, request: u64) {
+        self.tries.entry(task).or_default().request = Some(request);
+    }
+
+    /// Takes the task of a request off its way because its worker is lost; gives it, and how often that was so.
+    pub(super) fn lose(&mut self, request: u64) -> Option<(Task, u32)> {
+        let task = self.of(request)?.clone();
+        let tries = self.tries.get_mut(&task)?;
+        tries.request = None;
+        tries.lost += 1;
+        Some((task, tries.lost))
     }
 
     /// Puts a task on its way; gives its request.

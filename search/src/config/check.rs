@@ -59,7 +59,14 @@ impl CampaignFile {
                 "is empty; leave the key out for the built-in trainer",
             );
         }
-        positive("evaluator.timeout_seconds", self.evaluator.timeout_seconds)
+        positive("evaluator.timeout_seconds", self.evaluator.timeout_seconds)?;
+        positive("evaluator.hours", self.evaluator.hours)?;
+        self.evaluator.memory_gb.map_or(Ok(()), |gb| positive("evaluator.memory_gb", gb))?;
+        if !(self.storage.free_gb.is_finite() && self.storage.free_gb >= 0.0) {
+            let got = self.storage.free_gb;
+            return wrong("storage.free_gb", format!("must be a number of at least 0, got {got}"));
+        }
+        Ok(())
     }
 
     fn check_data(&self) -> Result<(), Wrong> {

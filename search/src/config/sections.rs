@@ -304,11 +304,19 @@ impl Default for TrustConfig {
 }
 
 /// `[storage]`: what stays on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
     /// Of which candidates the weights are kept when they are trained to the end.
     pub checkpoints: Keep,
+    /// GB that must be left free on the disk: with less nothing more is begun, and the campaign pauses.
+    pub free_gb: f64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { checkpoints: Keep::default(), free_gb: 1.0 }
+    }
 }
 
 /// `[evaluator]`: who trains the proxies.
@@ -321,11 +329,16 @@ pub struct EvaluatorConfig {
     pub command: Option<String>,
     /// Seconds of silence after which a worker is taken for dead.
     pub timeout_seconds: f64,
+    /// Hours that a worker may take for one training or timing.
+    pub hours: f64,
+    /// GB of memory that a worker may use, with the processes it started; none: nine tenths of what its machine has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_gb: Option<f64>,
 }
 
 impl Default for EvaluatorConfig {
     fn default() -> Self {
-        Self { command: None, timeout_seconds: 300.0 }
+        Self { command: None, timeout_seconds: 300.0, hours: 24.0, memory_gb: None }
     }
 }
 

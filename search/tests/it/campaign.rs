@@ -6,6 +6,7 @@ use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, LatencyTable, Settings,
 };
 use search::cost;
+use search::failure::FailureKind;
 use search::latency::{Conditions, LatencyEntry, Phase, Throughput, Timing, keys, parts};
 use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
@@ -66,7 +67,7 @@ fn state(campaign: &Campaign<Stacks>, number: u32) -> CandidateState {
 }
 
 fn refusal(id: u64, reason: &str) -> Refusal {
-    Refusal { id, reason: reason.to_owned() }
+    Refusal::new(id, reason)
 }
 
 fn failure(id: u64) -> Event {
@@ -101,6 +102,7 @@ fn a_failed_training_is_tried_again_and_then_a_row_with_a_reason() {
     let next = training(&campaign.handle(failure(second.id)));
     assert_ne!(next.architecture, first.architecture);
     let expected = CandidateState::Failed {
+        kind: FailureKind::OutOfMemory,
         reason: "exit status 134".to_owned(),
         log: "bad_alloc".to_owned(),
     };
@@ -206,7 +208,10 @@ fn failures_in_a_row_end_the_campaign() {
         commands = campaign.handle(failure(id));
         commands = timed(&mut campaign, commands);
     }
-    let gave_up = Finish::GaveUp { reason: "exit status 134".to_owned() };
+    let gave_up = Finish::GaveUp {
+        kind: Some(FailureKind::OutOfMemory),
+        reason: "exit status 134".to_owned(),
+    };
     assert_eq!(commands.last(), Some(&Command::Finish(gave_up)));
     let failed =
         campaign.candidates().filter(|row| matches!(row.state, CandidateState::Failed { .. }));

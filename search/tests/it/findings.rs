@@ -112,7 +112,11 @@ fn compositions_are_relative_to_whole_models() {
 #[test]
 fn evaluations_are_what_was_spent() {
     let infeasible = || CandidateState::Infeasible { reason: String::new() };
-    let failed = CandidateState::Failed { reason: String::new(), log: String::new() };
+    let failed = CandidateState::Failed {
+        kind: search::failure::FailureKind::Crashed,
+        reason: String::new(),
+        log: String::new(),
+    };
     let mut rows: Vec<Candidate> = (1..=6).map(|n| candidate(n, &[(100, SEED, 1.0)])).collect();
     rows[1] = candidate(2, &[(50, SEED, 3.0)]);
     rows[2].state = infeasible();

@@ -30,6 +30,9 @@ struct World {
     /// Share of trainings and parts that fail, in one way or another.
     trouble: f64,
     quiet_timing: bool,
+    /// Chance at each step that a worker's lease runs out, whose answer comes all the same; workers come again. When the
+    /// driver is killed they stay at what they are at.
+    losses: f64,
     /// Whether candidates are trained in rungs, and some of them again afterwards.
     rungs: bool,
 }
@@ -41,6 +44,7 @@ const CALM: World = World {
     repeats: 0.0,
     trouble: 0.0,
     quiet_timing: true,
+    losses: 0.0,
     rungs: false,
 };
 
@@ -156,6 +160,13 @@ struct Driver<'a> {
     answers: Vec<(u32, Event)>,
     training: HashSet<u64>,
     timing: HashSet<u64>,
+    /// Trainings that workers are at, whoever asked them.
+    at_work: HashMap<u64, Evaluate>,
+    /// Trainers that are there.
+    workers: u32,
+    losses: u32,
+    adopted: u32,
+    late: u32,
     /// Those that a trainer has written.
     checkpoints: HashSet<PathBuf>,
     /// Tokens of all trainings that were begun.
@@ -224,13 +235,79 @@ impl Driver<'_> {
         is_killed
     }
 
+    /// Executes commands between which no kill falls.
+    fn execute_all(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Save(row) => self.store.save(row),
+                other => panic!("before there are workers it says {other:?}"),
+            }
+        }
+    }
+
+    /// A worker's lease runs out; or one comes again.
+    fn lose_or_join(&mut self) {
+        let mut training: Vec<u64> = self.training.iter().copied().collect();
+        training.sort_unstable();
+        if !training.is_empty() && self.rng.random_bool(self.world.losses) {
+            let id = training[self.rng.random_range(0..training.len())];
+            self.training.remove(&id);
+            self.losses += 1;
+            self.workers -= 1;
+            let kills = self.kills;
+            let (trainers, profilers) = (self.workers, 1);
+            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            self.execute(commands);
+            if self.kills != kills {
+                // Nobody remembers that it was lost.
+                return;
+            }
+            let commands = self.campaign.handle(Event::Lost { id });
+            assert!(!self.campaign.waits_for(id), "it is waited for though it is lost");
+            self.execute(commands);
+        } else if self.workers < self.world.trainers
+            && (self.answers.is_empty() || self.rng.random_bool(0.3))
+        {
+            self.workers += 1;
+            let (trainers, profilers) = (self.workers, 1);
+            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            self.execute(commands);
+        }
+    }
+
     fn restart(&mut self) {
-        self.answers.clear();
+        // Its own children end with a driver; pull workers stay at what they are at.
+        let is_of_children = |event: &Event, at_work: &HashMap<u64, Evaluate>| {
+            id_of(event).is_none_or(|id| !at_work.contains_key(&id))
+        };
+        if self.world.losses == 0.0 {
+            self.at_work.clear();
+        }
+        let at_work = &self.at_work;
+        self.answers.retain(|(_, event)| !is_of_children(event, at_work));
         self.training.clear();
         self.timing.clear();
-        self.campaign = self.store.campaign(self.world);
+        self.campaign =
+            self.store.campaign(self.world).numbering_from((u64::from(self.kills) + 1) << 32);
+        self.workers = self.world.trainers;
+        // Some come back before anything is given out, the others too late.
+        let mut held: Vec<Evaluate> = self.at_work.values().cloned().collect();
+        held.sort_unstable_by_key(|evaluate| evaluate.id);
+        for evaluate in held {
+            let has_room = self.training.len() < self.workers as usize;
+            if !has_room || self.rng.random_bool(0.5) {
+                continue;
+            }
+            let id = evaluate.id;
+            let commands = self.campaign.handle(Event::Adopted(evaluate));
+            if self.campaign.waits_for(id) {
+                assert!(self.training.insert(id));
+                self.adopted += 1;
+            }
+            self.execute_all(commands);
+        }
         let commands =
-            self.campaign.handle(Event::Workers { trainers: self.world.trainers, profilers: 1 });
+            self.campaign.handle(Event::Workers { trainers: self.workers, profilers: 1 });
         self.execute(commands);
     }
 
@@ -238,7 +315,8 @@ impl Driver<'_> {
         match request {
             Request::Evaluate(evaluate) => {
                 assert!(self.training.insert(evaluate.id));
-                assert!(self.training.len() <= self.world.trainers as usize);
+                assert!(self.training.len() <= self.workers as usize);
+                self.at_work.insert(evaluate.id, evaluate.clone());
                 self.check_may_train(&evaluate);
                 let from = evaluate.resume_from.as_ref().map_or(0, |path| {
                     assert!(self.checkpoints.contains(path), "{} is gone", path.display());
@@ -271,7 +349,7 @@ impl Driver<'_> {
             Request::Stop { id } => {
                 for (_, event) in &mut self.answers {
                     if id_of(event) == Some(id) {
-                        *event = Event::Infeasible(Refusal { id, reason: "stopped".to_owned() });
+                        *event = Event::Infeasible(Refusal::new(id, "stopped"));
                     }
                 }
             }
@@ -329,6 +407,12 @@ impl Driver<'_> {
 
     /// Delivers one of the answers that are due.
     fn step(&mut self) {
+        if self.world.losses > 0.0 {
+            self.lose_or_join();
+            if self.finish.is_some() || self.answers.is_empty() {
+                return;
+            }
+        }
         for (delay, _) in &mut self.answers {
             *delay = delay.saturating_sub(1);
         }
@@ -339,6 +423,8 @@ impl Driver<'_> {
         }
         let (_, event) = self.answers.swap_remove(due[self.rng.random_range(0..due.len())]);
         if let Some(id) = id_of(&event) {
+            let is_late = self.at_work.remove(&id).is_some() && !self.campaign.waits_for(id);
+            self.late += u32::from(is_late);
             self.training.remove(&id);
             self.timing.remove(&id);
         }
@@ -356,9 +442,13 @@ fn id_of(event: &Event) -> Option<u64> {
         Event::Result(evaluation) => Some(evaluation.id),
         Event::Timing(measured) => Some(measured.id),
         Event::Infeasible(refusal) | Event::Failed { refusal, .. } => Some(refusal.id),
+        Event::Lost { id } => Some(*id),
         Event::Values { values, .. } => Some(values.id),
         Event::Workers { .. }
         | Event::Progress(_)
+        | Event::Adopted(_)
+        | Event::QuietTiming { .. }
+        | Event::Obstacle { .. }
         | Event::TimeOver { .. }
         | Event::StopRequested => None,
     }
@@ -376,7 +466,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
         loss += 0.05 * noise(evaluate.seed);
     }
     let exact = |mean| Value { mean, standard_error: None };
-    let refusal = |reason: &str| Refusal { id, reason: reason.to_owned() };
+    let refusal = |reason: &str| Refusal::new(id, reason);
     let result = |values: &[(&str, f64)]| {
         Event::Result(Evaluation {
             id,
@@ -410,7 +500,7 @@ fn trained(evaluate: &Evaluate, trouble: f64) -> Event {
 fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
     let luck = chance(&format!("{name} luck"));
     if luck < trouble * 0.1 {
-        let refusal = Refusal { id, reason: "exit status 1".to_owned() };
+        let refusal = Refusal::new(id, "exit status 1");
         return Event::Failed { refusal, log: "last words".to_owned() };
     }
     let timing = Timing {
@@ -426,12 +516,22 @@ fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
 
 /// Runs a campaign in a world to its end; its store and the number of kills.
 fn run(world: &World) -> (Store, u32) {
-    let (store, kills, _) = run_counting(world);
-    (store, kills)
+    let (store, counts) = run_counting(world);
+    (store, counts.kills)
 }
 
-/// And the tokens of all trainings that were begun.
-fn run_counting(world: &World) -> (Store, u32, u64) {
+/// What happened in a world.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    kills: u32,
+    losses: u32,
+    adopted: u32,
+    late: u32,
+    /// Tokens of all trainings that were begun.
+    tokens_begun: u64,
+}
+
+fn run_counting(world: &World) -> (Store, Counts) {
     let store = Store::default();
     let mut driver = Driver {
         world,
@@ -443,6 +543,11 @@ fn run_counting(world: &World) -> (Store, u32, u64) {
         timing: HashSet::new(),
         checkpoints: HashSet::new(),
         tokens_begun: 0,
+        at_work: HashMap::new(),
+        workers: 0,
+        losses: 0,
+        adopted: 0,
+        late: 0,
         finish: None,
         kills: 0,
     };
@@ -461,7 +566,8 @@ fn run_counting(world: &World) -> (Store, u32, u64) {
     }
     assert_eq!(driver.finish, Some(Finish::Complete), "{world:?}");
     check_end(&driver, world);
-    (driver.store, driver.kills, driver.tokens_begun)
+    let Driver { kills, losses, adopted, late, tokens_begun, .. } = driver;
+    (driver.store, Counts { kills, losses, adopted, late, tokens_begun })
 }
 
 fn check_end(driver: &Driver<'_>, world: &World) {
@@ -525,7 +631,7 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
     }
     let kept = done().filter_map(|row| row.checkpoint.clone()).collect::<HashSet<_>>();
     assert!(kept.is_subset(&driver.checkpoints), "a checkpoint that a row names is gone");
-    if driver.kills == 0 && driver.world.repeats == 0.0 {
+    if driver.kills == 0 && driver.world.repeats == 0.0 && driver.losses == 0 {
         assert_eq!(kept, driver.checkpoints, "nothing is left over");
     }
     if settings.rungs.is_empty() {
@@ -548,8 +654,8 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
 
 #[test]
 fn rungs_cost_less_than_full_trainings() {
-    let (_, _, full) = run_counting(&CALM);
-    let (store, _, rungs) = run_counting(&World { rungs: true, ..CALM });
+    let (_, Counts { tokens_begun: full, .. }) = run_counting(&CALM);
+    let (store, Counts { tokens_begun: rungs, .. }) = run_counting(&World { rungs: true, ..CALM });
     let extra: u64 = store
         .rows
         .values()
@@ -572,6 +678,7 @@ fn campaigns_reach_their_end_in_every_world() {
                 repeats: 0.2,
                 trouble: 0.3,
                 quiet_timing,
+                losses: 0.0,
                 rungs,
             };
             let (store, killed) = run(&world);
@@ -583,14 +690,45 @@ fn campaigns_reach_their_end_in_every_world() {
 }
 
 #[test]
+fn many_workers_that_come_and_go_lose_nothing() {
+    let mut all = Counts::default();
+    for seed in 0..24 {
+        let world = World {
+            scheduler_seed: seed,
+            trainers: [2, 8, 64][seed as usize % 3],
+            kills: [0.0, 0.03][seed as usize / 3 % 2],
+            repeats: 0.2,
+            trouble: 0.3,
+            quiet_timing: false,
+            losses: 0.1,
+            rungs: seed % 4 < 2,
+        };
+        let (store, counts) = run_counting(&world);
+        assert_eq!(store, run(&world).0, "the same world gives the same campaign");
+        all.losses += counts.losses;
+        all.adopted += counts.adopted;
+        all.late += counts.late;
+        all.kills += counts.kills;
+    }
+    assert!(all.losses > 200 && all.late > 200, "{all:?}");
+    assert!(all.kills > 30 && all.adopted > 30, "{all:?}");
+}
+
+#[test]
 fn kills_and_delays_change_nothing_with_one_trainer() {
     for (trouble, rungs) in [(0.0, false), (0.3, false), (0.0, true), (0.3, true)] {
         let calm = World { trouble, rungs, ..CALM };
         let (expected, _) = run(&calm);
         for seed in 0..12 {
             for quiet_timing in [true, false] {
-                let world =
-                    World { scheduler_seed: seed, kills: 0.05, repeats: 0.2, quiet_timing, ..calm };
+                let world = World {
+                    scheduler_seed: seed,
+                    kills: 0.05,
+                    repeats: 0.2,
+                    losses: [0.0, 0.1][seed as usize % 2],
+                    quiet_timing,
+                    ..calm
+                };
                 let (store, kills) = run(&world);
                 assert!(kills > 0, "seed {seed} kills nothing");
                 for (number, row) in &expected.rows {

@@ -142,7 +142,7 @@ fn reply() -> impl Strategy<Value = Reply> {
             })
         },
     );
-    let refusal = || (any::<u64>(), ".*").prop_map(|(id, reason)| Refusal { id, reason });
+    let refusal = || (any::<u64>(), ".*").prop_map(|(id, reason)| Refusal::new(id, reason));
     prop_oneof![
         hello,
         progress,

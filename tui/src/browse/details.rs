@@ -193,7 +193,10 @@ fn facts(
     width: usize,
     brief: bool,
 ) -> Vec<Line<'static>> {
-    let (sign, word, style) = standing(candidate, campaign.tokens, theme);
+    let (sign, mut word, style) = standing(candidate, campaign.tokens, theme);
+    if let CandidateState::Failed { kind, .. } = &candidate.row.state {
+        word = format!("{word}: {kind}");
+    }
     let name = candidate.row.reference.as_ref().map_or(String::new(), |name| format!("  ◆ {name}"));
     let mut lines = vec![Line::from(vec![
         Span::styled(format!("#{}", candidate.row.number), theme.heading()),

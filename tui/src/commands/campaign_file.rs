@@ -82,7 +82,7 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 17] = [
     "search.algorithm",
     "search.evaluations",
     "search.hours",
@@ -93,6 +93,8 @@ const HARMLESS: [&str; 15] = [
     "search.attempts",
     "search.give_up_after",
     "evaluator.timeout_seconds",
+    "evaluator.hours",
+    "evaluator.memory_gb",
     "search.promote",
     "trust",
     "latency.time_whole_models",

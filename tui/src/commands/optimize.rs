@@ -20,7 +20,7 @@ use search::wire::SpaceReply;
 use serde::{Deserialize, Serialize};
 
 use super::run::{Conclusion, Files, drive_to_end};
-use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
+use crate::driver::{self, Introduction, Job, Limits, Program, Role, Show, WorkerSpec};
 use crate::{report, words};
 
 // No line is longer than the help is wide: a wrapped program would not run.
@@ -472,11 +472,14 @@ fn job(
             introduction: Introduction::Space(black_box.space.clone()),
             log: files.log(Role::BlackBox),
             silence,
+            limits: Limits { wall: None, memory_gb: None },
         },
         trainers: settings.workers,
         deadline: None,
         profiler: None,
         show,
+        room: None,
+        door: None,
     })
 }
 

@@ -21,7 +21,7 @@ use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{self, Introduction, Job, Program, Role, Show, WorkerSpec};
+use crate::driver::{self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -33,6 +33,18 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    /// Let others train, too: `deltafront worker` connects here. An IP address of this machine, or 0.0.0.0, and a port.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Train nothing here: all training is done by workers that connect.
+    #[arg(long, requires = "listen")]
+    only_workers: bool,
+    /// Without encryption: on the loopback, or a network that nobody else is on.
+    #[arg(long, requires = "listen")]
+    without_tls: bool,
+    /// Seconds without a word after which a worker is taken for lost, and its work given to another.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "listen")]
+    lease: f64,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
@@ -152,6 +164,10 @@ async fn campaign(
     };
     setup.notes.iter().for_each(|note| say(note));
     job.space = setup.space;
+    job.door = door(args)?;
+    if args.only_workers {
+        job.trainers = 0;
+    }
     job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
@@ -267,9 +283,12 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
                 "{reason}\nnothing that was finished is lost; when that is mended, go on: {again}"
             )
         }
-        Finish::GaveUp { reason } => {
+        Finish::GaveUp { kind, reason } => {
+            let (each, advice) = kind.map_or_else(Default::default, |kind| {
+                (format!(", each of them by `{kind}`"), format!("{}\n", kind.advice()))
+            });
             bail!(
-                "gave up after {give_up_after} candidates in a row failed, the last one because: {reason}\n\
+                "gave up after {give_up_after} candidates in a row failed{each}, the last one because: {reason}\n{advice}\
                  {} show{} {} --all lists them; when the cause is gone, go on: {again}",
                 words::program(),
                 report::db_flag(store.path()),
@@ -356,6 +375,9 @@ pub(super) fn job(
     };
     let silence = Duration::try_from_secs_f64(file.evaluator.timeout_seconds)
         .context("evaluator.timeout_seconds is too long")?;
+    let wall = Duration::try_from_secs_f64(3600.0 * file.evaluator.hours)
+        .context("evaluator.hours is too long")?;
+    let limits = Limits { wall: Some(wall), memory_gb: file.evaluator.memory_gb };
     Ok(Job {
         name: file.name.clone(),
         settings: Settings {
@@ -395,8 +417,10 @@ pub(super) fn job(
             })),
             log: files.log(Role::Trainer),
             silence,
+            limits,
         },
         trainers,
+        door: None,
         // Known when it is known how long the campaign was at work before.
         deadline: None,
         profiler: Some(WorkerSpec {
@@ -408,9 +432,20 @@ pub(super) fn job(
             })),
             log: files.log(Role::Profiler),
             silence,
+            limits,
         }),
         show: if bars { Show::Bars } else { Show::Lines },
+        room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
     })
+}
+
+/// Where workers may join.
+fn door(args: &Args) -> anyhow::Result<Option<Door>> {
+    let Some(address) = args.listen.clone() else { return Ok(None) };
+    let lease = Duration::try_from_secs_f64(args.lease).ok();
+    let lease = lease.filter(|lease| *lease >= Duration::from_secs(1));
+    let lease = lease.context("--lease must be at least 1 second")?;
+    Ok(Some(Door { address, plain: args.without_tls, lease }))
 }
 
 /// When `search.hours` are over, of which so many seconds were spent before.

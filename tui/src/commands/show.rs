@@ -4,8 +4,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use db::Store;
 use db::snapshot::{Candidate, Snapshot};
+use db::{EventRow, Store};
 use search::campaign::CandidateState;
 use search::metric::Metric;
 use search::subject::{Assignment, Subject};
@@ -69,7 +69,8 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             if args.json {
                 pretty(&candidate_json(&found))?
             } else {
-                candidate_text(&snapshot, &found)
+                let attempts = store.attempts(&name, found.row.number).await?;
+                candidate_text(&snapshot, &found, &attempts)
             }
         } else {
             report::campaign(&snapshot, args.all) + &report::provenance(&store, &snapshot).await?
@@ -84,7 +85,7 @@ fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
 }
 
 /// Everything about one candidate.
-fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
+fn candidate_text(snapshot: &Snapshot, candidate: &Candidate, attempts: &[EventRow]) -> String {
     let campaign = &snapshot.campaign;
     let mut text =
         format!("candidate {} of {}, id {}\n", candidate.row.number, campaign.name, candidate.id);
@@ -98,7 +99,7 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
             None => "done".to_owned(),
         },
         CandidateState::Infeasible { reason } => format!("dropped: {reason}"),
-        CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
+        CandidateState::Failed { kind, reason, .. } => format!("failed ({kind}): {reason}"),
     };
     rows.push(vec!["state".to_owned(), state]);
     for name in candidate.row.values.keys() {
@@ -175,7 +176,14 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate) -> String {
         text.extend(["\n", retrieval::TITLE, "\n"]);
         text.push_str(&words::table(&align, &memory));
     }
-    if let CandidateState::Failed { log, .. } = &candidate.row.state
+    if !attempts.is_empty() {
+        text.push_str("\nattempts that came to nothing:\n");
+        for attempt in attempts {
+            let kind = attempt.failure.map_or(String::new(), |kind| format!(" ({kind})"));
+            let body = attempt.body.replace('\n', "\n    ");
+            text.extend(["  ", &attempt.kind, &kind, ": ", &body, "\n"]);
+        }
+    } else if let CandidateState::Failed { log, .. } = &candidate.row.state
         && !log.trim().is_empty()
     {
         text.push_str("\nthe last lines of its log:\n");
@@ -263,12 +271,14 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
 }
 
 fn candidate_json(candidate: &Candidate) -> serde_json::Value {
-    let (state, reason, log) = match &candidate.row.state {
-        CandidateState::Proposed => ("proposed", None, None),
-        CandidateState::Training => ("training", None, None),
-        CandidateState::Done => ("done", None, None),
-        CandidateState::Infeasible { reason } => ("infeasible", Some(reason), None),
-        CandidateState::Failed { reason, log } => ("failed", Some(reason), Some(log)),
+    let (state, failure, reason, log) = match &candidate.row.state {
+        CandidateState::Proposed => ("proposed", None, None, None),
+        CandidateState::Training => ("training", None, None, None),
+        CandidateState::Done => ("done", None, None, None),
+        CandidateState::Infeasible { reason } => ("infeasible", None, Some(reason), None),
+        CandidateState::Failed { kind, reason, log } => {
+            ("failed", Some(kind.words()), Some(reason), Some(log))
+        }
     };
     let trained: Vec<serde_json::Value> = candidate
         .row.trained
@@ -284,6 +294,7 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "reference": candidate.row.reference,
         "origin": candidate.row.origin,
         "state": state,
+        "failure": failure,
         "reason": reason,
         "log": log,
         "rank": candidate.rank,

@@ -1,7 +1,12 @@
 //! Checkpoints that nothing goes on from any more, and what lies beside those that are kept.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use search::campaign::{Candidate, CandidateState};
+
+/// What our trainer calls the state of a training under way, behind its architecture, seed and tokens.
+const UNFINISHED: &str = "-going.";
 
 /// Removes a checkpoint with what lies beside it under the same name, an optimiser's state say. Files outside the campaign's
 /// folder belong to the user's own trainer, and stay.
@@ -12,6 +17,36 @@ pub(super) fn remove(path: &Path, folder: Option<&Path>) {
 /// Removes what lies beside a checkpoint under its name, but not the weights themselves.
 pub(super) fn remove_beside(path: &Path, folder: Option<&Path>) {
     remove_but(path, folder, path.file_name());
+}
+
+/// Removes what trainings of a candidate left that were killed and are not gone on with: it has come to its end otherwise.
+pub(super) fn remove_unfinished(row: &Candidate, folder: Option<&Path>) {
+    let is_lost =
+        matches!(row.state, CandidateState::Failed { .. } | CandidateState::Infeasible { .. });
+    let Some(Ok(files)) = folder.filter(|_| is_lost).map(std::fs::read_dir) else { return };
+    let begin = format!("{}-seed", row.subject.id());
+    for file in files.flatten() {
+        let name = file.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(&begin) && name.contains(UNFINISHED)) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
+/// A checkpoint with what lies beside it under the same name, what a training would go on from first.
+pub(super) fn files_of(path: &Path) -> Vec<PathBuf> {
+    let stem = path.file_stem().and_then(OsStr::to_str);
+    let (Some(stem), Some(Ok(files))) = (stem, path.parent().map(std::fs::read_dir)) else {
+        return Vec::new();
+    };
+    let begin = format!("{stem}.");
+    let is_of = |file: &PathBuf| {
+        let name = file.file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| name.starts_with(&begin) && !name.ends_with(".partial"))
+    };
+    let mut files: Vec<PathBuf> = files.flatten().map(|file| file.path()).filter(is_of).collect();
+    files.sort_by_key(|file| file == path);
+    files
 }
 
 fn remove_but(path: &Path, folder: Option<&Path>, kept: Option<&OsStr>) {

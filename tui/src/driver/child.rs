@@ -84,6 +84,11 @@ impl Process {
         Ok(Self { child, group, ended: false, stdin, stdout, stderr, tail })
     }
 
+    /// The process; none once it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// The next line of stdout; none when the worker has ended or closed it. May be dropped while it waits.
     pub(crate) async fn line(&mut self) -> Option<String> {
         let line = loop {

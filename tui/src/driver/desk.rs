@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use db::{Change, Run, Store};
 use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
+use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
 use tokio::sync::mpsc;
@@ -15,9 +16,13 @@ use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
 use super::gpus::{self, is_shared};
+use super::hall::{self, Hall};
 use super::job::Job;
+use super::limits::Room;
+use super::news::News;
+use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, same_device};
-use super::slot::{News, Slot};
+use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
 use super::telling::{Telling, label};
@@ -30,22 +35,30 @@ const TICKS_PER_HEARTBEAT: u32 = 5;
 pub(super) struct Desk<'a, D: Subjects> {
     store: &'a Store,
     run: &'a Run,
-    machine: Campaign<D>,
+    pub(super) machine: Campaign<D>,
     pub(super) slots: Vec<Slot>,
     pub(super) display: Display,
     telling: Telling,
     /// Tokens of a full evaluation.
     tokens: u64,
     /// The folder of the campaign's checkpoints.
-    checkpoints: Option<PathBuf>,
-    profilers: u32,
+    pub(super) checkpoints: Option<PathBuf>,
+    pub(super) profilers: u32,
     /// Candidate and begin of each training under way, by request.
-    trainings: HashMap<u64, (u32, Instant)>,
+    pub(super) trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
     unwritten: Vec<(Progress, f64)>,
     /// Failures of attempts, to be remembered with the next write.
-    events: Vec<Change>,
+    pub(super) events: Vec<Change>,
     stopping: bool,
+    /// Where pull workers come in.
+    pub(super) hall: Option<Hall>,
+    /// How a trainer is introduced to the campaign.
+    pub(super) introduction: Introduction,
+    /// Whether nothing may be timed while something trains.
+    pub(super) is_quiet: bool,
+    /// The room that must be left on the disk.
+    room: Option<Room>,
     /// When nothing more is to be proposed, and why then; none once that was told.
     deadline: Option<(Instant, String)>,
 }
@@ -58,7 +71,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         job: &mut Job<D>,
         trainers: &[Hello],
         profiler: Option<&Hello>,
-        slots: Vec<Slot>,
+        mut slots: Vec<Slot>,
     ) -> Result<Self, (anyhow::Error, Vec<Slot>)> {
         let prepared = async {
             if let Some(profiler) = profiler {
@@ -80,12 +93,16 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             job.settings.latencies = job.latency.latencies(&profiler.device);
             job.settings.throughput = job.latency.throughput(&profiler.device);
             let gpus = gpus::count();
-            job.settings.quiet_timing = trainers.iter().any(|trainer| {
-                is_shared(&job.trainer.introduction.trains_on(trainer), &profiler.device, gpus)
-            });
+            job.settings.quiet_timing = false;
+            for (slot, trainer) in slots.iter_mut().zip(trainers) {
+                let trains_on = job.trainer.introduction.trains_on(trainer);
+                slot.disturbs = is_shared(&trains_on, &profiler.device, gpus);
+                job.settings.quiet_timing |= slot.disturbs;
+            }
         }
         let machine =
-            Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history);
+            Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
+                .numbering_from(run.first_request());
         let telling = Telling::new(&job.settings, &machine);
         let display = Display::new(
             job.show,
@@ -126,6 +143,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            hall: None,
+            introduction: job.trainer.introduction.clone(),
+            is_quiet: job.settings.quiet_timing,
+            room: job.room.take(),
             deadline: job.deadline.take(),
         })
     }
@@ -133,7 +154,6 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
     /// Works until the machine says that it is finished; and whether it was told not to wait.
     pub(super) async fn work(
         &mut self,
-        trainers: u32,
         news: &mut mpsc::UnboundedReceiver<(usize, News)>,
         signals: &mut StopSignals,
     ) -> anyhow::Result<(Finish, bool)> {
@@ -141,7 +161,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks: u32 = 0;
         self.telling.overall(&self.machine, &mut self.display);
-        let mut finish = self.tell(Event::Workers { trainers, profilers: self.profilers }).await?;
+        let mut finish = self.look_at_disk().await?;
+        if finish.is_none() {
+            finish = self.count().await?;
+        }
         loop {
             if let Some(finish) = finish {
                 return Ok((finish, false));
@@ -151,6 +174,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     Some((index, news)) => self.hear(index, news).await?,
                     None => bail!("the workers are gone"),
                 },
+                arrival = hall::next(&mut self.hall) => {
+                    self.admit(arrival);
+                    None
+                }
                 () = signals.next() => {
                     let again = self.stopping;
                     self.stopping = true;
@@ -170,7 +197,14 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
                         self.store.heartbeat(self.run).await?;
                     }
-                    self.look_at_clock().await?
+                    let mut finish = self.look_at_leases().await?;
+                    if finish.is_none() {
+                        finish = self.look_at_clock().await?;
+                    }
+                    match finish {
+                        None if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) => self.look_at_disk().await?,
+                        finish => finish,
+                    }
                 }
             };
         }
@@ -188,9 +222,34 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         }
     }
 
+    /// Begins nothing more where there is too little room left.
+    async fn look_at_disk(&mut self) -> anyhow::Result<Option<Finish>> {
+        let Some(reason) = self.room.as_ref().and_then(Room::lacks) else { return Ok(None) };
+        self.room = None;
+        self.display.line(&format!("{reason}: what was begun is brought to its end"));
+        self.tell(Event::Obstacle { reason }).await
+    }
+
     /// News of a slot.
     async fn hear(&mut self, index: usize, news: News) -> anyhow::Result<Option<Finish>> {
+        if !self.renew(index) {
+            return Ok(None);
+        }
+        let is_pulled = self.slots[index].lease.is_some();
+        if is_pulled
+            && let Some(id) = news.ends()
+            && !self.machine.waits_for(id)
+        {
+            return self.late(index, &news).await;
+        }
         let event = match news {
+            News::Alive => return Ok(None),
+            News::Gone => return self.gone(index).await,
+            News::Joined(ready) => return self.joined(index, ready).await,
+            News::Broken { reason, log } if is_pulled => {
+                let reason = broken(&reason, &log).to_string();
+                return self.refuse(index, &reason).await;
+            }
             News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
                 return Ok(None);
             }
@@ -210,6 +269,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             News::Reply(Reply::Failed(refusal)) => Event::Failed { refusal, log: String::new() },
             News::Failed { refusal, log } => Event::Failed { refusal, log },
         };
+        let mut answered = None;
         if let Some(slot) = self.slots.get_mut(index) {
             if let (Event::Failed { refusal, log }, false) = (&event, self.stopping) {
                 let what = match self.trainings.get(&refusal.id) {
@@ -219,18 +279,31 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 let place = self.display.place();
                 self.display.line(&format!("{place} {what}: {}", refusal.reason));
                 let body = format!("{what}: {}\n{log}", refusal.reason).trim_end().to_owned();
-                self.events.push(Change::Event { kind: "failed attempt".to_owned(), body });
+                let number = self.trainings.get(&refusal.id).map(|(number, _)| *number);
+                let failure = FailureKind::guessed(&refusal.reason, log);
+                self.events.push(Change::Attempt {
+                    kind: "failed attempt".to_owned(),
+                    number,
+                    failure: Some(refusal.kind.unwrap_or(failure)),
+                    body,
+                });
             }
             if let Some(id) = slot.request.take() {
                 self.trainings.remove(&id);
+                answered = Some(id);
             }
             self.display.end(index);
         }
-        self.tell(event).await
+        let finish = self.tell(event).await?;
+        // It is written down.
+        if let (Some(slot), Some(id)) = (self.slots.get(index), answered) {
+            slot.tell(ToWorker::Heard { id });
+        }
+        Ok(finish)
     }
 
     /// Hands an event to the machine and does what it says.
-    async fn tell(&mut self, event: Event) -> anyhow::Result<Option<Finish>> {
+    pub(super) async fn tell(&mut self, event: Event) -> anyhow::Result<Option<Finish>> {
         let commands = self.machine.handle(event);
         let mut changes = Vec::new();
         let mut requests = Vec::new();
@@ -277,6 +350,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
+                checkpoints::remove_unfinished(row, self.checkpoints.as_deref());
                 self.telling.end(row, &self.machine, &mut self.display);
             }
             self.telling.overall(&self.machine, &mut self.display);
@@ -320,9 +394,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 bail!("a campaign introduces itself to no workers")
             }
         };
-        let idle = |slot: &&mut Slot| slot.role == role && slot.request.is_none();
-        let index = self.slots.iter().position(|slot| slot.role == role && slot.request.is_none());
-        let Some(slot) = self.slots.iter_mut().find(idle) else {
+        let index = self.slots.iter().position(|slot| slot.is_idle(role));
+        let Some(slot) = index.and_then(|index| self.slots.get_mut(index)) else {
             bail!("the campaign asked for a {} when none was idle", role.word());
         };
         slot.request = Some(id);

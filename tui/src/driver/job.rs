@@ -7,6 +7,8 @@ use search::config::LatencyConfig;
 use search::proposals::Proposer;
 use search::subject::Subjects;
 
+use super::limits::Room;
+use super::pull::listener::Door;
 use super::spec::WorkerSpec;
 
 /// What a campaign needs to be driven.
@@ -20,11 +22,15 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) proposer: Proposer<D::Point>,
     pub(crate) trainer: WorkerSpec,
     pub(crate) trainers: u32,
+    /// Where others may join.
+    pub(crate) door: Option<Door>,
     /// When nothing more is to be proposed, and why then.
     pub(crate) deadline: Option<(Instant, String)>,
     /// A black box has none.
     pub(crate) profiler: Option<WorkerSpec>,
     pub(crate) show: Show,
+    /// The room that must be left on the disk of its files.
+    pub(crate) room: Option<Room>,
 }
 
 impl<D: Subjects> Job<D> {

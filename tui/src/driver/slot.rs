@@ -1,14 +1,20 @@
 //! One place for a worker: keeps a process running in it, hands it one request at a time, and turns everything that can
 //! go wrong with it into a failed attempt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use search::wire::{CONFIGURE_ID, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
+use search::failure::FailureKind;
+use search::wire::{CONFIGURE_ID, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request, SpaceReply};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::checkpoints;
 use super::child::Process;
+use super::news::{News, id_of_reply};
+use super::pull::link::{Arrived, Link, Parcel};
+use super::pull::listener::Arrival;
+use super::pull::{FromWorker, ToWorker, Welcome};
 use super::spec::{Introduction, Program, Role, WorkerSpec};
 
 /// How long a worker may take to say hello (Python's torch alone takes seconds, a cold disk more).
@@ -25,33 +31,56 @@ const LINE: usize = 200;
 const REASON: usize = 2000;
 /// The least time between two reports of progress that are passed on.
 const PROGRESS: Duration = Duration::from_millis(200);
+/// How often a busy worker is held against its limits.
+const WATCH: Duration = Duration::from_secs(1);
 /// A clock that is this late was not late by load: driver and workers were stopped (Ctrl-Z, a sleeping laptop).
 const ASLEEP: Duration = Duration::from_secs(1);
-
-/// What a slot tells the driver.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// A worker stands ready; again after each restart.
-    Ready(Hello),
-    /// Progress, or the final reply to the request.
-    Reply(Reply),
-    /// The worker failed at the request.
-    Failed {
-        refusal: Refusal,
-        /// The last lines of its stderr.
-        log: String,
-    },
-    /// No worker can be had in this slot: nothing the campaign could do would help.
-    Broken { reason: String, log: String },
-}
 
 /// A slot as the driver holds it. Dropping it lets the worker go.
 pub(crate) struct Slot {
     pub(crate) role: Role,
     /// The request that its worker is at.
     pub(crate) request: Option<u64>,
-    orders: mpsc::UnboundedSender<Request>,
-    task: tokio::task::JoinHandle<()>,
+    pub(crate) presence: Presence,
+    /// Of a pull worker.
+    pub(crate) lease: Option<Lease>,
+    /// Whether its work disturbs timings.
+    pub(crate) disturbs: bool,
+    way: Way,
+}
+
+/// Whether a slot's worker can be counted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It is there.
+    Here,
+    /// It has not yet said that it can work, or is at something that nobody waits for.
+    NotYet,
+    /// It is at work, but the connection is gone.
+    Away,
+    /// It does not come back.
+    Closed,
+}
+
+/// How long a pull worker is waited for.
+pub(crate) struct Lease {
+    /// Who it is.
+    pub(crate) worker: String,
+    pub(crate) host: String,
+    /// Whether files go through the connection.
+    pub(crate) is_apart: bool,
+    /// When it is taken for lost.
+    pub(crate) until: std::time::Instant,
+}
+
+/// How a slot's worker hears.
+enum Way {
+    /// A child of this process.
+    Child { orders: mpsc::UnboundedSender<Request>, task: tokio::task::JoinHandle<()> },
+    /// A pull worker.
+    Pull(Link<ToWorker>),
+    /// Not at all any more.
+    None,
 }
 
 impl Slot {
@@ -71,19 +100,103 @@ impl Slot {
                 tell(News::Broken { reason, log });
             }
         });
-        Self { role, request: None, orders, task }
+        Self::new(role, Presence::Here, None, Way::Child { orders, task })
+    }
+
+    /// Lets a pull worker in; files that it sends are put in the folder, and are meant where its results name them.
+    pub(crate) fn join(
+        index: usize,
+        arrival: Arrival,
+        welcome: Welcome,
+        folder: Option<PathBuf>,
+        news: mpsc::UnboundedSender<(usize, News)>,
+    ) -> Self {
+        let Arrival { join, stream } = arrival;
+        let lease = Lease {
+            worker: join.worker,
+            host: join.host,
+            is_apart: false,
+            until: std::time::Instant::now() + Duration::from_secs_f64(welcome.lease_s),
+        };
+        let mut files: Vec<PathBuf> = Vec::new();
+        let hear = move |arrived: Arrived<FromWorker>| {
+            let what = match arrived {
+                Arrived::File(path) => {
+                    files.push(path);
+                    News::Alive
+                }
+                Arrived::Gone => News::Gone,
+                Arrived::Message(FromWorker::Alive) => News::Alive,
+                Arrived::Message(FromWorker::Ready(ready)) => News::Joined(ready),
+                Arrived::Message(FromWorker::News(mut news)) => {
+                    if let News::Reply(Reply::Result(result)) = &mut news {
+                        let name = result.checkpoint.as_deref().and_then(Path::file_name);
+                        let came = files.drain(..).find(|path| path.file_name() == name);
+                        result.checkpoint = came.or(result.checkpoint.take());
+                    }
+                    news
+                }
+            };
+            let _ = news.send((index, what));
+        };
+        let link = Link::open(stream, folder, hear);
+        link.send(ToWorker::Welcome(Box::new(welcome)));
+        Self::new(Role::Trainer, Presence::NotYet, Some(lease), Way::Pull(link))
+    }
+
+    fn new(role: Role, presence: Presence, lease: Option<Lease>, way: Way) -> Self {
+        Self { role, request: None, presence, lease, disturbs: false, way }
+    }
+
+    /// Whether it waits for a request.
+    pub(crate) fn is_idle(&self, role: Role) -> bool {
+        self.role == role && self.request.is_none() && self.presence == Presence::Here
+    }
+
+    /// Says something to a pull worker; a child needs no such words.
+    pub(crate) fn tell(&self, what: ToWorker) {
+        if let Way::Pull(link) = &self.way {
+            link.send(what);
+        }
+    }
+
+    /// Gives a pull worker up.
+    pub(crate) fn abandon(&mut self) {
+        self.presence = Presence::Closed;
+        self.request = None;
+        self.way = Way::None;
     }
 
     /// Hands over a request, or a stop. If the slot is broken, its news says so.
     pub(crate) fn send(&self, request: Request) {
-        let _ = self.orders.send(request);
+        match &self.way {
+            Way::Child { orders, .. } => drop(orders.send(request)),
+            Way::Pull(link) => {
+                let is_apart = self.lease.as_ref().is_some_and(|lease| lease.is_apart);
+                if let (true, Request::Evaluate(Evaluate { resume_from: Some(path), .. })) =
+                    (is_apart, &request)
+                {
+                    for file in checkpoints::files_of(path) {
+                        link.post(Parcel::File(file));
+                    }
+                }
+                link.send(ToWorker::Order(request));
+            }
+            Way::None => {}
+        }
     }
 
     /// Lets the worker go and waits until it is gone.
-    pub(crate) async fn close(mut self) {
-        drop(self.orders);
-        if tokio::time::timeout(CLOSE, &mut self.task).await.is_err() {
-            self.task.abort();
+    pub(crate) async fn close(self) {
+        match self.way {
+            Way::Child { orders, mut task } => {
+                drop(orders);
+                if tokio::time::timeout(CLOSE, &mut task).await.is_err() {
+                    task.abort();
+                }
+            }
+            Way::Pull(link) => link.close().await,
+            Way::None => {}
         }
     }
 }
@@ -244,11 +357,15 @@ enum Leave {
     LostIdle(Broken),
 }
 
+/// Why a process cannot be kept; of which kind where that is clear.
+type Loss = (Option<FailureKind>, String);
+
 /// The request that a worker is at.
 struct Job {
     id: u64,
     /// What answers it.
     duty: &'static str,
+    began: Instant,
     stopping: bool,
     /// When its silence is too long.
     deadline: Instant,
@@ -264,10 +381,12 @@ async fn attend(
     tell: &(impl Fn(News) + Sync),
 ) -> Result<Leave, Broken> {
     let mut job: Option<Job> = None;
+    let mut watch = tokio::time::interval(WATCH);
+    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let deadline = job.as_ref().map_or_else(Instant::now, |job| job.deadline);
-        // The reason why this process cannot be kept; none while all is well.
-        let lost: Option<String> = tokio::select! {
+        // Why this process cannot be kept, of a kind where it is clear; none while all is well.
+        let lost: Option<Loss> = tokio::select! {
             biased;
             order = orders.recv() => match order {
                 None => {
@@ -286,6 +405,7 @@ async fn attend(
                     job = duty_of(&request).map(|(id, duty)| Job {
                         id,
                         duty,
+                        began: Instant::now(),
                         stopping: false,
                         deadline: Instant::now() + spec.silence,
                         told: None,
@@ -298,9 +418,9 @@ async fn attend(
             },
             // Before the clock: an answer that lies ready was given in time.
             line = process.line() => match line {
-                None => Some(String::new()),
+                None => Some((None, String::new())),
                 Some(line) => match Reply::parse(&line) {
-                    Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason })) => {
+                    Ok(Reply::Failed(Refusal { id: CONFIGURE_ID, reason, .. })) => {
                         let (_, log) = process.end().await;
                         return Err((shortened(&reason, REASON), log));
                     }
@@ -314,10 +434,11 @@ async fn attend(
                             tell(News::Reply(reply));
                             None
                         }
-                        Err(reason) => Some(reason),
+                        Err(reason) => Some((Some(FailureKind::Protocol), reason)),
                     },
                     Err(error) => {
-                        Some(shortened(&format!("wrote a bad line: {error}"), REASON))
+                        let reason = shortened(&format!("wrote a bad line: {error}"), REASON);
+                        Some((Some(FailureKind::Protocol), reason))
                     }
                 },
             },
@@ -328,16 +449,21 @@ async fn attend(
                         None
                     }
                     Some(Job { stopping: true, .. }) => {
-                        Some(format!("did not stop within {} s", STOP.as_secs()))
+                        let reason = format!("did not stop within {} s", STOP.as_secs());
+                        Some((Some(FailureKind::Timeout), reason))
                     }
-                    _ => Some(format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
+                    _ => Some((Some(FailureKind::Timeout), format!("said nothing for {} s ({})", spec.silence.as_secs_f64(), match spec.role {
                         Role::Trainer | Role::Profiler => "evaluator.timeout_seconds",
                         Role::BlackBox => "--timeout",
-                    })),
+                    }))),
                 }
             }
+            _ = watch.tick(), if job.is_some() => {
+                let began = job.as_ref().map_or_else(Instant::now, |job| job.began);
+                spec.limits.broken(began.elapsed(), process.id())
+            }
         };
-        if let Some(mut reason) = lost {
+        if let Some((kind, mut reason)) = lost {
             let (ended, log) = process.end().await;
             if reason.is_empty() {
                 reason = ended;
@@ -345,7 +471,8 @@ async fn attend(
             let reason = format!("the {} {} {reason}", spec.role.word(), spec.program);
             return Ok(match job {
                 Some(Job { id, .. }) => {
-                    tell(News::Failed { refusal: Refusal { id, reason }, log });
+                    let kind = kind.unwrap_or_else(|| FailureKind::guessed(&reason, &log));
+                    tell(News::Failed { refusal: Refusal::of(kind, id, reason), log });
                     Leave::LostAtWork
                 }
                 None => Leave::LostIdle((reason, log)),
@@ -378,13 +505,15 @@ fn hear(spec: &WorkerSpec, job: &mut Option<Job>, reply: Reply) -> Result<Option
             now.told = Some(Instant::now());
             Ok(Some(Reply::Progress(progress)))
         }
-        Reply::Infeasible(Refusal { id, reason }) => {
+        Reply::Infeasible(refusal) => {
             *job = None;
-            Ok(Some(Reply::Infeasible(Refusal { id, reason: shortened(&reason, REASON) })))
+            let reason = shortened(&refusal.reason, REASON);
+            Ok(Some(Reply::Infeasible(Refusal { reason, ..refusal })))
         }
-        Reply::Failed(Refusal { id, reason }) => {
+        Reply::Failed(refusal) => {
             *job = None;
-            Ok(Some(Reply::Failed(Refusal { id, reason: shortened(&reason, REASON) })))
+            let reason = shortened(&refusal.reason, REASON);
+            Ok(Some(Reply::Failed(Refusal { reason, ..refusal })))
         }
         reply if word == now.duty => {
             *job = None;
@@ -419,18 +548,6 @@ fn word_of(reply: &Reply) -> &'static str {
         Reply::Timing(_) => "timing",
         Reply::Infeasible(_) => "infeasible",
         Reply::Failed(_) => "failed",
-    }
-}
-
-fn id_of_reply(reply: &Reply) -> Option<u64> {
-    match reply {
-        Reply::Hello(_) | Reply::Space(_) => None,
-        Reply::Checked(reply) => Some(reply.id),
-        Reply::Values(reply) => Some(reply.id),
-        Reply::Progress(reply) => Some(reply.id),
-        Reply::Result(reply) => Some(reply.id),
-        Reply::Timing(reply) => Some(reply.id),
-        Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
     }
 }
 

@@ -10,6 +10,8 @@ use search::device::Device;
 use search::wire::{Configure, Hello, SpaceReply};
 use tokio::process::Command;
 
+use super::limits::Limits;
+
 /// What a worker is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -216,4 +218,6 @@ pub(crate) struct WorkerSpec {
     pub(crate) log: PathBuf,
     /// A busy worker that says nothing for this long has failed.
     pub(crate) silence: std::time::Duration,
+    /// What it may take for one request.
+    pub(crate) limits: Limits,
 }

@@ -14,6 +14,7 @@ mod output;
 mod page;
 mod peers;
 mod profile;
+mod pull;
 mod report;
 mod returned;
 mod setup;

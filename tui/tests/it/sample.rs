@@ -390,6 +390,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
                 reason: "decode takes 988 µs per token, over the budget of 450 µs".to_owned(),
             },
             "failed" => CandidateState::Failed {
+                kind: search::failure::FailureKind::Diverged,
                 reason: "the loss is not finite at step 27".to_owned(),
                 log: "step 25  loss 3.912  11840 tok/s\nstep 26  loss 7.402  11793 tok/s\nstep 27  loss NaN\n\
                       error: the loss is not finite at step 27; a lower learning_rate may help\n"

@@ -13,4 +13,4 @@ line 2', 2, 512, 0.5, NULL),
     (6, 2, 2, '{"optimizer":"adam","layers":2}', 'f6', NULL, 'random', 3, 'failed', 'exit status 1', '', 2, 0, 0.0, NULL);
 INSERT INTO candidate_values VALUES (1, 'bits_per_byte', 2.5, 0.1), (1, 'decode_us', 9.0, 0.2), (1, 'parameters', 12345.0, NULL), (2, 'decode_us', 200.0, NULL), (3, 'decode_us', 8.0, NULL), (5, 'loss', 1.5, NULL), (5, 'accuracy', 0.5, 0.01);
 INSERT INTO curve_points VALUES (1, 1024, 5.5), (1, 4096, 3.25), (4, 1024, 5.25);
-INSERT INTO events VALUES (1, 1, 1, 11, 'started', '{}'), (1, 2, 1, 12, 'given_up', '{"number":3}'), (2, 1, 2, 12, 'note', '"it''s {so}"');
+INSERT INTO events (campaign_id, seq, run_id, at_unix_s, kind, body) VALUES (1, 1, 1, 11, 'started', '{}'), (1, 2, 1, 12, 'given_up', '{"number":3}'), (2, 1, 2, 12, 'note', '"it''s {so}"');

@@ -41,6 +41,36 @@ fn a_worker_that_hangs() {
 }
 
 #[test]
+fn a_worker_that_takes_too_long_or_too_much() {
+    let world = World::new("too_long");
+    world.edit("timeout_seconds = 60.0", "hours = 0.001");
+    one_bad_moment(world, "hang 1", "took longer than 0.001 h (evaluator.hours)");
+    let mut world = World::new("too_much");
+    world.edit("timeout_seconds = 60.0", "memory_gb = 0.0001");
+    world.set("FAKE_TRAINER", "hang *");
+    world.edit("start = 4", "start = 4\nattempts = 1\ngive_up_after = 1");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("(evaluator.memory_gb)"), "{}", said.stderr);
+    assert!(said.stderr.contains("lower training.batch"), "{}", said.stderr);
+    let first = world.campaign()["candidates"][0].clone();
+    assert_eq!(first["failure"], "out of memory", "{first}");
+}
+
+#[test]
+fn a_disk_that_fills_pauses_the_campaign() {
+    let world = World::new("full_disk");
+    world.edit("[evaluator]", "[storage]\nfree_gb = 1e9\n\n[evaluator]");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("less than storage.free_gb"), "{}", said.stderr);
+    assert_eq!(world.count("evaluations"), 0);
+    world.edit("free_gb = 1e9", "free_gb = 0.0");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+#[test]
 fn a_worker_that_answers_another_request() {
     one_bad_moment(
         World::new("wrong_id"),
@@ -97,6 +127,14 @@ fn when_everything_fails_the_campaign_gives_up_and_keeps_the_logs() {
     assert!(said.stderr.contains("go on: deltafront run"), "{}", said.stderr);
     let candidate = world.say(&["show", "small", "1"]).stdout;
     assert!(candidate.contains("terminate called: out of luck"), "{candidate}");
+    assert!(candidate.contains("failed (crashed): the trainer"), "{candidate}");
+    assert_eq!(
+        candidate.matches("failed attempt (crashed): candidate 1").count(),
+        2,
+        "{candidate}"
+    );
+    assert!(said.stderr.contains("each of them by `crashed`"), "{}", said.stderr);
+    assert!(said.stderr.contains("the last lines of the worker's log"), "{}", said.stderr);
     // When the cause is gone it goes on.
     world.set("FAKE_TRAINER", "");
     let said = world.say(&["run"]);

@@ -1,0 +1,75 @@
+//! `deltafront worker`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::INTERRUPTED;
+use super::run::say;
+use crate::driver::{Post, Token, pull};
+
+/// Trains for a campaign that runs elsewhere: connects to its `deltafront run --listen`, which says the token, and works until
+/// the campaign is finished. A coordinator that is gone is waited for; what was begun goes on meanwhile. Start one for each
+/// GPU, say by `CUDA_VISIBLE_DEVICES`, and for each training that a machine is to run beside others.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where the campaign's coordinator listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: String,
+    /// The token that `deltafront run --listen` says; it is a secret.
+    #[arg(long, env = "DELTAFRONT_TOKEN", hide_env_values = true)]
+    token: Token,
+    /// Without encryption, as the coordinator.
+    #[arg(long = "without-tls")]
+    plain: bool,
+    /// The trainer, where the campaign's is a command of your own; it is run here, by the shell.
+    #[arg(long, value_name = "COMMAND")]
+    command: Option<String>,
+    /// The campaign's text, where it lies elsewhere on this machine; what it holds must be the same.
+    #[arg(long, value_name = "PATH")]
+    corpus: Option<PathBuf>,
+    /// The campaign's tokenizer, where it lies elsewhere on this machine.
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Send checkpoints through the connection though the campaign's folder is seen from here.
+    #[arg(long)]
+    apart: bool,
+    /// CPU threads of a training; as the campaign has it where this is left out.
+    #[arg(long)]
+    threads: Option<u32>,
+    /// For the trainer's log, and for checkpoints where the campaign's folder is not seen from here. Two workers must not share
+    /// one.
+    #[arg(long, value_name = "PATH", default_value = "deltafront-worker")]
+    folder: PathBuf,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let folder = std::path::absolute(&args.folder)
+        .with_context(|| format!("cannot make {} absolute", args.folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let post = Post {
+        address: args.connect,
+        token: args.token,
+        plain: args.plain,
+        command: args.command,
+        corpus: args.corpus,
+        tokenizer: args.tokenizer,
+        threads: args.threads,
+        is_apart: args.apart,
+        folder,
+    };
+    let is_finished = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(pull::worker::work(&post, &say))?;
+    if is_finished {
+        say("the campaign is finished");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::from(INTERRUPTED))
+    }
+}
