@@ -84,7 +84,7 @@ def main():
     import report
     import runs
 
-    groups = {"development": problems.DEVELOPMENT, "held-out": problems.HELD_OUT, "raw": problems.RAW, "sanity": problems.SANITY}
+    groups = {"development": problems.DEVELOPMENT, "held-out": problems.HELD_OUT, "raw": problems.RAW, "sanity": problems.SANITY, "hybrids": problems.HYBRIDS}
     names = [name for given in options.problems for name in groups.get(given, [given])]
     build = None
     if "deltafront" in options.arms and not (options.only_report and not options.program.exists()):
