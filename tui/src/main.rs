@@ -23,7 +23,7 @@ Examples:
   deltafront init                      write a commented campaign.toml here
   deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
-  deltafront run --listen 0.0.0.0:7070 the same with workers elsewhere, which `deltafront worker` starts
+  deltafront run --listen HOST:PORT    the same, and `deltafront worker` elsewhere trains, too
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
