@@ -61,13 +61,20 @@ impl Ladder<'_> {
                 .filter(|row| row.fidelity >= rung)
                 .filter(|row| row.objectives_at(self.objectives, rung).is_some())
                 .collect();
-            let (n, share) = (reached.len(), self.promote.max(1) as usize);
-            let places = if is_last { n.div_ceil(share) } else { n / share };
             let waits =
                 |row: &&Candidate| row.fidelity == rung && row.state == CandidateState::Done;
-            // who turned out worse than expected keeps its place, or the share would grow
-            let left = places.saturating_sub(reached.iter().filter(|row| !waits(row)).count());
-            if left == 0 || !reached.iter().any(waits) {
+            // Who turned out worse than expected keeps its place, or the share would grow; so does who is over a limit as a
+            // whole model, which is known late.
+            let over: Vec<&Candidate> = rows
+                .clone()
+                .filter(|row| matches!(row.state, CandidateState::Infeasible { .. }))
+                .filter(|row| row.fidelity >= rung)
+                .collect();
+            let (n, share) = (reached.len() + over.len(), self.promote.max(1) as usize);
+            let places = if is_last { n.div_ceil(share) } else { n / share };
+            let gone = reached.iter().filter(|row| !waits(row)).count()
+                + over.iter().filter(|row| row.fidelity > rung).count();
+            if places <= gone || !reached.iter().any(waits) {
                 return None;
             }
             self.adds_most(&reached, waits, rung, &predictor)
