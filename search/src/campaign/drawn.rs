@@ -44,22 +44,23 @@ pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u6
     on_front.into_iter().map(|count| f64::from(count) / f64::from(draws)).collect()
 }
 
-/// All points as they would be, `draws` times.
+/// Hands over all points as they would be, `draws` times.
 pub(super) fn drawn(
     points: &[Objectives],
     noises: &[Vec<Noise>],
     seed: u64,
     draws: u32,
-) -> Vec<Vec<Objectives>> {
+    mut each: impl FnMut(&[Objectives]),
+) {
     let shared = Shared::drawn(noises, draws, seed);
     let all: Vec<(usize, f64)> = (0..points.len()).map(|index| (index, NEVER)).collect();
     let mut stream = Stream::new(points, noises, &shared, seed);
-    let draw = |draw| {
-        let mut of = Vec::with_capacity(points.len());
-        stream.draw(draw, &all, |_, point| of.push(point));
-        of
-    };
-    (0..draws).map(draw).collect()
+    let mut drawn = Vec::with_capacity(points.len());
+    for draw in 0..draws {
+        drawn.clear();
+        stream.draw(draw, &all, |_, point| drawn.push(point));
+        each(&drawn);
+    }
 }
 
 /// Points as they would be from other seeds.

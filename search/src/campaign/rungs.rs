@@ -1,8 +1,8 @@
 //! Rungs of fidelity: a candidate is trained for few tokens first, and only the best of a rung are trained on, from its
 //! checkpoint (MO-ASHA, Schmucker et al. 2021, arXiv 2106.12639). The best is who is expected to add most to the volume that
 //! those who went on dominate after the tokens that count (docs/studies/prediction.md: by the chance to be on the front,
-//! tiny stacks, which nothing as fast dominates, take the places). A free trainer promotes before it begins a new candidate, from the highest rung down; nothing waits
-//! for a rung to fill.
+//! tiny stacks, which nothing as fast dominates, take the places). A free trainer promotes before it begins a new candidate,
+//! from the highest rung down; nothing waits for a rung to fill.
 //!
 //! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
 //! goes on from before the decay, as the uninterrupted one.
@@ -13,7 +13,7 @@ use super::noise::Noise;
 use super::prediction::{Expected, Predictor};
 use crate::limits::Limits;
 use crate::objective::Objective;
-use crate::pareto::{Objectives, Scale, ranks};
+use crate::pareto::{Frontier, Objectives, Scale, ranks};
 
 /// Draws of what candidates may be after the tokens that count.
 const DRAWS: u32 = 200;
@@ -95,16 +95,19 @@ impl Ladder<'_> {
         let (waiting, gone): (Vec<usize>, Vec<usize>) =
             (0..reached.len()).partition(|&index| waits(&reached[index]));
         let mut gains = vec![0.0; reached.len()];
-        for drawn in drawn(&points, &noises, 0, DRAWS) {
-            let mut front: Vec<Objectives> =
-                gone.iter().map(|&index| drawn[index].clone()).collect();
-            let before = scale.share(&front);
-            for &index in &waiting {
-                front.push(drawn[index].clone());
-                gains[index] += scale.share(&front) - before;
-                front.pop();
+        drawn(&points, &noises, 0, DRAWS, |drawn| {
+            let mut front = Frontier::default();
+            for &index in &gone {
+                front.insert(&drawn[index]);
             }
-        }
+            let mut with = front.members().to_vec();
+            let before = scale.share(&with);
+            for &index in waiting.iter().filter(|&&index| !front.dominates(&drawn[index])) {
+                with.push(drawn[index].clone());
+                gains[index] += scale.share(&with) - before;
+                with.pop();
+            }
+        });
         let is_within = |row: &Candidate| {
             self.limits.broken(&row.values_at(rung).unwrap_or_default()).is_none()
         };
