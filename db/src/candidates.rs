@@ -268,7 +268,8 @@ pub(crate) async fn write(
     campaign_id: i64,
     candidate: &Candidate,
 ) -> Result<u64, sqlx::Error> {
-    let (state, failure, reason, log) = row::state_columns(&candidate.state);
+    let (state, reason) = (candidate.state.word(), candidate.state.reason());
+    let (failure, log) = candidate.state.failure().map(|(kind, log)| (kind.words(), log)).unzip();
     // Number, subject, reference, origin and seed never change.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO candidates (campaign_id, number, architecture, hash, reference, origin, seed, state, reason, log, \

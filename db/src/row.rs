@@ -9,23 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use search::campaign::CandidateState;
 use search::wire::LayerRetrieval;
 
-/// The columns `state`, `failure`, `reason`, `log`.
-pub(crate) fn state_columns(state: &CandidateState) -> StateColumns<'_> {
-    match state {
-        CandidateState::Proposed => ("proposed", None, None, None),
-        CandidateState::Training => ("training", None, None, None),
-        CandidateState::Done => ("done", None, None, None),
-        CandidateState::Infeasible { reason } => ("infeasible", None, Some(reason), None),
-        CandidateState::Failed { kind, reason, log } => {
-            ("failed", Some(kind.words()), Some(reason), Some(log))
-        }
-    }
-}
-
-/// `state`, `failure`, `reason`, `log`.
-type StateColumns<'a> = (&'static str, Option<&'static str>, Option<&'a str>, Option<&'a str>);
-
-/// The inverse of [`state_columns`]; none when a word is unknown.
+/// From the columns `state`, `failure`, `reason`, `log`; none when a word is unknown.
 pub(crate) fn state(
     word: &str,
     failure: Option<&str>,

@@ -179,6 +179,33 @@ impl CandidateState {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Done | Self::Infeasible { .. } | Self::Failed { .. })
     }
+
+    /// The word in the store and in files.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::Training => "training",
+            Self::Done => "done",
+            Self::Infeasible { .. } => "infeasible",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// Why it came to nothing, in one sentence.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Infeasible { reason } | Self::Failed { reason, .. } => Some(reason),
+            Self::Proposed | Self::Training | Self::Done => None,
+        }
+    }
+
+    /// Of what failed, the kind and the last lines of the worker's stderr.
+    pub fn failure(&self) -> Option<(FailureKind, &str)> {
+        match self {
+            Self::Failed { kind, log, .. } => Some((*kind, log)),
+            _ => None,
+        }
+    }
 }
 
 /// How a training goes.

@@ -271,15 +271,8 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
 }
 
 fn candidate_json(candidate: &Candidate) -> serde_json::Value {
-    let (state, failure, reason, log) = match &candidate.row.state {
-        CandidateState::Proposed => ("proposed", None, None, None),
-        CandidateState::Training => ("training", None, None, None),
-        CandidateState::Done => ("done", None, None, None),
-        CandidateState::Infeasible { reason } => ("infeasible", None, Some(reason), None),
-        CandidateState::Failed { kind, reason, log } => {
-            ("failed", Some(kind.words()), Some(reason), Some(log))
-        }
-    };
+    let state = &candidate.row.state;
+    let (failure, log) = state.failure().map(|(kind, log)| (kind.words(), log)).unzip();
     let trained: Vec<serde_json::Value> = candidate
         .row.trained
         .iter()
@@ -293,9 +286,9 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "parameters": candidate.row.subject.assignment(),
         "reference": candidate.row.reference,
         "origin": candidate.row.origin,
-        "state": state,
+        "state": state.word(),
         "failure": failure,
-        "reason": reason,
+        "reason": state.reason(),
         "log": log,
         "rank": candidate.rank,
         "values": candidate.row.values,

@@ -39,17 +39,10 @@ const COLUMNS: [&str; 12] = [
 /// What the columns say.
 fn columns(candidate: &Candidate) -> [Value; 12] {
     let row = &candidate.row;
-    let (state, reason) = match &row.state {
-        CandidateState::Proposed => ("proposed", None),
-        CandidateState::Training => ("training", None),
-        CandidateState::Done => ("done", None),
-        CandidateState::Infeasible { reason } => ("infeasible", Some(reason)),
-        CandidateState::Failed { reason, .. } => ("failed", Some(reason)),
-    };
     [
         json!(row.number),
-        json!(state),
-        json!(reason),
+        json!(row.state.word()),
+        json!(row.state.reason()),
         json!(row.subject.to_string()),
         json!(candidate.id),
         json!(row.origin),
