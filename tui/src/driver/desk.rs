@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
-use super::gpus::{self, is_shared};
+use super::gpus::{Gpus, is_shared};
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
@@ -92,11 +92,14 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         if let Some(profiler) = profiler {
             job.settings.latencies = job.latency.latencies(&profiler.device);
             job.settings.throughput = job.latency.throughput(&profiler.device);
-            let gpus = gpus::count();
+            let (gpus, timed) = (Gpus::here(), job.latency.device);
+            let trained = job.trainer.introduction.device();
             job.settings.quiet_timing = false;
-            for (slot, trainer) in slots.iter_mut().zip(trainers) {
-                let trains_on = job.trainer.introduction.trains_on(trainer);
-                slot.disturbs = is_shared(&trains_on, &profiler.device, gpus);
+            let plan = gpus.plan(timed, trained, job.trainers);
+            for ((slot, trainer), gpu) in slots.iter_mut().zip(trainers).zip(plan) {
+                let trains_on = job.trainer.introduction.trains_on(trainer, gpu);
+                let is_timed = gpus.is_timed(gpu, timed, trained);
+                slot.disturbs = is_shared(&trains_on, &profiler.device, is_timed);
                 job.settings.quiet_timing |= slot.disturbs;
             }
         }
@@ -117,7 +120,17 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
-            let device = job.trainer.introduction.trains_on(trainer);
+            let plan = Gpus::here();
+            let plan =
+                plan.plan(job.latency.device, job.trainer.introduction.device(), job.trainers);
+            let mut devices: Vec<String> = trainers
+                .iter()
+                .zip(plan)
+                .map(|(trainer, gpu)| job.trainer.introduction.trains_on(trainer, gpu))
+                .collect();
+            devices.sort();
+            devices.dedup();
+            let device = devices.join(", ");
             display.line(&match profiler {
                 Some(profiler) => format!(
                     "training by {} on {}{many}; timing by {} on {}",

@@ -1,31 +1,71 @@
 //! Which worker has which GPU: the profiler one to itself, the trainers the others.
 
-use search::device::Platform;
+use search::device::{Device, Platform};
 
-/// The GPU of each trainer, none where it may see all of them.
-///
-/// `gpus` are there, the profiler times on number `timed`. With one GPU everybody shares it, and the campaign times while
-/// nothing trains.
-pub(crate) fn plan(gpus: u32, timed: Option<u32>, trainers: u32) -> Vec<Option<u32>> {
-    let others: Vec<u32> = (0..gpus).filter(|number| Some(*number) != timed).collect();
-    let shares = timed.is_some() && gpus > 1;
-    (0..trainers as usize)
-        .map(|trainer| if shares { Some(others[trainer % others.len()]) } else { None })
-        .collect()
+/// The GPUs that programs started from here see, each by what `CUDA_VISIBLE_DEVICES` calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gpus(Vec<String>);
+
+impl Gpus {
+    /// By `CUDA_VISIBLE_DEVICES`, else all that have a file of NVIDIA's driver.
+    pub(crate) fn here() -> Self {
+        match std::env::var("CUDA_VISIBLE_DEVICES") {
+            Ok(chosen) => Self::chosen(&chosen),
+            Err(_) => Self::numbered(count()),
+        }
+    }
+
+    fn chosen(variable: &str) -> Self {
+        let names = variable.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Self(names.map(str::to_owned).collect())
+    }
+
+    fn numbered(count: u32) -> Self {
+        Self((0..count).map(|number| number.to_string()).collect())
+    }
+
+    /// The GPU that each trainer is to see alone; none where the campaign names its GPU itself, or trains on none.
+    ///
+    /// Where several are there, nothing trains on the one that is timed. With one GPU everybody shares it, and the
+    /// campaign times while nothing trains.
+    pub(crate) fn plan(&self, timed: Device, trained: Device, trainers: u32) -> Vec<Option<&str>> {
+        let timed = self.of(timed).filter(|_| self.0.len() > 1);
+        let free: Vec<&str> =
+            self.0.iter().map(String::as_str).filter(|name| Some(*name) != timed).collect();
+        let is_planned = trained == Device::Cuda(None) && !free.is_empty();
+        (0..trainers as usize)
+            .map(|trainer| is_planned.then(|| free[trainer % free.len()]))
+            .collect()
+    }
+
+    /// What a device is called, if it is one of them.
+    fn of(&self, device: Device) -> Option<&str> {
+        device.cuda().and_then(|number| self.0.get(number as usize)).map(String::as_str)
+    }
+
+    /// Whether a trainer that sees `gpu` alone, or none if it sees all, has the GPU that is timed.
+    pub(crate) fn is_timed(&self, gpu: Option<&str>, timed: Device, trained: Device) -> bool {
+        gpu.or_else(|| self.of(trained)) == self.of(timed)
+    }
+
+    /// Whether a trainer of which nobody knows what it sees may have the GPU that is timed.
+    pub(crate) fn may_be_timed(&self) -> bool {
+        self.0.len() < 2
+    }
 }
 
-/// Whether a training on one device spoils a timing on the other: both are the CPU, or one and the same GPU. Trainers are
-/// called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`; with several GPUs [`plan`] keeps them apart.
-pub(crate) fn is_shared(trainer: &str, profiler: &str, gpus: u32) -> bool {
+/// Whether a training on one device spoils a timing on the other: both are the CPU, or the same GPU, which `is_same_gpu`
+/// says. Trainers are called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`.
+pub(crate) fn is_shared(trainer: &str, profiler: &str, is_same_gpu: bool) -> bool {
     match (Platform::of(trainer), Platform::of(profiler)) {
-        (Some(Platform::Cuda), Some(Platform::Cuda)) => gpus < 2,
+        (Some(Platform::Cuda), Some(Platform::Cuda)) => is_same_gpu,
         (Some(Platform::Cpu), Some(Platform::Cpu)) => true,
         _ => trainer == profiler,
     }
 }
 
 /// The GPUs of this machine, by the files of NVIDIA's driver.
-pub(crate) fn count() -> u32 {
+fn count() -> u32 {
     let is_gpu = |name: &str| {
         name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok())
     };
@@ -37,24 +77,46 @@ pub(crate) fn count() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_shared, plan};
+    use super::{Gpus, is_shared};
+    use search::device::Device::{Cpu, Cuda};
 
     #[test]
     fn a_training_spoils_timings_on_its_own_device() {
-        assert!(is_shared("cpu: EPYC", "cpu: EPYC", 0));
-        assert!(is_shared("cuda:0", "cuda: NVIDIA H100", 1));
-        assert!(!is_shared("cuda:0", "cuda: NVIDIA H100", 2));
-        assert!(!is_shared("cpu: EPYC", "cuda: NVIDIA H100", 1));
-        assert!(!is_shared("cuda:0", "cpu: EPYC", 1));
-        assert!(is_shared("abacus", "abacus", 0));
+        assert!(is_shared("cpu: EPYC", "cpu: EPYC", false));
+        assert!(is_shared("cuda:0", "cuda: NVIDIA H100", true));
+        assert!(is_shared("cuda", "cuda: NVIDIA H100", true));
+        assert!(!is_shared("cuda:0", "cuda: NVIDIA H100", false));
+        assert!(!is_shared("cpu: EPYC", "cuda: NVIDIA H100", true));
+        assert!(!is_shared("cuda:0", "cpu: EPYC", true));
+        assert!(is_shared("abacus", "abacus", false));
     }
 
     #[test]
     fn the_profiler_has_its_gpu_to_itself_where_there_are_others() {
-        assert_eq!(plan(4, Some(1), 5), [Some(0), Some(2), Some(3), Some(0), Some(2)]);
-        assert_eq!(plan(2, Some(0), 2), [Some(1), Some(1)]);
-        assert_eq!(plan(1, Some(0), 2), [None, None]);
-        assert_eq!(plan(0, None, 1), [None]);
-        assert_eq!(plan(4, None, 2), [None, None]); // timed on the CPU
+        let plan = |gpus: &Gpus, timed, trained, trainers| {
+            let planned = gpus.plan(timed, trained, trainers);
+            planned.iter().map(|gpu| gpu.unwrap_or("all").to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let (any, four) = (Cuda(None), Gpus::numbered(4));
+        assert_eq!(plan(&four, Cuda(Some(1)), any, 5), "0 2 3 0 2");
+        assert_eq!(plan(&four, any, any, 4), "1 2 3 1");
+        assert_eq!(plan(&Gpus::numbered(2), any, any, 2), "1 1");
+        assert_eq!(plan(&Gpus::numbered(1), any, any, 2), "0 0");
+        assert_eq!(plan(&four, Cpu, any, 5), "0 1 2 3 0"); // timed on the CPU: all train
+        assert_eq!(plan(&four, any, Cuda(Some(2)), 2), "all all"); // as the campaign says
+        assert_eq!(plan(&four, any, Cpu, 2), "all all");
+        assert_eq!(plan(&Gpus::numbered(0), any, any, 1), "all");
+    }
+
+    #[test]
+    fn gpus_are_those_that_the_environment_shows() {
+        let shown = Gpus::chosen("3, GPU-0a1b");
+        assert_eq!(shown.plan(Cuda(Some(0)), Cuda(None), 2), [Some("GPU-0a1b"); 2]);
+        assert!(!shown.is_timed(Some("GPU-0a1b"), Cuda(None), Cuda(None)));
+        assert!(shown.is_timed(None, Cuda(Some(1)), Cuda(Some(1))));
+        assert!(!shown.is_timed(None, Cuda(Some(1)), Cuda(Some(0))));
+        assert!(!shown.may_be_timed());
+        assert!(Gpus::chosen("3").is_timed(Some("3"), Cuda(None), Cuda(None)));
+        assert_eq!(Gpus::chosen(""), Gpus::numbered(0));
     }
 }

@@ -11,7 +11,7 @@ use search::wire::{Evaluation, Reply, Request};
 
 use super::checkpoints;
 use super::desk::Desk;
-use super::gpus::{self, is_shared};
+use super::gpus::{Gpus, is_shared};
 use super::news::{News, Ready};
 use super::pull::ToWorker;
 use super::pull::listener::Arrival;
@@ -46,15 +46,16 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         ready: Ready,
     ) -> anyhow::Result<Option<Finish>> {
         let Ready { hello, shares, holds } = ready;
-        let trains_on = self.introduction.trains_on(&hello);
+        let trains_on = self.introduction.trains_on(&hello, None);
         let timed = self.hall.as_ref().and_then(|hall| hall.timed.clone());
         let slot = &mut self.slots[index];
         let Some(lease) = &mut slot.lease else { return Ok(None) };
         lease.is_apart = !shares;
         let (worker, host) = (lease.worker.clone(), lease.host.clone());
         let is_here = host == Owner::current().host;
-        let disturbs =
-            timed.is_some_and(|timed| is_here && is_shared(&trains_on, &timed, gpus::count()));
+        // It was perhaps started where other GPUs are seen.
+        let may_be = Gpus::here().may_be_timed();
+        let disturbs = timed.is_some_and(|timed| is_here && is_shared(&trains_on, &timed, may_be));
         slot.disturbs = disturbs;
         let place = self.display.place();
         self.display.line(&format!("{place} {} on {host} ({trains_on}) joins", hello.worker));
