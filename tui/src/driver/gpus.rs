@@ -1,6 +1,50 @@
-//! Which worker has which GPU: the profiler one to itself, the trainers the others.
+//! Which worker has which GPU: the profiler one to itself, the trainers the others; and who is in whose way.
 
 use search::device::Platform;
+
+/// Where a worker computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) host: String,
+    /// Trainers are called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`.
+    pub(crate) device: String,
+    /// Which GPU of the machine, as [`physical`] has it.
+    pub(crate) gpu: Option<String>,
+}
+
+impl Seat {
+    /// Whether two workers have the same processor or GPU to themselves only by turns.
+    pub(crate) fn is_shared(&self, other: &Self, gpus: u32) -> bool {
+        if self.host != other.host {
+            return false;
+        }
+        let are_gpus = |platform| platform == Some(Platform::Cuda);
+        let both = are_gpus(Platform::of(&self.device)) && are_gpus(Platform::of(&other.device));
+        match (&self.gpu, &other.gpu) {
+            (Some(one), Some(two)) if both && is_number(one) == is_number(two) => one == two,
+            _ => is_shared(&self.device, &other.device, gpus),
+        }
+    }
+}
+
+fn is_number(gpu: &str) -> bool {
+    gpu.parse::<u32>().is_ok()
+}
+
+/// The number of a GPU for a process that sees some only (`CUDA_VISIBLE_DEVICES`): the campaign's if there is such a one, else
+/// the first.
+pub(crate) fn visible(number: u32, seen: Option<&str>) -> u32 {
+    let count = seen.map_or(usize::MAX, |seen| seen.split(',').count());
+    if (number as usize) < count { number } else { 0 }
+}
+
+/// Which GPU of the machine that is: its number, or a name that NVIDIA's driver has for it.
+pub(crate) fn physical(number: u32, seen: Option<&str>) -> Option<String> {
+    match seen {
+        None => Some(number.to_string()),
+        Some(seen) => seen.split(',').nth(number as usize).map(|gpu| gpu.trim().to_owned()),
+    }
+}
 
 /// The GPU of each trainer, none where it may see all of them.
 ///
@@ -37,7 +81,33 @@ pub(crate) fn count() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_shared, plan};
+    use super::{Seat, is_shared, physical, plan, visible};
+
+    #[test]
+    fn seats_of_one_machine_share_a_gpu_or_not() {
+        let seat = |host: &str, device: &str, gpu: Option<&str>| Seat {
+            host: host.to_owned(),
+            device: device.to_owned(),
+            gpu: gpu.map(str::to_owned),
+        };
+        let timed = seat("a", "cuda: NVIDIA H200", Some("1"));
+        assert!(seat("a", "cuda:0", Some("1")).is_shared(&timed, 2));
+        assert!(!seat("a", "cuda:0", Some("0")).is_shared(&timed, 2));
+        assert!(!seat("b", "cuda:0", Some("1")).is_shared(&timed, 2));
+        assert!(!seat("a", "cpu: EPYC", None).is_shared(&timed, 2));
+        assert!(seat("a", "cuda:0", Some("GPU-1a")).is_shared(&timed, 1));
+        let timed = seat("a", "cpu: EPYC", None);
+        assert!(seat("a", "cpu: EPYC", None).is_shared(&timed, 0));
+        assert!(!seat("b", "cpu: EPYC", None).is_shared(&timed, 0));
+    }
+
+    #[test]
+    fn who_sees_some_gpus_only_takes_one_of_them() {
+        assert_eq!((visible(3, None), physical(3, None)), (3, Some("3".to_owned())));
+        assert_eq!((visible(1, Some("2,5")), physical(1, Some("2,5"))), (1, Some("5".to_owned())));
+        assert_eq!((visible(1, Some("5")), physical(0, Some("5"))), (0, Some("5".to_owned())));
+        assert_eq!(physical(0, Some("")), Some(String::new()));
+    }
 
     #[test]
     fn a_training_spoils_timings_on_its_own_device() {

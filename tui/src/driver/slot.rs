@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use search::wire::{Evaluate, Reply, Request};
+use search::wire::{Reply, Request};
 use tokio::sync::mpsc;
 
 use super::checkpoints;
+use super::gpus::Seat;
 use super::keeping::keep;
 use super::news::News;
 use super::pull::link::{Arrived, Link, Parcel};
@@ -25,8 +26,8 @@ pub(crate) struct Slot {
     pub(crate) presence: Presence,
     /// Of a pull worker.
     pub(crate) lease: Option<Lease>,
-    /// Whether its work disturbs timings.
-    pub(crate) disturbs: bool,
+    /// Where it computes, once that is known.
+    pub(crate) seat: Option<Seat>,
     way: Way,
 }
 
@@ -37,6 +38,8 @@ pub(crate) enum Presence {
     Here,
     /// It has not yet said that it can work, or is at something that nobody waits for.
     NotYet,
+    /// It could time, but somebody else does on its device.
+    Waits,
     /// It is at work, but the connection is gone.
     Away,
     /// It does not come back.
@@ -50,6 +53,8 @@ pub(crate) struct Lease {
     pub(crate) host: String,
     /// Whether files go through the connection.
     pub(crate) is_apart: bool,
+    /// The coordinator's folder of checkpoints.
+    folder: Option<PathBuf>,
     /// When it is taken for lost.
     pub(crate) until: std::time::Instant,
 }
@@ -97,6 +102,7 @@ impl Slot {
             worker: join.worker,
             host: join.host,
             is_apart: false,
+            folder: folder.clone(),
             until: std::time::Instant::now() + Duration::from_secs_f64(welcome.lease_s),
         };
         let mut files: Vec<PathBuf> = Vec::new();
@@ -108,6 +114,7 @@ impl Slot {
                 }
                 Arrived::Gone => News::Gone,
                 Arrived::Message(FromWorker::Alive) => News::Alive,
+                Arrived::Message(FromWorker::HandsBack { id }) => News::HandedBack { id },
                 Arrived::Message(FromWorker::Ready(ready)) => News::Joined(ready),
                 Arrived::Message(FromWorker::News(mut news)) => {
                     if let News::Reply(Reply::Result(result)) = &mut news {
@@ -122,11 +129,11 @@ impl Slot {
         };
         let link = Link::open(stream, folder, hear);
         link.send(ToWorker::Welcome(Box::new(welcome)));
-        Self::new(Role::Trainer, Presence::NotYet, Some(lease), Way::Pull(link))
+        Self::new(join.role, Presence::NotYet, Some(lease), Way::Pull(link))
     }
 
     fn new(role: Role, presence: Presence, lease: Option<Lease>, way: Way) -> Self {
-        Self { role, request: None, presence, lease, disturbs: false, way }
+        Self { role, request: None, presence, lease, seat: None, way }
     }
 
     /// Whether it waits for a request.
@@ -148,16 +155,30 @@ impl Slot {
         self.way = Way::None;
     }
 
+    /// Tells a pull worker why it cannot be used, and gives it up.
+    pub(crate) fn turn_away(&mut self, reason: String) {
+        self.tell(ToWorker::Refused { reason });
+        if let Way::Pull(link) = std::mem::replace(&mut self.way, Way::None) {
+            tokio::spawn(link.close());
+        }
+        self.abandon();
+    }
+
     /// Hands over a request, or a stop. If the slot is broken, its news says so.
     pub(crate) fn send(&self, request: Request) {
         match &self.way {
             Way::Child { orders, .. } => drop(orders.send(request)),
             Way::Pull(link) => {
-                let is_apart = self.lease.as_ref().is_some_and(|lease| lease.is_apart);
-                if let (true, Request::Evaluate(Evaluate { resume_from: Some(path), .. })) =
-                    (is_apart, &request)
-                {
-                    for file in checkpoints::files_of(path) {
+                let lease = self.lease.as_ref().filter(|lease| lease.is_apart);
+                if let (Some(lease), Request::Evaluate(evaluate)) = (lease, &request) {
+                    // What another worker has given back is the newest.
+                    let begun = lease.folder.as_ref();
+                    let begun = begun.map(|folder| checkpoints::unfinished(evaluate, folder));
+                    let mut files = begun.unwrap_or_default();
+                    if let (true, Some(path)) = (files.is_empty(), &evaluate.resume_from) {
+                        files = checkpoints::files_of(path);
+                    }
+                    for file in files {
                         link.post(Parcel::File(file));
                     }
                 }
