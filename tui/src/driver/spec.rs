@@ -8,12 +8,14 @@ use anyhow::{Context, bail};
 use search::contents::Contents;
 use search::device::{Device, Platform};
 use search::wire::{Configure, Hello, SpaceReply};
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::limits::Limits;
 
 /// What a worker is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// Trains proxies.
     Trainer,
@@ -87,9 +89,16 @@ const SETTINGS: [(&str, &str); 2] = [
 ];
 
 impl Program {
-    /// The built-in worker: the one its variable names, else the one beside this program.
+    /// The built-in worker, which must be there.
     pub(crate) fn built_in(role: Role) -> anyhow::Result<Self> {
-        let Some([name, package, variable]) = role.built_in() else {
+        let program = Self::named(role)?;
+        program.must_be_there(role)?;
+        Ok(program)
+    }
+
+    /// The built-in worker, there or not: the one its variable names, else the one beside this program.
+    pub(crate) fn named(role: Role) -> anyhow::Result<Self> {
+        let Some([name, _, variable]) = role.built_in() else {
             bail!("a {} is the user's own command", role.word())
         };
         let file = if let Some(file) = std::env::var_os(variable) {
@@ -100,7 +109,15 @@ impl Program {
             let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
             this.parent().unwrap_or(Path::new(".")).join(name)
         };
-        if !file.is_file() {
+        Ok(Self::File(file))
+    }
+
+    /// Refuses a program of ours that is not there.
+    pub(crate) fn must_be_there(&self, role: Role) -> anyhow::Result<()> {
+        let (Self::File(file) | Self::On { file, .. }) = self else { return Ok(()) };
+        if let Some([_, package, variable]) = role.built_in()
+            && !file.is_file()
+        {
             bail!(
                 "the {} {} is not there; build it with `cargo build --release -p {package}` (`make setup` first), \
                  or name it by the variable {variable}",
@@ -108,7 +125,7 @@ impl Program {
                 file.display()
             );
         }
-        Ok(Self::File(file))
+        Ok(())
     }
 
     /// The same program, told to compute on `device`.
@@ -197,22 +214,21 @@ impl Introduction {
         }
     }
 
-    /// The device that a trainer is told to compute on.
-    pub(crate) fn device(&self) -> Device {
+    /// On what of a machine a trainer computes.
+    pub(crate) fn device(&self) -> Option<Device> {
         match self {
-            Self::Configure(configure) => configure.training.as_ref(),
+            Self::Configure(configure) => Some(configure.training.as_ref()?.device),
             Self::Space(_) => None,
         }
-        .map_or(Device::Cpu, |training| training.device)
     }
 
     /// Where a trainer computes: it says on which machine it is, the campaign file on what of it. `gpu`: the one that it alone
     /// sees.
     pub(crate) fn trains_on(&self, trainer: &Hello, gpu: Option<&str>) -> String {
         match (self.device(), gpu) {
-            (Device::Cpu, _) => trainer.device.clone(),
-            (Device::Cuda(_), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
-            (device, None) => device.to_string(),
+            (None | Some(Device::Cpu), _) => trainer.device.clone(),
+            (Some(Device::Cuda(_)), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
+            (Some(device), None) => device.to_string(),
         }
     }
 }
