@@ -19,6 +19,7 @@ use crate::check::check;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result, of_libtorch};
 use crate::evaluation::{KEPT_EVERY, Proxies, evaluate};
+use crate::learner;
 use crate::precision::{self, Settled};
 use crate::tasks::Task;
 
@@ -235,6 +236,12 @@ fn answer(
         })
     }));
     written?;
+    // Models of many sizes would leave nothing to the processes beside this one, which train on the same GPU.
+    if let Ok(device) = learner::device(setting.training.device)
+        && let Err(problem) = operators::gpu::release(device)
+    {
+        eprintln!("deltafront-train: the GPU's memory was not given back: {problem}");
+    }
     Ok(match outcome {
         Ok(Ok(evaluation)) => Reply::Result(evaluation),
         Ok(Err(error)) => refused(id, &error),

@@ -60,6 +60,18 @@ pub fn record<T>(device: Device, work: impl FnOnce() -> T) -> Result<(Recorded, 
     Ok((recorded, result.expect("what was recorded came to its end")))
 }
 
+/// Gives the memory of a GPU back that libtorch keeps for tensors to come: models of many sizes, one after the other, would
+/// take what other processes need. Does nothing on a CPU.
+///
+/// # Errors
+/// CUDA's words when it refuses.
+pub fn release(device: Device) -> Result<(), String> {
+    match device {
+        Device::Cuda(_) => libtorch::release(),
+        _ => Ok(()),
+    }
+}
+
 /// The GPUs that launches went to, by number.
 fn open() -> &'static Mutex<HashMap<usize, Gpu>> {
     static OPEN: OnceLock<Mutex<HashMap<usize, Gpu>>> = OnceLock::new();

@@ -2,6 +2,7 @@
 // kernels, and records what is started on a GPU. The Rust side, with the contract, is libtorch.rs.
 
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -143,6 +144,17 @@ void deltafront_parallel(size_t count, void (*piece)(void*, size_t), void* conte
 // The CUDA stream that torch's operators of this thread go to now.
 void* deltafront_stream(int ordinal) {
   return cuda().getStreamNativeHandle(cuda().getStream(gpu(ordinal)));
+}
+
+// Gives the GPU back what torch keeps of its memory for tensors to come; false after a failure told in `message`.
+bool deltafront_release(char* message, size_t message_length) {
+  try {
+    at::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
+    return true;
+  } catch (const std::exception& error) {
+    std::strncpy(message, error.what(), message_length - 1);
+    return false;
+  }
 }
 
 // Records what `work(context)` starts on a GPU instead of starting it: a graph, or null after a failure told in `message`.

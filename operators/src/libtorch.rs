@@ -67,6 +67,7 @@ unsafe extern "C" {
         length: usize,
     ) -> i64;
     fn deltafront_stream(ordinal: c_int) -> *mut c_void;
+    fn deltafront_release(message: *mut c_char, length: usize) -> bool;
     fn deltafront_record(
         ordinal: c_int,
         work: unsafe extern "C" fn(*mut c_void) -> bool,
@@ -139,6 +140,17 @@ pub(crate) fn parallel(count: usize, piece: &(dyn Fn(usize) + Sync)) {
 pub(crate) fn stream(ordinal: usize) -> u64 {
     // SAFETY: libtorch's CUDA library is there, as whoever has a tensor on a GPU has asked for it.
     unsafe { deltafront_stream(ordinal as c_int) as u64 }
+}
+
+/// Gives the GPUs back what libtorch keeps of their memory for tensors to come.
+///
+/// # Errors
+/// CUDA's words when it refuses.
+pub(crate) fn release() -> Result<(), String> {
+    let mut message = [0; 512];
+    // SAFETY: the message has the length told.
+    let done = unsafe { deltafront_release(message.as_mut_ptr(), message.len()) };
+    if done { Ok(()) } else { Err(text(&message)) }
 }
 
 /// What was once started on a GPU, to be started again as one. It reads and writes the memory that it did then.

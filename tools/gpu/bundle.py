@@ -36,7 +36,7 @@ def main() -> None:
         if not program.is_file():
             sys.exit(f"{program} is not there: cargo build --release --workspace --bins --examples")
         subprocess.run(["strip", "-o", folder / program.name, program], check=True)
-    for name in ["run.sh", "peers.py", "table.py", "campaign.toml"]:
+    for name in ["run.sh", "several.py", "peers.py", "table.py", "campaign.toml"]:
         shutil.copy(HERE / name, folder / name)
     texts = subprocess.run(
         [sys.executable, CHECKOUT / "tools/setup.py", "corpus"], check=True, capture_output=True, text=True

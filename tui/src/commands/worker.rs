@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::INTERRUPTED;
 use super::run::say;
+use crate::driver::pull::home::Home;
 use crate::driver::{Outcome, Post, Role, Token, pull};
 
 /// Trains, or times, for a campaign that runs elsewhere: connects to its `deltafront run --listen`, which says the token, and
@@ -44,20 +45,18 @@ pub(crate) struct Args {
     /// CPU threads of a training; as the campaign has it where this is left out.
     #[arg(long)]
     threads: Option<u32>,
-    /// For the trainer's log, and for checkpoints where the campaign's folder is not seen from here. Two workers must not share
-    /// one.
-    #[arg(long, value_name = "PATH", default_value = "deltafront-worker")]
-    folder: PathBuf,
+    /// For the trainer's log, and for checkpoints where the campaign's folder is not seen from here; by default the first of
+    /// `deltafront-worker`, `deltafront-worker-2` and so on that no other worker has. One that is started again in its folder
+    /// takes its own place.
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
     /// Leave when there was no coordinator for so long, and nothing left to do.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
     patience: f64,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let folder = std::path::absolute(&args.folder)
-        .with_context(|| format!("cannot make {} absolute", args.folder.display()))?;
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let home = Home::take(args.folder.as_deref())?;
     let post = Post {
         address: args.connect,
         token: args.token,
@@ -68,7 +67,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokenizer: args.tokenizer,
         threads: args.threads,
         is_apart: args.apart,
-        folder,
+        home,
         patience: Duration::try_from_secs_f64(args.patience)
             .context("--patience must be a number of seconds")?,
     };

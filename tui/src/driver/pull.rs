@@ -6,6 +6,7 @@
 //! waits for, and no other.
 
 mod calling;
+pub(crate) mod home;
 pub(crate) mod link;
 pub(crate) mod listener;
 mod outfit;

@@ -81,7 +81,7 @@ impl Outfit {
             role: post.role,
             program,
             introduction: Introduction::Configure(Box::new(configure)),
-            log: post.folder.join(format!("{}.log", post.role.word())),
+            log: post.home.folder.join(format!("{}.log", post.role.word())),
             silence: seconds(welcome.silence_s)?,
             limits,
         };

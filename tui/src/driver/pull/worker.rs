@@ -1,7 +1,7 @@
 //! The worker's side: a child in a slot as the driver has them, whose orders come from a coordinator far away.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use db::Owner;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::calling::{Line, connect};
+use super::home::Home;
 use super::link::{Arrived, Parcel};
 use super::outfit::Outfit;
 use super::tls::Token;
@@ -43,7 +44,7 @@ pub(crate) struct Post {
     /// Whether checkpoints go through the connection in any case.
     pub(crate) is_apart: bool,
     /// For its log, and for checkpoints where the campaign's folder is not seen.
-    pub(crate) folder: PathBuf,
+    pub(crate) home: Home,
     /// How long it waits for a coordinator while there is nothing to do.
     pub(crate) patience: Duration,
 }
@@ -52,7 +53,7 @@ impl Post {
     /// Where checkpoints of this campaign lie that the coordinator does not see.
     pub(super) fn checkpoints(&self) -> PathBuf {
         let mark = self.token.mark();
-        self.folder.join(format!("checkpoints-{}", mark.get(..MARK).unwrap_or(&mark)))
+        self.home.folder.join(format!("checkpoints-{}", mark.get(..MARK).unwrap_or(&mark)))
     }
 }
 
@@ -112,13 +113,11 @@ pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<Outc
         stop: StopSignals::listen().context("cannot listen for Ctrl-C")?,
         hand_back: HandBack::listen().context("cannot listen for USR1")?,
     };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let Owner { host, pid, .. } = Owner::current();
-    let me = format!("{host} {pid} {}", since.as_nanos());
+    let (host, me) = (Owner::current().host, &post.home.worker);
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut worker: Option<Worker<'_>> = None;
     let outcome = loop {
-        let connecting = connect(post, &me, &host, say);
+        let connecting = connect(post, me, &host, say);
         let (mut line, welcome) =
             match wait(post, connecting, &mut worker, &mut news, &mut calls).await? {
                 Ok(connected) => connected,
