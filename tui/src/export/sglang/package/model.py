@@ -24,6 +24,7 @@ class Here:
     of: torch.Tensor
     batch: object
     real: None = None
+    balance: None = None
     padding: None = None
 
     def positions(self, *_):
