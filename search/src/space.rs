@@ -14,6 +14,7 @@ mod coordinates;
 mod error;
 mod flat;
 mod form;
+mod left_out;
 mod loads;
 mod meta;
 mod refused;
@@ -27,7 +28,7 @@ pub use choices::{KindChoices, Listed, MixerChoices};
 pub use config::{FfnChoice, FfnSize, Range, Ratio, SpaceConfig, StageChoices};
 pub use coordinates::{Coordinate, Scale};
 pub use error::{SpaceError, SpaceViolation};
-pub use refused::LeftOut;
+pub use left_out::LeftOut;
 
 use crate::architecture::{Architecture, Ffn, FfnKind, Mixer, MixerKind};
 use crate::targets::Target;
@@ -45,6 +46,8 @@ pub struct Space {
     choices: Choices,
     /// A member, found when the space was checked.
     witness: Architecture,
+    /// What no target of `loads_in` holds.
+    left_out: Vec<LeftOut>,
 }
 
 /// What may be chosen, and within which limits.
@@ -86,15 +89,20 @@ impl Space {
     /// # Errors
     /// When nothing can be chosen, a choice fits nowhere, or no architecture is within the limits; names the key.
     pub fn new(config: &SpaceConfig) -> Result<Self, SpaceError> {
-        let (config, tables) = Self::tables(config)?;
-        Self::of(&config, tables)
+        let (config, tables, left_out) = Self::tables(config)?;
+        Ok(Self { left_out, ..Self::of(&config, tables)? })
     }
 
-    /// The choices of `config`, without those that no target of `loads_in` holds in any stack.
-    fn tables(config: &SpaceConfig) -> Result<(SpaceConfig, Tables), SpaceError> {
+    /// The choices of `config`, without those that the targets of `loads_in` hold in no stack; and which these are.
+    fn tables(config: &SpaceConfig) -> Result<(SpaceConfig, Tables, Vec<LeftOut>), SpaceError> {
         let mut tables = Tables::new(config)?;
-        loads::restrict(&mut tables, &config.loads_in)?;
-        Ok((loads::remaining(config, &tables)?, tables))
+        let left_out = loads::restrict(&mut tables, &config.loads_in)?;
+        Ok((loads::remaining(config, &tables)?, tables, left_out))
+    }
+
+    /// The choices of the campaign file that the targets of `loads_in` hold in no stack.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// Of these tables, of which `config` says the rest.
@@ -119,7 +127,7 @@ impl Space {
         let loads_in = config.loads_in.clone();
         let choices = Choices { tables, form, depth, min_parameters, max_parameters, loads_in };
         let witness = choices.find_witness()?;
-        Ok(Self { choices, witness })
+        Ok(Self { choices, witness, left_out: Vec::new() })
     }
 
     /// A random member: d_model, depth and each gene drawn evenly, as far as the parameter limits allow.

@@ -9,6 +9,7 @@ mod fla;
 mod llama_cpp;
 mod nemotron_flash;
 mod obstacle;
+mod sglang;
 mod shapes;
 mod trainers;
 mod transformers;
@@ -56,6 +57,8 @@ pub enum Target {
     Fla,
     /// llama.cpp.
     Gguf,
+    /// SGLang, by a plug-in: any mixers, attention of one shape.
+    Sglang,
     /// The trainer lm-engine: attention, Gated DeltaNet, Mamba2, each layer with sizes of its own.
     #[serde(rename = "lm-engine")]
     LmEngine,
@@ -65,7 +68,7 @@ pub enum Target {
 
 impl Target {
     /// Every target that has a rule.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Llama,
         Self::Ministral,
         Self::Qwen3,
@@ -78,6 +81,7 @@ impl Target {
         Self::NemotronFlash,
         Self::Fla,
         Self::Gguf,
+        Self::Sglang,
         Self::LmEngine,
         Self::Megatron,
     ];
@@ -97,6 +101,7 @@ impl Target {
             Self::NemotronFlash => "nemotron_flash",
             Self::Fla => "fla",
             Self::Gguf => "gguf",
+            Self::Sglang => "sglang",
             Self::LmEngine => "lm-engine",
             Self::Megatron => "megatron",
         }
@@ -117,6 +122,7 @@ impl Target {
             Self::NemotronFlash => nemotron_flash::nemotron_flash(stack),
             Self::Fla => fla::fla(stack),
             Self::Gguf => llama_cpp_architecture(stack).err().unwrap_or_default(),
+            Self::Sglang => sglang::sglang(stack),
             Self::LmEngine => trainers::lm_engine(stack),
             Self::Megatron => trainers::megatron(stack),
         }

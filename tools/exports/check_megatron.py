@@ -3,7 +3,7 @@
 
     check_megatron.py FOLDER … [--megatron CHECKOUT]
 
-Without a clone of NVIDIA/Megatron-LM it is the megatron-core that is installed: 0.16.1, the newest on PyPI in November 2026, has the
+Without a clone of NVIDIA/Megatron-LM it is the megatron-core of `make peers`: 0.16.1, the newest on PyPI in November 2026, has the
 parser of patterns, but knows no Gated DeltaNet (`G`) and no layer configs. With one, arguments.sh goes through the parser of its
 training script, and layers.py makes its layer configs. Its layers want a GPU and Transformer Engine: none is built. Prints a line of
 JSON for each folder; exit code 1: something does not fit the stack.

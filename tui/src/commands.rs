@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod browse;
 mod campaign_file;
+pub(crate) mod check_worker;
 pub(crate) mod compare;
 pub(crate) mod completions;
 mod contents;

@@ -16,6 +16,7 @@ mod megatron;
 mod nemotron_flash;
 pub(crate) mod returned;
 pub(crate) mod schema;
+mod sglang;
 mod stack_file;
 pub(crate) mod table;
 mod theirs;
@@ -117,6 +118,12 @@ pub(crate) const TARGETS: &[Target] = &[
         about: "a file for llama.cpp: its llama, qwen3, lfm2, mamba2, granitehybrid, qwen35",
         form: Form::Gguf,
         rule: Some(Rule::Gguf),
+    },
+    Target {
+        name: Rule::Sglang.name(),
+        about: "a folder for SGLang: a plug-in that serves any mixers, weights",
+        form: Form::Folder(&sglang::Sglang),
+        rule: Some(Rule::Sglang),
     },
     Target {
         name: Rule::LmEngine.name(),

@@ -85,9 +85,11 @@ enum Command {
     Import(commands::import::Args),
     /// Show what mixers can learn and cannot.
     Bench(commands::bench::Args),
+    /// Play a campaign's side of the worker protocol, and say what is wrong with a worker.
+    CheckWorker(commands::check_worker::Args),
     /// Say what this machine can do, and what to do about what it cannot.
     Doctor(commands::doctor::Args),
-    /// Print the JSON Schema of the campaign file, for editors; or of a stack's file.
+    /// Print the JSON Schema of the campaign file, for editors; of a stack's file, or of the worker protocol.
     Schema(commands::schema::Args),
     /// Print completions for a shell.
     Completions(commands::completions::Args),
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(&db, &args),
         Command::Import(args) => commands::import::run(&db, &args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::CheckWorker(args) => commands::check_worker::run(&args),
         Command::Doctor(args) => commands::doctor::run(&db, &args),
         Command::Schema(args) => commands::schema::run(&args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),

@@ -4,19 +4,24 @@
 //! Most targets have one size of each mixer and one FFN, which draws and changes of one layer miss nearly always. Such a
 //! stack is made to fit: a change is made in all layers that were alike, or all mixers of a kind become as the first.
 
-use super::config::{FfnChoice, SpaceConfig, StageChoices};
+use super::config::{SpaceConfig, StageChoices};
 use super::error::{SpaceError, invalid};
+use super::left_out::{LeftOut, genes_left_out};
 use super::tables::Tables;
 use crate::architecture::{Architecture, Ffn, Layer, Mixer};
 use crate::targets::{Obstacle, Target};
 
-/// Leaves out what no stack can have that every target holds.
+/// Leaves out what no stack can have that every target holds; says what that is.
 ///
 /// # Errors
 /// Where nothing is left to choose; says why.
-pub(super) fn restrict(tables: &mut Tables, targets: &[Target]) -> Result<(), SpaceError> {
+pub(super) fn restrict(
+    tables: &mut Tables,
+    targets: &[Target],
+) -> Result<Vec<LeftOut>, SpaceError> {
+    let mut left_out = Vec::new();
     if targets.is_empty() {
-        return Ok(());
+        return Ok(left_out);
     }
     let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
     let nothing = |what: &str, reasons: &[String]| {
@@ -26,27 +31,24 @@ pub(super) fn restrict(tables: &mut Tables, targets: &[Target]) -> Result<(), Sp
     };
     let here = tables.clone();
     let one = Single { tables: &here, targets };
-    let mut reasons = Vec::new();
-    tables.mixers.retain_mut(|table| {
-        let first = table.shapes[0][0].mixer;
-        for (shapes, &d) in table.shapes.iter_mut().zip(&here.d_model) {
-            shapes.retain(|shape| one.fits_with_some_ffn(d, shape.mixer));
-        }
-        let is_left = table.shapes.iter().any(|shapes| !shapes.is_empty());
-        if !is_left {
-            reasons.push(format!("{} ({})", table.kind.name(), one.reason(Some(first))));
-        }
-        is_left
-    });
+    restrict_mixers(tables, &one, &mut left_out);
     if tables.mixers.is_empty() {
-        return nothing("mixer", &reasons);
+        let reason = |LeftOut { what, reason }: &LeftOut| format!("{what} ({reason})");
+        return nothing("mixer", &left_out.iter().map(reason).collect::<Vec<_>>());
     }
-    let has_all: Vec<bool> = (0..here.d_model.len())
-        .map(|d| tables.mixers.iter().all(|table| !table.shapes[d].is_empty()))
-        .collect();
-    if !has_all.contains(&true) {
+    let without = |d: usize| tables.mixers.iter().find(|table| table.shapes[d].is_empty());
+    let lacks: Vec<Option<&str>> =
+        (0..here.d_model.len()).map(|d| without(d).map(|table| table.kind.name())).collect();
+    if lacks.iter().all(Option::is_some) {
         let widths = format!("{:?} has choices of every mixer left", here.d_model);
         return nothing("d_model", &[format!("none of {widths}")]);
+    }
+    let has_all: Vec<bool> = lacks.iter().map(Option::is_none).collect();
+    for (d, kind) in here.d_model.iter().zip(&lacks) {
+        if let Some(kind) = kind {
+            let reason = format!("no choice of {kind} loads at this width");
+            left_out.push(LeftOut { what: format!("d_model {d}"), reason });
+        }
     }
     let keep = |d: usize| has_all[d];
     let mut at = 0..;
@@ -55,23 +57,75 @@ pub(super) fn restrict(tables: &mut Tables, targets: &[Target]) -> Result<(), Sp
         let mut at = 0..;
         table.shapes.retain(|_| keep(at.next().unwrap_or(0)));
     }
-    tables.ffn_alone &= here.ffn.iter().any(|&choice| {
+    let first_ffn = here.ffn.iter().find_map(|choice| choice.at(here.d_model[0]));
+    let alone = here.ffn.iter().any(|&choice| {
         here.d_model.iter().any(|&d| choice.at(d).is_some_and(|ffn| one.fits(d, None, Some(ffn))))
     });
+    if here.ffn_alone && !alone {
+        let (reason, _) = one.in_the_way(here.d_model[0], None, first_ffn);
+        left_out.push(LeftOut { what: "none".to_owned(), reason });
+    }
+    tables.ffn_alone &= alone;
     let left = tables.clone();
     tables.ffn.retain(|choice| {
-        left.d_model.iter().enumerate().any(|(at, &d)| {
+        let is_left = left.d_model.iter().enumerate().any(|(at, &d)| {
             let ffn = choice.at(d);
             let mut mixers = left.mixers.iter().flat_map(|table| table.shapes(at));
             mixers.any(|shape| one.fits(d, Some(shape.mixer), ffn))
                 || (left.ffn_alone && ffn.is_some() && one.fits(d, None, ffn))
-        })
+        });
+        if !is_left {
+            let ffn = choice.at(left.d_model[0]);
+            let what =
+                ffn.map_or_else(|| "ffn none".to_owned(), |ffn| format!("ffn {}", ffn.choice()));
+            let mixer = left.mixers[0].shapes[0][0].mixer;
+            let (reason, _) = one.in_the_way(left.d_model[0], Some(mixer), ffn);
+            left_out.push(LeftOut { what, reason });
+        }
+        is_left
     });
-    tables.meta_tokens.retain(|&tokens| one.may_have(tokens));
+    tables.meta_tokens.retain(|&tokens| {
+        let found = one.with_meta_tokens(tokens);
+        if let Some(reason) = &found {
+            let what = format!("meta_tokens {tokens}");
+            left_out.push(LeftOut { what, reason: reason.clone() });
+        }
+        found.is_none()
+    });
     if tables.meta_tokens.is_empty() {
         return nothing("number of meta tokens", &["they have none".to_owned()]);
     }
-    Ok(())
+    Ok(left_out)
+}
+
+/// Shapes of mixers that load with no FFN, and mixers of which none is left.
+fn restrict_mixers(tables: &mut Tables, one: &Single<'_>, left_out: &mut Vec<LeftOut>) {
+    tables.mixers.retain_mut(|table| {
+        let before = table.clone();
+        let mut refused: Vec<(&[usize], String, usize)> = Vec::new();
+        for (d, shapes) in table.shapes.iter_mut().enumerate() {
+            let width = one.tables.d_model[d];
+            shapes.retain(|shape| one.fits_with_some_ffn(width, shape.mixer));
+            let is_kept = |mixer: Mixer| shapes.iter().any(|shape| shape.mixer == mixer);
+            let gone = before.shapes[d].iter().filter(|shape| !is_kept(shape.mixer));
+            refused.extend(gone.map(|shape| {
+                let (reason, others) = one.reason(width, shape.mixer);
+                (shape.genes.as_slice(), reason, others)
+            }));
+        }
+        // a value is best said to be in the way by a shape of which nothing else is
+        refused.sort_by_key(|(_, _, others)| *others);
+        let Some((_, reason, _)) = refused.first() else { return true };
+        if table.shapes.iter().all(Vec::is_empty) {
+            let what = before.kind.name().to_owned();
+            left_out.push(LeftOut { what, reason: reason.clone() });
+            return false;
+        }
+        let refused: Vec<(&[usize], &str)> =
+            refused.iter().map(|(genes, reason, _)| (*genes, reason.as_str())).collect();
+        left_out.extend(genes_left_out(&before, table, &refused));
+        true
+    });
 }
 
 /// Stacks of one layer, in which nothing differs from another layer.
@@ -101,25 +155,35 @@ impl Single<'_> {
         self.tables.ffn.iter().any(|choice| self.fits(d, Some(mixer), choice.at(d)))
     }
 
-    /// What is in the way of a layer of this mixer.
-    fn reason(&self, mixer: Option<Mixer>) -> String {
-        let d = self.tables.d_model[0];
-        let some = self.tables.ffn.iter().find(|choice| **choice != FfnChoice::None);
-        let stack = self.stack(d, mixer, some.and_then(|choice| choice.at(d)));
-        let found = stack.map(|stack| self.obstacles(&stack)).unwrap_or_default();
-        let of_layer = found.into_iter().find(|obstacle| !obstacle.layers.is_empty());
-        of_layer.map_or_else(
-            || "with none of space.ffn".to_owned(),
-            |obstacle| Obstacle { layers: Vec::new(), ..obstacle }.text(),
-        )
+    /// What is in the way of a layer of this mixer, and how much else is.
+    fn reason(&self, d: u32, mixer: Mixer) -> (String, usize) {
+        let ffns =
+            self.tables.ffn.iter().map(|choice| self.in_the_way(d, Some(mixer), choice.at(d)));
+        ffns.min_by_key(|(_, others)| *others)
+            .unwrap_or_else(|| ("with none of space.ffn".to_owned(), 0))
     }
 
-    fn may_have(&self, tokens: u32) -> bool {
+    /// What is in the way of a layer, and how much else is.
+    fn in_the_way(&self, d: u32, mixer: Option<Mixer>, ffn: Option<Ffn>) -> (String, usize) {
+        let found =
+            self.stack(d, mixer, ffn).map(|stack| self.obstacles(&stack)).unwrap_or_default();
+        let of_layer = found.iter().filter(|obstacle| !obstacle.layers.is_empty()).count();
+        let first = found.into_iter().find(|obstacle| !obstacle.layers.is_empty());
+        let reason = first.map_or_else(
+            || "with none of space.ffn".to_owned(),
+            |obstacle| Obstacle { layers: Vec::new(), ..obstacle }.text(),
+        );
+        (reason, of_layer.saturating_sub(1))
+    }
+
+    /// What is in the way of so many meta tokens; none: nothing.
+    fn with_meta_tokens(&self, tokens: u32) -> Option<String> {
         let d = self.tables.d_model[0];
         let mixer = self.tables.mixers[0].shapes[0][0].mixer;
-        let Some(without) = self.stack(d, Some(mixer), None) else { return false };
-        let with = without.clone().with_meta_tokens(tokens);
-        with.is_ok_and(|with| self.obstacles(&with).len() <= self.obstacles(&without).len())
+        let without = self.stack(d, Some(mixer), None)?;
+        let known = self.obstacles(&without);
+        let with = self.obstacles(&without.with_meta_tokens(tokens).ok()?);
+        with.into_iter().find(|obstacle| !known.contains(obstacle)).map(|obstacle| obstacle.text())
     }
 }
 

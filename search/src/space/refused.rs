@@ -5,18 +5,10 @@ use std::collections::HashMap;
 use super::Space;
 use super::config::SpaceConfig;
 use super::error::{SpaceError, invalid};
+use super::left_out::{LeftOut, genes_left_out};
 use super::loads::remaining;
-use super::tables::{MixerTable, Tables};
+use super::tables::Tables;
 use crate::architecture::{Architecture, Ffn, Layer, Mixer};
-
-/// A choice that is never proposed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
-    /// As the campaign file says it: `lgdn`, `attn key_width 32`, `d_model 100`.
-    pub what: String,
-    /// Why it cannot be computed.
-    pub reason: String,
-}
 
 impl Space {
     /// Models of one layer in which every mixer, FFN and number of meta tokens that can be chosen stands at every width: who
@@ -47,7 +39,7 @@ impl Space {
         config: &SpaceConfig,
         refused: &[(Architecture, String)],
     ) -> Result<(Self, Vec<LeftOut>), SpaceError> {
-        let (config, mut tables) = Self::tables(config)?;
+        let (config, mut tables, unloadable) = Self::tables(config)?;
         let refusals = Refusals(refused.iter().map(|(probe, why)| (probe, why.as_str())).collect());
         let mut left_out = Vec::new();
         refusals.leave_out_widths(&mut tables, &mut left_out)?;
@@ -55,7 +47,7 @@ impl Space {
         refusals.leave_out_ffns(&mut tables, &mut left_out)?;
         refusals.leave_out_meta_tokens(&mut tables, &mut left_out)?;
         let config = remaining(&config, &tables)?;
-        Ok((Self::of(&config, tables)?, left_out))
+        Ok((Self { left_out: unloadable, ..Self::of(&config, tables)? }, left_out))
     }
 }
 
@@ -230,35 +222,4 @@ impl Refusals<'_> {
         tables.meta_tokens = choices;
         Ok(())
     }
-}
-
-/// The values of genes that no shape has any more; where each still has one, how many shapes went.
-fn genes_left_out(
-    before: &MixerTable,
-    after: &MixerTable,
-    refused: &[(&[usize], &str)],
-) -> Vec<LeftOut> {
-    let name = before.kind.name();
-    let has = |table: &MixerTable, gene: usize, value: usize| {
-        table.shapes.iter().flatten().any(|shape| shape.genes[gene] == value)
-    };
-    let mut left_out = Vec::new();
-    for (at, gene) in before.genes.iter().enumerate() {
-        for value in 0..gene.choices() {
-            let reason = refused.iter().find(|(genes, _)| genes[at] == value);
-            if let Some((_, reason)) = reason
-                && has(before, at, value)
-                && !has(after, at, value)
-            {
-                let what = format!("{name} {} {}", gene.name(), gene.show(value));
-                left_out.push(LeftOut { what, reason: (*reason).to_owned() });
-            }
-        }
-    }
-    if let (true, Some((_, reason))) = (left_out.is_empty(), refused.first()) {
-        let all: usize = before.shapes.iter().map(Vec::len).sum();
-        let what = format!("{} of {all} shapes of {name}", refused.len());
-        left_out.push(LeftOut { what, reason: (*reason).to_owned() });
-    }
-    left_out
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use search::Architecture;
-use search::space::{Space, SpaceConfig};
+use search::space::{LeftOut, Space, SpaceConfig};
 use search::targets::{Target, attention_of, first};
 
 /// Seven mixers with many sizes, FFNs of two kinds or none, meta tokens.
@@ -154,4 +154,34 @@ fn without_targets_a_seed_draws_what_it_drew() {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let held = (0..40).filter(|_| Target::Qwen35Text.obstacles(&plain.sample(&mut rng)).is_empty());
     assert_eq!(held.count(), 0, "such stacks are drawn without being asked for");
+}
+
+#[test]
+fn what_no_stack_can_have_there_is_said_with_the_reason() {
+    let said = |targets: &[Target]| -> Vec<String> {
+        let space = Space::new(&config(targets)).expect("possible");
+        let words = |left: &LeftOut| format!("{} ({})", left.what, left.reason);
+        space.left_out().iter().map(words).collect()
+    };
+    assert_eq!(said(&[]), [""; 0]);
+    let qwen = said(&[Target::Qwen35Text]);
+    for words in [
+        "kda (Kimi Delta Attention, and this type has",
+        "swa (sliding-window attention, and this type has",
+        "attn qk_norm false (attention without norms of q and k, which this type has; qk_norm = true)",
+        "attn qk_norm whole (norms of q and k over all heads",
+        "attn norm_after true (norms behind attention and FFN",
+        "gdn negative_eigenvalues true (negative eigenvalues",
+        "gdn output_gate false (no output gate",
+        "ffn none (no FFN, and this type has one in every layer)",
+        "ffn relu2",
+        "none (no mixer, and this type has one in every layer)",
+        "meta_tokens 4 (4 meta tokens, and no built-in type has any",
+    ] {
+        assert!(qwen.iter().any(|line| line.starts_with(words)), "{words}: {qwen:#?}");
+    }
+    // Nothing is left out that a member can have.
+    let space = Space::new(&config(&[Target::Sglang])).expect("possible");
+    let what: Vec<&str> = space.left_out().iter().map(|left| left.what.as_str()).collect();
+    assert_eq!(what, ["meta_tokens 4"]);
 }

@@ -24,6 +24,7 @@ mod pareto;
 mod prediction;
 mod promotion;
 mod proposals;
+mod protocol;
 mod references;
 mod simulation;
 mod space;

@@ -45,6 +45,11 @@ fn every_target_has_a_name_that_files_say_and_a_stack_that_it_holds() {
         ),
         (Target::Gguf, "d=64,vocab=256 | 3*m2(h=8,p=16,n=32)"),
         (
+            Target::Sglang,
+            "d=64,vocab=256 | kda(h=4,k=16,v=16) | attn(h=4,kv=2,k=16,qknorm,gate)+ffn(96) | lm2(h=8,p=16,n=32,l=7) | \
+             swa(h=4,kv=2,k=16,w=9,srope)+relu2(40) | gsc(c=48,k=4)",
+        ),
+        (
             Target::LmEngine,
             "d=64,vocab=256 | gdn(h=3,k=16,v=32,nogate,neg)+ffn(96) | attn(h=4,kv=2,k=16,gate,rot=50)+relu2(40) | \
              swa(h=2,kv=1,k=32,w=9,rot=25)+ffn(128) | m2(h=8,p=16,n=32)+ffn(96)",
@@ -98,7 +103,7 @@ fn refusals_name_the_layers_and_what_would_do() {
         assert!(said.iter().any(|line| line.starts_with("layer 1: Kimi")), "{said:?}");
         assert!(said.iter().any(|line| line.starts_with("2 meta tokens")), "{said:?}");
     }
-    let cases: [(Target, &str, &[&str]); 6] = [
+    let cases: [(Target, &str, &[&str]); 7] = [
         (
             Target::LmEngine,
             "d=64,vocab=256 | gdn(h=3,k=16,v=32)+ffn(96) | attn(h=4,kv=2,k=16,qknorm) | attn(h=6,kv=2,k=16,rot=0)+ffn(96)",
@@ -146,6 +151,15 @@ fn refusals_name_the_layers_and_what_would_do() {
         ),
         // an FFN after every mixer may have any width
         (Target::NemotronFlash, "d=64,vocab=256 | dn(h=2,k=32,v=32)+ffn(96)", &[]),
+        (
+            Target::Sglang,
+            "d=64,vocab=256,meta=4 | swa(h=4,kv=2,k=16,w=32) | kda(h=4,k=16,v=16) | attn(h=2,kv=2,k=16) | swa(h=4,kv=2,k=16,w=9)",
+            &[
+                "layer 2: another size of attention than in layer 0, and this type has one; that of layer 0",
+                "layer 3: a window of another size than before it, and SGLang's attention has one; window = 32",
+                "4 meta tokens, which are no ids that a prompt could begin with; train it with meta_tokens = 0",
+            ],
+        ),
         (
             Target::Gguf,
             "d=64,vocab=256 | swa(h=4,kv=2,k=16,w=9,qknorm)+ffn(96)",

@@ -107,7 +107,14 @@ impl Setup {
                 )
             })?
         };
-        let mut notes = never_proposed(&left_out, &timed, file.latency.device);
+        let targets: Vec<&str> = file.space.loads_in.iter().map(|target| target.name()).collect();
+        let in_them = format!("as it does not load in {}", targets.join(" and "));
+        let mut notes = never_proposed(job.space.left_out(), |_| in_them.clone());
+        let device = file.latency.device;
+        notes.extend(never_proposed(&left_out, |reason| {
+            let is_timed = timed.refused.iter().any(|(_, known)| known == reason);
+            if is_timed { format!("on {device}") } else { "by this trainer".to_owned() }
+        }));
         for (name, stack) in &references {
             if let Some((_, reason)) = refused.iter().find(|(model, _)| model == stack) {
                 notes.push(format!("reference `{name}` cannot be evaluated: {reason}"));
@@ -118,8 +125,8 @@ impl Setup {
     }
 }
 
-/// A sentence for each reason.
-fn never_proposed(left_out: &[LeftOut], timed: &Said, device: Device) -> Vec<String> {
+/// A sentence for each reason; `place` says where that is one.
+fn never_proposed(left_out: &[LeftOut], place: impl Fn(&str) -> String) -> Vec<String> {
     let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
     for LeftOut { what, reason } in left_out {
         match by_reason.iter_mut().find(|(known, _)| known == reason) {
@@ -128,9 +135,7 @@ fn never_proposed(left_out: &[LeftOut], timed: &Said, device: Device) -> Vec<Str
         }
     }
     let sentence = |(reason, what): (&str, Vec<&str>)| {
-        let is_timed = timed.refused.iter().any(|(_, known)| known == reason);
-        let place = if is_timed { format!("on {device}") } else { "by this trainer".to_owned() };
-        format!("never proposed {place}: {} ({reason})", what.join(", "))
+        format!("never proposed {}: {} ({reason})", place(reason), what.join(", "))
     };
     by_reason.into_iter().map(sentence).collect()
 }

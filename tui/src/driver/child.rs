@@ -111,8 +111,13 @@ impl Process {
 
     /// Sends a request; false when the worker does not listen any more.
     pub(crate) async fn send(&mut self, request: &Request) -> bool {
-        let Some(stdin) = &mut self.stdin else { return false };
         let Ok(line) = request.to_line() else { return false };
+        self.say(&line).await
+    }
+
+    /// Sends a line, without its end.
+    pub(crate) async fn say(&mut self, line: &str) -> bool {
+        let Some(stdin) = &mut self.stdin else { return false };
         stdin.write_all(format!("{line}\n").as_bytes()).await.is_ok() && stdin.flush().await.is_ok()
     }
 
@@ -139,9 +144,14 @@ impl Process {
         (status, self.tail.text())
     }
 
+    /// Ends its input, upon which it leaves.
+    pub(crate) fn hang_up(&mut self) {
+        drop(self.stdin.take());
+    }
+
     /// Lets the worker leave by itself, for a while.
     pub(crate) async fn dismiss(mut self) {
-        drop(self.stdin.take());
+        self.hang_up();
         let _ = tokio::time::timeout(GOODBYE, self.child.wait()).await;
         self.kill().await;
     }

@@ -82,15 +82,7 @@ pub(super) fn id_of_request(request: &Request) -> Option<u64> {
 
 /// The request that a reply is to.
 pub(super) fn id_of_reply(reply: &Reply) -> Option<u64> {
-    match reply {
-        Reply::Hello(_) | Reply::Space(_) => None,
-        Reply::Checked(reply) => Some(reply.id),
-        Reply::Values(reply) => Some(reply.id),
-        Reply::Progress(reply) => Some(reply.id),
-        Reply::Result(reply) => Some(reply.id),
-        Reply::Timing(reply) => Some(reply.id),
-        Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
-    }
+    reply.id()
 }
 
 /// News of all workers, in the order in which they come; the first ones may have come before there was a campaign to hear

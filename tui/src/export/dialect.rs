@@ -36,7 +36,7 @@ pub(crate) trait Dialect: Sync {
         Logits::Plain
     }
 
-    /// Further files, by name.
+    /// Further files, by name; one in a folder of its own as `folder/name`.
     fn files(&self, _: &Folder) -> Vec<(String, String)> {
         Vec::new()
     }
@@ -67,6 +67,10 @@ pub(crate) fn fill(dialect: &dyn Dialect, folder: &Folder, place: &Path) -> anyh
     }
     write("stack.json", &folder.file.text(TextForm::Json)?)?;
     for (name, text) in dialect.files(folder) {
+        if let Some((inner, _)) = name.rsplit_once('/') {
+            std::fs::create_dir_all(place.join(inner))
+                .with_context(|| format!("cannot write {inner}"))?;
+        }
         write(&name, &text)?;
     }
     let tensors = dialect.tensors(folder.weights.stack());

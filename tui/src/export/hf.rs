@@ -47,7 +47,7 @@ fn part(mixer: &Mixer) -> &'static str {
 }
 
 /// The modelling file of `stack`: what its mixers are made of, and nothing else.
-fn modelling_file(stack: &Architecture) -> String {
+pub(super) fn modelling_file(stack: &Architecture) -> String {
     let mixers: Vec<&Mixer> =
         stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).collect();
     let has = |family: &str| mixers.iter().any(|mixer| part(mixer) == family);

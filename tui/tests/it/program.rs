@@ -1,6 +1,7 @@
 //! The real program with workers that only pretend.
 
 mod black_box;
+mod check_worker;
 mod compare;
 mod exports;
 mod harness;

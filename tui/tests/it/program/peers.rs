@@ -68,7 +68,7 @@ pub(super) fn peers() -> Result<[PathBuf; 2], String> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let python = cache.unwrap_or_default().join("deltafront/peers-1/bin/python");
+    let python = cache.unwrap_or_default().join("deltafront/peers-2/bin/python");
     if !python.exists() {
         return Err(
             "skipped: no transformers to load exports with; `make peers` installs it".to_owned()
@@ -166,17 +166,31 @@ fn llama_cpp_says_what_our_own_model_says() {
     compare(&World::new("peers_gguf"), "check_gguf.py", &cases);
 }
 
-/// What Optuna reads of a study: directions, states, best trials and their values, distributions.
+/// What Optuna reads of a study: directions, states, best trials and their values, distributions; and what the pages of its
+/// dashboard are given of it.
 const OPTUNA: &str = r#"
-import json, sys, optuna
+import io, json, sys, optuna, optuna_dashboard
+from wsgiref.util import setup_testing_defaults
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-study = optuna.load_study(study_name=sys.argv[1], storage="sqlite:///" + sys.argv[2])
+storage = optuna.storages.RDBStorage("sqlite:///" + sys.argv[2])
+study = optuna.load_study(study_name=sys.argv[1], storage=storage)
+dashboard = optuna_dashboard.wsgi(storage)
+
+def page(path):
+    environ = {"PATH_INFO": path, "QUERY_STRING": "after=0"}
+    setup_testing_defaults(environ)
+    return json.loads(b"".join(dashboard(environ, lambda *_: None)))
+
+(listed,) = page("/api/studies")["study_summaries"]
+shown = page(f"/api/studies/{listed['study_id']}")
+numbers = {trial.number: trial.user_attrs["candidate"] for trial in study.trials}
 print(json.dumps({
     "directions": [d.name for d in study.directions],
     "states": [t.state.name for t in study.trials],
     "best": sorted(t.user_attrs["candidate"] for t in study.best_trials),
     "texts": [t.user_attrs["text"] for t in study.trials],
     "depths": [t.params["depth"] for t in study.trials],
+    "shown": [listed["study_name"], len(shown["trials"]), sorted(numbers[t["number"]] for t in shown["best_trials"])],
 }))
 "#;
 
@@ -205,6 +219,7 @@ fn optuna_finds_the_front_of_a_campaign() {
     assert_eq!(study["directions"], serde_json::json!(["MINIMIZE", "MINIMIZE"]));
     let texts: Vec<&serde_json::Value> = rows.iter().map(|row| &row["text"]).collect();
     assert_eq!(study["texts"], serde_json::json!(texts));
+    assert_eq!(study["shown"], serde_json::json!(["small", rows.len(), front]));
 }
 
 #[test]

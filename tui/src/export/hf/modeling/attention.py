@@ -80,14 +80,13 @@ class Attention(nn.Module):
         self.turned, self.theta = 0 if selective_rope else head_width * rotary_percent // 100, rope_theta
         self.phi = PARTS["selective_rope"](d, kv_heads, head_width) if selective_rope else None
 
-    def forward(self, x, place, memory=None):
-        """x [B, T, d] → [B, T, d]."""
+    def heads_of(self, x, place, angles=None):
+        """q [B, T, H, K], k and v [B, T, H_kv, K] of x [B, T, d] at their positions, or turned by the angles of Selective RoPE."""
         b, t, _ = x.shape
         q = self.q(x).reshape(b, t, self.heads, self.width)
         k = self.k(x).reshape(b, t, self.kv_heads, self.width)
         v = self.v(x).reshape(b, t, self.kv_heads, self.width)
-        if self.phi is not None:  # before the norms; a group of queries turns with its key
-            angles = self.phi(x, memory)
+        if angles is not None:  # before the norms; a group of queries turns with its key
             q, k = turn(q, angles.repeat_interleave(self.heads // self.kv_heads, 2)), turn(k, angles)
         if self.q_norm is not None and self.whole_norm:
             q, k = (norm(x.flatten(2)).view_as(x) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
@@ -96,10 +95,19 @@ class Attention(nn.Module):
         if self.turned:
             angles = place.positions(t, x.device)[:, :, None, None] * frequencies(self.turned // 2, self.theta, x)
             q, k = (torch.cat([turn(x[..., :self.turned], angles), x[..., self.turned:]], -1) for x in (q, k))
+        return q, k, v
+
+    def written(self, o, x):
+        """What the heads' outputs o [B, T, H · K] add to the stream, [B, T, d]."""
+        return self.o(o if self.g is None else o * torch.sigmoid(self.g(x)))
+
+    def forward(self, x, place, memory=None):
+        """x [B, T, d] → [B, T, d]."""
+        angles = None if self.phi is None else self.phi(x, memory)
+        q, k, v = self.heads_of(x, place, angles)
         if memory is not None:
             if "k" in memory:
                 k, v = torch.cat([memory["k"], k], 1), torch.cat([memory["v"], v], 1)
             kept = k.shape[1] if self.window is None else min(self.window - 1, k.shape[1])
             memory["k"], memory["v"] = k[:, k.shape[1] - kept:], v[:, k.shape[1] - kept:]
-        o = attend(q, k, v, self.window, place).reshape(b, t, -1)
-        return self.o(o if self.g is None else o * torch.sigmoid(self.g(x)))
+        return self.written(attend(q, k, v, self.window, place).flatten(2), x)
