@@ -203,12 +203,30 @@ impl Error {
         }
     }
 
-    /// Which kind of failure it is, where the error says so.
-    pub fn kind(&self) -> Option<FailureKind> {
+    /// Which kind of failure it is.
+    pub fn kind(&self) -> FailureKind {
         match self {
-            Self::NotFinite { .. } | Self::Diverged { .. } => Some(FailureKind::Diverged),
-            Self::Replaced { .. } => Some(FailureKind::Setup),
-            _ => None,
+            Self::NotFinite { .. } | Self::Diverged { .. } => FailureKind::Diverged,
+            Self::Torch(error) | Self::Model(operators::OperatorError::Torch(error)) => {
+                of_libtorch(&error.to_string())
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
+                FailureKind::OutOfMemory
+            }
+            Self::Checkpoint { .. } | Self::Model(_) => FailureKind::Invalid,
+            Self::Stopped => FailureKind::Crashed,
+            Self::Replaced { .. }
+            | Self::Corpus { .. }
+            | Self::Tokenizer { .. }
+            | Self::ValidationFraction(_)
+            | Self::NoData
+            | Self::Setting { .. }
+            | Self::Device { .. }
+            | Self::TooShort { .. }
+            | Self::Vocabulary { .. }
+            | Self::Scale { .. }
+            | Self::Task { .. }
+            | Self::Io { .. } => FailureKind::Setup,
         }
     }
 
@@ -226,6 +244,23 @@ impl Error {
     }
 }
 
+/// Which kind of failure an exception of libtorch or C++ is, of which there is nothing but its text.
+pub(crate) fn of_libtorch(text: &str) -> FailureKind {
+    const MEMORY: [&str; 6] = [
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "bad_alloc",
+        "ALLOC_FAILED",
+    ];
+    if MEMORY.iter().any(|words| text.contains(words)) {
+        FailureKind::OutOfMemory
+    } else {
+        FailureKind::Crashed
+    }
+}
+
 fn remedy(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -233,5 +268,21 @@ fn remedy(source: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::PermissionDenied => "; check who may use it",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorch_says_that_memory_is_short() {
+        let long = [i64::MAX / 16];
+        let error = tch::Tensor::f_zeros(long, (tch::Kind::Float, tch::Device::Cpu));
+        let error = error.expect_err("nobody has so much");
+        assert_eq!(Error::from(error).kind(), FailureKind::OutOfMemory);
+        let a = tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu));
+        let error = a.f_matmul(&a).expect_err("the shapes do not fit");
+        assert_eq!(Error::from(error).kind(), FailureKind::Crashed);
     }
 }

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use search::config::{Precision, TrainingConfig};
 use search::device::{Device, Platform};
+use search::failure::FailureKind;
 use search::wire::{CONFIGURE_ID, Configure, Evaluate, Hello, PROTOCOL, Refusal, Reply, Request};
 
 use crate::check::check;
 use crate::corpus::Corpus;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_libtorch};
 use crate::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use crate::precision::{self, Settled};
 use crate::tasks::Task;
@@ -98,14 +99,16 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
                         eprintln!("deltafront-train: {}", corpus.describe());
                     }
                     Ok(_) => {}
-                    Err(error) => say(output, &failed(CONFIGURE_ID, error.to_string()))?,
+                    Err(error) => {
+                        say(output, &failed(error.kind(), CONFIGURE_ID, error.to_string()))?;
+                    }
                 }
                 setting = Some(outcome);
             }
             Request::Evaluate(request) => {
                 let id = request.id;
                 let reply = match &setting {
-                    None => failed(id, "no configure came before the first evaluate".to_owned()),
+                    None => unconfigured(id, "evaluate"),
                     Some(Err(error)) => refused(id, error),
                     Some(Ok(setting)) => answer(&request, setting, &control, output)?,
                 };
@@ -118,11 +121,13 @@ pub fn serve(input: impl BufRead + Send + 'static, output: &mut impl Write) -> s
             Request::Check(request) => {
                 let id = request.id;
                 let reply = match &setting {
-                    None => failed(id, "no configure came before the first check".to_owned()),
-                    Some(Err(error)) => failed(id, error.to_string()),
+                    None => unconfigured(id, "check"),
+                    Some(Err(error)) => failed(error.kind(), id, error.to_string()),
                     Some(Ok(Setting { corpus, training, .. })) => {
-                        check(&request, corpus.as_ref(), training)
-                            .map_or_else(|error| failed(id, error.to_string()), Reply::Checked)
+                        match check(&request, corpus.as_ref(), training) {
+                            Ok(checked) => Reply::Checked(checked),
+                            Err(error) => failed(error.kind(), id, error.to_string()),
+                        }
                     }
                 };
                 say(output, &reply)?;
@@ -233,7 +238,10 @@ fn answer(
     Ok(match outcome {
         Ok(Ok(evaluation)) => Reply::Result(evaluation),
         Ok(Err(error)) => refused(id, &error),
-        Err(panic) => failed(id, panic_message(panic.as_ref())),
+        Err(panic) => {
+            let (kind, reason) = panicked(panic.as_ref());
+            failed(kind, id, reason)
+        }
     })
 }
 
@@ -241,12 +249,17 @@ fn refused(id: u64, error: &Error) -> Reply {
     if error.is_infeasible() {
         Reply::Infeasible(Refusal::new(id, error.to_string()))
     } else {
-        Reply::Failed(Refusal { kind: error.kind(), ..Refusal::new(id, error.to_string()) })
+        failed(error.kind(), id, error.to_string())
     }
 }
 
-fn failed(id: u64, reason: String) -> Reply {
-    Reply::Failed(Refusal::new(id, reason))
+fn failed(kind: FailureKind, id: u64, reason: String) -> Reply {
+    Reply::Failed(Refusal::of(kind, id, reason))
+}
+
+fn unconfigured(id: u64, request: &str) -> Reply {
+    let reason = format!("no configure came before the first {request}");
+    failed(FailureKind::Protocol, id, reason)
 }
 
 fn not_mine(id: u64) -> Reply {
@@ -255,19 +268,22 @@ fn not_mine(id: u64) -> Reply {
 }
 
 /// libtorch's exceptions arrive as panics, one line of reason and then a C++ backtrace.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+fn panicked(panic: &(dyn Any + Send)) -> (FailureKind, String) {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("unknown");
-    format!("the trainer panicked: {}", text.lines().next().unwrap_or(text))
+    let reason = format!("the trainer panicked: {}", text.lines().next().unwrap_or(text));
+    (of_libtorch(text), reason)
 }
 
 /// A result that the protocol refuses is a failed evaluation.
 fn say(output: &mut impl Write, reply: &Reply) -> std::io::Result<()> {
     let line = reply.to_line().or_else(|error| match reply {
-        Reply::Result(evaluation) => failed(evaluation.id, error.to_string()).to_line(),
+        Reply::Result(evaluation) => {
+            failed(FailureKind::Invalid, evaluation.id, error.to_string()).to_line()
+        }
         _ => Err(error),
     });
     writeln!(output, "{}", line.map_err(std::io::Error::other)?)?;

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use search::config::LatencyConfig;
+use search::device::{Device, Platform};
+use search::failure::FailureKind;
 use search::latency::Timing;
 use search::wire::{
     CONFIGURE_ID, Check, Checked, Configure, Hello, MeasureLimit, Measured, PROTOCOL, Refusal,
@@ -55,7 +57,7 @@ fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
     match Request::parse(line) {
         Ok(Request::Configure(Configure { latency, .. })) => {
             let reason = latency.and_then(|latency| unusable(profiler, &latency))?;
-            Some(failed(CONFIGURE_ID, reason))
+            Some(failed(FailureKind::Setup, CONFIGURE_ID, reason))
         }
         Ok(Request::Check(check)) => Some(Reply::Checked(checked(profiler, &check))),
         Ok(Request::Measure(measure)) => {
@@ -74,10 +76,12 @@ fn answer(profiler: &dyn Backend, line: &str) -> Option<Reply> {
             Some(timed(id, &limit.to_string(), || profiler.limit(limit, threads)))
         }
         Ok(Request::Evaluate(request)) => {
-            Some(failed(request.id, "deltafront-profile times, it does not train".to_owned()))
+            let reason = "deltafront-profile times, it does not train".to_owned();
+            Some(failed(FailureKind::Protocol, request.id, reason))
         }
         Ok(Request::Eval(request)) => {
-            Some(failed(request.id, "deltafront-profile times, it does not evaluate".to_owned()))
+            let reason = "deltafront-profile times, it does not evaluate".to_owned();
+            Some(failed(FailureKind::Protocol, request.id, reason))
         }
         // A measurement takes seconds and is answered in order: there is nothing to give up.
         Ok(Request::Space { .. } | Request::Stop { .. }) => None,
@@ -102,7 +106,9 @@ fn checked(profiler: &dyn Backend, check: &Check) -> Checked {
 /// Why a `[latency]` section cannot be used by this profiler.
 fn unusable(profiler: &dyn Backend, latency: &LatencyConfig) -> Option<String> {
     let serves = profiler.device();
-    (latency.device != serves).then(|| {
+    let is_meant = latency.device == serves
+        || latency.device == Device::Cuda(None) && serves.platform() == Platform::Cuda;
+    (!is_meant).then(|| {
         format!(
             "latency.device = \"{}\", but this profiler was started for \"{serves}\"",
             latency.device
@@ -117,8 +123,8 @@ pub(crate) fn log_telemetry(profiler: &dyn Backend, timing: &Timing) {
     eprintln!("deltafront-profile: {energy}{telemetry}");
 }
 
-fn failed(id: u64, reason: String) -> Reply {
-    Reply::Failed(Refusal::new(id, reason))
+fn failed(kind: FailureKind, id: u64, reason: String) -> Reply {
+    Reply::Failed(Refusal::of(kind, id, reason))
 }
 
 /// Measures; whatever happens inside becomes a reply.
@@ -140,7 +146,10 @@ fn timed(id: u64, what: &str, measure: impl FnOnce() -> Result<Timing, ProfileEr
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
                 .unwrap_or_else(|| "a panic without a message".to_owned());
-            failed(id, format!("the measurement broke: {what}"))
+            let is_memory =
+                ["OUT_OF_MEMORY", "out of memory"].iter().any(|word| what.contains(word));
+            let kind = if is_memory { FailureKind::OutOfMemory } else { FailureKind::Crashed };
+            failed(kind, id, format!("the measurement broke: {what}"))
         }
     }
 }

@@ -9,12 +9,14 @@ mod desk;
 mod display;
 pub(crate) mod gpus;
 mod hall;
+mod hiring;
 mod job;
 mod joining;
+mod keeping;
 mod limits;
 mod lines;
 mod news;
-mod precision;
+pub(crate) mod precision;
 mod preflight;
 mod profiler;
 pub(crate) mod pull;
@@ -24,7 +26,9 @@ mod spec;
 mod stop;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use db::{Run, Store};
@@ -35,21 +39,25 @@ use tokio::sync::mpsc;
 
 pub(crate) use child::{Process, broken};
 use desk::Desk;
+use gpus::Gpus;
 use hall::Hall;
+pub(crate) use hiring::{ask, ask_space, meet};
 pub(crate) use job::{Job, Show};
 pub(crate) use limits::{Limits, Room};
-use news::News;
+use news::{Inbox, News};
 pub(crate) use precision::ask_precision;
 pub(crate) use preflight::{Asked, Said};
 pub(crate) use profiler::Profiler;
 use pull::ToWorker;
 pub(crate) use pull::listener::Door;
 pub(crate) use pull::tls::Token;
-pub(crate) use pull::worker::Post;
+pub(crate) use pull::worker::{Outcome, Post};
 use slot::Slot;
-pub(crate) use slot::{ask, ask_space, meet};
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
+
+/// How often a driver that waits says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Runs the campaign to its end, or until it is stopped.
 ///
@@ -63,13 +71,14 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
-    let timed = job.latency.device.cuda();
-    for (index, gpu) in gpus::plan(gpus::count(), timed, job.trainers).into_iter().enumerate() {
+    let (gpus, trained) = (Gpus::here(), job.trainer.introduction.device());
+    let plan = gpus.plan(job.latency.device, trained, job.trainers);
+    for (index, gpu) in plan.into_iter().enumerate() {
         let mut trainer = job.trainer.clone();
         trainer.program = trainer.program.seeing(gpu);
         slots.push(Slot::open(index, trainer, sender.clone()));
     }
-    if let Some(profiler) = &job.profiler {
+    if let Some(profiler) = job.profiler.as_ref().filter(|_| !job.times_elsewhere) {
         slots.push(Slot::open(slots.len(), profiler.clone(), sender.clone()));
     }
 
@@ -89,28 +98,58 @@ pub(crate) async fn drive<D: Subjects + Clone>(
         }
     };
     let (trainers, profiler) = hellos.split_at(job.trainers as usize);
-    let profiler = profiler.first();
-    let mut desk = match Desk::open(store, run, &mut job, trainers, profiler, slots).await {
+    let mut profiler = profiler.first().cloned();
+    let mut hall = match Hall::open(&job, sender).await {
+        Ok(hall) => hall,
+        Err(error) => {
+            close(slots, false).await;
+            return Err(error);
+        }
+    };
+    let mut inbox = Inbox { before: VecDeque::new(), news };
+    if let Some(hall) = &mut hall
+        && job.times_elsewhere
+    {
+        say(job.show, &format!("others join by: {}", hall.invitation()));
+        say(job.show, "waiting for one of them that times: the same line with --times");
+        let waited = {
+            let mut waiting = std::pin::pin!(hall.first_profiler(&mut slots, &mut inbox));
+            let mut beat = tokio::time::interval(HEARTBEAT);
+            loop {
+                tokio::select! {
+                    profiler = &mut waiting => break Ok(Some(profiler)),
+                    () = signals.next() => break Ok(None),
+                    _ = beat.tick() => if let Err(error) = store.heartbeat(run).await {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        profiler = match waited {
+            Ok(Some(profiler)) => Some(profiler),
+            Ok(None) => {
+                close(slots, false).await;
+                return Ok(Finish::Stopped);
+            }
+            Err(error) => {
+                close(slots, false).await;
+                return Err(error.into());
+            }
+        };
+    }
+    let opened = Desk::open(store, run, &mut job, trainers, profiler.as_ref(), slots).await;
+    let mut desk = match opened {
         Ok(desk) => desk,
         Err((error, slots)) => {
             close(slots, false).await;
             return Err(error);
         }
     };
-    let timed = profiler.map(|profiler| profiler.device.clone());
-    match Hall::open(&job, timed, sender).await {
-        Ok(Some(hall)) => {
-            desk.display.line(&format!("others join by: {}", hall.invitation()));
-            desk.hall = Some(hall);
-        }
-        Ok(None) => {}
-        Err(error) => {
-            desk.display.close();
-            close(desk.slots, false).await;
-            return Err(error);
-        }
+    if let Some(hall) = hall.as_ref().filter(|_| !job.times_elsewhere) {
+        desk.display.line(&format!("others join by: {}", hall.invitation()));
     }
-    let ended = desk.work(&mut news, &mut signals).await;
+    desk.hall = hall;
+    let ended = desk.work(&mut inbox, &mut signals).await;
     desk.display.close();
     if let Ok((Finish::Complete | Finish::Exhausted { .. }, _)) = ended {
         desk.slots.iter().for_each(|slot| slot.tell(ToWorker::Farewell));
@@ -118,6 +157,14 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let in_order = !matches!(ended, Ok((_, true)));
     close(desk.slots, in_order).await;
     ended.map(|(finish, _)| finish)
+}
+
+/// Says something before there is a display.
+fn say(show: Show, text: &str) {
+    if show != Show::Nothing {
+        // A reader that has gone away does not stop a campaign.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
 }
 
 /// Waits for the first hello of every slot.

@@ -54,6 +54,11 @@ pub enum Event {
         /// The request.
         id: u64,
     },
+    /// The worker at this request leaves in order, and has kept how far it came: somebody else goes on, as often as it takes.
+    HandedBack {
+        /// The request.
+        id: u64,
+    },
     /// A worker is at this training since a run before this one, or since it was taken for lost. It goes on with it if the
     /// training is wanted and nobody else is at it; [`super::Campaign::waits_for`] says so afterwards.
     Adopted(wire::Evaluate),

@@ -75,6 +75,7 @@ impl<D: Subjects> Campaign<D> {
                 self.standing.failed(refusal, log, &mut commands);
             }
             Event::Lost { id } => self.standing.lost(id, &mut commands),
+            Event::HandedBack { id } => self.standing.handed_back(id, &mut commands),
             Event::Adopted(evaluate) => self.adopt(&evaluate),
             Event::QuietTiming { is_needed } => {
                 self.standing.settings.quiet_timing = is_needed;

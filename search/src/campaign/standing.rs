@@ -303,7 +303,19 @@ impl Standing {
             let refusal = Refusal::of(FailureKind::Crashed, id, reason);
             return self.failed(refusal, String::new(), commands);
         }
-        if let Task::Train(training) = task
+        self.reopen(&task, commands);
+    }
+
+    /// A worker leaves in order: that is not counted.
+    pub(super) fn handed_back(&mut self, id: u64, commands: &mut Vec<Command>) {
+        if let Some(task) = self.tasks.hand_back(id) {
+            self.reopen(&task, commands);
+        }
+    }
+
+    /// Writes down that nobody is at a training that was begun.
+    fn reopen(&mut self, task: &Task, commands: &mut Vec<Command>) {
+        if let Task::Train(training) = *task
             && !self.is_extra(training)
         {
             let row = self.row(training.number);

@@ -72,11 +72,17 @@ impl Tasks {
 
     /// Takes the task of a request off its way because its worker is lost; gives it, and how often that was so.
     pub(super) fn lose(&mut self, request: u64) -> Option<(Task, u32)> {
-        let task = self.of(request)?.clone();
+        let task = self.hand_back(request)?;
         let tries = self.tries.get_mut(&task)?;
-        tries.request = None;
         tries.lost += 1;
         Some((task, tries.lost))
+    }
+
+    /// Takes the task of a request off its way because its worker leaves.
+    pub(super) fn hand_back(&mut self, request: u64) -> Option<Task> {
+        let task = self.of(request)?.clone();
+        self.tries.get_mut(&task)?.request = None;
+        Some(task)
     }
 
     /// Puts a task on its way; gives its request.

@@ -146,12 +146,13 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     changes.extend(inputs.to_remember());
     let mut job =
         job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    job.must_be_there()?;
     job.trainer.introduction.expect(inputs.expected());
     let began = store.circumstances(&name).await?;
     let is_new = before.is_none_or(|before| done(&before) == 0);
     // As the campaign's own trainings were, as long as that is known.
     let began = if is_new { &of.circumstances } else { &began };
-    changes.extend(products::settle(&mut job.trainer, began, is_new).await);
+    changes.extend(products::settle(&mut job.trainer, began, is_new, true).await);
     let again = format!(
         "{} compare{} {} {}{}",
         words::program(),

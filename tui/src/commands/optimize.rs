@@ -475,6 +475,7 @@ fn job(
             limits: Limits { wall: None, memory_gb: None },
         },
         trainers: settings.workers,
+        times_elsewhere: false,
         deadline: None,
         profiler: None,
         show,

@@ -53,6 +53,7 @@ async fn plan(
 ) -> anyhow::Result<ExitCode> {
     let data = absolute(file.data.as_ref(), folder, &args.file, text)?;
     let mut job = run::job(file, data, folder, &Files::beside(db, &file.name), false)?;
+    job.must_be_there()?;
     // Checkpoints of what is tried go with the folder.
     let scratch = Scratch::new()?;
     job.trainer.introduction.keep_checkpoints_in(&scratch.0);

@@ -4,18 +4,17 @@ use db::{Change, Circumstance};
 use search::config::Precision;
 use search::device::Device;
 
+use crate::driver::precision::{KEY, remembered, word};
 use crate::driver::{Introduction, WorkerSpec, ask_precision};
-
-/// The key of what is settled.
-const KEY: &str = "training.precision";
 
 /// Makes `auto` what it is for this campaign, for all its trainers alike and for good: what it began with, on whatever
 /// machine it goes on; else what the trainer says of this one, which is then to be remembered. A campaign of an older program
-/// keeps to what that did.
+/// keeps to what that did. Where no trainer is here the first one elsewhere is asked, later.
 pub(super) async fn settle(
     trainer: &mut WorkerSpec,
     began: &[Circumstance],
     is_new: bool,
+    is_here: bool,
 ) -> Option<Change> {
     let Introduction::Configure(configure) = &mut trainer.introduction else { return None };
     let training = configure.training.as_mut()?;
@@ -27,22 +26,12 @@ pub(super) async fn settle(
         training.precision = precision;
         return None;
     }
+    if !is_here {
+        return None;
+    }
     let auto = ask_precision(&trainer.program, Some(training.threads)).await?;
     training.precision = if is_new { auto.precision } else { auto.by_instructions };
-    Some(Change::Circumstance(Circumstance {
-        key: KEY.to_owned(),
-        value: word(training.precision)?.to_owned(),
-        stamp: String::new(),
-    }))
-}
-
-/// As it is stored; none: not settled.
-fn word(precision: Precision) -> Option<&'static str> {
-    match precision {
-        Precision::Auto => None,
-        Precision::Fp32 => Some("fp32"),
-        Precision::Bf16 => Some("bf16"),
-    }
+    remembered(training.precision)
 }
 
 fn precision(stored: &str) -> Option<Precision> {

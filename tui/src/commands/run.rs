@@ -33,12 +33,23 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    joining: Joining,
+}
+
+/// Who else may work.
+#[derive(clap::Args)]
+struct Joining {
     /// Let others train, too: `deltafront worker` connects here. An IP address of this machine, or 0.0.0.0, and a port.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Train nothing here: all training is done by workers that connect.
+    /// Train nothing here, and ask for no trainer: all training is done by workers that connect. What is timed is timed here.
     #[arg(long, requires = "listen")]
     only_workers: bool,
+    /// Time nothing here: latencies come from `deltafront worker --times` alone, and the device of the first such worker is the
+    /// campaign's.
+    #[arg(long, requires = "listen")]
+    workers_time: bool,
     /// Without encryption: on the loopback, or a network that nobody else is on.
     #[arg(long, requires = "listen")]
     without_tls: bool,
@@ -91,6 +102,11 @@ async fn campaign(
     let files = Files::beside(db, &file.name);
     let mut job =
         job(file, data.clone(), folder, &files, !args.plain && std::io::stderr().is_terminal())?;
+    if args.joining.only_workers {
+        job.trainers = 0;
+    }
+    job.times_elsewhere = args.joining.workers_time;
+    job.must_be_there()?;
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -164,10 +180,7 @@ async fn campaign(
     };
     setup.notes.iter().for_each(|note| say(note));
     job.space = setup.space;
-    job.door = door(args)?;
-    if args.only_workers {
-        job.trainers = 0;
-    }
+    job.door = door(&args.joining)?;
     job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
@@ -180,7 +193,9 @@ async fn campaign(
     drop(before);
     changes.extend(inputs.to_remember());
     changes.extend(training_rule::keep(&file.name, &job.trainer, &began, is_new)?);
-    changes.extend(products::settle(&mut job.trainer, &began, is_new).await);
+    changes.extend(
+        products::settle(&mut job.trainer, &began, is_new, !args.joining.only_workers).await,
+    );
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let conclusion = Conclusion { again, show, reports: true };
@@ -224,7 +239,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
         if !changes.is_empty() {
             store.apply(&run, &changes).await?;
         }
-        driver::drive(store, &run, job).await
+        Box::pin(driver::drive(store, &run, job)).await
     }
     .await;
     let end = match &driven {
@@ -371,7 +386,7 @@ pub(super) fn job(
     let trainers = file.search.concurrency.max(1);
     let program = match &file.evaluator.command {
         Some(line) => Program::Shell { line: line.clone(), folder: folder.to_owned() },
-        None => Program::built_in(Role::Trainer)?,
+        None => Program::named(Role::Trainer)?,
     };
     let silence = Duration::try_from_secs_f64(file.evaluator.timeout_seconds)
         .context("evaluator.timeout_seconds is too long")?;
@@ -420,6 +435,7 @@ pub(super) fn job(
             limits,
         },
         trainers,
+        times_elsewhere: false,
         door: None,
         // Known when it is known how long the campaign was at work before.
         deadline: None,
@@ -440,7 +456,7 @@ pub(super) fn job(
 }
 
 /// Where workers may join.
-fn door(args: &Args) -> anyhow::Result<Option<Door>> {
+fn door(args: &Joining) -> anyhow::Result<Option<Door>> {
     let Some(address) = args.listen.clone() else { return Ok(None) };
     let lease = Duration::try_from_secs_f64(args.lease).ok();
     let lease = lease.filter(|lease| *lease >= Duration::from_secs(1));
@@ -461,7 +477,7 @@ pub(super) fn profiler(latency: &LatencyConfig, folder: &Path) -> anyhow::Result
     if let Some(line) = &latency.command {
         return Ok(Program::Shell { line: line.clone(), folder: folder.to_owned() });
     }
-    let program = Program::built_in(Role::Profiler)?;
+    let program = Program::named(Role::Profiler)?;
     Ok(match latency.device {
         Device::Cpu => program,
         gpu @ Device::Cuda(_) => program.on(gpu),

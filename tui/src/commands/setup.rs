@@ -58,7 +58,7 @@ impl Setup {
         let place = path.display();
         let mut profiler = None;
         let mut timed = Said::default();
-        if let Some(spec) = &job.profiler {
+        if let Some(spec) = job.profiler.as_ref().filter(|_| !job.times_elsewhere) {
             let device = file.latency.device;
             let mut asked = Asked::start(spec).await.with_context(|| match device {
                 _ if file.latency.command.is_some() => {
@@ -83,8 +83,9 @@ impl Setup {
             asked.dismiss().await;
         }
         let mut trained = Said::default();
-        // A user's own trainer need not answer; to start it for nothing could take long.
-        if file.evaluator.command.is_none() {
+        // A user's own trainer need not answer; to start it for nothing could take long. What a trainer elsewhere cannot
+        // compute is dropped when it says so.
+        if file.evaluator.command.is_none() && job.trainers > 0 {
             let mut asked = Asked::start(&job.trainer)
                 .await
                 .with_context(|| format!("{place}: nothing can be trained"))?;

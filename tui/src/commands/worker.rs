@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::INTERRUPTED;
 use super::run::say;
-use crate::driver::{Post, Token, pull};
+use crate::driver::{Outcome, Post, Role, Token, pull};
 
-/// Trains for a campaign that runs elsewhere: connects to its `deltafront run --listen`, which says the token, and works until
-/// the campaign is finished. A coordinator that is gone is waited for; what was begun goes on meanwhile. Start one for each
-/// GPU, say by `CUDA_VISIBLE_DEVICES`, and for each training that a machine is to run beside others.
+/// Trains, or times, for a campaign that runs elsewhere: connects to its `deltafront run --listen`, which says the token, and
+/// works until the campaign is finished. A coordinator that is gone is waited for; what was begun goes on meanwhile. Start one
+/// for each GPU, say by `CUDA_VISIBLE_DEVICES`, and for each training that a machine is to run beside others. The signal USR1
+/// has it keep where it stands, give that back and leave.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the campaign's coordinator listens.
@@ -23,7 +25,11 @@ pub(crate) struct Args {
     /// Without encryption, as the coordinator.
     #[arg(long = "without-tls")]
     plain: bool,
-    /// The trainer, where the campaign's is a command of your own; it is run here, by the shell.
+    /// Time stacks instead of training them, one at a time; on the device that the campaign is timed on, which should be quiet.
+    #[arg(long)]
+    times: bool,
+    /// The trainer, where the campaign's is a command of your own; it is run here, by the shell. With --times the latency
+    /// command.
     #[arg(long, value_name = "COMMAND")]
     command: Option<String>,
     /// The campaign's text, where it lies elsewhere on this machine; what it holds must be the same.
@@ -42,6 +48,9 @@ pub(crate) struct Args {
     /// one.
     #[arg(long, value_name = "PATH", default_value = "deltafront-worker")]
     folder: PathBuf,
+    /// Leave when there was no coordinator for so long, and nothing left to do.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
+    patience: f64,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -53,23 +62,31 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         address: args.connect,
         token: args.token,
         plain: args.plain,
+        role: if args.times { Role::Profiler } else { Role::Trainer },
         command: args.command,
         corpus: args.corpus,
         tokenizer: args.tokenizer,
         threads: args.threads,
         is_apart: args.apart,
         folder,
+        patience: Duration::try_from_secs_f64(args.patience)
+            .context("--patience must be a number of seconds")?,
     };
-    let is_finished = tokio::runtime::Builder::new_multi_thread()
+    let outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?
         .block_on(pull::worker::work(&post, &say))?;
-    if is_finished {
-        say("the campaign is finished");
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Ok(ExitCode::from(INTERRUPTED))
-    }
+    Ok(match outcome {
+        Outcome::Finished => {
+            say("the campaign is finished");
+            ExitCode::SUCCESS
+        }
+        Outcome::HandedBack => {
+            say("what was begun is given back");
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped => ExitCode::from(INTERRUPTED),
+    })
 }

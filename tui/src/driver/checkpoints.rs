@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use search::campaign::{Candidate, CandidateState};
+use search::wire::Evaluate;
 
 /// What our trainer calls the state of a training under way, behind its architecture, seed and tokens.
 const UNFINISHED: &str = "-going.";
@@ -31,6 +32,12 @@ pub(super) fn remove_unfinished(row: &Candidate, folder: Option<&Path>) {
             let _ = std::fs::remove_file(file.path());
         }
     }
+}
+
+/// The files by which a training under way is gone on with.
+pub(super) fn unfinished(of: &Evaluate, folder: &Path) -> Vec<PathBuf> {
+    let stem = format!("{}-seed{}-{}-going", of.architecture.id(), of.seed, of.tokens);
+    files_of(&folder.join(stem).with_extension("safetensors"))
 }
 
 /// A checkpoint with what lies beside it under the same name, what a training would go on from first.

@@ -10,19 +10,18 @@ use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
 use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
-use tokio::sync::mpsc;
 
 use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
-use super::gpus::{self, is_shared};
+use super::gpus::Gpus;
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
-use super::news::News;
+use super::news::{Inbox, News};
 use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, same_device};
-use super::slot::Slot;
+use super::slot::{Presence, Slot};
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
 use super::telling::{Telling, label};
@@ -43,7 +42,6 @@ pub(super) struct Desk<'a, D: Subjects> {
     tokens: u64,
     /// The folder of the campaign's checkpoints.
     pub(super) checkpoints: Option<PathBuf>,
-    pub(super) profilers: u32,
     /// Candidate and begin of each training under way, by request.
     pub(super) trainings: HashMap<u64, (u32, Instant)>,
     /// Progress that is not written yet.
@@ -55,6 +53,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     pub(super) hall: Option<Hall>,
     /// How a trainer is introduced to the campaign.
     pub(super) introduction: Introduction,
+    /// Who times first: of which device and kernels the campaign's latencies are.
+    pub(super) target: Option<Hello>,
     /// Whether nothing may be timed while something trains.
     pub(super) is_quiet: bool,
     /// The room that must be left on the disk.
@@ -92,13 +92,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         if let Some(profiler) = profiler {
             job.settings.latencies = job.latency.latencies(&profiler.device);
             job.settings.throughput = job.latency.throughput(&profiler.device);
-            let gpus = gpus::count();
-            job.settings.quiet_timing = false;
-            for (slot, trainer) in slots.iter_mut().zip(trainers) {
-                let trains_on = job.trainer.introduction.trains_on(trainer);
-                slot.disturbs = is_shared(&trains_on, &profiler.device, gpus);
-                job.settings.quiet_timing |= slot.disturbs;
-            }
+            seat(job, &mut slots, trainers, profiler);
+            job.settings.quiet_timing = is_disturbed(&slots);
         }
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
@@ -117,7 +112,12 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
-            let device = job.trainer.introduction.trains_on(trainer);
+            let seats = slots.iter().filter(|slot| slot.role == job.trainer.role);
+            let seats = seats.filter_map(|slot| slot.seat.as_ref());
+            let mut devices: Vec<String> = seats.map(|seat| seat.device.clone()).collect();
+            devices.sort();
+            devices.dedup();
+            let device = devices.join(", ");
             display.line(&match profiler {
                 Some(profiler) => format!(
                     "training by {} on {}{many}; timing by {} on {}",
@@ -138,13 +138,13 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 Introduction::Configure(configure) => configure.checkpoints.clone(),
                 Introduction::Space(_) => None,
             },
-            profilers: u32::from(profiler.is_some()),
             trainings: HashMap::new(),
             unwritten: Vec::new(),
             events: Vec::new(),
             stopping: false,
             hall: None,
             introduction: job.trainer.introduction.clone(),
+            target: profiler.cloned(),
             is_quiet: job.settings.quiet_timing,
             room: job.room.take(),
             deadline: job.deadline.take(),
@@ -154,7 +154,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
     /// Works until the machine says that it is finished; and whether it was told not to wait.
     pub(super) async fn work(
         &mut self,
-        news: &mut mpsc::UnboundedReceiver<(usize, News)>,
+        inbox: &mut Inbox,
         signals: &mut StopSignals,
     ) -> anyhow::Result<(Finish, bool)> {
         let mut tick = tokio::time::interval(TICK);
@@ -170,7 +170,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 return Ok((finish, false));
             }
             finish = tokio::select! {
-                some = news.recv() => match some {
+                some = inbox.next() => match some {
                     Some((index, news)) => self.hear(index, news).await?,
                     None => bail!("the workers are gone"),
                 },
@@ -245,7 +245,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let event = match news {
             News::Alive => return Ok(None),
             News::Gone => return self.gone(index).await,
-            News::Joined(ready) => return self.joined(index, ready).await,
+            News::HandedBack { id } => return self.handed_back(index, id).await,
+            News::Joined(ready) => return self.joined(index, *ready).await,
             News::Broken { reason, log } if is_pulled => {
                 let reason = broken(&reason, &log).to_string();
                 return self.refuse(index, &reason).await;
@@ -295,6 +296,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             self.display.end(index);
         }
         let finish = self.tell(event).await?;
+        let times = |slot: &Slot| slot.role == Role::Profiler && slot.request.is_some();
+        if !self.slots.iter().any(times) {
+            self.display.timed();
+        }
         // It is written down.
         if let (Some(slot), Some(id)) = (self.slots.get(index), answered) {
             slot.tell(ToWorker::Heard { id });
@@ -433,4 +438,31 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         slot.send(request);
         Ok(())
     }
+}
+
+/// Says where the workers of this machine compute.
+fn seat<D: Subjects>(job: &Job<D>, slots: &mut [Slot], trainers: &[Hello], profiler: &Hello) {
+    let (gpus, timed) = (Gpus::here(), job.latency.device);
+    let seats = gpus.seats(&job.trainer.introduction, timed, trainers);
+    for (slot, seat) in slots.iter_mut().zip(seats) {
+        slot.seat = Some(seat);
+    }
+    if let Some(slot) =
+        slots.iter_mut().find(|slot| slot.role == Role::Profiler && slot.lease.is_none())
+    {
+        slot.seat = Some(gpus.seat_of_profiler(timed, profiler));
+    }
+}
+
+/// Whether some trainer is on the device of somebody who times.
+pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
+    let gpus = Gpus::here();
+    let seats = |times: bool| {
+        let counts = move |slot: &&Slot| {
+            (slot.role == Role::Profiler) == times
+                && matches!(slot.presence, Presence::Here | Presence::Away)
+        };
+        slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
+    };
+    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)))
 }

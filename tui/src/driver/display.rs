@@ -1,5 +1,6 @@
 //! What `run` shows while it works, on stderr: bars on a terminal, plain lines elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -7,26 +8,34 @@ use super::job::Show;
 use super::spec::Role;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Workers that have bars: more than that no terminal holds.
+const BARS: usize = 24;
 /// Between two plain lines about the same training.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
 /// The display.
 pub(crate) struct Display {
     form: Form,
-    trainers: Vec<Trainer>,
+    /// By slot.
+    workers: BTreeMap<usize, Worker>,
     overall: Overall,
     /// When a plain line last told of something beside training.
     told: Option<Instant>,
 }
 
 enum Form {
-    Bars { all: MultiProgress, overall: ProgressBar },
+    Bars {
+        all: MultiProgress,
+        overall: ProgressBar,
+        /// Of what is timed, once something is.
+        timing: Option<ProgressBar>,
+    },
     Lines,
     Nothing,
 }
 
-/// What one trainer is at.
-struct Trainer {
+/// What one worker is at.
+struct Worker {
     label: String,
     bar: Option<ProgressBar>,
     last_line: Instant,
@@ -50,7 +59,6 @@ fn style(template: &str) -> ProgressStyle {
 impl Display {
     /// For so many trainers, or other workers, and evaluations.
     pub(crate) fn new(show: Show, role: Role, trainers: usize, done: u64, total: u64) -> Self {
-        let mut rows = Vec::new();
         let form = if show == Show::Bars {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let overall = all.add(ProgressBar::new(total));
@@ -60,24 +68,45 @@ impl Display {
             overall.set_position(done);
             overall.reset_eta();
             overall.enable_steady_tick(DRAW_EVERY);
-            for number in 1..=trainers {
+            Form::Bars { all, overall, timing: None }
+        } else if show == Show::Lines {
+            Form::Lines
+        } else {
+            Form::Nothing
+        };
+        let (workers, overall) = (BTreeMap::new(), Overall { done, total });
+        let mut display = Self { form, workers, overall, told: None };
+        for number in 0..trainers {
+            display.join(number, format!("{} {}", role.word(), number + 1));
+        }
+        display
+    }
+
+    /// A worker is there.
+    pub(crate) fn join(&mut self, slot: usize, name: String) {
+        let with_bars = self.workers.values().filter(|worker| worker.bar.is_some()).count();
+        let bar = match &self.form {
+            Form::Bars { all, .. } if with_bars < BARS => {
                 let bar = all.add(ProgressBar::new(1));
                 bar.set_style(style("{bar:24.cyan} {prefix} {msg}"));
-                bar.set_prefix(format!("{} {number}", role.word()));
+                bar.set_prefix(name);
                 bar.set_message("idle");
                 bar.enable_steady_tick(DRAW_EVERY);
-                rows.push(Some(bar));
+                Some(bar)
             }
-            Form::Bars { all, overall }
-        } else {
-            rows.resize_with(trainers, || None);
-            if show == Show::Lines { Form::Lines } else { Form::Nothing }
+            _ => None,
         };
-        let trainers = rows
-            .into_iter()
-            .map(|bar| Trainer { label: String::new(), bar, last_line: Instant::now() })
-            .collect();
-        Self { form, trainers, overall: Overall { done, total }, told: None }
+        let worker = Worker { label: String::new(), bar, last_line: Instant::now() };
+        self.workers.insert(slot, worker);
+    }
+
+    /// A worker is gone for good.
+    pub(crate) fn leave(&mut self, slot: usize) {
+        let bar = self.workers.remove(&slot).and_then(|worker| worker.bar);
+        if let (Form::Bars { all, .. }, Some(bar)) = (&self.form, bar) {
+            bar.finish_and_clear();
+            all.remove(&bar);
+        }
     }
 
     /// A line that stays.
@@ -110,10 +139,14 @@ impl Display {
 
     /// What is done beside training.
     pub(crate) fn doing(&mut self, what: &str) {
-        match (&self.form, self.trainers.first().and_then(|trainer| trainer.bar.as_ref())) {
-            (Form::Bars { .. }, Some(bar)) => {
-                bar.set_length(1);
-                bar.set_position(0);
+        match &mut self.form {
+            Form::Bars { all, timing, .. } => {
+                let bar = timing.get_or_insert_with(|| {
+                    let bar = all.insert(1, ProgressBar::new(1));
+                    bar.set_style(style("{spinner:.cyan} {msg}"));
+                    bar.enable_steady_tick(DRAW_EVERY);
+                    bar
+                });
                 bar.set_message(what.to_owned());
             }
             _ if self.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) => {
@@ -124,9 +157,19 @@ impl Display {
         }
     }
 
+    /// Nothing is timed any more.
+    pub(crate) fn timed(&mut self) {
+        if let Form::Bars { all, timing, .. } = &mut self.form
+            && let Some(bar) = timing.take()
+        {
+            bar.finish_and_clear();
+            all.remove(&bar);
+        }
+    }
+
     /// A training begins.
-    pub(crate) fn begin(&mut self, trainer: usize, label: String) {
-        if let Some(row) = self.trainers.get_mut(trainer) {
+    pub(crate) fn begin(&mut self, slot: usize, label: String) {
+        if let Some(row) = self.workers.get_mut(&slot) {
             if let Some(bar) = &row.bar {
                 bar.set_length(1);
                 bar.set_position(0);
@@ -138,9 +181,9 @@ impl Display {
     }
 
     /// A training goes on.
-    pub(crate) fn progress(&mut self, trainer: usize, progress: &search::wire::Progress) {
+    pub(crate) fn progress(&mut self, slot: usize, progress: &search::wire::Progress) {
         let place = self.place();
-        let Some(row) = self.trainers.get_mut(trainer) else { return };
+        let Some(row) = self.workers.get_mut(&slot) else { return };
         let speed = progress.tokens_per_second;
         let message = format!("{}  loss {:.3}, {speed:.0} tokens/s", row.label, progress.loss);
         match &row.bar {
@@ -159,8 +202,8 @@ impl Display {
     }
 
     /// A training is over.
-    pub(crate) fn end(&mut self, trainer: usize) {
-        if let Some(bar) = self.trainers.get_mut(trainer).and_then(|row| row.bar.as_ref()) {
+    pub(crate) fn end(&mut self, slot: usize) {
+        if let Some(bar) = self.workers.get_mut(&slot).and_then(|row| row.bar.as_ref()) {
             bar.set_length(1);
             bar.set_position(0);
             bar.set_message("idle");

@@ -1,34 +1,42 @@
 //! Where pull workers come in: the door of a campaign, and what is said to whoever comes.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use search::config::{Precision, TRAINING_RULE};
 use search::subject::Subjects;
+use search::wire::Hello;
 use tokio::sync::mpsc;
 
 use super::job::Job;
-use super::news::News;
-use super::pull::Welcome;
+use super::news::{Inbox, News};
 use super::pull::listener::{Arrival, Listener};
-use super::spec::{Introduction, Program};
+use super::pull::{ToWorker, Welcome};
+use super::slot::Slot;
+use super::spec::{Introduction, Program, Role, WorkerSpec};
+
+/// A beat is sent so many times in a lease.
+pub(super) const BEATS: u32 = 4;
 
 /// Where pull workers come in.
 pub(super) struct Hall {
     listener: Listener,
-    pub(super) welcome: Welcome,
-    pub(super) news: mpsc::UnboundedSender<(usize, News)>,
+    /// For trainers, and for those who time.
+    trainers: Welcome,
+    profilers: Option<Welcome>,
+    /// Where the campaign's checkpoints lie.
+    folder: PathBuf,
+    news: mpsc::UnboundedSender<(usize, News)>,
     pub(super) lease: Duration,
     /// When workers were last told that somebody is there.
     pub(super) told_at: Instant,
-    /// What is timed, by name, on this machine.
-    pub(super) timed: Option<String>,
 }
 
 impl Hall {
     /// Opens the door of a campaign; none where nobody is to come.
     pub(super) async fn open<D: Subjects>(
         job: &Job<D>,
-        timed: Option<String>,
         news: mpsc::UnboundedSender<(usize, News)>,
     ) -> anyhow::Result<Option<Self>> {
         let Some(door) = &job.door else { return Ok(None) };
@@ -41,18 +49,80 @@ impl Hall {
         let mark = (folder.join("campaign"), listener.token.mark());
         std::fs::write(&mark.0, &mark.1)
             .with_context(|| format!("cannot write {}", mark.0.display()))?;
-        let trainer = &job.trainer;
-        let welcome = Welcome {
-            configure: (**configure).clone(),
-            is_own: matches!(trainer.program, Program::Shell { .. }),
-            silence_s: trainer.silence.as_secs_f64(),
-            wall_s: trainer.limits.wall.map(|wall| wall.as_secs_f64()),
-            memory_gb: trainer.limits.memory_gb,
-            lease_s: door.lease.as_secs_f64(),
-            mark,
+        let welcome = |worker: &WorkerSpec| {
+            let Introduction::Configure(configure) = &worker.introduction else { return None };
+            Some(Welcome {
+                configure: (**configure).clone(),
+                is_own: matches!(worker.program, Program::Shell { .. }),
+                rule: TRAINING_RULE,
+                silence_s: worker.silence.as_secs_f64(),
+                wall_s: worker.limits.wall.map(|wall| wall.as_secs_f64()),
+                memory_gb: worker.limits.memory_gb,
+                lease_s: door.lease.as_secs_f64(),
+                mark: mark.clone(),
+            })
         };
+        let trainers = welcome(&job.trainer).context("a trainer is configured")?;
+        let profilers = job.profiler.as_ref().and_then(welcome);
         let (lease, told_at) = (door.lease, Instant::now());
-        Ok(Some(Self { listener, welcome, news, lease, told_at, timed }))
+        Ok(Some(Self { listener, trainers, profilers, folder, news, lease, told_at }))
+    }
+
+    /// Lets a worker in, as the slot of this number. It counts once it says that it can work.
+    pub(super) fn admit(&self, index: usize, arrival: Arrival) -> Option<Slot> {
+        let welcome = match arrival.join.role {
+            Role::Trainer => Some(&self.trainers),
+            Role::Profiler => self.profilers.as_ref(),
+            Role::BlackBox => None,
+        };
+        let (folder, news) = (Some(self.folder.clone()), self.news.clone());
+        Some(Slot::join(index, arrival, welcome?.clone(), folder, news))
+    }
+
+    /// Lets workers in until one of them can time: of its device and kernels the campaign's latencies are then. What they say
+    /// meanwhile is kept.
+    pub(super) async fn first_profiler(
+        &mut self,
+        slots: &mut Vec<Slot>,
+        inbox: &mut Inbox,
+    ) -> Hello {
+        let mut beat = tokio::time::interval(self.lease / BEATS);
+        loop {
+            tokio::select! {
+                arrival = self.listener.next() => if let Some(arrival) = arrival {
+                    slots.extend(self.admit(slots.len(), arrival));
+                },
+                Some((index, news)) = inbox.news.recv() => {
+                    let times = slots.get(index).is_some_and(|slot| slot.role == Role::Profiler);
+                    let hello = match &news {
+                        News::Joined(ready) if times => Some(ready.hello.clone()),
+                        _ => None,
+                    };
+                    inbox.before.push_back((index, news));
+                    if let Some(hello) = hello {
+                        // Nobody is lost who waited.
+                        for lease in slots.iter_mut().filter_map(|slot| slot.lease.as_mut()) {
+                            lease.until = Instant::now() + self.lease;
+                        }
+                        return hello;
+                    }
+                }
+                _ = beat.tick() => slots.iter().for_each(|slot| slot.tell(ToWorker::Alive)),
+            }
+        }
+    }
+
+    /// Whether what a worker trains in is what all train in, the first to say so for all of them: as it is to be remembered.
+    pub(super) fn settle(&mut self, precision: Option<Precision>) -> Settled {
+        let Some(training) = &mut self.trainers.configure.training else { return Settled::Agrees };
+        match precision {
+            Some(precision) if training.precision == Precision::Auto => {
+                training.precision = precision;
+                Settled::First(precision)
+            }
+            Some(precision) if training.precision != precision => Settled::Differs,
+            _ => Settled::Agrees,
+        }
     }
 
     /// The command by which a worker joins.
@@ -60,6 +130,17 @@ impl Hall {
         let Listener { address, token, .. } = &self.listener;
         format!("{} worker --connect {address} --token {token}", crate::words::program())
     }
+}
+
+/// What a worker's precision is to a campaign.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Settled {
+    /// The campaign's, or none that matters.
+    Agrees,
+    /// The campaign's from now on.
+    First(Precision),
+    /// Another one.
+    Differs,
 }
 
 /// The next worker that comes; never where there is no door.

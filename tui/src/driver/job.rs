@@ -21,7 +21,10 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) space: D,
     pub(crate) proposer: Proposer<D::Point>,
     pub(crate) trainer: WorkerSpec,
+    /// Trainers on this machine.
     pub(crate) trainers: u32,
+    /// Whether latencies come from pull workers alone.
+    pub(crate) times_elsewhere: bool,
     /// Where others may join.
     pub(crate) door: Option<Door>,
     /// When nothing more is to be proposed, and why then.
@@ -34,6 +37,14 @@ pub(crate) struct Job<D: Subjects> {
 }
 
 impl<D: Subjects> Job<D> {
+    /// Refuses programs of ours that this machine is to start and does not have.
+    pub(crate) fn must_be_there(&self) -> anyhow::Result<()> {
+        let profiler = self.profiler.as_ref().filter(|_| !self.times_elsewhere);
+        let trainer = (self.trainers > 0).then_some(&self.trainer);
+        let mut all = trainer.into_iter().chain(profiler);
+        all.try_for_each(|worker| worker.program.must_be_there(worker.role))
+    }
+
     /// Seconds from now on after which nothing more is to be proposed.
     pub(crate) fn deadline_seconds(&self) -> Option<f64> {
         let (at, _) = self.deadline.as_ref()?;

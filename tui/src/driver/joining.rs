@@ -4,30 +4,28 @@
 use std::path::Path;
 use std::time::Instant;
 
-use db::{Change, Owner};
+use db::Change;
 use search::campaign::{Event, Finish};
 use search::subject::Subjects;
-use search::wire::{Evaluation, Reply, Request};
+use search::wire::{Evaluation, Hello, Reply, Request};
 
 use super::checkpoints;
-use super::desk::Desk;
-use super::gpus::{self, is_shared};
-use super::news::{News, Ready};
+use super::desk::{Desk, is_disturbed};
+use super::gpus::{Gpus, Seat};
+use super::hall::{BEATS, Settled};
+use super::news::{News, Ready, id_of_request};
+use super::precision::remembered;
 use super::pull::ToWorker;
 use super::pull::listener::Arrival;
+use super::resume::full_name;
 use super::slot::{Presence, Slot};
 use super::spec::Role;
-
-/// A beat is sent so many times in a lease.
-const BEATS: u32 = 4;
 
 impl<D: Subjects + Clone> Desk<'_, D> {
     /// Lets a worker in. It counts once it says that it can work.
     pub(super) fn admit(&mut self, arrival: Arrival) {
         let Some(hall) = &self.hall else { return };
-        let (welcome, news) = (hall.welcome.clone(), hall.news.clone());
-        let folder = self.checkpoints.clone();
-        self.slots.push(Slot::join(self.slots.len(), arrival, welcome, folder, news));
+        self.slots.extend(hall.admit(self.slots.len(), arrival));
     }
 
     /// Whether news of a slot are news; a pull worker that is heard keeps its lease.
@@ -45,23 +43,43 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         index: usize,
         ready: Ready,
     ) -> anyhow::Result<Option<Finish>> {
-        let Ready { hello, shares, holds } = ready;
-        let trains_on = self.introduction.trains_on(&hello);
-        let timed = self.hall.as_ref().and_then(|hall| hall.timed.clone());
+        let Ready { hello, shares, gpu, precision, holds } = ready;
         let slot = &mut self.slots[index];
+        let role = slot.role;
         let Some(lease) = &mut slot.lease else { return Ok(None) };
         lease.is_apart = !shares;
         let (worker, host) = (lease.worker.clone(), lease.host.clone());
-        let is_here = host == Owner::current().host;
-        let disturbs =
-            timed.is_some_and(|timed| is_here && is_shared(&trains_on, &timed, gpus::count()));
-        slot.disturbs = disturbs;
+        let device = match role {
+            Role::Profiler => hello.device.clone(),
+            _ => self.introduction.trains_on(&hello, gpu.as_deref()),
+        };
+        let seat = Seat { host: host.clone(), device: device.clone(), gpu };
+        match self.hall.as_mut().map(|hall| hall.settle(precision)) {
+            Some(Settled::First(precision)) => self.events.extend(remembered(precision)),
+            // It comes again, and is told then what the others train in.
+            Some(Settled::Differs) => {
+                self.abandon(index);
+                return Ok(None);
+            }
+            Some(Settled::Agrees) | None => {}
+        }
+        if let Some(reason) = self.unfit(index, &hello) {
+            let body = format!("a worker on {host} is turned away: {reason}");
+            self.display.line(&body);
+            self.slots[index].turn_away(reason);
+            self.events.push(Change::Event { kind: "worker refused".to_owned(), body });
+            return Ok(None);
+        }
+        self.slots[index].seat = Some(seat);
         let place = self.display.place();
-        self.display.line(&format!("{place} {} on {host} ({trains_on}) joins", hello.worker));
+        self.display.line(&format!("{place} {} on {host} ({device}) joins", hello.worker));
+        if role != Role::Profiler {
+            self.display.join(index, format!("{} {host}", role.word()));
+        }
         self.events.push(Change::Worker {
-            role: Role::Trainer.word().to_owned(),
-            worker: hello.worker,
-            device: trains_on,
+            role: role.word().to_owned(),
+            worker: full_name(&hello),
+            device,
         });
         // Connections of the same worker before this one.
         let mut was_at = None;
@@ -70,18 +88,22 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             if is_it && other != index && slot.presence != Presence::Closed {
                 was_at = was_at.or(slot.request.filter(|_| slot.presence != Presence::NotYet));
                 slot.abandon();
+                self.display.leave(other);
             }
         }
-        let holds_id = holds.as_ref().map(|evaluate| evaluate.id);
+        let holds_id = holds.as_ref().and_then(id_of_request);
         // Before anything is given out: who is abandoned is given nothing.
         let mut finish = self.count().await?;
         if let (Some(id), None) = (was_at.filter(|id| Some(*id) != holds_id), &finish) {
             finish = self.lost(id).await?;
         }
-        let mut presence = Presence::Here;
-        if let (Some(evaluate), None) = (holds, &finish) {
-            let id = evaluate.id;
-            if !self.machine.waits_for(id) {
+        // Who times does so once nobody else does on its device.
+        let there = if role == Role::Profiler { Presence::Waits } else { Presence::Here };
+        let mut presence = there;
+        if let (Some(request), Some(id), None) = (holds, holds_id, &finish) {
+            if !self.machine.waits_for(id)
+                && let Request::Evaluate(evaluate) = request
+            {
                 let tokens = evaluate.tokens;
                 finish = self.tell(Event::Adopted(evaluate)).await?;
                 if let Some(row) = self.machine.candidate_of(id) {
@@ -95,12 +117,21 @@ impl<D: Subjects + Clone> Desk<'_, D> {
                 }
             }
             self.slots[index].request = Some(id);
+            presence = Presence::Here;
             if !self.machine.waits_for(id) {
+                // A timing takes seconds.
                 presence = Presence::NotYet;
-                self.slots[index].send(Request::Stop { id });
+                if role == Role::Trainer {
+                    self.slots[index].send(Request::Stop { id });
+                }
             }
         }
         self.slots[index].presence = presence;
+        self.let_time();
+        if self.slots[index].presence == Presence::Waits {
+            let place = self.display.place();
+            self.display.line(&format!("{place} {host} waits: somebody times on its device"));
+        }
         match finish {
             None => self.count().await,
             finish => Ok(finish),
@@ -109,18 +140,25 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Tells the machine who is there.
     pub(super) async fn count(&mut self) -> anyhow::Result<Option<Finish>> {
-        let counts = |slot: &&Slot| {
-            slot.role != Role::Profiler && matches!(slot.presence, Presence::Here | Presence::Away)
-        };
-        let trainers = self.slots.iter().filter(counts).count() as u32;
-        let is_needed = self.slots.iter().filter(counts).any(|slot| slot.disturbs);
-        if is_needed != self.is_quiet {
-            self.is_quiet = is_needed;
-            if let Some(finish) = self.tell(Event::QuietTiming { is_needed }).await? {
-                return Ok(Some(finish));
-            }
+        self.let_time();
+        let counts = |slot: &&Slot| matches!(slot.presence, Presence::Here | Presence::Away);
+        let there = self.slots.iter().filter(counts);
+        let (profilers, trainers): (Vec<&Slot>, Vec<&Slot>) =
+            there.partition(|slot| slot.role == Role::Profiler);
+        let (profilers, trainers) = (profilers.len() as u32, trainers.len() as u32);
+        let workers = Event::Workers { trainers, profilers };
+        let is_needed = is_disturbed(&self.slots);
+        if is_needed == self.is_quiet {
+            return self.tell(workers).await;
         }
-        self.tell(Event::Workers { trainers, profilers: self.profilers }).await
+        self.is_quiet = is_needed;
+        let quiet = Event::QuietTiming { is_needed };
+        // Who comes must not train beside a timing, and nobody is given a training who is gone.
+        let [first, second] = if is_needed { [quiet, workers] } else { [workers, quiet] };
+        match self.tell(first).await? {
+            None => self.tell(second).await,
+            finish => Ok(finish),
+        }
     }
 
     /// The connection to a worker is gone. Who was at something may come back.
@@ -130,8 +168,84 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             slot.presence = Presence::Away;
             return Ok(None);
         }
-        slot.abandon();
+        self.abandon(index);
         self.count().await
+    }
+
+    /// A worker leaves, and has kept how far it came: somebody else goes on from there.
+    pub(super) async fn handed_back(
+        &mut self,
+        index: usize,
+        id: u64,
+    ) -> anyhow::Result<Option<Finish>> {
+        let slot = &self.slots[index];
+        let is_wanted = slot.request == Some(id) && self.machine.waits_for(id);
+        let host = slot.lease.as_ref().map_or_else(String::new, |lease| lease.host.clone());
+        self.abandon(index);
+        let number = self.trainings.remove(&id).map(|(number, _)| number);
+        let place = self.display.place();
+        self.display.line(&format!("{place} a worker on {host} leaves and hands back its work"));
+        self.events.push(Change::Attempt {
+            kind: "handed back".to_owned(),
+            number,
+            failure: None,
+            body: format!(
+                "the time of its worker on {host} is over; somebody else goes on with it"
+            ),
+        });
+        let finish = self.count().await?;
+        if finish.is_none() && is_wanted {
+            return self.tell(Event::HandedBack { id }).await;
+        }
+        Ok(finish)
+    }
+
+    /// Gives a worker up.
+    fn abandon(&mut self, index: usize) {
+        self.slots[index].abandon();
+        self.display.leave(index);
+    }
+
+    /// Why somebody who would time cannot; none: it can, or trains.
+    fn unfit(&self, index: usize, hello: &Hello) -> Option<String> {
+        if self.slots[index].role != Role::Profiler {
+            return None;
+        }
+        let target = self.target.as_ref()?;
+        if hello.device != target.device {
+            return Some(format!(
+                "the campaign is timed on `{}`, and this is `{}`: their latencies cannot share a front",
+                target.device, hello.device
+            ));
+        }
+        if hello.kernels != target.kernels {
+            let version = |hello: &Hello| hello.kernels.clone().unwrap_or_default();
+            return Some(format!(
+                "the campaign is timed by kernels `{}`, and these are `{}`: build both from the same source",
+                version(target),
+                version(hello)
+            ));
+        }
+        None
+    }
+
+    /// Lets those time whose device nobody else times on any more.
+    fn let_time(&mut self) {
+        let gpus = Gpus::here();
+        for index in 0..self.slots.len() {
+            if self.slots[index].presence != Presence::Waits {
+                continue;
+            }
+            let Some(seat) = &self.slots[index].seat else { continue };
+            let has_it = |slot: &Slot| {
+                slot.role == Role::Profiler
+                    && matches!(slot.presence, Presence::Here | Presence::Away)
+                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat, &gpus))
+            };
+            if !self.slots.iter().any(has_it) {
+                self.slots[index].presence = Presence::Here;
+            }
+        }
     }
 
     /// Gives up who was not heard of for too long, and gives a sign to the others.
@@ -150,7 +264,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             }
             let at = slot.request.filter(|_| slot.presence != Presence::NotYet);
             let host = slot.lease.as_ref().map_or_else(String::new, |lease| lease.host.clone());
-            slot.abandon();
+            self.abandon(index);
             let place = self.display.place();
             self.display.line(&format!("{place} a worker on {host} is lost"));
             let mut finish = self.count().await?;
@@ -186,7 +300,8 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let Some(id) = slot.request.take() else { return Ok(None) };
         slot.tell(ToWorker::Heard { id });
         if slot.presence == Presence::NotYet {
-            slot.presence = Presence::Here;
+            let times = slot.role == Role::Profiler;
+            slot.presence = if times { Presence::Waits } else { Presence::Here };
         }
         let body = match news {
             News::Reply(Reply::Result(Evaluation { values, checkpoint, tokens, .. })) => {
@@ -218,7 +333,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let slot = &mut self.slots[index];
         let at = slot.request.filter(|_| slot.presence != Presence::NotYet);
         let host = slot.lease.as_ref().map_or_else(String::new, |lease| lease.host.clone());
-        slot.abandon();
+        self.abandon(index);
         let body = format!("a worker on {host} cannot work: {reason}");
         self.display.line(&body);
         self.events.push(Change::Event { kind: "worker refused".to_owned(), body });

@@ -1,7 +1,11 @@
 //! What the driver hears of its workers.
 
-use search::wire::{Evaluate, Hello, Refusal, Reply};
+use std::collections::VecDeque;
+
+use search::config::Precision;
+use search::wire::{Hello, Refusal, Reply, Request};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 /// What a slot tells the driver.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,10 +24,13 @@ pub(crate) enum News {
     Broken { reason: String, log: String },
     /// A pull worker can work.
     #[serde(skip)]
-    Joined(Ready),
+    Joined(Box<Ready>),
     /// A pull worker is there.
     #[serde(skip)]
     Alive,
+    /// A pull worker leaves, and has kept how far it came with this request.
+    #[serde(skip)]
+    HandedBack { id: u64 },
     /// The connection to a pull worker is gone.
     #[serde(skip)]
     Gone,
@@ -34,11 +41,14 @@ impl News {
     pub(crate) fn ends(&self) -> Option<u64> {
         match self {
             Self::Failed { refusal, .. } => Some(refusal.id),
-            Self::Reply(Reply::Progress(_)) => None,
-            Self::Reply(reply) => id_of_reply(reply),
-            Self::Ready(_) | Self::Broken { .. } | Self::Joined(_) | Self::Alive | Self::Gone => {
-                None
-            }
+            Self::Reply(reply) if !matches!(reply, Reply::Progress(_)) => id_of_reply(reply),
+            Self::Reply(_)
+            | Self::Ready(_)
+            | Self::Broken { .. }
+            | Self::Joined(_)
+            | Self::Alive
+            | Self::HandedBack { .. }
+            | Self::Gone => None,
         }
     }
 }
@@ -49,8 +59,25 @@ pub(crate) struct Ready {
     pub(crate) hello: Hello,
     /// Whether it sees the folder of the campaign's checkpoints; if not, they go through the connection.
     pub(crate) shares: bool,
+    /// Which GPU of its machine it computes on.
+    pub(crate) gpu: Option<String>,
+    /// What `training.precision = "auto"` is there, where the campaign did not know it yet.
+    pub(crate) precision: Option<Precision>,
     /// What it is at, or has done while there was no connection.
-    pub(crate) holds: Option<Evaluate>,
+    pub(crate) holds: Option<Request>,
+}
+
+/// The number of a request that is answered.
+pub(super) fn id_of_request(request: &Request) -> Option<u64> {
+    match request {
+        Request::Configure(_) | Request::Space { .. } | Request::Stop { .. } => None,
+        Request::Check(request) => Some(request.id),
+        Request::Evaluate(request) => Some(request.id),
+        Request::Eval(request) => Some(request.id),
+        Request::Measure(request) => Some(request.id),
+        Request::MeasureWhole(request) => Some(request.id),
+        Request::MeasureLimit(request) => Some(request.id),
+    }
 }
 
 /// The request that a reply is to.
@@ -63,5 +90,22 @@ pub(super) fn id_of_reply(reply: &Reply) -> Option<u64> {
         Reply::Result(reply) => Some(reply.id),
         Reply::Timing(reply) => Some(reply.id),
         Reply::Infeasible(reply) | Reply::Failed(reply) => Some(reply.id),
+    }
+}
+
+/// News of all workers, in the order in which they come; the first ones may have come before there was a campaign to hear
+/// them.
+pub(super) struct Inbox {
+    pub(super) before: VecDeque<(usize, News)>,
+    pub(super) news: mpsc::UnboundedReceiver<(usize, News)>,
+}
+
+impl Inbox {
+    /// The next ones; none: no worker is left.
+    pub(super) async fn next(&mut self) -> Option<(usize, News)> {
+        match self.before.pop_front() {
+            Some(news) => Some(news),
+            None => self.news.recv().await,
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use db::{Change, Circumstance};
 use search::config::Precision;
 use serde::Deserialize;
 
@@ -27,6 +28,25 @@ pub(crate) struct Auto {
 pub(crate) struct Speeds {
     pub(crate) fp32: f64,
     pub(crate) bf16: f64,
+}
+
+/// The key of what a campaign keeps to.
+pub(crate) const KEY: &str = "training.precision";
+
+/// What a campaign is to remember of it; none: not settled.
+pub(crate) fn remembered(precision: Precision) -> Option<Change> {
+    let value = word(precision)?.to_owned();
+    let circumstance = Circumstance { key: KEY.to_owned(), value, stamp: String::new() };
+    Some(Change::Circumstance(circumstance))
+}
+
+/// As it is stored; none: not settled.
+pub(crate) fn word(precision: Precision) -> Option<&'static str> {
+    match precision {
+        Precision::Auto => None,
+        Precision::Fp32 => Some("fp32"),
+        Precision::Bf16 => Some("bf16"),
+    }
 }
 
 /// Asks the built-in trainer; none where it does not say, as a user's own does not.

@@ -7,7 +7,7 @@ use search::latency::Conditions;
 use search::wire::{CONFIGURE_ID, Check, Checked, Hello, Remark, Reply, Request};
 
 use super::child::{Process, broken};
-use super::slot::meet;
+use super::hiring::meet;
 use super::spec::{Introduction, Role, WorkerSpec};
 
 /// A worker that has said hello and was configured.

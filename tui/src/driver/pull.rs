@@ -5,20 +5,24 @@
 //! it is written down, and says after each connection what it still holds; the campaign takes the answer to a request that it
 //! waits for, and no other.
 
+mod calling;
 pub(crate) mod link;
 pub(crate) mod listener;
+mod outfit;
 pub(crate) mod tls;
 pub(crate) mod worker;
 
 use std::path::PathBuf;
 
+use search::config::Precision;
 use search::wire::{Configure, Request};
 use serde::{Deserialize, Serialize};
 
 use super::news::{News, Ready};
+use super::spec::Role;
 
 /// The version of what is said around the wire protocol.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The first message of a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,15 +35,19 @@ pub(crate) struct Join {
     pub(crate) worker: String,
     /// Its machine.
     pub(crate) host: String,
+    /// What it does.
+    pub(crate) role: Role,
 }
 
 /// From a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
     /// It can work.
-    Ready(Ready),
+    Ready(Box<Ready>),
     /// What its child says.
     News(News),
+    /// It leaves, and has kept how far it came with this request.
+    HandsBack { id: u64 },
     /// It is there: renews its lease.
     Alive,
 }
@@ -66,8 +74,10 @@ pub(crate) enum ToWorker {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(crate) configure: Configure,
-    /// Whether the campaign's trainer is a command of the user's, which each worker is given on its own command line.
+    /// Whether a command of the user's does it, which each worker is given on its own command line.
     pub(crate) is_own: bool,
+    /// The training rule of our own trainer.
+    pub(crate) rule: u32,
     /// A child that says nothing for so long has failed.
     pub(crate) silence_s: f64,
     /// What one request may take.
@@ -78,4 +88,16 @@ pub(crate) struct Welcome {
     pub(crate) lease_s: f64,
     /// A file in the folder of the checkpoints, and what it holds: who sees it shares the folder.
     pub(crate) mark: (PathBuf, String),
+}
+
+impl Welcome {
+    /// With what `training.precision = "auto"` is, where that is known by now.
+    pub(crate) fn settled(mut self, precision: Option<Precision>) -> Self {
+        if let (Some(training), Some(precision)) = (&mut self.configure.training, precision)
+            && training.precision == Precision::Auto
+        {
+            training.precision = precision;
+        }
+        self
+    }
 }

@@ -45,16 +45,21 @@ pub(super) async fn history(
     Ok(history)
 }
 
+/// A worker as the store names it.
+pub(super) fn full_name(hello: &Hello) -> String {
+    match &hello.kernels {
+        Some(kernels) => format!("{} ({kernels})", hello.worker),
+        None => hello.worker.clone(),
+    }
+}
+
 /// What a run begins with in the store: its workers, and a sentence.
 pub(super) fn beginning(run: &Run, workers: &[(Role, &Hello)]) -> Vec<Change> {
     let mut changes: Vec<Change> = workers
         .iter()
         .map(|(role, hello)| Change::Worker {
             role: role.word().to_owned(),
-            worker: match &hello.kernels {
-                Some(kernels) => format!("{} ({kernels})", hello.worker),
-                None => hello.worker.clone(),
-            },
+            worker: full_name(hello),
             device: hello.device.clone(),
         })
         .collect();

@@ -6,14 +6,16 @@ use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use search::contents::Contents;
-use search::device::Device;
+use search::device::{Device, Platform};
 use search::wire::{Configure, Hello, SpaceReply};
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::limits::Limits;
 
 /// What a worker is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// Trains proxies.
     Trainer,
@@ -66,7 +68,7 @@ pub(crate) enum Program {
         /// Its argument.
         device: Option<Device>,
         /// `CUDA_VISIBLE_DEVICES`.
-        visible: Option<u32>,
+        visible: Option<String>,
     },
     /// The user's own command line, run by the shell in the folder of the campaign file.
     Shell {
@@ -87,9 +89,16 @@ const SETTINGS: [(&str, &str); 2] = [
 ];
 
 impl Program {
-    /// The built-in worker: the one its variable names, else the one beside this program.
+    /// The built-in worker, which must be there.
     pub(crate) fn built_in(role: Role) -> anyhow::Result<Self> {
-        let Some([name, package, variable]) = role.built_in() else {
+        let program = Self::named(role)?;
+        program.must_be_there(role)?;
+        Ok(program)
+    }
+
+    /// The built-in worker, there or not: the one its variable names, else the one beside this program.
+    pub(crate) fn named(role: Role) -> anyhow::Result<Self> {
+        let Some([name, _, variable]) = role.built_in() else {
             bail!("a {} is the user's own command", role.word())
         };
         let file = if let Some(file) = std::env::var_os(variable) {
@@ -100,7 +109,15 @@ impl Program {
             let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
             this.parent().unwrap_or(Path::new(".")).join(name)
         };
-        if !file.is_file() {
+        Ok(Self::File(file))
+    }
+
+    /// Refuses a program of ours that is not there.
+    pub(crate) fn must_be_there(&self, role: Role) -> anyhow::Result<()> {
+        let (Self::File(file) | Self::On { file, .. }) = self else { return Ok(()) };
+        if let Some([_, package, variable]) = role.built_in()
+            && !file.is_file()
+        {
             bail!(
                 "the {} {} is not there; build it with `cargo build --release -p {package}` (`make setup` first), \
                  or name it by the variable {variable}",
@@ -108,7 +125,7 @@ impl Program {
                 file.display()
             );
         }
-        Ok(Self::File(file))
+        Ok(())
     }
 
     /// The same program, told to compute on `device`.
@@ -119,10 +136,12 @@ impl Program {
         }
     }
 
-    /// The same program, which sees GPU `number` alone.
-    pub(crate) fn seeing(self, number: Option<u32>) -> Self {
-        match (self, number) {
-            (Self::File(file), Some(_)) => Self::On { file, device: None, visible: number },
+    /// The same program, which sees `gpu` alone.
+    pub(crate) fn seeing(self, gpu: Option<&str>) -> Self {
+        match (self, gpu) {
+            (Self::File(file), Some(gpu)) => {
+                Self::On { file, device: None, visible: Some(gpu.to_owned()) }
+            }
             (other, _) => other,
         }
     }
@@ -133,7 +152,7 @@ impl Program {
             Self::On { file, device, visible } => {
                 let mut command = Command::new(file);
                 command.args(device.iter().flat_map(|d| ["--device".to_owned(), d.to_string()]));
-                command.envs(visible.map(|number| ("CUDA_VISIBLE_DEVICES", number.to_string())));
+                command.envs(visible.iter().map(|gpu| ("CUDA_VISIBLE_DEVICES", gpu)));
                 command
             }
             Self::Shell { line, folder } => {
@@ -195,15 +214,21 @@ impl Introduction {
         }
     }
 
-    /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
-    pub(crate) fn trains_on(&self, trainer: &Hello) -> String {
-        let training = match self {
-            Self::Configure(configure) => configure.training.as_ref(),
+    /// On what of a machine a trainer computes.
+    pub(crate) fn device(&self) -> Option<Device> {
+        match self {
+            Self::Configure(configure) => Some(configure.training.as_ref()?.device),
             Self::Space(_) => None,
-        };
-        match training.map(|training| training.device) {
-            None | Some(Device::Cpu) => trainer.device.clone(),
-            Some(gpu) => gpu.to_string(),
+        }
+    }
+
+    /// Where a trainer computes: it says on which machine it is, the campaign file on what of it. `gpu`: the one that it alone
+    /// sees.
+    pub(crate) fn trains_on(&self, trainer: &Hello, gpu: Option<&str>) -> String {
+        match (self.device(), gpu) {
+            (None | Some(Device::Cpu), _) => trainer.device.clone(),
+            (Some(Device::Cuda(_)), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
+            (Some(device), None) => device.to_string(),
         }
     }
 }

@@ -53,3 +53,31 @@ impl StopSignals {
         }
     }
 }
+
+/// The signal by which a batch system says that a worker's time is nearly over: USR1.
+pub(crate) struct HandBack {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl HandBack {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}

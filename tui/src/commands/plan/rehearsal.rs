@@ -16,7 +16,8 @@ use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
 use serde::Serialize;
 
 use super::rates::{Asked, Rates};
-use crate::driver::{Job, gpus};
+use crate::driver::Job;
+use crate::driver::gpus::Gpus;
 
 /// What a campaign will ask for and take.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -92,8 +93,11 @@ pub(super) fn rehearse(
     settings.latencies = job.latency.latencies(&profiler.device);
     settings.throughput = job.latency.throughput(&profiler.device);
     let on_cpu = Hello { device: Platform::Cpu.hardware("here"), ..profiler.clone() };
-    let trains_on = job.trainer.introduction.trains_on(&on_cpu);
-    settings.quiet_timing = gpus::is_shared(&trains_on, &profiler.device, gpus::count());
+    let (gpus, timed) = (Gpus::here(), job.latency.device);
+    let profilers = gpus.seat_of_profiler(timed, profiler);
+    let trainers = vec![on_cpu; job.trainers as usize];
+    let seats = gpus.seats(&job.trainer.introduction, timed, &trainers);
+    settings.quiet_timing = seats.iter().any(|seat| seat.is_shared(&profilers, &gpus));
     let reported: Vec<&str> = settings
         .objectives
         .iter()

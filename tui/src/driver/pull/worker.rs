@@ -1,26 +1,27 @@
 //! The worker's side: a child in a slot as the driver has them, whose orders come from a coordinator far away.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use db::Owner;
-use search::wire::{Configure, Evaluate, Hello, Reply, Request};
+use search::wire::{Evaluate, Hello, Reply, Request};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::link::{self, Arrived, Link, Parcel};
+use super::calling::{Line, connect};
+use super::link::{Arrived, Parcel};
+use super::outfit::Outfit;
 use super::tls::Token;
-use super::{FromWorker, Join, ToWorker, VERSION, Welcome};
+use super::{FromWorker, ToWorker, Welcome};
 use crate::driver::checkpoints;
-use crate::driver::limits::Limits;
-use crate::driver::news::{News, Ready};
+use crate::driver::news::{News, Ready, id_of_request};
 use crate::driver::slot::Slot;
-use crate::driver::spec::{Introduction, Program, Role, WorkerSpec};
-use crate::driver::stop::StopSignals;
+use crate::driver::spec::Role;
+use crate::driver::stop::{HandBack, StopSignals};
 
-/// Between two tries to reach a coordinator that does not answer: at first, and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Digits of a campaign's mark in the name of the folder of its checkpoints.
+const MARK: usize = 12;
 
 /// What a worker is told on its command line.
 #[derive(Debug)]
@@ -30,7 +31,9 @@ pub(crate) struct Post {
     pub(crate) token: Token,
     /// Without encryption.
     pub(crate) plain: bool,
-    /// The trainer of a campaign whose trainer is the user's own.
+    /// What it does: trains, or times.
+    pub(crate) role: Role,
+    /// The program of a campaign that is trained, or timed, by a command of the user's.
     pub(crate) command: Option<String>,
     /// Where the text and its tokenizer lie here.
     pub(crate) corpus: Option<PathBuf>,
@@ -41,6 +44,33 @@ pub(crate) struct Post {
     pub(crate) is_apart: bool,
     /// For its log, and for checkpoints where the campaign's folder is not seen.
     pub(crate) folder: PathBuf,
+    /// How long it waits for a coordinator while there is nothing to do.
+    pub(crate) patience: Duration,
+}
+
+impl Post {
+    /// Where checkpoints of this campaign lie that the coordinator does not see.
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        let mark = self.token.mark();
+        self.folder.join(format!("checkpoints-{}", mark.get(..MARK).unwrap_or(&mark)))
+    }
+}
+
+/// How a worker came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The campaign is finished.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+    /// It was told to give back what it was at, and has.
+    HandedBack,
+}
+
+/// What a worker is told by signals.
+struct Calls {
+    stop: StopSignals,
+    hand_back: HandBack,
 }
 
 /// A worker between two messages.
@@ -49,94 +79,123 @@ struct Worker<'a> {
     slot: Slot,
     /// What the child was begun for.
     welcome: Welcome,
+    outfit: Outfit,
     /// Whether the campaign's checkpoints lie in a folder that is seen here.
     shares: bool,
     /// What the child said of itself.
     hello: Option<Hello>,
     held: Option<Held>,
+    /// Whether it leaves as soon as what it is at is in other hands.
+    is_leaving: bool,
 }
 
 /// What a worker is at.
 struct Held {
     /// As the coordinator sent it.
-    request: Evaluate,
+    request: Request,
     /// Once it is done, until the coordinator has it.
     answer: Option<News>,
-}
-
-/// A connection after its welcome.
-struct Line {
-    link: Link<FromWorker>,
-    arrived: mpsc::UnboundedReceiver<Arrived<ToWorker>>,
-    /// Whether the coordinator knows that the worker can work.
-    is_announced: bool,
 }
 
 /// How the time with one connection ended.
 enum End {
     Lost,
-    Finished,
-    Stopped,
+    Over(Outcome),
 }
 
-/// Works until the campaign is finished; false when it was told to stop before.
+/// Works until the campaign is finished, or it is told to leave.
 ///
 /// # Errors
-/// When the coordinator refuses this worker, or the trainer cannot work.
-pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<bool> {
-    let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
+/// When the coordinator refuses this worker or is away for too long, or the child cannot work.
+pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<Outcome> {
+    let mut calls = Calls {
+        stop: StopSignals::listen().context("cannot listen for Ctrl-C")?,
+        hand_back: HandBack::listen().context("cannot listen for USR1")?,
+    };
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let Owner { host, pid, .. } = Owner::current();
     let me = format!("{host} {pid} {}", since.as_nanos());
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut worker: Option<Worker<'_>> = None;
-    loop {
-        let mut connecting = Box::pin(connect(post, &me, &host, say));
-        let (mut line, welcome) = loop {
-            tokio::select! {
-                line = &mut connecting => break line?,
-                Some((_, what)) = news.recv() => {
-                    if let Some(worker) = &mut worker {
-                        worker.hear(what, None)?;
-                    }
-                }
-                () = signals.next() => {
-                    if let Some(worker) = worker {
-                        worker.slot.close().await;
-                    }
-                    return Ok(false);
-                }
-            }
-        };
+    let outcome = loop {
+        let connecting = connect(post, &me, &host, say);
+        let (mut line, welcome) =
+            match wait(post, connecting, &mut worker, &mut news, &mut calls).await? {
+                Ok(connected) => connected,
+                Err(outcome) => break outcome,
+            };
         // One that goes on with other settings has no use for what was begun under those before.
-        if let Some(other) = worker.take_if(|worker| worker.welcome != welcome) {
+        let is_other = |worker: &mut Worker<'_>| {
+            welcome.clone().settled(worker.outfit.precision) != worker.welcome
+        };
+        if let Some(other) = worker.take_if(is_other) {
             other.slot.close().await;
             while news.try_recv().is_ok() {}
         }
         let worker_now = match &mut worker {
             Some(worker) => worker,
-            none => none.insert(Worker::begin(post, welcome, sender.clone())?),
+            none => none.insert(Worker::begin(post, welcome, sender.clone()).await?),
         };
         say(&format!("at the service of {}", post.address));
-        let end = worker_now.attend(&mut line, &mut news, &mut signals).await?;
+        let end = worker_now.attend(&mut line, &mut news, &mut calls).await?;
         line.link.close().await;
         match end {
             End::Lost => {
                 say("the coordinator is gone: what was begun goes on, and it is waited for");
             }
-            End::Finished | End::Stopped => {
+            End::Over(outcome) => break outcome,
+        }
+    };
+    if let Some(worker) = worker {
+        worker.slot.close().await;
+    }
+    if outcome == Outcome::Finished {
+        // Nobody goes on from them. What cannot be removed costs room, nothing else.
+        let _ = std::fs::remove_dir_all(post.checkpoints());
+    }
+    Ok(outcome)
+}
+
+/// Waits for a connection, as long as that is worth it; a child works on meanwhile.
+async fn wait(
+    post: &Post,
+    connecting: impl Future<Output = anyhow::Result<(Line, Welcome)>>,
+    worker: &mut Option<Worker<'_>>,
+    news: &mut mpsc::UnboundedReceiver<(usize, News)>,
+    calls: &mut Calls,
+) -> anyhow::Result<Result<(Line, Welcome), Outcome>> {
+    let mut connecting = std::pin::pin!(connecting);
+    let mut idle_since = Instant::now();
+    loop {
+        let is_busy = worker.as_ref().is_some_and(Worker::is_busy);
+        tokio::select! {
+            line = &mut connecting => return line.map(Ok),
+            Some((_, what)) = news.recv() => {
+                idle_since = Instant::now();
                 if let Some(worker) = worker {
-                    worker.slot.close().await;
+                    worker.hear(what, None)?;
                 }
-                return Ok(matches!(end, End::Finished));
             }
+            () = tokio::time::sleep_until(idle_since + post.patience), if !is_busy => bail!(
+                "no coordinator at {} for {} s (--patience)",
+                post.address,
+                post.patience.as_secs_f64()
+            ),
+            () = calls.hand_back.next() => match worker {
+                Some(worker) => worker.begin_to_leave(),
+                None => return Ok(Err(Outcome::HandedBack)),
+            },
+            () = calls.stop.next() => return Ok(Err(Outcome::Stopped)),
+        }
+        if worker.as_ref().is_some_and(|worker| worker.is_leaving && !worker.is_busy()) {
+            return Ok(Err(Outcome::HandedBack));
         }
     }
 }
 
 impl<'a> Worker<'a> {
     /// Begins the child.
-    fn begin(
+    async fn begin(
         post: &'a Post,
         welcome: Welcome,
         news: mpsc::UnboundedSender<(usize, News)>,
@@ -144,9 +203,16 @@ impl<'a> Worker<'a> {
         let (path, mark) = &welcome.mark;
         let shares =
             !post.is_apart && std::fs::read_to_string(path).is_ok_and(|found| found == *mark);
-        let spec = spec(post, &welcome, shares)?;
-        let slot = Slot::open(0, spec, news);
-        Ok(Self { post, slot, welcome, shares, hello: None, held: None })
+        let outfit = Outfit::of(post, &welcome, shares).await?;
+        let slot = Slot::open(0, outfit.spec.clone(), news);
+        let welcome = welcome.settled(outfit.precision);
+        let (hello, held, is_leaving) = (None, None, false);
+        Ok(Self { post, slot, welcome, outfit, shares, hello, held, is_leaving })
+    }
+
+    /// Whether the child is at something.
+    fn is_busy(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.answer.is_none())
     }
 
     /// The time with one connection.
@@ -154,7 +220,7 @@ impl<'a> Worker<'a> {
         &mut self,
         line: &mut Line,
         news: &mut mpsc::UnboundedReceiver<(usize, News)>,
-        signals: &mut StopSignals,
+        calls: &mut Calls,
     ) -> anyhow::Result<End> {
         let lease = Duration::from_secs_f64(self.welcome.lease_s);
         let mut beat = tokio::time::interval(lease / 4);
@@ -167,9 +233,11 @@ impl<'a> Worker<'a> {
                     heard = Instant::now();
                     match arrived {
                         None | Some(Arrived::Gone) => return Ok(End::Lost),
-                        Some(Arrived::Message(ToWorker::Farewell)) => return Ok(End::Finished),
+                        Some(Arrived::Message(ToWorker::Farewell)) => {
+                            return Ok(End::Over(Outcome::Finished));
+                        }
                         Some(Arrived::Message(ToWorker::Refused { reason })) => bail!("{reason}"),
-                        Some(Arrived::Message(ToWorker::Order(request))) => self.obey(request),
+                        Some(Arrived::Message(ToWorker::Order(request))) => self.obey(request, line),
                         Some(Arrived::Message(ToWorker::Heard { id })) => self.forget(id),
                         Some(
                             Arrived::File(_)
@@ -184,31 +252,54 @@ impl<'a> Worker<'a> {
                     }
                     line.link.send(FromWorker::Alive);
                 }
-                () = signals.next() => return Ok(End::Stopped),
+                () = calls.hand_back.next() => self.begin_to_leave(),
+                () = calls.stop.next() => return Ok(End::Over(Outcome::Stopped)),
+            }
+            if self.is_leaving && self.held.is_none() {
+                return Ok(End::Over(Outcome::HandedBack));
             }
         }
     }
 
     /// Says that it can work, once it can; what it is at; and what it has done meanwhile.
-    fn announce(&self, line: &mut Line) {
+    fn announce(&mut self, line: &mut Line) {
         let Some(hello) = self.hello.clone().filter(|_| !line.is_announced) else { return };
         line.is_announced = true;
-        let holds = self.held.as_ref().map(|held| held.request.clone());
-        line.link.send(FromWorker::Ready(Ready { hello, shares: self.shares, holds }));
+        line.link.send(FromWorker::Ready(Box::new(Ready {
+            hello,
+            shares: self.shares,
+            gpu: self.outfit.gpu.clone(),
+            precision: self.outfit.precision,
+            holds: self.held.as_ref().map(|held| held.request.clone()),
+        })));
         if let Some(answer) = self.held.as_ref().and_then(|held| held.answer.clone()) {
             self.deliver(answer, line);
         }
     }
 
     /// Does what the coordinator asks.
-    fn obey(&mut self, request: Request) {
-        match request {
+    fn obey(&mut self, request: Request, line: &Line) {
+        let Some(id) = id_of_request(&request) else { return self.slot.send(request) };
+        if self.is_leaving {
+            line.link.send(FromWorker::HandsBack { id });
+            return;
+        }
+        self.held = Some(Held { request: request.clone(), answer: None });
+        let request = match request {
             Request::Evaluate(request) => {
-                self.held = Some(Held { request: request.clone(), answer: None });
                 let resume_from = request.resume_from.clone().map(|path| self.here(path));
-                self.slot.send(Request::Evaluate(Evaluate { resume_from, ..request }));
+                Request::Evaluate(Evaluate { resume_from, ..request })
             }
-            request => self.slot.send(request),
+            request => request,
+        };
+        self.slot.send(request);
+    }
+
+    /// Has the child keep where it stands; what it is at is then given back.
+    fn begin_to_leave(&mut self) {
+        self.is_leaving = true;
+        if let Some(Held { request: Request::Evaluate(request), answer: None }) = &self.held {
+            self.slot.send(Request::Stop { id: request.id });
         }
     }
 
@@ -231,7 +322,7 @@ impl<'a> Worker<'a> {
             }
             News::Reply(reply) => !matches!(reply, Reply::Progress(_)),
             News::Failed { .. } => true,
-            News::Joined(_) | News::Alive | News::Gone => return Ok(()),
+            News::Joined(_) | News::Alive | News::HandedBack { .. } | News::Gone => return Ok(()),
         };
         if is_final && let Some(held) = &mut self.held {
             held.answer = Some(news.clone());
@@ -242,8 +333,23 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Passes on what the child said, a checkpoint before the result that names it.
-    fn deliver(&self, news: News, line: &Line) {
+    /// Passes on what the child said, a checkpoint before the result that names it; or gives back what was not brought to its
+    /// end because this worker leaves.
+    fn deliver(&mut self, news: News, line: &Line) {
+        let is_result = matches!(news, News::Reply(Reply::Result(_) | Reply::Progress(_)));
+        if let (true, false, Some(id)) = (self.is_leaving, is_result, news.ends())
+            && let Some(Held { request: Request::Evaluate(request), .. }) = &self.held
+        {
+            if !self.shares {
+                let folder = self.post.checkpoints();
+                for file in checkpoints::unfinished(request, &folder) {
+                    line.link.post(Parcel::File(file));
+                }
+            }
+            self.held = None;
+            line.link.send(FromWorker::HandsBack { id });
+            return;
+        }
         if let News::Reply(Reply::Result(result)) = &news
             && let Some(path) = result.checkpoint.as_ref().filter(|_| !self.shares)
         {
@@ -256,11 +362,13 @@ impl<'a> Worker<'a> {
 
     /// The coordinator has an answer: it need not be kept.
     fn forget(&mut self, id: u64) {
-        let is_done = |held: &mut Held| held.request.id == id && held.answer.is_some();
+        let is_done =
+            |held: &mut Held| id_of_request(&held.request) == Some(id) && held.answer.is_some();
         let Some(held) = self.held.take_if(is_done) else { return };
-        let folder = self.post.folder.join("checkpoints");
+        let Request::Evaluate(request) = held.request else { return };
+        let folder = self.post.checkpoints();
         if let (false, Some(News::Reply(Reply::Result(result)))) = (self.shares, &held.answer) {
-            let old = held.request.resume_from.map(|path| self.here(path));
+            let old = request.resume_from.map(|path| self.here(path));
             for path in result.checkpoint.iter().chain(&old) {
                 checkpoints::remove(path, Some(&folder));
             }
@@ -270,104 +378,8 @@ impl<'a> Worker<'a> {
     /// Where a checkpoint of the coordinator's lies here.
     fn here(&self, path: PathBuf) -> PathBuf {
         match path.file_name() {
-            Some(name) if !self.shares => self.post.folder.join("checkpoints").join(name),
+            Some(name) if !self.shares => self.post.checkpoints().join(name),
             _ => path,
         }
     }
-}
-
-/// Connects, and again for as long as nobody answers.
-async fn connect(
-    post: &Post,
-    me: &str,
-    host: &str,
-    say: &dyn Fn(&str),
-) -> anyhow::Result<(Line, Welcome)> {
-    let mut wait = AGAIN.0;
-    let mut is_told = false;
-    loop {
-        let mut line = match meet(post, me, host).await {
-            Ok(line) => line,
-            Err(error) => {
-                if !is_told {
-                    say(&format!("{error:#}; trying again until it does"));
-                }
-                is_told = true;
-                tokio::time::sleep(wait).await;
-                wait = (2 * wait).min(AGAIN.1);
-                continue;
-            }
-        };
-        match line.arrived.recv().await {
-            Some(Arrived::Message(ToWorker::Welcome(welcome))) => return Ok((line, *welcome)),
-            Some(Arrived::Message(ToWorker::Refused { reason })) => bail!("{reason}"),
-            // It ended meanwhile.
-            _ => tokio::time::sleep(wait).await,
-        }
-    }
-}
-
-/// Connects once.
-async fn meet(post: &Post, me: &str, host: &str) -> anyhow::Result<Line> {
-    let mut stream = post.token.connect(&post.address, post.plain).await?;
-    let join = Join {
-        version: VERSION,
-        secret: post.token.secret.clone(),
-        worker: me.to_owned(),
-        host: host.to_owned(),
-    };
-    link::introduce(&mut stream, join).await?;
-    let folder = post.folder.join("checkpoints");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let (sender, arrived) = mpsc::unbounded_channel();
-    let link = Link::open(stream, Some(folder), move |what| {
-        let _ = sender.send(what);
-    });
-    Ok(Line { link, arrived, is_announced: false })
-}
-
-/// What the child is.
-fn spec(post: &Post, welcome: &Welcome, shares: bool) -> anyhow::Result<WorkerSpec> {
-    let program = match (&post.command, welcome.is_own) {
-        (Some(line), true) => {
-            let folder = std::env::current_dir().context("where this is run is gone")?;
-            Program::Shell { line: line.clone(), folder }
-        }
-        (None, false) => Program::built_in(Role::Trainer)?,
-        (None, true) => bail!(
-            "this campaign is trained by a command of its user: give it to this worker by --command"
-        ),
-        (Some(_), false) => bail!(
-            "this campaign is trained by deltafront-train; a --command would train something else"
-        ),
-    };
-    let mut configure = Configure::clone(&welcome.configure);
-    if let Some(data) = &mut configure.data {
-        let absolute = |path: &Path| std::path::absolute(path).context("a path is not absolute");
-        if let Some(corpus) = &post.corpus {
-            data.corpus = absolute(corpus)?;
-        }
-        if let Some(tokenizer) = &post.tokenizer {
-            data.tokenizer = Some(absolute(tokenizer)?);
-        }
-    }
-    if let (Some(training), Some(threads)) = (&mut configure.training, post.threads) {
-        training.threads = threads;
-    }
-    if !shares {
-        configure.checkpoints = Some(post.folder.join("checkpoints"));
-    }
-    let seconds = |s: f64| Duration::try_from_secs_f64(s).context("a time of the coordinator");
-    Ok(WorkerSpec {
-        role: Role::Trainer,
-        program,
-        introduction: Introduction::Configure(Box::new(configure)),
-        log: post.folder.join("trainer.log"),
-        silence: seconds(welcome.silence_s)?,
-        limits: Limits {
-            wall: welcome.wall_s.map(seconds).transpose()?,
-            memory_gb: welcome.memory_gb,
-        },
-    })
 }

@@ -29,27 +29,48 @@ struct Coordinator<'a> {
     world: &'a World,
     address: String,
     running: Running,
+    workers_time: bool,
 }
 
-fn start(world: &World, arguments: &[&str], log: &str) -> Running {
+fn start(world: &World, arguments: &[&str], log: &str, variables: &[(&str, &str)]) -> Running {
     let mut command = world.command(arguments);
+    command.envs(variables.iter().copied());
     let log = std::fs::OpenOptions::new().create(true).append(true).open(world.folder.join(log));
     command.stdout(Stdio::null()).stderr(log.expect("a file"));
     Running(command.spawn().expect("the program starts"))
 }
 
+/// Where no trainer is, and no profiler.
+const NOWHERE: [(&str, &str); 2] =
+    [("DELTAFRONT_TRAIN", "/nowhere/train"), ("DELTAFRONT_PROFILE", "/nowhere/profile")];
+
 impl<'a> Coordinator<'a> {
+    /// One that times by itself.
     fn new(world: &'a World) -> Self {
+        Self::with(world, false)
+    }
+
+    fn with(world: &'a World, workers_time: bool) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback is there");
         let address = free.local_addr().expect("it is bound").to_string();
         drop(free);
-        let running = Self::run(world, &address);
-        Self { world, address, running }
+        let running = Self::run(world, &address, workers_time);
+        Self { world, address, running, workers_time }
     }
 
-    fn run(world: &World, address: &str) -> Running {
-        let arguments = ["run", "--only-workers", "--lease", "1", "--listen", address];
-        start(world, &arguments, "stderr.txt")
+    fn run(world: &World, address: &str, workers_time: bool) -> Running {
+        let mut arguments = vec!["run", "--only-workers", "--lease", "1", "--listen", address];
+        let mut nowhere = &NOWHERE[..1];
+        if workers_time {
+            arguments.push("--workers-time");
+            nowhere = &NOWHERE;
+        }
+        start(world, &arguments, "stderr.txt", nowhere)
+    }
+
+    /// The next one, after this one is killed.
+    fn restart(&mut self) {
+        self.running = Self::run(self.world, &self.address, self.workers_time);
     }
 
     fn token(&self) -> String {
@@ -61,31 +82,42 @@ impl<'a> Coordinator<'a> {
     }
 
     fn worker(&self, token: &str, folder: &str, more: &[&str]) -> Running {
+        self.worker_with(token, folder, more, &[])
+    }
+
+    fn worker_with(
+        &self,
+        token: &str,
+        folder: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Running {
         let mut arguments =
             vec!["worker", "--connect", &self.address, "--token", token, "--folder", folder];
         arguments.extend(more);
-        start(self.world, &arguments, "workers.txt")
+        start(self.world, &arguments, "workers.txt", variables)
     }
 }
 
-/// Ends as an undisturbed campaign; how often each of the three was killed.
-fn killed(seed: u64, kills: u64, undisturbed: &World) -> [u32; 3] {
+/// Ends as an undisturbed campaign; how often each of the four was killed: two that train, one that times, the coordinator.
+fn killed(seed: u64, kills: u64, undisturbed: &World) -> [u32; 4] {
     let mut chance = Chance(seed);
-    let world = world(&format!("pull_{seed}"), "slow 0.2");
-    let mut coordinator = Coordinator::new(&world);
+    let mut world = world(&format!("pull_{seed}"), "slow 0.2");
+    world.set("FAKE_PROFILER", "slow 0.02");
+    let mut coordinator = Coordinator::with(&world, true);
     let token = coordinator.token();
     let worker = |coordinator: &Coordinator<'_>, of: usize| {
-        let apart: &[&str] = if of == 1 { &[] } else { &["--apart"] };
-        coordinator.worker(&token, &format!("worker{of}"), apart)
+        let more: &[&str] = [&["--apart"][..], &[], &["--times"]][of];
+        coordinator.worker(&token, &format!("worker{of}"), more)
     };
-    let mut workers = [worker(&coordinator, 0), worker(&coordinator, 1)];
-    let mut killed = [0; 3];
+    let mut workers = [0, 1, 2].map(|of| worker(&coordinator, of));
+    let mut killed = [0; 4];
     for _ in 0..kills {
         std::thread::sleep(Duration::from_millis(50 + chance.below(700)));
         if !coordinator.running.is_alive() {
             break;
         }
-        let which = chance.below(3) as usize;
+        let which = chance.below(4) as usize;
         killed[which] += 1;
         if let Some(of) = workers.get_mut(which) {
             let fresh = worker(&coordinator, which);
@@ -94,7 +126,7 @@ fn killed(seed: u64, kills: u64, undisturbed: &World) -> [u32; 3] {
             coordinator.running.0.kill().expect("it runs");
             coordinator.running.0.wait().expect("it was killed");
             std::thread::sleep(Duration::from_millis(chance.below(500)));
-            coordinator.running = Coordinator::run(&world, &coordinator.address);
+            coordinator.restart();
         }
     }
     world.wait_until("it is finished", |world| {
@@ -134,13 +166,16 @@ fn kills_of_coordinator_and_workers_change_nothing() {
     let all: u32 = all.unwrap_or(6);
     let undisturbed = world("pull_undisturbed", "");
     assert_eq!(undisturbed.say(&["run"]).code, 0);
-    let (mut total, mut seed) = ([0; 3], 1);
+    let (mut total, mut seed) = ([0; 4], 1);
     while total.iter().sum::<u32>() < all {
         let killed = killed(seed, 6, &undisturbed);
         total = std::array::from_fn(|which| total[which] + killed[which]);
         seed += 1;
     }
-    eprintln!("killed: workers {} and {}, coordinator {}", total[0], total[1], total[2]);
+    let [first, second, times, coordinator] = total;
+    eprintln!(
+        "killed: trainers {first} and {second}, who times {times}, coordinator {coordinator}"
+    );
 }
 
 #[test]
@@ -163,4 +198,89 @@ fn a_worker_needs_the_token_and_finds_out_whom_it_speaks_to() {
     assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
     assert_eq!(worker.code(), 0);
     assert_eq!(world.count("evaluations"), EVALUATIONS);
+}
+
+#[test]
+fn a_worker_that_leaves_hands_back_what_it_is_at() {
+    let world = world("pull_hand_back", "patient 1");
+    let coordinator = Coordinator::new(&world);
+    let token = coordinator.token();
+    let leaves = coordinator.worker(&token, "leaves", &[]);
+    world.wait_until("it is asked", |world| world.count("evaluations") == 1);
+    // What a batch system sends shortly before it ends a job.
+    leaves.signal(rustix::process::Signal::USR1);
+    assert_eq!(leaves.code(), 0, "{}", world.read("workers.txt"));
+    assert!(world.read("workers.txt").contains("what was begun is given back"));
+    let idle = coordinator.worker(&token, "idle", &[]);
+    assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+    assert_eq!(idle.code(), 0);
+    assert!(world.read("stderr.txt").contains("leaves and hands back its work"));
+    assert_eq!(world.count("evaluations"), EVALUATIONS + 1, "nothing else is done twice");
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains("handed back") && !log.contains("lost worker"), "{log}");
+    for folder in ["leaves", "idle"] {
+        let files = std::fs::read_dir(world.folder.join(folder)).expect("its folder is there");
+        let names: Vec<_> = files.flatten().map(|file| file.file_name()).collect();
+        let kept = names.iter().any(|name| name.to_string_lossy().starts_with("checkpoints-"));
+        assert_eq!(kept, folder == "leaves", "checkpoints go with their campaign: {names:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_nobody_answers_gives_up() {
+    let world = world("pull_patience", "");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback is there");
+    let address = free.local_addr().expect("it is bound").to_string();
+    drop(free);
+    let token = format!("{}.{}", "0".repeat(32), "0".repeat(64));
+    let arguments = ["worker", "--connect", &address, "--token", &token, "--patience", "0.5"];
+    let said = world.say(&arguments);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("for 0.5 s (--patience)"), "{}", said.stderr);
+}
+
+#[test]
+fn who_times_does_so_on_the_device_of_the_campaign_one_at_a_time() {
+    let mut world = world("pull_times", "slow 0.1");
+    world.set("FAKE_PROFILER", "slow 0.02");
+    let coordinator = Coordinator::with(&world, true);
+    let token = coordinator.token();
+    let trains = coordinator.worker(&token, "trains", &[]);
+    let times = coordinator.worker(&token, "times", &["--times"]);
+    world.wait_until("one times", |world| world.count("measurements") > 0);
+    let second = coordinator.worker(&token, "second", &["--times"]);
+    world.wait_until("another one waits", |world| {
+        world.read("stderr.txt").contains("waits: somebody times on its device")
+    });
+    times.kill();
+    let other = [("FAKE_DEVICE", "cpu: another")];
+    let other = coordinator.worker_with(&token, "other", &["--times"], &other);
+    assert_eq!(other.code(), 1);
+    let said = world.read("workers.txt");
+    assert!(said.contains("timed on `cpu: fake`, and this is `cpu: another`"), "{said}");
+    assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+    assert_eq!((trains.code(), second.code()), (0, 0));
+    assert_eq!(world.count("evaluations"), EVALUATIONS);
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains("worker refused"), "{log}");
+}
+
+#[test]
+fn workers_train_in_the_numbers_that_the_first_one_found_best() {
+    let world = world("pull_precision", "slow 0.2");
+    let coordinator = Coordinator::new(&world);
+    let token = coordinator.token();
+    let first = coordinator.worker_with(&token, "first", &[], &[("FAKE_AUTO", "fp32")]);
+    world.wait_until("it is asked", |world| world.count("evaluations") > 0);
+    let apart = world.folder.join("second");
+    std::fs::create_dir_all(&apart).expect("the scratch folder is writable");
+    let apart = apart.to_str().expect("it is UTF-8");
+    let variables = [("FAKE_AUTO", "bf16"), ("FAKE_FOLDER", apart)];
+    let second = coordinator.worker_with(&token, "second", &[], &variables);
+    world.wait_until("it does as the first", |world| {
+        world.read("second/configuration").contains(r#""precision":"fp32""#)
+    });
+    assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+    assert_eq!((first.code(), second.code()), (0, 0));
+    assert!(world.read("configuration").contains(r#""precision":"fp32""#));
 }

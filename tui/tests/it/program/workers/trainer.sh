@@ -6,6 +6,7 @@
 #                                      answers another request, by another reply, writes a line without an end, exits
 #                                      while what it started holds its output open, writes far too much
 #   unsaved N, escape N                cannot keep a checkpoint, fails with a reason that would clear the screen
+#   patient N                          does not answer its Nth evaluation until it is told to stop
 #   mute                               exits before its hello
 #   configure                          refuses its configuration
 #   slow S                             takes S seconds for each evaluation
@@ -70,6 +71,7 @@ while IFS= read -r line; do
         garbage-yes) echo 'Epoch 1: loss 3.2'; continue ;;
         nan-yes) echo '{"type":"result","id":'"$id"',"values":{"bits_per_byte":{"mean":NaN}},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
         hang-yes) sleep 1000; continue ;;
+        patient-yes) continue ;;
         wrong_id-yes) echo '{"type":"result","id":99999,"values":{},"parameters":1,"tokens":65536,"seconds":1}'; continue ;;
         wrong_kind-yes) echo '{"type":"values","id":'"$id"',"values":{"bits_per_byte":2}}'; continue ;;
         endless-yes) exec cat /dev/zero ;;

@@ -1,0 +1,311 @@
+//! The driver of a simulated campaign: what is on its way between it and its workers.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use rand::RngExt;
+use search::campaign::{Campaign, CandidateState, Command, Event, Finish};
+use search::latency::Part;
+use search::proposals::SearchRng;
+use search::wire::{Evaluate, Evaluation, Refusal, Request};
+
+use super::store::Store;
+use super::workers::{id_of, timed, trained};
+use super::world::{FULL, LIMITS, LONGER, World, settings};
+use crate::stacks::Stacks;
+
+/// What is on its way between the driver and its workers.
+pub(super) struct Driver<'a> {
+    pub(super) world: &'a World,
+    pub(super) rng: SearchRng,
+    pub(super) store: Store,
+    pub(super) campaign: Campaign<Stacks>,
+    /// Answers on their way, each after a number of further steps.
+    pub(super) answers: Vec<(u32, Event)>,
+    pub(super) training: HashSet<u64>,
+    pub(super) timing: HashSet<u64>,
+    /// Trainings that workers are at, whoever asked them.
+    pub(super) at_work: HashMap<u64, Evaluate>,
+    /// Trainers that are there.
+    pub(super) workers: u32,
+    pub(super) losses: u32,
+    pub(super) handed_back: u32,
+    pub(super) adopted: u32,
+    pub(super) late: u32,
+    /// Those that a trainer has written.
+    pub(super) checkpoints: HashSet<PathBuf>,
+    /// Tokens of all trainings that were begun.
+    pub(super) tokens_begun: u64,
+    pub(super) finish: Option<Finish>,
+    pub(super) kills: u32,
+}
+
+impl Driver<'_> {
+    /// Executes commands: what is to be kept is written as a whole, a kill may fall before it, and behind each of the others.
+    fn execute(&mut self, commands: Vec<Command>) {
+        let is_row = |command: &Command| {
+            matches!(command, Command::Save(_) | Command::SaveProgress(_) | Command::SaveLatency(_))
+        };
+        let (rows, rest): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(is_row);
+        if !rows.is_empty() && self.is_killed() {
+            return;
+        }
+        for command in rows {
+            match command {
+                Command::Save(row) => self.store.save(row),
+                Command::SaveLatency(entry) => {
+                    assert!(
+                        self.store.latencies.iter().all(|e| e.key != entry.key),
+                        "{} was timed twice",
+                        entry.key
+                    );
+                    self.store.latencies.push(entry);
+                }
+                _ => {}
+            }
+        }
+        for command in rest {
+            if self.is_killed() {
+                return;
+            }
+            match command {
+                Command::Save(_) | Command::SaveProgress(_) | Command::SaveLatency(_) => {}
+                Command::RemoveCheckpoint(path) => {
+                    assert!(
+                        self.store.rows.values().all(|row| row.checkpoint.as_ref() != Some(&path)),
+                        "a row still goes on from {}",
+                        path.display()
+                    );
+                    assert!(self.checkpoints.remove(&path), "{} was not there", path.display());
+                }
+                Command::RemoveTrunk(path) => {
+                    assert!(self.checkpoints.contains(&path), "{} is not there", path.display());
+                    let mut rows = self.store.rows.values();
+                    let row = rows.find(|row| row.checkpoint.as_ref() == Some(&path));
+                    assert_eq!(row.map(|row| row.fidelity), Some(FULL), "one may go on from it");
+                }
+                Command::Send(request) => self.send(request),
+                Command::Finish(finish) => self.finish = Some(finish),
+            }
+        }
+    }
+
+    /// Whether the driver is killed in this moment; another has taken its place then.
+    fn is_killed(&mut self) -> bool {
+        let is_killed = self.finish.is_none() && self.rng.random_bool(self.world.kills);
+        if is_killed {
+            self.kills += 1;
+            self.restart();
+        }
+        is_killed
+    }
+
+    /// Executes commands between which no kill falls.
+    fn execute_all(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Save(row) => self.store.save(row),
+                other => panic!("before there are workers it says {other:?}"),
+            }
+        }
+    }
+
+    /// A worker's lease runs out; or one comes again.
+    fn lose_or_join(&mut self) {
+        let mut training: Vec<u64> = self.training.iter().copied().collect();
+        training.sort_unstable();
+        if !training.is_empty() && self.rng.random_bool(self.world.losses) {
+            let id = training[self.rng.random_range(0..training.len())];
+            self.training.remove(&id);
+            self.losses += 1;
+            self.workers -= 1;
+            let kills = self.kills;
+            let (trainers, profilers) = (self.workers, 1);
+            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            self.execute(commands);
+            if self.kills != kills {
+                // Nobody remembers that it was lost.
+                return;
+            }
+            // Who is told in time gives back what it is at, and answers no more.
+            let leaves = self.rng.random_bool(0.3);
+            if leaves {
+                self.handed_back += 1;
+                self.at_work.remove(&id);
+                self.answers.retain(|(_, event)| id_of(event) != Some(id));
+            }
+            let event = if leaves { Event::HandedBack { id } } else { Event::Lost { id } };
+            let commands = self.campaign.handle(event);
+            assert!(!self.campaign.waits_for(id), "it is waited for though it is lost");
+            self.execute(commands);
+        } else if self.workers < self.world.trainers
+            && (self.answers.is_empty() || self.rng.random_bool(0.3))
+        {
+            self.workers += 1;
+            let (trainers, profilers) = (self.workers, 1);
+            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            self.execute(commands);
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        // Its own children end with a driver; pull workers stay at what they are at.
+        let is_of_children = |event: &Event, at_work: &HashMap<u64, Evaluate>| {
+            id_of(event).is_none_or(|id| !at_work.contains_key(&id))
+        };
+        if self.world.losses == 0.0 {
+            self.at_work.clear();
+        }
+        let at_work = &self.at_work;
+        self.answers.retain(|(_, event)| !is_of_children(event, at_work));
+        self.training.clear();
+        self.timing.clear();
+        self.campaign =
+            self.store.campaign(self.world).numbering_from((u64::from(self.kills) + 1) << 32);
+        self.workers = self.world.trainers;
+        // Some come back before anything is given out, the others too late.
+        let mut held: Vec<Evaluate> = self.at_work.values().cloned().collect();
+        held.sort_unstable_by_key(|evaluate| evaluate.id);
+        for evaluate in held {
+            let has_room = self.training.len() < self.workers as usize;
+            if !has_room || self.rng.random_bool(0.5) {
+                continue;
+            }
+            let id = evaluate.id;
+            let commands = self.campaign.handle(Event::Adopted(evaluate));
+            if self.campaign.waits_for(id) {
+                assert!(self.training.insert(id));
+                self.adopted += 1;
+            }
+            self.execute_all(commands);
+        }
+        let commands =
+            self.campaign.handle(Event::Workers { trainers: self.workers, profilers: 1 });
+        self.execute(commands);
+    }
+
+    fn send(&mut self, request: Request) {
+        match request {
+            Request::Evaluate(evaluate) => {
+                assert!(self.training.insert(evaluate.id));
+                assert!(self.training.len() <= self.workers as usize);
+                self.at_work.insert(evaluate.id, evaluate.clone());
+                self.check_may_train(&evaluate);
+                let from = evaluate.resume_from.as_ref().map_or(0, |path| {
+                    assert!(self.checkpoints.contains(path), "{} is gone", path.display());
+                    self.store
+                        .rows
+                        .values()
+                        .find(|r| r.checkpoint.as_ref() == Some(path))
+                        .map_or(0, |r| r.fidelity)
+                });
+                self.tokens_begun += evaluate.tokens - from;
+                let answer = trained(&evaluate, self.world.trouble);
+                self.answer(answer);
+            }
+            Request::Measure(measure) => {
+                assert!(self.timing.insert(measure.id) && self.timing.len() == 1);
+                assert!(self.store.latencies.iter().all(|e| e.key != measure.clone().key()));
+                let name = format!("{} {}", measure.part, measure.conditions);
+                // Every stack has the head: a campaign without it has nothing.
+                let is_head = matches!(measure.part, Part::Head { .. });
+                let trouble = if is_head { 0.0 } else { self.world.trouble };
+                let answer = timed(measure.id, &name, 100.0, trouble);
+                self.answer(answer);
+            }
+            Request::MeasureWhole(whole) => {
+                assert!(self.timing.insert(whole.id) && self.timing.len() == 1);
+                let name = format!("{} {}", whole.architecture, whole.conditions);
+                let answer = timed(whole.id, &name, 330.0, 0.0);
+                self.answer(answer);
+            }
+            Request::Stop { id } => {
+                for (_, event) in &mut self.answers {
+                    if id_of(event) == Some(id) {
+                        *event = Event::Infeasible(Refusal::new(id, "stopped"));
+                    }
+                }
+            }
+            Request::Configure(_) | Request::Check(_) => {
+                panic!("the driver configures and asks workers, not the campaign")
+            }
+            Request::MeasureLimit(_) => {
+                panic!("`deltafront profile` asks for limits, not a campaign")
+            }
+            Request::Space { .. } | Request::Eval(_) => panic!("a campaign of stacks"),
+        }
+        if self.world.quiet_timing {
+            assert!(self.training.is_empty() || self.timing.is_empty(), "timed while training");
+        }
+    }
+
+    /// The row as stored says that this may be trained.
+    fn check_may_train(&self, evaluate: &Evaluate) {
+        let row = self
+            .store
+            .rows
+            .values()
+            .find(|row| row.subject.stack() == Some(&evaluate.architecture))
+            .expect("saved before it was sent");
+        let settings = settings(self.world);
+        if row.state == CandidateState::Training {
+            let ladder = settings.rungs.iter().copied().chain([FULL]);
+            assert_eq!(Some(evaluate.tokens), ladder.into_iter().find(|t| *t > row.fidelity));
+            assert_eq!(evaluate.attempt, row.failed_attempts + 1);
+            assert_eq!(evaluate.seed, row.seed);
+            let goes_on = evaluate.attempt == 1 && row.fidelity > 0;
+            assert_eq!(evaluate.resume_from.is_some(), goes_on, "a promoted training goes on");
+        } else {
+            // An extra one: another seed, or for longer.
+            assert_eq!((&row.state, row.fidelity), (&CandidateState::Done, FULL));
+            assert!((evaluate.tokens == FULL) == (evaluate.seed != row.seed));
+            assert!(evaluate.tokens == FULL || evaluate.tokens == LONGER);
+            assert_eq!(evaluate.resume_from, None);
+            let others = self.store.rows.values();
+            let mut climbing = others.filter(|r| r.state == CandidateState::Training);
+            assert_eq!(climbing.next(), None, "extra trainings come last");
+        }
+        for (name, limit) in LIMITS {
+            assert!(row.values[&name.into()].mean <= limit, "trained over {name}");
+        }
+    }
+
+    fn answer(&mut self, event: Event) {
+        let delay = self.rng.random_range(0..6);
+        if self.rng.random_bool(self.world.repeats) {
+            self.answers.push((delay + self.rng.random_range(0..6), event.clone()));
+        }
+        self.answers.push((delay, event));
+    }
+
+    /// Delivers one of the answers that are due.
+    pub(super) fn step(&mut self) {
+        if self.world.losses > 0.0 {
+            self.lose_or_join();
+            if self.finish.is_some() || self.answers.is_empty() {
+                return;
+            }
+        }
+        for (delay, _) in &mut self.answers {
+            *delay = delay.saturating_sub(1);
+        }
+        let due: Vec<usize> = (0..self.answers.len()).filter(|&i| self.answers[i].0 == 0).collect();
+        if due.is_empty() {
+            assert!(!self.answers.is_empty(), "the campaign waits for nothing");
+            return;
+        }
+        let (_, event) = self.answers.swap_remove(due[self.rng.random_range(0..due.len())]);
+        if let Some(id) = id_of(&event) {
+            let is_late = self.at_work.remove(&id).is_some() && !self.campaign.waits_for(id);
+            self.late += u32::from(is_late);
+            self.training.remove(&id);
+            self.timing.remove(&id);
+        }
+        if let Event::Result(Evaluation { checkpoint: Some(path), .. }) = &event {
+            // A worker writes it before it answers; a late answer to a dead driver leaves one that nobody knows.
+            self.checkpoints.insert(path.clone());
+        }
+        let commands = self.campaign.handle(event);
+        self.execute(commands);
+    }
+}
