@@ -6,6 +6,7 @@ mod gated_conv;
 mod kda;
 mod mamba2;
 mod module;
+mod parallel;
 mod phases;
 mod sliding_window;
 mod state;
@@ -37,6 +38,15 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         Gene::Mamba2(gene) => Box::new(mamba2::Mamba2::new(gene, weights)?),
         Gene::Kda(gene) => Box::new(kda::Kda::new(*gene, weights)?),
         Gene::GatedConv(gene) => Box::new(gated_conv::GatedConv::new(*gene, weights)?),
+        Gene::Parallel(shape) => {
+            let mut branch = |gene: Gene, name: &str| -> Result<_, OperatorError> {
+                let mixer = build(&gene, &mut weights.below(name))?;
+                Ok((mixer, weights.take(&format!("{name}_norm.weight"))?))
+            };
+            let attention = branch(shape.attention().into(), "attention")?;
+            let beside = branch(shape.side().into(), "beside")?;
+            Box::new(parallel::Parallel::new([attention, beside]))
+        }
     })
 }
 

@@ -479,7 +479,7 @@ mod tests {
             copies.add(&stack, SEED);
             let pool = Pool::new(1);
             let mut outputs = Vec::new();
-            for _ in 0..INPUT_TOKENS.div_ceil(3) + 1 {
+            for _ in 0..=INPUT_TOKENS.div_ceil(3) {
                 copies.run_all(&pool);
                 outputs.push(copies.x.clone());
             }

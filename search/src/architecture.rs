@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use ffn::{Experts, Ffn, FfnKind};
 pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH, is_zero};
 pub use mixer::{
-    Attention, Choice, Colour, Delta, Form, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer,
-    MixerKind, Past, QkNorm, Turn,
+    Attention, Beside, Choice, Colour, Delta, Form, GatedConv, Gene, Kda, Kind, Letter, Mamba2,
+    Mixer, MixerKind, Parallel, Past, QkNorm, Side, Turn,
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
 pub use phases::Phases;

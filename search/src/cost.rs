@@ -84,13 +84,20 @@ fn level_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
                 - past_levels(meta_tokens, levels)
         }
     };
-    let Past::States { heads, level_flops, .. } = mixer.past() else { return 0.0 };
-    states * f64::from(heads) * level_flops
+    let of_past = |past| match past {
+        Past::States { heads, level_flops, .. } => states * f64::from(heads) * level_flops,
+        Past::Positions { .. } => 0.0,
+    };
+    mixer.pasts().map(of_past).sum()
 }
 
 /// Operations on every position attended to: scores and weighted sums.
 fn attended_flops(mixer: &Mixer, phase: Phase, meta_tokens: u32) -> f64 {
-    let Past::Positions { window, flops, .. } = mixer.past() else { return 0.0 };
+    mixer.pasts().map(|past| attended_to(past, phase, meta_tokens)).sum()
+}
+
+fn attended_to(past: Past, phase: Phase, meta_tokens: u32) -> f64 {
+    let Past::Positions { window, flops, .. } = past else { return 0.0 };
     let window = window.map_or(f64::INFINITY, f64::from);
     let attended = match phase {
         // the token itself included
@@ -119,10 +126,11 @@ pub fn part_state_bytes(part: &Part, positions: u32) -> u64 {
     let positions = positions.saturating_add(*meta_tokens);
     let states =
         mixer.levels().map_or(1, |levels| live_levels(positions.saturating_sub(1), levels).into());
-    let elements = match mixer.past() {
+    let of_past = |past| match past {
         Past::Positions { .. } => 0,
         Past::States { elements, inputs, .. } => elements.saturating_mul(states) + inputs,
     };
+    let elements = mixer.pasts().map(of_past).fold(0, u64::saturating_add);
     let phases = mixer.phases().map_or(0, Phases::state_elements);
     elements.saturating_add(phases).saturating_mul(STATE_ELEMENT_BYTES)
 }
@@ -135,10 +143,15 @@ pub fn state_bytes(architecture: &Architecture, positions: u32) -> u64 {
 /// Bytes of one sequence's keys and values in a part after `positions` positions; a window keeps its own length only.
 pub fn part_cache_bytes(part: &Part, positions: u32, dtype: Dtype) -> u64 {
     let Part::Mixer { mixer, meta_tokens, .. } = part else { return 0 };
-    let Past::Positions { window, elements, .. } = mixer.past() else { return 0 };
     let positions = positions.saturating_add(*meta_tokens);
-    let kept = window.map_or(positions, |window| window.min(positions));
-    (elements * dtype.cache_element_bytes()).saturating_mul(kept.into())
+    let of_past = |past| match past {
+        Past::Positions { window, elements, .. } => {
+            let kept = window.map_or(positions, |window| window.min(positions));
+            (elements * dtype.cache_element_bytes()).saturating_mul(kept.into())
+        }
+        Past::States { .. } => 0,
+    };
+    mixer.pasts().map(of_past).fold(0, u64::saturating_add)
 }
 
 /// Bytes of one sequence's keys and values after `positions` positions.

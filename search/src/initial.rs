@@ -36,8 +36,12 @@ pub fn values(spec: &TensorSpec, mixer: Option<&Mixer>, seed: u64) -> Vec<f32> {
         }
         Role::NormWeight | Role::SkipD | Role::LevelScale => vec![1.0; count],
         Role::ALog => {
+            let own = match mixer {
+                Some(Mixer::Parallel(of)) => Some(of.side().into()),
+                own => own.copied(),
+            };
             let lowest =
-                if matches!(mixer, Some(Mixer::Mamba2(_) | Mixer::Kda(_))) { 1.0 } else { 0.0 };
+                if matches!(own, Some(Mixer::Mamba2(_) | Mixer::Kda(_))) { 1.0 } else { 0.0 };
             (0..count).map(|_| random.uniform(lowest, 16.0).max(A_FLOOR).ln() as f32).collect()
         }
         Role::DtBias => (0..count)

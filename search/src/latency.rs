@@ -136,7 +136,8 @@ impl fmt::Display for Limit {
 impl Part {
     /// A mixer in a model with `meta_tokens`, which count where its time depends on them.
     pub fn mixer(d_model: u32, mixer: Mixer, meta_tokens: u32) -> Self {
-        let depends = matches!(mixer.past(), Past::Positions { .. }) || mixer.levels().is_some();
+        let attends = mixer.pasts().any(|past| matches!(past, Past::Positions { .. }));
+        let depends = attends || mixer.levels().is_some();
         Self::Mixer { d_model, mixer, meta_tokens: if depends { meta_tokens } else { 0 } }
     }
 

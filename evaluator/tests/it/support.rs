@@ -55,7 +55,7 @@ pub(crate) fn periodic(bytes: usize) -> String {
 }
 
 /// One layer of every kind, small and of odd shapes.
-pub(crate) const MIXERS: [&str; 9] = [
+pub(crate) const MIXERS: [&str; 10] = [
     "attn(h=3,kv=1,k=6,qknorm)",
     "swa(h=2,kv=2,k=8,w=5)",
     "dn(h=3,k=5,v=7)",
@@ -65,6 +65,7 @@ pub(crate) const MIXERS: [&str; 9] = [
     "dp(h=2,k=6,v=5,n=2)",
     "gsc(c=21,k=3)",
     "kda(h=2,k=6,v=5)",
+    "par(h=2,kv=1,k=6,bh=3,bk=7,bv=5)",
 ];
 
 /// A model with these layers in front of a feed-forward network.

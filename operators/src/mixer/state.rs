@@ -14,6 +14,8 @@ pub enum MixerState {
     Recurrent(Recurrent),
     /// The last inputs of a convolution that is the whole mixer, oldest first: `[B, k − 1, C]`, in f32 or f64.
     Window(Tensor),
+    /// Those of two mixers that read the same input.
+    Both(Box<[MixerState; 2]>),
 }
 
 /// Keys and values of the past, or of what a window still needs of it.
@@ -54,6 +56,15 @@ impl MixerState {
         match self {
             Self::Recurrent(state) => state,
             _ => panic!("a linear mixer got the state of another; use the layer's own state()"),
+        }
+    }
+
+    pub(super) fn both(&mut self) -> &mut [MixerState; 2] {
+        match self {
+            Self::Both(states) => states,
+            _ => {
+                panic!("parallel heads got the state of another mixer; use the layer's own state()")
+            }
         }
     }
 

@@ -91,6 +91,20 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
             linear(&y, &w["out.weight"], inner)
         }
         Gene::Kda(gene) => kimi(w, x, &gene),
+        Gene::Parallel(gene) => {
+            let branch = |gene: Gene, name: &str| {
+                let prefix = format!("{name}.");
+                let own = w.iter().filter_map(|(full, values)| {
+                    Some((full.strip_prefix(prefix.as_str())?, values.clone()))
+                });
+                let y = mixer(gene, &own.collect(), x);
+                let norm = &w[format!("{name}_norm.weight").as_str()];
+                norm::rms_norm_definition(&y, norm, norm::RMS_EPS)
+            };
+            let attention = branch(gene.attention().into(), "attention");
+            let beside = branch(gene.side().into(), "beside");
+            attention.iter().zip(beside).map(|(a, b)| a + b).collect()
+        }
         Gene::GatedConv(gene) => {
             let (channels, taps) = (gene.channels as usize, gene.kernel_width as usize);
             let rows = linear(x, &w["in.weight"], d);

@@ -19,6 +19,7 @@ fn input(tokens: i64) -> Tensor {
 /// The tensors of a state that two forms must leave alike.
 fn parts(state: &MixerState) -> Vec<Tensor> {
     let (mut parts, phases) = match state {
+        MixerState::Both(states) => return states.iter().flat_map(parts).collect(),
         MixerState::Window(inputs) => (vec![inputs.copy()], &None),
         MixerState::Cache(cache) => (vec![cache.k.copy(), cache.v.copy()], &cache.phases),
         MixerState::Recurrent(state) => {

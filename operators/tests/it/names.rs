@@ -3,7 +3,8 @@
 use operators::Model;
 use search::Architecture;
 use search::architecture::{
-    Attention, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+    Attention, Beside, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer,
+    Parallel, QkNorm,
 };
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
@@ -32,7 +33,7 @@ fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
 
 fn random_mixer(random: &mut Random) -> Mixer {
     let mut upto = |n: u64| 1 + random.below(n) as u32;
-    match upto(8) {
+    match upto(9) {
         1 | 2 => {
             let kv_heads = upto(3);
             let shape = Attention::full(kv_heads * upto(3), kv_heads, 8 * upto(4));
@@ -48,6 +49,18 @@ fn random_mixer(random: &mut Random) -> Mixer {
             })
         }
         3..=5 => Mixer::Delta(random_delta(&mut upto)),
+        9 => Mixer::Parallel(Parallel {
+            kv_heads: 2,
+            heads: 2 * upto(3),
+            head_width: 4 * upto(4),
+            window: upto(30) - 1,
+            qk_norm: [QkNorm::None, QkNorm::Head, QkNorm::Whole][upto(3) as usize - 1],
+            rotary_percent: 50 * upto(2),
+            beside: [Beside::M2, Beside::Gdn, Beside::Dn][upto(3) as usize - 1],
+            beside_heads: upto(4),
+            beside_key_width: upto(20),
+            beside_value_width: upto(20),
+        }),
         7 => Mixer::Kda(Kda { heads: upto(4), key_width: upto(20), value_width: upto(20) }),
         6 => Mixer::GatedConv(GatedConv { channels: upto(30), kernel_width: 1 + upto(7) }),
         _ => Mixer::Mamba2(Mamba2 {

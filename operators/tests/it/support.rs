@@ -77,6 +77,9 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("gsc(c=12,k=3)"),
         gene("gsc(c=5,k=2)"),
         gene("gsc(c=7,k=8)"),
+        gene("par(h=4,kv=2,k=6,bh=3,bk=7,bv=5)"),
+        gene("par(h=2,kv=1,k=4,w=9,qknorm,gdn,bh=2,bk=5,bv=7)"),
+        gene("par(h=3,kv=3,k=4,rot=50,dn,bh=2,bk=5,bv=3)"),
     ]
 }
 

@@ -108,7 +108,7 @@ fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
         Mixer::Attention(shape) => Box::new(attention::Token::new(shape, d, load)),
         Mixer::Delta(shape) => Box::new(delta::Token::new(shape, d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
-        Mixer::Kda(_) => unreachable!("no kernel is compared with it"),
+        Mixer::Kda(_) | Mixer::Parallel(_) => unreachable!("no kernel is compared with it"),
         Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
     }
 }

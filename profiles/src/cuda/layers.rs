@@ -241,7 +241,7 @@ fn mixer(on: &mut Builder<'_>, mixer: &Mixer, load: Load) -> Result<Box<dyn Subl
         Mixer::Attention(shape) => Box::new(AttentionLayer::new(on, shape, load)?),
         Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, load)?),
         Mixer::Mamba2(shape) => Box::new(Mamba2Layer::new(on, shape, load)?),
-        Mixer::Kda(_) => unreachable!("`check_covered` refuses it"),
+        Mixer::Kda(_) | Mixer::Parallel(_) => unreachable!("`check_covered` refuses it"),
         Mixer::GatedConv(shape) => Box::new(GatedConvLayer::new(on, *shape, load)?),
     })
 }

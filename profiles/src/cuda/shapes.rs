@@ -53,6 +53,8 @@ fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
         "Selective RoPE"
     } else if matches!(mixer, Mixer::Kda(_)) {
         "Kimi Delta Attention"
+    } else if matches!(mixer, Mixer::Parallel(_)) {
+        "parallel heads"
     } else if let Mixer::Attention(shape) = mixer
         && let Some(missing) = missing_of_attention(shape)
     {

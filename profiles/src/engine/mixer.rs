@@ -5,6 +5,7 @@ mod delta;
 mod gated_conv;
 mod kda;
 mod mamba2;
+mod parallel;
 
 use kernels::cpu::matrix::Storage;
 use search::architecture::Mixer;
@@ -17,6 +18,7 @@ use delta::Delta;
 use gated_conv::GatedConv;
 use kda::Kda;
 use mamba2::Mamba2;
+use parallel::Parallel;
 
 /// The mixer of a gene, its weights below `prefix`.
 pub(super) fn build(
@@ -35,5 +37,13 @@ pub(super) fn build(
         Mixer::Mamba2(shape) => Box::new(Mamba2::new(weights, prefix, d, shape, storage)),
         Mixer::Kda(shape) => Box::new(Kda::new(weights, prefix, d, shape, storage)),
         Mixer::GatedConv(shape) => Box::new(GatedConv::new(weights, prefix, d, *shape, storage)),
+        Mixer::Parallel(shape) => {
+            let branch = |mixer: Mixer, name: &str| {
+                let own = build(&mixer, weights, &format!("{prefix}{name}."), d, storage);
+                (own, weights.get(&format!("{prefix}{name}_norm.weight")).to_vec())
+            };
+            let attention = branch(shape.attention().into(), "attention");
+            Box::new(Parallel::new([attention, branch(shape.side().into(), "beside")]))
+        }
     }
 }

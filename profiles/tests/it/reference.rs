@@ -134,7 +134,19 @@ impl Model<'_> {
             Mixer::Mamba2(shape) => self.mamba2(shape, h),
             Mixer::GatedConv(shape) => self.gated_conv(*shape, h),
             Mixer::Kda(shape) => self.kda(shape, h),
+            Mixer::Parallel(shape) => {
+                let mut y = self.branch(&shape.attention().into(), "attention", h);
+                add(&mut y, &self.branch(&shape.side().into(), "beside", h));
+                y
+            }
         }
+    }
+
+    /// A mixer of parallel heads with the norm behind it.
+    fn branch(&self, mixer: &Mixer, name: &str, h: &[f64]) -> Vec<f64> {
+        let prefix = format!("{}{name}.", self.prefix);
+        let own = Model { prefix, weights: self.weights, tokens: self.tokens };
+        self.rms_norm(&own.mixer(mixer, h), &format!("{name}_norm.weight"))
     }
 
     fn attention(&self, shape: &Attention, h: &[f64]) -> Vec<f64> {

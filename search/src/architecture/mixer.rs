@@ -15,6 +15,7 @@ mod gene;
 mod kda;
 mod kind;
 mod mamba2;
+mod parallel;
 mod qk_norm;
 
 use std::borrow::Cow;
@@ -30,6 +31,7 @@ pub use gene::{Choice, Form, Gene, Letter, Turn};
 pub use kda::Kda;
 pub use kind::MixerKind;
 pub use mamba2::Mamba2;
+pub use parallel::{Beside, Parallel, Side};
 pub use qk_norm::QkNorm;
 
 use super::phases::Phases;
@@ -54,6 +56,8 @@ pub enum Mixer {
     GatedConv(GatedConv),
     /// Kimi Delta Attention.
     Kda(Kda),
+    /// Attention beside another mixer.
+    Parallel(Parallel),
 }
 
 /// A mixer as JSON has it, told apart by its `kind`.
@@ -74,6 +78,8 @@ enum Json {
     GatedConv(GatedConv),
     #[serde(rename = "kda")]
     Kda(Kda),
+    #[serde(rename = "parallel")]
+    Parallel(Parallel),
 }
 
 impl From<Json> for Mixer {
@@ -86,6 +92,7 @@ impl From<Json> for Mixer {
             Json::Mamba2(m) => Self::Mamba2(m),
             Json::GatedConv(m) => Self::GatedConv(m),
             Json::Kda(m) => Self::Kda(m),
+            Json::Parallel(m) => Self::Parallel(m),
         }
     }
 }
@@ -97,6 +104,7 @@ impl From<Mixer> for Json {
             (_, Mixer::Mamba2(m)) => Self::Mamba2(m),
             (_, Mixer::GatedConv(m)) => Self::GatedConv(m),
             (_, Mixer::Kda(m)) => Self::Kda(m),
+            (_, Mixer::Parallel(m)) => Self::Parallel(m),
             (MixerKind::DeltaNet, Mixer::Delta(m)) => Self::DeltaNet(m.into()),
             (MixerKind::DeltaProduct | MixerKind::GatedDeltaProduct, Mixer::Delta(m)) => {
                 Self::DeltaProduct(m.into())
@@ -145,6 +153,21 @@ impl From<Kda> for Mixer {
     }
 }
 
+impl From<Parallel> for Mixer {
+    fn from(parallel: Parallel) -> Self {
+        Self::Parallel(parallel)
+    }
+}
+
+impl From<Side> for Mixer {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Mamba2(m) => Self::Mamba2(m),
+            Side::Delta(m) => Self::Delta(m),
+        }
+    }
+}
+
 /// Runs `$body` with `$member` bound to the shape of a mixer, in its family's own type.
 macro_rules! of_mixer {
     ($mixer:expr, $member:ident => $body:expr) => {
@@ -154,6 +177,7 @@ macro_rules! of_mixer {
             Mixer::Mamba2($member) => $body,
             Mixer::GatedConv($member) => $body,
             Mixer::Kda($member) => $body,
+            Mixer::Parallel($member) => $body,
         }
     };
 }
@@ -184,6 +208,10 @@ macro_rules! of_kind {
             }
             MixerKind::Kda => {
                 type $Family = Kda;
+                $body
+            }
+            MixerKind::Parallel => {
+                type $Family = Parallel;
                 $body
             }
         }
@@ -273,9 +301,10 @@ impl Mixer {
         phases + of_mixer!(self, m => m.token_flops(d))
     }
 
-    /// What it keeps of the positions that it has seen.
-    pub fn past(&self) -> Past {
-        of_mixer!(self, m => m.past())
+    /// What it keeps of the positions that it has seen; of parallel heads what each of the two keeps.
+    pub fn pasts(&self) -> impl Iterator<Item = Past> {
+        let [past, beside] = of_mixer!(self, m => [Some(m.past()), m.past_beside()]);
+        past.into_iter().chain(beside)
     }
 
     /// The number of pieces into which a log-linear mixer cuts the past.

@@ -99,7 +99,7 @@ fn wrong_texts_are_refused_where_they_are_wrong() {
         (
             "d=8,vocab=9 | ",
             14,
-            "expected a layer (one of attn, swa, dn, gdn, dp, gdp, m2, lgdn, lm2, gsc, kda, ffn)",
+            "expected a layer (one of attn, swa, dn, gdn, dp, gdp, m2, lgdn, lm2, gsc, kda, par, ffn)",
         ),
         ("d=8,vocab=9 | rwkv(h=1)", 14, "expected a layer"),
         ("d=8,vocab=9 | 0*ffn(1)", 14, "1 to 4096 layers, got 0"),

@@ -171,6 +171,10 @@ impl Count {
                 }
                 self.matrix(d, heads * v);
             }
+            Mixer::Parallel(of) => {
+                self.mixer(d, &of.attention().into(), position);
+                self.mixer(d, &of.side().into(), position);
+            }
             Mixer::GatedConv(GatedConv { channels, kernel_width }) => {
                 self.matrix(3 * channels, d); // B, C, x̃
                 self.matrix(channels, kernel_width); // the taps, of each channel its own
@@ -210,7 +214,9 @@ impl Count {
 }
 
 /// Small enough to be counted one by one: every mixer at odd shapes.
-const SMALL: [&str; 16] = [
+const SMALL: [&str; 18] = [
+    "d=3,vocab=2 | par(h=2,kv=1,k=2,bh=2,bk=3,bv=5)+ffn(4) | par(h=1,kv=1,k=4,w=3,gdn,bh=1,bk=2,bv=3)",
+    "d=3,vocab=2,meta=4 | par(h=2,kv=2,k=2,w=9,qknorm,dn,bh=3,bk=1,bv=2) | attn(h=1,kv=1,k=2)",
     "d=3,vocab=2 | attn(h=1,kv=1,k=2)+moe(4,e=5,k=2,s=3) | moe(1,e=3,k=1) | relu2(4)",
     "d=3,vocab=2 | dn(h=2,k=3,v=5,gate,vg=3,noconv) | gdn(h=1,k=2,v=3,nogate,vg=2,neg)",
     "d=3,vocab=2 | dp(h=2,k=3,v=5,n=3,neg) | gdp(h=1,k=2,v=3,n=2,nogate,vg=2,noconv)",
@@ -310,6 +316,10 @@ fn state_elements(mixer: &Mixer, positions: u32) -> u64 {
             array(&[3, heads, key_width]);
             array(&[3, heads, value_width]);
         }
+        Mixer::Parallel(of) => {
+            return state_elements(&of.attention().into(), positions)
+                + state_elements(&of.side().into(), positions);
+        }
         Mixer::GatedConv(GatedConv { channels, kernel_width }) => {
             array(&[kernel_width - 1, channels]);
         }
@@ -326,7 +336,12 @@ proptest! {
         let positions = positions + architecture.meta_tokens();
         for layer in architecture.layers() {
             state += layer.mixer.as_ref().map_or(0, |mixer| state_elements(mixer, positions)) * 4;
-            if let Some(Mixer::Attention(a)) = layer.mixer {
+            let attention = match layer.mixer {
+                Some(Mixer::Attention(a)) => Some(a),
+                Some(Mixer::Parallel(of)) => Some(of.attention()),
+                _ => None,
+            };
+            if let Some(a) = attention {
                 let kept = (0..positions).filter(|&p| a.window.is_none_or(|w| positions - p <= w)).count() as u64;
                 cache += kept * 2 * u64::from(a.kv_heads * a.head_width) * 2;
             }

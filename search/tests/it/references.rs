@@ -141,6 +141,7 @@ fn heads(shape: &ReferenceShape, kind: MixerKind) -> u32 {
         Mixer::Delta(m) => m.heads,
         Mixer::Mamba2(m) => m.heads,
         Mixer::Kda(m) => m.heads,
+        Mixer::Parallel(m) => m.heads,
         Mixer::GatedConv(m) => panic!("{m:?} has no heads"),
     }
 }

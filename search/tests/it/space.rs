@@ -82,6 +82,11 @@ levels = [8, 15]
 kernel_width = [3, 4]
 [mixers.kda]
 key_width = [16]
+[mixers.par]
+head_width = [16]
+window = [0, 8]
+beside = ["m2", "gdn", "dn"]
+beside_key_width = [16]
 "#;
 
 /// Three stages over four mixers, with a depth that not every template reaches.

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use search::Architecture;
 use search::architecture::{
-    Attention, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+    Attention, Beside, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer,
+    Parallel, QkNorm,
 };
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
@@ -44,10 +45,33 @@ pub(crate) fn mixer() -> impl Strategy<Value = Mixer> {
         widths().prop_map(|(heads, key_width, value_width)| {
             Mixer::Kda(Kda { heads, key_width, value_width })
         }),
+        parallel(),
         (1..300_u32, 2..9_u32).prop_map(|(channels, kernel_width)| {
             Mixer::GatedConv(GatedConv { channels, kernel_width })
         }),
     ]
+}
+
+fn parallel() -> impl Strategy<Value = Mixer> {
+    let beside = prop::sample::select(vec![Beside::M2, Beside::Gdn, Beside::Dn]);
+    let percent = prop::sample::select(vec![100, 50, 0]);
+    let sizes = (1..5_u32, 1..5_u32, 1..20_u32);
+    (sizes, 0..50_u32, qk_norm(), percent, beside, (1..9_u32, 1..100_u32, 1..100_u32)).prop_map(
+        |((kv_heads, groups, quarter), window, qk_norm, rotary_percent, beside, widths)| {
+            Mixer::Parallel(Parallel {
+                heads: kv_heads * groups,
+                kv_heads,
+                head_width: 4 * quarter,
+                window,
+                qk_norm,
+                rotary_percent,
+                beside,
+                beside_heads: widths.0,
+                beside_key_width: widths.1,
+                beside_value_width: widths.2,
+            })
+        },
+    )
 }
 
 fn qk_norm() -> impl Strategy<Value = QkNorm> {

@@ -34,7 +34,7 @@ fn listing(text: &str) -> Vec<String> {
 #[test]
 fn every_mixer_has_the_tensors_of_its_definition() {
     let got = listing(
-        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5) | gsc(c=6,k=3) | kda(h=2,k=3,v=5)",
+        "d=10,vocab=7 | attn(h=4,kv=2,k=6,qknorm)+ffn(11) | dn(h=2,k=3,v=5) | gdn(h=2,k=3,v=5) | m2(h=2,p=3,n=5) | gsc(c=6,k=3) | kda(h=2,k=3,v=5) | par(h=2,kv=1,k=4,qknorm,bh=2,bk=5,bv=3)",
     );
     let expected = "\
 embedding.weight [7, 10] Embedding
@@ -102,6 +102,23 @@ layers.5.mixer.k_conv.weight [6, 4] ConvWeight
 layers.5.mixer.v_conv.weight [10, 4] ConvWeight
 layers.5.mixer.norm.weight [5] NormWeight
 layers.5.mixer.o.weight [10, 10] Writer
+layers.6.mixer_norm.weight [10] NormWeight
+layers.6.mixer.attention.q.weight [8, 10] Reader
+layers.6.mixer.attention.k.weight [4, 10] Reader
+layers.6.mixer.attention.v.weight [4, 10] Reader
+layers.6.mixer.attention.q_norm.weight [4] NormWeight
+layers.6.mixer.attention.k_norm.weight [4] NormWeight
+layers.6.mixer.attention.o.weight [10, 8] Writer
+layers.6.mixer.beside.in.weight [24, 10] Reader
+layers.6.mixer.beside.conv.weight [16, 4] ConvWeight
+layers.6.mixer.beside.conv.bias [16] ConvBias
+layers.6.mixer.beside.A_log [2] ALog
+layers.6.mixer.beside.dt_bias [2] DtBias
+layers.6.mixer.beside.D [2] SkipD
+layers.6.mixer.beside.norm.weight [6] NormWeight
+layers.6.mixer.beside.out.weight [10, 6] Writer
+layers.6.mixer.attention_norm.weight [10] NormWeight
+layers.6.mixer.beside_norm.weight [10] NormWeight
 final_norm.weight [10] NormWeight
 head.weight [7, 10] Head";
     assert_eq!(got.join("\n"), expected);

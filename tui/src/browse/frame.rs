@@ -140,13 +140,12 @@ pub(super) fn footer(state: &State, area: Rect, buffer: &mut Buffer) {
     buffer.set_line(area.x, area.y, &Line::from(spans.collect::<Vec<_>>()), area.width);
 }
 
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 12] = [
     ("↑ ↓  j k", "select a candidate"),
     ("← →  h l", "step along the front"),
     ("PgUp PgDn", "ten rows, or the log in the details"),
     ("g G", "first, last"),
-    ("Enter", "details of the selected candidate, and back"),
-    ("p", "the plot alone, and back"),
+    ("Enter  p", "details of the candidate; the plot alone; back"),
     ("s  r", "sort by the next column; reverse"),
     ("f  m", "show one state; stacks with one mixer"),
     ("/", "search in stacks, origins and names"),

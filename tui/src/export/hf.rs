@@ -24,6 +24,7 @@ const DELTA: &str = include_str!("hf/modeling/delta.py");
 const MAMBA2: &str = include_str!("hf/modeling/mamba2.py");
 const KDA: &str = include_str!("hf/modeling/kda.py");
 const GATED_CONV: &str = include_str!("hf/modeling/gated_conv.py");
+const PARALLEL: &str = include_str!("hf/modeling/parallel.py");
 const MOE: &str = include_str!("hf/modeling/moe.py");
 const END: &str = include_str!("hf/modeling/end.py");
 const TRAIN: &str = include_str!("hf/train.py");
@@ -43,13 +44,18 @@ fn part(mixer: &Mixer) -> &'static str {
         Mixer::Mamba2(_) => MAMBA2,
         Mixer::Kda(_) => KDA,
         Mixer::GatedConv(_) => GATED_CONV,
+        Mixer::Parallel(_) => PARALLEL,
     }
 }
 
 /// The modelling file of `stack`: what its mixers are made of, and nothing else.
 pub(super) fn modelling_file(stack: &Architecture) -> String {
-    let mixers: Vec<&Mixer> =
-        stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).collect();
+    let mut mixers: Vec<Mixer> = stack.layers().iter().filter_map(|layer| layer.mixer).collect();
+    for at in 0..mixers.len() {
+        if let Mixer::Parallel(of) = mixers[at] {
+            mixers.extend([Mixer::from(of.attention()), of.side().into()]);
+        }
+    }
     let has = |family: &str| mixers.iter().any(|mixer| part(mixer) == family);
     let selective_rope = mixers.iter().any(|mixer| mixer.phases().is_some());
     let log_linear = mixers.iter().any(|mixer| mixer.levels().is_some());
@@ -61,7 +67,8 @@ pub(super) fn modelling_file(stack: &Architecture) -> String {
     parts.extend(selective_rope.then_some(SELECTIVE_ROPE));
     parts.extend(in_chunks.then_some(CHUNKS));
     parts.extend(log_linear.then_some(LOG_LINEAR));
-    parts.extend([ATTENTION, DELTA, MAMBA2, KDA, GATED_CONV].into_iter().filter(|of| has(of)));
+    let families = [ATTENTION, DELTA, MAMBA2, KDA, GATED_CONV, PARALLEL];
+    parts.extend(families.into_iter().filter(|of| has(of)));
     parts.push(END);
     parts.iter().map(|part| part.trim()).collect::<Vec<_>>().join("\n\n\n") + "\n"
 }

@@ -251,7 +251,9 @@ impl<'a> Builder<'a> {
                     Mixer::Attention(shape) => self.attention(shape, norm, here)?,
                     Mixer::Delta(shape) => self.delta(shape, norm, here)?,
                     Mixer::Mamba2(shape) => self.mamba2(shape, norm, here)?,
-                    Mixer::Kda(_) => unreachable!("`check_covered` refuses it"),
+                    Mixer::Kda(_) | Mixer::Parallel(_) => {
+                        unreachable!("`check_covered` refuses it")
+                    }
                     Mixer::GatedConv(shape) => self.gated_conv(*shape, norm, here)?,
                 }
             }

@@ -128,17 +128,17 @@ const MAX_THETA: u32 = 1_000_000_000;
 /// Positions that a window of a reference stack sees.
 const WINDOW: u32 = 128;
 
-const HEADS: Gene = Gene::counts(
+pub(super) const HEADS: Gene = Gene::counts(
     "heads",
     "h",
     "Query heads; `\"auto\"`: d_model / head_width, where that divides.",
 );
-const KV_HEADS: Gene = Gene::counts(
+pub(super) const KV_HEADS: Gene = Gene::counts(
     "kv_heads",
     "kv",
     "Key and value heads, which divide the heads; `\"auto\"`: as many as heads.",
 );
-const HEAD_WIDTH: Gene = Gene::counts(
+pub(super) const HEAD_WIDTH: Gene = Gene::counts(
     "head_width",
     "k",
     "Channels of a head, even; `\"auto\"`: d_model / heads, where that divides.",
@@ -151,7 +151,7 @@ const WINDOW_GENE: Gene = Gene::numbers(
     "The last positions attended to, the current one included.",
 )
 .late();
-const QK_NORM: Gene = Gene::forms(
+pub(super) const QK_NORM: Gene = Gene::forms(
     "qk_norm",
     &QkNorm::FORMS,
     &QkNorm::WORDS,
@@ -170,7 +170,7 @@ const OUTPUT_GATE: Gene = Gene::flag(
     "Whether the output is gated by σ(g·x), channel by channel.",
 )
 .if_chosen();
-const ROTARY: Gene = Gene {
+pub(super) const ROTARY: Gene = Gene {
     letter: Letter::Unless("rot", WHOLE_HEAD),
     ..Gene::numbers(
         "rotary_percent",

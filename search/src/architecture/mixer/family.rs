@@ -122,6 +122,11 @@ pub(crate) trait Family: Copy {
     /// What it keeps.
     fn past(&self) -> Past;
 
+    /// What it keeps beside that, of two mixers in one.
+    fn past_beside(&self) -> Option<Past> {
+        None
+    }
+
     /// The number of pieces into which a log-linear mixer cuts the past, with a state for each.
     fn levels(&self) -> Option<u32>;
 

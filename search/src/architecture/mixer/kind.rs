@@ -41,11 +41,14 @@ pub enum MixerKind {
     /// Kimi Delta Attention.
     #[serde(rename = "kda")]
     Kda,
+    /// Parallel heads: attention beside another mixer.
+    #[serde(rename = "par")]
+    Parallel,
 }
 
 impl MixerKind {
     /// Every kind, in the order in which tables list them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FullAttention,
         Self::SlidingWindow,
         Self::DeltaNet,
@@ -57,5 +60,6 @@ impl MixerKind {
         Self::LogLinearMamba2,
         Self::GatedConv,
         Self::Kda,
+        Self::Parallel,
     ];
 }

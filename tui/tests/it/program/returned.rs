@@ -19,7 +19,7 @@ use super::peers::say;
 const OTHERS: [(&str, &str); 8] = [
     (
         "hf",
-        "d=64,vocab=256,meta=2 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,srope) | kda(h=4,k=16,v=16) | gsc(c=48,k=4)",
+        "d=64,vocab=256,meta=2 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,srope) | kda(h=4,k=16,v=16) | gsc(c=48,k=4) | par(h=4,kv=2,k=16,gdn,bh=3,bk=16,bv=32)+moe(32,e=4,k=1,s=1)",
     ),
     (
         "olmo_hybrid",

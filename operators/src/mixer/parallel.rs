@@ -1,0 +1,55 @@
+//! Parallel heads: attention beside another mixer, each normed and added (Hymba, arXiv 2411.13676).
+
+use tch::Tensor;
+
+use super::{Mixer, MixerState};
+use crate::ops::norm::rms_norm;
+use crate::retrieval::Retrieval;
+
+/// Two mixers that read the same input.
+#[derive(Debug)]
+pub(super) struct Parallel {
+    attention: Branch,
+    beside: Branch,
+}
+
+/// A mixer and the norm behind it, `[d]`.
+#[derive(Debug)]
+struct Branch {
+    mixer: Box<dyn Mixer>,
+    norm: Tensor,
+}
+
+impl Parallel {
+    /// Of two mixers with the norms behind them: attention, and what stands beside it.
+    pub(super) fn new(branches: [(Box<dyn Mixer>, Tensor); 2]) -> Self {
+        let [attention, beside] = branches.map(|(mixer, norm)| Branch { mixer, norm });
+        Self { attention, beside }
+    }
+}
+
+impl Mixer for Parallel {
+    fn forward(&self, x: &Tensor, state: Option<&mut MixerState>) -> Tensor {
+        let [first, second] = match state.map(MixerState::both) {
+            Some([first, second]) => [Some(first), Some(second)],
+            None => [None, None],
+        };
+        rms_norm(&self.attention.mixer.forward(x, first), &self.attention.norm)
+            + rms_norm(&self.beside.mixer.forward(x, second), &self.beside.norm)
+    }
+
+    fn step(&self, x: &Tensor, state: &mut MixerState) -> Tensor {
+        let [first, second] = state.both();
+        rms_norm(&self.attention.mixer.step(x, first), &self.attention.norm)
+            + rms_norm(&self.beside.mixer.step(x, second), &self.beside.norm)
+    }
+
+    fn state(&self, batch: i64) -> MixerState {
+        MixerState::Both(Box::new([&self.attention, &self.beside].map(|of| of.mixer.state(batch))))
+    }
+
+    /// Of two memories there is no one answer.
+    fn retrieval(&self, _: &Tensor) -> Option<Retrieval> {
+        None
+    }
+}

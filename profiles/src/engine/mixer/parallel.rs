@@ -1,0 +1,72 @@
+//! Parallel heads: attention beside another mixer, each normed and added.
+
+use kernels::norm::cpu::OfBranch;
+
+use crate::engine::function::Function;
+use crate::engine::memory::Memory;
+use crate::engine::scratch::{ROWS, Run};
+
+/// Two mixers that read the same input, each with the norm behind it, `[d]`.
+#[derive(Debug)]
+pub(crate) struct Parallel {
+    branches: [(Box<dyn Function>, Vec<f32>); 2],
+}
+
+impl Parallel {
+    /// Of two mixers with the norms behind them: attention, and what stands beside it.
+    pub(super) fn new(branches: [(Box<dyn Function>, Vec<f32>); 2]) -> Self {
+        Self { branches }
+    }
+}
+
+impl Function for Parallel {
+    fn memory(&self) -> Memory {
+        Memory::Both(Box::new(self.branches.each_ref().map(|(mixer, _)| mixer.memory())))
+    }
+
+    fn weight_bytes(&self, tokens: usize) -> usize {
+        self.branches.iter().map(|(mixer, _)| mixer.weight_bytes(tokens)).sum()
+    }
+
+    fn forward(
+        &self,
+        on: &mut Run<'_>,
+        norm: OfBranch<'_>,
+        tokens: usize,
+        x: &mut [f32],
+        memories: &mut [Memory],
+    ) {
+        let block = ROWS * norm.weight.len();
+        let mut h = on.scratch.take(x.len());
+        on.pool.chunks_mut(&mut h, block, |index, h| {
+            h.copy_from_slice(&x[index * block..][..h.len()]);
+            norm.before(h);
+        });
+        // A branch with its norm behind it adds to what it read: h + norm(f(h)).
+        let mut added = on.scratch.take(x.len());
+        for (at, (mixer, weight)) in self.branches.iter().enumerate() {
+            added.copy_from_slice(&h);
+            let mut own: Vec<Memory> =
+                memories.iter_mut().map(|memory| memory.take_branch(at)).collect();
+            let behind = OfBranch { weight, after: true };
+            mixer.forward(on, behind, tokens, &mut added, &mut own);
+            for (memory, own) in memories.iter_mut().zip(own) {
+                memory.give_branch(at, own);
+            }
+            on.pool.chunk_pairs_mut(
+                x.len().div_ceil(block),
+                (block, block),
+                x,
+                &mut added,
+                |index, x, added| {
+                    let h = &h[index * block..];
+                    for ((x, added), h) in x.iter_mut().zip(added).zip(h) {
+                        *x += *added - h;
+                    }
+                },
+            );
+        }
+        on.scratch.give(h);
+        on.scratch.give(added);
+    }
+}
