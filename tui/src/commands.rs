@@ -18,6 +18,7 @@ mod products;
 pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod schema;
 mod setup;
 pub(crate) mod show;

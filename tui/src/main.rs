@@ -9,6 +9,7 @@ mod commands;
 mod driver;
 mod export;
 mod report;
+mod scale;
 mod whole;
 mod words;
 
@@ -24,6 +25,7 @@ Examples:
   deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront run --listen HOST:PORT    the same, and `deltafront worker` elsewhere trains, too
+  deltafront scale slurm --workers 8   have Slurm place those workers; `scale status` looks after them
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
@@ -63,6 +65,8 @@ enum Command {
     Run(commands::run::Args),
     /// Train for a campaign that runs elsewhere.
     Worker(commands::worker::Args),
+    /// Have Slurm place the workers of a campaign.
+    Scale(commands::scale::Args),
     /// Optimise any discrete problem that a command of yours evaluates.
     Optimize(commands::optimize::Args),
     /// Look at campaigns on a screen, live while they run.
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::run(&db, &args),
         Command::Run(args) => commands::run::run(&db, &args),
         Command::Worker(args) => commands::worker::run(args),
+        Command::Scale(args) => commands::scale::run(&db, &args),
         Command::Optimize(args) => commands::optimize::run(&db, &args),
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),

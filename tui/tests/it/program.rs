@@ -1,6 +1,7 @@
 //! The real program with workers that only pretend.
 
 mod black_box;
+mod cluster;
 mod compare;
 mod exports;
 mod harness;
@@ -18,6 +19,7 @@ mod pull;
 mod report;
 mod returned;
 mod setup;
+mod slurm;
 mod terminal;
 mod trainers;
 mod trouble;

@@ -149,8 +149,8 @@ pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<Outc
     if let Some(worker) = worker {
         worker.slot.close().await;
     }
-    if outcome == Outcome::Finished {
-        // Nobody goes on from them. What cannot be removed costs room, nothing else.
+    if outcome != Outcome::Stopped {
+        // Nobody goes on from them here. What cannot be removed costs room, nothing else.
         let _ = std::fs::remove_dir_all(post.checkpoints());
     }
     Ok(outcome)
