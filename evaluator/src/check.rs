@@ -1,6 +1,6 @@
 //! What could not be trained of the models of a campaign, and what only slowly: said before anything is spent.
 
-use operators::slow_way;
+use operators::{slow_ffn, slow_way};
 use search::Architecture;
 use search::config::TrainingConfig;
 use search::wire::{Check, Checked, Remark};
@@ -32,8 +32,11 @@ pub(crate) fn check(
         Some((place, error.to_string()))
     });
     let slow = models().flat_map(|(place, architecture)| {
-        let mixers = architecture.layers().iter().filter_map(|layer| layer.mixer);
-        mixers.filter_map(move |mixer| Some((place, slow_way(&mixer, device)?)))
+        architecture.layers().iter().flat_map(move |layer| {
+            let mixer = layer.mixer.and_then(|mixer| slow_way(&mixer, device));
+            let ffn = layer.ffn.and_then(|ffn| slow_ffn(ffn, device));
+            mixer.into_iter().chain(ffn).map(move |slow| (place, slow))
+        })
     });
     Ok(Checked { id: request.id, refused: Remark::gathered(refused), slow: Remark::gathered(slow) })
 }

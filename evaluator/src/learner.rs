@@ -136,8 +136,10 @@ impl Learner {
 pub(crate) fn device(device: search::device::Device) -> Result<Device> {
     match device {
         search::device::Device::Cpu => Ok(Device::Cpu),
-        search::device::Device::Cuda(number) => operators::gpu::device(number as usize)
-            .map_err(|error| Error::Device { device, problem: error.to_string() }),
+        search::device::Device::Cuda(number) => {
+            operators::gpu::device(number.unwrap_or(0) as usize)
+                .map_err(|error| Error::Device { device, problem: error.to_string() })
+        }
     }
 }
 

@@ -140,20 +140,24 @@ impl Optimizer {
             spans.push(Span { spec: variable.spec.clone(), start });
             end += aligned(elements);
             if let Some(units) = factors.orthogonal {
-                let [rows, columns] = variable.spec.shape[..] else {
-                    panic!("{} is no matrix", variable.spec.name)
+                // of a mixture one matrix for each expert
+                let (count, rows, columns) = match variable.spec.shape[..] {
+                    [rows, columns] => (1, rows as i64, columns as i64),
+                    [count, rows, columns] => (count as i64, rows as i64, columns as i64),
+                    _ => panic!("{} is no matrix", variable.spec.name),
                 };
-                let (rows, columns, rate) = (rows as i64, columns as i64, factors.rate);
+                let rate = factors.rate;
                 match stacks.last_mut() {
                     Some(last)
                         if last.start + last.elements() == start
                             && last.shape[1..] == [rows, columns]
                             && (last.units, last.rate, last.decay) == (units, rate, decay) =>
                     {
-                        last.shape[0] += 1;
+                        last.shape[0] += count;
                     }
                     _ => {
-                        stacks.push(Stack { start, shape: [1, rows, columns], units, rate, decay });
+                        let shape = [count, rows, columns];
+                        stacks.push(Stack { start, shape, units, rate, decay });
                     }
                 }
                 continue;

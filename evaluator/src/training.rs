@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_training_is_the_same_wherever_it_runs() {
         let here = TrainingConfig { threads: 3, ..TrainingConfig::default() };
-        let there = TrainingConfig { device: Device::Cuda(1), ..here.clone() };
+        let there = TrainingConfig { device: Device::Cuda(Some(1)), ..here.clone() };
         assert_eq!(settled(&here), settled(&there));
         let other = TrainingConfig { batch: 1 + here.batch, ..here.clone() };
         assert_ne!(settled(&here), settled(&other));

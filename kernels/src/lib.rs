@@ -42,6 +42,7 @@ pub mod kda;
 pub mod linear;
 pub mod linear_attention;
 pub mod log_linear;
+pub mod moe;
 pub mod newton_schulz;
 pub mod norm;
 pub mod relu2;

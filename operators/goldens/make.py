@@ -2,7 +2,7 @@
 
     python operators/goldens/make.py [name ...]
 
-needs torch 2.11, transformers 5.23 (of LFM2, Kimi Linear and newer attention 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
+needs torch 2.11, transformers 5.23 (of LFM2, Kimi Linear, mixtures of experts and newer attention 5.24), fla-core 0.6 and safetensors, and for the cases that begin with `paper_` checkouts of
 the papers' repositories (see `papers.py`). Each case gives one file per length, holding the
 library's own weights (`w.NAME`), the input x, the direction dy, the output y, the state after the last position
 (`state`, [B, H, K, V], of a convolution its last inputs, [B, k - 1, C]), and the gradients of sum(y * dy) (`dx`, `g.NAME`). The library computes in float64, see
@@ -20,13 +20,15 @@ import torch, torch.nn.functional as F
 from safetensors.torch import save_file
 import transformers
 transformers.logging.set_verbosity_error()
-from transformers import (DynamicCache, KimiLinearConfig, Lfm2Config, LlamaConfig, NemotronHConfig, Qwen3Config,
-                          Qwen3_5TextConfig, OlmoHybridConfig, Mamba2Config)
+from transformers import (DynamicCache, GraniteMoeHybridConfig, KimiLinearConfig, Lfm2Config, LlamaConfig, NemotronHConfig, Qwen3Config,
+                          Qwen3MoeConfig, Qwen3_5TextConfig, OlmoHybridConfig, Mamba2Config)
+from transformers.models.granitemoehybrid import modeling_granitemoehybrid as granite
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHAttention
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
+from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
 from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen3_5
 from transformers.models.olmo_hybrid import modeling_olmo_hybrid as olmo
 from transformers.models.mamba2 import modeling_mamba2 as hf_mamba2
@@ -36,6 +38,7 @@ from torch.overrides import TorchFunctionMode
 torch.set_num_threads(1)
 D, BATCH, LENGTHS = 16, 2, (37, 100)
 DRAWS = 8  # further inputs over which the error of the plain bfloat16 form is averaged
+BALANCE = []  # how unevenly the layer that ran last used its experts
 STATE = []  # the final state of the layer that ran last, [B, H, K, V]
 
 
@@ -164,6 +167,58 @@ def short_conv(taps):
     return layer, forward
 
 
+class Mixture(torch.nn.Module):
+    """A mixture of experts under our names: router, gate, up, down [E, out, in], shared ones. `layer` is theirs."""
+    def __init__(self, layer, experts, width, shared=None):
+        super().__init__()
+        matrix = lambda *shape: torch.nn.ParameterDict({"weight": torch.nn.Parameter(torch.empty(*shape))})
+        self.router, self.down = matrix(experts, D), matrix(experts, D, width)
+        self.gate, self.up = matrix(experts, width, D), matrix(experts, width, D)
+        if shared:
+            self.shared = torch.nn.ModuleDict({"gate": matrix(shared, D), "up": matrix(shared, D), "down": matrix(D, shared)})
+        self.layer = [layer]  # not a module: its parameters are ours
+        for module in layer.modules():
+            for name in list(module._parameters):
+                del module._parameters[name]
+
+    def put(self, router):
+        layer = self.layer[0]
+        getattr(layer, router).weight = self.router["weight"]
+        layer.experts.gate_up_proj = torch.cat([self.gate["weight"], self.up["weight"]], 1)
+        layer.experts.down_proj = self.down["weight"]
+        return layer
+
+
+def granite_mixture():
+    config = GraniteMoeHybridConfig(hidden_size=D, num_local_experts=5, num_experts_per_tok=2, intermediate_size=6,
+                                    shared_intermediate_size=12, layer_types=["full_attention"], num_hidden_layers=1, mamba_n_heads=4, mamba_d_head=8)
+    config._experts_implementation = "eager"
+    mlp = granite.GraniteMoeHybridMLP(config)
+    outer = Mixture(granite.GraniteMoeHybridMoE(config), 5, 6, 12)
+    for linear in (mlp.input_linear, mlp.output_linear):
+        del linear._parameters["weight"]
+    def forward(x):
+        shared = {n: outer.shared[n]["weight"] for n in ("gate", "up", "down")}
+        mlp.input_linear.weight, mlp.output_linear.weight = torch.cat([shared["gate"], shared["up"]]), shared["down"]
+        return outer.put("router")(x) + mlp(x)
+    return outer, forward
+
+
+def qwen3_mixture(per_token):
+    """With its weights brought to a sum of one, or of one expert as they are."""
+    config = Qwen3MoeConfig(hidden_size=D, num_experts=7, num_experts_per_tok=per_token, moe_intermediate_size=5,
+                            norm_topk_prob=per_token > 1, num_hidden_layers=1)
+    config._experts_implementation = "eager"
+    outer = Mixture(qwen3_moe.Qwen3MoeSparseMoeBlock(config), 7, 5)
+    def forward(x):
+        layer = outer.put("gate")
+        logits = x.reshape(-1, D) @ outer.router["weight"].T
+        # theirs sums over the choices of a token
+        BALANCE[:] = [qwen3_moe.load_balancing_loss_func((logits,), 7, per_token) / per_token]
+        return layer(x)
+    return outer, forward
+
+
 def fla(name, **options):
     """A layer of fla; its module is imported after transformers has bound its torch fallbacks."""
     if "fla_cpu" not in sys.modules:
@@ -197,6 +252,9 @@ CASES = {
     "kimi_delta_attention": kimi_delta_attention,
     "lfm2_short_conv": lambda: short_conv(3),
     "lfm2_short_conv_of_6": lambda: short_conv(6),
+    "granite_mixture": granite_mixture,
+    "qwen3_mixture": lambda: qwen3_mixture(3),
+    "qwen3_mixture_of_1": lambda: qwen3_mixture(1),
     "fla_deltanet": lambda: fla("DeltaNet", num_heads=2, expand_k=1, expand_v=1.5),
     "fla_gated_deltanet": lambda: fla("GatedDeltaNet", num_heads=2, head_dim=8, expand_v=2),
     "olmo_gated_deltanet_negative_grouped": lambda: gated_deltanet(
@@ -224,7 +282,7 @@ def gradients(layer, forward, x, dy):
     layer.zero_grad()
     x = x.requires_grad_()
     y = forward(x)
-    (y * dy).sum().backward()
+    (y * dy).sum().backward(retain_graph=bool(BALANCE))
     of_parameters = {f"g.{n}": p.grad for n, p in layer.named_parameters() if p.requires_grad}
     return {n: t.detach().clone() for n, t in ({"y": y, "dx": x.grad} | of_parameters).items()}
 
@@ -237,7 +295,7 @@ def typical(plain, exact):
 
 def make(name, length):
     torch.manual_seed(length)
-    STATE.clear()
+    STATE.clear(), BALANCE.clear()
     layer, forward = CASES[name]()
     with torch.no_grad():
         for n, p in layer.named_parameters():  # constants stay; the others of a size at which nothing is negligible
@@ -250,6 +308,10 @@ def make(name, length):
         exact = gradients(layer, forward, x.double(), dy.double())
         if STATE:
             out["state"] = STATE[0]
+        if BALANCE:
+            out["balance"] = BALANCE[0].detach()
+            router = layer.router["weight"]
+            out["balance.g.router.weight"], = torch.autograd.grad(BALANCE[0], router)
         exact_others = [gradients(layer, forward, x.double(), dy.double()) for x, dy in others]
     layer.bfloat16()
     plain = gradients(layer, forward, x.bfloat16(), dy.bfloat16())

@@ -38,22 +38,35 @@ impl Block {
         Ok(Self { mixer, ffn, norms_after: layer.norms_after() })
     }
 
-    /// x `[B, T, d]` → `[B, T, d]`.
-    pub(crate) fn forward(&self, x: Tensor, state: Option<&mut MixerState>) -> Tensor {
-        self.apply(x, |mixer, x| mixer.forward(x, state))
+    /// x `[B, T, d]` → `[B, T, d]`; to `balance` as [`Ffn::forward`].
+    pub(crate) fn forward(
+        &self,
+        x: Tensor,
+        state: Option<&mut MixerState>,
+        balance: Option<&mut Vec<Tensor>>,
+    ) -> Tensor {
+        self.apply(x, |mixer, x| mixer.forward(x, state), balance)
     }
 
     /// x `[B, d]` → `[B, d]`; `state` is there when the layer has a mixer.
     pub(crate) fn step(&self, x: Tensor, state: Option<&mut MixerState>) -> Tensor {
-        self.apply(x, |mixer, x| mixer.step(x, state.expect("a layer with a mixer has a state")))
+        let step = |mixer: &dyn Mixer, x: &Tensor| {
+            mixer.step(x, state.expect("a layer with a mixer has a state"))
+        };
+        self.apply(x, step, None)
     }
 
-    fn apply(&self, mut x: Tensor, mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor) -> Tensor {
+    fn apply(
+        &self,
+        mut x: Tensor,
+        mix: impl FnOnce(&dyn Mixer, &Tensor) -> Tensor,
+        balance: Option<&mut Vec<Tensor>>,
+    ) -> Tensor {
         if let Some((norm, mixer)) = &self.mixer {
             x = &x + self.normed(&x, norm, |x| mix(mixer.as_ref(), x));
         }
         if let Some((norm, ffn)) = &self.ffn {
-            x = &x + self.normed(&x, norm, |x| ffn.forward(x));
+            x = &x + self.normed(&x, norm, |x| ffn.forward(x, balance));
         }
         x
     }

@@ -23,7 +23,7 @@
 
 mod block;
 mod error;
-mod ffn;
+pub mod ffn;
 pub mod gpu;
 #[expect(
     unsafe_code,
@@ -41,5 +41,5 @@ mod weights;
 pub use error::OperatorError;
 pub use mixer::MixerState;
 pub use model::{Model, State};
-pub use slow::slow_way;
+pub use slow::{slow_ffn, slow_way};
 pub use weights::Variable;

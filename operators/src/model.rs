@@ -87,12 +87,22 @@ impl Model {
 
     /// Logits `[B, T, vocab]` of the token after each of `tokens` `[B, T]` (int64), all positions in parallel.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        precision::with(self.precision, || self.logits(&self.hidden(tokens, None)))
+        precision::with(self.precision, || self.logits(&self.hidden(tokens, None, None)))
+    }
+
+    /// [`Self::forward`], and how unevenly the experts of all mixtures are used, summed over the layers
+    /// ([`kernels::moe::balance_definition`]); none where there is no mixture.
+    pub fn forward_with_balance(&self, tokens: &Tensor) -> (Tensor, Option<Tensor>) {
+        let mut balance = Vec::new();
+        let logits = precision::with(self.precision, || {
+            self.logits(&self.hidden(tokens, None, Some(&mut balance)))
+        });
+        (logits, balance.into_iter().reduce(|sum, of_layer| sum + of_layer))
     }
 
     /// Like [`Self::forward`] for tokens `[B, T]` that follow what `state` has seen; the state is moved past them.
     pub fn extend(&self, tokens: &Tensor, state: &mut State) -> Tensor {
-        precision::with(self.precision, || self.logits(&self.hidden(tokens, Some(state))))
+        precision::with(self.precision, || self.logits(&self.hidden(tokens, Some(state), None)))
     }
 
     /// Logits `[B, vocab]` of the token after `tokens` `[B]` (int64), which follow what `state` has seen.
@@ -110,7 +120,7 @@ impl Model {
         let mut state =
             State { layers: self.blocks.iter().map(|block| block.state(batch)).collect() };
         if let Some(meta) = self.meta_of(batch) {
-            let _ = self.through(meta, Some(&mut state));
+            let _ = self.through(meta, Some(&mut state), None);
         }
         state
     }
@@ -123,7 +133,7 @@ impl Model {
             let mut layers = Vec::with_capacity(self.blocks.len());
             for block in &self.blocks {
                 layers.push(block.retrieval(&x, positions));
-                x = block.forward(x, None);
+                x = block.forward(x, None, None);
             }
             layers
         })
@@ -150,8 +160,8 @@ impl Model {
         tch::no_grad(|| {
             for Variable { spec, tensor } in &self.variables {
                 let dim = match spec.role {
-                    Role::Reader => 1,
-                    Role::Writer => 0,
+                    Role::Reader => -1,
+                    Role::Writer => -2,
                     _ => continue,
                 };
                 let norm = tensor.square().sum_dim_intlist(dim, true, tensor.kind()).sqrt();
@@ -187,32 +197,39 @@ impl Model {
     }
 
     /// The hidden states of `tokens` `[B, T]`: without a state they begin after the meta tokens.
-    fn hidden(&self, tokens: &Tensor, state: Option<&mut State>) -> Tensor {
+    fn hidden(
+        &self,
+        tokens: &Tensor,
+        state: Option<&mut State>,
+        balance: Option<&mut Vec<Tensor>>,
+    ) -> Tensor {
         let x = self.embed(tokens);
         let (batch, positions, _) = x.size3().expect("x is [B, T, d]");
         let meta = if state.is_none() { self.meta_of(batch) } else { None };
         match meta {
             Some(meta) => {
                 let meta_tokens = meta.size()[1];
-                self.through(Tensor::cat(&[meta, x], 1), None).narrow(1, meta_tokens, positions)
+                self.through(Tensor::cat(&[meta, x], 1), None, balance).narrow(
+                    1,
+                    meta_tokens,
+                    positions,
+                )
             }
-            None => self.through(x, state),
+            None => self.through(x, state, balance),
         }
     }
 
     /// x `[B, T, d]` through all blocks.
-    fn through(&self, mut x: Tensor, state: Option<&mut State>) -> Tensor {
-        match state {
-            Some(state) => {
-                for (block, state) in self.blocks.iter().zip(&mut state.layers) {
-                    x = block.forward(x, state.as_mut());
-                }
-            }
-            None => {
-                for block in &self.blocks {
-                    x = block.forward(x, None);
-                }
-            }
+    fn through(
+        &self,
+        mut x: Tensor,
+        state: Option<&mut State>,
+        mut balance: Option<&mut Vec<Tensor>>,
+    ) -> Tensor {
+        let mut states = state.map(|state| state.layers.iter_mut());
+        for block in &self.blocks {
+            let state = states.as_mut().and_then(|states| states.next()?.as_mut());
+            x = block.forward(x, state, balance.as_deref_mut());
         }
         x
     }

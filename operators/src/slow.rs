@@ -1,6 +1,6 @@
-//! Which mixers train by plain torch operators though others have kernels: several times slower, and worth saying once.
+//! Which mixers and FFNs train by plain torch operators though others have kernels: several times slower, and worth saying once.
 
-use search::architecture::Mixer;
+use search::architecture::{Ffn, Mixer};
 use tch::Device;
 
 /// By which slower way a mixer is trained on a device; none where kernels of its own do the work.
@@ -19,6 +19,17 @@ pub fn slow_way(mixer: &Mixer, device: Device) -> Option<String> {
     Some(format!(
         "{title} has no {missing} yet and trains by torch operators, several times slower"
     ))
+}
+
+/// By which slower way a feed-forward network is trained on a device; none where kernels of its own do the work.
+pub fn slow_ffn(ffn: Ffn, device: Device) -> Option<String> {
+    let is_slow = ffn.kind.experts().is_some() && device != Device::Cpu;
+    is_slow.then(|| {
+        format!(
+            "a {} has no training kernels for GPUs yet: its experts are started one after the other, and no step is recorded",
+            ffn.kind.title()
+        )
+    })
 }
 
 #[cfg(test)]

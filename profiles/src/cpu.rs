@@ -5,6 +5,10 @@
 //! model that the part stands for. What is timed is a pass over all of them, as a whole model is a pass over its parts;
 //! so neither the clock nor what surrounds a step is paid once for every part. Among its copies a part has its code at
 //! hand, which in a model it has not after a part of another kind: what such a change costs is timed once and added.
+//!
+//! Which experts of a mixture a token goes through depends on the token. The same input would read the same ones each time, from
+//! a cache that a text leaves them not; so each step is of another random input, by which the random router chooses
+//! among all of them alike.
 
 mod limits;
 
@@ -32,6 +36,13 @@ const COPIES_MAX: usize = 1024;
 
 /// Seed of the weights, states and inputs that are timed.
 const SEED: u64 = 1;
+
+/// Bytes that copies of a part hold at most where a step reads only some of them, in a quarter of the memory at most.
+const HELD_MAX: u64 = 1 << 30;
+
+/// Random tokens that steps take in turn where what they read depends on them: as many as make nearly every expert of a few
+/// dozen be chosen, and a few percent of what the near caches hold.
+const INPUT_TOKENS: usize = 256;
 
 /// Two small layers of different code and one memory, by which the cost of a change from one to the other is timed.
 const CHANGE: [&str; 2] =
@@ -82,7 +93,7 @@ impl Backend for Profiler {
             (1, _) => working_set.div_ceil(copy_bytes.max(1)),
             _ => 1,
         };
-        for seed in 1..wanted.min(COPIES_MAX) as u64 {
+        for seed in 1..wanted.min(COPIES_MAX).min(self.copies_held(&architecture, storage)) as u64 {
             copies.add(&architecture, SEED + seed);
         }
         let steps = copies.all.len();
@@ -111,7 +122,7 @@ impl Backend for Profiler {
         let weights = Weights::random(architecture, SEED);
         let engine = Engine::with_storage(architecture, &weights, threads, storage);
         let vocab = architecture.vocab();
-        let prompt: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i % vocab).collect();
+        let mut prompts = Prompts::new(&engine, batch * tokens, vocab);
         let mut state = engine.pretended(batch, context, SEED);
         let mut logits = vec![0.0; batch * vocab as usize];
         let passes = if tokens == 1 { state.steps(context) } else { 1 };
@@ -122,7 +133,7 @@ impl Backend for Profiler {
                 for _ in 0..passes {
                     state.rewind(context);
                     engine
-                        .last_logits(&mut state, &prompt, &mut logits)
+                        .last_logits(&mut state, prompts.next(), &mut logits)
                         .expect("the prompt was made for this model");
                 }
             },
@@ -243,6 +254,23 @@ impl Profiler {
         Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype) })
     }
 
+    /// So many copies of a part may hold all of their weights at once.
+    fn copies_held(&self, architecture: &Architecture, storage: Storage) -> usize {
+        if search::tensors::parameters(architecture)
+            == search::tensors::active_parameters(architecture)
+        {
+            return COPIES_MAX;
+        }
+        let element = match storage {
+            Storage::F32 => Dtype::F32,
+            Storage::Bf16 => Dtype::Bf16,
+            Storage::Int8 => Dtype::Int8,
+        };
+        let bytes = search::cost::weight_bytes(architecture, element).max(1);
+        let most = self.memory_bytes.map_or(HELD_MAX, |all| HELD_MAX.min(all / 4));
+        (most / bytes) as usize
+    }
+
     fn check_memory(&self, architecture: &Architecture) -> Result<(), ProfileError> {
         // The weights as they are drawn, and packed.
         let needed = 2 * 4 * search::tensors::parameters(architecture);
@@ -263,6 +291,32 @@ fn check_threads(threads: u32) -> Result<(), ProfileError> {
         return Ok(());
     }
     Err(ProfileError::Conditions(format!("this machine has 1 to {cores} threads, got {threads}")))
+}
+
+/// What a whole model reads, step after step: the same tokens, or where that changes its work others in turn.
+struct Prompts {
+    tokens: Vec<u32>,
+    of_step: usize,
+    at: usize,
+}
+
+impl Prompts {
+    fn new(engine: &Engine, of_step: usize, vocab: u32) -> Self {
+        let mut random = SplitMix(SEED);
+        let tokens: Vec<u32> = if engine.reads_by_input() {
+            let token = |_| random.between(0.0, vocab as f32) as u32 % vocab;
+            (0..INPUT_TOKENS.div_ceil(of_step) * of_step).map(token).collect()
+        } else {
+            (0..of_step as u32).map(|i| i % vocab).collect()
+        };
+        Self { tokens, of_step, at: 0 }
+    }
+
+    fn next(&mut self) -> &[u32] {
+        let step = &self.tokens[self.at..][..self.of_step];
+        self.at = (self.at + self.of_step) % self.tokens.len();
+        step
+    }
 }
 
 /// Checked conditions.
@@ -309,8 +363,11 @@ struct Copies {
     context: usize,
     tokens: usize,
     storage: Storage,
-    /// What the part reads, `[B·T, d]`.
-    input: Vec<f32>,
+    /// What the part reads, `[B·T, d]` for each of some steps.
+    inputs: Vec<f32>,
+    /// Where that of the next step begins.
+    next_input: usize,
+    /// `[B·T, d]`
     x: Vec<f32>,
     last: Vec<f32>,
     logits: Vec<f32>,
@@ -329,7 +386,12 @@ impl Copies {
     ) -> Self {
         let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
         let mut random = SplitMix(SEED);
-        let input: Vec<f32> = (0..batch * tokens * d).map(|_| random.between(-1.0, 1.0)).collect();
+        let mut layers = architecture.layers().iter();
+        let has_experts =
+            layers.any(|layer| layer.ffn.is_some_and(|ffn| ffn.kind.experts().is_some()));
+        let steps = if has_experts && !is_head { INPUT_TOKENS.div_ceil(batch * tokens) } else { 1 };
+        let values = steps * batch * tokens * d;
+        let inputs: Vec<f32> = (0..values).map(|_| random.between(-1.0, 1.0)).collect();
         Self {
             all: Vec::new(),
             is_head,
@@ -337,8 +399,9 @@ impl Copies {
             context,
             tokens,
             storage,
-            x: input.clone(),
-            input,
+            x: vec![0.0; batch * tokens * d],
+            inputs,
+            next_input: 0,
             last: vec![0.0; batch * d],
             logits: vec![0.0; batch * vocab],
             prompt: (0..batch * tokens).map(|i| (i % vocab) as u32).collect(),
@@ -361,7 +424,8 @@ impl Copies {
         for layer in sublayer::build(architecture, &weights, self.storage) {
             let memories: Vec<Memory> =
                 (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
-            bytes += layer.weight_bytes() + memories.iter().map(Memory::bytes).sum::<usize>();
+            bytes += layer.weight_bytes(self.batch * self.tokens)
+                + memories.iter().map(Memory::bytes).sum::<usize>();
             self.all.push(Copy::Sublayer { layer: Box::new(layer), memories });
         }
         bytes
@@ -381,7 +445,9 @@ impl Copies {
     /// One step of every copy, each going on from what the one before left, as the parts of a model do.
     fn run_all(&mut self, pool: &Pool) {
         let _flushed = Flushed::begin();
-        self.x.copy_from_slice(&self.input);
+        let values = self.x.len();
+        self.x.copy_from_slice(&self.inputs[self.next_input..][..values]);
+        self.next_input = (self.next_input + values) % self.inputs.len();
         for copy in &mut self.all {
             match copy {
                 Copy::Sublayer { layer, memories } => {
@@ -396,6 +462,33 @@ impl Copies {
                     head.last_logits(pool, &self.x, self.batch, &mut self.last, &mut self.logits);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_a_mixture_take_other_inputs_and_those_of_one_network_the_same() {
+        for (text, alike) in [("moe(8,e=6,k=2)", false), ("ffn(8)", true)] {
+            let stack: Architecture =
+                format!("d=16,vocab=50,tied | {text}").parse().expect("a stack");
+            let mut copies = Copies::new(&stack, false, 3, 0, 1, Storage::F32);
+            copies.add(&stack, SEED);
+            let pool = Pool::new(1);
+            let mut outputs = Vec::new();
+            for _ in 0..=INPUT_TOKENS.div_ceil(3) {
+                copies.run_all(&pool);
+                outputs.push(copies.x.clone());
+            }
+            assert_eq!(outputs[0] == outputs[1], alike, "{text}");
+            assert_eq!(outputs.first(), outputs.last(), "{text}: they come again");
+            let engine = Engine::with_storage(&stack, &Weights::random(&stack, 1), 1, Storage::F32);
+            let mut prompts = Prompts::new(&engine, 3, 50);
+            let [first, second] = [(); 2].map(|()| prompts.next().to_vec());
+            assert!(first.len() == 3 && (first == second) == alike, "{text}");
         }
     }
 }

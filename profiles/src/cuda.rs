@@ -242,7 +242,7 @@ fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
 
 impl Backend for Profiler {
     fn device(&self) -> Device {
-        Device::Cuda(self.number)
+        Device::Cuda(Some(self.number))
     }
 
     fn hardware(&self) -> &str {

@@ -14,6 +14,6 @@ use crate::{cpu, cuda};
 pub fn open(device: Device, plan: &Plan) -> Result<Box<dyn Backend>, ProfileError> {
     Ok(match device {
         Device::Cpu => Box::new(cpu::Profiler::new(*plan)),
-        Device::Cuda(number) => Box::new(cuda::Profiler::open(number, plan)?),
+        Device::Cuda(number) => Box::new(cuda::Profiler::open(number.unwrap_or(0), plan)?),
     })
 }

@@ -58,7 +58,7 @@ pub fn diagnose(seen: &Seen) -> Vec<Finding> {
         let memory =
             gpu.memory_bytes.map_or(String::new(), |n| format!(", {} GB", n / 1_000_000_000));
         let capability = gpu.compute_capability.as_deref().unwrap_or("unknown");
-        let device = Device::Cuda(gpu.index);
+        let device = Device::Cuda(Some(gpu.index));
         let what = format!("{device} {}{memory}, compute capability {capability}", gpu.name);
         let major = capability.split('.').next().and_then(|major| major.parse::<u32>().ok());
         findings.push(if major.is_some_and(|major| major < 8) {

@@ -229,9 +229,15 @@ impl Engine {
         state
     }
 
-    /// Bytes of the weights that every decode step reads.
+    /// Bytes of the weights that a decode step of one sequence reads.
     pub fn weight_bytes(&self) -> usize {
-        self.head.weight_bytes() + self.sublayers.iter().map(Sublayer::weight_bytes).sum::<usize>()
+        let of_layers = self.sublayers.iter().map(|layer| layer.weight_bytes(1));
+        self.head.weight_bytes() + of_layers.sum::<usize>()
+    }
+
+    /// Whether what a step reads depends on its input: there is a mixture of experts.
+    pub(crate) fn reads_by_input(&self) -> bool {
+        self.sublayers.iter().any(Sublayer::reads_by_input)
     }
 
     /// Reads prompts, `[B, T]`, and returns the logits of their last positions, `[B, vocab]`.

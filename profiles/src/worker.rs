@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use search::config::LatencyConfig;
+use search::device::{Device, Platform};
 use search::failure::FailureKind;
 use search::latency::Timing;
 use search::wire::{
@@ -105,7 +106,9 @@ fn checked(profiler: &dyn Backend, check: &Check) -> Checked {
 /// Why a `[latency]` section cannot be used by this profiler.
 fn unusable(profiler: &dyn Backend, latency: &LatencyConfig) -> Option<String> {
     let serves = profiler.device();
-    (latency.device != serves).then(|| {
+    let is_meant = latency.device == serves
+        || latency.device == Device::Cuda(None) && serves.platform() == Platform::Cuda;
+    (!is_meant).then(|| {
         format!(
             "latency.device = \"{}\", but this profiler was started for \"{serves}\"",
             latency.device

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use ffn::{Ffn, FfnKind};
-pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH};
+pub use ffn::{Experts, Ffn, FfnKind};
+pub(crate) use limits::{MAX_LAYERS, MAX_WIDTH, is_zero};
 pub use mixer::{
     Attention, Choice, Colour, Delta, Form, GatedConv, Gene, Kda, Kind, Letter, Mamba2, Mixer,
     MixerKind, Past, QkNorm, Turn,
@@ -101,12 +101,6 @@ pub struct Unchecked {
     pub meta_tokens: u32,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
-}
-
-/// What is left out of JSON where it is 0.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
-pub(crate) fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 impl TryFrom<Unchecked> for Architecture {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::architecture::{Architecture, Mixer, Past, Phases};
 use crate::latency::{Conditions, Dtype, Part, Phase, parts};
-use crate::tensors::{mixer_parameters, parameters};
+use crate::tensors::{active_parameters, mixer_parameters, parameters};
 
 /// Bytes of an element of a recurrent state, which is fp32 whatever the weights are.
 const STATE_ELEMENT_BYTES: u64 = 4;
@@ -148,13 +148,16 @@ pub fn cache_bytes(architecture: &Architecture, positions: u32, dtype: Dtype) ->
         .fold(0, u64::saturating_add)
 }
 
-/// Bytes of the weights that a decode step reads in a part; of the embedding, that is one row.
-pub fn part_weight_bytes(part: &Part, dtype: Dtype) -> u64 {
+/// Bytes of the weights that a step of `tokens` tokens reads in a part: of the embedding one row, of a mixture of experts
+/// those that so many tokens are expected to choose ([`Experts::read`](crate::architecture::Experts::read)).
+pub fn part_weight_bytes(part: &Part, dtype: Dtype, tokens: u32) -> u64 {
     let elements = match *part {
         Part::Mixer { d_model, mixer, .. } => {
             u64::from(d_model) + mixer_parameters(d_model.into(), &mixer)
         }
-        Part::Ffn { d_model, ffn } => u64::from(d_model) + ffn.parameters(d_model.into()),
+        Part::Ffn { d_model, ffn } => {
+            u64::from(d_model) + ffn.read_parameters(d_model.into(), tokens)
+        }
         Part::Head { d_model, vocab } => u64::from(d_model) * (u64::from(vocab) + 2),
     };
     elements.saturating_mul(dtype.bytes())
@@ -168,7 +171,7 @@ pub fn weight_bytes(architecture: &Architecture, dtype: Dtype) -> u64 {
 /// Bytes that one decode step of one part must move, for one sequence: its weights, its state there and back, and the
 /// keys and values of `context` positions and of its own. Over the memory's bandwidth this is a floor of the time.
 pub fn part_decode_bytes(part: &Part, context: u32, dtype: Dtype) -> u64 {
-    part_weight_bytes(part, dtype)
+    part_weight_bytes(part, dtype, 1)
         .saturating_add(part_state_bytes(part, context.saturating_add(1)).saturating_mul(2))
         .saturating_add(part_cache_bytes(part, context.saturating_add(1), dtype))
 }
@@ -177,6 +180,14 @@ pub fn part_decode_bytes(part: &Part, context: u32, dtype: Dtype) -> u64 {
 pub fn decode_bytes(architecture: &Architecture, context: u32, dtype: Dtype) -> u64 {
     parts(architecture)
         .map(|part| part_decode_bytes(&part, context, dtype))
+        .fold(0, u64::saturating_add)
+}
+
+/// Bytes of weights that a decode step of a batch reads beyond those of one sequence: of the experts that further tokens
+/// choose.
+pub fn further_weight_bytes(architecture: &Architecture, dtype: Dtype, batch: u32) -> u64 {
+    parts(architecture)
+        .map(|part| part_weight_bytes(&part, dtype, batch) - part_weight_bytes(&part, dtype, 1))
         .fold(0, u64::saturating_add)
 }
 
@@ -207,14 +218,17 @@ pub fn largest_batch(
 
 /// The costs of an architecture as the values that campaigns limit, optimise and store.
 ///
-/// `parameters` always; for every decode among the conditions `decode_flops`, `weight_bytes`, `state_bytes`,
+/// `parameters` and `active_parameters` always; for every decode among the conditions `decode_flops`, `weight_bytes`, `state_bytes`,
 /// `cache_bytes` and `memory_bytes` (all three of the whole batch); for every prefill `prefill_flops`. Operations are per
 /// token.
 pub fn values<'a>(
     architecture: &Architecture,
     conditions: impl IntoIterator<Item = &'a Conditions>,
 ) -> BTreeMap<String, f64> {
-    let mut values = BTreeMap::from([("parameters".to_owned(), parameters(architecture) as f64)]);
+    let mut values = BTreeMap::from([
+        ("parameters".to_owned(), parameters(architecture) as f64),
+        ("active_parameters".to_owned(), active_parameters(architecture) as f64),
+    ]);
     for Conditions { dtype, batch: sequences, phase, .. } in conditions {
         let flops = flops_per_token(architecture, *phase);
         match *phase {

@@ -1,4 +1,4 @@
-//! Where something is computed: `cpu`, or `cuda:0`.
+//! Where something is computed: `cpu`, `cuda:0`, or on any GPU, `cuda`.
 //!
 //! The campaign file and the workers' `--device` name a [`Device`], which is parsed once. Timings are kept under a longer
 //! name, that of the hardware, as the profiler found it: `cpu: AMD EPYC 7763`, `cuda: NVIDIA H100`. It begins with the
@@ -32,9 +32,9 @@ impl Platform {
         }
     }
 
-    /// The platform of hardware by its name, `cuda: NVIDIA H100`; none for a name of another form.
-    pub fn of(hardware: &str) -> Option<Self> {
-        let (word, _) = hardware.split_once(':')?;
+    /// The platform of hardware or of a device by its name, `cuda: NVIDIA H100` or `cuda:1`; none for a name of another form.
+    pub fn of(name: &str) -> Option<Self> {
+        let word = name.split_once(':').map_or(name, |(word, _)| word);
         Self::ALL.into_iter().find(|platform| platform.word() == word)
     }
 
@@ -51,8 +51,8 @@ pub enum Device {
     /// The processor, all of it.
     #[default]
     Cpu,
-    /// An NVIDIA GPU by its number.
-    Cuda(u32),
+    /// An NVIDIA GPU by its number among those that a program sees; where it has none, one that is free.
+    Cuda(Option<u32>),
 }
 
 impl Device {
@@ -64,28 +64,29 @@ impl Device {
         }
     }
 
-    /// The number of the NVIDIA GPU, if it is one.
+    /// The number of the NVIDIA GPU for a program that is given no other, if it is one.
     pub fn cuda(self) -> Option<u32> {
         match self {
             Self::Cpu => None,
-            Self::Cuda(number) => Some(number),
+            Self::Cuda(number) => Some(number.unwrap_or(0)),
         }
     }
 }
 
 /// A text that names no device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be \"cpu\" or \"cuda:0\", got {0:?}")]
+#[error("must be \"cpu\", \"cuda\" or \"cuda:0\", got {0:?}")]
 pub struct UnknownDevice(String);
 
 impl FromStr for Device {
     type Err = UnknownDevice;
 
-    /// `cpu`, or `cuda:` and a number.
+    /// `cpu`, `cuda`, or `cuda:` and a number.
     fn from_str(text: &str) -> Result<Self, UnknownDevice> {
         let number = text.strip_prefix("cuda:").map(str::parse);
         match number {
-            Some(Ok(number)) => Ok(Self::Cuda(number)),
+            Some(Ok(number)) => Ok(Self::Cuda(Some(number))),
+            None if text == "cuda" => Ok(Self::Cuda(None)),
             None if text == "cpu" => Ok(Self::Cpu),
             _ => Err(UnknownDevice(text.to_owned())),
         }
@@ -96,8 +97,8 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.platform().word();
         match self {
-            Self::Cpu => f.write_str(word),
-            Self::Cuda(number) => write!(f, "{word}:{number}"),
+            Self::Cpu | Self::Cuda(None) => f.write_str(word),
+            Self::Cuda(Some(number)) => write!(f, "{word}:{number}"),
         }
     }
 }
@@ -137,18 +138,21 @@ mod tests {
 
     #[test]
     fn a_device_is_its_text() {
-        for (text, device) in
-            [("cpu", Device::Cpu), ("cuda:0", Device::Cuda(0)), ("cuda:12", Device::Cuda(12))]
-        {
+        for (text, device) in [
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(None)),
+            ("cuda:0", Device::Cuda(Some(0))),
+            ("cuda:12", Device::Cuda(Some(12))),
+        ] {
             assert_eq!(text.parse(), Ok(device));
             assert_eq!(device.to_string(), text);
             let json = serde_json::to_string(&device).unwrap();
             assert_eq!(json, format!("{text:?}"));
             assert_eq!(serde_json::from_str::<Device>(&json).unwrap(), device);
         }
-        for wrong in ["", "gpu", "CPU", "cpu:0", "cuda", "cuda:", "cuda:-1", "cuda:4294967296"] {
+        for wrong in ["", "gpu", "CPU", "cpu:0", "cuda0", "cuda:", "cuda:-1", "cuda:4294967296"] {
             let error = wrong.parse::<Device>().unwrap_err().to_string();
-            assert_eq!(error, format!("must be \"cpu\" or \"cuda:0\", got {wrong:?}"));
+            assert_eq!(error, format!("must be \"cpu\", \"cuda\" or \"cuda:0\", got {wrong:?}"));
             assert!(serde_json::from_value::<Device>(wrong.into()).is_err());
         }
         assert!(serde_json::from_str::<Device>("0").is_err());
@@ -159,7 +163,10 @@ mod tests {
         for platform in Platform::ALL {
             assert_eq!(Platform::of(&platform.hardware("one: of many")), Some(platform));
         }
-        for other in ["cpu", "simulated", "rocm: one", ""] {
+        for platform in Platform::ALL {
+            assert_eq!(Platform::of(platform.word()), Some(platform));
+        }
+        for other in ["simulated", "rocm: one", ""] {
             assert_eq!(Platform::of(other), None);
         }
     }

@@ -91,6 +91,8 @@ pub enum Metric {
     PrefillUs,
     /// Trainable parameters.
     Parameters,
+    /// Those of them that a token is multiplied by.
+    ActiveParameters,
     /// Operations of a decode step.
     DecodeFlops,
     /// Operations of a prefill.
@@ -111,7 +113,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric, in the order in which lists name them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BitsPerByte,
         Self::BitsPerToken,
         Self::ValidationLoss,
@@ -119,6 +121,7 @@ impl Metric {
         Self::DecodeUs,
         Self::PrefillUs,
         Self::Parameters,
+        Self::ActiveParameters,
         Self::DecodeFlops,
         Self::PrefillFlops,
         Self::WeightBytes,
@@ -162,6 +165,9 @@ impl Metric {
                 ..less("prefill_us", "prefill µs", Known::Timing, Measured)
             },
             Self::Parameters => less("parameters", "parameters", Known::Formula, Scaled),
+            Self::ActiveParameters => {
+                less("active_parameters", "active parameters", Known::Formula, Scaled)
+            }
             Self::DecodeFlops => less("decode_flops", "decode FLOPs", Known::Formula, Scaled),
             Self::PrefillFlops => less("prefill_flops", "prefill FLOPs", Known::Formula, Scaled),
             Self::WeightBytes => less("weight_bytes", "weight bytes", Known::Formula, Bytes),

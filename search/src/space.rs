@@ -319,7 +319,7 @@ impl Space {
         let all: Vec<Ffn> =
             self.choices.tables.ffn.iter().filter_map(|choice| choice.at(d_model)).collect();
         let widths = |is_asked: &dyn Fn(&Ffn) -> bool| -> Vec<u32> {
-            all.iter().filter(|ffn| is_asked(ffn)).map(|ffn| ffn.width).collect()
+            all.iter().filter(|ffn| is_asked(ffn)).map(|ffn| ffn.active_width()).collect()
         };
         let mut widths = match widths(&|ffn| ffn.kind == FfnKind::SwiGlu) {
             none if none.is_empty() => widths(&|_| true),

@@ -20,7 +20,8 @@ pub use llama_cpp::llama_cpp_architecture;
 pub use nemotron_flash::has_an_ffn_after_every_mixer;
 pub use obstacle::Obstacle;
 pub use shapes::{
-    attention_of, delta_rule_of, first, gated_delta_of, mamba2_of, plain_mamba2_of, taps_of,
+    attention_of, delta_rule_of, first, first_mixture, gated_delta_of, mamba2_of, plain_mamba2_of,
+    taps_of,
 };
 
 use crate::Architecture;

@@ -4,7 +4,7 @@
 //! these. All matrices are `[out, in]`. Heads are contiguous blocks of rows: head h owns rows h·K..(h+1)·K.
 //! The initial value and the optimiser's group of a tensor follow from its [`Role`].
 
-use crate::architecture::{Architecture, Layer, Mixer, Tensors};
+use crate::architecture::{Architecture, Ffn, Mixer, Tensors};
 pub use crate::architecture::{CONV_WIDTH, Role, TensorSpec};
 
 /// Every trainable tensor of `architecture`, in the order of computation.
@@ -45,6 +45,16 @@ pub fn mixer_tensors(d: u64, mixer: &Mixer) -> Vec<TensorSpec> {
 
 /// Trainable parameters of `architecture`: the closed form of the sum over [`tensors`].
 pub fn parameters(architecture: &Architecture) -> u64 {
+    counted(architecture, Ffn::parameters)
+}
+
+/// Those of them that one token is multiplied by: all but the experts that it is not given to.
+pub fn active_parameters(architecture: &Architecture) -> u64 {
+    counted(architecture, Ffn::active_parameters)
+}
+
+/// Parameters where those of an FFN at width d are as `of_ffn` says.
+fn counted(architecture: &Architecture, of_ffn: fn(Ffn, u64) -> u64) -> u64 {
     let d = u64::from(architecture.d_model());
     let table = u64::from(architecture.vocab()) * d;
     let head = if architecture.tied_embeddings() { 0 } else { table };
@@ -52,16 +62,13 @@ pub fn parameters(architecture: &Architecture) -> u64 {
     let layers = architecture
         .layers()
         .iter()
-        .map(|layer| layer_parameters(d, layer))
+        .map(|layer| {
+            let mixer = layer.mixer.map_or(0, |mixer| d + mixer_parameters(d, &mixer));
+            mixer + layer.ffn.map_or(0, |ffn| d + of_ffn(ffn, d))
+        })
         .fold(0, u64::saturating_add);
     let meta = u64::from(architecture.meta_tokens()) * d;
     (table + meta + d + head).saturating_add(layers)
-}
-
-fn layer_parameters(d: u64, layer: &Layer) -> u64 {
-    let mixer = layer.mixer.map_or(0, |mixer| d + mixer_parameters(d, &mixer));
-    let ffn = layer.ffn.map_or(0, |ffn| d + ffn.parameters(d));
-    mixer + ffn
 }
 
 /// Parameters of a mixer at width `d`, its pre-norm not included.

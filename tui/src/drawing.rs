@@ -15,7 +15,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use search::Architecture;
-use search::architecture::Layer;
+use search::architecture::{Ffn, Layer};
 use search::latency::Dtype;
 
 use crate::theme::{Theme, layer_sign};
@@ -169,7 +169,7 @@ impl<'a> Page<'a> {
             .architecture
             .layers()
             .iter()
-            .filter_map(|layer| layer.ffn.map(|ffn| ffn.width))
+            .filter_map(|layer| layer.ffn.map(Ffn::active_width))
             .max()
             .unwrap_or(1);
         Self {
@@ -326,21 +326,21 @@ impl<'a> Page<'a> {
         };
         let mut shape = mixer.brief();
         if alone && let Some(ffn) = layer.ffn {
-            let _ = write!(shape, "  {} {}", ffn.kind.word(), ffn.width);
+            let _ = write!(shape, "  {} {}", ffn.kind.word(), ffn.brief());
         }
         let name = format!("{} {:<4} ", layer_sign(layer), mixer.kind().name());
         let shape = quantity::shortened(&shape, room.saturating_sub(name.chars().count() + 1));
         vec![Span::styled("▌", style), Span::styled(name, bold), Span::raw(shape)]
     }
 
-    /// `▌  ffn ━━━━━━━━ 768`.
+    /// `▌  ffn ━━━━━━━━ 768`, as long as a token's way through it is wide.
     fn ffn(&self, layer: &Layer, style: Style, room: usize) -> Vec<Span<'static>> {
         let Some(ffn) = layer.ffn else { return Vec::new() };
         let sign = if layer.mixer.is_none() { layer_sign(layer) } else { ' ' };
-        let (number, word) = (ffn.width.to_string(), ffn.kind.word());
+        let (number, word) = (ffn.brief(), ffn.kind.word());
         let taken = "▌    ".chars().count() + word.len() + 2 + number.len();
         let longest = room.saturating_sub(taken).min(24);
-        let length = (f64::from(ffn.width) / f64::from(self.widest_ffn) * longest as f64)
+        let length = (f64::from(ffn.active_width()) / f64::from(self.widest_ffn) * longest as f64)
             .round()
             .max(1.0) as usize;
         let bar = "━".repeat(length.min(longest));

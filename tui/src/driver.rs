@@ -39,6 +39,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use child::{Process, broken};
 use desk::Desk;
+use gpus::Gpus;
 use hall::Hall;
 pub(crate) use hiring::{ask, ask_space, meet};
 pub(crate) use job::{Job, Show};
@@ -71,8 +72,9 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
-    let timed = job.latency.device.cuda();
-    for (index, gpu) in gpus::plan(gpus::count(), timed, job.trainers).into_iter().enumerate() {
+    let (gpus, trained) = (Gpus::here(), job.trainer.introduction.device());
+    let plan = gpus.plan(job.latency.device, trained, job.trainers);
+    for (index, gpu) in plan.into_iter().enumerate() {
         let mut trainer = job.trainer.clone();
         trainer.program = trainer.program.seeing(gpu);
         slots.push(Slot::open(index, trainer, sender.clone()));

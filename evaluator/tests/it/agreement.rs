@@ -129,7 +129,8 @@ fn log_linear_mixers_selective_rope_and_meta_tokens_agree_with_the_inference_eng
 fn forms_of_attention_and_of_ffns_agree_with_the_inference_engine() {
     let corpus = corpus();
     let text = "d=20,vocab=256,tied,meta=3 | attn(h=2,kv=1,k=8,qknorm,gate,rot=25,theta=1000000)+relu2(17) | \
-                attn(h=2,kv=2,k=6,qknorm=whole,rot=0,post)+ffn(17) | relu2(23) | swa(h=2,kv=1,k=8,w=7,gate,rot=50,post)";
+                attn(h=2,kv=2,k=6,qknorm=whole,rot=0,post)+ffn(17) | relu2(23) | swa(h=2,kv=1,k=8,w=7,gate,rot=50,post) | \
+                moe(11,e=5,k=2,s=1) | gdn(h=2,k=7,v=9)+moe(9,e=4,k=1)";
     for length in [5, 100] {
         compare(&text.parse().expect("the text is valid"), &corpus, length);
     }

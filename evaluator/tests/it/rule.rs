@@ -22,6 +22,7 @@ fn a_matrix_begins_as_large_as_its_number_of_inputs_asks() {
     for (stack, branches) in [
         ("d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192)", 6.0),
         ("d=192,vocab=256 | m2(h=6,p=64,n=32) | attn(h=6,kv=6,k=32)+ffn(576)", 3.0),
+        ("d=64,vocab=256,tied | gdn(h=3,k=16,v=32)+moe(96,e=6,k=2,s=1)", 2.0),
     ] {
         let stack = of(stack);
         let learner = Learner::new(&stack, &training_config(), 1).expect("it can be trained");
@@ -75,6 +76,45 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
         // the first update of Adam is the sign of the gradient, less where ε counts
         let ratio = moved.abs().max().double_value(&[]) / (1e-4 * factors.rate);
         assert!((ratio - 1.0).abs() < 0.02, "{}: {ratio}", variable.spec.name);
+    }
+}
+
+#[test]
+fn every_expert_moves_as_a_matrix_of_its_own() {
+    tch::set_num_threads(1);
+    let stack: Architecture = "d=24,vocab=256,tied | moe(10,e=3,k=2,s=1)".parse().expect("a stack");
+    let config = TrainingConfig {
+        weight_decay: 0.0,
+        warmup_fraction: 0.0,
+        tokens: 3 * 33,
+        gradient_clip: 1e9,
+        learning_rate: LearningRate::Base(1e-4),
+        ..training_config()
+    };
+    let mut learner = Learner::new(&stack, &config, 1).expect("it can be trained");
+    let values = |learner: &Learner| -> Vec<Tensor> {
+        learner.model().variables().iter().map(|v| v.tensor.detach().copy()).collect()
+    };
+    let before = values(&learner);
+    let (inputs, targets) = text();
+    learner.step(&inputs, &targets).expect("one step does not diverge");
+    for ((before, after), variable) in
+        before.iter().zip(values(&learner)).zip(learner.model().variables())
+    {
+        if variable.spec.shape.len() != 3 {
+            continue;
+        }
+        let factors = factors(&variable.spec, &stack);
+        for expert in 0..3 {
+            // all rows of an expert, or all columns, are one block: orthonormal steps, of a root mean square of 1
+            let step = (after.get(expert) - before.get(expert)) / (1e-4 * factors.rate * 0.2);
+            let [rows, columns] = [0, 1].map(|dim| step.size()[dim] as f64);
+            let singular = step.svd(true, true).1 / rows.max(columns).sqrt();
+            let (least, most) =
+                (singular.min().double_value(&[]), singular.max().double_value(&[]));
+            let name = &variable.spec.name;
+            assert!(most < 1.3 && most > 0.6, "{name}, {expert}: {least} to {most}");
+        }
     }
 }
 

@@ -338,7 +338,8 @@ fn what_cannot_be_trained_is_said_beforehand() {
     assert_eq!(refusal.id, 1);
     assert!(refusal.reason.contains("vocab"), "{}", refusal.reason);
 
-    let nowhere = TrainingConfig { device: search::device::Device::Cuda(99), ..training_config() };
+    let nowhere =
+        TrainingConfig { device: search::device::Device::Cuda(Some(99)), ..training_config() };
     let Reply::Failed(refusal) = checked(nowhere, &folder, &stacks) else {
         panic!("there are not a hundred GPUs here")
     };

@@ -216,7 +216,7 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
                 };
                 let added = times(&hidden, &down, [d, width]);
                 let added = if after { normed(&added) } else { added };
-                let expected: Vec<f64> = f64s(&x).iter().zip(added).map(|(x, y)| x + y).collect();
+                let expected: Vec<f64> = f64s(&x).iter().zip(&added).map(|(x, y)| x + y).collect();
                 for (level, threads) in
                     Level::available().into_iter().flat_map(|l| [(l, 1), (l, 3)])
                 {
@@ -232,6 +232,12 @@ fn a_feed_forward_network_over_many_tokens_is_its_definition() {
                         level.name()
                     );
                     assert_close(&y, &expected, tolerance, &what);
+                    if after {
+                        continue;
+                    }
+                    let mut y = f32s(&h);
+                    network.replace_many_at(level, &pool, &mut y);
+                    assert_close(&y, &added, tolerance, &format!("{what}, alone"));
                 }
             }
         }

@@ -25,6 +25,7 @@ mod kda;
 mod linear_attention_training;
 mod linear_training;
 mod log_linear_training;
+mod moe;
 mod newton_schulz;
 mod random;
 mod rows_training;

@@ -7,6 +7,8 @@ use std::io::Write as _;
 use operators::mixer::{MixerState, alone};
 use operators::ops::kda::Kda;
 use operators::ops::log_linear::LogLinear;
+use operators::{Variable, ffn};
+use search::architecture::Layer;
 use search::foreign::{Library, Place, places};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -55,6 +57,13 @@ const CASES: &[(&str, &str, Library)] = &[
     ("paper_selective_rope_attention", "attn(h=2,kv=2,k=8,qknorm,srope)", Library::Fla),
     ("paper_selective_rope_window_9", "swa(h=2,kv=2,k=8,w=9,srope)", Library::Fla),
     ("paper_selective_rope_gated_deltanet", "gdn(h=2,k=8,v=12,vg=2,neg,srope)", Library::Fla),
+];
+
+/// File and FFN, whose tensors have our names there.
+const FFNS: &[(&str, &str)] = &[
+    ("granite_mixture", "moe(6,e=5,k=2,s=2)"),
+    ("qwen3_mixture", "moe(5,e=7,k=3)"),
+    ("qwen3_mixture_of_1", "moe(5,e=7,k=1)"),
 ];
 
 struct Golden(HashMap<String, Tensor>);
@@ -217,6 +226,54 @@ fn every_mixer_is_the_layer_of_an_independent_library() {
     for (name, gene, library) in CASES {
         for length in [37, 100] {
             check(name, gene, *library, length);
+        }
+    }
+}
+
+/// [`check`] of an FFN, and how unevenly it uses its experts, with the gradient of the router.
+fn check_ffn(name: &str, ffn: &str, length: i64) {
+    let golden = Golden::read(name, length);
+    let layer: Layer = ffn.parse().expect("the text is canonical");
+    let store = nn::VarStore::new(Device::Cpu);
+    let (ffn, variables) =
+        ffn::alone(&store.root(), D, layer.ffn.expect("an FFN"), 0).expect("the gene is possible");
+    for Variable { spec, tensor } in &variables {
+        let value = golden.get(&format!("w.{}", spec.name));
+        tch::no_grad(|| tensor.shallow_clone().copy_(value));
+    }
+    let x = golden.get("x").copy().set_requires_grad(true);
+    let mut balance = Vec::new();
+    let y = ffn.forward(&x, Some(&mut balance));
+    (&y * golden.get("dy")).sum(Kind::Float).backward();
+    let mut errors = vec![
+        ("y".to_owned(), error(&y, golden.get("y"))),
+        ("dx".to_owned(), error(&x.grad(), golden.get("dx"))),
+    ];
+    for Variable { spec, tensor } in &variables {
+        let gradient = golden.get(&format!("g.{}", spec.name));
+        errors.push((format!("the gradient of {}", spec.name), error(&tensor.grad(), gradient)));
+    }
+    if let Some(theirs) = golden.0.get("balance") {
+        let router = &variables[0].tensor;
+        errors.push(("the balance".to_owned(), error(&balance[0], theirs)));
+        let _ = router.grad().zero_();
+        let _ = ffn.forward(&x, Some(&mut balance));
+        balance[1].backward();
+        let gradient = golden.get("balance.g.router.weight");
+        errors.push(("the router's of it".to_owned(), error(&router.grad(), gradient)));
+    }
+    errors.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (what, worst) = &errors[0];
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "| {name} | {length} | {worst:.1e} | {what} |").expect("stdout is open");
+    assert!(*worst <= TOLERANCE, "{name} over {length} positions: {what}: {worst:e}");
+}
+
+#[test]
+fn every_mixture_of_experts_is_the_layer_of_an_independent_library() {
+    for (name, ffn) in FFNS {
+        for length in [37, 100] {
+            check_ffn(name, ffn, length);
         }
     }
 }

@@ -9,6 +9,7 @@ mod kernel_operations;
 mod linear;
 mod log_linear;
 mod model;
+mod moe;
 mod names;
 mod retrieval;
 mod support;

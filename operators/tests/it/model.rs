@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::support::{Random, assert_close, numbers, randomise};
 
 const HYBRID: &str = "d=12,vocab=17,tied | gdn(h=2,k=4,v=6)+ffn(20) | swa(h=2,kv=1,k=4,w=9) | ffn(9) | \
-                      m2(h=3,p=4,n=5)+relu2(20) | attn(h=2,kv=2,k=6,qknorm=whole,gate,post)+ffn(8) | dn(h=2,k=5,v=5)";
+                      m2(h=3,p=4,n=5)+relu2(20) | moe(7,e=5,k=2,s=1) | gdn(h=1,k=4,v=3)+moe(9,e=4,k=1) | attn(h=2,kv=2,k=6,qknorm=whole,gate,post)+ffn(8) | dn(h=2,k=5,v=5)";
 
 fn tokens(batch: i64, length: i64) -> Tensor {
     let mut random = Random::new(31);
@@ -161,8 +161,8 @@ fn normalised_readers_have_unit_rows_and_writers_unit_columns() {
     for (variable, before) in model.variables().iter().zip(before) {
         let name = &variable.spec.name;
         let dim = match variable.spec.role {
-            Role::Reader => 1,
-            Role::Writer => 0,
+            Role::Reader => -1,
+            Role::Writer => -2,
             _ => {
                 assert_eq!(numbers(&variable.tensor), before, "{name}");
                 continue;

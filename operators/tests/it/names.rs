@@ -3,7 +3,7 @@
 use operators::Model;
 use search::Architecture;
 use search::architecture::{
-    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+    Attention, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
 };
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
@@ -65,7 +65,12 @@ fn random_architecture(random: &mut Random) -> Architecture {
             let mixer = (random.below(5) > 0).then(|| random_mixer(random));
             let ffn = (mixer.is_none() || random.below(2) == 0).then(|| {
                 let width = 1 + random.below(50) as u32;
-                Ffn { width, kind: FfnKind::ALL[random.below(2) as usize] }
+                let experts = 2 + random.below(6) as u32;
+                let per_token = 1 + random.below(experts.into()) as u32;
+                let shared = random.below(3) as u32;
+                let mixture = FfnKind::Moe(Experts { experts, per_token, shared });
+                let kind = [FfnKind::SwiGlu, FfnKind::Relu2, mixture][random.below(3) as usize];
+                Ffn { width, kind }
             });
             Layer { mixer, ffn }
         })

@@ -118,8 +118,10 @@ pub(crate) fn randomise(variables: &[Variable], seed: u64) {
             Role::NormWeight | Role::SkipD => random.tensor(&shape, 0.3) + 1.0,
             Role::ALog | Role::DtBias => random.tensor(&shape, 0.5) - 1.0,
             Role::LevelScale => random.tensor(&shape, 0.5) + 1.0,
-            _ => random
-                .tensor(&shape, if shape.len() == 1 { 0.5 } else { (shape[1] as f64).powf(-0.5) }),
+            _ => random.tensor(
+                &shape,
+                if shape.len() == 1 { 0.5 } else { (shape[shape.len() - 1] as f64).powf(-0.5) },
+            ),
         };
         tch::no_grad(|| tensor.shallow_clone().copy_(&value));
     }

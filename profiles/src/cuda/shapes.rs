@@ -34,6 +34,7 @@ pub fn check_covered(architecture: &Architecture) -> Result<(), ProfileError> {
         layer.mixer.as_ref().map_or(Ok(()), covered)?;
         match layer.ffn {
             Some(Ffn { kind: FfnKind::Relu2, .. }) => Err(not_covered("relu² FFNs")),
+            Some(Ffn { kind: FfnKind::Moe(_), .. }) => Err(not_covered("mixtures of experts")),
             Some(Ffn { kind: FfnKind::SwiGlu, .. }) | None => Ok(()),
         }
     })

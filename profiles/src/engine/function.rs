@@ -12,8 +12,14 @@ pub(super) trait Function: Debug + Send + Sync {
     /// What a sequence that has seen nothing leaves here.
     fn memory(&self) -> Memory;
 
-    /// Bytes of its matrices.
-    fn weight_bytes(&self) -> usize;
+    /// Bytes of its matrices that a step of `tokens` tokens reads: of a mixture of experts those that so many are expected to
+    /// choose.
+    fn weight_bytes(&self, tokens: usize) -> usize;
+
+    /// Whether what a step reads depends on its input.
+    fn reads_by_input(&self) -> bool {
+        false
+    }
 
     /// x `[B·T, d]` += f(norm x), or norm(f x), T = `tokens`, one memory for each of the B sequences. One token is a decode
     /// step, several are a prompt.

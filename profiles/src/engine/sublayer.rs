@@ -4,7 +4,7 @@ use kernels::cpu::matrix::Storage;
 use kernels::norm::cpu::OfBranch;
 use search::Architecture;
 
-use super::ffn::Ffn;
+use super::ffn;
 use super::function::Function;
 pub(crate) use super::memory::Memory;
 use super::mixer;
@@ -42,9 +42,8 @@ pub(crate) fn build(
             });
             let ffn = layer.ffn.map(|ffn| {
                 let prefix = format!("layers.{index}.ffn.");
-                let ffn = Ffn::new(weights, &prefix, d, ffn, storage);
-                let norm_after = layer.norms_after();
-                Sublayer { norm: norm("ffn"), norm_after, function: Box::new(ffn) }
+                let function = ffn::build(weights, &prefix, d, ffn, storage);
+                Sublayer { norm: norm("ffn"), norm_after: layer.norms_after(), function }
             });
             mixer.into_iter().chain(ffn)
         })
@@ -64,9 +63,14 @@ impl Sublayer {
         memory
     }
 
-    /// Bytes of its matrices.
-    pub(crate) fn weight_bytes(&self) -> usize {
-        self.function.weight_bytes()
+    /// Bytes of its matrices that a step of `tokens` tokens reads.
+    pub(crate) fn weight_bytes(&self, tokens: usize) -> usize {
+        self.function.weight_bytes(tokens)
+    }
+
+    /// Whether what a step reads depends on its input.
+    pub(crate) fn reads_by_input(&self) -> bool {
+        self.function.reads_by_input()
     }
 
     /// x `[B·T, d]` += f(norm(x)) or norm(f(x)), T = `tokens`, one memory for each of the B sequences.

@@ -116,4 +116,5 @@ fn what_no_kernel_covers_is_refused_by_name() {
     assert!(refused("attn(h=2,kv=2,k=32,rot=50)").contains("a part of the head"));
     assert!(refused("attn(h=2,kv=2,k=32,post)").contains("norms behind attention"));
     assert!(refused("attn(h=2,kv=2,k=32)+relu2(72)").contains("relu² FFNs"));
+    assert!(refused("attn(h=2,kv=2,k=32)+moe(72,e=4,k=2)").contains("mixtures of experts"));
 }

@@ -28,7 +28,7 @@ fn conditions(profiler: &Profiler, phase: Phase) -> Conditions {
 
 #[test]
 fn every_part_of_a_hybrid_is_timed_in_both_phases() {
-    let text = "d=32,vocab=50,tied | attn(h=2,kv=1,k=8)+ffn(16) | swa(h=2,kv=2,k=8,w=7) | gdn(h=2,k=8,v=16) | dn(h=2,k=8,v=8) | m2(h=2,p=8,n=8)";
+    let text = "d=32,vocab=50,tied | attn(h=2,kv=1,k=8)+ffn(16) | swa(h=2,kv=2,k=8,w=7) | gdn(h=2,k=8,v=16) | dn(h=2,k=8,v=8) | m2(h=2,p=8,n=8)+moe(8,e=6,k=2,s=1)";
     let architecture: Architecture = text.parse().unwrap();
     let profiler = profiler();
     for phase in

@@ -1,13 +1,16 @@
 //! A whole model as a composition of the f64 definitions: slow, plain, one sequence.
 
 use kernels::activation::{sigmoid, softplus};
+use kernels::moe::Mixture;
 use kernels::{
-    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, relu2,
-    rope, short_conv, swiglu,
+    activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, moe, norm,
+    relu2, rope, short_conv, swiglu,
 };
 use profiles::Weights;
 use search::Architecture;
-use search::architecture::{Attention, Delta, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
+use search::architecture::{
+    Attention, Delta, Experts, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm,
+};
 
 struct Model<'a> {
     weights: &'a Weights,
@@ -43,12 +46,7 @@ pub(crate) fn logits(architecture: &Architecture, weights: &Weights, tokens: &[u
             model.prefix = format!("layers.{index}.");
             let h =
                 if layer.norms_after() { x.clone() } else { model.rms_norm(&x, "ffn_norm.weight") };
-            let up = model.linear("ffn.up.weight", &h);
-            let hidden = match ffn.kind {
-                FfnKind::SwiGlu => swiglu::definition(&model.linear("ffn.gate.weight", &h), &up),
-                FfnKind::Relu2 => relu2::definition(&up),
-            };
-            let mut y = model.linear("ffn.down.weight", &hidden);
+            let mut y = model.ffn(ffn.kind, &h);
             if layer.norms_after() {
                 y = model.rms_norm(&y, "ffn_norm.weight");
             }
@@ -102,6 +100,31 @@ impl Model<'_> {
         let mut state = vec![0.0; 3 * weight.len() / 4];
         let y = short_conv::definition(x, &weight, bias, &mut state);
         y.into_iter().map(activation::silu).collect()
+    }
+
+    fn ffn(&self, kind: FfnKind, h: &[f64]) -> Vec<f64> {
+        let network = |prefix: &str, is_gated: bool| {
+            let linear = |name: &str, x: &[f64]| self.linear(&format!("ffn.{prefix}{name}"), x);
+            let up = linear("up.weight", h);
+            let hidden = if is_gated {
+                swiglu::definition(&linear("gate.weight", h), &up)
+            } else {
+                relu2::definition(&up)
+            };
+            linear("down.weight", &hidden)
+        };
+        let Some(Experts { per_token, shared, .. }) = kind.experts() else {
+            return network("", kind == FfnKind::SwiGlu);
+        };
+        let [router, gate, up, down] =
+            ["router", "gate", "up", "down"].map(|name| self.tensor(&format!("ffn.{name}.weight")));
+        let per_token = per_token as usize;
+        let mixture = Mixture { per_token, router: &router, gate: &gate, up: &up, down: &down };
+        let mut y = moe::definition(h, h.len() / self.tokens, &mixture);
+        if shared > 0 {
+            add(&mut y, &network("shared.", true));
+        }
+        y
     }
 
     fn mixer(&self, mixer: &Mixer, h: &[f64]) -> Vec<f64> {

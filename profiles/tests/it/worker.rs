@@ -128,7 +128,7 @@ fn requests_are_answered_in_order_and_bad_ones_too() {
 
 #[test]
 fn a_configuration_for_another_device_is_refused_at_once() {
-    let latency = LatencyConfig { device: Device::Cuda(0), ..LatencyConfig::default() };
+    let latency = LatencyConfig { device: Device::Cuda(Some(0)), ..LatencyConfig::default() };
     let request = Request::Configure(Configure { latency: Some(latency), ..Configure::default() });
     match &replies(&program(&[], &line(&request)))[..] {
         [Reply::Hello(_), Reply::Failed(refusal)] => {

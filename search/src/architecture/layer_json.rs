@@ -12,7 +12,7 @@ pub(super) struct Layer {
     /// The token mixer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mixer: Option<Mixer>,
-    /// Hidden width of the feed-forward network.
+    /// Hidden width of the feed-forward network; of a mixture of experts that of one expert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ffn_width: Option<u32>,
     /// What it computes.

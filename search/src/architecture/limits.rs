@@ -1,4 +1,4 @@
-//! How large the numbers of an architecture may be.
+//! How large the numbers of an architecture may be, and which are left unsaid.
 
 /// The widest and longest thing that is accepted: keeps every product of two or three of these inside `u64`.
 pub(crate) const MAX_WIDTH: u32 = 1 << 20;
@@ -24,4 +24,10 @@ pub(crate) fn levels(levels: Option<u32>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// What is left out of JSON where it is 0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+pub(crate) fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

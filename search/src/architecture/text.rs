@@ -3,7 +3,7 @@
 //! ```text
 //! architecture = "d=" INT ",vocab=" INT [ ",tied" ] [ ",meta=" INT ] { " | " [ INT "*" ] layer }
 //! layer        = mixer [ "+" ffn ] | ffn
-//! ffn          = ( "ffn" | "relu2" ) "(" INT ")"
+//! ffn          = ( "ffn" | "relu2" ) "(" INT ")" | "moe(" INT ",e=" INT ",k=" INT [ ",s=" INT ] ")"
 //! mixer        = NAME "(" KEY "=" INT { "," KEY [ "=" ( INT | WORD ) ] } ")"
 //! ```
 //! The keys of a mixer and their order are those of its genes.
@@ -13,8 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Architecture, ArchitectureError, Ffn, FfnKind, Layer, Letter, MAX_LAYERS, Mixer, MixerKind,
-    Settings,
+    Architecture, ArchitectureError, Experts, Ffn, FfnKind, Layer, Letter, MAX_LAYERS, Mixer,
+    MixerKind, Settings,
 };
 
 impl fmt::Display for Mixer {
@@ -39,7 +39,14 @@ impl fmt::Display for Mixer {
 
 impl fmt::Display for Ffn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({})", self.kind.word(), self.width)
+        write!(f, "{}({}", self.kind.word(), self.width)?;
+        if let Some(Experts { experts, per_token, shared }) = self.kind.experts() {
+            write!(f, ",e={experts},k={per_token}")?;
+            if shared > 0 {
+                write!(f, ",s={shared}")?;
+            }
+        }
+        f.write_str(")")
     }
 }
 
@@ -205,9 +212,14 @@ impl Cursor<'_> {
             let rest = self.rest().strip_prefix(before)?.strip_prefix(kind.word())?;
             rest.starts_with('(').then_some(*kind)
         };
-        let Some(kind) = FfnKind::ALL.iter().find_map(begins) else { return Ok(None) };
+        let Some(mut kind) = FfnKind::ALL.iter().find_map(begins) else { return Ok(None) };
         self.at += before.len() + kind.word().len() + 1;
         let width = self.number()?;
+        if let FfnKind::Moe(of) = &mut kind {
+            of.experts = self.field(",e")?;
+            of.per_token = self.field(",k")?;
+            of.shared = if self.rest().starts_with(",s") { self.field(",s")? } else { 0 };
+        }
         self.expect(")")?;
         Ok(Some(Ffn { width, kind }))
     }

@@ -7,7 +7,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::choices::MixerChoices;
-use crate::architecture::{Ffn, FfnKind, MixerKind};
+use crate::architecture::{Experts, Ffn, FfnKind, MixerKind};
 use crate::targets::Target;
 
 /// `[space]`: which architectures may be proposed.
@@ -34,7 +34,8 @@ pub struct SpaceConfig {
     #[serde(default)]
     pub depth: Option<Range>,
     /// Choices for the FFN after a mixer: a width (`384`), a multiple of d_model (`"3x"`), of another kind than SwiGLU with
-    /// its name (`"relu2 4x"`), or `"none"`.
+    /// its name (`"relu2 4x"`), a mixture of experts (`"moe e=8 k=2 s=1 1x"`: 8 of which a router chooses 2 for each token and
+    /// 1 for all, each as wide as the model), or `"none"`.
     #[serde(default = "defaults::ffn")]
     pub ffn: Vec<FfnChoice>,
     /// One table for each mixer that may be used, by its short name.
@@ -165,7 +166,7 @@ impl Serialize for FfnChoice {
             Self::Some(FfnKind::SwiGlu, FfnSize::Width(width)) => serializer.serialize_u32(width),
             Self::Some(FfnKind::SwiGlu, size) => serializer.collect_str(&size),
             Self::Some(kind, size) => {
-                serializer.collect_str(&format_args!("{} {size}", kind.name()))
+                serializer.collect_str(&format_args!("{} {size}", kind.choice()))
             }
         }
     }
@@ -180,17 +181,31 @@ impl fmt::Display for FfnSize {
     }
 }
 
-/// A kind and a width or a multiple, as `relu2 4x`; a multiple alone is of SwiGLU.
+/// A kind and a width or a multiple, as `relu2 4x` or `moe e=8 k=2 1x`; a multiple alone is of SwiGLU.
 fn kind_and_size(text: &str) -> Option<(FfnKind, FfnSize)> {
     let multiple = |text: &str| {
         let multiple = text.strip_suffix('x')?.parse::<f64>().ok()?;
         let is_possible = (0.01..=1000.0).contains(&multiple);
         is_possible.then(|| FfnSize::Multiple((multiple * 100.0).round() as u32))
     };
-    let Some((name, size)) = text.split_once(' ') else {
+    let Some((kind, size)) = text.rsplit_once(' ') else {
         return Some((FfnKind::SwiGlu, multiple(text)?));
     };
-    let kind = FfnKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    let mut words = kind.split(' ');
+    let name = words.next()?;
+    let mut kind = FfnKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    if let FfnKind::Moe(of) = &mut kind {
+        let mut letter =
+            |letter: &str| words.next().map(|word| word.strip_prefix(letter)?.parse().ok());
+        *of = Experts {
+            experts: letter("e=")??,
+            per_token: letter("k=")??,
+            shared: letter("s=").unwrap_or(Some(0))?,
+        };
+    }
+    if words.next().is_some() {
+        return None;
+    }
     let width = || size.parse().ok().filter(|&width| width > 0).map(FfnSize::Width);
     Some((kind, multiple(size).or_else(width)?))
 }
@@ -201,7 +216,7 @@ impl<'de> Deserialize<'de> for FfnChoice {
         impl Visitor<'_> for FfnVisitor {
             type Value = FfnChoice;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\", or \"none\"")
+                f.write_str("a width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\" or \"moe e=8 k=2 1x\", or \"none\"")
             }
             fn visit_u64<E: de::Error>(self, width: u64) -> Result<FfnChoice, E> {
                 match u32::try_from(width) {
@@ -236,12 +251,13 @@ impl JsonSchema for FfnChoice {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\", or \"none\".",
+            "description": "A width like 384, a multiple of d_model like \"3x\", one of another kind like \"relu2 4x\" or \"moe e=8 k=2 s=1 1x\" (8 experts, 2 for each token, 1 shared), or \"none\".",
             "anyOf": [
                 { "const": "none" },
                 { "type": "integer", "minimum": 1 },
                 { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?x$" },
-                { "type": "string", "pattern": "^(swiglu|relu2) [0-9]+((\\.[0-9]+)?x)?$" }
+                { "type": "string", "pattern": "^(swiglu|relu2) [0-9]+((\\.[0-9]+)?x)?$" },
+                { "type": "string", "pattern": "^moe e=[0-9]+ k=[0-9]+( s=[0-9]+)? [0-9]+((\\.[0-9]+)?x)?$" }
             ]
         })
     }

@@ -45,7 +45,8 @@ pub(super) fn of(tables: &Tables) -> Vec<Coordinate> {
     if tables.meta_tokens.len() > 1 {
         all.push(number("meta tokens".to_owned()));
     }
-    all.extend(tables.ffn_kinds().map(|kind| number(format!("share of {}", kind.name()))));
+    all.extend(tables.ffn_kinds().map(|kind| number(format!("share of {kind}"))));
+    all.extend(tables.expert_counts().map(|(name, _)| number((*name).to_owned())));
     for table in &tables.mixers {
         let kind = table.kind.name();
         all.push(number(format!("share of {kind}")));
@@ -65,7 +66,7 @@ pub(super) fn encode(tables: &Tables, architecture: &Architecture) -> Vec<f64> {
     let ffns: Vec<_> = architecture.layers().iter().filter_map(|layer| layer.ffn).collect();
     let count = mixers.len().max(1) as f64;
     let decades = |n: u64| (n as f64 + 1.0).log10() / DECADES;
-    let ffn_width: f64 = ffns.iter().map(|ffn| f64::from(ffn.width) / d_model).sum();
+    let ffn_width: f64 = ffns.iter().map(|ffn| f64::from(ffn.active_width()) / d_model).sum();
     let mut point = vec![
         d_model.log2() / 2.0,
         // Doubling matters more than one layer more.
@@ -82,8 +83,15 @@ pub(super) fn encode(tables: &Tables, architecture: &Architecture) -> Vec<f64> {
         point.push(doublings(architecture.meta_tokens()) / most);
     }
     for kind in tables.ffn_kinds() {
-        let own = ffns.iter().filter(|ffn| ffn.kind == kind).count();
+        let own = ffns.iter().filter(|ffn| ffn.kind.name() == kind).count();
         point.push(own as f64 / ffns.len().max(1) as f64);
+    }
+    let experts: Vec<_> = ffns.iter().filter_map(|ffn| ffn.kind.experts()).collect();
+    for (_, count) in tables.expert_counts() {
+        // a space spans some four doublings
+        let doublings = experts.iter().map(|of| f64::from(count(*of) + 1).log2() / 4.0);
+        let mean = doublings.sum::<f64>() / experts.len() as f64;
+        point.push(if experts.is_empty() { ABSENT } else { mean });
     }
     let d = tables.nearest_d_model(architecture.d_model());
     for table in &tables.mixers {

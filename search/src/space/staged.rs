@@ -127,8 +127,8 @@ impl Form for Staged {
                     .ffn_index(d, Some(of_layer))
                     .ok_or_else(|| refuse(described(of_layer)))?;
                 if *ffn.get_or_insert(own) != own {
-                    let width = of_layer.width;
-                    return Err(refuse(format!("a second FFN width, {width},")));
+                    let choice = of_layer.choice();
+                    return Err(refuse(format!("a second FFN width, {choice},")));
                 }
                 groups
                     .last_mut()

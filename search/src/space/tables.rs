@@ -7,11 +7,20 @@ use super::choices::{KindChoices, Listed};
 use super::config::{FfnChoice, SpaceConfig};
 use super::error::{SpaceError, invalid};
 use crate::architecture::{
-    Choice, Ffn, FfnKind, Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings, Turn,
+    Choice, Experts, Ffn, FfnKind, Gene, MAX_WIDTH, Misfit, Mixer, MixerKind, Settings, Turn,
 };
 
 /// More shapes than this of one mixer at one d_model are no longer a choice that a search could make.
 const MAX_SHAPES: usize = 1 << 16;
+
+/// A count of a mixture of experts, with its name.
+pub(super) type ExpertCount = (&'static str, fn(Experts) -> u32);
+
+const EXPERT_COUNTS: [ExpertCount; 3] = [
+    ("experts", |of| of.experts),
+    ("experts per token", |of| of.per_token),
+    ("shared experts", |of| of.shared),
+];
 
 /// What every form of space draws from.
 #[derive(Debug, Clone)]
@@ -64,6 +73,7 @@ impl Tables {
             for &d_model in &config.d_model {
                 if let Some(ffn) = choice.at(d_model) {
                     in_range("space.ffn", &[ffn.width])?;
+                    ffn.check().or_else(|what| invalid("space.ffn", what))?;
                 }
             }
         }
@@ -101,12 +111,26 @@ impl Tables {
         })
     }
 
-    /// The kinds of FFN that there are beside another, but one of them.
-    pub(super) fn ffn_kinds(&self) -> impl Iterator<Item = FfnKind> + '_ {
-        let is_there = |kind: &FfnKind| {
-            self.ffn.iter().any(|choice| matches!(choice, FfnChoice::Some(own, _) if own == kind))
-        };
-        FfnKind::ALL.into_iter().filter(is_there).skip(1)
+    /// The names of the kinds of FFN that there are beside another, but one of them.
+    pub(super) fn ffn_kinds(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let is_there = |name: &&str| self.some_ffns().any(|kind| kind.name() == *name);
+        FfnKind::ALL.into_iter().map(FfnKind::name).filter(is_there).skip(1)
+    }
+
+    /// The counts of experts of which there are several to choose from, by their names.
+    pub(super) fn expert_counts(&self) -> impl Iterator<Item = &'static ExpertCount> + '_ {
+        EXPERT_COUNTS.iter().filter(|(_, count)| {
+            let mut counts = self.some_ffns().filter_map(FfnKind::experts).map(count);
+            counts.next().is_some_and(|first| counts.any(|other| other != first))
+        })
+    }
+
+    /// The kinds of all choices that are an FFN.
+    fn some_ffns(&self) -> impl Iterator<Item = FfnKind> + '_ {
+        self.ffn.iter().filter_map(|choice| match choice {
+            FfnChoice::Some(kind, _) => Some(*kind),
+            FfnChoice::None => None,
+        })
     }
 
     /// The FFN choice that gives `ffn` at `d`.
@@ -114,14 +138,19 @@ impl Tables {
         self.ffn.iter().position(|choice| choice.at(self.d_model[d]) == ffn)
     }
 
-    /// The FFN choice that at `d` is nearest in width, among those of the same kind if there are any.
+    /// The FFN choice that at `d` is nearest in width and in its experts, among those of the same kind if there are any.
     pub(super) fn nearest_ffn(&self, d: usize, ffn: Option<Ffn>) -> usize {
         const OTHER_KIND: u64 = 1 << 32;
-        let width = |ffn: Option<Ffn>| ffn.map_or(1, |ffn| ffn.width);
+        let width = |ffn: Option<Ffn>| ffn.map_or(1, Ffn::active_width);
         nearest(self.ffn.iter().map(|choice| {
             let own = choice.at(self.d_model[d]);
-            let is_other = own.zip(ffn).is_some_and(|(own, ffn)| own.kind != ffn.kind);
-            ratio_distance(width(own), width(ffn)) + if is_other { OTHER_KIND } else { 0 }
+            let kinds = own.zip(ffn).map(|(own, ffn)| (own.kind, ffn.kind));
+            let is_other = kinds.is_some_and(|(own, other)| own.name() != other.name());
+            let experts = kinds.and_then(|(own, other)| own.experts().zip(other.experts()));
+            let unlike = experts.map_or(0, |(own, other)| {
+                EXPERT_COUNTS.iter().map(|(_, n)| ratio_distance(n(own) + 1, n(other) + 1)).sum()
+            });
+            ratio_distance(width(own), width(ffn)) + unlike + if is_other { OTHER_KIND } else { 0 }
         }))
     }
 

@@ -161,6 +161,7 @@ pub(super) fn only_a_half(stack: &Architecture) -> Vec<Obstacle> {
     let wanted = first.map(|ffn| match ffn.kind {
         FfnKind::SwiGlu => format!("an FFN of {} after it", ffn.width),
         FfnKind::Relu2 => format!("a relu² FFN of {} after it", ffn.width),
+        FfnKind::Moe(_) => format!("{ffn} after it"),
     });
     [
         Obstacle::of_layers(
@@ -195,9 +196,18 @@ pub(super) fn mixer_and_ffn(stack: &Architecture) -> Vec<Obstacle> {
         stack,
         "an FFN that is no SwiGLU, and this type's are",
         Some("SwiGLU"),
-        |layer| layer.ffn.is_some_and(|ffn| ffn.kind != FfnKind::SwiGlu),
+        |layer| layer.ffn.is_some_and(|ffn| ffn.kind == FfnKind::Relu2),
     ));
+    found.extend(experts(stack, "type"));
     found
+}
+
+/// Mixtures of experts, which a type or trainer has not.
+pub(super) fn experts(stack: &Architecture, of: &str) -> Option<Obstacle> {
+    let what = format!("a mixture of experts, and this {of}'s FFNs are single ones");
+    Obstacle::of_layers(stack, what, Some("SwiGLU"), |layer| {
+        layer.ffn.is_some_and(|ffn| ffn.kind.experts().is_some())
+    })
 }
 
 /// Attention, of all that `counts`, in which other channels turn than in the first, or by another θ.

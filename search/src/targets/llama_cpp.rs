@@ -1,6 +1,7 @@
 //! Which stacks fit an architecture of llama.cpp: what the type of transformers that its converter reads holds, and a little
 //! less.
 
+use super::common::experts;
 use super::obstacle::Obstacle;
 use super::shapes::{attention_of, first, gated_delta_of, mamba2_of};
 use super::transformers;
@@ -60,6 +61,7 @@ fn twice(stack: &Architecture) -> Vec<Obstacle> {
         })
         .into_iter()
         .collect();
+    found.extend(experts(stack, "export"));
     if first(stack, mamba2_of).is_none() {
         found.push(Obstacle::of_model("no Mamba2, of which granitehybrid wants a layer", None));
     }

@@ -2,7 +2,7 @@
 //! in any order, meta tokens.
 
 use super::common::{
-    AttentionForms, option, other_attention, other_mixers, other_shapes, selective_rope,
+    AttentionForms, experts, option, other_attention, other_mixers, other_shapes, selective_rope,
 };
 use super::obstacle::Obstacle;
 use super::shapes::{attention_of, delta_rule_of, first, is_full_attention, plain_mamba2_of};
@@ -105,6 +105,7 @@ fn ffns(stack: &Architecture) -> Vec<Obstacle> {
         move |layer: &Layer| layer.ffn.is_some_and(|ffn| other(ffn, first))
     };
     let mut found = Vec::new();
+    found.extend(experts(stack, "type"));
     found.extend(Obstacle::of_layers(
         stack,
         "an FFN of another kind, and this type has one kind",

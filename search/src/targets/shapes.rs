@@ -1,6 +1,6 @@
 //! What a rule or an export asks of a mixer: its shape, where it is one of a kind.
 
-use crate::architecture::{Architecture, Attention, Delta, Mamba2, Mixer, MixerKind};
+use crate::architecture::{Architecture, Attention, Delta, Ffn, Mamba2, Mixer, MixerKind};
 
 /// The attention of a mixer.
 pub fn attention_of(mixer: &Mixer) -> Option<Attention> {
@@ -13,6 +13,11 @@ pub fn attention_of(mixer: &Mixer) -> Option<Attention> {
 /// The first mixer of a stack that has this shape.
 pub fn first<T>(stack: &Architecture, shape: impl Fn(&Mixer) -> Option<T>) -> Option<T> {
     stack.layers().iter().filter_map(|layer| layer.mixer.as_ref()).find_map(shape)
+}
+
+/// The first mixture of experts of a stack.
+pub fn first_mixture(stack: &Architecture) -> Option<Ffn> {
+    stack.layers().iter().filter_map(|layer| layer.ffn).find(|ffn| ffn.kind.experts().is_some())
 }
 
 /// The shape of a mixer with a delta rule and one state: DeltaNet, Gated DeltaNet, DeltaProduct.

@@ -1,7 +1,8 @@
 //! Which stacks fit trainers that take a list of layers with sizes of their own: lm-engine and Megatron-core.
 
 use super::common::{
-    AttentionForms, meta_tokens, only_a_half, option, other_mixers, other_turns, selective_rope,
+    AttentionForms, experts, meta_tokens, only_a_half, option, other_mixers, other_turns,
+    selective_rope,
 };
 use super::obstacle::Obstacle;
 use super::shapes::{attention_of, gated_delta_of, plain_mamba2_of};
@@ -24,6 +25,7 @@ fn no_convolutions(stack: &Architecture) -> Option<Obstacle> {
 pub(super) fn lm_engine(stack: &Architecture) -> Vec<Obstacle> {
     let mut found = other_mixers(stack, "attention, Gated DeltaNet and Mamba2", is_theirs);
     found.extend(only_a_half(stack));
+    found.extend(experts(stack, "export"));
     found.extend(no_convolutions(stack));
     let gate =
         "an output gate behind the norm of the heads' outputs, and this trainer's stands before it";
@@ -49,6 +51,7 @@ pub(super) fn lm_engine(stack: &Architecture) -> Vec<Obstacle> {
 /// Megatron-core's `HybridModel`: mixers and FFNs in any order, each of any size.
 pub(super) fn megatron(stack: &Architecture) -> Vec<Obstacle> {
     let mut found = other_mixers(stack, "attention, Gated DeltaNet and Mamba2", is_theirs);
+    found.extend(experts(stack, "export"));
     found.extend(no_convolutions(stack));
     let of_delta = |what: &str, change: &str, has: fn(&Delta) -> bool| {
         option(stack, gated_delta_of, what, change, has)

@@ -1,14 +1,15 @@
 //! Which stacks fit the types that transformers has built in.
 
 use super::common::{
-    AttentionForms, meta_tokens, mixer_and_ffn, no_attention, option, other_attention,
-    other_head_widths, other_mixers, other_shapes, selective_rope,
+    AttentionForms, experts, meta_tokens, mixer_and_ffn, no_attention, only_a_half, option,
+    other_attention, other_head_widths, other_mixers, other_shapes, selective_rope,
 };
 use super::obstacle::Obstacle;
 use super::shapes::{
-    attention_of, first, gated_delta_of, is_full_attention, mamba2_of, plain_mamba2_of, taps_of,
+    attention_of, first, first_mixture, gated_delta_of, is_full_attention, mamba2_of,
+    plain_mamba2_of, taps_of,
 };
-use crate::architecture::{Architecture, FfnKind, Mixer, QkNorm};
+use crate::architecture::{Architecture, FfnKind, Layer, Mixer, QkNorm};
 
 pub(super) fn llama(stack: &Architecture) -> Vec<Obstacle> {
     of_attention(stack, false, &AttentionForms::plain(QkNorm::None))
@@ -126,11 +127,32 @@ fn expansion(stack: &Architecture) -> Option<Obstacle> {
     )
 }
 
+/// SwiGLU in every layer, or one mixture of experts with a shared one in every layer.
+fn of_granite(stack: &Architecture) -> Vec<Obstacle> {
+    let Some(first) = first_mixture(stack) else { return mixer_and_ffn(stack) };
+    let of = first.kind.experts().expect("it is a mixture");
+    let mut found = only_a_half(stack);
+    found.extend(Obstacle::of_layers(
+        stack,
+        "another FFN than the first mixture of experts, and this type has one",
+        Some(&first.to_string()),
+        |layer| layer.ffn.is_some_and(|ffn| ffn != first),
+    ));
+    let mut all = |what: &str, change: &str, has: bool| {
+        let is_mixture = |layer: &Layer| has && layer.ffn == Some(first);
+        found.extend(Obstacle::of_layers(stack, what, Some(change), is_mixture));
+    };
+    all("no shared expert, which this type has beside the others", "s=1", of.shared == 0);
+    let one = "one expert for each token, whose share this type does not weigh by the router";
+    all(one, "k=2", of.per_token == 1);
+    found
+}
+
 pub(super) fn granitemoehybrid(stack: &Architecture) -> Vec<Obstacle> {
     let mut found = other_mixers(stack, "Mamba2 and full attention", |mixer| {
         plain_mamba2_of(mixer).is_some() || is_full_attention(mixer)
     });
-    found.extend(mixer_and_ffn(stack));
+    found.extend(of_granite(stack));
     found.extend(other_shapes(stack, "Mamba2", mamba2_of));
     found.extend(other_attention(stack));
     found.extend(expansion(stack));
@@ -170,8 +192,9 @@ pub(super) fn nemotron_h(stack: &Architecture) -> Vec<Obstacle> {
         stack,
         "a SwiGLU, and this type's FFNs have two matrices and relu²",
         Some("a relu2 FFN"),
-        |layer| layer.ffn.is_some_and(|ffn| ffn.kind != FfnKind::Relu2),
+        |layer| layer.ffn.is_some_and(|ffn| ffn.kind == FfnKind::SwiGlu),
     ));
+    found.extend(experts(stack, "type"));
     let width = stack.layers().iter().find_map(|layer| layer.ffn.map(|ffn| ffn.width));
     found.extend(Obstacle::of_layers(
         stack,

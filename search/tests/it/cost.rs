@@ -2,9 +2,12 @@
 
 use proptest::prelude::*;
 use search::Architecture;
-use search::architecture::{Attention, Ffn, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm};
+use search::architecture::{
+    Attention, Experts, Ffn, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm,
+};
 use search::cost;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
+use search::tensors::{active_parameters, parameters};
 
 use crate::strategies;
 
@@ -184,11 +187,20 @@ impl Count {
                 self.mixer(d, mixer, position);
             }
             if let Some(Ffn { width, kind }) = layer.ffn {
-                if kind == FfnKind::SwiGlu {
-                    self.matrix(width, d); // gate
+                let networks = match kind {
+                    FfnKind::SwiGlu | FfnKind::Relu2 => 1,
+                    FfnKind::Moe(of) => {
+                        self.matrix(of.experts, d); // the router
+                        of.per_token + of.shared
+                    }
+                };
+                for _ in 0..networks {
+                    if kind != FfnKind::Relu2 {
+                        self.matrix(width, d); // gate
+                    }
+                    self.matrix(width, d); // up
+                    self.matrix(d, width); // down
                 }
-                self.matrix(width, d); // up
-                self.matrix(d, width); // down
             }
         }
         if logits {
@@ -198,7 +210,8 @@ impl Count {
 }
 
 /// Small enough to be counted one by one: every mixer at odd shapes.
-const SMALL: [&str; 15] = [
+const SMALL: [&str; 16] = [
+    "d=3,vocab=2 | attn(h=1,kv=1,k=2)+moe(4,e=5,k=2,s=3) | moe(1,e=3,k=1) | relu2(4)",
     "d=3,vocab=2 | dn(h=2,k=3,v=5,gate,vg=3,noconv) | gdn(h=1,k=2,v=3,nogate,vg=2,neg)",
     "d=3,vocab=2 | dp(h=2,k=3,v=5,n=3,neg) | gdp(h=1,k=2,v=3,n=2,nogate,vg=2,noconv)",
     "d=3,vocab=2 | lgdn(h=1,k=2,v=3,l=15,vg=2,neg) | lm2(h=2,p=2,n=3,l=4)",
@@ -327,15 +340,76 @@ proptest! {
     fn the_weights_of_the_parts_are_the_weights_of_the_model(architecture in strategies::architecture()) {
         let d = u64::from(architecture.d_model());
         let embedding = d * u64::from(architecture.vocab());
-        let read: u64 = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32)).sum();
+        // so many tokens that every expert is chosen
+        let all: u64 = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32, u32::MAX)).sum();
         // A decode step reads one row of an embedding that is not the head as well.
         let not_read = if architecture.tied_embeddings() { 0 } else { embedding }
             + d * u64::from(architecture.meta_tokens()); // read once for the model
-        prop_assert_eq!(read, cost::weight_bytes(&architecture, Dtype::F32) - 4 * not_read + 4 * d);
+        prop_assert_eq!(all, cost::weight_bytes(&architecture, Dtype::F32) - 4 * not_read + 4 * d);
+        prop_assert_eq!(all - cost::further_weight_bytes(&architecture, Dtype::F32, u32::MAX), {
+            let read = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32, 1));
+            read.sum::<u64>()
+        });
+        let read: u64 = parts(&architecture).map(|part| cost::part_weight_bytes(&part, Dtype::F32, 1)).sum();
+        let idle = parameters(&architecture) - active_parameters(&architecture);
+        prop_assert_eq!(read, all - 4 * idle);
         let decode = cost::decode_bytes(&architecture, 99, Dtype::F32);
         let state = cost::state_bytes(&architecture, 100);
         prop_assert_eq!(decode, read + 2 * state + cost::cache_bytes(&architecture, 100, Dtype::F32));
     }
+}
+
+/// Experts that `tokens` tokens read, each of which chooses k of E by a shuffle: the mean over many draws.
+fn read_by_draws(experts: usize, per_token: usize, tokens: usize) -> f64 {
+    const DRAWS: usize = 4000;
+    let mut state = 1_u64;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as usize % n
+    };
+    let mut read = 0;
+    for _ in 0..DRAWS {
+        let mut chosen = vec![false; experts];
+        for _ in 0..tokens {
+            let mut order: Vec<usize> = (0..experts).collect();
+            for at in 0..per_token {
+                let other = at + below(experts - at);
+                order.swap(at, other);
+                chosen[order[at]] = true;
+            }
+        }
+        read += chosen.into_iter().filter(|chosen| *chosen).count();
+    }
+    read as f64 / DRAWS as f64
+}
+
+#[test]
+fn a_batch_reads_the_experts_that_its_tokens_are_expected_to_choose() {
+    for (experts, per_token, tokens) in [(8, 2, 1), (8, 2, 4), (16, 1, 16), (64, 6, 8), (3, 3, 5)] {
+        let of = Experts { experts, per_token, shared: 1 };
+        let [e, k, t] = [experts, per_token, tokens].map(|n| n as usize);
+        let (got, drawn) = (of.read(tokens), read_by_draws(e, k, t));
+        assert!((got - drawn).abs() < 0.02 * drawn, "{of:?}, {tokens}: {got}, drawn {drawn}");
+    }
+    let stack: Architecture =
+        "d=64,vocab=256,tied | moe(32,e=16,k=2,s=1)".parse().expect("an architecture");
+    let under = |batch| Conditions {
+        device: "cpu".to_owned(),
+        dtype: Dtype::F32,
+        batch,
+        threads: 1,
+        phase: Phase::Decode { context: 8 },
+    };
+    let part = parts(&stack).next().expect("an FFN");
+    let expert = 4 * 3 * 64 * 32;
+    let of_one = cost::part_weight_bytes(&part, Dtype::F32, 1);
+    assert_eq!(of_one, 3 * expert + 4 * (16 * 64 + 64));
+    assert_eq!(cost::further_weight_bytes(&stack, Dtype::F32, 8), {
+        let further = 16.0 * (1.0 - (14.0_f64 / 16.0).powi(8)) - 2.0;
+        4 * (further * 3.0 * 64.0 * 32.0).round() as u64
+    });
+    let [one, eight] = [1, 8].map(|batch| latency::working_set_kib(&stack, &under(batch)));
+    assert!(eight > 2 * one, "{one}, {eight}");
 }
 
 #[test]
@@ -388,6 +462,7 @@ fn values_carry_the_names_that_campaigns_use() {
     assert_eq!(
         names,
         [
+            "active_parameters",
             "cache_bytes",
             "decode_flops",
             "memory_bytes",

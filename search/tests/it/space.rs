@@ -35,7 +35,7 @@ const EVERYTHING: &str = r#"
 meta_tokens = [0, 5]
 d_model = [48, 96]
 depth = { min = 1, max = 4 }
-ffn = ["none", "2x", "relu2 2x", "relu2 96"]
+ffn = ["none", "2x", "relu2 2x", "relu2 96", "moe e=8 k=2 1x", "moe e=4 k=1 s=1 32"]
 
 [mixers.none]
 [mixers.attn]
@@ -158,7 +158,16 @@ fn samples_of_the_whole_space_reach_every_mixer_and_option() {
     {
         assert!(all.contains(option), "{option}");
     }
-    for option in ["qknorm=whole", ",rot=25", ",rot=0", ",theta=1000000", ",post", "+relu2(96)"] {
+    for option in [
+        "+moe(96,e=8,k=2)",
+        "+moe(32,e=4,k=1,s=1)",
+        "qknorm=whole",
+        ",rot=25",
+        ",rot=0",
+        ",theta=1000000",
+        ",post",
+        "+relu2(96)",
+    ] {
         assert!(all.contains(option), "{option}");
     }
     for meta in [",tied | ", ",tied,meta=5 | "] {
@@ -204,6 +213,55 @@ fn a_layer_may_be_an_ffn_alone_where_the_file_says_so() {
     let staged =
         format!("{text}[[stages]]\nrepeat = {{ min = 1, max = 2 }}\n").replace("\"none\", ", "");
     assert_eq!(error(&staged).key, "space.mixers.none");
+}
+
+#[test]
+fn mixtures_of_experts_are_choices_with_their_counts() {
+    let of = |ffn: &str| {
+        format!(
+            "d_model = [64]\ndepth = {{ min = 1, max = 1 }}\nffn = {ffn}\n[mixers.gdn]\nkey_width = [16]\n"
+        )
+    };
+    let space =
+        space(&of("[\"2x\", \"moe e=8 k=2 1x\", \"moe e=8 k=2 s=1 1x\", \"moe e=32 k=4 16\"]"));
+    let names: Vec<String> = space.coordinates().into_iter().map(|of| of.name).collect();
+    for name in ["share of moe", "experts", "experts per token", "shared experts"] {
+        assert!(names.iter().any(|own| own == name), "{names:?}");
+    }
+    let stack = |ffn: &str| -> Architecture {
+        format!("d=64,vocab=256,tied | gdn(h=3,k=16,v=32)+{ffn}").parse().expect("valid")
+    };
+    for ffn in ["ffn(128)", "moe(64,e=8,k=2)", "moe(64,e=8,k=2,s=1)", "moe(16,e=32,k=4)"] {
+        assert_eq!(space.contains(&stack(ffn)), Ok(()), "{ffn}");
+    }
+    let said = space.contains(&stack("moe(64,e=8,k=3)")).expect_err("no member").to_string();
+    assert!(said.contains("an FFN of moe e=8 k=3 64"), "{said}");
+    let changes: Vec<String> =
+        space.neighbours(&stack("ffn(128)")).iter().map(ToString::to_string).collect();
+    assert!(changes.iter().any(|text| text.ends_with("+moe(16,e=32,k=4)")), "{changes:?}");
+    // What stands between two choices takes the one with more alike.
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let near =
+        space.recombine(&stack("moe(60,e=8,k=2,s=1)"), &stack("moe(60,e=8,k=2,s=1)"), &mut rng);
+    assert!(space.contains(&near).is_ok());
+    for (ffn, says) in [
+        ("[\"moe 1x\"]", "moe 1x"),
+        ("[\"moe e=8 1x\"]", "moe e=8 1x"),
+        ("[\"moe e=8 k=2 x=1 1x\"]", "x=1"),
+        ("[\"moe e=8 k=2 s=1 s=1 1x\"]", "s=1"),
+        ("[\"relu2 e=8 1x\"]", "relu2 e=8"),
+    ] {
+        let error = toml::from_str::<SpaceConfig>(&of(ffn)).expect_err(ffn).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    for (ffn, says) in [
+        ("[\"moe e=8 k=9 1x\"]", "goes through 1 to 8 experts, got 9"),
+        ("[\"moe e=1 k=1 1x\"]", "experts must be 2 to 1024, got 1"),
+        ("[\"moe e=1024 k=1 2000\"]", "the width of all experts"),
+    ] {
+        let error = error(&of(ffn));
+        assert!(error.key == "space.ffn" && error.message.contains(says), "{error}");
+    }
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use search::Architecture;
 use search::architecture::{
-    Attention, Delta, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
+    Attention, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer, QkNorm,
 };
 
 fn levels() -> impl Strategy<Value = Option<u32>> {
@@ -101,7 +101,12 @@ fn delta(
 }
 
 pub(crate) fn layer() -> impl Strategy<Value = Layer> {
-    let kind = || prop::sample::select(FfnKind::ALL.to_vec());
+    let experts = || {
+        (2..40_u32, 1..9_u32, 0..3_u32).prop_map(|(experts, per_token, shared)| {
+            FfnKind::Moe(Experts { experts, per_token: per_token.min(experts), shared })
+        })
+    };
+    let kind = || prop_oneof![Just(FfnKind::SwiGlu), Just(FfnKind::Relu2), experts()];
     let ffn = || (1..1000_u32, kind()).prop_map(|(width, kind)| Ffn { width, kind });
     prop_oneof![
         (mixer(), prop::option::of(ffn()))

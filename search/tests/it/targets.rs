@@ -65,6 +65,31 @@ fn every_target_has_a_name_that_files_say_and_a_stack_that_it_holds() {
 }
 
 #[test]
+fn mixtures_of_experts_load_where_granite_has_them_and_are_refused_by_name_elsewhere() {
+    let of =
+        |ffn: &str| format!("d=64,vocab=256 | m2(h=8,p=16,n=32)+{ffn} | attn(h=4,kv=4,k=16)+{ffn}");
+    assert_eq!(said(Target::GraniteMoeHybrid, &of("moe(32,e=8,k=2,s=1)")), [""; 0]);
+    for target in Target::ALL {
+        if target == Target::GraniteMoeHybrid {
+            continue;
+        }
+        let said = said(target, &of("moe(32,e=8,k=2,s=1)"));
+        let named = ["mixture of experts", "an FFN, and this type has none"];
+        let is_named = |line: &String| named.iter().any(|name| line.contains(name));
+        assert!(said.iter().any(is_named), "{}: {said:?}", target.name());
+    }
+    for (stack, says) in [
+        (of("moe(32,e=8,k=2)"), "no shared expert"),
+        (of("moe(32,e=8,k=1,s=1)"), "one expert for each token"),
+        (of("moe(32,e=8,k=2,s=1)").replacen("e=8", "e=4", 1), "another FFN than the first"),
+        (of("moe(32,e=8,k=2,s=1)").replacen("moe(32,e=8,k=2,s=1)", "ffn(32)", 1), "another FFN"),
+    ] {
+        let said = said(Target::GraniteMoeHybrid, &stack);
+        assert!(said.iter().any(|line| line.contains(says)), "{stack}: {said:?}");
+    }
+}
+
+#[test]
 fn refusals_name_the_layers_and_what_would_do() {
     let every = "d=64,vocab=256,meta=2 | dn(h=4,k=16,v=16)+ffn(96) | kda(h=4,k=16,v=16)+ffn(96)";
     for target in [Target::LmEngine, Target::Megatron] {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use db::{Change, Owner, Run, Store};
 use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
-use search::device::Device;
 use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
@@ -15,7 +14,7 @@ use search::wire::{Hello, Reply, Request};
 use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
-use super::gpus::{self, Seat};
+use super::gpus::{Gpus, Seat};
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
@@ -113,7 +112,17 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
-            let device = job.trainer.introduction.trains_on(trainer);
+            let plan = Gpus::here();
+            let plan =
+                plan.plan(job.latency.device, job.trainer.introduction.device(), job.trainers);
+            let mut devices: Vec<String> = trainers
+                .iter()
+                .zip(plan)
+                .map(|(trainer, gpu)| job.trainer.introduction.trains_on(trainer, gpu))
+                .collect();
+            devices.sort();
+            devices.dedup();
+            let device = devices.join(", ");
             display.line(&match profiler {
                 Some(profiler) => format!(
                     "training by {} on {}{many}; timing by {} on {}",
@@ -438,28 +447,24 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
 
 /// Says where the workers of this machine compute.
 fn seat<D: Subjects>(job: &Job<D>, slots: &mut [Slot], trainers: &[Hello], profiler: &Hello) {
-    let host = Owner::current().host;
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let plan = gpus::plan(gpus::count(), job.latency.device.cuda(), trainers.len() as u32);
+    let (host, gpus) = (Owner::current().host, Gpus::here());
+    let (timed, trained) = (job.latency.device, job.trainer.introduction.device());
+    let name = |gpu: &str| gpu.to_owned();
+    let plan = gpus.plan(timed, trained, trainers.len() as u32);
     for ((slot, trainer), planned) in slots.iter_mut().zip(trainers).zip(plan) {
-        let device = job.trainer.introduction.trains_on(trainer);
-        let number = job.trainer.introduction.device().and_then(Device::cuda);
-        let gpu = planned.map(|gpu| gpu.to_string());
-        let gpu = gpu.or_else(|| gpus::physical(number?, visible.as_deref()));
+        let device = job.trainer.introduction.trains_on(trainer, planned);
+        let gpu = planned.or_else(|| gpus.of(trained)).map(name);
         slot.seat = Some(Seat { host: host.clone(), device, gpu });
     }
-    if let Some(slot) =
-        slots.iter_mut().find(|slot| slot.role == Role::Profiler && slot.lease.is_none())
-    {
-        let number = job.latency.device.cuda();
-        let gpu = number.and_then(|number| gpus::physical(number, visible.as_deref()));
-        slot.seat = Some(Seat { host, device: profiler.device.clone(), gpu });
+    let is_it = |slot: &&mut Slot| slot.role == Role::Profiler && slot.lease.is_none();
+    if let Some(slot) = slots.iter_mut().find(is_it) {
+        let (device, gpu) = (profiler.device.clone(), gpus.of(timed).map(name));
+        slot.seat = Some(Seat { host, device, gpu });
     }
 }
 
 /// Whether some trainer is on the device of somebody who times.
 pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
-    let gpus = gpus::count();
     let seats = |times: bool| {
         let counts = move |slot: &&Slot| {
             (slot.role == Role::Profiler) == times
@@ -467,5 +472,5 @@ pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
         };
         slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
     };
-    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed, gpus)))
+    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed)))
 }

@@ -11,7 +11,7 @@ use search::wire::{Evaluation, Hello, Reply, Request};
 
 use super::checkpoints;
 use super::desk::{Desk, is_disturbed};
-use super::gpus::{self, Seat};
+use super::gpus::Seat;
 use super::hall::{BEATS, Settled};
 use super::news::{News, Ready, id_of_request};
 use super::precision::remembered;
@@ -51,7 +51,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let (worker, host) = (lease.worker.clone(), lease.host.clone());
         let device = match role {
             Role::Profiler => hello.device.clone(),
-            _ => self.introduction.trains_on(&hello),
+            _ => self.introduction.trains_on(&hello, gpu.as_deref()),
         };
         let seat = Seat { host: host.clone(), device: device.clone(), gpu };
         match self.hall.as_mut().map(|hall| hall.settle(precision)) {
@@ -231,7 +231,6 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Lets those time whose device nobody else times on any more.
     fn let_time(&mut self) {
-        let gpus = gpus::count();
         for index in 0..self.slots.len() {
             if self.slots[index].presence != Presence::Waits {
                 continue;
@@ -240,7 +239,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             let has_it = |slot: &Slot| {
                 slot.role == Role::Profiler
                     && matches!(slot.presence, Presence::Here | Presence::Away)
-                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat, gpus))
+                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat))
             };
             if !self.slots.iter().any(has_it) {
                 self.slots[index].presence = Presence::Here;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use search::contents::Contents;
-use search::device::Device;
+use search::device::{Device, Platform};
 use search::wire::{Configure, Hello, SpaceReply};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -68,7 +68,7 @@ pub(crate) enum Program {
         /// Its argument.
         device: Option<Device>,
         /// `CUDA_VISIBLE_DEVICES`.
-        visible: Option<u32>,
+        visible: Option<String>,
     },
     /// The user's own command line, run by the shell in the folder of the campaign file.
     Shell {
@@ -136,10 +136,12 @@ impl Program {
         }
     }
 
-    /// The same program, which sees GPU `number` alone.
-    pub(crate) fn seeing(self, number: Option<u32>) -> Self {
-        match (self, number) {
-            (Self::File(file), Some(_)) => Self::On { file, device: None, visible: number },
+    /// The same program, which sees `gpu` alone.
+    pub(crate) fn seeing(self, gpu: Option<&str>) -> Self {
+        match (self, gpu) {
+            (Self::File(file), Some(gpu)) => {
+                Self::On { file, device: None, visible: Some(gpu.to_owned()) }
+            }
             (other, _) => other,
         }
     }
@@ -150,7 +152,7 @@ impl Program {
             Self::On { file, device, visible } => {
                 let mut command = Command::new(file);
                 command.args(device.iter().flat_map(|d| ["--device".to_owned(), d.to_string()]));
-                command.envs(visible.map(|number| ("CUDA_VISIBLE_DEVICES", number.to_string())));
+                command.envs(visible.iter().map(|gpu| ("CUDA_VISIBLE_DEVICES", gpu)));
                 command
             }
             Self::Shell { line, folder } => {
@@ -212,19 +214,22 @@ impl Introduction {
         }
     }
 
-    /// On what of a machine a trainer computes.
-    pub(crate) fn device(&self) -> Option<Device> {
+    /// The device that a trainer is told to compute on.
+    pub(crate) fn device(&self) -> Device {
         match self {
-            Self::Configure(configure) => Some(configure.training.as_ref()?.device),
+            Self::Configure(configure) => configure.training.as_ref(),
             Self::Space(_) => None,
         }
+        .map_or(Device::Cpu, |training| training.device)
     }
 
-    /// Where a trainer computes: it says on which machine it is, the campaign file on what of it.
-    pub(crate) fn trains_on(&self, trainer: &Hello) -> String {
-        match self.device() {
-            None | Some(Device::Cpu) => trainer.device.clone(),
-            Some(gpu) => gpu.to_string(),
+    /// Where a trainer computes: it says on which machine it is, the campaign file on what of it. `gpu`: the one that it alone
+    /// sees.
+    pub(crate) fn trains_on(&self, trainer: &Hello, gpu: Option<&str>) -> String {
+        match (self.device(), gpu) {
+            (Device::Cpu, _) => trainer.device.clone(),
+            (Device::Cuda(_), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
+            (device, None) => device.to_string(),
         }
     }
 }

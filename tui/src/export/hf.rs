@@ -24,6 +24,7 @@ const DELTA: &str = include_str!("hf/modeling/delta.py");
 const MAMBA2: &str = include_str!("hf/modeling/mamba2.py");
 const KDA: &str = include_str!("hf/modeling/kda.py");
 const GATED_CONV: &str = include_str!("hf/modeling/gated_conv.py");
+const MOE: &str = include_str!("hf/modeling/moe.py");
 const END: &str = include_str!("hf/modeling/end.py");
 const TRAIN: &str = include_str!("hf/train.py");
 /// How the model of symbols says something, …
@@ -53,7 +54,9 @@ fn modelling_file(stack: &Architecture) -> String {
     let selective_rope = mixers.iter().any(|mixer| mixer.phases().is_some());
     let log_linear = mixers.iter().any(|mixer| mixer.levels().is_some());
     let in_chunks = has(DELTA) || has(MAMBA2) || has(KDA);
+    let mut ffns = stack.layers().iter().filter_map(|layer| layer.ffn);
     let mut parts = vec![BEGIN];
+    parts.extend(ffns.any(|ffn| ffn.kind.experts().is_some()).then_some(MOE));
     parts.extend((in_chunks || has(GATED_CONV) || selective_rope).then_some(SHORT_CONV));
     parts.extend(selective_rope.then_some(SELECTIVE_ROPE));
     parts.extend(in_chunks.then_some(CHUNKS));

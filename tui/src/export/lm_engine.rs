@@ -61,6 +61,7 @@ fn mlp(ffn: Ffn) -> Value {
     let activation = match ffn.kind {
         FfnKind::SwiGlu => "swiglu",
         FfnKind::Relu2 => "relu2",
+        FfnKind::Moe(_) => unreachable!("an obstacle"),
     };
     json!({
         "mlp_type": "MLP",
@@ -213,6 +214,7 @@ fn feed_forward(prefix: &str, index: usize, d: u64, ffn: Ffn) -> Vec<Theirs> {
             })
         }
         FfnKind::Relu2 => Theirs::rows(name, &[width, d], &[&own("up")]),
+        FfnKind::Moe(_) => unreachable!("an obstacle"),
     };
     vec![first, Theirs::rows(format!("{prefix}c_proj.weight"), &[d, width], &[&own("down")])]
 }

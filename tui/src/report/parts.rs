@@ -27,13 +27,17 @@ pub(crate) fn name(part: &Part) -> String {
 /// Bytes that a step of a part must move, and its floating-point operations.
 pub(crate) fn work(part: &Part, conditions: &Conditions) -> (f64, f64) {
     let Conditions { dtype, batch, phase, .. } = *conditions;
-    let weights = cost::part_weight_bytes(part, dtype) as f64;
+    let tokens = match phase {
+        Phase::Decode { .. } => batch,
+        Phase::Prefill { tokens } => batch.saturating_mul(tokens),
+    };
+    let weights = cost::part_weight_bytes(part, dtype, tokens) as f64;
     let flops = f64::from(batch) * cost::part_flops(part, phase);
     let bytes = match phase {
         Phase::Decode { context } => {
-            weights
-                + f64::from(batch)
-                    * (cost::part_decode_bytes(part, context, dtype) as f64 - weights)
+            let of_one = cost::part_weight_bytes(part, dtype, 1);
+            let of_sequence = cost::part_decode_bytes(part, context, dtype) - of_one;
+            weights + f64::from(batch) * of_sequence as f64
         }
         Phase::Prefill { .. } => weights,
     };

@@ -23,6 +23,10 @@ fn drawings() {
             "every_kind",
             "dn(h=2,k=32,v=32) | ffn(256) | m2(h=8,p=64,n=16) | gdn(h=1,k=63,v=100)+ffn(1) | attn(h=1,kv=1,k=2)",
         ),
+        (
+            "experts",
+            "gdn(h=3,k=64,v=128)+moe(256,e=8,k=2,s=1) | moe(128,e=16,k=1) | 2*attn(h=4,kv=4,k=64)+ffn(768)",
+        ),
     ];
     for (name, layers) in stacks {
         let architecture = parse(layers.trim_end_matches(" | "));

@@ -89,6 +89,22 @@ impl FeedForward {
     pub fn apply_to_many_at(&self, level: Level, pool: &Pool, norm: OfBranch<'_>, x: &mut [f32]) {
         let d = self.down.outputs;
         assert_eq!(norm.weight.len(), d, "feed-forward: the norm must be [{d}]");
+        self.rows_at(level, pool, Some(norm), x);
+    }
+
+    /// h `[T, d]` ← down(SiLU(gate·h) ⊙ up·h), or down(max(up·h, 0)²), without a norm and without the residual stream, each
+    /// thread taking some rows.
+    pub fn replace_many(&self, pool: &Pool, h: &mut [f32]) {
+        self.replace_many_at(Level::best(), pool, h);
+    }
+
+    /// [`FeedForward::replace_many`] at a given level.
+    pub fn replace_many_at(&self, level: Level, pool: &Pool, h: &mut [f32]) {
+        self.rows_at(level, pool, None, h);
+    }
+
+    fn rows_at(&self, level: Level, pool: &Pool, norm: Option<OfBranch<'_>>, x: &mut [f32]) {
+        let d = self.down.outputs;
         assert_eq!(x.len() % d, 0, "feed-forward: x must be [T, {d}]");
         let tokens = x.len() / d;
         let level = level.min(Level::best());
@@ -107,7 +123,8 @@ impl FeedForward {
 struct Rows<'a> {
     network: &'a FeedForward,
     precision: Precision,
-    norm: OfBranch<'a>,
+    /// None: the output takes the place of x.
+    norm: Option<OfBranch<'a>>,
     x: &'a mut [f32],
 }
 
@@ -130,7 +147,9 @@ impl Rows<'_> {
         let FeedForward { width, down, .. } = network;
         let d = down.outputs;
         let mut h = vec![0.0; ROW_BLOCK.min(x.len() / d) * d];
-        let mut after = if norm.after { h.clone() } else { Vec::new() };
+        let before = norm.filter(|norm| !norm.after);
+        let behind = norm.filter(|norm| norm.after);
+        let mut after = if behind.is_some() { h.clone() } else { Vec::new() };
         let (mut strips, mut hidden) = (Vec::new(), Vec::new());
         let mut unpacked = [Vec::new(), Vec::new()];
         for x in x.chunks_mut(ROW_BLOCK * d) {
@@ -139,7 +158,7 @@ impl Rows<'_> {
             // Row by row, so that each is still in the nearest cache.
             for (h, x) in h.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
                 h.copy_from_slice(x);
-                if !norm.after {
+                if let Some(norm) = before {
                     RmsNorm { x: h, weight: norm.weight, gate: Gate::None }.body(s);
                 }
             }
@@ -149,11 +168,11 @@ impl Rows<'_> {
             activate::<S, NARROW>(s, &h, network, hidden, &mut unpacked);
             let hidden = Strips { rows: count, words: hidden };
             let panels = 0..d.div_ceil(PANEL);
-            if !norm.after {
-                let c = x.as_mut_ptr();
-                hidden.multiply::<S, NARROW>(s, (down, panels), c, true, &mut unpacked[0]);
+            let Some(norm) = behind else {
+                let (c, adds) = (x.as_mut_ptr(), before.is_some());
+                hidden.multiply::<S, NARROW>(s, (down, panels), c, adds, &mut unpacked[0]);
                 continue;
-            }
+            };
             let y = &mut after[..x.len()];
             hidden.multiply::<S, NARROW>(
                 s,

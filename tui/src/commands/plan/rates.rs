@@ -22,10 +22,14 @@ const PARTS: usize = 10;
 const STACKS: [f64; 3] = [0.1, 0.5, 0.9];
 /// Steps of the shorter of two trainings.
 const STEPS: u64 = 3;
-/// Seconds that the longer one takes beyond it, about.
+/// Seconds that the longer one takes beyond it, about: enough beside what validations differ by.
 const SECONDS: f64 = 3.0;
+/// Steps that it has beyond it at first.
+const FEW_MORE: u64 = 8;
 /// Steps that it has beyond it at most.
-const MOST_STEPS: u64 = 64;
+const MOST_MORE: u64 = 128;
+/// Seconds that two trainings must differ by for their difference to mean something.
+const MEASURABLE: f64 = 0.2;
 
 /// What a campaign asks of its workers.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +56,7 @@ pub(super) struct Rates {
     sequence_length: u32,
     /// Until the workers stand ready.
     pub(super) start_seconds: f64,
-    /// Of a checkpoint, for each parameter.
+    /// Of a checkpoint, for each parameter of the stack.
     pub(super) checkpoint_bytes: f64,
     parts_timed: usize,
     trainings: usize,
@@ -211,9 +215,15 @@ impl Rates {
             // The first training of a process is slow for reasons of its own.
             self.all(trainers, stack, few).await?;
             let short = self.all(trainers, stack, few).await?;
-            let guess = (short.seconds / STEPS as f64).max(1e-3);
-            let more = ((SECONDS / guess).ceil() as u64).clamp(STEPS, MOST_STEPS);
-            let long = self.all(trainers, stack, few + more * step).await?;
+            // A short training is mostly its validation, so what a step takes is seen in the difference alone.
+            let mut more = FEW_MORE;
+            let mut long = self.all(trainers, stack, few + more * step).await?;
+            let beyond = (long.seconds - short.seconds).max(MEASURABLE);
+            if beyond < SECONDS / 2.0 {
+                let wanted = (more as f64 * SECONDS / beyond).ceil() as u64;
+                more = wanted.clamp(2 * FEW_MORE, MOST_MORE);
+                long = self.all(trainers, stack, few + more * step).await?;
+            }
             let per_token = ((long.seconds - short.seconds) / (more * step) as f64).max(1e-9);
             token.push((flops, per_token));
             full.push((flops, (short.seconds - per_token * few as f64).max(0.0)));
@@ -222,8 +232,9 @@ impl Rates {
                 rung.push((flops, (low.seconds - per_token * step as f64).max(0.0)));
             }
             if let Some(path) = &long.checkpoint {
+                // Of the stack's own parameters: those of a proxy may be fewer.
                 self.checkpoint_bytes =
-                    bytes_beside(path, scratch) as f64 / long.parameters.max(1) as f64;
+                    bytes_beside(path, scratch) as f64 / parameters(stack).max(1) as f64;
             }
         }
         (self.token, self.full) = (Line::through(&token), Line::through(&full));

@@ -16,7 +16,8 @@ use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
 use serde::Serialize;
 
 use super::rates::{Asked, Rates};
-use crate::driver::{Job, gpus};
+use crate::driver::Job;
+use crate::driver::gpus::{Gpus, is_shared};
 
 /// What a campaign will ask for and take.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -92,8 +93,12 @@ pub(super) fn rehearse(
     settings.latencies = job.latency.latencies(&profiler.device);
     settings.throughput = job.latency.throughput(&profiler.device);
     let on_cpu = Hello { device: Platform::Cpu.hardware("here"), ..profiler.clone() };
-    let trains_on = job.trainer.introduction.trains_on(&on_cpu);
-    settings.quiet_timing = gpus::is_shared(&trains_on, &profiler.device, gpus::count());
+    let (gpus, timed) = (Gpus::here(), job.latency.device);
+    let trained = job.trainer.introduction.device();
+    settings.quiet_timing = gpus.plan(timed, trained, job.trainers).into_iter().any(|gpu| {
+        let trains_on = job.trainer.introduction.trains_on(&on_cpu, gpu);
+        is_shared(&trains_on, &profiler.device, gpus.is_timed(gpu, timed, trained))
+    });
     let reported: Vec<&str> = settings
         .objectives
         .iter()

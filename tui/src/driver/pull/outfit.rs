@@ -10,7 +10,7 @@ use search::wire::Configure;
 
 use super::Welcome;
 use super::worker::Post;
-use crate::driver::gpus;
+use crate::driver::gpus::Gpus;
 use crate::driver::limits::Limits;
 use crate::driver::precision::ask_precision;
 use crate::driver::spec::{Introduction, Program, Role, WorkerSpec};
@@ -32,14 +32,11 @@ impl Outfit {
     pub(super) async fn of(post: &Post, welcome: &Welcome, shares: bool) -> anyhow::Result<Self> {
         let mut configure = Configure::clone(&welcome.configure);
         let mut program = program(post, welcome.is_own)?;
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let gpus = Gpus::here();
         let mut gpu = None;
         let mut seen = |device: &mut Device| {
-            if let Device::Cuda(number) = *device {
-                let number = gpus::visible(number, visible.as_deref());
-                *device = Device::Cuda(number);
-                gpu = gpus::physical(number, visible.as_deref());
-            }
+            *device = gpus.seen(*device);
+            gpu = gpus.of(*device).map(str::to_owned);
         };
         if let Some(data) = &mut configure.data {
             let absolute =

@@ -28,11 +28,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 BLOCK, STEPS, COEFFICIENTS = 64, 3, (3.4445, -4.7750, 2.0315)
 MOMENTUM, UPDATE_RMS, EPSILON = 0.95, 0.2, 1e-8
 REFERENCE_WIDTH, REFERENCE_BRANCHES = 256, 12
+BALANCE = 0.01  # added to the loss, times how unevenly experts are used
 
 
 def orthogonalised(x, of_columns):
     """x [r, c] in blocks of 64 rows (or columns), each brought near the closest one with orthonormal rows or columns by
-    Newton and Schulz, to a root mean square of 1."""
+    Newton and Schulz, to a root mean square of 1; of a mixture of experts [E, r, c] each expert by itself."""
+    if x.dim() == 3:
+        return torch.stack([orthogonalised(matrix, of_columns) for matrix in x])
     if of_columns:
         return orthogonalised(x.T, False).T
     a, b, c = COEFFICIENTS
@@ -66,7 +69,7 @@ class Optimizer:
                 muon = role in ("reader", "writer", "inner")
                 is_embedding = isinstance(module, torch.nn.Embedding) or name == "meta"
                 if muon:
-                    rate, of = of_stack * math.sqrt(REFERENCE_WIDTH / tensor.shape[1]), decay
+                    rate, of = of_stack * math.sqrt(REFERENCE_WIDTH / tensor.shape[-1]), decay
                 elif is_embedding or role == "head":
                     rate = of_stack * math.sqrt(REFERENCE_WIDTH / width)
                     of = 0.0 if is_embedding and not training["decay_embeddings"] else decay
@@ -100,7 +103,7 @@ class Optimizer:
         if self.training["weight_normalisation"]:
             for tensor, role, *_ in self.tensors:
                 if role in ("reader", "writer"):
-                    tensor.div_(tensor.norm(dim=1 if role == "reader" else 0, keepdim=True).clamp_min(1e-30))
+                    tensor.div_(tensor.norm(dim=-1 if role == "reader" else -2, keepdim=True).clamp_min(1e-30))
 
 
 class Schedule:
@@ -266,10 +269,10 @@ def main():
         starts = [sampler.start(step * args.batch + i) for i in range(args.batch)]
         windows = torch.stack([train[start:start + args.sequence_length + 1] for start in starts]).long().to(args.device)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            logits = model(windows[:, :-1], use_cache=False).logits
-        loss = F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+            out = model(windows[:, :-1], use_cache=False)
+        loss = F.cross_entropy(out.logits.float().flatten(0, 1), windows[:, 1:].flatten())
         model.zero_grad()
-        loss.backward()
+        (loss if out.balance is None else loss + BALANCE * out.balance).backward()
         optimizer.step(rate(step))
         shown.append(loss.item())
         if curve:

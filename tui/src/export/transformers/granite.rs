@@ -1,4 +1,4 @@
-//! `granitemoehybrid` without experts: Mamba2 and full attention, SwiGLU in every layer.
+//! `granitemoehybrid`: Mamba2 and full attention, and in every layer a SwiGLU, or a mixture of experts with a shared one.
 
 use search::Architecture;
 use search::foreign::Library;
@@ -23,14 +23,16 @@ impl Dialect for GraniteMoeHybrid {
         let types = layer_types(stack, |mixer| {
             if mamba2_of(mixer).is_some() { "linear_attention" } else { "full_attention" }
         });
+        let ffn = stack.layers()[0].ffn.expect("every layer has one");
+        let experts = ffn.kind.experts();
         with(
             common(folder, "GraniteMoeHybridForCausalLM", "granitemoehybrid"),
             json!({
                 "num_hidden_layers": stack.layers().len(),
-                "shared_intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
-                "intermediate_size": stack.layers()[0].ffn.map(|ffn| ffn.width),
-                "num_local_experts": 0,
-                "num_experts_per_tok": 0,
+                "shared_intermediate_size": ffn.width * experts.map_or(1, |of| of.shared),
+                "intermediate_size": ffn.width,
+                "num_local_experts": experts.map_or(0, |of| of.experts),
+                "num_experts_per_tok": experts.map_or(0, |of| of.per_token),
                 "num_attention_heads": attention.heads,
                 "num_key_value_heads": attention.kv_heads,
                 "attention_multiplier": f64::from(attention.head_width).powf(-0.5),
@@ -54,7 +56,6 @@ impl Dialect for GraniteMoeHybrid {
 
     fn tensors(&self, stack: &Architecture) -> Vec<Theirs> {
         let mut all = outer(stack, "model.embed_tokens.weight", "model.norm.weight");
-        let d = u64::from(stack.d_model());
         for (index, layer) in stack.layers().iter().enumerate() {
             let at = format!("model.layers.{index}");
             let is_mamba = layer.mixer.as_ref().is_some_and(|mixer| mamba2_of(mixer).is_some());
@@ -73,19 +74,44 @@ impl Dialect for GraniteMoeHybrid {
                 "ffn_norm",
                 format!("{at}.post_attention_layernorm.weight"),
             ));
-            let (f, ours) = (ffn_width(stack, index), format!("layers.{index}.ffn"));
-            let gate_and_up = [format!("{ours}.gate.weight"), format!("{ours}.up.weight")];
-            all.push(Theirs::rows(
-                format!("{at}.shared_mlp.input_linear.weight"),
-                &[2 * f, d],
-                &gate_and_up.each_ref().map(String::as_str),
-            ));
-            all.push(Theirs::rows(
-                format!("{at}.shared_mlp.output_linear.weight"),
-                &[d, f],
-                &[&format!("{ours}.down.weight")],
-            ));
+            all.extend(feed_forward(stack, index, &at));
         }
         all
     }
+}
+
+/// The FFN of a layer below `at`: one network is the shared expert of theirs.
+fn feed_forward(stack: &Architecture, index: usize, at: &str) -> Vec<Theirs> {
+    let (d, f) = (u64::from(stack.d_model()), ffn_width(stack, index));
+    let ours = format!("layers.{index}.ffn");
+    let name = |part: &str| format!("{ours}.{part}.weight");
+    let experts = stack.layers()[index].ffn.and_then(|ffn| ffn.kind.experts());
+    let (prefix, shared) = experts.map_or(("", f), |of| ("shared.", f * u64::from(of.shared)));
+    let [gate, up, down] = ["gate", "up", "down"].map(|part| name(&format!("{prefix}{part}")));
+    let mut all = vec![
+        Theirs::rows(
+            format!("{at}.shared_mlp.input_linear.weight"),
+            &[2 * shared, d],
+            &[&gate, &up],
+        ),
+        Theirs::rows(format!("{at}.shared_mlp.output_linear.weight"), &[d, shared], &[&down]),
+    ];
+    let Some(of) = experts else { return all };
+    let (experts, at) = (u64::from(of.experts), format!("{at}.block_sparse_moe"));
+    let rows = |theirs: &str, shape: &[u64], ours: &str| {
+        Theirs::rows(format!("{at}.{theirs}.weight"), shape, &[&name(ours)])
+    };
+    all.push(rows("router.layer", &[experts, d], "router"));
+    all.push(rows("output_linear", &[experts, d, f], "down"));
+    let of_one = (f * d) as usize;
+    all.push(Theirs::made(
+        format!("{at}.input_linear.weight"),
+        &[experts, 2 * f, d],
+        &[&name("gate"), &name("up")],
+        move |ours| {
+            let each = ours[0].chunks_exact(of_one).zip(ours[1].chunks_exact(of_one));
+            each.flat_map(|(gate, up)| [gate, up].concat()).collect()
+        },
+    ));
+    all
 }

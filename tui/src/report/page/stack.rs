@@ -80,7 +80,7 @@ fn outside(name: &str, parameters: u64, long: f64, y: f64) -> Markup {
 
 fn words(layer: &Layer) -> String {
     let mixer = layer.mixer.map(|mixer| format!("{} {}", mixer.kind().name(), mixer.brief()));
-    let ffn = layer.ffn.map(|ffn| format!("{} {}", ffn.kind.word(), ffn.width));
+    let ffn = layer.ffn.map(|ffn| format!("{} {}", ffn.kind.word(), ffn.brief()));
     quantity::shortened(&mixer.into_iter().chain(ffn).collect::<Vec<_>>().join(" · "), 46)
 }
 

@@ -8,7 +8,7 @@ use super::exports::BUILT_IN;
 use super::harness::World;
 
 /// Stacks for the modelling file of our own: every mixer, with meta tokens and without.
-const OWN: [&str; 3] = [
+const OWN: [&str; 4] = [
     "d=64,vocab=256 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,neg) | gdp(h=2,k=16,v=16,n=2)+ffn(96) | \
      lgdn(h=2,k=16,v=32,l=15) | m2(h=8,p=16,n=32) | lm2(h=8,p=16,n=32,l=7) | ffn(96)",
     "d=64,vocab=256,tied,meta=3 | kda(h=4,k=16,v=16) | gsc(c=48,k=4)+ffn(96) | swa(h=4,kv=2,k=16,w=24,qknorm) | \
@@ -16,10 +16,12 @@ const OWN: [&str; 3] = [
     "d=64,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=16,qknorm,gate,rot=25,theta=1000000)+ffn(96) | \
      attn(h=4,kv=2,k=16,qknorm=whole) | attn(h=4,kv=1,k=16,rot=0,post)+ffn(48) | swa(h=4,kv=2,k=16,w=9,qknorm=whole,gate,rot=50,post) | \
      attn(h=2,kv=2,k=16,qknorm=whole,srope,gate)+relu2(96) | relu2(40)",
+    "d=64,vocab=256,tied,meta=3 | gdn(h=2,k=16,v=16)+moe(48,e=6,k=2,s=1) | moe(32,e=5,k=1) | \
+     attn(h=4,kv=2,k=16,qknorm=whole,post)+moe(40,e=8,k=3)",
 ];
 
-/// Attention as types have it beside what those of [`BUILT_IN`] show.
-const ATTENTION: [(&str, &str); 9] = [
+/// Attention and mixtures of experts as types have them beside what those of [`BUILT_IN`] show.
+const ATTENTION: [(&str, &str); 10] = [
     ("llama", "d=64,vocab=256,tied | 2*attn(h=4,kv=2,k=16,theta=500000)+ffn(128)"),
     (
         "olmo_hybrid",
@@ -50,6 +52,10 @@ const ATTENTION: [(&str, &str); 9] = [
     (
         "granitemoehybrid",
         "d=64,vocab=256,tied | m2(h=8,p=16,n=32)+ffn(128) | attn(h=4,kv=4,k=16,rot=0)+ffn(128)",
+    ),
+    (
+        "granitemoehybrid",
+        "d=64,vocab=256,tied | 2*m2(h=8,p=16,n=32)+moe(32,e=6,k=2,s=2) | attn(h=4,kv=2,k=16)+moe(32,e=6,k=2,s=2)",
     ),
     (
         "lfm2",
@@ -216,7 +222,7 @@ fn a_proxy_is_exported_as_it_was_trained_and_trained_again_as_it_was() {
          precision = \"fp32\"\nthreads = 1",
     );
     world.edit("evaluations = 8", "evaluations = 1");
-    let stack = "d=32,vocab=256,tied | gdn(h=2,k=16,v=16)+ffn(64) | swa(h=2,kv=1,k=16,w=16)+ffn(64) | m2(h=4,p=16,n=16)";
+    let stack = "d=32,vocab=256,tied | gdn(h=2,k=16,v=16)+ffn(64) | swa(h=2,kv=1,k=16,w=16)+moe(16,e=4,k=2,s=1) | m2(h=4,p=16,n=16)";
     let stacks = format!("[search.stacks]\nmine = {stack:?}\n\n[evaluator]");
     world.edit("[evaluator]", &stacks);
     world.edit("references = [\"full-attention\", \"gated-deltanet\"]", "references = []");

@@ -16,7 +16,7 @@ use super::harness::World;
 use super::peers::say;
 
 /// Of every other target that has weights.
-const OTHERS: [(&str, &str); 7] = [
+const OTHERS: [(&str, &str); 8] = [
     (
         "hf",
         "d=64,vocab=256,meta=2 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,srope) | kda(h=4,k=16,v=16) | gsc(c=48,k=4)",
@@ -28,6 +28,10 @@ const OTHERS: [(&str, &str); 7] = [
     (
         "nemotron_h",
         "d=64,vocab=256,tied | m2(h=8,p=16,n=32) | relu2(200) | attn(h=4,kv=2,k=32,rot=0)+relu2(200)",
+    ),
+    (
+        "granitemoehybrid",
+        "d=64,vocab=256,tied | m2(h=8,p=16,n=32)+moe(32,e=6,k=2,s=2) | attn(h=4,kv=2,k=16)+moe(32,e=6,k=2,s=2)",
     ),
     ("fla", "d=64,vocab=256 | 2*gdp(h=2,k=16,v=32,n=2)+ffn(96)"),
     (

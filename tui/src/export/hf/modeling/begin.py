@@ -25,6 +25,8 @@ from transformers.utils import ModelOutput
 CHUNK = 64
 # Added to the mean square of an RMSNorm, and to the sum of squares of an L2 norm.
 RMS_EPS, L2_EPS = 1e-5, 1e-6
+# What training adds to the loss, times how unevenly the experts of mixtures are used.
+BALANCE = 0.01
 # Taps of the short convolutions before a recurrence.
 CONV_WIDTH = 4
 
@@ -127,6 +129,8 @@ class Place:
     padding: torch.Tensor | None
     # Which of the T positions are no padding, [B, T]; None: all.
     real: torch.Tensor | None
+    # In training, how unevenly the experts of each mixture are used; None otherwise.
+    balance: list | None = None
 
     def positions(self, t, device):
         """Positions from the first that is no padding, [B or 1, T], below 0 in the padding."""
@@ -182,7 +186,7 @@ class FeedForward(nn.Module):
         self.up = Matrix(d, width)
         self.down = Matrix(width, d, "writer")
 
-    def forward(self, x):
+    def forward(self, x, _=None):
         if self.gate is None:
             return self.down(F.relu(self.up(x)).square())
         return self.down(F.silu(self.gate(x)) * self.up(x))

@@ -15,7 +15,9 @@ class Block(GradientCheckpointingLayer):
             self.mixer = PARTS[shape.pop("kind")](d, **shape)
         if "ffn_width" in layer:
             self.ffn_norm = RMSNorm(d)
-            self.ffn = FeedForward(d, layer["ffn_width"], layer.get("ffn_kind", "swiglu"))
+            kind, width = layer.get("ffn_kind", "swiglu"), layer["ffn_width"]
+            is_mixture = isinstance(kind, dict)
+            self.ffn = PARTS["moe"](d, width, **kind["moe"]) if is_mixture else FeedForward(d, width, kind)
 
     def forward(self, x, place, memory=None):
         if self.mixer is not None:
@@ -25,7 +27,8 @@ class Block(GradientCheckpointingLayer):
             y = self.mixer(y, place, memory)
             x = x + (self.mixer_norm(y) if self.norms_after else y)
         if self.ffn is not None:
-            x = x + (self.ffn_norm(self.ffn(x)) if self.norms_after else self.ffn(self.ffn_norm(x)))
+            y = self.ffn(x if self.norms_after else self.ffn_norm(x), place.balance)
+            x = x + (self.ffn_norm(y) if self.norms_after else y)
         return x
 
 
@@ -41,7 +44,7 @@ class DeltafrontPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         """Initial values of deltafront's training rule: by fan-in, and small where the residual stream is written to."""
         d = self.config.hidden_size
-        if isinstance(module, Matrix):
+        if getattr(module, "role", None):
             std = module.in_features**-0.5
             if module.role == "writer":
                 std = 0.25 * (module.in_features * max(self.config.branches, 1))**-0.5
@@ -72,6 +75,7 @@ class ModelWithMemory(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     cache: Memory | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+    balance: torch.Tensor | None = None
 
 
 @dataclass
@@ -80,6 +84,7 @@ class CausalLMWithMemory(ModelOutput):
     logits: torch.Tensor | None = None
     cache: Memory | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+    balance: torch.Tensor | None = None
 
 
 class DeltafrontModel(DeltafrontPreTrainedModel):
@@ -112,6 +117,7 @@ class DeltafrontModel(DeltafrontPreTrainedModel):
             keep = use_cache if use_cache is not None else self.config.use_cache and not self.training
             memory = Memory(len(self.layers)) if keep else None
         x, place, before = self.placed(x, attention_mask, memory)
+        place.balance = [] if self.training else None
         states = [x[:, before:]]
         for index, layer in enumerate(self.layers):
             x = layer(x, place, memory.layers[index] if memory is not None else None)
@@ -119,7 +125,9 @@ class DeltafrontModel(DeltafrontPreTrainedModel):
         if memory is not None:
             memory.tokens += t
         hidden = tuple(states) if output_hidden_states else None
-        return ModelWithMemory(last_hidden_state=self.final_norm(x[:, before:]), cache=memory, hidden_states=hidden)
+        x = self.final_norm(x[:, before:])
+        balance = sum(place.balance) if place.balance else None
+        return ModelWithMemory(last_hidden_state=x, cache=memory, hidden_states=hidden, balance=balance)
 
     def placed(self, x, attention_mask, memory):
         """x with the meta tokens where its sequences begin, its place, and how many positions that put before x."""
@@ -187,7 +195,10 @@ class DeltafrontForCausalLM(DeltafrontPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **rest)
-        out = CausalLMWithMemory(loss=loss, logits=logits, cache=out.cache, hidden_states=out.hidden_states)
+            if out.balance is not None:  # in training alone
+                loss = loss + BALANCE * out.balance
+        out = CausalLMWithMemory(loss=loss, logits=logits, cache=out.cache, hidden_states=out.hidden_states,
+                                 balance=out.balance)
         return out if return_dict is not False else out.to_tuple()
 
     # The model makes its own memory; what `generate` knows of caches does not fit a stack of several kinds.
