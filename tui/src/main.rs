@@ -8,6 +8,7 @@
 mod commands;
 mod driver;
 mod export;
+mod journal;
 mod report;
 mod scale;
 mod whole;
@@ -29,6 +30,7 @@ Examples:
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
+  deltafront replay my-campaign 17     train it again: does the same come out?
   deltafront compare my-campaign 17    that stack beside hand-designed ones that are as fast
   deltafront law my-campaign           how its loss falls with depth and width
   deltafront profile my-campaign 17    its layers' times beside what this machine could do
@@ -77,6 +79,8 @@ enum Command {
     Show(commands::show::Args),
     /// Say how far a front is to be trusted, and how fast it was found.
     Report(commands::report::Args),
+    /// Train a candidate again and say whether the same comes out.
+    Replay(commands::replay::Args),
     /// Set a stack beside the hand-designed ones, each as wide as takes the same time.
     Compare(commands::compare::Args),
     /// Fit how the loss falls with depth and width, and say which to take for a latency.
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),
         Command::Report(args) => commands::report::run(&db, &args),
+        Command::Replay(args) => commands::replay::run(&db, &args),
         Command::Compare(args) => commands::compare::run(&db, &args),
         Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),

@@ -48,12 +48,16 @@ pub(crate) struct Args {
     /// one.
     #[arg(long, value_name = "PATH", default_value = "deltafront-worker")]
     folder: PathBuf,
+    /// Add what happens to this file, a JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Leave when there was no coordinator for so long, and nothing left to do.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
     patience: f64,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::journal::open(args.log.as_deref())?;
     let folder = std::path::absolute(&args.folder)
         .with_context(|| format!("cannot make {} absolute", args.folder.display()))?;
     std::fs::create_dir_all(&folder)

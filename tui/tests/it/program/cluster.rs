@@ -4,11 +4,15 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// GPUs of the node.
 const GPUS: u32 = 2;
 const DAEMONS: [&str; 4] = ["munged", "slurmctld", "slurmd", "sbatch"];
+
+/// Clusters that were started: tests may share a process, and have one each.
+static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A cluster of one node; ended when it is dropped.
 pub(crate) struct Cluster {
@@ -25,7 +29,8 @@ impl Cluster {
             eprintln!("skipped: {missing} is not installed (make slurm)");
             return None;
         }
-        let name = format!("deltafront-slurm-{}", std::process::id());
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("deltafront-slurm-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&folder);
         for part in ["state", "spool", "munge"] {
