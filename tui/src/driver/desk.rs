@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use db::{Change, Owner, Run, Store};
+use db::{Change, Run, Store};
 use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
 use search::failure::FailureKind;
 use search::subject::Subjects;
@@ -14,7 +14,7 @@ use search::wire::{Hello, Reply, Request};
 use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
-use super::gpus::{Gpus, Seat};
+use super::gpus::Gpus;
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
@@ -112,14 +112,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             } else {
                 String::new()
             };
-            let plan = Gpus::here();
-            let plan =
-                plan.plan(job.latency.device, job.trainer.introduction.device(), job.trainers);
-            let mut devices: Vec<String> = trainers
-                .iter()
-                .zip(plan)
-                .map(|(trainer, gpu)| job.trainer.introduction.trains_on(trainer, gpu))
-                .collect();
+            let seats = slots.iter().filter(|slot| slot.role == job.trainer.role);
+            let seats = seats.filter_map(|slot| slot.seat.as_ref());
+            let mut devices: Vec<String> = seats.map(|seat| seat.device.clone()).collect();
             devices.sort();
             devices.dedup();
             let device = devices.join(", ");
@@ -457,24 +452,21 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
 
 /// Says where the workers of this machine compute.
 fn seat<D: Subjects>(job: &Job<D>, slots: &mut [Slot], trainers: &[Hello], profiler: &Hello) {
-    let (host, gpus) = (Owner::current().host, Gpus::here());
-    let (timed, trained) = (job.latency.device, job.trainer.introduction.device());
-    let name = |gpu: &str| gpu.to_owned();
-    let plan = gpus.plan(timed, trained, trainers.len() as u32);
-    for ((slot, trainer), planned) in slots.iter_mut().zip(trainers).zip(plan) {
-        let device = job.trainer.introduction.trains_on(trainer, planned);
-        let gpu = planned.or_else(|| gpus.of(trained)).map(name);
-        slot.seat = Some(Seat { host: host.clone(), device, gpu });
+    let (gpus, timed) = (Gpus::here(), job.latency.device);
+    let seats = gpus.seats(&job.trainer.introduction, timed, trainers);
+    for (slot, seat) in slots.iter_mut().zip(seats) {
+        slot.seat = Some(seat);
     }
-    let is_it = |slot: &&mut Slot| slot.role == Role::Profiler && slot.lease.is_none();
-    if let Some(slot) = slots.iter_mut().find(is_it) {
-        let (device, gpu) = (profiler.device.clone(), gpus.of(timed).map(name));
-        slot.seat = Some(Seat { host, device, gpu });
+    if let Some(slot) =
+        slots.iter_mut().find(|slot| slot.role == Role::Profiler && slot.lease.is_none())
+    {
+        slot.seat = Some(gpus.seat_of_profiler(timed, profiler));
     }
 }
 
 /// Whether some trainer is on the device of somebody who times.
 pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
+    let gpus = Gpus::here();
     let seats = |times: bool| {
         let counts = move |slot: &&Slot| {
             (slot.role == Role::Profiler) == times
@@ -482,5 +474,5 @@ pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
         };
         slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
     };
-    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed)))
+    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)))
 }

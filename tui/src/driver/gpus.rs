@@ -1,34 +1,13 @@
 //! Which worker has which GPU: the profiler one to itself, the trainers the others; and who is in whose way.
 
+use db::Owner;
 use search::device::{Device, Platform};
+use search::wire::Hello;
 
-/// Where a worker computes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seat {
-    pub(crate) host: String,
-    /// As [`is_shared`] has it.
-    pub(crate) device: String,
-    /// What `CUDA_VISIBLE_DEVICES` calls its GPU there.
-    pub(crate) gpu: Option<String>,
-}
+use super::spec::Introduction;
 
-impl Seat {
-    /// Whether two workers have the same processor or GPU to themselves only by turns.
-    pub(crate) fn is_shared(&self, other: &Self) -> bool {
-        // One of which nobody knows which it is may be any; a number and a name may be the same.
-        let is_same_gpu = match (&self.gpu, &other.gpu) {
-            (Some(one), Some(two)) if is_number(one) == is_number(two) => one == two,
-            _ => true,
-        };
-        self.host == other.host && is_shared(&self.device, &other.device, is_same_gpu)
-    }
-}
-
-fn is_number(gpu: &str) -> bool {
-    gpu.parse::<u32>().is_ok()
-}
-
-/// The GPUs that programs started from here see, each by what `CUDA_VISIBLE_DEVICES` calls it.
+/// The GPUs that programs started from here see, each by what `CUDA_VISIBLE_DEVICES` calls it: its number on this machine, or
+/// a name that NVIDIA's driver has for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gpus(Vec<String>);
 
@@ -50,46 +29,95 @@ impl Gpus {
         Self((0..count).map(|number| number.to_string()).collect())
     }
 
+    /// What a device is called, if it is a GPU.
+    pub(crate) fn name(&self, device: Device) -> Option<String> {
+        let number = device.cuda()?;
+        Some(self.0.get(number as usize).cloned().unwrap_or_else(|| number.to_string()))
+    }
+
+    /// The device that a campaign of another machine means: its number if so many are seen here, else the first.
+    pub(crate) fn nearest(&self, device: Device) -> Device {
+        match device {
+            Device::Cuda(Some(number)) if number as usize >= self.0.len().max(1) => {
+                Device::Cuda(Some(0))
+            }
+            other => other,
+        }
+    }
+
     /// The GPU that each trainer is to see alone; none where the campaign names its GPU itself, or trains on none.
     ///
     /// Where several are there, nothing trains on the one that is timed. With one GPU everybody shares it, and the
     /// campaign times while nothing trains.
-    pub(crate) fn plan(&self, timed: Device, trained: Device, trainers: u32) -> Vec<Option<&str>> {
-        let timed = self.of(timed).filter(|_| self.0.len() > 1);
-        let free: Vec<&str> =
-            self.0.iter().map(String::as_str).filter(|name| Some(*name) != timed).collect();
-        let is_planned = trained == Device::Cuda(None) && !free.is_empty();
+    pub(crate) fn plan(
+        &self,
+        timed: Device,
+        trained: Option<Device>,
+        trainers: u32,
+    ) -> Vec<Option<&str>> {
+        let timed = self.name(timed).filter(|_| self.0.len() > 1);
+        let free: Vec<&str> = self
+            .0
+            .iter()
+            .map(String::as_str)
+            .filter(|name| Some(*name) != timed.as_deref())
+            .collect();
+        let is_planned = trained == Some(Device::Cuda(None)) && !free.is_empty();
         (0..trainers as usize)
             .map(|trainer| is_planned.then(|| free[trainer % free.len()]))
             .collect()
     }
 
-    /// What a device is called, if it is one of them.
-    pub(crate) fn of(&self, device: Device) -> Option<&str> {
-        device.cuda().and_then(|number| self.0.get(number as usize)).map(String::as_str)
+    /// Where the trainers of this machine compute.
+    pub(crate) fn seats(
+        &self,
+        introduction: &Introduction,
+        timed: Device,
+        trainers: &[Hello],
+    ) -> Vec<Seat> {
+        let (host, trained) = (Owner::current().host, introduction.device());
+        let plan = self.plan(timed, trained, trainers.len() as u32);
+        let seats = trainers.iter().zip(plan).map(|(trainer, planned)| Seat {
+            host: host.clone(),
+            device: introduction.trains_on(trainer, planned),
+            gpu: planned.map(str::to_owned).or_else(|| self.name(trained?)),
+        });
+        seats.collect()
     }
 
-    /// Whether a trainer that sees `gpu` alone, or none if it sees all, has the GPU that is timed.
-    pub(crate) fn is_timed(&self, gpu: Option<&str>, timed: Device, trained: Device) -> bool {
-        gpu.or_else(|| self.of(trained)) == self.of(timed)
-    }
-
-    /// A campaign's device as it is here: the GPU of its number if there is such a one, else the first.
-    pub(crate) fn seen(&self, device: Device) -> Device {
-        match device {
-            Device::Cuda(Some(_)) if self.of(device).is_none() => Device::Cuda(None),
-            device => device,
-        }
+    /// Where the profiler of this machine computes.
+    pub(crate) fn seat_of_profiler(&self, timed: Device, profiler: &Hello) -> Seat {
+        let (host, device) = (Owner::current().host, profiler.device.clone());
+        Seat { host, device, gpu: self.name(timed) }
     }
 }
 
-/// Whether a training on one device spoils a timing on the other: both are the CPU, or the same GPU, which `is_same_gpu`
-/// says. Trainers are called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`.
-pub(crate) fn is_shared(trainer: &str, profiler: &str, is_same_gpu: bool) -> bool {
-    match (Platform::of(trainer), Platform::of(profiler)) {
-        (Some(Platform::Cuda), Some(Platform::Cuda)) => is_same_gpu,
-        (Some(Platform::Cpu), Some(Platform::Cpu)) => true,
-        _ => trainer == profiler,
+/// Where a worker computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) host: String,
+    /// Trainers are called `cpu: …` or `cuda:N`, profilers `cpu: …` or `cuda: …`.
+    pub(crate) device: String,
+    /// Which GPU of the machine, as [`Gpus::name`] has it.
+    pub(crate) gpu: Option<String>,
+}
+
+impl Seat {
+    /// Whether two workers have the same processor or GPU to themselves only by turns; GPUs that are called in different ways
+    /// are the same where there is but one.
+    pub(crate) fn is_shared(&self, other: &Self, gpus: &Gpus) -> bool {
+        if self.host != other.host {
+            return false;
+        }
+        let is_number = |gpu: &str| gpu.parse::<u32>().is_ok();
+        match (Platform::of(&self.device), Platform::of(&other.device)) {
+            (Some(Platform::Cuda), Some(Platform::Cuda)) => match (&self.gpu, &other.gpu) {
+                (Some(one), Some(two)) if is_number(one) == is_number(two) => one == two,
+                _ => gpus.0.len() < 2,
+            },
+            (Some(Platform::Cpu), Some(Platform::Cpu)) => true,
+            _ => self.device == other.device,
+        }
     }
 }
 
@@ -106,43 +134,35 @@ fn count() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gpus, Seat, is_shared};
+    use super::{Gpus, Seat};
     use search::device::Device::{Cpu, Cuda};
 
     #[test]
-    fn a_training_spoils_timings_on_its_own_device() {
-        assert!(is_shared("cpu: EPYC", "cpu: EPYC", false));
-        assert!(is_shared("cuda:0", "cuda: NVIDIA H100", true));
-        assert!(is_shared("cuda", "cuda: NVIDIA H100", true));
-        assert!(!is_shared("cuda:0", "cuda: NVIDIA H100", false));
-        assert!(!is_shared("cpu: EPYC", "cuda: NVIDIA H100", true));
-        assert!(!is_shared("cuda:0", "cpu: EPYC", true));
-        assert!(is_shared("abacus", "abacus", false));
-    }
-
-    #[test]
-    fn seats_of_one_machine_share_a_gpu_or_not() {
+    fn seats_of_one_machine_share_a_device_or_not() {
         let seat = |host: &str, device: &str, gpu: Option<&str>| Seat {
             host: host.to_owned(),
             device: device.to_owned(),
             gpu: gpu.map(str::to_owned),
         };
+        let (one, two) = (Gpus::numbered(1), Gpus::numbered(2));
         let timed = seat("a", "cuda: NVIDIA H200", Some("1"));
-        assert!(seat("a", "cuda:1", Some("1")).is_shared(&timed));
-        assert!(!seat("a", "cuda:0", Some("0")).is_shared(&timed));
-        assert!(!seat("b", "cuda:1", Some("1")).is_shared(&timed));
-        assert!(!seat("a", "cpu: EPYC", None).is_shared(&timed));
-        assert!(seat("a", "cuda:0", Some("GPU-1a")).is_shared(&timed));
-        assert!(seat("a", "cuda", None).is_shared(&timed));
+        assert!(seat("a", "cuda:1", Some("1")).is_shared(&timed, &two));
+        assert!(!seat("a", "cuda:0", Some("0")).is_shared(&timed, &two));
+        assert!(!seat("b", "cuda:1", Some("1")).is_shared(&timed, &two));
+        assert!(!seat("a", "cpu: EPYC", None).is_shared(&timed, &two));
+        assert!(seat("a", "cuda:0", Some("GPU-1a")).is_shared(&timed, &one));
+        assert!(!seat("a", "cuda:0", Some("GPU-1a")).is_shared(&timed, &two));
         let timed = seat("a", "cpu: EPYC", None);
-        assert!(seat("a", "cpu: EPYC", None).is_shared(&timed));
-        assert!(!seat("b", "cpu: EPYC", None).is_shared(&timed));
+        assert!(seat("a", "cpu: EPYC", None).is_shared(&timed, &one));
+        assert!(!seat("b", "cpu: EPYC", None).is_shared(&timed, &one));
+        assert!(!seat("a", "cuda:0", Some("0")).is_shared(&timed, &one));
+        assert!(seat("a", "abacus", None).is_shared(&seat("a", "abacus", None), &one));
     }
 
     #[test]
     fn the_profiler_has_its_gpu_to_itself_where_there_are_others() {
         let plan = |gpus: &Gpus, timed, trained, trainers| {
-            let planned = gpus.plan(timed, trained, trainers);
+            let planned = gpus.plan(timed, Some(trained), trainers);
             planned.iter().map(|gpu| gpu.unwrap_or("all").to_owned()).collect::<Vec<_>>().join(" ")
         };
         let (any, four) = (Cuda(None), Gpus::numbered(4));
@@ -159,13 +179,20 @@ mod tests {
     #[test]
     fn gpus_are_those_that_the_environment_shows() {
         let shown = Gpus::chosen("3, GPU-0a1b");
-        assert_eq!(shown.plan(Cuda(Some(0)), Cuda(None), 2), [Some("GPU-0a1b"); 2]);
-        assert!(!shown.is_timed(Some("GPU-0a1b"), Cuda(None), Cuda(None)));
-        assert!(shown.is_timed(None, Cuda(Some(1)), Cuda(Some(1))));
-        assert!(!shown.is_timed(None, Cuda(Some(1)), Cuda(Some(0))));
-        assert_eq!(shown.seen(Cuda(Some(1))), Cuda(Some(1)));
-        assert_eq!(shown.seen(Cuda(Some(2))), Cuda(None));
-        assert!(Gpus::chosen("3").is_timed(Some("3"), Cuda(None), Cuda(None)));
-        assert_eq!(Gpus::chosen(""), Gpus::numbered(0));
+        assert_eq!(shown.plan(Cuda(Some(0)), Some(Cuda(None)), 2), [Some("GPU-0a1b"); 2]);
+        assert_eq!(shown.name(Cuda(None)).as_deref(), Some("3"));
+        assert_eq!(shown.name(Cuda(Some(1))).as_deref(), Some("GPU-0a1b"));
+        assert_eq!((shown.name(Cpu), Gpus::chosen("")), (None, Gpus::numbered(0)));
+    }
+
+    #[test]
+    fn who_sees_some_gpus_only_takes_one_of_them() {
+        let nearest = |gpus: &Gpus, number| gpus.nearest(Cuda(Some(number)));
+        assert_eq!(nearest(&Gpus::chosen("2,5"), 1), Cuda(Some(1)));
+        assert_eq!(nearest(&Gpus::chosen("5"), 1), Cuda(Some(0)));
+        assert_eq!(
+            (Gpus::chosen("5").nearest(Cuda(None)), Gpus::chosen("5").nearest(Cpu)),
+            (Cuda(None), Cpu)
+        );
     }
 }

@@ -11,7 +11,7 @@ use search::wire::{Evaluation, Hello, Reply, Request};
 
 use super::checkpoints;
 use super::desk::{Desk, is_disturbed};
-use super::gpus::Seat;
+use super::gpus::{Gpus, Seat};
 use super::hall::{BEATS, Settled};
 use super::news::{News, Ready, id_of_request};
 use super::precision::remembered;
@@ -233,6 +233,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Lets those time whose device nobody else times on any more.
     fn let_time(&mut self) {
+        let gpus = Gpus::here();
         for index in 0..self.slots.len() {
             if self.slots[index].presence != Presence::Waits {
                 continue;
@@ -241,7 +242,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             let has_it = |slot: &Slot| {
                 slot.role == Role::Profiler
                     && matches!(slot.presence, Presence::Here | Presence::Away)
-                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat))
+                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat, &gpus))
             };
             if !self.slots.iter().any(has_it) {
                 self.slots[index].presence = Presence::Here;

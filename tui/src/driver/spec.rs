@@ -214,22 +214,21 @@ impl Introduction {
         }
     }
 
-    /// The device that a trainer is told to compute on.
-    pub(crate) fn device(&self) -> Device {
+    /// On what of a machine a trainer computes.
+    pub(crate) fn device(&self) -> Option<Device> {
         match self {
-            Self::Configure(configure) => configure.training.as_ref(),
+            Self::Configure(configure) => Some(configure.training.as_ref()?.device),
             Self::Space(_) => None,
         }
-        .map_or(Device::Cpu, |training| training.device)
     }
 
     /// Where a trainer computes: it says on which machine it is, the campaign file on what of it. `gpu`: the one that it alone
     /// sees.
     pub(crate) fn trains_on(&self, trainer: &Hello, gpu: Option<&str>) -> String {
         match (self.device(), gpu) {
-            (Device::Cpu, _) => trainer.device.clone(),
-            (Device::Cuda(_), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
-            (device, None) => device.to_string(),
+            (None | Some(Device::Cpu), _) => trainer.device.clone(),
+            (Some(Device::Cuda(_)), Some(gpu)) => format!("{}:{gpu}", Platform::Cuda.word()),
+            (Some(device), None) => device.to_string(),
         }
     }
 }

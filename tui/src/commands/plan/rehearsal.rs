@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::rates::{Asked, Rates};
 use crate::driver::Job;
-use crate::driver::gpus::{Gpus, is_shared};
+use crate::driver::gpus::Gpus;
 
 /// What a campaign will ask for and take.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -94,11 +94,10 @@ pub(super) fn rehearse(
     settings.throughput = job.latency.throughput(&profiler.device);
     let on_cpu = Hello { device: Platform::Cpu.hardware("here"), ..profiler.clone() };
     let (gpus, timed) = (Gpus::here(), job.latency.device);
-    let trained = job.trainer.introduction.device();
-    settings.quiet_timing = gpus.plan(timed, trained, job.trainers).into_iter().any(|gpu| {
-        let trains_on = job.trainer.introduction.trains_on(&on_cpu, gpu);
-        is_shared(&trains_on, &profiler.device, gpus.is_timed(gpu, timed, trained))
-    });
+    let profilers = gpus.seat_of_profiler(timed, profiler);
+    let trainers = vec![on_cpu; job.trainers as usize];
+    let seats = gpus.seats(&job.trainer.introduction, timed, &trainers);
+    settings.quiet_timing = seats.iter().any(|seat| seat.is_shared(&profilers, &gpus));
     let reported: Vec<&str> = settings
         .objectives
         .iter()

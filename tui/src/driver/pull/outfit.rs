@@ -32,11 +32,10 @@ impl Outfit {
     pub(super) async fn of(post: &Post, welcome: &Welcome, shares: bool) -> anyhow::Result<Self> {
         let mut configure = Configure::clone(&welcome.configure);
         let mut program = program(post, welcome.is_own)?;
-        let gpus = Gpus::here();
-        let mut gpu = None;
+        let (gpus, mut gpu) = (Gpus::here(), None);
         let mut seen = |device: &mut Device| {
-            *device = gpus.seen(*device);
-            gpu = gpus.of(*device).map(str::to_owned);
+            *device = gpus.nearest(*device);
+            gpu = gpus.name(*device);
         };
         if let Some(data) = &mut configure.data {
             let absolute =
