@@ -26,7 +26,7 @@ Examples:
   deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront run --listen HOST:PORT    the same, and `deltafront worker` elsewhere trains, too
-  deltafront scale slurm --workers 8   have Slurm place those workers; `scale status` looks after them
+  deltafront scale slurm --workers 8   have Slurm place those workers
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted

@@ -253,8 +253,8 @@ fn a_candidate_is_trained_again_and_compared() {
     assert!(said.stderr.contains("for 65.5 k tokens from seed 3"), "{}", said.stderr);
     assert_eq!(world.candidates().len(), EVALUATIONS, "nothing is written");
     // Another loss than noise explains.
-    world.set("FAKE_NOISE", "1");
-    let said = world.say(&["replay", "small", "3", "--json"]);
+    world.set("FAKE_FIXED", "1");
+    let said = world.say(&["replay", "small", "4", "--json"]);
     assert_eq!(said.code, 1, "{}", said.stderr);
     let rows: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
     let rows = rows.as_array().expect("a list");
