@@ -1,11 +1,12 @@
 # The two commands of the README, and what they need. Everything else is plain cargo.
 
-.PHONY: demo test setup peers advisories help
+.PHONY: demo test setup peers slurm advisories help
 
 help:
 	@echo 'make demo    set up, build, and search real English text for some minutes (CORPUS=path: your own text)'
 	@echo 'make test    set up, build, and run every test'
 	@echo 'make peers   install transformers and others in your cache folder: then make test loads exports with them, too'
+	@echo 'make slurm   install Slurm from Debian, as root: then make test runs campaigns through a cluster of one node, too'
 	@echo 'make advisories   are there known faults in what Cargo.lock names? Needs cargo-audit and the network'
 	@echo 'make setup   only the set-up: libtorch into your cache folder; then plain cargo works'
 
@@ -15,6 +16,10 @@ setup:
 # The software that exports are tested by. Without it their tests say what they skip.
 peers:
 	@python3 tools/setup.py peers
+
+# The cluster of tui/tests/it/program/cluster.rs. Without it its tests say that they are skipped.
+slurm:
+	apt-get install -y --no-install-recommends slurm-wlm munge
 
 # Another corpus is another campaign, in a folder of its own; all of them share one database.
 demo: setup

@@ -51,6 +51,7 @@ pub(crate) use profiler::Profiler;
 use pull::ToWorker;
 pub(crate) use pull::listener::Door;
 pub(crate) use pull::tls::Token;
+pub(crate) use pull::whereabouts::{Whereabouts, token};
 pub(crate) use pull::worker::{Outcome, Post};
 use slot::Slot;
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};

@@ -8,7 +8,9 @@
 mod commands;
 mod driver;
 mod export;
+mod journal;
 mod report;
+mod scale;
 mod whole;
 mod words;
 
@@ -24,9 +26,11 @@ Examples:
   deltafront plan                      what that campaign will take here, before it takes it
   deltafront run                       search; Ctrl-C pauses, the same command goes on
   deltafront run --listen HOST:PORT    the same, and `deltafront worker` elsewhere trains, too
+  deltafront scale slurm --workers 8   have Slurm place those workers
   deltafront browse                    watch it from another terminal, or look at it later
   deltafront show my-campaign          the front as a table and a plot
   deltafront report my-campaign        how far that front is to be trusted
+  deltafront replay my-campaign 17     train it again: does the same come out?
   deltafront compare my-campaign 17    that stack beside hand-designed ones that are as fast
   deltafront law my-campaign           how its loss falls with depth and width
   deltafront profile my-campaign 17    its layers' times beside what this machine could do
@@ -63,6 +67,8 @@ enum Command {
     Run(commands::run::Args),
     /// Train for a campaign that runs elsewhere.
     Worker(commands::worker::Args),
+    /// Have Slurm place the workers of a campaign.
+    Scale(commands::scale::Args),
     /// Optimise any discrete problem that a command of yours evaluates.
     Optimize(commands::optimize::Args),
     /// Look at campaigns on a screen, live while they run.
@@ -73,6 +79,8 @@ enum Command {
     Show(commands::show::Args),
     /// Say how far a front is to be trusted, and how fast it was found.
     Report(commands::report::Args),
+    /// Train a candidate again and say whether the same comes out.
+    Replay(commands::replay::Args),
     /// Set a stack beside the hand-designed ones, each as wide as takes the same time.
     Compare(commands::compare::Args),
     /// Fit how the loss falls with depth and width, and say which to take for a latency.
@@ -102,11 +110,13 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::run(&db, &args),
         Command::Run(args) => commands::run::run(&db, &args),
         Command::Worker(args) => commands::worker::run(args),
+        Command::Scale(args) => commands::scale::run(&db, &args),
         Command::Optimize(args) => commands::optimize::run(&db, &args),
         Command::Browse(args) => commands::browse::run(&db, &args),
         Command::List(args) => commands::list::run(&db, &args),
         Command::Show(args) => commands::show::run(&db, &args),
         Command::Report(args) => commands::report::run(&db, &args),
+        Command::Replay(args) => commands::replay::run(&db, &args),
         Command::Compare(args) => commands::compare::run(&db, &args),
         Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),

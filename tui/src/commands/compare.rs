@@ -161,7 +161,7 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         words::quoted(&of.word),
         args.name.as_ref().map_or(String::new(), |name| format!(" --name {}", words::quoted(name))),
     );
-    let conclusion = Conclusion { again, show: job.show, reports: false };
+    let conclusion = Conclusion { again, show: job.show, reports: false, notify: None };
     let code = drive_to_end(&store, job, changes, &files, conclusion).await?;
     if code == ExitCode::from(INTERRUPTED) {
         return Ok(code);

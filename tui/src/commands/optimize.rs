@@ -316,7 +316,8 @@ async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitC
         (false, false) => Show::Bars,
     };
     let job = job(args, &black_box, parameters, program, &files, show)?;
-    let conclusion = Conclusion { again, show, reports: show != Show::Nothing };
+    let reports = show != Show::Nothing;
+    let conclusion = Conclusion { again, show, reports, notify: None };
     drive_to_end(&store, job, changes, &files, conclusion).await
 }
 

@@ -18,6 +18,7 @@ use self::rates::Rates;
 use self::rehearsal::{Expected, rehearse};
 use super::campaign_file::absolute;
 use super::run::{self, Files, say};
+use super::scratch::Scratch;
 use super::setup::Setup;
 use crate::words;
 
@@ -55,7 +56,7 @@ async fn plan(
     let mut job = run::job(file, data, folder, &Files::beside(db, &file.name), false)?;
     job.must_be_there()?;
     // Checkpoints of what is tried go with the folder.
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("plan")?;
     job.trainer.introduction.keep_checkpoints_in(&scratch.0);
     let setup = Setup::look(file, &args.file, &job).await?;
     setup.notes.iter().for_each(|note| say(note));
@@ -118,23 +119,4 @@ async fn known(db: &Path, profiler: &Hello) -> anyhow::Result<Vec<LatencyEntry>>
         Some(entry.timing.kernels.as_str()) == kernels && !entry.timing.is_disturbed()
     });
     Ok(known)
-}
-
-/// A folder of this process's own, which goes with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("deltafront-plan-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left of it lies where such things are swept.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

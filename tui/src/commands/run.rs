@@ -19,6 +19,7 @@ use search::wire::{Configure, Request};
 
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
+use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
 use crate::driver::{self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
@@ -33,6 +34,13 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    /// Add what happens to this file, a JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// A command that the shell runs, in the folder of the campaign file, when the campaign is finished or halts: it finds
+    /// DELTAFRONT_CAMPAIGN, DELTAFRONT_STATE (finished or halted) and DELTAFRONT_REASON in its environment.
+    #[arg(long, value_name = "COMMAND", env = "DELTAFRONT_NOTIFY")]
+    notify: Option<String>,
     #[command(flatten)]
     joining: Joining,
 }
@@ -60,6 +68,7 @@ struct Joining {
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let (text, file, folder) = read(&args.file)?;
+    crate::journal::open(args.log.as_deref())?;
     // Several trainers and the profiler talk at once, and SQLite's calls block.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -198,7 +207,9 @@ async fn campaign(
     );
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
-    let conclusion = Conclusion { again, show, reports: true };
+    let folder = folder.to_owned();
+    let notify = args.notify.clone().map(|line| Notify { line, folder });
+    let conclusion = Conclusion { again, show, reports: true, notify };
     drive_to_end(&store, job, changes, &files, conclusion).await
 }
 
@@ -209,6 +220,8 @@ pub(super) struct Conclusion {
     pub(super) show: Show,
     /// Whether the campaign is reported at its end.
     pub(super) reports: bool,
+    /// Who is told that it is over.
+    pub(super) notify: Option<Notify>,
 }
 
 /// Takes the campaign, makes the changes, drives it, gives it back and reports.
@@ -217,7 +230,7 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     job: Job<D>,
     changes: Vec<Change>,
     files: &Files,
-    Conclusion { again, show, reports }: Conclusion,
+    Conclusion { again, show, reports, notify }: Conclusion,
 ) -> anyhow::Result<ExitCode> {
     let is_quiet = show == Show::Nothing;
     let (name, evaluations, give_up_after) =
@@ -230,7 +243,10 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
             db::WATCH_S
         ));
     }
-    let run = store.begin_run(&name, &Owner::current(), env!("CARGO_PKG_VERSION")).await?;
+    let owner = Owner::current();
+    let run = store.begin_run(&name, &owner, env!("CARGO_PKG_VERSION")).await?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(campaign = name, host = owner.host, version, "run begins");
     if run.took_over && !is_quiet {
         say("the run before this one ended without a word; what it had finished is kept");
     }
@@ -248,6 +264,11 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
         Ok(Finish::GaveUp { .. } | Finish::Halted { .. }) | Err(_) => RunEnd::Failed,
     };
     let given_back = store.end_run(&run, end).await;
+    let (state, reason) = how_it_ended(&driven);
+    tracing::info!(campaign = name, state, reason, "run ends");
+    if let Some(notify) = notify.filter(|_| state != PAUSED) {
+        notify.tell(Told { campaign: &name, state, reason: &reason }).await;
+    }
     let finish = match driven {
         Ok(finish) => finish,
         // What is lost and how to go on is another matter then, and said already.
@@ -313,6 +334,20 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     };
     store.clone().close().await;
     Ok(code)
+}
+
+/// A run that the user stopped.
+const PAUSED: &str = "paused";
+
+/// How a run ended, for programs: a word, and a sentence where there is one.
+fn how_it_ended(driven: &anyhow::Result<Finish>) -> (&'static str, String) {
+    match driven {
+        Ok(Finish::Complete) => ("finished", String::new()),
+        Ok(Finish::Exhausted { reason }) => ("finished", reason.clone()),
+        Ok(Finish::Stopped) => (PAUSED, String::new()),
+        Ok(Finish::Halted { reason } | Finish::GaveUp { reason, .. }) => ("halted", reason.clone()),
+        Err(error) => ("halted", format!("{error:#}")),
+    }
 }
 
 /// Whether tokens were spent on a candidate, to an end.

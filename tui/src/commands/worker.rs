@@ -50,12 +50,16 @@ pub(crate) struct Args {
     /// takes its own place.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
+    /// Add what happens to this file, a JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Leave when there was no coordinator for so long, and nothing left to do.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
     patience: f64,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::journal::open(args.log.as_deref())?;
     let home = Home::take(args.folder.as_deref())?;
     let post = Post {
         address: args.connect,

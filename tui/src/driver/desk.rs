@@ -24,7 +24,7 @@ use super::resume::{self, GAVE_UP, same_device};
 use super::slot::{Presence, Slot};
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
-use super::telling::{Telling, label};
+use super::telling::{self, Telling, label};
 
 /// How often progress is written, and the driver's own sign of life.
 const TICK: Duration = Duration::from_secs(1);
@@ -282,6 +282,14 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 let body = format!("{what}: {}\n{log}", refusal.reason).trim_end().to_owned();
                 let number = self.trainings.get(&refusal.id).map(|(number, _)| *number);
                 let failure = FailureKind::guessed(&refusal.reason, log);
+                let kind = refusal.kind.unwrap_or(failure).words();
+                tracing::warn!(
+                    request = refusal.id,
+                    candidate = number,
+                    kind,
+                    reason = refusal.reason,
+                    "attempt failed"
+                );
                 self.events.push(Change::Attempt {
                     kind: "failed attempt".to_owned(),
                     number,
@@ -355,6 +363,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
+                telling::journal(row);
                 checkpoints::remove_unfinished(row, self.checkpoints.as_deref());
                 self.telling.end(row, &self.machine, &mut self.display);
             }
@@ -418,6 +427,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                         label = format!("{label}, {tokens} tokens");
                     }
                 }
+                tracing::info!(request = id, candidate = number, what = label, "training asked");
                 self.trainings.insert(id, (number, Instant::now()));
                 self.display.begin(index.unwrap_or(0), label);
             }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::job::Job;
 use super::news::{Inbox, News};
 use super::pull::listener::{Arrival, Listener};
+use super::pull::whereabouts::{Whereabouts, identity};
 use super::pull::{ToWorker, Welcome};
 use super::slot::Slot;
 use super::spec::{Introduction, Program, Role, WorkerSpec};
@@ -44,7 +45,9 @@ impl Hall {
             return Ok(None);
         };
         let folder = configure.checkpoints.clone().context("a campaign has a folder")?;
-        let listener = Listener::open(door, &folder.with_file_name("coordinator.pem")).await?;
+        let files = folder.parent().context("checkpoints lie in the folder of a campaign")?;
+        let listener = Listener::open(door, &identity(files)).await?;
+        Whereabouts::of(listener.address, door.plain).keep(files)?;
         // Who sees this file shares the folder.
         let mark = (folder.join("campaign"), listener.token.mark());
         std::fs::write(&mark.0, &mark.1)

@@ -71,6 +71,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             return Ok(None);
         }
         self.slots[index].seat = Some(seat);
+        tracing::info!(host, device, worker = hello.worker, role = role.word(), "worker joins");
         let place = self.display.place();
         self.display.line(&format!("{place} {} on {host} ({device}) joins", hello.worker));
         if role != Role::Profiler {
@@ -185,6 +186,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let number = self.trainings.remove(&id).map(|(number, _)| number);
         let place = self.display.place();
         self.display.line(&format!("{place} a worker on {host} leaves and hands back its work"));
+        tracing::info!(host, request = id, candidate = number, "work handed back");
         self.events.push(Change::Attempt {
             kind: "handed back".to_owned(),
             number,
@@ -267,6 +269,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             self.abandon(index);
             let place = self.display.place();
             self.display.line(&format!("{place} a worker on {host} is lost"));
+            tracing::warn!(host, request = at, "worker lost");
             let mut finish = self.count().await?;
             if let (Some(id), None) = (at, &finish) {
                 finish = self.lost(id).await?;
@@ -334,6 +337,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let at = slot.request.filter(|_| slot.presence != Presence::NotYet);
         let host = slot.lease.as_ref().map_or_else(String::new, |lease| lease.host.clone());
         self.abandon(index);
+        tracing::warn!(host, reason, "worker refused");
         let body = format!("a worker on {host} cannot work: {reason}");
         self.display.line(&body);
         self.events.push(Change::Event { kind: "worker refused".to_owned(), body });

@@ -11,6 +11,7 @@ pub(crate) mod link;
 pub(crate) mod listener;
 mod outfit;
 pub(crate) mod tls;
+pub(crate) mod whereabouts;
 pub(crate) mod worker;
 
 use std::path::PathBuf;

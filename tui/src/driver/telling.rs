@@ -96,6 +96,20 @@ impl Telling {
     }
 }
 
+/// Writes into the log how a candidate ended.
+pub(super) fn journal(row: &Candidate) {
+    let (state, reason) = match &row.state {
+        CandidateState::Infeasible { reason } => ("infeasible", reason.as_str()),
+        CandidateState::Failed { reason, .. } => ("failed", reason.as_str()),
+        _ => ("done", ""),
+    };
+    let values: serde_json::Map<String, serde_json::Value> =
+        row.values.iter().map(|(name, value)| (name.to_string(), value.mean.into())).collect();
+    let values = serde_json::Value::from(values).to_string();
+    let (candidate, tokens, seconds) = (row.number, row.fidelity, row.train_seconds);
+    tracing::info!(candidate, state, reason, tokens, seconds, values, "candidate ended");
+}
+
 /// A candidate in a few words.
 pub(super) fn label(row: &Candidate) -> String {
     match &row.reference {

@@ -2,6 +2,7 @@
 
 mod black_box;
 mod check_worker;
+mod cluster;
 mod compare;
 mod exports;
 mod harness;
@@ -19,6 +20,7 @@ mod pull;
 mod report;
 mod returned;
 mod setup;
+mod slurm;
 mod terminal;
 mod trainers;
 mod trouble;

@@ -136,10 +136,12 @@ pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<Outc
             none => none.insert(Worker::begin(post, welcome, sender.clone()).await?),
         };
         say(&format!("at the service of {}", post.address));
+        tracing::info!(address = post.address, "connected");
         let end = worker_now.attend(&mut line, &mut news, &mut calls).await?;
         line.link.close().await;
         match end {
             End::Lost => {
+                tracing::warn!(address = post.address, "connection lost");
                 say("the coordinator is gone: what was begun goes on, and it is waited for");
             }
             End::Over(outcome) => break outcome,
@@ -148,8 +150,9 @@ pub(crate) async fn work(post: &Post, say: &dyn Fn(&str)) -> anyhow::Result<Outc
     if let Some(worker) = worker {
         worker.slot.close().await;
     }
-    if outcome == Outcome::Finished {
-        // Nobody goes on from them. What cannot be removed costs room, nothing else.
+    tracing::info!(outcome = ?outcome, "worker leaves");
+    if outcome != Outcome::Stopped {
+        // Nobody goes on from them here. What cannot be removed costs room, nothing else.
         let _ = std::fs::remove_dir_all(post.checkpoints());
     }
     Ok(outcome)
@@ -283,6 +286,7 @@ impl<'a> Worker<'a> {
             line.link.send(FromWorker::HandsBack { id });
             return;
         }
+        tracing::info!(request = id, "asked");
         self.held = Some(Held { request: request.clone(), answer: None });
         let request = match request {
             Request::Evaluate(request) => {
@@ -324,6 +328,7 @@ impl<'a> Worker<'a> {
             News::Joined(_) | News::Alive | News::HandedBack { .. } | News::Gone => return Ok(()),
         };
         if is_final && let Some(held) = &mut self.held {
+            tracing::info!(request = id_of_request(&held.request), "answered");
             held.answer = Some(news.clone());
         }
         if let Some(line) = line.filter(|line| line.is_announced) {

@@ -213,3 +213,56 @@ fn a_campaign_of_another_training_rule_is_not_gone_on_with() {
     assert!(said.stderr.contains("was trained under training rule 1, and this"), "{}", said.stderr);
     assert!(said.stderr.contains("give this one another `name`"), "{}", said.stderr);
 }
+
+#[test]
+fn a_log_of_json_lines_and_a_command_tell_how_a_run_went() {
+    let mut world = World::new("watched");
+    world.set("FAKE_TRAINER", "exit 2");
+    let notify = "echo $DELTAFRONT_CAMPAIGN $DELTAFRONT_STATE \"$DELTAFRONT_REASON\" >> told";
+    assert_eq!(world.say(&["run", "--log", "run.jsonl", "--notify", notify]).code, 0);
+    assert_eq!(world.read("told").trim(), "small finished");
+    let log = world.read("run.jsonl");
+    let events: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let count = |message: &str| events.iter().filter(|event| event["message"] == message).count();
+    assert_eq!(count("candidate ended"), EVALUATIONS, "{log}");
+    assert_eq!(count("training asked"), EVALUATIONS + 1);
+    assert_eq!((count("attempt failed"), count("run begins"), count("run ends")), (1, 1, 1));
+    let failed = events.iter().find(|event| event["message"] == "attempt failed").expect("one");
+    assert_eq!((&failed["level"], &failed["kind"]), (&"WARN".into(), &"crashed".into()));
+    assert!(events.iter().all(|event| event["timestamp"].is_string()));
+    // One that halts is told with its reason; one that its user stops is not.
+    world.set("FAKE_TRAINER", "configure");
+    world.edit("evaluations = 8", "evaluations = 9");
+    assert_eq!(world.say(&["run", "--notify", notify]).code, 1);
+    let told = world.read("told");
+    assert!(told.contains("small halted") && told.contains("12 tokens"), "{told}");
+}
+
+#[test]
+fn a_candidate_is_trained_again_and_compared() {
+    let mut world = World::new("replay");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let said = world.say(&["replay", "small", "3"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(
+        said.stdout.contains("bits_per_byte") && said.stdout.contains("equal"),
+        "{}",
+        said.stdout
+    );
+    assert!(said.stderr.contains("for 65.5 k tokens from seed 3"), "{}", said.stderr);
+    assert_eq!(world.candidates().len(), EVALUATIONS, "nothing is written");
+    // Another loss than noise explains.
+    world.set("FAKE_FIXED", "1");
+    let said = world.say(&["replay", "small", "4", "--json"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    let rows: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    let rows = rows.as_array().expect("a list");
+    let loss = rows.iter().find(|row| row["value"] == "bits_per_byte").expect("it is reported");
+    assert_eq!(loss["verdict"], "differs", "{loss}");
+    assert_eq!(world.say(&["replay", "small", "3", "--tokens", "17"]).code, 1);
+    world.write("corpus.txt", &"another text, ".repeat(1000));
+    let said = world.say(&["replay", "small", "3"]);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("holds something else"), "{}", said.stderr);
+}
