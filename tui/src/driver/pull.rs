@@ -10,6 +10,7 @@ pub(crate) mod home;
 pub(crate) mod link;
 pub(crate) mod listener;
 mod outfit;
+pub(crate) mod post;
 pub(crate) mod tls;
 pub(crate) mod whereabouts;
 pub(crate) mod worker;

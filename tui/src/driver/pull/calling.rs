@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
 use super::link::{self, Arrived, Link};
-use super::worker::Post;
+use super::post::Post;
 use super::{FromWorker, Join, ToWorker, VERSION, Welcome};
 
 /// Between two tries to reach a coordinator that does not answer: at first, and at most.

@@ -9,7 +9,7 @@ use search::device::Device;
 use search::wire::Configure;
 
 use super::Welcome;
-use super::worker::Post;
+use super::post::Post;
 use crate::driver::gpus::Gpus;
 use crate::driver::limits::Limits;
 use crate::driver::precision::ask_precision;
