@@ -1,12 +1,11 @@
 //! Telling somebody that a campaign is over, by a command of the user's.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-
-use super::run::say;
 
 /// How long the command may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -51,6 +50,6 @@ impl Notify {
             Ok(Err(error)) => format!("cannot be run: {error}"),
             Err(_) => format!("took longer than {} s", PATIENCE.as_secs()),
         };
-        say(&format!("the command of --notify {trouble}"));
+        let _ = writeln!(std::io::stderr(), "the command of --notify {trouble}");
     }
 }
