@@ -38,7 +38,7 @@ fn what_is_wrong_is_said_below_the_line_that_is() {
         ("garbage 1", "< ", "not a message of protocol 1"),
         ("nan 1", "< {\"type\":\"result\"", "is not finite is not JSON"),
         ("wrong_id 1", "< {\"type\":\"result\"", "this is no answer to 2"),
-        ("wrong_kind 1", "< {\"type\":\"timing\"", "an `evaluate` is answered by `result`"),
+        ("wrong_kind 1", "< {\"type\":\"values\"", "an `evaluate` is answered by `result`"),
         ("configure", "< {\"type\":\"failed\",\"id\":0", "a campaign would end here"),
         ("mute", "  cannot load libfoo.so", "it exited with status 127 before its hello"),
         ("exit 1", "  evaluation 1 begins", "it exited with status 3 before the answer to 2"),
@@ -75,7 +75,7 @@ fn what_is_wrong_is_said_below_the_line_that_is() {
     assert!(
         said.code == 1
             && after(&said, "< {\"type\":\"result\"")
-                .contains("no `bits_per_byte` among the values (loss)"),
+                .contains("no `bits_per_byte` among the values (loss, validation_loss)"),
         "{}",
         said.stdout
     );
