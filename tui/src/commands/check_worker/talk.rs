@@ -205,9 +205,8 @@ impl Talk {
         let begin = Instant::now();
         loop {
             match self.perhaps(GOODBYE.saturating_sub(begin.elapsed())).await {
-                Heard::Reply(Reply::Progress(_)) => {}
+                Heard::Reply(Reply::Progress(_)) | Heard::Bad => {}
                 Heard::Reply(_) => self.wrong("nobody waits for this: nothing was asked"),
-                Heard::Bad => {}
                 Heard::Nothing => {
                     self.wrong(
                         "it does not leave within 2 s of the end of its input: it is killed",

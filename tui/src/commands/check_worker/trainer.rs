@@ -154,7 +154,9 @@ async fn trained(talk: &mut Talk, place: &Place, asked: Evaluate) -> Option<Eval
     };
     match talk.answer(asked.id, progress).await? {
         Reply::Result(result) => {
-            faults(&asked, &result, &place.0).iter().for_each(|what| talk.wrong(what));
+            for what in faults(&asked, &result, &place.0) {
+                talk.wrong(&what);
+            }
             let own = parameters(&asked.architecture);
             if result.parameters != own {
                 Talk::remark(&format!(

@@ -75,7 +75,7 @@ fn what_is_wrong_is_said_below_the_line_that_is() {
     assert!(
         said.code == 1
             && after(&said, "< {\"type\":\"result\"")
-                .contains("no `bits_per_byte` among the values (loss"),
+                .contains("no `bits_per_byte` among the values (loss, validation_loss)"),
         "{}",
         said.stdout
     );
