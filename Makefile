@@ -1,11 +1,12 @@
 # The two commands of the README, and what they need. Everything else is plain cargo.
 
-.PHONY: demo test setup peers slurm advisories help
+.PHONY: demo test setup peers llama-cpp slurm advisories help
 
 help:
 	@echo 'make demo    set up, build, and search real English text for some minutes (CORPUS=path: your own text)'
 	@echo 'make test    set up, build, and run every test'
 	@echo 'make peers   install transformers and others in your cache folder: then make test loads exports with them, too'
+	@echo 'make llama-cpp   compile llama.cpp into the same Python, for exports to GGUF: five to ten minutes'
 	@echo 'make slurm   install Slurm from Debian, as root: then make test runs campaigns through a cluster of one node, too'
 	@echo 'make advisories   are there known faults in what Cargo.lock names? Needs cargo-audit and the network'
 	@echo 'make setup   only the set-up: libtorch into your cache folder; then plain cargo works'
@@ -16,6 +17,10 @@ setup:
 # The software that exports are tested by. Without it their tests say what they skip.
 peers:
 	@python3 tools/setup.py peers
+
+# Not a step of .ci/run, for its minutes.
+llama-cpp:
+	@python3 tools/setup.py llama-cpp
 
 # The cluster of tui/tests/it/program/cluster.rs. Without it its tests say that they are skipped.
 slurm:

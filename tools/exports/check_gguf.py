@@ -6,7 +6,7 @@
 WEIGHTS is the model.safetensors of an `hf` export of the same weights, or the checkpoint itself. Prints a line of JSON for
 each: the largest error of the logits, whether 64 greedy tokens are the same, the seconds that loading took. llama.cpp keeps
 keys and values in half precision unless told otherwise; here it is told so. Needs llama-cpp-python, which builds from its
-source package: `pip install llama-cpp-python` in the Python of `make peers`.
+source package: `make llama-cpp` does, into the Python of `make peers`.
 """
 
 import argparse

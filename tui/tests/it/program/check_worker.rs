@@ -34,7 +34,7 @@ fn workers_that_keep_to_the_protocol_pass() {
 #[test]
 fn what_is_wrong_is_said_below_the_line_that_is() {
     let trainer = workers().join("trainer.sh").to_string_lossy().into_owned();
-    for (mode, line, what) in [
+    let cases = [
         ("garbage 1", "< ", "not a message of protocol 1"),
         ("nan 1", "< {\"type\":\"result\"", "is not finite is not JSON"),
         ("wrong_id 1", "< {\"type\":\"result\"", "this is no answer to 2"),
@@ -42,9 +42,10 @@ fn what_is_wrong_is_said_below_the_line_that_is() {
         ("configure", "< {\"type\":\"failed\",\"id\":0", "a campaign would end here"),
         ("mute", "  cannot load libfoo.so", "it exited with status 127 before its hello"),
         ("exit 1", "  evaluation 1 begins", "it exited with status 3 before the answer to 2"),
-    ] {
+    ];
+    let is_said = &|(place, (mode, line, what)): (usize, (&str, &str, &str))| {
         // what it counts is of a world
-        let mut world = World::new("check_worker_wrong");
+        let mut world = World::new(&format!("check_worker_wrong_{place}"));
         world.set("FAKE_TRAINER", mode);
         let said = world.say(&["check-worker", "--timeout", "2", "--command", &trainer]);
         assert_eq!(said.code, 1, "{mode}: {}", said.stdout);
@@ -60,7 +61,13 @@ fn what_is_wrong_is_said_below_the_line_that_is() {
             "{}",
             said.stdout
         );
-    }
+    };
+    // Most of each is waiting.
+    std::thread::scope(|scope| {
+        for case in cases.into_iter().enumerate() {
+            scope.spawn(move || is_said(case));
+        }
+    });
     let mut world = World::new("check_worker_wrong");
     let said = world.say(&["check-worker", "--command", &trainer]);
     let progress = "< {\"type\":\"progress\"";

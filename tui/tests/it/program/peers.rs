@@ -156,7 +156,7 @@ fn llama_cpp_says_what_our_own_model_says() {
         Command::new(python).args(["-c", "import llama_cpp"]).output().expect("Python starts");
     if !has.status.success() {
         return say(
-            "skipped: no llama.cpp to load GGUF with; `pip install llama-cpp-python` into that Python builds it",
+            "skipped: no llama.cpp to load GGUF with; `make llama-cpp` builds it",
         );
     }
     let [llama, _, qwen3, _, _, mamba2, lfm2] = BUILT_IN.map(|(_, stack)| stack);
