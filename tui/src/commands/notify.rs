@@ -1,6 +1,5 @@
 //! Telling somebody that a campaign is over, by a command of the user's.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,8 +30,8 @@ pub(super) struct Told<'a> {
 }
 
 impl Notify {
-    /// Runs the command. What goes wrong with it is said, and harms nothing.
-    pub(super) async fn tell(&self, told: Told<'_>) {
+    /// Runs the command. What goes wrong with it comes back as a sentence, and harms nothing.
+    pub(super) async fn tell(&self, told: Told<'_>) -> Option<String> {
         let mut command = Command::new("sh");
         command
             .arg("-c")
@@ -45,11 +44,11 @@ impl Notify {
             .stdout(Stdio::null())
             .kill_on_drop(true);
         let trouble = match tokio::time::timeout(PATIENCE, command.status()).await {
-            Ok(Ok(status)) if status.success() => return,
+            Ok(Ok(status)) if status.success() => return None,
             Ok(Ok(status)) => format!("ended with {status}"),
             Ok(Err(error)) => format!("cannot be run: {error}"),
             Err(_) => format!("took longer than {} s", PATIENCE.as_secs()),
         };
-        let _ = writeln!(std::io::stderr(), "the command of --notify {trouble}");
+        Some(format!("the command of --notify {trouble}"))
     }
 }

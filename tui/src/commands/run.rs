@@ -267,7 +267,8 @@ pub(super) async fn drive_to_end<D: Subjects + Clone>(
     let (state, reason) = how_it_ended(&driven);
     tracing::info!(campaign = name, state, reason, "run ends");
     if let Some(notify) = notify.filter(|_| state != PAUSED) {
-        notify.tell(Told { campaign: &name, state, reason: &reason }).await;
+        let told = Told { campaign: &name, state, reason: &reason };
+        notify.tell(told).await.iter().for_each(|trouble| say(trouble));
     }
     let finish = match driven {
         Ok(finish) => finish,

@@ -4,13 +4,16 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use db::Owner;
 
 /// What the folders of workers are called that are given none.
 const NAME: &str = "deltafront-worker";
+
+/// How long one is waited for that may be leaving a folder: whoever starts workers may start the next before the last is gone.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// A worker's folder. Dropping it leaves it to others.
 #[derive(Debug)]
@@ -29,13 +32,19 @@ impl Home {
     /// When another worker has it, or it cannot be written to.
     pub(crate) fn take(folder: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(folder) = folder {
-            return match Self::open(folder)? {
-                Some(home) => Ok(home),
-                None => bail!(
-                    "another worker is at work in {}: give this one a --folder of its own",
-                    folder.display()
-                ),
-            };
+            let begin = Instant::now();
+            loop {
+                if let Some(home) = Self::open(folder)? {
+                    return Ok(home);
+                }
+                if begin.elapsed() > LEAVING {
+                    bail!(
+                        "another worker is at work in {}: give this one a --folder of its own",
+                        folder.display()
+                    );
+                }
+                std::thread::sleep(LEAVING / 50);
+            }
         }
         for number in 1u32.. {
             let name = if number == 1 { NAME.to_owned() } else { format!("{NAME}-{number}") };
