@@ -55,13 +55,13 @@ impl Reply {
 /// Who the worker is and what it can do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hello {
-    /// Must equal [`PROTOCOL`].
+    /// Must equal `PROTOCOL`, the version of this protocol.
     pub protocol: u32,
     /// Name and version.
     pub worker: String,
     /// Requests it answers: `evaluate`, `measure`, `measure_whole`, `check`.
     pub can: Vec<String>,
-    /// Device by name, as it stands in [`Conditions::device`].
+    /// Device by name, as it stands in `device` of `Conditions`.
     pub device: String,
     /// Version of the kernels, as it stands in [`Timing::kernels`]: older rows of the latency table are not used.
     /// Profilers only.

@@ -31,7 +31,7 @@ pub enum Request {
     MeasureLimit(MeasureLimit),
     /// Say what is to be optimised. For black boxes; the first line.
     Space {
-        /// The version of the protocol, [`PROTOCOL`].
+        /// The version of the protocol, `PROTOCOL`.
         protocol: u32,
     },
     /// Give the values at a point. For black boxes.
@@ -57,7 +57,7 @@ pub struct Configure {
     /// For profilers.
     pub latency: Option<LatencyConfig>,
     /// What the files of `data` must hold, by their keys in the campaign file (`data.corpus`): a trainer that finds
-    /// something else there says so by `failed` with [`CONFIGURE_ID`], instead of mixing two texts in one front.
+    /// something else there says so by `failed` with id 0, `CONFIGURE_ID`, instead of mixing two texts in one front.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contents: BTreeMap<String, Contents>,
     /// Folder for checkpoints, which exists. A trainer keeps the tokens of the corpus in its subfolder `tokens`.
