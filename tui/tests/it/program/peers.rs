@@ -155,9 +155,7 @@ fn llama_cpp_says_what_our_own_model_says() {
     let has =
         Command::new(python).args(["-c", "import llama_cpp"]).output().expect("Python starts");
     if !has.status.success() {
-        return say(
-            "skipped: no llama.cpp to load GGUF with; `make llama-cpp` builds it",
-        );
+        return say("skipped: no llama.cpp to load GGUF with; `make llama-cpp` builds it");
     }
     let [llama, _, qwen3, _, _, mamba2, lfm2] = BUILT_IN.map(|(_, stack)| stack);
     let qwen3 = qwen3.replace("swa(h=4,kv=2,k=16,w=32,qknorm)", "attn(h=4,kv=2,k=16,qknorm)");
