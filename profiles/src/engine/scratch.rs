@@ -75,6 +75,17 @@ impl Run<'_> {
         self.scratch.give(mixed);
     }
 
+    /// What a branch reads of x `[T, d]`: normed where the norm stands before it.
+    pub(super) fn read_by(&mut self, norm: OfBranch<'_>, x: &[f32]) -> Buffer {
+        let mut h = self.scratch.take(x.len());
+        let block = ROWS * norm.weight.len();
+        self.pool.chunks_mut(&mut h, block, |index, h| {
+            h.copy_from_slice(&x[index * block..][..h.len()]);
+            norm.before(h);
+        });
+        h
+    }
+
     /// x `[T, d]` += what `add` adds to what it gets, normed where the norm stands behind it.
     pub(super) fn add_branch(
         &mut self,

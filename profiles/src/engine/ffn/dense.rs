@@ -54,12 +54,7 @@ impl Function for Dense {
             return self.0.apply_to_many(on.pool, norm, x);
         }
         let (width, outputs) = (self.0.width(), self.0.reading().outputs());
-        let mut h = on.scratch.take(x.len());
-        let block = ROWS * d;
-        on.pool.chunks_mut(&mut h, block, |index, h| {
-            h.copy_from_slice(&x[index * block..][..h.len()]);
-            norm.before(h);
-        });
+        let h = on.read_by(norm, x);
         let mut hidden = on.scratch.take(rows * outputs);
         let mut activated = on.scratch.take(rows * width);
         self.0.reading().apply(on.pool, &h, &mut hidden);

@@ -171,11 +171,7 @@ impl Function for Moe {
     ) {
         let d = norm.weight.len();
         for x in x.chunks_mut((GATHERED / self.of.per_token as usize).max(1) * d) {
-            let mut h = on.scratch.take(x.len());
-            on.pool.chunks_mut(&mut h, ROWS * d, |block, h| {
-                h.copy_from_slice(&x[block * ROWS * d..][..h.len()]);
-                norm.before(h);
-            });
+            let mut h = on.read_by(norm, x);
             if norm.after {
                 let mut y = on.scratch.take(x.len());
                 y.fill(0.0);

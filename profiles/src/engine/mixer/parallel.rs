@@ -37,11 +37,7 @@ impl Function for Parallel {
         memories: &mut [Memory],
     ) {
         let block = ROWS * norm.weight.len();
-        let mut h = on.scratch.take(x.len());
-        on.pool.chunks_mut(&mut h, block, |index, h| {
-            h.copy_from_slice(&x[index * block..][..h.len()]);
-            norm.before(h);
-        });
+        let h = on.read_by(norm, x);
         // A branch with its norm behind it adds to what it read: h + norm(f(h)).
         let mut added = on.scratch.take(x.len());
         for (at, (mixer, weight)) in self.branches.iter().enumerate() {
