@@ -43,10 +43,9 @@ fn a_matrix_begins_as_large_as_its_number_of_inputs_asks() {
     }
 }
 
-#[test]
-fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
+/// A learner after its first step at a base rate of 1e-4 without decay, and its tensors before and after.
+fn a_first_step(stack: &Architecture) -> (Learner, Vec<Tensor>, Vec<Tensor>) {
     tch::set_num_threads(1);
-    let stack = architecture(&MIXERS);
     let config = TrainingConfig {
         weight_decay: 0.0,
         warmup_fraction: 0.0,
@@ -55,7 +54,7 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
         learning_rate: LearningRate::Base(1e-4),
         ..training_config()
     };
-    let mut learner = Learner::new(&stack, &config, 1).expect("it can be trained");
+    let mut learner = Learner::new(stack, &config, 1).expect("it can be trained");
     let values = |learner: &Learner| -> Vec<Tensor> {
         learner.model().variables().iter().map(|v| v.tensor.detach().copy()).collect()
     };
@@ -63,6 +62,13 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
     let (inputs, targets) = text();
     learner.step(&inputs, &targets).expect("one step does not diverge");
     let after = values(&learner);
+    (learner, before, after)
+}
+
+#[test]
+fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
+    let stack = architecture(&MIXERS);
+    let (learner, before, after) = a_first_step(&stack);
     for ((before, after), variable) in before.iter().zip(&after).zip(learner.model().variables()) {
         let moved = after - before;
         let factors = factors(&variable.spec, &stack);
@@ -81,26 +87,9 @@ fn a_first_step_moves_each_tensor_by_its_part_of_the_base_rate() {
 
 #[test]
 fn every_expert_moves_as_a_matrix_of_its_own() {
-    tch::set_num_threads(1);
     let stack: Architecture = "d=24,vocab=256,tied | moe(10,e=3,k=2,s=1)".parse().expect("a stack");
-    let config = TrainingConfig {
-        weight_decay: 0.0,
-        warmup_fraction: 0.0,
-        tokens: 3 * 33,
-        gradient_clip: 1e9,
-        learning_rate: LearningRate::Base(1e-4),
-        ..training_config()
-    };
-    let mut learner = Learner::new(&stack, &config, 1).expect("it can be trained");
-    let values = |learner: &Learner| -> Vec<Tensor> {
-        learner.model().variables().iter().map(|v| v.tensor.detach().copy()).collect()
-    };
-    let before = values(&learner);
-    let (inputs, targets) = text();
-    learner.step(&inputs, &targets).expect("one step does not diverge");
-    for ((before, after), variable) in
-        before.iter().zip(values(&learner)).zip(learner.model().variables())
-    {
+    let (learner, before, after) = a_first_step(&stack);
+    for ((before, after), variable) in before.iter().zip(&after).zip(learner.model().variables()) {
         if variable.spec.shape.len() != 3 {
             continue;
         }

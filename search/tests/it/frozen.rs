@@ -124,18 +124,13 @@ fn references_at_every_size() {
     check("references", &got);
 }
 
+/// The campaign files in `frozen/`.
+const CAMPAIGN_FILES: [&str; 8] =
+    ["template", "every_mixer", "staged", "gated_conv", "attention", "ffn", "experts", "parallel"];
+
 #[test]
 fn campaign_files_read_the_same() {
-    for name in [
-        "template",
-        "every_mixer",
-        "staged",
-        "gated_conv",
-        "attention",
-        "ffn",
-        "experts",
-        "parallel",
-    ] {
+    for name in CAMPAIGN_FILES {
         let file = CampaignFile::parse(&read(&format!("{name}.toml"))).expect("a campaign file");
         let json = serde_json::to_string_pretty(&file).expect("a campaign file is JSON");
         check(&format!("{name}.json"), &(json + "\n"));
@@ -155,16 +150,7 @@ fn objectives(architecture: &Architecture) -> Objectives {
 #[test]
 fn the_same_seed_proposes_the_same_stacks() {
     let mut got = String::new();
-    for name in [
-        "template",
-        "every_mixer",
-        "staged",
-        "gated_conv",
-        "attention",
-        "ffn",
-        "experts",
-        "parallel",
-    ] {
+    for name in CAMPAIGN_FILES {
         let file = CampaignFile::parse(&read(&format!("{name}.toml"))).expect("a campaign file");
         let space = file.space().expect("a possible space");
         writeln!(got, "{name}: {} stacks", space.size()).expect("a string grows");
