@@ -10,6 +10,7 @@ use super::figure::{Figure, Plane, at};
 
 const ROW: f64 = 30.0;
 const LEFT: f64 = 300.0;
+const TOP: f64 = 34.0;
 
 fn row_title(value: &str, fewer: u64, more: u64, candidates: usize) -> String {
     format!(
@@ -20,21 +21,25 @@ fn row_title(value: &str, fewer: u64, more: u64, candidates: usize) -> String {
     )
 }
 
+/// Shares up to 1 across, so many rows down.
+fn plane(low: f64, rows: usize) -> Plane {
+    Plane {
+        x: Axis::linear(low, 1.0),
+        y: Axis::linear(0.0, 1.0),
+        across: (LEFT, 800.0),
+        down: (TOP, TOP + ROW * rows as f64),
+    }
+}
+
 /// Kendall's τ of each two lengths of training; none where nothing was trained twice.
 pub(super) fn agreements(agreements: &[Agreement]) -> Option<Figure> {
     let rows: Vec<_> = agreements.iter().filter_map(|a| Some((a, a.kendall?))).collect();
     let low = rows.iter().map(|(_, tau)| tau.low).reduce(f64::min)?;
-    let bottom = 34.0 + ROW * rows.len() as f64;
-    let plane = Plane {
-        x: Axis::linear(low.min(0.0), 1.0),
-        y: Axis::linear(0.0, 1.0),
-        across: (LEFT, 800.0),
-        down: (34.0, bottom),
-    };
+    let plane = plane(low.min(0.0), rows.len());
     let body = html! {
         (scale(&plane, "Kendall’s τ_b"))
         @for (index, (agreement, tau)) in rows.iter().enumerate() {
-            @let y = 34.0 + ROW * (index as f64 + 0.5);
+            @let y = TOP + ROW * (index as f64 + 0.5);
             text x=(at(LEFT - 18.0)) y=(at(y + 4.0)) text-anchor="end" {
                 (row_title(&agreement.value, agreement.fewer, agreement.more, agreement.pairs))
             }
@@ -50,7 +55,7 @@ pub(super) fn agreements(agreements: &[Agreement]) -> Option<Figure> {
         caption: "Kendall’s τ_b between shorter and longer trainings of the same candidates, with 95 % intervals; the last \
                   number is that of the candidates."
             .to_owned(),
-        size: (840.0, bottom + 44.0),
+        size: (840.0, plane.down.1 + 44.0),
         body,
     })
 }
@@ -58,13 +63,7 @@ pub(super) fn agreements(agreements: &[Agreement]) -> Option<Figure> {
 /// The share of pairs in the order of the longer trainings; none where nothing was trained twice.
 pub(super) fn pairs(tests: &[Backtest]) -> Option<Figure> {
     let low = tests.iter().flat_map(|t| [t.right, t.right_predicted]).reduce(f64::min)?;
-    let bottom = 34.0 + ROW * tests.len() as f64;
-    let plane = Plane {
-        x: Axis::linear(low.min(0.5), 1.0),
-        y: Axis::linear(0.0, 1.0),
-        across: (LEFT, 800.0),
-        down: (34.0, bottom),
-    };
+    let plane = plane(low.min(0.5), tests.len());
     let keys = [
         (html! { circle class="sum" r="4" {} }, "as measured"),
         (html! { circle class="front" r="4.6" {} }, "by prediction"),
@@ -72,7 +71,7 @@ pub(super) fn pairs(tests: &[Backtest]) -> Option<Figure> {
     let body = html! {
         (scale(&plane, "share of pairs in the order of the longer training"))
         @for (index, test) in tests.iter().enumerate() {
-            @let y = 34.0 + ROW * (index as f64 + 0.5);
+            @let y = TOP + ROW * (index as f64 + 0.5);
             text x=(at(LEFT - 18.0)) y=(at(y + 4.0)) text-anchor="end" {
                 (row_title(&test.value, test.fewer, test.more, test.candidates))
             }
@@ -89,7 +88,7 @@ pub(super) fn pairs(tests: &[Backtest]) -> Option<Figure> {
         title: "Pairs in the order of longer trainings".to_owned(),
         caption: "How many pairs of candidates the shorter training puts in the order of the longer one; a half is chance."
             .to_owned(),
-        size: (840.0, bottom + 44.0),
+        size: (840.0, plane.down.1 + 44.0),
         body,
     })
 }
