@@ -27,7 +27,6 @@ mod stop;
 mod telling;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -39,6 +38,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use child::{Process, broken};
 use desk::Desk;
+pub(crate) use display::say;
 use gpus::Gpus;
 use hall::Hall;
 pub(crate) use hiring::{ask, ask_space, meet};
@@ -112,8 +112,11 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     if let Some(hall) = &mut hall
         && job.times_elsewhere
     {
-        say(job.show, &format!("others join by: {}", hall.invitation()));
-        say(job.show, "waiting for one of them that times: the same line with --times");
+        // There is no display yet.
+        if job.show != Show::Nothing {
+            say(&format!("others join by: {}", hall.invitation()));
+            say("waiting for one of them that times: the same line with --times");
+        }
         let waited = {
             let mut waiting = std::pin::pin!(hall.first_profiler(&mut slots, &mut inbox));
             let mut beat = tokio::time::interval(HEARTBEAT);
@@ -159,14 +162,6 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     let in_order = !matches!(ended, Ok((_, true)));
     close(desk.slots, in_order).await;
     ended.map(|(finish, _)| finish)
-}
-
-/// Says something before there is a display.
-fn say(show: Show, text: &str) {
-    if show != Show::Nothing {
-        // A reader that has gone away does not stop a campaign.
-        let _ = writeln!(std::io::stderr(), "{text}");
-    }
 }
 
 /// Waits for the first hello of every slot.

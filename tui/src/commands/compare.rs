@@ -18,9 +18,9 @@ use tui::quantity;
 
 use super::campaign_file::{absolute, refuse_changes};
 use super::contents::Inputs;
-use super::run::{Conclusion, Files, done, drive_to_end, job, profiler, say};
+use super::run::{Conclusion, Files, done, drive_to_end, job, profiler};
 use super::{INTERRUPTED, candidate, products};
-use crate::driver::Profiler;
+use crate::driver::{Profiler, say};
 use crate::report::comparison::Comparison;
 use crate::{report, words};
 
@@ -70,12 +70,7 @@ pub(crate) struct Args {
 const SEEDS: u32 = 3;
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(compare(db, args))
+    super::block_on_threads(compare(db, args))
 }
 
 async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {

@@ -216,12 +216,7 @@ impl Optimize {
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let folder = std::env::current_dir().context("the current folder cannot be found out")?;
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(optimize(db, args, &folder))
+    super::block_on_threads(optimize(db, args, &folder))
 }
 
 async fn optimize(db: &Path, args: &Args, folder: &Path) -> anyhow::Result<ExitCode> {

@@ -17,9 +17,10 @@ use tui::quantity;
 use self::rates::Rates;
 use self::rehearsal::{Expected, rehearse};
 use super::campaign_file::absolute;
-use super::run::{self, Files, say};
+use super::run::{self, Files};
 use super::scratch::Scratch;
 use super::setup::Setup;
+use crate::driver::say;
 use crate::words;
 
 /// Asks this machine: a few parts and steps of the campaign are timed, and the campaign is gone through with them, from its
@@ -37,12 +38,7 @@ pub(crate) struct Args {
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let (text, file, folder) = run::read(&args.file)?;
     // The trainers are to be heard while one of them is waited for.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(plan(db, args, &text, &file, &folder))
+    super::block_on_threads(plan(db, args, &text, &file, &folder))
 }
 
 async fn plan(

@@ -15,10 +15,10 @@ use tui::quantity;
 
 use super::campaign_file::{absolute, refuse_changes};
 use super::contents::Inputs;
-use super::run::{self, Files, say};
+use super::run::{self, Files};
 use super::scratch::Scratch;
 use super::{block_on, candidate, open, products, training_rule};
-use crate::driver::{Asked, Introduction};
+use crate::driver::{Asked, Introduction, say};
 use crate::words;
 
 /// Standard errors of a difference that noise explains: one of 400 goes beyond.

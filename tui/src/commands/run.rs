@@ -1,7 +1,7 @@
 //! `deltafront run`
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,7 +22,9 @@ use super::contents::Inputs;
 use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec};
+use crate::driver::{
+    self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
+};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -70,12 +72,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let (text, file, folder) = read(&args.file)?;
     crate::journal::open(args.log.as_deref())?;
     // Several trainers and the profiler talk at once, and SQLite's calls block.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(campaign(db, args, &text, &file, &folder))
+    super::block_on_threads(campaign(db, args, &text, &file, &folder))
 }
 
 /// The text of a campaign file, what it says, and the folder that it lies in.
@@ -366,10 +363,6 @@ pub(super) fn done(snapshot: &Snapshot) -> usize {
         .iter()
         .filter(|candidate| candidate.row.state == CandidateState::Done)
         .count()
-}
-
-pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The command that goes on with the campaign.

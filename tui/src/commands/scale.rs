@@ -11,7 +11,7 @@ use db::snapshot::CampaignState;
 
 use super::run::{self, Files};
 use super::{block_on, open};
-use crate::driver::{Whereabouts, token};
+use crate::driver::{Whereabouts, say, token};
 use crate::scale::{Kind, Order, Wanted, want};
 use crate::words;
 
@@ -184,7 +184,7 @@ fn look(db: &Path, args: &Status) -> anyhow::Result<()> {
             match wanted.see_to(is_finished, !args.look) {
                 Ok(standing) => write!(stdout, "{standing}")?,
                 // One answer that Slurm fails to give says nothing of the next.
-                Err(error) if pause.is_some() => run::say(&format!("{error:#}")),
+                Err(error) if pause.is_some() => say(&format!("{error:#}")),
                 Err(error) => return Err(error),
             }
         }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::INTERRUPTED;
-use super::run::say;
 use crate::driver::pull::home::Home;
-use crate::driver::{Outcome, Post, Role, Token, pull};
+use crate::driver::{Outcome, Post, Role, Token, pull, say};
 
 /// Trains, or times, for a campaign that runs elsewhere: connects to its `deltafront run --listen`, which says the token, and
 /// works until the campaign is finished. A coordinator that is gone is waited for; what was begun goes on meanwhile. Start one
@@ -75,12 +74,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         patience: Duration::try_from_secs_f64(args.patience)
             .context("--patience must be a number of seconds")?,
     };
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(pull::worker::work(&post, &say))?;
+    let outcome = super::block_on_threads(pull::worker::work(&post, &say))?;
     Ok(match outcome {
         Outcome::Finished => {
             say("the campaign is finished");

@@ -224,7 +224,8 @@ impl Drop for Display {
     }
 }
 
-fn say(text: &str) {
+/// A line on stderr.
+pub(crate) fn say(text: &str) {
     // A reader that has gone away does not stop a campaign.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -46,13 +46,15 @@ impl Home {
                 std::thread::sleep(LEAVING / 50);
             }
         }
-        for number in 1u32.. {
-            let name = if number == 1 { NAME.to_owned() } else { format!("{NAME}-{number}") };
+        let mut name = NAME.to_owned();
+        let mut number = 1u32;
+        loop {
             if let Some(home) = Self::open(Path::new(&name))? {
                 return Ok(home);
             }
+            number += 1;
+            name = format!("{NAME}-{number}");
         }
-        bail!("every folder is taken")
     }
 
     /// None where another worker has it.
