@@ -210,12 +210,18 @@ impl Study {
             file.training.tokens = terms.tokens.unwrap_or(self.tokens);
         }
         let count = stacks.len() as u32;
+        // Losses at longer contexts are reported, and are no objectives.
+        let tasks: Vec<String> = self.tasks.iter().flat_map(TaskConfig::value_names).collect();
+        let is_objective = |value: &&str| {
+            Metric::named(value).is_some() || tasks.iter().any(|known| known == value)
+        };
         let timed = self.is_timed().then_some(Metric::DecodeUs.name());
+        let objectives = self.values().into_iter().filter(is_objective).chain(timed);
         file.search = SearchConfig {
             algorithm: Algorithm::Random,
             evaluations: count,
             start: count,
-            objectives: self.values().into_iter().take(3).chain(timed).map(str::to_owned).collect(),
+            objectives: objectives.map(str::to_owned).collect(),
             stacks,
             concurrency: terms.concurrency,
             ..SearchConfig::default()

@@ -95,33 +95,34 @@ impl Page {
 
     /// How its claims stand, in a line.
     pub(crate) fn outcome(&self) -> String {
+        let all = self.findings.len();
         let count =
             |verdict| self.findings.iter().filter(|c| c.judgement.verdict == verdict).count();
-        format!(
-            "of {}: {} out, {} not, of {} the seeds cannot tell",
-            words::count(self.findings.len(), "claim"),
-            match count(Verdict::ComesOut) {
-                1 => "1 comes".to_owned(),
-                n => format!("{n} come"),
-            },
-            match count(Verdict::DoesNot) {
-                1 => "1 does".to_owned(),
-                n => format!("{n} do"),
-            },
-            count(Verdict::CannotTell)
-        )
+        let (out, not, open) =
+            (count(Verdict::ComesOut), count(Verdict::DoesNot), count(Verdict::CannotTell));
+        let verb = |n: usize, one, several| if n == 1 { one } else { several };
+        let come = verb(out, "comes", "come");
+        let mut text = format!("{out} of {} {come} out", words::count(all, "claim"));
+        if not > 0 {
+            text += &format!(", {not} {} not", verb(not, "does", "do"));
+        }
+        if open > 0 {
+            text += &format!(", {open} cannot be told by these seeds");
+        }
+        text
     }
 
     /// In Markdown.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("# {}\n", self.title);
+        let mut text = format!("# {}\n\n", self.title);
         let mut paragraph = |words: &str| {
             text.push_str(&wrapped(words));
             text.push('\n');
         };
         paragraph(&format!("**Published.** {}", self.published));
         paragraph(&format!("**Here,** {}.", self.outcome()));
-        let mut rows = vec![vec!["claim".to_owned(), "difference".to_owned(), String::new()]];
+        let mut rows =
+            vec![vec!["claim".to_owned(), "difference".to_owned(), "verdict".to_owned()]];
         rows.extend(self.findings.iter().map(Claim::cells));
         text.push_str(&markdown("lrl", &rows));
         let mut heading = vec!["arm".to_owned()];
@@ -214,9 +215,15 @@ impl Claim {
     }
 }
 
-/// A mean with half the width of its interval.
+/// A mean with half the width of its interval, to two digits of that.
 fn within(mean: f64, reach: Option<f64>) -> String {
-    quantity::measured(search::value::Value { mean, standard_error: reach })
+    match reach {
+        Some(reach) if reach > 0.0 && reach.is_finite() => {
+            let decimals = (1.0 - reach.log10().floor()).clamp(0.0, 9.0) as usize;
+            format!("{mean:.decimals$} ±{reach:.decimals$}")
+        }
+        _ => quantity::significant(mean),
+    }
 }
 
 /// The value of each finished full training, by seed.
