@@ -45,7 +45,7 @@ fn every_study_is_a_campaign_that_reports_what_it_judges() {
         let reported: BTreeSet<String> = file
             .tasks
             .iter()
-            .flat_map(|task| task.value_names())
+            .flat_map(search::config::TaskConfig::value_names)
             .chain(file.data.iter().flat_map(|_| {
                 let longer = file.training.longer_contexts.iter();
                 let longer = longer.map(|n| format!("bits_per_byte_x{n}"));

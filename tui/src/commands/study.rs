@@ -322,18 +322,19 @@ async fn print(
 fn command(study: &Study, snapshot: &Snapshot) -> anyhow::Result<String> {
     let file = CampaignFile::parse(&snapshot.campaign.config_toml)
         .map_err(|error| anyhow::anyhow!("the stored file does not parse: {error}"))?;
-    let mut line = format!("deltafront study {}", study.name);
+    let mut line = vec![format!("deltafront study {}", study.name)];
     if let Some(data) = &file.data {
         let name = data.corpus.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        line += &format!(" --corpus {}", words::quoted(&name));
+        line.push(format!("--corpus {}", words::quoted(&name)));
         if file.training.tokens != study.tokens {
-            line += &format!(" --tokens {}", file.training.tokens);
+            line.push(format!("--tokens {}", file.training.tokens));
         }
     }
     if file.trust.seeds != study.seeds {
-        line += &format!(" --seeds {}", file.trust.seeds);
+        line.push(format!("--seeds {}", file.trust.seeds));
     }
-    Ok(line + &format!(" --page {}.md", study.name))
+    line.push(format!("--page {}.md", study.name));
+    Ok(line.join(" "))
 }
 
 /// How the arms were trained, in words.

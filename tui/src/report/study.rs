@@ -53,7 +53,8 @@ struct Over {
 /// A claim and what became of it.
 #[derive(Debug, Serialize)]
 struct Claim {
-    claim: &'static str,
+    #[serde(rename = "claim")]
+    sentence: &'static str,
     value: &'static str,
     of: &'static str,
     than: &'static str,
@@ -78,9 +79,9 @@ impl Page {
                     Some(value - other)
                 })
                 .collect();
-            let (claim, value) = (finding.claim, finding.value);
+            let (sentence, value) = (finding.claim, finding.value);
             let judgement = finding.judge(&differences);
-            Claim { claim, value, of: finding.of, than: finding.than, judgement }
+            Claim { sentence, value, of: finding.of, than: finding.than, judgement }
         });
         Self {
             study: study.name,
@@ -102,14 +103,14 @@ impl Page {
             (count(Verdict::ComesOut), count(Verdict::DoesNot), count(Verdict::CannotTell));
         let verb = |n: usize, one, several| if n == 1 { one } else { several };
         let come = verb(out, "comes", "come");
-        let mut text = format!("{out} of {} {come} out", words::count(all, "claim"));
+        let mut parts = vec![format!("{out} of {} {come} out", words::count(all, "claim"))];
         if not > 0 {
-            text += &format!(", {not} {} not", verb(not, "does", "do"));
+            parts.push(format!("{not} {} not", verb(not, "does", "do")));
         }
         if open > 0 {
-            text += &format!(", {open} cannot be told by these seeds");
+            parts.push(format!("{open} cannot be told by these seeds"));
         }
-        text
+        parts.join(", ")
     }
 
     /// In Markdown.
@@ -211,7 +212,7 @@ impl Claim {
         let words = verdict.words();
         let words =
             if verdict == Verdict::CannotTell { words.to_owned() } else { format!("**{words}**") };
-        vec![format!("{} ({})", self.claim, quantity::title(self.value)), difference, words]
+        vec![format!("{} ({})", self.sentence, quantity::title(self.value)), difference, words]
     }
 }
 
