@@ -7,6 +7,7 @@ mod compare;
 mod exports;
 mod harness;
 mod input;
+mod install;
 mod interrupt;
 mod kill;
 mod latency_command;
