@@ -13,6 +13,7 @@ mod kill;
 mod latency_command;
 mod law;
 mod many;
+mod metrics;
 mod output;
 mod page;
 mod peers;
