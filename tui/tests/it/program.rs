@@ -5,6 +5,7 @@ mod check_worker;
 mod cluster;
 mod compare;
 mod exports;
+mod guide;
 mod harness;
 mod input;
 mod install;
