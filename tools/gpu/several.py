@@ -234,12 +234,12 @@ def timed(results, name, wait=True):
 def rows(results, name):
     with sqlite3.connect(results / f"{name}.db") as db:
         found = db.execute(
-            "SELECT hash, v.name, v.mean FROM candidates c JOIN candidate_values v ON v.candidate_id = c.id"
+            "SELECT hash, fidelity, v.name, v.mean FROM candidates c JOIN candidate_values v ON v.candidate_id = c.id"
             " JOIN campaigns p ON p.id = c.campaign_id WHERE p.name = ? AND c.state = 'done'", (name,)
         ).fetchall()
     values: dict[str, dict[str, float]] = {}
-    for identity, metric, mean in found:
-        values.setdefault(identity, {})[metric] = mean
+    for identity, tokens, metric, mean in found:
+        values.setdefault(identity, {"tokens": tokens})[metric] = mean
     return values
 
 
@@ -270,10 +270,10 @@ def summary(results, parts, gpus) -> None:
     for a, b in (("rate-n", "killed"), ("each", "pull"), ("each", "one")):
         if all(any(of["name"] == name for of in parts) for name in (a, b)):
             first, second = rows(results, a), rows(results, b)
-            both = first.keys() & second.keys()
+            both = [i for i in first.keys() & second.keys() if first[i]["tokens"] == second[i]["tokens"]]
             apart = max((abs(first[i]["bits_per_byte"] - second[i]["bits_per_byte"]) for i in both), default=0.0)
             fronts = front(first), front(second)
-            say.append(f"\n{a} and {b}: {len(both)} stacks in both, losses apart by {apart:.2e} at most; "
+            say.append(f"\n{a} and {b}: {len(both)} stacks trained as long in both, losses apart by {apart:.2e} at most; "
                        f"fronts of {len(fronts[0])} and {len(fronts[1])}, {len(fronts[0] & fronts[1])} in both")
     say += ["", *apart_in_time(results), "", *watched(results, parts)]
     (results / "several.md").write_text("\n".join(say) + "\n")

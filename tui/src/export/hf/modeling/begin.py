@@ -47,15 +47,30 @@ def part(name):
 KERNELS = {"fla": True}
 
 
-def fla(operation):
-    """A kernel of flash-linear-attention, `module.function`, or None where that is not installed or not wanted."""
+def fla(operation, *decayed):
+    """A kernel of flash-linear-attention, `module.function`, or None where that is not installed or not wanted, or would
+    refuse the gradients of a rule with decays, whose inputs are given as `decayed`."""
     if not KERNELS["fla"]:
         return None
     module, function = operation.rsplit(".", 1)
     try:
-        return getattr(__import__(f"fla.ops.{module}", fromlist=[function]), function)
+        kernel = getattr(__import__(f"fla.ops.{module}", fromlist=[function]), function)
     except (ImportError, AttributeError):
         return None
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in decayed)
+    return None if learns and gradients_refused() else kernel
+
+
+def gradients_refused():
+    """Whether flash-linear-attention refuses the gradients of rules with decays, which Triton 3.4 to 3.7.0 gets wrong on
+    Hopper GPUs (its issue 640)."""
+    try:
+        import triton
+        from packaging.version import parse
+    except ImportError:
+        return False
+    old = parse("3.4.0") <= parse(triton.__version__) < parse("3.7.1")
+    return old and torch.cuda.get_device_capability()[0] == 9
 
 
 def wide(x):

@@ -39,8 +39,10 @@ def delta_rule(q, k, v, g, beta, state):
     if q.shape[1] == 1:
         return delta_step(q, k, v, g, beta, state)
     kernel = None
-    if q.is_cuda:
-        kernel = fla("delta_rule.chunk_delta_rule" if g is None else "gated_delta_rule.chunk_gated_delta_rule")
+    if q.is_cuda and g is None:
+        kernel = fla("delta_rule.chunk_delta_rule")
+    elif q.is_cuda:
+        kernel = fla("gated_delta_rule.chunk_gated_delta_rule", q, k, v, g, beta)
     if kernel is None:
         return delta_chunks(q, k, v, g, beta, state)
     narrow = v.dtype if v.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16

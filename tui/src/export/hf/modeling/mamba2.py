@@ -22,7 +22,7 @@ def linear_attention(q, k, v, g, state):
     if q.shape[1] == 1:
         state = state * g[:, 0, :, None, None].exp() + wide(k[:, 0, None, :, None] * v[:, 0, :, None])
         return torch.einsum("bk,bhkv->bhv", wide(q[:, 0]), state)[:, None], state
-    kernel = fla("simple_gla.chunk_simple_gla") if q.is_cuda else None
+    kernel = fla("simple_gla.chunk_simple_gla", q, k, v, g) if q.is_cuda else None
     if kernel is None:
         return linear_chunks(q, k, v, g, state)
     shared = [x[:, :, None].expand(-1, -1, v.shape[2], -1).to(v.dtype).contiguous() for x in (q, k)]
