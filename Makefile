@@ -1,10 +1,17 @@
 # The two commands of the README, and what they need. Everything else is plain cargo.
 
-.PHONY: demo test setup peers llama-cpp slurm advisories help
+.PHONY: demo test install install-built uninstall setup peers llama-cpp slurm advisories help
+
+# Where `make install` puts the programs: $(PREFIX)/bin.
+PREFIX ?= $(HOME)/.local
+PROGRAMS := deltafront deltafront-train deltafront-profile
+BUILT ?= $(or $(CARGO_TARGET_DIR),target)/release
+BIN = $(PREFIX)/bin
 
 help:
 	@echo 'make demo    set up, build, and search real English text for some minutes (CORPUS=path: your own text)'
 	@echo 'make test    set up, build, and run every test'
+	@echo 'make install   put the programs into ~/.local/bin (PREFIX=path: another place); make uninstall takes them away'
 	@echo 'make peers   install transformers and others in your cache folder: then make test loads exports with them, too'
 	@echo 'make llama-cpp   compile llama.cpp into the same Python, for exports to GGUF: five to ten minutes'
 	@echo 'make slurm   install Slurm from Debian, as root: then make test runs campaigns through a cluster of one node, too'
@@ -13,6 +20,23 @@ help:
 
 setup:
 	@python3 tools/setup.py libtorch
+
+# libtorch stays in the cache folder of the user: its place is written into the trainer, which finds it wherever it is started.
+install: setup
+	@[ ! -e /proc/driver/nvidia ] || python3 tools/setup.py nvrtc
+	cargo build --release --workspace --bins
+	@$(MAKE) --no-print-directory install-built
+
+install-built:
+	@install -d "$(BIN)"
+	@install -m 755 $(PROGRAMS:%="$(BUILT)/%") "$(BIN)"
+	@bin=$$(cd "$(BIN)" && pwd) && cd / && for program in $(PROGRAMS); do env -i "$$bin/$$program" --version || exit 1; done; \
+	echo "installed in $$bin; deltafront doctor says what this machine can do"; \
+	case ":$$PATH:" in *":$$bin:"*) ;; *) echo "your shell does not look there: export PATH=\"$$bin:\$$PATH\"" ;; esac
+
+uninstall:
+	rm -f $(PROGRAMS:%="$(BIN)/%")
+	@echo "left: campaigns where you made them, and $${XDG_CACHE_HOME:-$$HOME/.cache}/deltafront (libtorch, which other checkouts share)"
 
 # The software that exports are tested by. Without it their tests say what they skip.
 peers:

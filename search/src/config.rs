@@ -17,8 +17,8 @@ pub use error::ConfigError;
 pub use learning_rate::{LearningRate, TRAINING_RULE};
 pub use preset::Preset;
 pub use sections::{
-    DataConfig, EvaluatorConfig, LatencyConfig, Precision, SearchConfig, StorageConfig,
-    TrainingConfig, TrustConfig,
+    DataConfig, EvaluatorConfig, LatencyConfig, NotifyConfig, Precision, SearchConfig,
+    StorageConfig, TrainingConfig, TrustConfig,
 };
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 
@@ -73,6 +73,9 @@ pub struct CampaignFile {
     /// What stays on disk.
     #[serde(default)]
     pub storage: StorageConfig,
+    /// Who is told when it is over.
+    #[serde(default)]
+    pub notify: NotifyConfig,
 }
 
 impl CampaignFile {

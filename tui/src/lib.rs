@@ -22,6 +22,7 @@ pub mod agreement;
 pub mod ansi;
 pub mod browse;
 pub mod drawing;
+pub mod left;
 pub mod plot;
 mod printable;
 pub mod quantity;

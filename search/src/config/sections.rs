@@ -77,7 +77,7 @@ pub struct TrainingConfig {
     pub width_scale: f64,
     /// The numbers in which products are made; weights, sums and states stay fp32.
     pub precision: Precision,
-    /// Where: `cpu`, or `cuda:0`.
+    /// Where: `cpu`; `cuda`, all GPUs that the program sees but one that is timed; or `cuda:1`, that one.
     pub device: Device,
     /// Threads of one trainer; 0: all cores over the number of trainers.
     pub threads: u32,
@@ -317,6 +317,17 @@ impl Default for StorageConfig {
     fn default() -> Self {
         Self { checkpoints: Keep::default(), free_gb: 1.0 }
     }
+}
+
+/// `[notify]`: who is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifyConfig {
+    /// A command that the shell runs, in the folder of the campaign file, when the campaign is finished or halts: it finds
+    /// `DELTAFRONT_CAMPAIGN`, `DELTAFRONT_STATE` (`finished` or `halted`) and `DELTAFRONT_REASON` in its environment. None:
+    /// nobody is told. `run --notify` wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// `[evaluator]`: who trains the proxies.

@@ -21,7 +21,7 @@ const TOKENS: u64 = 262_144;
 
 fn ratio() -> Study {
     let recall = TaskConfig {
-        tokens: 64 * 32 * 600,
+        tokens: 64 * 32 * 800,
         batch: 64,
         sequence_length: 32,
         symbols: 16,
@@ -37,11 +37,11 @@ fn ratio() -> Study {
                     attention, up to about one in four; a hybrid of three Gated DeltaNet layers to one of attention recalls as \
                     a transformer does (arXiv 2507.06457, 340 M and 1.3 B parameters).",
         arms: vec![
-            arm("none", "d=64,vocab=256,tied | 4*gdn(h=2,k=16,v=16)"),
-            arm("one-in-four", "d=64,vocab=256,tied | 3*gdn(h=2,k=16,v=16) | attn(h=2,kv=2,k=32)"),
+            arm("none", "d=64,vocab=256,tied | 4*gdn(h=1,k=16,v=16)"),
+            arm("one-in-four", "d=64,vocab=256,tied | 3*gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32)"),
             arm(
                 "one-in-two",
-                "d=64,vocab=256,tied | gdn(h=2,k=16,v=16) | attn(h=2,kv=2,k=32) | gdn(h=2,k=16,v=16) | attn(h=2,kv=2,k=32)",
+                "d=64,vocab=256,tied | gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32) | gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32)",
             ),
             arm("all", "d=64,vocab=256,tied | 4*attn(h=2,kv=2,k=32)"),
         ],
@@ -68,7 +68,7 @@ fn ratio() -> Study {
         ],
         tasks: vec![recall],
         tokens: TOKENS,
-        seeds: 5,
+        seeds: 3,
         beside: &[Metric::Parameters, Metric::CacheBytes],
     }
 }

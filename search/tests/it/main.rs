@@ -15,6 +15,7 @@ mod cost;
 mod edges;
 mod findings;
 mod frozen;
+mod keys;
 mod knowing;
 mod law;
 mod loads_in;

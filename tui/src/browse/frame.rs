@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, BorderType, Clear, Widget};
 use super::progress::Far;
 use super::state::{State, Zoom};
 use super::table::campaign_standing;
+use crate::left;
 use crate::quantity;
 use crate::theme::{Theme, signs};
 
@@ -23,8 +24,8 @@ pub(super) fn header(state: &State, area: Rect, buffer: &mut Buffer) {
         parts.push(vec![Span::raw(quantity::shortened(&campaign.name, room))]);
         parts.push(vec![Span::styled(format!("{sign} {word}"), style)]);
         parts.push(bar(&progress, campaign.evaluations, theme));
-        if let Some(eta) = progress.eta_seconds {
-            parts.push(vec![Span::raw(format!("{} left", quantity::duration(eta)))]);
+        if let Some(seconds) = progress.left_seconds {
+            parts.push(vec![Span::raw(left::words(seconds))]);
         }
         if progress.failed > 0 {
             parts.push(vec![Span::styled(format!("{} failed", progress.failed), theme.failure())]);

@@ -82,7 +82,7 @@ fn with_line(text: &str, number: usize, column: usize, width: usize, message: &s
 }
 
 /// Keys that may change in a campaign that has candidates: earlier results stay comparable with later ones.
-const HARMLESS: [&str; 17] = [
+const HARMLESS: [&str; 18] = [
     "search.algorithm",
     "search.evaluations",
     "search.hours",
@@ -100,6 +100,7 @@ const HARMLESS: [&str; 17] = [
     "latency.time_whole_models",
     "training.target_tokens",
     "storage",
+    "notify",
 ];
 
 /// Refuses a file that would mix results that cannot be compared, and files that it names which hold something else by now.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use search::config::NotifyConfig;
 use tokio::process::Command;
 
 /// How long the command may take.
@@ -13,9 +14,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notify {
     /// Run by the shell.
-    pub(super) line: String,
+    line: String,
     /// The folder of the campaign file.
-    pub(super) folder: PathBuf,
+    folder: PathBuf,
+    /// Where the command was given.
+    place: &'static str,
 }
 
 /// What is told, as the command finds it in its environment.
@@ -30,6 +33,16 @@ pub(super) struct Told<'a> {
 }
 
 impl Notify {
+    /// The command of the flag, else that of the campaign file in this folder.
+    pub(super) fn of(flag: Option<&str>, file: &NotifyConfig, folder: PathBuf) -> Option<Self> {
+        let (line, place) = match (flag, &file.command) {
+            (Some(line), _) => (line, "--notify"),
+            (None, Some(line)) => (line.as_str(), "notify.command"),
+            (None, None) => return None,
+        };
+        Some(Self { line: line.to_owned(), folder, place })
+    }
+
     /// Runs the command. What goes wrong with it comes back as a sentence, and harms nothing.
     pub(super) async fn tell(&self, told: Told<'_>) -> Option<String> {
         let mut command = Command::new("sh");
@@ -49,6 +62,6 @@ impl Notify {
             Ok(Err(error)) => format!("cannot be run: {error}"),
             Err(_) => format!("took longer than {} s", PATIENCE.as_secs()),
         };
-        Some(format!("the command of --notify {trouble}"))
+        Some(format!("the command of {} {trouble}", self.place))
     }
 }

@@ -477,6 +477,7 @@ fn job(
         show,
         room: None,
         door: None,
+        metrics: None,
     })
 }
 

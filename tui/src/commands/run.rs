@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
 use crate::driver::{
-    self, Door, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
+    self, Door, Endpoint, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
 };
 use crate::{report, words};
 
@@ -40,9 +41,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// A command that the shell runs, in the folder of the campaign file, when the campaign is finished or halts: it finds
-    /// DELTAFRONT_CAMPAIGN, DELTAFRONT_STATE (finished or halted) and DELTAFRONT_REASON in its environment.
+    /// DELTAFRONT_CAMPAIGN, DELTAFRONT_STATE (finished or halted) and DELTAFRONT_REASON in its environment. Default:
+    /// `notify.command` of the campaign file.
     #[arg(long, value_name = "COMMAND", env = "DELTAFRONT_NOTIFY")]
     notify: Option<String>,
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics, an address of the loopback: 127.0.0.1:9184.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// Let --metrics have an address that other machines reach: whoever does may read them.
+    #[arg(long, requires = "metrics")]
+    metrics_anywhere: bool,
     #[command(flatten)]
     joining: Joining,
 }
@@ -113,6 +121,9 @@ async fn campaign(
     }
     job.times_elsewhere = args.joining.workers_time;
     job.must_be_there()?;
+    if let Some(address) = args.metrics {
+        job.metrics = Some(Endpoint::open(address, args.metrics_anywhere).await?);
+    }
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -205,7 +216,7 @@ async fn campaign(
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let folder = folder.to_owned();
-    let notify = args.notify.clone().map(|line| Notify { line, folder });
+    let notify = Notify::of(args.notify.as_deref(), &file.notify, folder);
     let conclusion = Conclusion { again, show, reports: true, notify };
     drive_to_end(&store, job, changes, &files, conclusion).await
 }
@@ -466,6 +477,7 @@ pub(super) fn job(
         trainers,
         times_elsewhere: false,
         door: None,
+        metrics: None,
         // Known when it is known how long the campaign was at work before.
         deadline: None,
         profiler: Some(WorkerSpec {

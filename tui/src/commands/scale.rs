@@ -65,14 +65,19 @@ struct Options {
     /// How long a worker may stay; it hands back what it is at two minutes before.
     #[arg(long)]
     time: Option<String>,
+    /// Where.
     #[arg(long)]
     partition: Option<String>,
+    /// On whose account.
     #[arg(long)]
     account: Option<String>,
+    /// With which quality of service.
     #[arg(long)]
     qos: Option<String>,
+    /// Cores of a worker.
     #[arg(long, value_name = "N")]
     cpus_per_task: Option<String>,
+    /// Memory of a worker, say 32G.
     #[arg(long)]
     mem: Option<String>,
     /// Anything else that `sbatch` knows: --sbatch=--constraint=a100; may be repeated.

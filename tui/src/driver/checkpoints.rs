@@ -20,15 +20,20 @@ pub(super) fn remove_beside(path: &Path, folder: Option<&Path>) {
     remove_but(path, folder, path.file_name());
 }
 
-/// Removes what trainings of a candidate left that were killed and are not gone on with: it has come to its end otherwise.
+/// Removes what trainings of a candidate left on their way that are not gone on with: it has come to its end otherwise, or they
+/// have come to theirs in another folder than that in which they were begun.
 pub(super) fn remove_unfinished(row: &Candidate, folder: Option<&Path>) {
+    let Some(Ok(files)) = folder.map(std::fs::read_dir) else { return };
+    let begin = format!("{}-seed", row.subject.id());
+    let ended =
+        row.trained.iter().map(|of| format!("{begin}{}-{}{UNFINISHED}", of.seed, of.tokens));
     let is_lost =
         matches!(row.state, CandidateState::Failed { .. } | CandidateState::Infeasible { .. });
-    let Some(Ok(files)) = folder.filter(|_| is_lost).map(std::fs::read_dir) else { return };
-    let begin = format!("{}-seed", row.subject.id());
+    let over: Vec<String> = if is_lost { vec![begin.clone()] } else { ended.collect() };
+    let is_over =
+        |name: &str| name.contains(UNFINISHED) && over.iter().any(|begin| name.starts_with(begin));
     for file in files.flatten() {
-        let name = file.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with(&begin) && name.contains(UNFINISHED)) {
+        if file.file_name().to_str().is_some_and(is_over) {
             let _ = std::fs::remove_file(file.path());
         }
     }

@@ -18,6 +18,8 @@ use super::gpus::Gpus;
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
+use super::metrics::Metrics;
+use super::metrics::endpoint::Serving;
 use super::news::{Inbox, News};
 use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, same_device};
@@ -57,6 +59,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     pub(super) target: Option<Hello>,
     /// Whether nothing may be timed while something trains.
     pub(super) is_quiet: bool,
+    /// What Prometheus is told, where it may ask.
+    metrics: Option<(Metrics, Serving)>,
     /// The room that must be left on the disk.
     room: Option<Room>,
     /// When nothing more is to be proposed, and why then; none once that was told.
@@ -98,7 +102,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
                 .numbering_from(run.first_request());
-        let telling = Telling::new(&job.settings, &machine);
+        let telling =
+            Telling::new(&job.settings, &machine, job.deadline.as_ref().map(|(at, _)| *at));
         let display = Display::new(
             job.show,
             job.trainer.role,
@@ -126,6 +131,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 None => format!("evaluations by {}{many}", trainer.worker),
             });
         }
+        let metrics = job.metrics.take().map(|endpoint| {
+            display.line(&format!("metrics at http://{}/metrics", endpoint.address));
+            let (metrics, served) = Metrics::new(&job.name, &job.settings);
+            (metrics, endpoint.serve(served))
+        });
         Ok(Self {
             store,
             run,
@@ -146,6 +156,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             introduction: job.trainer.introduction.clone(),
             target: profiler.cloned(),
             is_quiet: job.settings.quiet_timing,
+            metrics,
             room: job.room.take(),
             deadline: job.deadline.take(),
         })
@@ -160,7 +171,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks: u32 = 0;
-        self.telling.overall(&self.machine, &mut self.display);
+        self.show();
         let mut finish = self.look_at_disk().await?;
         if finish.is_none() {
             finish = self.count().await?;
@@ -192,6 +203,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 }
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
+                    if let Some((metrics, _)) = &self.metrics {
+                        metrics.workers(&self.slots);
+                    }
                     if !self.unwritten.is_empty() {
                         self.write(Vec::new()).await?;
                     } else if ticks.is_multiple_of(TICKS_PER_HEARTBEAT) {
@@ -207,6 +221,15 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     }
                 }
             };
+        }
+    }
+
+    /// Shows how far all are.
+    fn show(&mut self) {
+        let far = self.telling.overall(&self.machine, &mut self.display);
+        if let Some((metrics, _)) = &self.metrics {
+            let rows: Vec<&Candidate> = self.machine.candidates().collect();
+            metrics.candidates(&rows, far);
         }
     }
 
@@ -367,7 +390,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 checkpoints::remove_unfinished(row, self.checkpoints.as_deref());
                 self.telling.end(row, &self.machine, &mut self.display);
             }
-            self.telling.overall(&self.machine, &mut self.display);
+            self.show();
         }
         for path in superseded {
             checkpoints::remove(&path, self.checkpoints.as_deref());
@@ -385,6 +408,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
     async fn write(&mut self, mut changes: Vec<Change>) -> anyhow::Result<()> {
         let unwritten = self.unwritten.drain(..);
         changes.extend(unwritten.map(|(progress, seconds)| Change::Progress { progress, seconds }));
+        if let Some((metrics, _)) = &self.metrics {
+            self.events.iter().for_each(|event| metrics.heard(event));
+        }
         changes.append(&mut self.events);
         self.store.apply(self.run, &changes).await?;
         Ok(())

@@ -12,6 +12,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const BARS: usize = 24;
 /// Between two plain lines about the same training.
 const LINE_EVERY: Duration = Duration::from_secs(15);
+/// Between two plain lines about how long the campaign goes on.
+const LEFT_EVERY: Duration = Duration::from_mins(1);
 
 /// The display.
 pub(crate) struct Display {
@@ -21,6 +23,8 @@ pub(crate) struct Display {
     overall: Overall,
     /// When a plain line last told of something beside training.
     told: Option<Instant>,
+    /// When one last told how long it goes on; before that, when this began.
+    told_left: Instant,
 }
 
 enum Form {
@@ -62,11 +66,9 @@ impl Display {
         let form = if show == Show::Bars {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let overall = all.add(ProgressBar::new(total));
-            overall.set_style(style(
-                "{bar:24.green} {pos}/{len} candidates  {elapsed_precise}, {eta} left  {msg}",
-            ));
+            overall
+                .set_style(style("{bar:24.green} {pos}/{len} candidates  {elapsed_precise}{msg}"));
             overall.set_position(done);
-            overall.reset_eta();
             overall.enable_steady_tick(DRAW_EVERY);
             Form::Bars { all, overall, timing: None }
         } else if show == Show::Lines {
@@ -75,7 +77,8 @@ impl Display {
             Form::Nothing
         };
         let (workers, overall) = (BTreeMap::new(), Overall { done, total });
-        let mut display = Self { form, workers, overall, told: None };
+        let told_left = Instant::now();
+        let mut display = Self { form, workers, overall, told: None, told_left };
         for number in 0..trainers {
             display.join(number, format!("{} {}", role.word(), number + 1));
         }
@@ -120,13 +123,30 @@ impl Display {
         }
     }
 
-    /// How many candidates are done, of how many; and a word on the front.
-    pub(crate) fn overall(&mut self, done: u64, total: u64, message: &str) {
+    /// How many candidates are done, of how many.
+    pub(crate) fn place_is(&mut self, done: u64, total: u64) {
         self.overall = Overall { done, total };
         if let Form::Bars { overall, .. } = &self.form {
             overall.set_length(total);
             overall.set_position(done);
-            overall.set_message(message.to_owned());
+        }
+    }
+
+    /// How long it goes on, where that is known, and a word on the front.
+    pub(crate) fn overall(&mut self, left: Option<&str>, front: &str) {
+        match &self.form {
+            Form::Bars { overall, .. } => {
+                let left = left.map_or(String::new(), |left| format!(", {left}"));
+                overall.set_message(format!("{left}  {front}"));
+            }
+            Form::Lines if self.told_left.elapsed() >= LEFT_EVERY => {
+                if let Some(left) = left {
+                    self.told_left = Instant::now();
+                    let front = if front.is_empty() { String::new() } else { format!("; {front}") };
+                    say(&format!("{} {left}{front}", self.place()));
+                }
+            }
+            Form::Lines | Form::Nothing => {}
         }
     }
 

@@ -8,6 +8,7 @@ use search::proposals::Proposer;
 use search::subject::Subjects;
 
 use super::limits::Room;
+use super::metrics::endpoint::Endpoint;
 use super::pull::listener::Door;
 use super::spec::WorkerSpec;
 
@@ -27,6 +28,8 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) times_elsewhere: bool,
     /// Where others may join.
     pub(crate) door: Option<Door>,
+    /// Where Prometheus may ask.
+    pub(crate) metrics: Option<Endpoint>,
     /// When nothing more is to be proposed, and why then.
     pub(crate) deadline: Option<(Instant, String)>,
     /// A black box has none.

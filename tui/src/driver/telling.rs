@@ -1,12 +1,15 @@
 //! What is said of candidates while a campaign is at work: how each ended, and how far all are.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use search::campaign::{Campaign, Candidate, CandidateState, Settings};
 use search::objective::Objective;
 use search::subject::Subjects;
+use tui::left::Pace;
 
 use super::display::Display;
+use super::metrics::Far;
 use crate::words;
 
 /// What was said, and what it takes to say more.
@@ -18,11 +21,19 @@ pub(super) struct Telling {
     counts_refusals: bool,
     /// Candidates whose end was told, with the number of trainings that they had then.
     told: HashSet<(u32, usize)>,
+    /// When the first evaluation of this run was over, and how many were then.
+    first: Option<(Instant, u64)>,
+    /// When nothing more is to be proposed.
+    deadline: Option<Instant>,
 }
 
 impl Telling {
     /// Nothing is told of what had ended before.
-    pub(super) fn new<D: Subjects>(settings: &Settings, machine: &Campaign<D>) -> Self {
+    pub(super) fn new<D: Subjects>(
+        settings: &Settings,
+        machine: &Campaign<D>,
+        deadline: Option<Instant>,
+    ) -> Self {
         let ended = machine.candidates().filter(|row| row.state.is_final());
         Self {
             objectives: settings.objectives.clone(),
@@ -30,6 +41,8 @@ impl Telling {
             tokens: settings.tokens,
             counts_refusals: settings.refusals_count,
             told: ended.map(|row| (row.number, row.trained.len())).collect(),
+            first: None,
+            deadline,
         }
     }
 
@@ -53,6 +66,9 @@ impl Telling {
         if !row.state.is_final() || !self.told.insert((row.number, row.trained.len())) {
             return;
         }
+        if self.first.is_none() && !matches!(row.state, CandidateState::Infeasible { .. }) {
+            self.first = Some((Instant::now(), self.over(machine)));
+        }
         let text = match &row.state {
             CandidateState::Done if row.fidelity < self.tokens => {
                 let tokens = tui::quantity::scaled(row.fidelity as f64);
@@ -66,13 +82,13 @@ impl Telling {
             CandidateState::Failed { reason, .. } => format!("failed: {reason}"),
             CandidateState::Proposed | CandidateState::Training => return,
         };
-        display.overall(self.over(machine), self.evaluations, "");
+        display.place_is(self.over(machine), self.evaluations);
         let place = display.place();
         display.line(&format!("{place} {}: {text}", label(row)));
     }
 
     /// Says how far all are, and what is best on the front.
-    pub(super) fn overall<D: Subjects>(&self, machine: &Campaign<D>, display: &mut Display) {
+    pub(super) fn overall<D: Subjects>(&self, machine: &Campaign<D>, display: &mut Display) -> Far {
         let front = machine.front();
         let best = self.objectives.first().and_then(|objective| {
             let members = machine.candidates().filter(|row| front.contains(&row.number));
@@ -84,9 +100,28 @@ impl Telling {
         });
         let message = match (front.len(), best) {
             (0, _) | (_, None) => String::new(),
-            (members, Some(best)) => format!(" front: {members}, best {best}"),
+            (members, Some(best)) => format!("front: {members}, best {best}"),
         };
-        display.overall(self.over(machine), self.evaluations, &message);
+        let over = self.over(machine);
+        let seconds_left = self.seconds_left(over);
+        display.place_is(over, self.evaluations);
+        display.overall(seconds_left.map(tui::left::words).as_deref(), &message);
+        Far { over, front: front.len(), seconds_left }
+    }
+
+    /// About how long it goes on, once so many evaluations are over. What was taken before the first of this run is not
+    /// counted: the parts of all stacks are timed then.
+    fn seconds_left(&self, over: u64) -> Option<f64> {
+        let (began, before) = self.first?;
+        let now = Instant::now();
+        let limit_seconds = self.deadline.map(|at| at.saturating_duration_since(now).as_secs_f64());
+        Pace {
+            seconds: (now - began).as_secs_f64(),
+            ended: over.saturating_sub(before) as u32,
+            left: self.evaluations.saturating_sub(over) as u32,
+            limit_seconds,
+        }
+        .seconds_left()
     }
 
     /// The objectives of a candidate as far as they are known.

@@ -1,6 +1,7 @@
 //! Numbers as people read them.
 
 use search::wire::Value;
+use tui::left::{Pace, words};
 use tui::quantity::{bytes, duration, measured, scaled, shortened, significant};
 
 #[test]
@@ -67,6 +68,37 @@ fn durations() {
         (-1.0, "–"),
     ] {
         assert_eq!(duration(seconds), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn what_is_left_is_said_no_closer_than_it_is_known() {
+    for (seconds, expected) in [
+        (4.0, "a few seconds left"),
+        (44.0, "about 40 s left"),
+        (85.8, "about 90 s left"),
+        (95.0, "about 2 min left"),
+        (5_900.0, "about 98 min left"),
+        (8_900.0, "about 2.5 h left"),
+        (10_900.0, "about 3 h left"),
+        (100_000.0, "about 28 h left"),
+        (987_654.0, "about 11 d left"),
+    ] {
+        assert_eq!(words(seconds), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn what_is_left_takes_as_long_as_what_is_over_or_until_the_hours_are() {
+    let pace = Pace { seconds: 100.0, ended: 10, left: 5, limit_seconds: None };
+    assert_eq!(pace.seconds_left(), Some(50.0));
+    assert_eq!(Pace { limit_seconds: Some(20.0), ..pace }.seconds_left(), Some(20.0));
+    assert_eq!(Pace { limit_seconds: Some(-3.0), ..pace }.seconds_left(), Some(0.0));
+    assert_eq!(Pace { limit_seconds: Some(90.0), ..pace }.seconds_left(), Some(50.0));
+    for untold in
+        [Pace { ended: 2, ..pace }, Pace { left: 0, ..pace }, Pace { seconds: 0.0, ..pace }]
+    {
+        assert_eq!(untold.seconds_left(), None, "{untold:?}");
     }
 }
 

@@ -90,10 +90,16 @@ impl World {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let workers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/program/workers");
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltafront"));
+        command.args(arguments);
+        self.surround(&mut command);
         command
-            .args(arguments)
+    }
+
+    /// Has a command run in the folder, among the workers that only pretend.
+    pub(crate) fn surround(&self, command: &mut Command) {
+        let workers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/program/workers");
+        command
             .current_dir(&self.folder)
             .env_remove("DELTAFRONT_DB")
             .env("DELTAFRONT_TRAIN", workers.join("trainer.sh"))
@@ -101,7 +107,6 @@ impl World {
             .env("FAKE_FOLDER", &self.folder)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
-        command
     }
 
     /// Runs the program to its end.
@@ -133,7 +138,7 @@ impl World {
     }
 
     /// Waits until something is so.
-    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let begin = Instant::now();
         while !is_so(self) {
             assert!(begin.elapsed() < Duration::from_mins(1), "waited in vain until {what}");

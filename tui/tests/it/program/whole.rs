@@ -237,6 +237,20 @@ fn a_log_of_json_lines_and_a_command_tell_how_a_run_went() {
     assert_eq!(world.say(&["run", "--notify", notify]).code, 1);
     let told = world.read("told");
     assert!(told.contains("small halted") && told.contains("12 tokens"), "{told}");
+    // The campaign file names a command, too; that of the flag wins. Neither is what results depend on.
+    world.set("FAKE_TRAINER", "");
+    let text = world.read("campaign.toml");
+    world.write("campaign.toml", &format!("{text}\n[notify]\ncommand = \"echo file >> told\"\n"));
+    assert_eq!(world.say(&["run"]).code, 0);
+    assert!(world.read("told").ends_with("\nfile\n"), "{}", world.read("told"));
+    world.edit("evaluations = 9", "evaluations = 10");
+    assert_eq!(world.say(&["run", "--notify", "echo flag >> told"]).code, 0);
+    assert!(world.read("told").ends_with("\nfile\nflag\n"), "{}", world.read("told"));
+    world.edit("evaluations = 10", "evaluations = 11");
+    world.edit("echo file >> told", "exit 3");
+    let said = world.say(&["run"]);
+    assert_eq!(said.code, 0);
+    assert!(said.stderr.contains("the command of notify.command ended with"), "{}", said.stderr);
 }
 
 #[test]
@@ -265,4 +279,26 @@ fn a_candidate_is_trained_again_and_compared() {
     let said = world.say(&["replay", "small", "3"]);
     assert_eq!(said.code, 1);
     assert!(said.stderr.contains("holds something else"), "{}", said.stderr);
+}
+
+#[test]
+fn what_a_training_left_on_its_way_goes_when_it_is_over() {
+    let world = World::new("on_its_way");
+    assert_eq!(world.say(&["run"]).code, 0);
+    let campaign = world.campaign();
+    let third = &campaign["candidates"][2];
+    let (id, seed) = (third["id"].as_str().expect("a text"), &third["seed"]);
+    // The same again; its worker had handed it back by this folder, and finishes it in another.
+    std::fs::remove_file(world.folder.join("deltafront.db")).expect("it is there");
+    let left = |seed: &str| {
+        let folder = "deltafront-files/small/checkpoints";
+        world.folder.join(format!("{folder}/{id}-seed{seed}-65536-going.trunk.safetensors"))
+    };
+    let (over, other) = (left(&seed.to_string()), left("123"));
+    for file in [&over, &other] {
+        std::fs::write(file, "weights").expect("the folder is there");
+    }
+    assert_eq!(world.say(&["run"]).code, 0);
+    assert!(!over.exists(), "nobody goes on from there");
+    assert!(other.exists(), "a training of another seed may be on its way");
 }
