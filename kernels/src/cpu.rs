@@ -43,6 +43,8 @@ pub enum Level {
     Avx512,
 }
 
+static BEST: OnceLock<Level> = OnceLock::new();
+
 impl Level {
     /// The levels that this machine can run, lowest first.
     pub fn available() -> Vec<Self> {
@@ -59,11 +61,19 @@ impl Level {
         levels
     }
 
-    /// The highest level that this machine can run, asked once.
+    /// The highest level that this machine can run, asked once; lower where [`Self::limit`] said so before.
     pub fn best() -> Self {
-        static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| {
             *Self::available().last().expect("every machine runs the portable level")
+        })
+    }
+
+    /// Makes this process compute as a machine would that has no more than `most`, and says what is then best: what it was
+    /// if something has asked before.
+    pub fn limit(most: Self) -> Self {
+        *BEST.get_or_init(|| {
+            let levels = Self::available().into_iter().filter(|level| *level <= most);
+            levels.max().unwrap_or(Self::Portable)
         })
     }
 
@@ -137,7 +147,7 @@ impl Precision {
 pub fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        x86::Avx512::<true>::detect().is_some()
+        Level::best() == Level::Avx512 && x86::Avx512::<true>::detect().is_some()
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

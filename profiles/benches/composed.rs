@@ -1,6 +1,7 @@
 //! How well composed latencies agree with whole models: `cargo bench -p profiles --bench composed`; options after `--`:
-//! a number of stacks (50), `fp32`, `bf16` or `int8`, and `2threads`. Memory in huge pages, which the driver asks for when
-//! it starts the profiler, is asked for by `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` here.
+//! a number of stacks (50), `fp32`, `bf16` or `int8`, `2threads`, and `avx2`: as a machine without AVX-512. Memory in
+//! huge pages, which the driver asks for when it starts the profiler, is asked for by
+//! `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` here.
 //!
 //! Draws random stacks, half of them from the space of a new campaign file and half from one with wider models, and
 //! times each as a whole beside the sum of its parts, and as a whole once more at the end, minutes later: by as much as
@@ -10,6 +11,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use kernels::cpu::Level;
 use kernels::timing::Plan;
 use profiles::backend::Backend;
 use profiles::cpu::Profiler;
@@ -46,6 +48,9 @@ fn main() -> io::Result<()> {
         _ => Dtype::F32,
     };
     let threads = if has("2threads") { 2 } else { 1 };
+    if has("avx2") {
+        Level::limit(Level::Avx2);
+    }
     let profiler = Profiler::new(Plan::default());
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.hardware(), kernels::version())?;
