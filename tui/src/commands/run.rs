@@ -180,7 +180,7 @@ async fn campaign(
         None => Setup::look(file, &args.file, &job).await?,
     };
     setup.notes.iter().for_each(|note| say(note));
-    job.space = setup.space;
+    (job.space, job.look) = (setup.space, setup.look);
     job.door = args.joining.door()?;
     job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
@@ -433,6 +433,7 @@ pub(super) fn job(
         },
         trainers,
         times_elsewhere: false,
+        look: None,
         door: None,
         metrics: None,
         // Known when it is known how long the campaign was at work before.
