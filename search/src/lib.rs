@@ -9,7 +9,7 @@
 //! between them, [`references`] the stacks that people designed. [`proposals`] choose with the help of [`pareto`], and
 //! [`campaign`] is one search from its first proposal to its end, of stacks or of any other [`subject`]. [`law`] is how the loss falls
 //! with depth and width. [`abilities`] is what mixers
-//! are known for, to be shown by training. [`config`] is what the user writes, [`contents`] what the files hold that
+//! are known for, to be shown by training; [`studies`] are published findings of stacks. [`config`] is what the user writes, [`contents`] what the files hold that
 //! it names, [`targets`] which stacks other software holds, [`wire`] what the workers hear and say, [`failure`] why they
 //! come to nothing, [`device`] where they compute. [`metric`] names the values that all of them speak of.
 //!
@@ -60,6 +60,7 @@ pub mod references;
 pub mod regression;
 pub mod space;
 pub mod statistics;
+pub mod studies;
 pub mod subject;
 pub mod surrogate;
 pub mod targets;

@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--pack", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--programs", type=pathlib.Path, default=HERE)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--only", default="", help="of the stacks, those with this in `QUESTION name`")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of the stacks, those with one of these in `QUESTION name`")
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("--seconds", type=int, default=SECONDS)
     args = parser.parse_args()
@@ -91,7 +91,7 @@ def main():
 def all_rows(args):
     """Asks every stack; keeps what was answered as it comes."""
     asked = [(question, name, stack) for question, stacks in STACKS.items() for name, stack in stacks.items()
-             if args.only in f"{question} {name}"]
+             if any(word in f"{question} {name}" for word in args.only)]
     args.quiet, args.turn, rows = threading.Event(), threading.Lock(), []
     with open(args.results / "rows.jsonl", "w") as file, concurrent.futures.ThreadPoolExecutor(args.at_once) as pool:
         jobs = {pool.submit(ask, number, *one, args): one[0] for number, one in enumerate(asked)}

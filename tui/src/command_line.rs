@@ -21,6 +21,7 @@ Examples:
   deltafront report my-campaign        how far that front is to be trusted
   deltafront replay my-campaign 17     train it again: does the same come out?
   deltafront compare my-campaign 17    that stack beside hand-designed ones that are as fast
+  deltafront study                     does what is published of hybrids come out here?
   deltafront law my-campaign           how its loss falls with depth and width
   deltafront profile my-campaign 17    its layers' times beside what this machine could do
   deltafront export my-campaign 17     the stack of candidate 17 as a config for other software
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Replay(commands::replay::Args),
     /// Set a stack beside the hand-designed ones, each as wide as takes the same time.
     Compare(commands::compare::Args),
+    /// Repeat a published finding with small trainings: does it come out?
+    Study(commands::study::Args),
     /// Fit how the loss falls with depth and width, and say which to take for a latency.
     Law(commands::law::Args),
     /// Time a stack part by part, beside what this machine could do.

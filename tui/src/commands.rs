@@ -27,6 +27,7 @@ mod scratch;
 mod setup;
 pub(crate) mod show;
 mod stack_files;
+pub(crate) mod study;
 mod training_rule;
 pub(crate) mod worker;
 

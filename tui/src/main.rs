@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Report(args) => commands::report::run(&db, &args),
         Command::Replay(args) => commands::replay::run(&db, &args),
         Command::Compare(args) => commands::compare::run(&db, &args),
+        Command::Study(args) => commands::study::run(&db, &args),
         Command::Law(args) => commands::law::run(&db, &args),
         Command::Profile(args) => commands::profile::run(&db, &args),
         Command::Export(args) => commands::export::run(&db, &args),

@@ -1,5 +1,6 @@
 //! What `run` prints at its end and `show` prints of a campaign: a headline, the plot, the front as a table. What `report`
-//! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`], what
+//! prints is in [`findings`] and [`progress`], what `compare` prints in [`comparison`], what `study`
+//! prints in [`study`], what
 //! `law` prints in [`law`]; the same as a page is [`page`].
 
 pub(crate) mod comparison;
@@ -8,6 +9,7 @@ pub(crate) mod law;
 pub(crate) mod page;
 pub(crate) mod parts;
 pub(crate) mod progress;
+pub(crate) mod study;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};

@@ -32,6 +32,7 @@ mod space;
 mod stacks;
 mod statistics;
 mod strategies;
+mod studies;
 mod surrogate;
 mod targets;
 mod tensors;

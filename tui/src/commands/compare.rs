@@ -398,7 +398,7 @@ fn names_a_file(word: &str) -> bool {
 }
 
 /// The width of a reference whose time is nearest to the one that is wanted, and its time in µs.
-async fn nearest(
+pub(super) async fn nearest(
     mut search: EqualLatency,
     reference: Reference,
     profiler: &mut Profiler,

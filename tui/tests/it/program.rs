@@ -24,6 +24,7 @@ mod report;
 mod returned;
 mod setup;
 mod slurm;
+mod study;
 mod terminal;
 mod trainers;
 mod trouble;

@@ -6,8 +6,9 @@
 def merges(position, levels):
     """What the states become at `position` [B]: 0 or 1 for each new and old level, [B, L, L]."""
     level = torch.arange(levels, device=position.device)
+    # The lowest bit of the position, −1 at 0. Counted: a GPU's log2 of a power of two may be just below its exponent.
     lowest = position & -position
-    full = torch.where(position > 0, torch.log2(lowest.clamp_min(1).double()).long(), -1)[:, None, None]
+    full = (lowest[:, None, None] >= 2 ** torch.arange(levels + 1, device=position.device)).sum(-1, keepdim=True) - 1
     upto, into = full.clamp_max(levels - 1), (full + 1).clamp_max(levels - 1)
     new, old = level[:, None], level[None, :]
     kept = (new == old) & (old > upto)

@@ -1,0 +1,260 @@
+//! The studies: stacks, claims and their sources. All are of width 64 to 128 and a few layers, so that a study takes minutes.
+
+use super::study::{Arm, Expected, Finding, Made, Study};
+use crate::config::{TaskConfig, TaskKind};
+use crate::metric::Metric;
+use crate::references::Reference;
+
+/// Every study, in the order of lists.
+pub fn studies() -> Vec<Study> {
+    vec![ratio(), placement(), nope(), gate(), depth()]
+}
+
+fn arm(name: &'static str, stack: &str) -> Arm {
+    Arm { name, made: Made::Given(stack.parse().expect("a test parses them all")) }
+}
+
+const BITS: &str = "bits_per_byte";
+
+/// Of text, for each training.
+const TOKENS: u64 = 262_144;
+
+fn ratio() -> Study {
+    let recall = TaskConfig {
+        tokens: 64 * 32 * 800,
+        batch: 64,
+        sequence_length: 32,
+        symbols: 16,
+        items: 8,
+        ..TaskConfig::new(TaskKind::Mqar)
+    };
+    let recalls =
+        |claim, of, than, expected| Finding { claim, value: "mqar_accuracy", of, than, expected };
+    Study {
+        name: "ratio",
+        title: "How much attention recall asks for",
+        published: "From no attention to all of it language modelling hardly changes, but recall grows with each layer of \
+                    attention, up to about one in four; a hybrid of three Gated DeltaNet layers to one of attention recalls as \
+                    a transformer does (arXiv 2507.06457, 340 M and 1.3 B parameters).",
+        arms: vec![
+            arm("none", "d=64,vocab=256,tied | 4*gdn(h=1,k=16,v=16)"),
+            arm("one-in-four", "d=64,vocab=256,tied | 3*gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32)"),
+            arm(
+                "one-in-two",
+                "d=64,vocab=256,tied | gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32) | gdn(h=1,k=16,v=16) | attn(h=2,kv=2,k=32)",
+            ),
+            arm("all", "d=64,vocab=256,tied | 4*attn(h=2,kv=2,k=32)"),
+        ],
+        findings: vec![
+            recalls(
+                "one layer of attention in four recalls more than none",
+                "one-in-four",
+                "none",
+                Expected::More,
+            ),
+            recalls(
+                "one in four recalls as much as attention alone, to 0.05",
+                "one-in-four",
+                "all",
+                Expected::Alike(0.05),
+            ),
+            Finding {
+                claim: "one in four models text as well as none, to 0.02 bits per byte",
+                value: BITS,
+                of: "one-in-four",
+                than: "none",
+                expected: Expected::Alike(0.02),
+            },
+        ],
+        tasks: vec![recall],
+        tokens: TOKENS,
+        seeds: 3,
+        beside: &[Metric::Parameters, Metric::CacheBytes],
+    }
+}
+
+fn placement() -> Study {
+    let than_first =
+        |claim, of| Finding { claim, value: BITS, of, than: "first", expected: Expected::Less };
+    Study {
+        name: "placement",
+        title: "Where the one layer of attention stands",
+        published: "A hybrid's attention belongs in the middle of the stack or behind it, not in front (arXiv 2510.04800; Mamba \
+                    hybrids begin with Mamba2, arXiv 2406.07887).",
+        arms: vec![
+            arm(
+                "first",
+                "d=64,vocab=256,tied | attn(h=4,kv=4,k=16)+ffn(192) | 3*gdn(h=3,k=16,v=32)+ffn(192)",
+            ),
+            arm(
+                "second",
+                "d=64,vocab=256,tied | gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(192) | 2*gdn(h=3,k=16,v=32)+ffn(192)",
+            ),
+            arm(
+                "third",
+                "d=64,vocab=256,tied | 2*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(192) | gdn(h=3,k=16,v=32)+ffn(192)",
+            ),
+            arm(
+                "last",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(192)",
+            ),
+        ],
+        findings: vec![
+            than_first("attention as second of four layers is better than as first", "second"),
+            than_first("attention as third of four layers is better than as first", "third"),
+            than_first("attention as last of four layers is better than as first", "last"),
+        ],
+        tasks: Vec::new(),
+        tokens: TOKENS,
+        seeds: 5,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn nope() -> Study {
+    Study {
+        name: "nope",
+        title: "Attention without positions, at four times the length",
+        published: "Without positions attention goes on beyond the length that it was trained on, where rotary positions fail \
+                    (arXiv 2305.19466); in a hybrid the recurrent layers tell the order, and nothing is lost at the trained length \
+                    (Kimi Linear, arXiv 2510.26692; Olmo Hybrid, arXiv 2604.03444).",
+        arms: vec![
+            arm(
+                "hybrid-rotary",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(192)",
+            ),
+            arm(
+                "hybrid-nope",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16,rot=0)+ffn(192)",
+            ),
+            arm("attention-rotary", "d=64,vocab=256,tied | 4*attn(h=4,kv=4,k=16)+ffn(192)"),
+            arm("attention-nope", "d=64,vocab=256,tied | 4*attn(h=4,kv=4,k=16,rot=0)+ffn(192)"),
+        ],
+        findings: vec![
+            Finding {
+                claim: "a hybrid loses nothing without positions at the trained length, to 0.01",
+                value: BITS,
+                of: "hybrid-nope",
+                than: "hybrid-rotary",
+                expected: Expected::Alike(0.01),
+            },
+            Finding {
+                claim: "at four times the length a hybrid without positions is better",
+                value: "bits_per_byte_x4",
+                of: "hybrid-nope",
+                than: "hybrid-rotary",
+                expected: Expected::Less,
+            },
+            Finding {
+                claim: "attention alone needs positions at the trained length",
+                value: BITS,
+                of: "attention-nope",
+                than: "attention-rotary",
+                expected: Expected::More,
+            },
+            Finding {
+                claim: "at four times the length attention alone is better without positions",
+                value: "bits_per_byte_x4",
+                of: "attention-nope",
+                than: "attention-rotary",
+                expected: Expected::Less,
+            },
+        ],
+        tasks: Vec::new(),
+        tokens: TOKENS,
+        seeds: 5,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn gate() -> Study {
+    let better =
+        |claim, of, than| Finding { claim, value: BITS, of, than, expected: Expected::Less };
+    Study {
+        name: "gate",
+        title: "A gate on what attention says",
+        published: "The heads' outputs times a sigmoid of the layer's input lower the loss, by more than as many parameters \
+                    elsewhere do (arXiv 2505.06708, 1.7 B and 15 B parameters).",
+        // 64 · 64 weights of a gate are those of 21⅓ channels of an FFN.
+        arms: vec![
+            arm("attention", "d=64,vocab=256,tied | 4*attn(h=4,kv=4,k=16)+ffn(213)"),
+            arm("attention-gated", "d=64,vocab=256,tied | 4*attn(h=4,kv=4,k=16,gate)+ffn(192)"),
+            arm(
+                "hybrid",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(213)",
+            ),
+            arm(
+                "hybrid-gated",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16,gate)+ffn(192)",
+            ),
+        ],
+        findings: vec![
+            better(
+                "attention with a gate is better than with as many more parameters in its FFNs",
+                "attention-gated",
+                "attention",
+            ),
+            better("so it is for the one attention layer of a hybrid", "hybrid-gated", "hybrid"),
+        ],
+        tasks: Vec::new(),
+        tokens: TOKENS,
+        seeds: 5,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn depth() -> Study {
+    let as_fast = |name, layers| Arm {
+        name,
+        made: Made::AsFast { reference: Reference::GatedDeltaNet, layers },
+    };
+    Study {
+        name: "depth",
+        title: "Depth and width, for a size and for a time",
+        published: "For a number of parameters deeper is better; for a latency there is an optimum in between, as every layer \
+                    costs time beside its weights (Nemotron-Flash, arXiv 2511.18890).",
+        arms: vec![
+            arm("4-layers", "d=96,vocab=256,tied | 4*gdn(h=2,k=32,v=64)+ffn(288)"),
+            arm("2-layers-as-large", "d=136,vocab=256,tied | 2*gdn(h=3,k=32,v=64)+ffn(384)"),
+            arm("8-layers-as-large", "d=68,vocab=256,tied | 8*gdn(h=2,k=24,v=48)+ffn(200)"),
+            as_fast("1-layer-as-fast", 1),
+            as_fast("2-layers-as-fast", 2),
+            as_fast("8-layers-as-fast", 8),
+            as_fast("16-layers-as-fast", 16),
+        ],
+        findings: vec![
+            Finding {
+                claim: "with as many parameters 4 layers are better than 2",
+                value: BITS,
+                of: "4-layers",
+                than: "2-layers-as-large",
+                expected: Expected::Less,
+            },
+            Finding {
+                claim: "with as many parameters 8 layers are better than 4",
+                value: BITS,
+                of: "8-layers-as-large",
+                than: "4-layers",
+                expected: Expected::Less,
+            },
+            Finding {
+                claim: "in the same time 4 layers are better than 1",
+                value: BITS,
+                of: "4-layers",
+                than: "1-layer-as-fast",
+                expected: Expected::Less,
+            },
+            Finding {
+                claim: "in the same time 4 layers are better than 16",
+                value: BITS,
+                of: "4-layers",
+                than: "16-layers-as-fast",
+                expected: Expected::Less,
+            },
+        ],
+        tasks: Vec::new(),
+        tokens: TOKENS,
+        seeds: 3,
+        beside: &[Metric::Parameters, Metric::DecodeUs],
+    }
+}
