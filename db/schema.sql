@@ -109,6 +109,17 @@ CREATE TABLE training_values (
     FOREIGN KEY (candidate_id, tokens, seed) REFERENCES trainings (candidate_id, tokens, seed) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 
+-- Who did them: what it takes to repeat one. Of trainings of older programs nothing.
+CREATE TABLE trainers (
+    candidate_id INTEGER NOT NULL REFERENCES candidates (id) ON DELETE CASCADE,
+    tokens       INTEGER NOT NULL,
+    seed         INTEGER NOT NULL,
+    worker       TEXT NOT NULL,                 -- name and version
+    device       TEXT NOT NULL,                 -- where it computed
+    host         TEXT NOT NULL,                 -- on which machine
+    PRIMARY KEY (candidate_id, tokens, seed)
+) STRICT, WITHOUT ROWID;
+
 -- Training loss against tokens.
 CREATE TABLE curve_points (
     candidate_id INTEGER NOT NULL REFERENCES candidates (id) ON DELETE CASCADE,

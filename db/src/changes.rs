@@ -14,6 +14,7 @@ use crate::open::Store;
 use crate::process::now_unix_s;
 use crate::row;
 use crate::runs::Run;
+use crate::trainers::{self, TrainedBy};
 
 /// One thing that changes in a campaign.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,8 @@ pub enum Change {
         /// Device by name.
         device: String,
     },
+    /// Who did a training.
+    Trained(TrainedBy),
     /// The campaign file changed in something that keeps earlier results comparable. Name and kind stay.
     Settings(NewCampaign),
     /// All candidates are forgotten: the campaign begins anew. The latency table stays.
@@ -154,6 +157,7 @@ fn check(change: &Change) -> Result<(), DbError> {
         }
         Change::Latency(LatencyEntry { key, timing }) => check_timing(timing, || key.to_string())?,
         Change::Worker { .. }
+        | Change::Trained(_)
         | Change::Settings(_)
         | Change::Forget
         | Change::Circumstance(_)
@@ -215,6 +219,7 @@ async fn write(
                 .execute(connection)
                 .await?
         }
+        Change::Trained(of) => trainers::write(connection, campaign, of).await?,
         Change::Forget => {
             sqlx::query("DELETE FROM candidates WHERE campaign_id = ?")
                 .bind(campaign)

@@ -67,6 +67,7 @@ mod read;
 mod row;
 mod runs;
 pub mod snapshot;
+mod trainers;
 mod viewing;
 mod way;
 
@@ -79,3 +80,4 @@ pub use log::{EventRow, RunRow, WorkerRow};
 pub use open::{Access, SCHEMA_VERSION, Store};
 pub use process::{Owner, WATCH_S};
 pub use runs::{Run, RunEnd};
+pub use trainers::TrainedBy;

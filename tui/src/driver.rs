@@ -22,10 +22,12 @@ mod preflight;
 mod profiler;
 pub(crate) mod pull;
 mod resume;
+mod seating;
 mod slot;
 mod spec;
 mod stop;
 mod telling;
+mod underway;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub(crate) use limits::{Limits, Room};
 pub(crate) use metrics::endpoint::Endpoint;
 use news::{Inbox, News};
 pub(crate) use precision::ask_precision;
-pub(crate) use preflight::{Asked, Said};
+pub(crate) use preflight::{Asked, Look, Said, conditions};
 pub(crate) use profiler::Profiler;
 use pull::ToWorker;
 pub(crate) use pull::listener::Door;
@@ -56,6 +58,7 @@ pub(crate) use pull::post::Post;
 pub(crate) use pull::tls::Token;
 pub(crate) use pull::whereabouts::{Whereabouts, token};
 pub(crate) use pull::worker::Outcome;
+pub(crate) use resume::full_name;
 use slot::Slot;
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
@@ -120,29 +123,44 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             say("waiting for one of them that times: the same line with --times");
         }
         let waited = {
-            let mut waiting = std::pin::pin!(hall.first_profiler(&mut slots, &mut inbox));
+            // A number that no request of the campaign has.
+            let id = run.first_request() - 1;
+            let look = job.look.as_ref();
+            let mut waiting = std::pin::pin!(hall.first_profiler(id, look, &mut slots, &mut inbox));
             let mut beat = tokio::time::interval(HEARTBEAT);
             loop {
                 tokio::select! {
-                    profiler = &mut waiting => break Ok(Some(profiler)),
+                    found = &mut waiting => break found.map(Some),
                     () = signals.next() => break Ok(None),
                     _ = beat.tick() => if let Err(error) = store.heartbeat(run).await {
-                        break Err(error);
+                        break Err(error.into());
                     }
                 }
             }
         };
-        profiler = match waited {
-            Ok(Some(profiler)) => Some(profiler),
+        let narrowed = waited.and_then(|found| {
+            let Some((hello, said)) = found else { return Ok(None) };
+            let look = job.look.take();
+            let left = look.map(|look| (look.narrow)(said)).transpose()?;
+            Ok(Some((hello, left)))
+        });
+        match narrowed {
+            Ok(Some((hello, left))) => {
+                profiler = Some(hello);
+                if let Some((space, notes)) = left {
+                    job.space = space;
+                    notes.iter().filter(|_| job.show != Show::Nothing).for_each(|note| say(note));
+                }
+            }
             Ok(None) => {
                 close(slots, false).await;
                 return Ok(Finish::Stopped);
             }
             Err(error) => {
                 close(slots, false).await;
-                return Err(error.into());
+                return Err(error);
             }
-        };
+        }
     }
     let opened = Desk::open(store, run, &mut job, trainers, profiler.as_ref(), slots).await;
     let mut desk = match opened {

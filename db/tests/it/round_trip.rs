@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use db::snapshot::CampaignState;
-use db::{Access, Change, DbError, RunEnd, Store};
+use db::{Access, Change, DbError, RunEnd, Store, TrainedBy};
 use search::campaign::{CandidateState, Progress, Trained};
 use search::failure::FailureKind;
 use search::value::Values;
@@ -252,4 +252,30 @@ async fn a_campaign_can_forget_its_candidates() {
     let history = store.history("one").await.unwrap();
     assert_eq!(history.candidates, [proposed(1)]);
     assert_eq!(history.latencies, [latency(5.0)]);
+}
+
+#[tokio::test]
+async fn who_did_a_training_is_kept_with_it() {
+    let (store, run) = store("trained_by").await;
+    let (tokens, seed) = (4096, u64::MAX - 6);
+    let mut candidate = done(1, 2.5, 90.0);
+    candidate.trained =
+        vec![Trained { tokens, seed, values: Values::new(), parts: BTreeMap::new(), seconds: 0.5 }];
+    let by = |worker: &str, tokens: u64| TrainedBy {
+        number: 1,
+        tokens,
+        seed,
+        worker: worker.to_owned(),
+        device: "cuda:1".to_owned(),
+        host: "node ü".to_owned(),
+    };
+    let changes = [Change::Candidate(candidate.clone()), Change::Trained(by("first 1.0", tokens))];
+    store.apply(&run, &changes).await.unwrap();
+    // Done again by another; and one that never came to its end.
+    let again = [by("second 2.0", tokens), by("second 2.0", tokens + 1)].map(Change::Trained);
+    store.apply(&run, &again).await.unwrap();
+    // The candidate is written again with each of its trainings.
+    store.apply(&run, &[Change::Candidate(candidate)]).await.unwrap();
+    assert_eq!(store.trained_by("one", 1).await.unwrap(), [by("second 2.0", tokens)]);
+    assert_eq!(store.trained_by("one", 2).await.unwrap(), []);
 }

@@ -23,13 +23,14 @@ const AT_ONCE: usize = 256;
 /// On which part of the fronts drawn each point is, of which each value has an error.
 pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u64) -> Vec<f64> {
     let shared = Shared::drawn(noises, DRAWS, seed);
-    let open = contested(points, noises, &shared);
+    let all: Vec<usize> = (0..points.len()).collect();
+    let open = contested(points, noises, &shared, &all);
     let is_certain =
         open.iter().all(|&index| noises[index].iter().all(|noise| noise.total() == 0.0));
     // Where nothing is in doubt, one draw tells what all would.
     let draws = if is_certain { 1 } else { DRAWS };
     let mut stream = Stream::new(points, noises, &shared, seed);
-    let bounds = bounds(&mut stream, &open, draws);
+    let bounds = bounds(&mut stream, &open, &front(points), draws);
     let mut on_front = vec![0_u32; points.len()];
     for draw in 0..draws {
         let (mut drawn, mut indices) = (Vec::new(), Vec::new());
@@ -44,21 +45,25 @@ pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u6
     on_front.into_iter().map(|count| f64::from(count) / f64::from(draws)).collect()
 }
 
-/// Hands over all points as they would be, `draws` times.
+/// Hands over the points, by index, as they would be, `draws` times: but those that one of `against` dominates then, as far
+/// as that is seen at a glance.
 pub(super) fn drawn(
     points: &[Objectives],
     noises: &[Vec<Noise>],
-    seed: u64,
-    draws: u32,
-    mut each: impl FnMut(&[Objectives]),
+    against: &[usize],
+    (seed, draws): (u64, u32),
+    mut each: impl FnMut(&[(usize, Objectives)]),
 ) {
     let shared = Shared::drawn(noises, draws, seed);
-    let all: Vec<(usize, f64)> = (0..points.len()).map(|index| (index, NEVER)).collect();
+    let open = contested(points, noises, &shared, against);
+    let means: Vec<Objectives> = against.iter().map(|&index| points[index].clone()).collect();
+    let best: Vec<usize> = front(&means).into_iter().map(|place| against[place]).collect();
     let mut stream = Stream::new(points, noises, &shared, seed);
-    let mut drawn = Vec::with_capacity(points.len());
+    let bounds = bounds(&mut stream, &open, &best, draws);
+    let mut drawn = Vec::new();
     for draw in 0..draws {
         drawn.clear();
-        stream.draw(draw, &all, |_, point| drawn.push(point));
+        stream.draw(draw, &bounds, |index, point| drawn.push((index, point)));
         each(&drawn);
     }
 }
@@ -125,15 +130,20 @@ impl<'a> Stream<'a> {
 }
 
 /// The `open` points, each with a bound of its numbers `u`: in a draw in which none is above it the point is off the front,
-/// since it is so near its mean that one of the front of the means dominates it, wherever that is in these draws. Those
-/// that are off it in all of these draws are left out.
-fn bounds(stream: &mut Stream<'_>, open: &[usize], draws: u32) -> Vec<(usize, f64)> {
+/// since it is so near its mean that one of the `best`, the front of the means, dominates it, wherever that is in these
+/// draws. Those that are off it in all of these draws are left out.
+fn bounds(
+    stream: &mut Stream<'_>,
+    open: &[usize],
+    best: &[usize],
+    draws: u32,
+) -> Vec<(usize, f64)> {
     // Radii that are tried, and the bound below which the radius √(−2 ln(1 − u)) is less by a hair.
     let radii: Vec<(f64, f64)> = (1..=12)
         .map(|half| f64::from(half) / 2.0)
         .map(|radius| (radius, 1.0 - (-0.5 * (radius - 0.01).powi(2)).exp()))
         .collect();
-    let mut best = front(stream.points);
+    let mut best = best.to_vec();
     best.sort_unstable();
     let best: Vec<(usize, f64)> = best.into_iter().map(|index| (index, NEVER)).collect();
     let mut corners: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
@@ -178,16 +188,21 @@ fn moved(point: &Objectives, by: impl Fn(usize) -> f64) -> Option<Objectives> {
     Objectives::new(moved).ok()
 }
 
-/// Those that a draw could put on a front: all but those that another dominates however both are drawn. Only these need
-/// drawing, as who is dominated keeps nobody else off a front.
-fn contested(points: &[Objectives], noises: &[Vec<Noise>], shared: &Shared) -> Vec<usize> {
+/// Those that a draw could put on a front: all but those that one of `against` dominates however both are drawn. Only these
+/// need drawing, as who is dominated keeps nobody else off a front.
+fn contested(
+    points: &[Objectives],
+    noises: &[Vec<Noise>],
+    shared: &Shared,
+    against: &[usize],
+) -> Vec<usize> {
     let corner = |index: usize, sign: f64| {
         let noises = &noises[index];
         let reach = |at: usize| REACH * noises[at].own + shared.reach(&noises[at], at);
         moved(&points[index], |at| sign * reach(at))
     };
     let mut worst = Frontier::default();
-    for index in 0..points.len() {
+    for &index in against {
         if let Some(corner) = corner(index, 1.0) {
             worst.insert(&corner);
         }
@@ -262,13 +277,43 @@ mod tests {
             let of_all = Shared::drawn(noises, DRAWS, 5);
             let mut stream = Stream::new(points, noises, &of_all, 5);
             let all: Vec<usize> = (0..120).collect();
-            let open = bounds(&mut stream, &all, DRAWS);
+            let open = bounds(&mut stream, &all, &front(points), DRAWS);
             let settled = 120 - open.iter().filter(|(_, u)| *u <= 0.9).count();
             assert!(settled > 20 || scale > 0.05, "{settled} are settled at a glance");
-            let drawn = contested(points, noises, &of_all).len();
+            let drawn = contested(points, noises, &of_all, &all).len();
             assert!(drawn < 120 || scale > 0.05, "{drawn} are drawn of {objectives} objectives");
         }
         assert!(memberships(&[], &[], 5).is_empty());
+    }
+
+    #[test]
+    fn only_who_is_dominated_is_not_handed_over() {
+        let mut rng = SearchRng::seed_from_u64(4);
+        let mut value = || rng.random::<f64>();
+        let points: Vec<Objectives> =
+            (0..90).map(|_| Objectives::new([value(), value()]).expect("finite")).collect();
+        let noises: Vec<Vec<Noise>> = (0..90)
+            .map(|_| vec![Noise { own: 0.05 * value(), shared: vec![0.02] }, Noise::default()])
+            .collect();
+        let (against, all): (Vec<usize>, Vec<usize>) = ((0..30).collect(), (0..90).collect());
+        let mut of_all = Vec::new();
+        drawn(&points, &noises, &[], (7, 50), |drawn| of_all.push(drawn.to_vec()));
+        let (mut draw, mut left_out) = (0, 0);
+        drawn(&points, &noises, &against, (7, 50), |some| {
+            let every: &[(usize, Objectives)] = &of_all[draw];
+            assert!(every.iter().map(|(index, _)| *index).eq(all.iter().copied()));
+            let mut front = Frontier::default();
+            for &index in &against {
+                front.insert(&every[index].1);
+            }
+            for (index, point) in every {
+                let found = some.iter().find(|(of, _)| of == index);
+                assert!(found.map_or(front.dominates(point), |(_, same)| same == point));
+                left_out += u32::from(found.is_none());
+            }
+            draw += 1;
+        });
+        assert!(left_out > 50 * 40, "{left_out} of 4500 are left out");
     }
 
     #[test]

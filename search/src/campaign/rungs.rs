@@ -7,6 +7,8 @@
 //! Every rung ends in a decay of the learning rate, so that its values are those of a finished training; a promoted one
 //! goes on from before the decay, as the uninterrupted one.
 
+use std::cell::OnceCell;
+
 use super::candidate::{Candidate, CandidateState};
 use super::drawn::drawn;
 use super::noise::Noise;
@@ -52,7 +54,7 @@ impl Ladder<'_> {
         if let Some(row) = rows.clone().find(is_left) {
             return Some(row.number);
         }
-        let predictor = Predictor::new(self.objectives, self.target, rows);
+        let predictor = OnceCell::new();
         below.iter().rev().find_map(|&rung| {
             // Those that went on count: their values at this rung are known.
             let reached: Vec<&Candidate> = rows
@@ -77,7 +79,8 @@ impl Ladder<'_> {
             if places <= gone || !reached.iter().any(waits) {
                 return None;
             }
-            self.adds_most(&reached, waits, rung, &predictor)
+            let fit = || Predictor::new(self.objectives, self.target, rows);
+            self.adds_most(&reached, waits, rung, predictor.get_or_init(fit))
         })
     }
 
@@ -95,31 +98,37 @@ impl Ladder<'_> {
         let (waiting, gone): (Vec<usize>, Vec<usize>) =
             (0..reached.len()).partition(|&index| waits(&reached[index]));
         let mut gains = vec![0.0; reached.len()];
-        drawn(&points, &noises, 0, DRAWS, |drawn| {
+        let has_gone: Vec<bool> = reached.iter().map(|row| !waits(row)).collect();
+        // Who one of those that went on dominates adds nothing, and need not be drawn.
+        drawn(&points, &noises, &gone, (0, DRAWS), |drawn| {
+            let (gone, waiting): (Vec<_>, Vec<_>) =
+                drawn.iter().partition(|(index, _)| has_gone[*index]);
             let mut front = Frontier::default();
-            for &index in &gone {
-                front.insert(&drawn[index]);
+            for (_, point) in gone {
+                front.insert(point);
             }
             let mut with = front.members().to_vec();
             let before = scale.share(&with);
-            for &index in waiting.iter().filter(|&&index| !front.dominates(&drawn[index])) {
-                with.push(drawn[index].clone());
-                gains[index] += scale.share(&with) - before;
+            for (index, point) in waiting.into_iter().filter(|(_, point)| !front.dominates(point)) {
+                with.push(point.clone());
+                gains[*index] += scale.share(&with) - before;
                 with.pop();
             }
         });
-        let is_within = |row: &Candidate| {
-            self.limits.broken(&row.values_at(rung).unwrap_or_default()).is_none()
+        let worth = |&index: &usize| {
+            let values = reached[index].values_at(rung).unwrap_or_default();
+            (self.limits.broken(&values).is_none(), gains[index])
         };
-        let ranks = ranks(&points); // where nothing is in doubt, many add nothing
-        let best = waiting.into_iter().max_by(|&a, &b| {
-            is_within(reached[a])
-                .cmp(&is_within(reached[b]))
-                .then(gains[a].total_cmp(&gains[b]))
-                .then(ranks[b].cmp(&ranks[a]))
-                .then(reached[b].number.cmp(&reached[a].number))
-        });
-        best.map(|index| reached[index].number)
+        let order = |a: &(bool, f64), b: &(bool, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+        let most = waiting.iter().map(worth).max_by(order)?;
+        let mut best: Vec<usize> =
+            waiting.into_iter().filter(|index| order(&worth(index), &most).is_eq()).collect();
+        if best.len() > 1 {
+            // where nothing is in doubt, many add nothing
+            let ranks = ranks(&points);
+            best.sort_by_key(|&index| (ranks[index], reached[index].number));
+        }
+        best.first().map(|&index| reached[index].number)
     }
 
     /// What candidates of a rung are expected to be after the tokens that count, with their errors; where one lacks a value,

@@ -147,24 +147,33 @@ fn commands_in(line: &str) -> Vec<Vec<String>> {
     found
 }
 
-#[test]
-fn every_command_of_the_guide_can_be_given() {
-    let mut count = 0;
+/// The pages that show commands, each with its text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut pages = Vec::new();
     for place in PAGES.map(|page| root().join(page)) {
         let files: Vec<PathBuf> = match std::fs::read_dir(&place) {
             Ok(entries) => entries.map(|entry| entry.expect("an entry").path()).collect(),
             Err(_) => vec![place],
         };
-        for file in files.iter().filter(|file| file.extension().is_some_and(|of| of == "md")) {
-            let page = std::fs::read_to_string(file).expect("a page can be read");
-            for command in shell_lines(&page).iter().flat_map(|line| commands_in(line)) {
-                let parsed = Cli::try_parse_from(&command);
-                // `deltafront help COMMAND` ends in help, which is what it is for.
-                if let Err(error) = parsed.map(drop).or_else(helped) {
-                    panic!("{}: {}\n{error}", file.display(), command.join(" "));
-                }
-                count += 1;
+        for file in files.into_iter().filter(|file| file.extension().is_some_and(|of| of == "md")) {
+            let page = std::fs::read_to_string(&file).expect("a page can be read");
+            pages.push((file, page));
+        }
+    }
+    pages
+}
+
+#[test]
+fn every_command_of_the_guide_can_be_given() {
+    let mut count = 0;
+    for (file, page) in pages() {
+        for command in shell_lines(&page).iter().flat_map(|line| commands_in(line)) {
+            let parsed = Cli::try_parse_from(&command);
+            // `deltafront help COMMAND` ends in help, which is what it is for.
+            if let Err(error) = parsed.map(drop).or_else(helped) {
+                panic!("{}: {}\n{error}", file.display(), command.join(" "));
             }
+            count += 1;
         }
     }
     assert!(count > 40, "{count} commands were found");
@@ -175,4 +184,34 @@ fn helped(error: clap::Error) -> Result<(), clap::Error> {
         clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => Ok(()),
         _ => Err(error),
     }
+}
+
+/// As a page is referred to by its headings.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+    heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut count = 0;
+    for (file, page) in pages() {
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            if path.starts_with("http") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let folder = file.parent().expect("a page lies in a folder");
+            let target = if path.is_empty() { file.clone() } else { folder.join(path) };
+            assert!(target.exists(), "{}: {link} leads nowhere", file.display());
+            if !heading.is_empty() {
+                let there = std::fs::read_to_string(&target).expect("a page can be read");
+                let mut headings = there.lines().filter(|line| line.starts_with('#'));
+                let is_it = |line: &str| anchor(line.trim_start_matches('#')) == heading;
+                assert!(headings.any(is_it), "{}: no heading for {link}", file.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count} links were found");
 }

@@ -476,6 +476,7 @@ fn job(
         profiler: None,
         show,
         room: None,
+        look: None,
         door: None,
         metrics: None,
     })

@@ -18,7 +18,7 @@ use super::contents::Inputs;
 use super::run::{self, Files};
 use super::scratch::Scratch;
 use super::{block_on, candidate, open, products, training_rule};
-use crate::driver::{Asked, Introduction, say};
+use crate::driver::{Asked, Introduction, full_name, say};
 use crate::words;
 
 /// Standard errors of a difference that noise explains: one of 400 goes beyond.
@@ -111,7 +111,13 @@ async fn again(db: &Path, args: &Args) -> anyhow::Result<Repeated> {
     job.trainer.introduction.keep_checkpoints_in(&scratch.0);
     job.trainer.introduction.expect(inputs.expected());
     let mut trainer = Asked::start(&job.trainer).await?;
-    told(&store, &campaign.name, &trainer, &job.trainer.introduction).await?;
+    let by = store.trained_by(&campaign.name, number).await?;
+    let by = by.into_iter().find(|by| (by.tokens, by.seed) == (then.tokens, then.seed));
+    let by = match by {
+        Some(by) => vec![(by.worker, by.device)],
+        None => trainers(&store, &campaign.name).await?,
+    };
+    told(&by, &trainer, &job.trainer.introduction);
     let tokens = quantity::scaled(then.tokens as f64);
     say(&format!("training candidate {number} again, for {tokens} tokens from seed {}", then.seed));
     let request = Evaluate {
@@ -130,25 +136,21 @@ async fn again(db: &Path, args: &Args) -> anyhow::Result<Repeated> {
     }
 }
 
-/// Says by whom and where the campaign was trained if that is not what is here.
-async fn told(
-    store: &db::Store,
-    name: &str,
-    trainer: &Asked,
-    introduction: &Introduction,
-) -> anyhow::Result<()> {
-    let here = (trainer.hello.worker.clone(), introduction.trains_on(&trainer.hello, None));
+/// Everybody who trained for a campaign, and where: of a training whose own trainer is not known.
+async fn trainers(store: &db::Store, name: &str) -> anyhow::Result<Vec<(String, String)>> {
     let workers = store.workers(name).await?.into_iter();
-    let trainers: Vec<(String, String)> = workers
-        .filter(|worker| worker.role == "trainer")
-        .map(|worker| (worker.worker, worker.device))
-        .collect();
-    if !trainers.is_empty() && !trainers.contains(&here) {
+    let trainers = workers.filter(|worker| worker.role == "trainer");
+    Ok(trainers.map(|worker| (worker.worker, worker.device)).collect())
+}
+
+/// Says by whom and where it was trained if that is not what is here.
+fn told(then: &[(String, String)], trainer: &Asked, introduction: &Introduction) {
+    let here = (full_name(&trainer.hello), introduction.trains_on(&trainer.hello, None));
+    if !then.is_empty() && !then.contains(&here) {
         let then: Vec<String> =
-            trainers.iter().map(|(worker, device)| format!("{worker} on {device}")).collect();
+            then.iter().map(|(worker, device)| format!("{worker} on {device}")).collect();
         say(&format!("trained by {} then; now by {} on {}", then.join(", "), here.0, here.1));
     }
-    Ok(())
 }
 
 /// A value then and now.

@@ -1,5 +1,8 @@
 //! `deltafront run`
 
+mod files;
+mod joining;
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -18,13 +21,15 @@ use search::space::Space;
 use search::subject::Subjects;
 use search::wire::{Configure, Request};
 
+pub(super) use self::files::Files;
+use self::joining::Joining;
 use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
 use super::{INTERRUPTED, products, stack_files, training_rule};
 use crate::driver::{
-    self, Door, Endpoint, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
+    self, Endpoint, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
 };
 use crate::{report, words};
 
@@ -53,27 +58,6 @@ pub(crate) struct Args {
     metrics_anywhere: bool,
     #[command(flatten)]
     joining: Joining,
-}
-
-/// Who else may work.
-#[derive(clap::Args)]
-struct Joining {
-    /// Let others train, too: `deltafront worker` connects here. An IP address of this machine, or 0.0.0.0, and a port.
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Option<String>,
-    /// Train nothing here, and ask for no trainer: all training is done by workers that connect. What is timed is timed here.
-    #[arg(long, requires = "listen")]
-    only_workers: bool,
-    /// Time nothing here: latencies come from `deltafront worker --times` alone, and the device of the first such worker is the
-    /// campaign's.
-    #[arg(long, requires = "listen")]
-    workers_time: bool,
-    /// Without encryption: on the loopback, or a network that nobody else is on.
-    #[arg(long, requires = "listen")]
-    without_tls: bool,
-    /// Seconds without a word after which a worker is taken for lost, and its work given to another.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "listen")]
-    lease: f64,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
@@ -196,8 +180,8 @@ async fn campaign(
         None => Setup::look(file, &args.file, &job).await?,
     };
     setup.notes.iter().for_each(|note| say(note));
-    job.space = setup.space;
-    job.door = door(&args.joining)?;
+    (job.space, job.look) = (setup.space, setup.look);
+    job.door = args.joining.door()?;
     job.deadline = deadline(file, before.campaign.active_seconds);
     let mut changes = Vec::new();
     if is_changed {
@@ -386,33 +370,6 @@ fn command(db: &Path, file: &Path) -> String {
     format!("{} run{file}{}", words::program(), report::db_flag(db))
 }
 
-/// The files of a campaign that are not in the database: `NAME-files/CAMPAIGN` beside it.
-pub(super) struct Files {
-    pub(super) folder: PathBuf,
-}
-
-impl Files {
-    pub(super) fn beside(db: &Path, campaign: &str) -> Self {
-        let stem =
-            db.file_stem().map_or_else(|| "deltafront".into(), |stem| stem.to_string_lossy());
-        let folder = db.with_file_name(format!("{stem}-files")).join(super::file_name(campaign));
-        Self { folder: std::path::absolute(&folder).unwrap_or(folder) }
-    }
-
-    fn checkpoints(&self) -> PathBuf {
-        self.folder.join("checkpoints")
-    }
-
-    pub(super) fn log(&self, role: Role) -> PathBuf {
-        self.folder.join(format!("{}.log", role.word()))
-    }
-
-    fn make(&self) -> anyhow::Result<()> {
-        std::fs::create_dir_all(self.checkpoints())
-            .with_context(|| format!("cannot make the folder {}", self.checkpoints().display()))
-    }
-}
-
 /// What the driver needs, from what the file says.
 pub(super) fn job(
     file: &CampaignFile,
@@ -476,6 +433,7 @@ pub(super) fn job(
         },
         trainers,
         times_elsewhere: false,
+        look: None,
         door: None,
         metrics: None,
         // Known when it is known how long the campaign was at work before.
@@ -494,15 +452,6 @@ pub(super) fn job(
         show: if bars { Show::Bars } else { Show::Lines },
         room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
     })
-}
-
-/// Where workers may join.
-fn door(args: &Joining) -> anyhow::Result<Option<Door>> {
-    let Some(address) = args.listen.clone() else { return Ok(None) };
-    let lease = Duration::try_from_secs_f64(args.lease).ok();
-    let lease = lease.filter(|lease| *lease >= Duration::from_secs(1));
-    let lease = lease.context("--lease must be at least 1 second")?;
-    Ok(Some(Door { address, plain: args.without_tls, lease }))
 }
 
 /// When `search.hours` are over, of which so many seconds were spent before.

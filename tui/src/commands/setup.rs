@@ -11,7 +11,7 @@ use search::references::ReferenceShape;
 use search::space::{LeftOut, Space};
 use search::wire::Hello;
 
-use crate::driver::{Asked, Job, Said};
+use crate::driver::{Asked, Job, Look, Said, conditions};
 
 /// A setup that works.
 pub(super) struct Setup {
@@ -21,6 +21,8 @@ pub(super) struct Setup {
     pub(super) notes: Vec<String>,
     /// Who times.
     pub(super) profiler: Option<Hello>,
+    /// What is asked of whoever times, where that is nobody here.
+    pub(super) look: Option<Look<Space>>,
 }
 
 /// The stacks that are set beside a search, by name.
@@ -71,10 +73,7 @@ impl Setup {
                 ),
             })?;
             let hardware = asked.hello.device.clone();
-            let all =
-                file.latency.latencies(&hardware).into_iter().map(|(_, conditions)| conditions);
-            let batch = file.latency.throughput(&hardware).map(|throughput| throughput.conditions);
-            let conditions: Vec<_> = all.chain(batch).collect();
+            let conditions = conditions(&file.latency, &hardware);
             timed = asked
                 .check(&models, &conditions)
                 .await
@@ -95,13 +94,50 @@ impl Setup {
                 .with_context(|| format!("{place}: nothing can be trained"))?;
             asked.dismiss().await;
         }
+        let asker = Narrowing {
+            file: file.clone(),
+            place: path.display().to_string(),
+            space: job.space.clone(),
+            references,
+            trained,
+        };
+        if job.times_elsewhere {
+            let look = Look {
+                models,
+                latency: file.latency.clone(),
+                narrow: Box::new(move |timed| asker.narrow(&timed)),
+            };
+            // Nothing is known yet of what is refused there.
+            let (space, notes) = (job.space.clone(), Vec::new());
+            return Ok(Self { space, notes, profiler, look: Some(look) });
+        }
+        let (space, notes) = asker.narrow(&timed)?;
+        Ok(Self { space, notes, profiler, look: None })
+    }
+}
+
+/// What it takes to say what is left of a space once it is known what is refused.
+struct Narrowing {
+    file: CampaignFile,
+    /// Where that lies.
+    place: String,
+    space: Space,
+    references: Vec<(String, Architecture)>,
+    /// What the trainer says.
+    trained: Said,
+}
+
+impl Narrowing {
+    /// The space without what whoever times refuses, and what is to be said of it.
+    fn narrow(self, timed: &Said) -> anyhow::Result<(Space, Vec<String>)> {
+        let Self { file, place, space: all, references, trained } = self;
         let refused: Vec<(Architecture, String)> =
             timed.refused.iter().chain(&trained.refused).cloned().collect();
+        let device = file.latency.device;
         let (space, left_out) = if refused.is_empty() {
-            (job.space.clone(), Vec::new())
+            (all.clone(), Vec::new())
         } else {
             Space::without(&file.space, &refused).map_err(|error| {
-                let device = file.latency.device;
                 anyhow::anyhow!(
                     "{place}: {error}\n(asked of latency.device = \"{device}\" and of the trainer)"
                 )
@@ -109,8 +145,7 @@ impl Setup {
         };
         let targets: Vec<&str> = file.space.loads_in.iter().map(|target| target.name()).collect();
         let in_them = format!("as it does not load in {}", targets.join(" and "));
-        let mut notes = never_proposed(job.space.left_out(), |_| in_them.clone());
-        let device = file.latency.device;
+        let mut notes = never_proposed(all.left_out(), |_| in_them.clone());
         notes.extend(never_proposed(&left_out, |reason| {
             let is_timed = timed.refused.iter().any(|(_, known)| known == reason);
             if is_timed { format!("on {device}") } else { "by this trainer".to_owned() }
@@ -121,7 +156,7 @@ impl Setup {
             }
         }
         notes.extend(trained.slow);
-        Ok(Self { space, notes, profiler })
+        Ok((space, notes))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use db::snapshot::{Candidate, Snapshot};
-use db::{EventRow, Store};
+use db::{EventRow, Owner, Store, TrainedBy};
 use search::campaign::CandidateState;
 use search::metric::Metric;
 use search::subject::{Assignment, Subject};
@@ -66,11 +66,14 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
             if let Some(row) = store.candidate(&name, found.row.number).await? {
                 found.row = row;
             }
+            let trained_by = store.trained_by(&name, found.row.number).await?;
             if args.json {
-                pretty(&candidate_json(&found))?
+                let mut json = candidate_json(&found);
+                json["trained_by"] = trained_by.iter().map(by_json).collect();
+                pretty(&json)?
             } else {
                 let attempts = store.attempts(&name, found.row.number).await?;
-                candidate_text(&snapshot, &found, &attempts)
+                candidate_text(&snapshot, &found, &attempts, &trained_by)
             }
         } else {
             report::campaign(&snapshot, args.all) + &report::provenance(&store, &snapshot).await?
@@ -80,12 +83,22 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn by_json(by: &TrainedBy) -> serde_json::Value {
+    let TrainedBy { tokens, seed, worker, device, host, .. } = by;
+    json!({ "tokens": tokens, "seed": seed, "worker": worker, "device": device, "host": host })
+}
+
 fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Everything about one candidate.
-fn candidate_text(snapshot: &Snapshot, candidate: &Candidate, attempts: &[EventRow]) -> String {
+fn candidate_text(
+    snapshot: &Snapshot,
+    candidate: &Candidate,
+    attempts: &[EventRow],
+    trained_by: &[TrainedBy],
+) -> String {
     let campaign = &snapshot.campaign;
     let mut text =
         format!("candidate {} of {}, id {}\n", candidate.row.number, campaign.name, candidate.id);
@@ -151,6 +164,16 @@ fn candidate_text(snapshot: &Snapshot, candidate: &Candidate, attempts: &[EventR
             trained.extend([", training loss ", &quantity::significant(*loss), " at the end"]);
         }
         rows.push(vec!["training".to_owned(), trained]);
+    }
+    let here = Owner::current().host;
+    let by = trained_by.iter().map(|TrainedBy { worker, device, host, .. }| {
+        let place = if *host == here { String::new() } else { format!(" of {host}") };
+        format!("{worker} on {device}{place}")
+    });
+    let mut by: Vec<String> = by.collect();
+    by.dedup();
+    if !by.is_empty() {
+        rows.push(vec!["trained by".to_owned(), by.join("; ")]);
     }
     match &candidate.row.subject {
         Subject::Stack(stack) => {

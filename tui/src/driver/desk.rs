@@ -14,7 +14,6 @@ use search::wire::{Hello, Reply, Request};
 use super::checkpoints;
 use super::child::broken;
 use super::display::Display;
-use super::gpus::Gpus;
 use super::hall::{self, Hall};
 use super::job::Job;
 use super::limits::Room;
@@ -22,11 +21,13 @@ use super::metrics::Metrics;
 use super::metrics::endpoint::Serving;
 use super::news::{Inbox, News};
 use super::pull::ToWorker;
-use super::resume::{self, GAVE_UP, same_device};
-use super::slot::{Presence, Slot};
+use super::resume::{self, GAVE_UP, full_name, same_device};
+use super::seating::{is_disturbed, seat};
+use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
 use super::telling::{self, Telling, label};
+use super::underway::Underway;
 
 /// How often progress is written, and the driver's own sign of life.
 const TICK: Duration = Duration::from_secs(1);
@@ -44,8 +45,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     tokens: u64,
     /// The folder of the campaign's checkpoints.
     pub(super) checkpoints: Option<PathBuf>,
-    /// Candidate and begin of each training under way, by request.
-    pub(super) trainings: HashMap<u64, (u32, Instant)>,
+    /// Trainings under way, by request.
+    pub(super) trainings: HashMap<u64, Underway>,
     /// Progress that is not written yet.
     unwritten: Vec<(Progress, f64)>,
     /// Failures of attempts, to be remembered with the next write.
@@ -266,7 +267,6 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             return self.late(index, &news).await;
         }
         let event = match news {
-            News::Alive => return Ok(None),
             News::Gone => return self.gone(index).await,
             News::HandedBack { id } => return self.handed_back(index, id).await,
             News::Joined(ready) => return self.joined(index, *ready).await,
@@ -274,7 +274,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                 let reason = broken(&reason, &log).to_string();
                 return self.refuse(index, &reason).await;
             }
-            News::Ready(_) | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
+            News::Ready(hello) => {
+                self.slots[index].who = Some(full_name(&hello));
+                return Ok(None);
+            }
+            News::Alive | News::Reply(Reply::Hello(_) | Reply::Checked(_) | Reply::Space(_)) => {
                 return Ok(None);
             }
             News::Broken { reason, log } => return Err(broken(&reason, &log)),
@@ -285,7 +289,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             News::Reply(Reply::Result(evaluation)) => Event::Result(evaluation),
             News::Reply(Reply::Timing(measured)) => Event::Timing(measured),
             News::Reply(Reply::Values(values)) => {
-                let begin = self.trainings.get(&values.id).map(|(_, begin)| begin);
+                let begin = self.trainings.get(&values.id).map(|of| of.began);
                 let seconds = begin.map_or(0.0, |begin| begin.elapsed().as_secs_f64());
                 Event::Values { values, seconds }
             }
@@ -293,17 +297,22 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             News::Reply(Reply::Failed(refusal)) => Event::Failed { refusal, log: String::new() },
             News::Failed { refusal, log } => Event::Failed { refusal, log },
         };
+        if let Event::Result(evaluation) = &event {
+            let of = self.trainings.get(&evaluation.id);
+            let by = of.and_then(|of| of.by(&self.slots[index]));
+            self.events.extend(by.map(Change::Trained));
+        }
         let mut answered = None;
         if let Some(slot) = self.slots.get_mut(index) {
             if let (Event::Failed { refusal, log }, false) = (&event, self.stopping) {
                 let what = match self.trainings.get(&refusal.id) {
-                    Some((number, _)) => format!("candidate {number}: attempt failed"),
+                    Some(of) => format!("candidate {}: attempt failed", of.number),
                     None => "a timing failed".to_owned(),
                 };
                 let place = self.display.place();
                 self.display.line(&format!("{place} {what}: {}", refusal.reason));
                 let body = format!("{what}: {}\n{log}", refusal.reason).trim_end().to_owned();
-                let number = self.trainings.get(&refusal.id).map(|(number, _)| *number);
+                let number = self.trainings.get(&refusal.id).map(|of| of.number);
                 let failure = FailureKind::guessed(&refusal.reason, log);
                 let kind = refusal.kind.unwrap_or(failure).words();
                 tracing::warn!(
@@ -355,8 +364,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     let now = self
                         .trainings
                         .values()
-                        .find(|(number, _)| *number == progress.number)
-                        .map_or(0.0, |(_, begin)| begin.elapsed().as_secs_f64());
+                        .find(|of| of.number == progress.number)
+                        .map_or(0.0, |of| of.began.elapsed().as_secs_f64());
                     let row = self.machine.candidates().find(|row| row.number == progress.number);
                     let before = row.map_or(0.0, |row| row.train_seconds);
                     self.unwritten.push((progress, before + now));
@@ -454,7 +463,12 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                     }
                 }
                 tracing::info!(request = id, candidate = number, what = label, "training asked");
-                self.trainings.insert(id, (number, Instant::now()));
+                let (tokens, seed) = match &request {
+                    Request::Evaluate(evaluate) => (evaluate.tokens, evaluate.seed),
+                    _ => (0, row.map_or(0, |row| row.seed)),
+                };
+                let began = Instant::now();
+                self.trainings.insert(id, Underway { number, tokens, seed, began });
                 self.display.begin(index.unwrap_or(0), label);
             }
             Request::Measure(measure) => {
@@ -474,31 +488,4 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         slot.send(request);
         Ok(())
     }
-}
-
-/// Says where the workers of this machine compute.
-fn seat<D: Subjects>(job: &Job<D>, slots: &mut [Slot], trainers: &[Hello], profiler: &Hello) {
-    let (gpus, timed) = (Gpus::here(), job.latency.device);
-    let seats = gpus.seats(&job.trainer.introduction, timed, trainers);
-    for (slot, seat) in slots.iter_mut().zip(seats) {
-        slot.seat = Some(seat);
-    }
-    if let Some(slot) =
-        slots.iter_mut().find(|slot| slot.role == Role::Profiler && slot.lease.is_none())
-    {
-        slot.seat = Some(gpus.seat_of_profiler(timed, profiler));
-    }
-}
-
-/// Whether some trainer is on the device of somebody who times.
-pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
-    let gpus = Gpus::here();
-    let seats = |times: bool| {
-        let counts = move |slot: &&Slot| {
-            (slot.role == Role::Profiler) == times
-                && matches!(slot.presence, Presence::Here | Presence::Away)
-        };
-        slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
-    };
-    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)))
 }

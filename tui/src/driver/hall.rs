@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use search::config::{Precision, TRAINING_RULE};
 use search::subject::Subjects;
-use search::wire::Hello;
+use search::wire::{Check, Hello, Reply, Request};
 use tokio::sync::mpsc;
 
 use super::job::Job;
 use super::news::{Inbox, News};
+use super::preflight::{AT_ONCE, Look, Said, conditions};
 use super::pull::listener::{Arrival, Listener};
 use super::pull::whereabouts::{Whereabouts, identity};
 use super::pull::{ToWorker, Welcome};
@@ -82,13 +83,76 @@ impl Hall {
         Some(Slot::join(index, arrival, welcome?.clone(), folder, news))
     }
 
-    /// Lets workers in until one of them can time: of its device and kernels the campaign's latencies are then. What they say
-    /// meanwhile is kept.
-    pub(super) async fn first_profiler(
+    /// Lets workers in until one of them can time: of its device and kernels the campaign's latencies are then. It is asked, by
+    /// requests of this id, which of the models it refuses. What workers say meanwhile is kept.
+    ///
+    /// # Errors
+    /// When it could time none of the models; the reason is its own.
+    pub(super) async fn first_profiler<D>(
+        &mut self,
+        id: u64,
+        look: Option<&Look<D>>,
+        slots: &mut Vec<Slot>,
+        inbox: &mut Inbox,
+    ) -> anyhow::Result<(Hello, Said)> {
+        let (index, ready) = self
+            .until(slots, inbox, |slots, index, news| match news {
+                News::Joined(ready) if slots[index].role == Role::Profiler => {
+                    Some((index, (**ready).clone()))
+                }
+                _ => None,
+            })
+            .await;
+        let hello = ready.hello;
+        let mut said = Said::default();
+        // One that is at something for a coordinator before this one is not disturbed.
+        let look =
+            look.filter(|_| ready.holds.is_none() && hello.can.iter().any(|can| can == "check"));
+        for models in look.iter().flat_map(|look| look.models.chunks(AT_ONCE)) {
+            let conditions =
+                look.map_or_else(Vec::new, |look| conditions(&look.latency, &hello.device));
+            let check = Check { id, architectures: models.to_vec(), conditions };
+            slots[index].send(Request::Check(check));
+            let answer = self
+                .until(slots, inbox, |_, of, news| match news {
+                    News::Reply(Reply::Checked(checked)) if of == index && checked.id == id => {
+                        Some(Ok(Some(checked.clone())))
+                    }
+                    News::Reply(Reply::Failed(refusal)) | News::Failed { refusal, .. }
+                        if of == index && refusal.id == id =>
+                    {
+                        Some(Err(refusal.reason.clone()))
+                    }
+                    News::Gone | News::Broken { .. } if of == index => Some(Ok(None)),
+                    _ => None,
+                })
+                .await;
+            slots[index].tell(ToWorker::Heard { id });
+            match answer {
+                Ok(Some(checked)) => said.add(models, checked),
+                // What it refuses is found out when it is asked to time it.
+                Ok(None) => break,
+                Err(reason) => anyhow::bail!(
+                    "nothing of [space] can be timed on {}: {}",
+                    hello.device,
+                    tui::printable(&reason)
+                ),
+            }
+        }
+        // Nobody is lost who waited.
+        for lease in slots.iter_mut().filter_map(|slot| slot.lease.as_mut()) {
+            lease.until = Instant::now() + self.lease;
+        }
+        Ok((hello, said))
+    }
+
+    /// Lets workers in until something is found in what they say, all of which is kept.
+    async fn until<T>(
         &mut self,
         slots: &mut Vec<Slot>,
         inbox: &mut Inbox,
-    ) -> Hello {
+        found: impl Fn(&[Slot], usize, &News) -> Option<T>,
+    ) -> T {
         let mut beat = tokio::time::interval(self.lease / BEATS);
         loop {
             tokio::select! {
@@ -96,18 +160,10 @@ impl Hall {
                     slots.extend(self.admit(slots.len(), arrival));
                 },
                 Some((index, news)) = inbox.news.recv() => {
-                    let times = slots.get(index).is_some_and(|slot| slot.role == Role::Profiler);
-                    let hello = match &news {
-                        News::Joined(ready) if times => Some(ready.hello.clone()),
-                        _ => None,
-                    };
+                    let what = found(slots, index, &news);
                     inbox.before.push_back((index, news));
-                    if let Some(hello) = hello {
-                        // Nobody is lost who waited.
-                        for lease in slots.iter_mut().filter_map(|slot| slot.lease.as_mut()) {
-                            lease.until = Instant::now() + self.lease;
-                        }
-                        return hello;
+                    if let Some(what) = what {
+                        return what;
                     }
                 }
                 _ = beat.tick() => slots.iter().for_each(|slot| slot.tell(ToWorker::Alive)),

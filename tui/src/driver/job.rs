@@ -9,6 +9,7 @@ use search::subject::Subjects;
 
 use super::limits::Room;
 use super::metrics::endpoint::Endpoint;
+use super::preflight::Look;
 use super::pull::listener::Door;
 use super::spec::WorkerSpec;
 
@@ -26,6 +27,8 @@ pub(crate) struct Job<D: Subjects> {
     pub(crate) trainers: u32,
     /// Whether latencies come from pull workers alone.
     pub(crate) times_elsewhere: bool,
+    /// What the first of these is asked before anything is spent.
+    pub(crate) look: Option<Look<D>>,
     /// Where others may join.
     pub(crate) door: Option<Door>,
     /// Where Prometheus may ask.

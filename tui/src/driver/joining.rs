@@ -10,7 +10,7 @@ use search::subject::Subjects;
 use search::wire::{Evaluation, Hello, Reply, Request};
 
 use super::checkpoints;
-use super::desk::{Desk, is_disturbed};
+use super::desk::Desk;
 use super::gpus::{Gpus, Seat};
 use super::hall::{BEATS, Settled};
 use super::news::{News, Ready, id_of_request};
@@ -18,8 +18,10 @@ use super::precision::remembered;
 use super::pull::ToWorker;
 use super::pull::listener::Arrival;
 use super::resume::full_name;
+use super::seating::is_disturbed;
 use super::slot::{Presence, Slot};
 use super::spec::Role;
+use super::underway::Underway;
 
 impl<D: Subjects + Clone> Desk<'_, D> {
     /// Lets a worker in. It counts once it says that it can work.
@@ -71,6 +73,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             return Ok(None);
         }
         self.slots[index].seat = Some(seat);
+        self.slots[index].who = Some(full_name(&hello));
         tracing::info!(host, device, worker = hello.worker, role = role.word(), "worker joins");
         let place = self.display.place();
         self.display.line(&format!("{place} {} on {host} ({device}) joins", hello.worker));
@@ -105,11 +108,12 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             if !self.machine.waits_for(id)
                 && let Request::Evaluate(evaluate) = request
             {
-                let tokens = evaluate.tokens;
+                let (tokens, seed) = (evaluate.tokens, evaluate.seed);
                 finish = self.tell(Event::Adopted(evaluate)).await?;
                 if let Some(row) = self.machine.candidate_of(id) {
                     let number = row.number;
-                    self.trainings.insert(id, (number, Instant::now()));
+                    let began = Instant::now();
+                    self.trainings.insert(id, Underway { number, tokens, seed, began });
                     let tokens = tui::quantity::scaled(tokens as f64);
                     let place = self.display.place();
                     self.display.line(&format!(
@@ -183,7 +187,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         let is_wanted = slot.request == Some(id) && self.machine.waits_for(id);
         let host = slot.lease.as_ref().map_or_else(String::new, |lease| lease.host.clone());
         self.abandon(index);
-        let number = self.trainings.remove(&id).map(|(number, _)| number);
+        let number = self.trainings.remove(&id).map(|of| of.number);
         let place = self.display.place();
         self.display.line(&format!("{place} a worker on {host} leaves and hands back its work"));
         tracing::info!(host, request = id, candidate = number, "work handed back");
@@ -283,7 +287,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Whoever was at this request is not any more.
     async fn lost(&mut self, id: u64) -> anyhow::Result<Option<Finish>> {
-        let number = self.trainings.remove(&id).map(|(number, _)| number);
+        let number = self.trainings.remove(&id).map(|of| of.number);
         self.events.push(Change::Attempt {
             kind: "lost worker".to_owned(),
             number,

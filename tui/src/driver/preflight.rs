@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use search::Architecture;
+use search::config::LatencyConfig;
 use search::latency::Conditions;
 use search::wire::{CONFIGURE_ID, Check, Checked, Hello, Remark, Reply, Request};
 
@@ -27,10 +28,43 @@ pub(crate) struct Said {
     pub(crate) slow: Vec<String>,
 }
 
+impl Said {
+    /// Adds what was said of these models.
+    pub(super) fn add(&mut self, models: &[Architecture], Checked { refused, slow, .. }: Checked) {
+        for Remark { of, reason } in refused {
+            let of = of.into_iter().filter_map(|place| models.get(place));
+            self.refused.extend(of.map(|model| (model.clone(), reason.clone())));
+        }
+        for Remark { reason, .. } in slow {
+            if !self.slow.contains(&reason) {
+                self.slow.push(reason);
+            }
+        }
+    }
+}
+
+/// What the first worker that times is asked where nobody does here, before anything is spent.
+pub(crate) struct Look<D> {
+    pub(crate) models: Vec<Architecture>,
+    pub(crate) latency: LatencyConfig,
+    /// What is left to search of what it does not refuse, and what is to be said of that.
+    pub(crate) narrow: Narrow<D>,
+}
+
+/// Of what is refused, what is left to search, and a sentence for each thing that is not.
+pub(crate) type Narrow<D> = Box<dyn FnOnce(Said) -> anyhow::Result<(D, Vec<String>)>>;
+
+/// Everything that is timed on a device of this name.
+pub(crate) fn conditions(latency: &LatencyConfig, device: &str) -> Vec<Conditions> {
+    let all = latency.latencies(device).into_iter().map(|(_, conditions)| conditions);
+    let batch = latency.throughput(device).map(|throughput| throughput.conditions);
+    all.chain(batch).collect()
+}
+
 /// The id of a check: it is the first request.
 const ID: u64 = 1;
 /// Models that are asked about at once.
-const AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 500;
 
 impl Asked {
     /// Starts the worker of a campaign.
@@ -64,16 +98,7 @@ impl Asked {
         for models in models.chunks(AT_ONCE) {
             let (architectures, conditions) = (models.to_vec(), conditions.to_vec());
             self.process.send(&Request::Check(Check { id: ID, architectures, conditions })).await;
-            let Checked { refused, slow, .. } = self.checked().await?;
-            for Remark { of, reason } in refused {
-                let of = of.into_iter().filter_map(|place| models.get(place));
-                said.refused.extend(of.map(|model| (model.clone(), reason.clone())));
-            }
-            for Remark { reason, .. } in slow {
-                if !said.slow.contains(&reason) {
-                    said.slow.push(reason);
-                }
-            }
+            said.add(models, self.checked().await?);
         }
         Ok(said)
     }

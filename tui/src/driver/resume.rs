@@ -46,7 +46,7 @@ pub(super) async fn history(
 }
 
 /// A worker as the store names it.
-pub(super) fn full_name(hello: &Hello) -> String {
+pub(crate) fn full_name(hello: &Hello) -> String {
     match &hello.kernels {
         Some(kernels) => format!("{} ({kernels})", hello.worker),
         None => hello.worker.clone(),

@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     pub(crate) lease: Option<Lease>,
     /// Where it computes, once that is known.
     pub(crate) seat: Option<Seat>,
+    /// Name and version of its worker, once they are known.
+    pub(crate) who: Option<String>,
     way: Way,
 }
 
@@ -133,7 +135,7 @@ impl Slot {
     }
 
     fn new(role: Role, presence: Presence, lease: Option<Lease>, way: Way) -> Self {
-        Self { role, request: None, presence, lease, seat: None, way }
+        Self { role, request: None, presence, lease, seat: None, who: None, way }
     }
 
     /// Whether it waits for a request.

@@ -207,6 +207,38 @@ fn a_worker_needs_the_token_and_finds_out_whom_it_speaks_to() {
 }
 
 #[test]
+fn what_a_worker_that_times_refuses_is_said_at_the_start() {
+    let workers = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/program/workers");
+    let picky = workers.join("picky.py");
+    let picky = picky.to_str().expect("a path");
+    for (name, variable, expected) in [
+        (
+            "pull_refuses",
+            ("FAKE_REFUSES", r#"[["\"gated_delta", "no kernels for it"]]"#),
+            "never proposed on cpu: gdn (no kernels for it)",
+        ),
+        ("pull_fails", ("FAKE_FAILS", "set `dtype`"), "can be timed on cpu: picky: set `dtype`"),
+    ] {
+        let world = world(name, "");
+        world.edit("\"gated-deltanet\"", "\"swa-full\"");
+        let coordinator = Coordinator::with(&world, true);
+        let token = coordinator.token();
+        let variables = [("DELTAFRONT_PROFILE", picky), variable];
+        let _times = coordinator.worker_with(&token, "times", &["--times"], &variables);
+        world.wait_until("it is asked", |world| world.read("stderr.txt").contains(expected));
+        assert_eq!(world.count("checks"), 1);
+        assert_eq!(world.count("evaluations"), 0, "before anything is spent");
+        if variable.0 == "FAKE_FAILS" {
+            assert_eq!(coordinator.running.code(), 1, "{}", world.read("stderr.txt"));
+            continue;
+        }
+        let _trains = coordinator.worker(&token, "trains", &[]);
+        assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+        assert!(world.candidates().iter().all(|(text, _)| !text.contains("gdn")));
+    }
+}
+
+#[test]
 fn a_worker_that_leaves_hands_back_what_it_is_at() {
     let world = world("pull_hand_back", "patient 1");
     let coordinator = Coordinator::new(&world);

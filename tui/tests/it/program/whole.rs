@@ -265,6 +265,12 @@ fn a_candidate_is_trained_again_and_compared() {
         said.stdout
     );
     assert!(said.stderr.contains("for 65.5 k tokens from seed 3"), "{}", said.stderr);
+    assert!(!said.stderr.contains("trained by"), "by the same as then: {}", said.stderr);
+    let said_of_it = world.say(&["show", "small", "3", "--json"]).stdout;
+    let of_it: serde_json::Value = serde_json::from_str(&said_of_it).expect("JSON");
+    let by = &of_it["trained_by"][0];
+    assert_eq!((&by["worker"], &by["device"]), (&"fake-train 1.0".into(), &"cpu: fake".into()));
+    assert_eq!((&by["tokens"], &by["seed"]), (&65_536.into(), &3.into()), "{by}");
     assert_eq!(world.candidates().len(), EVALUATIONS, "nothing is written");
     // Another loss than noise explains.
     world.set("FAKE_FIXED", "1");
