@@ -22,8 +22,14 @@ pub struct Campaign<D: Subjects> {
     proposals: Proposals<D>,
     trainers: u32,
     profilers: u32,
+    /// Whether trainers wait for candidates that were not proposed yet.
+    is_behind: bool,
     finished: bool,
 }
+
+/// Candidates that are given to trainers in one go. To propose one takes some tens of milliseconds, in which whoever drives
+/// the campaign hears nobody.
+const AT_ONCE: usize = 64;
 
 impl<D: Subjects> Campaign<D> {
     /// A campaign that stands where `history` ends. Trainings that history shows as running begin again, with their
@@ -36,7 +42,8 @@ impl<D: Subjects> Campaign<D> {
     ) -> Self {
         let standing = Standing::new(settings, history);
         let proposals = Proposals::new(domain, proposer, &standing.rows);
-        Self { standing, proposals, trainers: 0, profilers: 0, finished: false }
+        let (trainers, profilers) = (0, 0);
+        Self { standing, proposals, trainers, profilers, is_behind: false, finished: false }
     }
 
     /// Has requests numbered from here on, so that no answer to a request of an earlier run is taken for one to a request of
@@ -110,6 +117,11 @@ impl<D: Subjects> Campaign<D> {
         self.standing.front()
     }
 
+    /// Whether trainers wait for candidates that were not proposed yet: the next event brings some.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     /// The latency table as far as it is known.
     pub fn latencies(&self) -> &LatencyTable {
         &self.standing.table
@@ -153,9 +165,16 @@ impl<D: Subjects> Campaign<D> {
         // An exhausted space ends the proposals only; what was proposed still runs.
         if matches!(self.standing.ending, None | Some(Finish::Exhausted { .. })) {
             self.standing.settle(commands);
-            while self.standing.ending.is_none()
-                && (self.promote(commands) || self.propose(commands))
-            {
+            let most = self.standing.count(&CandidateState::Training) + AT_ONCE;
+            self.is_behind = false;
+            while self.standing.ending.is_none() && !self.is_behind {
+                if !self.promote(commands) {
+                    let training = self.standing.count(&CandidateState::Training);
+                    self.is_behind = training >= most && self.room() > 0;
+                    if self.is_behind || !self.propose(commands) {
+                        break;
+                    }
+                }
                 self.standing.settle(commands);
             }
             // No further candidate comes; what was proposed climbs on.
@@ -217,14 +236,14 @@ impl<D: Subjects> Campaign<D> {
         promoted.is_some()
     }
 
-    /// Proposes as many candidates as there is room for; false when there was none.
+    /// How many candidates there is room for.
     ///
     /// The start does not depend on outcomes, so it is proposed as a whole and its parts are timed before anything
     /// trains. A later batch waits until the one before is within its limits: what is proposed is then the same
     /// however fast timings come in.
-    fn propose(&mut self, commands: &mut Vec<Command>) -> bool {
+    fn room(&self) -> usize {
         if self.trainers == 0 || self.standing.count(&CandidateState::Proposed) > 0 {
-            return false;
+            return 0;
         }
         let spent = self.standing.spent();
         let start = self.proposals.start_size();
@@ -232,9 +251,14 @@ impl<D: Subjects> Campaign<D> {
         let room = if spent < start {
             start - spent
         } else {
-            (self.trainers as usize).saturating_sub(training)
+            (self.trainers as usize).saturating_sub(training).min(AT_ONCE)
         };
-        let room = room.min((self.standing.settings.evaluations as usize).saturating_sub(spent));
+        room.min((self.standing.settings.evaluations as usize).saturating_sub(spent))
+    }
+
+    /// Proposes candidates, as far as there is room for some; false when there was none.
+    fn propose(&mut self, commands: &mut Vec<Command>) -> bool {
+        let room = self.room();
         if room == 0 {
             return false;
         }

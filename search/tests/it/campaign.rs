@@ -344,3 +344,21 @@ fn when_the_time_is_over_nothing_more_is_proposed_and_what_was_begun_is_finished
     assert_eq!(commands.last(), Some(&Command::Finish(finish)));
     assert_eq!(campaign.handle(over), []);
 }
+
+#[test]
+fn many_trainers_are_given_work_a_part_at_a_time() {
+    let settings = Settings { evaluations: 300, latencies: Vec::new(), ..settings() };
+    let history = History::default();
+    let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer(), history);
+    let workers = || Event::Workers { trainers: 200, profilers: 1 };
+    let mut given = Vec::new();
+    loop {
+        given.push(requests(&campaign.handle(workers())).len());
+        if !campaign.is_behind() {
+            break;
+        }
+    }
+    assert!(given.iter().all(|&count| (1..=128).contains(&count)), "{given:?}");
+    assert!(given.len() > 2 && given.iter().sum::<usize>() == 200, "{given:?}");
+    assert!(requests(&campaign.handle(workers())).is_empty(), "all have work");
+}

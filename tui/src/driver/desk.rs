@@ -213,6 +213,9 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
                         self.store.heartbeat(self.run).await?;
                     }
                     let mut finish = self.look_at_leases().await?;
+                    if finish.is_none() && self.machine.is_behind() {
+                        finish = self.count().await?;
+                    }
                     if finish.is_none() {
                         finish = self.look_at_clock().await?;
                     }
