@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
+use db::snapshot::{Campaign, CampaignState, Snapshot};
 use db::{Access, Change, Circumstance, DbError, NewCampaign, Store};
 use search::Architecture;
 use search::campaign::CandidateState;
@@ -18,7 +18,7 @@ use tui::quantity;
 
 use super::campaign_file::{absolute, refuse_changes};
 use super::contents::Inputs;
-use super::run::{Conclusion, Files, done, drive_to_end, job, profiler};
+use super::run::{self, Conclusion, Files, done, drive_to_end, job, profiler};
 use super::{INTERRUPTED, candidate, products};
 use crate::driver::{Profiler, say};
 use crate::report::comparison::Comparison;
@@ -217,18 +217,8 @@ fn stored(campaign: &Campaign) -> anyhow::Result<CampaignFile> {
 }
 
 fn new_campaign(file: &CampaignFile, of: &Chosen) -> anyhow::Result<NewCampaign> {
-    Ok(NewCampaign {
-        name: file.name.clone(),
-        config_toml: text(file, of)?,
-        config_folder: of.folder.to_string_lossy().into_owned(),
-        seed: file.seed,
-        kind: CampaignKind::Stacks,
-        evaluations: file.search.evaluations,
-        tokens: file.tokens(),
-        target_tokens: file.tokens(),
-        objectives: file.objectives(),
-        latency: file.latency.clone(),
-    })
+    let target_tokens = file.tokens();
+    Ok(NewCampaign { target_tokens, ..run::new_campaign(file, text(file, of)?, &of.folder) })
 }
 
 fn text(file: &CampaignFile, of: &Chosen) -> anyhow::Result<String> {

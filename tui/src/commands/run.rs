@@ -88,6 +88,22 @@ pub(super) fn read(path: &Path) -> anyhow::Result<(String, CampaignFile, PathBuf
     Ok((text, file, folder))
 }
 
+/// What the store is told of a campaign of stacks: its file as `text`, and where that lies.
+pub(super) fn new_campaign(file: &CampaignFile, text: String, folder: &Path) -> NewCampaign {
+    NewCampaign {
+        name: file.name.clone(),
+        config_toml: text,
+        config_folder: folder.to_string_lossy().into_owned(),
+        seed: file.seed,
+        kind: CampaignKind::Stacks,
+        evaluations: file.search.evaluations,
+        tokens: file.tokens(),
+        target_tokens: file.target_tokens(),
+        objectives: file.objectives(),
+        latency: file.latency.clone(),
+    }
+}
+
 /// Takes the campaign, drives it, gives it back and reports.
 async fn campaign(
     db: &Path,
@@ -118,18 +134,7 @@ async fn campaign(
             .with_context(|| format!("cannot make the folder {}", parent.display()))?;
     }
     let store = Store::open(db, Access::ReadWrite).await?;
-    let new = NewCampaign {
-        name: file.name.clone(),
-        config_toml: text.to_owned(),
-        config_folder: folder.to_string_lossy().into_owned(),
-        seed: file.seed,
-        kind: CampaignKind::Stacks,
-        evaluations: file.search.evaluations,
-        tokens: file.tokens(),
-        target_tokens: file.target_tokens(),
-        objectives: file.objectives(),
-        latency: file.latency.clone(),
-    };
+    let new = new_campaign(file, text.to_owned(), folder);
     files.make()?;
     let mut setup = None;
     if !store.campaigns().await?.iter().any(|known| known.name == file.name) {

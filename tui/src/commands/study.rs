@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use db::snapshot::{CampaignKind, CampaignState, Snapshot};
+use db::snapshot::{CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
 use search::config::{CampaignFile, TaskConfig};
 use search::studies::{self, Made, Study, Terms};
@@ -16,7 +16,7 @@ use super::campaign_file::{absolute, refuse_changes};
 use super::compare::nearest;
 use super::contents::Inputs;
 use super::list::state_word;
-use super::run::{Conclusion, Files, drive_to_end, job, profiler};
+use super::run::{self, Conclusion, Files, drive_to_end, job, profiler};
 use super::{INTERRUPTED, products};
 use crate::driver::{Profiler, say};
 use crate::report::study::Page;
@@ -276,18 +276,7 @@ fn going_on(before: &Snapshot, study: &Study, args: &Args) -> anyhow::Result<(Ca
 }
 
 fn new_campaign(file: &CampaignFile, study: &Study, folder: &Path) -> anyhow::Result<NewCampaign> {
-    Ok(NewCampaign {
-        name: file.name.clone(),
-        config_toml: text(file, study)?,
-        config_folder: folder.to_string_lossy().into_owned(),
-        seed: file.seed,
-        kind: CampaignKind::Stacks,
-        evaluations: file.search.evaluations,
-        tokens: file.tokens(),
-        target_tokens: file.target_tokens(),
-        objectives: file.objectives(),
-        latency: file.latency.clone(),
-    })
+    Ok(run::new_campaign(file, text(file, study)?, folder))
 }
 
 fn text(file: &CampaignFile, study: &Study) -> anyhow::Result<String> {
