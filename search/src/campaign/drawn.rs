@@ -30,7 +30,7 @@ pub(super) fn memberships(points: &[Objectives], noises: &[Vec<Noise>], seed: u6
     // Where nothing is in doubt, one draw tells what all would.
     let draws = if is_certain { 1 } else { DRAWS };
     let mut stream = Stream::new(points, noises, &shared, seed);
-    let bounds = bounds(&mut stream, &open, &front(points), draws);
+    let bounds = bounds(&mut stream, &open, front(points), draws);
     let mut on_front = vec![0_u32; points.len()];
     for draw in 0..draws {
         let (mut drawn, mut indices) = (Vec::new(), Vec::new());
@@ -59,7 +59,7 @@ pub(super) fn drawn(
     let means: Vec<Objectives> = against.iter().map(|&index| points[index].clone()).collect();
     let best: Vec<usize> = front(&means).into_iter().map(|place| against[place]).collect();
     let mut stream = Stream::new(points, noises, &shared, seed);
-    let bounds = bounds(&mut stream, &open, &best, draws);
+    let bounds = bounds(&mut stream, &open, best, draws);
     let mut drawn = Vec::new();
     for draw in 0..draws {
         drawn.clear();
@@ -135,7 +135,7 @@ impl<'a> Stream<'a> {
 fn bounds(
     stream: &mut Stream<'_>,
     open: &[usize],
-    best: &[usize],
+    mut best: Vec<usize>,
     draws: u32,
 ) -> Vec<(usize, f64)> {
     // Radii that are tried, and the bound below which the radius √(−2 ln(1 − u)) is less by a hair.
@@ -143,7 +143,6 @@ fn bounds(
         .map(|half| f64::from(half) / 2.0)
         .map(|radius| (radius, 1.0 - (-0.5 * (radius - 0.01).powi(2)).exp()))
         .collect();
-    let mut best = best.to_vec();
     best.sort_unstable();
     let best: Vec<(usize, f64)> = best.into_iter().map(|index| (index, NEVER)).collect();
     let mut corners: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
@@ -277,7 +276,7 @@ mod tests {
             let of_all = Shared::drawn(noises, DRAWS, 5);
             let mut stream = Stream::new(points, noises, &of_all, 5);
             let all: Vec<usize> = (0..120).collect();
-            let open = bounds(&mut stream, &all, &front(points), DRAWS);
+            let open = bounds(&mut stream, &all, front(points), DRAWS);
             let settled = 120 - open.iter().filter(|(_, u)| *u <= 0.9).count();
             assert!(settled > 20 || scale > 0.05, "{settled} are settled at a glance");
             let drawn = contested(points, noises, &of_all, &all).len();

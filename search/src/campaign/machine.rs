@@ -22,8 +22,6 @@ pub struct Campaign<D: Subjects> {
     proposals: Proposals<D>,
     trainers: u32,
     profilers: u32,
-    /// Whether trainers wait for candidates that were not proposed yet.
-    is_behind: bool,
     finished: bool,
 }
 
@@ -42,8 +40,7 @@ impl<D: Subjects> Campaign<D> {
     ) -> Self {
         let standing = Standing::new(settings, history);
         let proposals = Proposals::new(domain, proposer, &standing.rows);
-        let (trainers, profilers) = (0, 0);
-        Self { standing, proposals, trainers, profilers, is_behind: false, finished: false }
+        Self { standing, proposals, trainers: 0, profilers: 0, finished: false }
     }
 
     /// Has requests numbered from here on, so that no answer to a request of an earlier run is taken for one to a request of
@@ -119,7 +116,7 @@ impl<D: Subjects> Campaign<D> {
 
     /// Whether trainers wait for candidates that were not proposed yet: the next event brings some.
     pub fn is_behind(&self) -> bool {
-        self.is_behind
+        self.standing.ending.is_none() && self.room() > 0
     }
 
     /// The latency table as far as it is known.
@@ -166,15 +163,11 @@ impl<D: Subjects> Campaign<D> {
         if matches!(self.standing.ending, None | Some(Finish::Exhausted { .. })) {
             self.standing.settle(commands);
             let most = self.standing.count(&CandidateState::Training) + AT_ONCE;
-            self.is_behind = false;
-            while self.standing.ending.is_none() && !self.is_behind {
-                if !self.promote(commands) {
-                    let training = self.standing.count(&CandidateState::Training);
-                    self.is_behind = training >= most && self.room() > 0;
-                    if self.is_behind || !self.propose(commands) {
-                        break;
-                    }
-                }
+            while self.standing.ending.is_none()
+                && (self.promote(commands)
+                    || self.standing.count(&CandidateState::Training) < most
+                        && self.propose(commands))
+            {
                 self.standing.settle(commands);
             }
             // No further candidate comes; what was proposed climbs on.

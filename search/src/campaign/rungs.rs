@@ -98,11 +98,10 @@ impl Ladder<'_> {
         let (waiting, gone): (Vec<usize>, Vec<usize>) =
             (0..reached.len()).partition(|&index| waits(&reached[index]));
         let mut gains = vec![0.0; reached.len()];
-        let has_gone: Vec<bool> = reached.iter().map(|row| !waits(row)).collect();
         // Who one of those that went on dominates adds nothing, and need not be drawn.
         drawn(&points, &noises, &gone, (0, DRAWS), |drawn| {
             let (gone, waiting): (Vec<_>, Vec<_>) =
-                drawn.iter().partition(|(index, _)| has_gone[*index]);
+                drawn.iter().partition(|(index, _)| !waits(&reached[*index]));
             let mut front = Frontier::default();
             for (_, point) in gone {
                 front.insert(point);

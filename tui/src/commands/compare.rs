@@ -207,7 +207,7 @@ fn going_on(before: &Snapshot, of: &Chosen, args: &Args) -> anyhow::Result<(Camp
 }
 
 /// The campaign file that a campaign of stacks was made from.
-fn stored(campaign: &Campaign) -> anyhow::Result<CampaignFile> {
+pub(super) fn stored(campaign: &Campaign) -> anyhow::Result<CampaignFile> {
     CampaignFile::parse(&campaign.config_toml).map_err(|error| {
         anyhow::anyhow!(
             "the file of campaign `{}`, as it was stored, does not parse: {error}",

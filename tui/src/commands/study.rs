@@ -13,7 +13,7 @@ use search::studies::{self, Made, Study, Terms};
 use tui::quantity;
 
 use super::campaign_file::{absolute, refuse_changes};
-use super::compare::nearest;
+use super::compare::{nearest, stored};
 use super::contents::Inputs;
 use super::list::state_word;
 use super::run::{self, Conclusion, Files, drive_to_end, job, profiler};
@@ -236,9 +236,7 @@ async fn stacks(
 fn going_on(before: &Snapshot, study: &Study, args: &Args) -> anyhow::Result<(CampaignFile, bool)> {
     let campaign = &before.campaign;
     let name = &campaign.name;
-    let mut file = CampaignFile::parse(&campaign.config_toml).map_err(|error| {
-        anyhow::anyhow!("the file of campaign `{name}`, as it was stored, does not parse: {error}")
-    })?;
+    let mut file = stored(campaign)?;
     let is_arm = |arm: &studies::Arm| {
         let text = file.search.stacks.get(arm.name);
         text.is_some_and(|text| match &arm.made {
@@ -309,8 +307,7 @@ async fn print(
 
 /// The command that makes the page anew elsewhere.
 fn command(study: &Study, snapshot: &Snapshot) -> anyhow::Result<String> {
-    let file = CampaignFile::parse(&snapshot.campaign.config_toml)
-        .map_err(|error| anyhow::anyhow!("the stored file does not parse: {error}"))?;
+    let file = stored(&snapshot.campaign)?;
     let mut line = vec![format!("deltafront study {}", study.name)];
     if let Some(data) = &file.data {
         let name = data.corpus.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -329,8 +326,7 @@ fn command(study: &Study, snapshot: &Snapshot) -> anyhow::Result<String> {
 /// How the arms were trained, in words.
 async fn terms(store: &Store, snapshot: &Snapshot) -> anyhow::Result<String> {
     let campaign = &snapshot.campaign;
-    let file = CampaignFile::parse(&campaign.config_toml)
-        .map_err(|error| anyhow::anyhow!("the stored file does not parse: {error}"))?;
+    let file = stored(campaign)?;
     let mut on = Vec::new();
     if let Some(data) = &file.data {
         let training = &file.training;
