@@ -12,7 +12,7 @@ use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, at_most, conditions, settings, uniform};
+use crate::stacks::{Stacks, at_most, conditions, objectives, settings, uniform};
 
 fn proposer() -> Proposer<search::Architecture> {
     Proposer::new(Algorithm::Random, 1, 2, Vec::new())
@@ -57,8 +57,15 @@ fn requests(commands: &[Command]) -> Vec<Request> {
 
 fn training(commands: &[Command]) -> Evaluate {
     match requests(commands).as_slice() {
-        [Request::Evaluate(evaluate)] => evaluate.clone(),
+        [request] => training_of(request).clone(),
         other => panic!("expected one training, got {other:?}"),
+    }
+}
+
+fn training_of(request: &Request) -> &Evaluate {
+    match request {
+        Request::Evaluate(evaluate) => evaluate,
+        other => panic!("expected a training, got {other:?}"),
     }
 }
 
@@ -347,18 +354,35 @@ fn when_the_time_is_over_nothing_more_is_proposed_and_what_was_begun_is_finished
 
 #[test]
 fn many_trainers_are_given_work_a_part_at_a_time() {
-    let settings = Settings { evaluations: 300, latencies: Vec::new(), ..settings() };
+    let settings = Settings {
+        evaluations: 300,
+        latencies: Vec::new(),
+        objectives: objectives(&["bits_per_byte", "parameters"]),
+        ..settings()
+    };
     let history = History::default();
     let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer(), history);
     let workers = || Event::Workers { trainers: 200, profilers: 1 };
     let mut given = Vec::new();
     loop {
-        given.push(requests(&campaign.handle(workers())).len());
+        given.push(requests(&campaign.handle(workers())));
         if !campaign.is_behind() {
             break;
         }
     }
-    assert!(given.iter().all(|&count| (1..=128).contains(&count)), "{given:?}");
-    assert!(given.len() > 2 && given.iter().sum::<usize>() == 200, "{given:?}");
+    let counts: Vec<usize> = given.iter().map(Vec::len).collect();
+    assert!(counts.iter().all(|&count| (1..=128).contains(&count)), "{counts:?}");
+    assert!(counts.len() > 2 && counts.iter().sum::<usize>() == 200, "{counts:?}");
     assert!(requests(&campaign.handle(workers())).is_empty(), "all have work");
+    // Who is done is given what was proposed ahead, one in eight of the trainers at most.
+    let proposed = campaign.candidates().count();
+    assert!((201..=225).contains(&proposed), "{proposed}");
+    let ids: Vec<u64> = given.iter().flatten().map(|of| training_of(of).id).collect();
+    for id in ids.iter().take(proposed - 200) {
+        let next = requests(&campaign.handle(result(*id, 1.0)));
+        assert!(matches!(next[..], [Request::Evaluate(_)]), "{next:?}");
+        assert_eq!(campaign.candidates().count(), proposed, "nobody waits for a proposal");
+    }
+    campaign.handle(result(ids[proposed - 200], 1.0));
+    assert!(campaign.candidates().count() > proposed, "then come the next");
 }
