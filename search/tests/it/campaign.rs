@@ -117,6 +117,44 @@ fn a_failed_training_is_tried_again_and_then_a_row_with_a_reason() {
 }
 
 #[test]
+fn an_answer_to_another_question_is_a_failed_attempt() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let mut id = training(&commands).id;
+    for _ in 0..settings().attempts {
+        let commands = campaign.handle(Event::Timing(Measured { id, timing: timing() }));
+        id = training(&commands).id;
+    }
+    let CandidateState::Failed { kind, reason, .. } = state(&campaign, 1) else {
+        panic!("it failed")
+    };
+    assert_eq!(kind, FailureKind::Protocol);
+    assert!(reason.contains("answered with a time"), "{reason}");
+}
+
+#[test]
+fn a_time_that_no_clock_tells_is_a_failure() {
+    for us in [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 5e-324, 1e-9, 1e13] {
+        for of_spread in [false, true] {
+            let mut campaign =
+                Campaign::new(settings(), Stacks { depth: 2 }, proposer(), History::default());
+            let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+            let id = match requests(&commands).as_slice() {
+                [Request::Measure(measure)] => measure.id,
+                other => panic!("expected a timing, got {other:?}"),
+            };
+            let timing = if of_spread {
+                Timing { spread_us: us, ..timing() }
+            } else {
+                Timing { median_us: us, ..timing() }
+            };
+            let commands = campaign.handle(Event::Timing(Measured { id, timing }));
+            assert!(!commands.iter().any(|c| matches!(c, Command::SaveLatency(_))), "{us}");
+            assert_eq!(requests(&commands).len(), 1, "it is asked again");
+        }
+    }
+}
+
+#[test]
 fn a_result_that_is_not_finite_is_a_failure() {
     let (mut campaign, mut commands) = start(settings(), proposer());
     for _ in 0..settings().attempts {
