@@ -57,6 +57,8 @@ pub const TASKS_ERROR: &str = Metric::TasksError.name();
 ///
 /// It reports `NAME_accuracy` and `NAME_error` (1 − accuracy, for objectives, which are minimised), the same with
 /// `NAME_x2_…` for each longer test, and all tasks together report `tasks_error`, the weighted mean of their errors.
+/// Beside a text it is learnt once, for its own tokens, whatever rungs the text is trained for. Where tasks are all, a rung is a
+/// share of each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
