@@ -1,6 +1,7 @@
 //! One evaluation: from an architecture at target scale to the values that the search compares.
 
 mod lesson;
+mod meter;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,7 @@ use crate::training::Training;
 use crate::validation::Validation;
 
 use lesson::{Learnt, Lesson};
-
-/// Time between two reports of progress, at least.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+use meter::Meter;
 
 /// What every candidate of a campaign is trained on.
 #[derive(Debug, Clone, Copy)]
@@ -279,61 +278,5 @@ pub(crate) fn scaled_by(validation: &Validation, factor: f64) -> Value {
     Value {
         mean: validation.loss * factor,
         standard_error: validation.standard_error.map(|error| error * factor),
-    }
-}
-
-/// Counts steps and tokens over all trainings of an evaluation, and reports now and then.
-struct Meter<'a> {
-    id: u64,
-    steps: u64,
-    tokens: u64,
-    tokens_total: u64,
-    reported_at: Instant,
-    reported_tokens: u64,
-    progress: &'a mut dyn FnMut(Progress),
-}
-
-impl<'a> Meter<'a> {
-    fn new(id: u64, progress: &'a mut dyn FnMut(Progress)) -> Self {
-        Self {
-            id,
-            steps: 0,
-            tokens: 0,
-            tokens_total: 0,
-            reported_at: Instant::now(),
-            reported_tokens: 0,
-            progress,
-        }
-    }
-
-    /// Counts what is to be done.
-    fn expect(&mut self, tokens: u64) {
-        self.tokens_total += tokens;
-    }
-
-    /// Counts what an earlier rung has done and what is left of this one.
-    fn resume(&mut self, done: u64, left: u64) {
-        self.tokens += done;
-        self.reported_tokens += done;
-        self.tokens_total += done + left;
-    }
-
-    fn step(&mut self, tokens: u64, loss: f64) {
-        self.steps += 1;
-        self.tokens += tokens;
-        let since = self.reported_at.elapsed();
-        if since < PROGRESS_INTERVAL && self.tokens < self.tokens_total {
-            return;
-        }
-        (self.progress)(Progress {
-            id: self.id,
-            step: self.steps,
-            tokens: self.tokens,
-            tokens_total: self.tokens_total,
-            loss,
-            tokens_per_second: (self.tokens - self.reported_tokens) as f64
-                / since.as_secs_f64().max(1e-9),
-        });
-        (self.reported_at, self.reported_tokens) = (Instant::now(), self.tokens);
     }
 }

@@ -7,7 +7,7 @@ use search::config::{TaskConfig, TrainingConfig};
 use search::wire::{LayerRetrieval, Value};
 use serde::{Deserialize, Serialize};
 
-use super::Meter;
+use super::meter::Meter;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::retrieval::{SEQUENCES, retrieval};
