@@ -274,6 +274,14 @@ CASES = {
     "paper_selective_rope_window_9": lambda: paper("selective_rope", "Attention", num_heads=2, window_size=9),
     "paper_selective_rope_gated_deltanet": lambda: paper("selective_rope", "GatedDeltaNet", num_heads=2, num_v_heads=4,
                                                          head_dim=8, expand_v=1.5, allow_neg_eigval=True),
+    "paper_selective_rope_whole_attention": lambda: paper(
+        "selective_rope", "Attention", num_heads=2,
+        forms=dict(use_gate=True, use_bias=True, phi_parametrization="full-rank", temp_grad=True)),
+    "paper_selective_rope_whole_gated_deltanet": lambda: paper(
+        "selective_rope", "GatedDeltaNet", num_heads=2, num_v_heads=4, head_dim=8, expand_v=1.5,
+        forms=dict(use_gate=True, phi_parametrization="full-rank", temp_type="rfa", temp_theta=0.9999, temp_max=0.25)),
+    "paper_selective_rope_window_9_bias": lambda: paper(
+        "selective_rope", "Attention", num_heads=2, window_size=9, forms=dict(use_bias=True, temp_theta=1.0)),
 }
 
 

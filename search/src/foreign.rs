@@ -53,7 +53,13 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
                 ("conv.weight", _) if matches!(mixer, Mixer::GatedConv(_)) => ours.name.clone(),
                 ("phi_down.weight", _) => "rotary.phi_proj.0.weight".to_owned(),
                 ("phi_up.weight", _) => "rotary.phi_proj.1.weight".to_owned(),
+                ("phi_full.weight", _) => "rotary.phi_proj.weight".to_owned(),
+                ("phi_scale", _) => "rotary.phi_proj.scalar".to_owned(),
                 ("phi_conv.weight", _) => "rotary.phi_conv1d.weight".to_owned(),
+                ("phi_bias", _) => "rotary.phi_bias".to_owned(),
+                ("phi_temperature", _) => "rotary.temperature".to_owned(),
+                ("phi_gate.weight", _) => "rotary.phase_gate_proj.weight".to_owned(),
+                ("phi_gate_bias", _) => "rotary.phase_gate_proj.bias".to_owned(),
                 (name, _) => match name.rsplit_once('.') {
                     Some((module, tensor)) if module.ends_with("conv") => {
                         format!("{module}1d.{tensor}")

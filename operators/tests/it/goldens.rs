@@ -57,6 +57,21 @@ const CASES: &[(&str, &str, Library)] = &[
     ("paper_selective_rope_attention", "attn(h=2,kv=2,k=8,qknorm,srope)", Library::Fla),
     ("paper_selective_rope_window_9", "swa(h=2,kv=2,k=8,w=9,srope)", Library::Fla),
     ("paper_selective_rope_gated_deltanet", "gdn(h=2,k=8,v=12,vg=2,neg,srope)", Library::Fla),
+    (
+        "paper_selective_rope_whole_attention",
+        "attn(h=2,kv=2,k=8,srope,pgate,pbias,pfull,ptemp=learnt)",
+        Library::Fla,
+    ),
+    (
+        "paper_selective_rope_whole_gated_deltanet",
+        "gdn(h=2,k=8,v=12,vg=2,srope,pgate,pfull,ptemp=rfa)",
+        Library::Fla,
+    ),
+    (
+        "paper_selective_rope_window_9_bias",
+        "swa(h=2,kv=2,k=8,w=9,srope,pbias,ptemp=ones)",
+        Library::Fla,
+    ),
 ];
 
 /// File and FFN, whose tensors have our names there.
