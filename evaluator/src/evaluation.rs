@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
+use search::metric::Metric;
 use search::tensors::{TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress, Value};
+use tch::Tensor;
 
 use crate::checkpoint::trunk_path;
 use crate::corpus::Corpus;
@@ -96,7 +99,7 @@ pub fn evaluate(
         let scores = scores(task, &learner, request.seed, stop)?;
         if evaluation.retrieval.is_empty() {
             let (inputs, _) = task.test_batch(request.seed, SEQUENCES as u64);
-            evaluation.retrieval = retrieval(learner.model(), &inputs);
+            ask(learner.model(), &inputs, &mut evaluation);
         }
         base.push((task.config(), scores[0]));
         evaluation.values.extend(tasks::values(task.config(), &scores));
@@ -183,7 +186,7 @@ fn text(
     }
     evaluation.tokens = training.tokens();
     evaluation.curve = training.curve();
-    evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
+    ask(training.model(), &training.held_out(SEQUENCES), evaluation);
     if let Some(path) = path {
         match saved.and_then(|()| training.save(&path)) {
             Ok(()) => evaluation.checkpoint = Some(path),
@@ -192,6 +195,13 @@ fn text(
     }
     unfinished.remove();
     Ok(())
+}
+
+/// What the memories of a trained model give back, into its evaluation.
+fn ask(model: &Model, tokens: &Tensor, evaluation: &mut Evaluation) {
+    let (layers, best) = retrieval(model, tokens);
+    evaluation.retrieval = layers;
+    evaluation.values.insert(Metric::RetrievalSnr.name().to_owned(), best);
 }
 
 /// What a training under way goes on from should its process be killed.

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::{Mixer, MixerState};
 use crate::ops::norm::rms_norm;
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 
 /// Two mixers that read the same input.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Mixer for Parallel {
         MixerState::Both(Box::new([&self.attention, &self.beside].map(|of| of.mixer.state(batch))))
     }
 
-    /// Of two memories there is no one answer.
-    fn retrieval(&self, _: &Tensor) -> Option<Retrieval> {
-        None
+    /// Of the two memories that of attention, which keeps its pairs apart.
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
+        self.attention.mixer.retrieval(x, asked)
     }
 }

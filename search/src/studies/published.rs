@@ -7,7 +7,7 @@ use crate::references::Reference;
 
 /// Every study, in the order of lists.
 pub fn studies() -> Vec<Study> {
-    vec![ratio(), placement(), nope(), gate(), turning(), depth()]
+    vec![ratio(), placement(), nope(), gate(), turning(), memory(), depth()]
 }
 
 fn arm(name: &'static str, stack: &str) -> Arm {
@@ -266,6 +266,45 @@ fn turning() -> Study {
         ],
         tasks: vec![parity, copying],
         tokens: TOKENS,
+        seeds: 3,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn memory() -> Study {
+    let recall = TaskConfig {
+        tokens: 64 * 32 * 800,
+        batch: 64,
+        sequence_length: 32,
+        symbols: 16,
+        items: 8,
+        ..TaskConfig::new(TaskKind::Mqar)
+    };
+    let more =
+        |claim, value, of| Finding { claim, value, of, than: "mamba2", expected: Expected::More };
+    let snr = Metric::RetrievalSnr.name();
+    Study {
+        name: "memory",
+        title: "What memories read back of what they stored",
+        published: "A linear memory of K rows reads one of N pairs with a signal K / N times as strong as the noise, softmax with one that \
+                    grows with the exponential of its width; the delta rule erases before it writes, and its noise is less (arXiv \
+                    2505.19488). A state for each piece of the past keeps near ones apart (arXiv 2506.04761).",
+        arms: vec![
+            arm("mamba2", "d=64,vocab=256,tied | 2*m2(h=2,p=16,n=16)"),
+            arm("log-linear-mamba2", "d=64,vocab=256,tied | 2*lm2(h=2,p=16,n=16,l=6)"),
+            arm("gated-deltanet", "d=64,vocab=256,tied | 2*gdn(h=2,k=16,v=16)"),
+            arm("deltanet", "d=64,vocab=256,tied | 2*dn(h=2,k=16,v=16)"),
+            arm("attention", "d=64,vocab=256,tied | 2*attn(h=2,kv=2,k=16)"),
+        ],
+        findings: vec![
+            more("softmax attention reads back better than a linear memory", snr, "attention"),
+            more("the delta rule reads back better than a sum", snr, "deltanet"),
+            more("a log-linear memory reads back better than one state", snr, "log-linear-mamba2"),
+            more("softmax attention recalls more", "mqar_accuracy", "attention"),
+            more("the delta rule recalls more", "mqar_accuracy", "deltanet"),
+        ],
+        tasks: vec![recall],
+        tokens: 0,
         seeds: 3,
         beside: &[Metric::Parameters],
     }
