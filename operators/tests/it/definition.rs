@@ -99,8 +99,10 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                     Some((full.strip_prefix(prefix.as_str())?, values.clone()))
                 });
                 let y = mixer(gene, &own.collect(), x);
-                let norm = &w[format!("{name}_norm.weight").as_str()];
-                norm::rms_norm_definition(&y, norm, norm::RMS_EPS)
+                match w.get(format!("{name}_norm.weight").as_str()) {
+                    Some(norm) => norm::rms_norm_definition(&y, norm, norm::RMS_EPS),
+                    None => y,
+                }
             };
             let attention = branch(gene.attention().into(), "attention");
             let beside = branch(gene.side().into(), "beside");

@@ -42,6 +42,7 @@ const CASES: &[(&str, &str, Library)] = &[
     ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
     ("kimi_delta_attention", "kda(h=2,k=8,v=8)", Library::Transformers),
+    ("falcon_h1_parallel", "par(h=4,kv=2,k=4,bh=4,bk=12,bv=8,nonorms)", Library::Transformers),
     ("lfm2_short_conv", "gsc(c=16,k=3)", Library::Transformers),
     ("lfm2_short_conv_of_6", "gsc(c=16,k=6)", Library::Transformers),
     ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),

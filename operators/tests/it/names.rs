@@ -71,6 +71,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
             beside_heads: upto(4),
             beside_key_width: upto(20),
             beside_value_width: upto(20),
+            branch_norms: upto(2) == 1,
         }),
         7 => Mixer::Kda(Kda { heads: upto(4), key_width: upto(20), value_width: upto(20) }),
         6 => Mixer::GatedConv(GatedConv { channels: upto(30), kernel_width: 1 + upto(7) }),

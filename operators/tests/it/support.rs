@@ -85,6 +85,7 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("par(h=4,kv=2,k=6,bh=3,bk=7,bv=5)"),
         gene("par(h=2,kv=1,k=4,w=9,qknorm,gdn,bh=2,bk=5,bv=7)"),
         gene("par(h=3,kv=3,k=4,rot=50,dn,bh=2,bk=5,bv=3)"),
+        gene("par(h=4,kv=2,k=6,bh=3,bk=7,bv=5,nonorms)"),
     ]
 }
 

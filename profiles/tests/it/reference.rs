@@ -136,18 +136,21 @@ impl Model<'_> {
             Mixer::GatedConv(shape) => self.gated_conv(*shape, h),
             Mixer::Kda(shape) => self.kda(shape, h),
             Mixer::Parallel(shape) => {
-                let mut y = self.branch(&shape.attention().into(), "attention", h);
-                add(&mut y, &self.branch(&shape.side().into(), "beside", h));
+                let has_norms = shape.branch_norms;
+                let branch = |mixer: Mixer, name| self.branch(&mixer, name, has_norms, h);
+                let mut y = branch(shape.attention().into(), "attention");
+                add(&mut y, &branch(shape.side().into(), "beside"));
                 y
             }
         }
     }
 
-    /// A mixer of parallel heads with the norm behind it.
-    fn branch(&self, mixer: &Mixer, name: &str, h: &[f64]) -> Vec<f64> {
+    /// A mixer of parallel heads with the norm behind it, if it has one.
+    fn branch(&self, mixer: &Mixer, name: &str, has_norm: bool, h: &[f64]) -> Vec<f64> {
         let prefix = format!("{}{name}.", self.prefix);
         let own = Model { prefix, weights: self.weights, tokens: self.tokens };
-        self.rms_norm(&own.mixer(mixer, h), &format!("{name}_norm.weight"))
+        let y = own.mixer(mixer, h);
+        if has_norm { self.rms_norm(&y, &format!("{name}_norm.weight")) } else { y }
     }
 
     fn attention(&self, shape: &Attention, h: &[f64]) -> Vec<f64> {

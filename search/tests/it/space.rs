@@ -90,6 +90,7 @@ key_width = [16]
 head_width = [16]
 window = [0, 8]
 beside = ["m2", "gdn", "dn"]
+branch_norms = [true, false]
 beside_key_width = [16]
 "#;
 

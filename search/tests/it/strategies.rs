@@ -65,8 +65,17 @@ fn parallel() -> impl Strategy<Value = Mixer> {
     let beside = prop::sample::select(vec![Beside::M2, Beside::Gdn, Beside::Dn]);
     let percent = prop::sample::select(vec![100, 50, 0]);
     let sizes = (1..5_u32, 1..5_u32, 1..20_u32);
-    (sizes, 0..50_u32, qk_norm(), percent, beside, (1..9_u32, 1..100_u32, 1..100_u32)).prop_map(
-        |((kv_heads, groups, quarter), window, qk_norm, rotary_percent, beside, widths)| {
+    let widths = (1..9_u32, 1..100_u32, 1..100_u32);
+    (sizes, 0..50_u32, qk_norm(), percent, beside, widths, any::<bool>()).prop_map(
+        |(
+            (kv_heads, groups, quarter),
+            window,
+            qk_norm,
+            rotary_percent,
+            beside,
+            widths,
+            branch_norms,
+        )| {
             Mixer::Parallel(Parallel {
                 heads: kv_heads * groups,
                 kv_heads,
@@ -78,6 +87,7 @@ fn parallel() -> impl Strategy<Value = Mixer> {
                 beside_heads: widths.0,
                 beside_key_width: widths.1,
                 beside_value_width: widths.2,
+                branch_norms,
             })
         },
     )
