@@ -21,6 +21,9 @@ const ORIGIN: &str = "deltafront";
 /// with normalisation are.
 const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
 
+/// What came of the tasks that were learnt beside the text, in the trunk's metadata: longer trainings report it again.
+const TASKS: &str = "tasks";
+
 /// The loss of every step, in the trunk.
 const LOSSES: &str = "losses";
 
@@ -54,7 +57,8 @@ pub(crate) fn save(
     divided_logits: bool,
     optimizer: &Optimizer,
 ) -> Result<()> {
-    write(path, origin, divided_logits, &optimizer.weights())
+    let divided = divided_logits.then(|| (DIVIDED_LOGITS, "true".to_owned()));
+    write(path, origin, divided, &optimizer.weights())
 }
 
 /// Writes the trunk beside the weights at `path`.
@@ -63,33 +67,40 @@ pub(crate) fn save_trunk(
     origin: &Origin,
     optimizer: &Optimizer,
     losses: &[f32],
+    tasks: Option<&str>,
 ) -> Result<()> {
     let mut state = optimizer.weights();
     state.extend(optimizer.moments());
     state.push((LOSSES.to_owned(), Tensor::from_slice(losses)));
-    write(&trunk_path(path), origin, false, &state)
+    let tasks = tasks.map(|tasks| (TASKS, tasks.to_owned()));
+    write(&trunk_path(path), origin, tasks, &state)
 }
 
-/// Puts the trunk of the weights at `path` into `optimizer`, whose views the model computes with. Returns its step and the
-/// losses so far.
-pub(crate) fn load(
-    path: &Path,
-    origin: &Origin,
-    optimizer: &mut Optimizer,
-) -> Result<(u64, Vec<f32>)> {
+/// What a trunk has beside the optimiser's state.
+#[derive(Debug)]
+pub(crate) struct Trunk {
+    pub(crate) step: u64,
+    /// Of every step so far.
+    pub(crate) losses: Vec<f32>,
+    /// What came of the tasks, as it was saved.
+    pub(crate) tasks: Option<String>,
+}
+
+/// Puts the trunk of the weights at `path` into `optimizer`, whose views the model computes with. Returns the rest of it.
+pub(crate) fn load(path: &Path, origin: &Origin, optimizer: &mut Optimizer) -> Result<Trunk> {
     let mut targets = optimizer.weights();
     targets.extend(optimizer.moments());
     let mut extra = [(LOSSES, Vec::new())];
-    let step = read(&trunk_path(path), origin, &targets, &mut extra)?;
+    let (step, tasks) = read(&trunk_path(path), origin, &targets, &mut extra)?;
     let [(_, losses)] = extra;
     optimizer.set_updates(step);
-    Ok((step, losses))
+    Ok(Trunk { step, losses, tasks })
 }
 
 fn write(
     path: &Path,
     origin: &Origin,
-    divided_logits: bool,
+    told: Option<(&str, String)>,
     tensors: &[(String, Tensor)],
 ) -> Result<()> {
     let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
@@ -107,30 +118,28 @@ fn write(
         .map_err(|problem| error(problem.to_string()))?;
     let origin = serde_json::to_string(origin).map_err(|problem| error(problem.to_string()))?;
     let mut metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
-    if divided_logits {
-        metadata.insert(DIVIDED_LOGITS.to_owned(), "true".to_owned());
-    }
+    metadata.extend(told.map(|(key, value)| (key.to_owned(), value)));
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|problem| error(problem.to_string()))?;
     files::write_atomically(path, &bytes)
 }
 
 /// Copies a file's tensors into `targets` and `extra`, after checking that the file is of the same training.
-/// Returns its step.
+/// Returns its step and what it tells of tasks.
 fn read(
     path: &Path,
     origin: &Origin,
     targets: &[(String, Tensor)],
     extra: &mut [(&str, Vec<f32>)],
-) -> Result<u64> {
+) -> Result<(u64, Option<String>)> {
     let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
     let bytes =
         std::fs::read(path).map_err(|source| error(format!("it cannot be read ({source})")))?;
     let damaged =
         |problem: safetensors::SafeTensorError| error(format!("it is damaged ({problem})"));
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-    let (found, _) = described(&bytes)
-        .ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
+    let (found, metadata) =
+        told(&bytes).ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
     let expected = Origin { step: found.step, ..origin.clone() };
     if found != expected {
         return Err(error(format!(
@@ -158,15 +167,21 @@ fn read(
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect();
     }
-    Ok(found.step)
+    Ok((found.step, metadata.get(TASKS).cloned()))
 }
 
 /// Which training a file is of, and whether its logits are divided by the norms of the head's rows.
 pub(crate) fn described(bytes: &[u8]) -> Option<(Origin, bool)> {
-    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    let metadata = header.metadata().as_ref()?;
-    let origin = serde_json::from_str(metadata.get(ORIGIN)?).ok()?;
+    let (origin, metadata) = told(bytes)?;
     Some((origin, metadata.contains_key(DIVIDED_LOGITS)))
+}
+
+/// Which training a file is of, and all of its metadata.
+fn told(bytes: &[u8]) -> Option<(Origin, HashMap<String, String>)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let metadata = header.metadata().clone()?;
+    let origin = serde_json::from_str(metadata.get(ORIGIN)?).ok()?;
+    Some((origin, metadata))
 }
 
 fn float_bytes(tensor: &Tensor) -> Vec<u8> {

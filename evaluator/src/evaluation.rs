@@ -1,27 +1,27 @@
 //! One evaluation: from an architecture at target scale to the values that the search compares.
 
+mod lesson;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use operators::Model;
 use search::Architecture;
 use search::config::TrainingConfig;
 use search::metric::Metric;
 use search::tensors::{TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress, Value};
-use tch::Tensor;
 
 use crate::checkpoint::trunk_path;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::learner::Learner;
 use crate::retrieval::{SEQUENCES, retrieval};
 use crate::scale::scaled;
-use crate::schedule::{steps_of, tokens_per_step};
-use crate::tasks::{self, Score, Task};
+use crate::tasks::Task;
 use crate::training::Training;
 use crate::validation::Validation;
+
+use lesson::{Learnt, Lesson};
 
 /// Time between two reports of progress, at least.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -71,40 +71,35 @@ pub fn evaluate(
         curve: Vec::new(),
         retrieval: Vec::new(),
     };
-    // A task is learnt anew on each rung, for its share of the tokens: of the text's, or of all tasks' where they are all.
-    let whole = match proxies.corpus {
-        Some(_) => proxies.training.tokens,
-        None => proxies.tasks.iter().map(|task| task.config().tokens).sum(),
+    let text = match proxies.corpus {
+        Some(corpus) => Some(Text::begin(request, &architecture, corpus, proxies)?),
+        None => None,
     };
-    let share = request.tokens as f64 / whole.max(1) as f64;
-    let trainings: Vec<TrainingConfig> = proxies
-        .tasks
-        .iter()
-        .map(|task| {
-            let full = task.training(proxies.training);
-            TrainingConfig { tokens: ((full.tokens as f64 * share) as u64).max(1), ..full }
-        })
-        .collect();
-    let of_tasks = trainings
-        .iter()
-        .map(|config| steps_of(config, config.tokens) * tokens_per_step(config))
-        .sum();
-    let mut meter = Meter::new(request.id, of_tasks, progress);
-    if let Some(corpus) = proxies.corpus {
-        text(request, &architecture, corpus, proxies, stop, &mut meter, &mut evaluation)?;
+    let known = text.as_ref().and_then(|text| Learnt::of(&text.training, proxies.tasks));
+    // Beside a text a task is learnt once, whole, and longer trainings carry what came of it. Where tasks are all, a rung is
+    // a share of each, learnt anew.
+    let all: u64 = proxies.tasks.iter().map(|task| task.config().tokens).sum();
+    let share = if text.is_some() { 1.0 } else { request.tokens as f64 / all.max(1) as f64 };
+    let lesson = Lesson { tasks: proxies.tasks, training: proxies.training, share };
+    let mut meter = Meter::new(request.id, progress);
+    if known.is_none() {
+        meter.expect(lesson.tokens());
     }
-    let mut base = Vec::new();
-    for (task, config) in proxies.tasks.iter().zip(&trainings) {
-        let learner = learn(task, &architecture, config, request.seed, stop, &mut meter)?;
-        let scores = scores(task, &learner, request.seed, stop)?;
-        if evaluation.retrieval.is_empty() {
-            let (inputs, _) = task.test_batch(request.seed, SEQUENCES as u64);
-            ask(learner.model(), &inputs, &mut evaluation);
+    if let Some(text) = &text {
+        meter.resume(text.training.tokens(), text.tokens_left(request));
+    }
+    let learnt = match known {
+        Some(known) => known,
+        None => lesson.learn(&architecture, request.seed, stop, &mut meter)?,
+    };
+    evaluation.values.extend(learnt.values.clone());
+    evaluation.retrieval.clone_from(&learnt.retrieval);
+    if let Some(mut text) = text {
+        if !proxies.tasks.is_empty() {
+            text.training.keep_tasks(learnt.kept());
         }
-        base.push((task.config(), scores[0]));
-        evaluation.values.extend(tasks::values(task.config(), &scores));
+        text.finish(request, proxies, stop, &mut meter, &mut evaluation)?;
     }
-    evaluation.values.extend(tasks::weighted_error(&base));
     if proxies.corpus.is_none() {
         evaluation.tokens = meter.tokens;
     }
@@ -112,96 +107,113 @@ pub fn evaluate(
     Ok(evaluation)
 }
 
-fn text(
-    request: &Evaluate,
-    architecture: &Architecture,
-    corpus: &Corpus,
-    proxies: Proxies<'_>,
-    stop: &dyn Fn() -> bool,
-    meter: &mut Meter<'_>,
-    evaluation: &mut Evaluation,
-) -> Result<()> {
-    let mut training = Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
-    let place = |end: &str| {
-        let (id, seed, tokens) = (request.architecture.id(), request.seed, request.tokens);
-        proxies
-            .checkpoints
-            .map(|folder| folder.join(format!("{id}-seed{seed}-{tokens}{end}.safetensors")))
-    };
-    let path = place("");
-    let mut unfinished = Unfinished::new(place("-going"), proxies.kept_every);
-    let is_first = request.attempt == 1;
-    let is_there = |path: &&PathBuf| is_first && trunk_path(path).is_file();
-    // What this very training left when its process was killed, else what a rung before it left.
-    for from in [unfinished.path.as_ref().filter(is_there), request.resume_from.as_ref()] {
-        let Some(from) = from else { continue };
-        match training.resume(from) {
-            Ok(()) => break,
-            Err(error @ Error::Checkpoint { .. }) => {
-                // The way is longer, the result the same.
-                eprintln!("deltafront-train: {error}: it is trained from the beginning");
-                training =
-                    Training::new(architecture.clone(), corpus, proxies.training, request.seed)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    training.finish_at(request.tokens);
-    // A trained value is not thrown away because its weights cannot be kept.
-    let mut saved = Ok(());
-    let last = training.steps_for(request.tokens);
-    meter.resume(
-        training.tokens(),
-        last.saturating_sub(training.steps()) * training.tokens_per_step(),
-    );
-    while training.steps() < last {
-        if stop() {
-            unfinished.keep(&training, Duration::ZERO);
-            return Err(Error::Stopped);
-        }
-        if let Some(path) = &path
-            && training.steps() == training.decay_from()
-        {
-            saved = training.save_trunk(path);
-        }
-        let loss = training.step().inspect_err(|_| unfinished.remove())?;
-        meter.step(training.tokens_per_step(), loss);
-        unfinished.keep(&training, unfinished.every);
-    }
-    let validation = training.validate(stop)?;
-    evaluation.values = values(&validation, corpus);
-    evaluation.parts = parts(&validation, corpus);
-    // What is reported of the finished training alone: it costs time, and a rung is for choosing.
-    if request.tokens >= proxies.training.tokens {
-        let (unit, factor) = unit(corpus);
-        let mut report = |name: String, found: Option<Validation>| {
-            if let Some(found) = found {
-                evaluation.values.insert(name, scaled_by(&found, factor));
-            }
-        };
-        report(format!("test_{unit}"), training.test(stop)?);
-        for &times in &proxies.training.longer_contexts {
-            report(format!("{unit}_x{times}"), training.validate_longer(times, stop)?);
-        }
-    }
-    evaluation.tokens = training.tokens();
-    evaluation.curve = training.curve();
-    ask(training.model(), &training.held_out(SEQUENCES), evaluation);
-    if let Some(path) = path {
-        match saved.and_then(|()| training.save(&path)) {
-            Ok(()) => evaluation.checkpoint = Some(path),
-            Err(error) => evaluation.unsaved = Some(error.to_string()),
-        }
-    }
-    unfinished.remove();
-    Ok(())
+/// The training on text.
+struct Text<'a> {
+    corpus: &'a Corpus,
+    training: Training<'a>,
+    /// Where its checkpoint goes.
+    path: Option<PathBuf>,
+    unfinished: Unfinished,
 }
 
-/// What the memories of a trained model give back, into its evaluation.
-fn ask(model: &Model, tokens: &Tensor, evaluation: &mut Evaluation) {
-    let (layers, best) = retrieval(model, tokens);
-    evaluation.retrieval = layers;
-    evaluation.values.insert(Metric::RetrievalSnr.name().to_owned(), best);
+impl<'a> Text<'a> {
+    /// From the beginning, or from where an earlier training of it came to.
+    fn begin(
+        request: &Evaluate,
+        architecture: &Architecture,
+        corpus: &'a Corpus,
+        proxies: Proxies<'a>,
+    ) -> Result<Self> {
+        let new = || Training::new(architecture.clone(), corpus, proxies.training, request.seed);
+        let mut training = new()?;
+        let place = |end: &str| {
+            let (id, seed, tokens) = (request.architecture.id(), request.seed, request.tokens);
+            proxies
+                .checkpoints
+                .map(|folder| folder.join(format!("{id}-seed{seed}-{tokens}{end}.safetensors")))
+        };
+        let unfinished = Unfinished::new(place("-going"), proxies.kept_every);
+        let is_first = request.attempt == 1;
+        let is_there = |path: &&PathBuf| is_first && trunk_path(path).is_file();
+        // What this very training left when its process was killed, else what a rung before it left.
+        for from in [unfinished.path.as_ref().filter(is_there), request.resume_from.as_ref()] {
+            let Some(from) = from else { continue };
+            match training.resume(from) {
+                Ok(()) => break,
+                Err(error @ Error::Checkpoint { .. }) => {
+                    // The way is longer, the result the same.
+                    eprintln!("deltafront-train: {error}: it is trained from the beginning");
+                    training = new()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        training.finish_at(request.tokens);
+        Ok(Self { corpus, training, path: place(""), unfinished })
+    }
+
+    fn tokens_left(&self, request: &Evaluate) -> u64 {
+        let last = self.training.steps_for(request.tokens);
+        last.saturating_sub(self.training.steps()) * self.training.tokens_per_step()
+    }
+
+    /// Trains it to its end and says what came of it.
+    fn finish(
+        self,
+        request: &Evaluate,
+        proxies: Proxies<'_>,
+        stop: &dyn Fn() -> bool,
+        meter: &mut Meter<'_>,
+        evaluation: &mut Evaluation,
+    ) -> Result<()> {
+        let Self { corpus, mut training, path, mut unfinished } = self;
+        // A trained value is not thrown away because its weights cannot be kept.
+        let mut saved = Ok(());
+        let last = training.steps_for(request.tokens);
+        while training.steps() < last {
+            if stop() {
+                unfinished.keep(&training, Duration::ZERO);
+                return Err(Error::Stopped);
+            }
+            if let Some(path) = &path
+                && training.steps() == training.decay_from()
+            {
+                saved = training.save_trunk(path);
+            }
+            let loss = training.step().inspect_err(|_| unfinished.remove())?;
+            meter.step(training.tokens_per_step(), loss);
+            unfinished.keep(&training, unfinished.every);
+        }
+        let validation = training.validate(stop)?;
+        evaluation.values.extend(values(&validation, corpus));
+        evaluation.parts = parts(&validation, corpus);
+        // What is reported of the finished training alone: it costs time, and a rung is for choosing.
+        if request.tokens >= proxies.training.tokens {
+            let (unit, factor) = unit(corpus);
+            let mut report = |name: String, found: Option<Validation>| {
+                if let Some(found) = found {
+                    evaluation.values.insert(name, scaled_by(&found, factor));
+                }
+            };
+            report(format!("test_{unit}"), training.test(stop)?);
+            for &times in &proxies.training.longer_contexts {
+                report(format!("{unit}_x{times}"), training.validate_longer(times, stop)?);
+            }
+        }
+        evaluation.tokens = training.tokens();
+        evaluation.curve = training.curve();
+        let (layers, best) = retrieval(training.model(), &training.held_out(SEQUENCES));
+        evaluation.retrieval = layers;
+        evaluation.values.insert(Metric::RetrievalSnr.name().to_owned(), best);
+        if let Some(path) = path {
+            match saved.and_then(|()| training.save(&path)) {
+                Ok(()) => evaluation.checkpoint = Some(path),
+                Err(error) => evaluation.unsaved = Some(error.to_string()),
+            }
+        }
+        unfinished.remove();
+        Ok(())
+    }
 }
 
 /// What a training under way goes on from should its process be killed.
@@ -239,40 +251,6 @@ impl Unfinished {
             let _ = std::fs::remove_file(trunk_path(path));
         }
     }
-}
-
-/// Learns a task from the start.
-fn learn(
-    task: &Task,
-    architecture: &Architecture,
-    config: &TrainingConfig,
-    seed: u64,
-    stop: &dyn Fn() -> bool,
-    meter: &mut Meter<'_>,
-) -> Result<Learner> {
-    let mut learner = Learner::new(&task.architecture(architecture)?, config, seed)?;
-    for step in 0..steps_of(config, config.tokens) {
-        if stop() {
-            return Err(Error::Stopped);
-        }
-        let (inputs, targets) = task.batch(seed, step);
-        let loss = learner.step(&inputs, &targets)?;
-        meter.step(tokens_per_step(config), loss);
-    }
-    Ok(learner)
-}
-
-/// The score at training length, then those at the longer ones.
-fn scores(
-    task: &Task,
-    learner: &Learner,
-    seed: u64,
-    stop: &dyn Fn() -> bool,
-) -> Result<Vec<Score>> {
-    std::iter::once(1)
-        .chain(task.config().extrapolate.iter().copied())
-        .map(|multiple| task.score(learner, seed, multiple, stop))
-        .collect()
 }
 
 /// `validation_loss` in nats per token, and `bits_per_byte`, or `bits_per_token` if the bytes are unknown.
@@ -319,16 +297,21 @@ struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    fn new(id: u64, tokens_total: u64, progress: &'a mut dyn FnMut(Progress)) -> Self {
+    fn new(id: u64, progress: &'a mut dyn FnMut(Progress)) -> Self {
         Self {
             id,
             steps: 0,
             tokens: 0,
-            tokens_total,
+            tokens_total: 0,
             reported_at: Instant::now(),
             reported_tokens: 0,
             progress,
         }
+    }
+
+    /// Counts what is to be done.
+    fn expect(&mut self, tokens: u64) {
+        self.tokens_total += tokens;
     }
 
     /// Counts what an earlier rung has done and what is left of this one.

@@ -10,13 +10,14 @@ mod selective_copying;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use search::Architecture;
-use search::config::{TASKS_ERROR, TaskConfig, TaskKind, TrainingConfig};
+use search::config::{LearningRate, TASKS_ERROR, TaskConfig, TaskKind, TrainingConfig};
 use search::wire::Value;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::learner::{IGNORED, Learner};
 use crate::sampler::mix;
+use crate::schedule::base_rate;
 use permutations::Permutations;
 
 /// One sequence: what is read, and for some positions what must be said there.
@@ -61,6 +62,9 @@ pub struct Score {
     /// Of `accuracy`, from the spread over sequences.
     pub standard_error: f64,
 }
+
+/// Sequences that tell how much of a task is asked about.
+const ASKED_SEQUENCES: u64 = 64;
 
 /// Sequences of a test batch have at most this many tokens together.
 const TEST_BATCH_TOKENS: usize = 8192;
@@ -135,18 +139,35 @@ impl Task {
         })
     }
 
-    /// The settings it is trained with: its own, the campaign's for the rest.
+    /// The settings it is trained with: its own, the campaign's for the rest. "auto" is the rate of a text with as many tokens
+    /// of a step as this task asks about: the noise of the gradient, which it goes by, is of those that have a loss.
     pub fn training(&self, campaign: &TrainingConfig) -> TrainingConfig {
         let c = &self.config;
-        TrainingConfig {
+        let own = TrainingConfig {
             tokens: c.tokens,
             batch: c.batch,
             sequence_length: c.sequence_length,
             learning_rate: c.learning_rate,
-            // of its own tokens: it is trained anew on each rung
+            // of its own tokens
             warmup_tokens: None,
             ..campaign.clone()
-        }
+        };
+        let rate = match c.learning_rate {
+            LearningRate::Base(rate) => rate,
+            LearningRate::Auto => base_rate(&own) * self.asked_part().sqrt(),
+        };
+        TrainingConfig { learning_rate: LearningRate::Base(rate), ..own }
+    }
+
+    /// Positions that are asked about over all, of a few sequences to learn from.
+    fn asked_part(&self) -> f64 {
+        let length = self.config.sequence_length as usize;
+        let asked = |index| {
+            let example = self.example(0, Part::Training, index, length);
+            example.targets.iter().flatten().count()
+        };
+        let all: usize = (0..ASKED_SEQUENCES).map(asked).sum();
+        all.max(1) as f64 / (ASKED_SEQUENCES as usize * length) as f64
     }
 
     /// Inputs and targets of a training step, both `[B, T]`.

@@ -30,6 +30,8 @@ pub struct Training<'a> {
     seed: u64,
     learner: Learner,
     sampler: Sampler,
+    /// What came of the tasks beside it, for those who resume it.
+    tasks: Option<String>,
 }
 
 impl<'a> Training<'a> {
@@ -68,6 +70,7 @@ impl<'a> Training<'a> {
             seed,
             learner,
             sampler: Sampler::new(seed, corpus.train.len(), u64::from(config.sequence_length)),
+            tasks: None,
         })
     }
 
@@ -88,13 +91,24 @@ impl<'a> Training<'a> {
     /// # Errors
     /// When it is not readable or of another training.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
-        let (step, losses) = checkpoint::load(path, &self.origin(), &mut self.learner.optimizer)?;
-        if losses.len() as u64 != step {
-            let problem = format!("it has {} losses of {step} steps", losses.len());
+        let trunk = checkpoint::load(path, &self.origin(), &mut self.learner.optimizer)?;
+        if trunk.losses.len() as u64 != trunk.step {
+            let problem = format!("it has {} losses of {} steps", trunk.losses.len(), trunk.step);
             return Err(Error::Checkpoint { path: path.to_owned(), problem });
         }
-        self.learner.losses = losses;
+        self.learner.losses = trunk.losses;
+        self.tasks = trunk.tasks;
         Ok(())
+    }
+
+    /// What came of the tasks beside it, as whoever began this training left it in the trunk.
+    pub fn tasks(&self) -> Option<&str> {
+        self.tasks.as_deref()
+    }
+
+    /// Has it in every trunk from here on.
+    pub fn keep_tasks(&mut self, tasks: String) {
+        self.tasks = Some(tasks);
     }
 
     /// Writes the weights.
@@ -112,7 +126,7 @@ impl<'a> Training<'a> {
     /// As [`Self::save`].
     pub fn save_trunk(&self, path: &Path) -> Result<()> {
         let Learner { optimizer, losses, .. } = &self.learner;
-        checkpoint::save_trunk(path, &self.origin(), optimizer, losses)
+        checkpoint::save_trunk(path, &self.origin(), optimizer, losses, self.tasks.as_deref())
     }
 
     /// One optimiser step. Returns its loss, nats per token.

@@ -5,12 +5,14 @@
 
 pub(crate) mod cholesky;
 mod ehvi;
+mod following;
 mod kernel;
 mod normal;
 mod optimize;
 mod process;
 
 pub use ehvi::ExpectedImprovement;
+pub use following::Following;
 pub use kernel::{Encoded, Feature};
 pub use normal::{cdf as normal_cdf, pdf as normal_pdf};
 pub(crate) use process::moments;

@@ -29,6 +29,7 @@ pub(crate) mod show;
 mod stack_files;
 pub(crate) mod study;
 mod training_rule;
+mod watching;
 pub(crate) mod worker;
 
 use std::path::Path;

@@ -4,11 +4,12 @@ use std::fs;
 
 use evaluator::checkpoint::trunk_path;
 use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
+use evaluator::tasks::Task;
 use evaluator::{Corpus, Error, Training};
 use safetensors::SafeTensors;
-use search::config::{LearningRate, TrainingConfig};
+use search::config::{LearningRate, TaskConfig, TaskKind, TrainingConfig};
 use search::tensors::tensors;
-use search::wire::Evaluate;
+use search::wire::{Evaluate, Evaluation, Progress};
 
 use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
 
@@ -128,6 +129,57 @@ fn rungs_go_on_from_each_other() {
     // Nothing left to train: only validated.
     let again = run(&request(12, high.checkpoint.clone()));
     assert_eq!(again.values, direct.values);
+}
+
+#[test]
+fn a_task_beside_a_text_is_learnt_once_for_all_rungs() {
+    let (corpus_folder, folder) = (Folder::new(), Folder::new());
+    tch::set_num_threads(1);
+    let (corpus, config) = (corpus(&corpus_folder), training_config());
+    let task = |tokens| {
+        let small = TaskConfig {
+            batch: 2,
+            sequence_length: 10,
+            test_sequences: 4,
+            ..TaskConfig::new(TaskKind::Mqar)
+        };
+        Task::new(TaskConfig { tokens, symbols: 4, items: 2, ..small })
+    };
+    let request = |steps: u64, resume_from| Evaluate {
+        id: 1,
+        attempt: 1,
+        architecture: architecture(&MIXERS[..2]),
+        tokens: steps * 99,
+        seed: 4,
+        resume_from,
+    };
+    // The result, and how many tokens were said to be trained for it in all.
+    let run = |request: &Evaluate, tasks: &[Task]| {
+        let (corpus, checkpoints) = (Some(&corpus), Some(folder.path()));
+        let proxies =
+            Proxies { corpus, tasks, training: &config, checkpoints, kept_every: KEPT_EVERY };
+        let mut total = 0;
+        let mut hear = |progress: Progress| total = progress.tokens_total;
+        let found = evaluate(request, proxies, &|| false, &mut hear).expect("it can be trained");
+        (found, total)
+    };
+    let of_tasks = |evaluation: &Evaluation| {
+        let named = |(name, _): &(&String, _)| name.starts_with("mqar") || *name == "tasks_error";
+        let values: Vec<_> =
+            evaluation.values.iter().filter(named).map(|(n, v)| (n.clone(), *v)).collect();
+        assert_eq!(values.len(), 3, "{values:?}");
+        values
+    };
+    let tasks = [task(30 * 20)];
+    let (low, total) = run(&request(8, None), &tasks);
+    assert_eq!((low.tokens, total), (8 * 99, 8 * 99 + 30 * 20));
+    let (high, total) = run(&request(12, low.checkpoint.clone()), &tasks);
+    assert_eq!((high.tokens, total), (12 * 99, 12 * 99));
+    assert_eq!(of_tasks(&high), of_tasks(&low));
+    assert_eq!(run(&request(12, None), &tasks).0.values, high.values);
+    // What came of another task is none of this one.
+    let others = [task(40 * 20)];
+    assert_eq!(run(&request(12, low.checkpoint), &others).1, 12 * 99 + 40 * 20);
 }
 
 #[test]

@@ -25,9 +25,13 @@ pub struct Campaign<D: Subjects> {
     finished: bool,
 }
 
-/// Candidates that are given to trainers in one go. To propose one takes some tens of milliseconds, in which whoever drives
-/// the campaign hears nobody.
+/// Candidates that are proposed in one go. To propose one takes some milliseconds, in which whoever drives the campaign hears
+/// nobody.
 const AT_ONCE: usize = 64;
+/// Trainers up to which a candidate is proposed when one is free for it. Beyond, some are proposed ahead, one for so many
+/// trainers, since several at once take little longer than one: none of them waits for a proposal.
+const FEW: usize = 32;
+const PER_ONE_AHEAD: usize = 8;
 
 impl<D: Subjects> Campaign<D> {
     /// A campaign that stands where `history` ends. Trainings that history shows as running begin again, with their
@@ -241,10 +245,14 @@ impl<D: Subjects> Campaign<D> {
         let spent = self.standing.spent();
         let start = self.proposals.start_size();
         let training = self.standing.count(&CandidateState::Training);
+        let trainers = self.trainers as usize;
+        let ahead = if trainers > FEW { trainers / PER_ONE_AHEAD } else { 0 };
         let room = if spent < start {
             start - spent
+        } else if training < trainers {
+            (trainers + ahead - training).min(AT_ONCE)
         } else {
-            (self.trainers as usize).saturating_sub(training).min(AT_ONCE)
+            0
         };
         room.min((self.standing.settings.evaluations as usize).saturating_sub(spent))
     }

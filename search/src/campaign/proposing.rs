@@ -89,23 +89,16 @@ impl<D: Subjects> Proposals<D> {
             .values()
             .filter_map(|row| Some(trial(row, self.points.get(&row.number)?)))
             .collect();
-        let mut new = Vec::new();
         let first = rows.last_key_value().map_or(1, |(number, _)| number + 1);
-        for number in (first..).take(room) {
-            let subject = |point: &D::Point| self.domain.subject(point);
-            let computed = |point: &D::Point| computed(&subject(point), standing, &self.parts);
-            let proposal =
-                match self.proposer.propose_knowing(&self.domain, number, &trials, &computed) {
-                    Ok(proposal) => proposal,
-                    Err(exhausted) => return (new, Some(exhausted.to_string())),
-                };
-            let subject = self.domain.subject(&proposal.point);
-            let row = row(number, subject, &proposal.origin, settings);
-            trials.push(trial(&row, &proposal.point));
+        let Self { domain, proposer, parts, .. } = self;
+        let computed = |point: &D::Point| computed(&domain.subject(point), standing, parts);
+        let (proposals, end) = proposer.propose_many(domain, first, room, &mut trials, &computed);
+        let mut new = Vec::new();
+        for (number, proposal) in (first..).zip(proposals) {
+            new.push(row(number, self.domain.subject(&proposal.point), &proposal.origin, settings));
             self.points.insert(number, proposal.point);
-            new.push(row);
         }
-        (new, None)
+        (new, end.map(|exhausted| exhausted.to_string()))
     }
 }
 

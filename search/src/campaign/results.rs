@@ -24,9 +24,11 @@ pub(super) fn check(evaluation: &Evaluation) -> Result<(), String> {
             ));
         }
     }
-    if !evaluation.seconds.is_finite() || evaluation.curve.iter().any(|(_, loss)| !loss.is_finite())
-    {
-        return Err("the result's seconds and curve must be finite".to_owned());
+    let Evaluation { seconds, curve, .. } = evaluation;
+    if !seconds.is_finite() || *seconds < 0.0 || curve.iter().any(|(_, loss)| !loss.is_finite()) {
+        return Err(
+            "the result's seconds and curve must be finite, and no time negative".to_owned()
+        );
     }
     if evaluation.retrieval.iter().flat_map(LayerRetrieval::points).any(|(_, snr)| !snr.is_finite())
     {
@@ -100,15 +102,22 @@ pub(super) fn take(
     superseded.filter(|path| row.checkpoint.as_ref() != Some(path))
 }
 
+/// Times of a step, µs, between the shortest that a clock could tell and eleven days: the sums and ratios of what lies within
+/// are numbers.
+const TIMES_US: std::ops::RangeInclusive<f64> = 1e-6..=1e12;
+
 /// Whether a timing is a number that a table can hold.
 pub(super) fn check_timing(timing: &Timing) -> Result<(), String> {
     let Timing { median_us, spread_us, other_load, millijoules, .. } = timing;
-    let all = [*median_us, *spread_us, *other_load, millijoules.unwrap_or(0.0)];
-    if all.into_iter().all(f64::is_finite) && *median_us >= 0.0 {
+    let is_time = |us: f64| us == 0.0 || TIMES_US.contains(&us);
+    let others = [*other_load, millijoules.unwrap_or(0.0)];
+    if is_time(*median_us) && is_time(*spread_us) && others.into_iter().all(f64::is_finite) {
         Ok(())
     } else {
         Err(format!(
-            "a timing must be finite and not negative, got median_us {median_us}, spread_us {spread_us}"
+            "a timing must be 0, or {:e} to {:e} µs, got median_us {median_us}, spread_us {spread_us}",
+            TIMES_US.start(),
+            TIMES_US.end()
         ))
     }
 }

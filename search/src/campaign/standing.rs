@@ -151,7 +151,9 @@ impl Standing {
 
     pub(super) fn result(&mut self, evaluation: Evaluation, commands: &mut Vec<Command>) {
         let id = evaluation.id;
-        let Some(&Task::Train(training)) = self.tasks.of(id) else { return };
+        let Some(&Task::Train(training)) = self.tasks.of(id) else {
+            return self.mistaken(id, "the values of a training", commands);
+        };
         let number = training.number;
         let row = &self.rows[&number];
         let lacking = results::lacking(&evaluation, row, &self.settings);
@@ -219,7 +221,7 @@ impl Standing {
     pub(super) fn timing(&mut self, measured: Measured, commands: &mut Vec<Command>) {
         let timing = measured.timing;
         if matches!(self.tasks.of(measured.id), None | Some(Task::Train(_))) {
-            return;
+            return self.mistaken(measured.id, "a time", commands);
         }
         if let Err(reason) = results::check_timing(&timing) {
             let refusal = Refusal::of(FailureKind::Invalid, measured.id, reason);
@@ -234,6 +236,15 @@ impl Standing {
             }
             Some(Task::Whole { number, name }) => self.whole(number, &name, timing, commands),
             Some(Task::Train(_)) | None => {}
+        }
+    }
+
+    /// An answer to another question than was asked. Who gives it is at nothing any more, so that nobody else would answer.
+    fn mistaken(&mut self, id: u64, got: &str, commands: &mut Vec<Command>) {
+        if self.tasks.of(id).is_some() {
+            let reason = format!("its worker answered with {got}, which it was not asked for");
+            let refusal = Refusal::of(FailureKind::Protocol, id, reason);
+            self.failed(refusal, String::new(), commands);
         }
     }
 

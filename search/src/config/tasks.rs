@@ -57,6 +57,8 @@ pub const TASKS_ERROR: &str = Metric::TasksError.name();
 ///
 /// It reports `NAME_accuracy` and `NAME_error` (1 − accuracy, for objectives, which are minimised), the same with
 /// `NAME_x2_…` for each longer test, and all tasks together report `tasks_error`, the weighted mean of their errors.
+/// Beside a text it is learnt once, for its own tokens, whatever rungs the text is trained for. Where tasks are all, a rung is a
+/// share of each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
@@ -74,7 +76,7 @@ pub struct TaskConfig {
     /// Tokens in a training sequence.
     #[serde(default = "defaults::sequence_length")]
     pub sequence_length: u32,
-    /// Peak of the base learning rate, or `"auto"`, as that of `[training]`.
+    /// Peak of the base learning rate, or `"auto"`: that of a text with as many tokens in a step as this task asks about.
     #[serde(default)]
     pub learning_rate: LearningRate,
     /// Difficulty of recall and copying: different keys, values or symbols there are. Group tasks have their own.

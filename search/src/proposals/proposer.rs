@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{Domain, SearchRng};
-use super::model::{Evidence, Memory};
-use super::trial::{Known, Origin, Outcome, Proposal, Seen, Trial};
+use super::model::Memory;
+use super::trial::{Evidence, Known, Origin, Outcome, Proposal, Seen, Trial};
 use super::{ageing, local, model, nsga2, random};
 
 /// How proposals are made, by the name that stands in campaign files.
@@ -52,6 +52,11 @@ pub struct Exhausted {
     /// Number of proposals so far.
     pub seen: usize,
 }
+
+/// Trials under way up to which each proposal has a model of its own.
+const ONE_BY_ONE: usize = 32;
+/// Proposals that are made from one model where there are more.
+const TOGETHER: usize = 32;
 
 /// Proposes points of a domain.
 #[derive(Debug, Clone)]
@@ -103,8 +108,7 @@ impl<P: Clone> Proposer<P> {
         computed: &dyn Fn(&P) -> Vec<Option<f64>>,
     ) -> Result<Proposal<P>, Exhausted> {
         debug_assert!(trials.is_sorted_by(|a, b| a.number < b.number));
-        let mut rng = SearchRng::seed_from_u64(self.seed);
-        rng.set_stream(u64::from(number));
+        let mut rng = self.rng(number);
         let seen = Seen::new(domain, trials);
         for (name, point) in &self.references {
             if seen.is_new(point) {
@@ -114,9 +118,8 @@ impl<P: Clone> Proposer<P> {
                 });
             }
         }
-        let spent = trials.iter().filter(|t| t.outcome != Outcome::Infeasible).count();
         let known: Vec<Known<'_, P>> = trials.iter().filter_map(Known::of).collect();
-        let varied = if spent < self.start as usize || known.is_empty() {
+        let varied = if self.is_at_start(trials) || known.is_empty() {
             None
         } else {
             match self.algorithm {
@@ -133,5 +136,77 @@ impl<P: Clone> Proposer<P> {
         varied
             .or_else(|| random::propose(domain, trials, &seen, &mut rng))
             .ok_or(Exhausted { seen: trials.len() })
+    }
+    /// The proposals from this number on, as many as wanted, each told of those before it; `trials` grows by them, as pending ones.
+    /// Where few trials are under way they are those of [`Self::propose_knowing`] one after the other. Where many are, a model
+    /// serves for several proposals: to make one minds all that are under way, which would take longer than their evaluations.
+    ///
+    /// What is left out of as many as were wanted is not there any more: the second is why.
+    pub fn propose_many<D: Domain<Point = P>>(
+        &mut self,
+        domain: &D,
+        first: u32,
+        wanted: usize,
+        trials: &mut Vec<Trial<P>>,
+        computed: &dyn Fn(&P) -> Vec<Option<f64>>,
+    ) -> (Vec<Proposal<P>>, Option<Exhausted>) {
+        let mut proposals: Vec<Proposal<P>> = Vec::new();
+        while proposals.len() < wanted {
+            let number = first + proposals.len() as u32;
+            let left = wanted - proposals.len();
+            let mut next = self.propose_together(domain, number, left, trials, computed);
+            if next.is_empty() {
+                match self.propose_knowing(domain, number, trials, computed) {
+                    Ok(proposal) => next.push(proposal),
+                    Err(exhausted) => return (proposals, Some(exhausted)),
+                }
+            }
+            let pending = next.iter().zip(number..).map(|(proposal, number)| Trial {
+                number,
+                point: proposal.point.clone(),
+                outcome: Outcome::Pending,
+            });
+            trials.extend(pending);
+            proposals.append(&mut next);
+        }
+        (proposals, None)
+    }
+
+    /// Some proposals from one model, where that is due; else none.
+    fn propose_together<D: Domain<Point = P>>(
+        &mut self,
+        domain: &D,
+        number: u32,
+        wanted: usize,
+        trials: &[Trial<P>],
+        computed: &dyn Fn(&P) -> Vec<Option<f64>>,
+    ) -> Vec<Proposal<P>> {
+        let under_way = trials.iter().filter(|trial| trial.outcome == Outcome::Pending).count();
+        let are_few = under_way + wanted <= ONE_BY_ONE;
+        if self.algorithm != Algorithm::Surrogate || are_few || self.is_at_start(trials) {
+            return Vec::new();
+        }
+        let seen = Seen::new(domain, trials);
+        let known: Vec<Known<'_, P>> = trials.iter().filter_map(Known::of).collect();
+        if known.is_empty() || self.references.iter().any(|(_, point)| seen.is_new(point)) {
+            return Vec::new();
+        }
+        let mut rng = self.rng(number);
+        let evidence = Evidence { trials, known: &known, seen: &seen, computed };
+        let count = wanted.min(TOGETHER);
+        model::propose_together(domain, &evidence, &mut self.memory, count, &mut rng)
+    }
+
+    /// Whether points are drawn at random yet.
+    fn is_at_start(&self, trials: &[Trial<P>]) -> bool {
+        let spent = trials.iter().filter(|t| t.outcome != Outcome::Infeasible).count();
+        spent < self.start as usize
+    }
+
+    /// The random numbers of a proposal.
+    fn rng(&self, number: u32) -> SearchRng {
+        let mut rng = SearchRng::seed_from_u64(self.seed);
+        rng.set_stream(u64::from(number));
+        rng
     }
 }

@@ -140,3 +140,12 @@ impl<'a, D: Domain> Seen<'a, D> {
         !self.ids.contains(&self.domain.id(point))
     }
 }
+
+/// What proposals are made from.
+pub(super) struct Evidence<'a, D: Domain> {
+    pub(super) trials: &'a [Trial<D::Point>],
+    pub(super) known: &'a [Known<'a, D::Point>],
+    pub(super) seen: &'a Seen<'a, D>,
+    /// Objectives of a point that need not be learnt, in their order; empty: none.
+    pub(super) computed: &'a dyn Fn(&D::Point) -> Vec<Option<f64>>,
+}

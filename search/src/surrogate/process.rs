@@ -222,13 +222,15 @@ pub struct GaussianProcess {
     alpha: Vec<f64>,
     /// L⁻¹, row-major `[n, n]`.
     lower_inverse: Vec<f64>,
+    /// Variance of the observation noise, of standardised values.
+    noise: f64,
     /// Of the values, which the process sees with zero mean and unit variance.
     mean: f64,
     scale: f64,
 }
 
 /// Candidates that are predicted together.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 impl GaussianProcess {
     /// Conditions on values at points. The values are standardised inside.
@@ -255,6 +257,7 @@ impl GaussianProcess {
             additive: hyperparameters.log_additive.exp(),
             alpha: values.iter().map(|v| (v - mean) / scale).collect(),
             lower_inverse: Vec::new(),
+            noise: hyperparameters.log_noise.exp() + NOISE_FLOOR,
             mean,
             scale,
         };
@@ -265,17 +268,16 @@ impl GaussianProcess {
                     process.covariance(process.points.row(i), process.points.row(j));
             }
         }
-        let mut noise = hyperparameters.log_noise.exp() + NOISE_FLOOR;
         let factor = loop {
             let mut matrix = covariance.clone();
             for i in 0..n {
-                matrix[i * n + i] += noise + (extra[i] / (scale * scale)).min(MOST_NOISE);
+                matrix[i * n + i] += process.noise + (extra[i] / (scale * scale)).min(MOST_NOISE);
             }
             if factorize(&mut matrix, n) {
                 break matrix;
             }
-            noise *= 10.0;
-            if noise.is_nan() || noise > MOST_NOISE {
+            process.noise *= 10.0;
+            if process.noise.is_nan() || process.noise > MOST_NOISE {
                 break diagonal(n, MOST_NOISE.sqrt());
             }
         };
@@ -285,7 +287,22 @@ impl GaussianProcess {
         process
     }
 
-    fn covariance(&self, a: &[f64], b: &[f64]) -> f64 {
+    /// Variance of the observation noise, of standardised values.
+    pub(super) fn noise(&self) -> f64 {
+        self.noise
+    }
+
+    /// Standard deviation of the values.
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// No variance of a standardised value is smaller.
+    pub(super) fn least_variance(&self) -> f64 {
+        1e-10 * (self.signal + self.additive)
+    }
+
+    pub(super) fn covariance(&self, a: &[f64], b: &[f64]) -> f64 {
         let features = self.weights.len() as f64;
         let mut r2 = 0.0;
         let mut sum = 0.0;
@@ -332,9 +349,36 @@ impl GaussianProcess {
 
     /// Predictions at the rows of `candidates`, which are encoded as the seen points are.
     pub fn predict(&self, candidates: &Encoded) -> Vec<Prediction> {
-        let n = self.points.len();
+        let total = self.signal + self.additive;
         let mut predictions = Vec::with_capacity(candidates.len());
+        self.project(candidates, |lanes, means, projected| {
+            // σ² = k(x, x) − |L⁻¹ k|².
+            let mut explained = [0.0; LANES];
+            for row in projected {
+                for lane in 0..LANES {
+                    explained[lane] += row[lane] * row[lane];
+                }
+            }
+            for lane in 0..lanes {
+                let variance = (total - explained[lane]).max(self.least_variance());
+                predictions.push(Prediction {
+                    mean: self.mean + self.scale * means[lane],
+                    deviation: self.scale * variance.sqrt(),
+                });
+            }
+        });
+        predictions
+    }
+
+    /// Shows candidates side by side: how many of the lanes are filled, the standardised means, and of each L⁻¹ k, `[n]` rows.
+    pub(super) fn project(
+        &self,
+        candidates: &Encoded,
+        mut see: impl FnMut(usize, &[f64; LANES], &[[f64; LANES]]),
+    ) {
+        let n = self.points.len();
         let mut columns = vec![[0.0_f64; LANES]; n];
+        let mut projected = vec![[0.0_f64; LANES]; n];
         let mut block = vec![[0.0_f64; LANES]; self.weights.len()];
         for start in (0..candidates.len()).step_by(LANES) {
             let lanes = LANES.min(candidates.len() - start);
@@ -352,30 +396,17 @@ impl GaussianProcess {
                     means[lane] += alpha * column[lane];
                 }
             }
-            // σ² = k(x, x) − |L⁻¹ k|².
-            let mut explained = [0.0; LANES];
-            for i in 0..n {
-                let row = &self.lower_inverse[i * n..=i * n + i];
-                let mut projected = [0.0; LANES];
-                for (l, column) in row.iter().zip(&columns) {
+            for (i, projected) in projected.iter_mut().enumerate() {
+                let mut sums = [0.0; LANES];
+                for (l, column) in self.lower_inverse[i * n..=i * n + i].iter().zip(&columns) {
                     for lane in 0..LANES {
-                        projected[lane] += l * column[lane];
+                        sums[lane] += l * column[lane];
                     }
                 }
-                for lane in 0..LANES {
-                    explained[lane] += projected[lane] * projected[lane];
-                }
+                *projected = sums;
             }
-            let total = self.signal + self.additive;
-            for lane in 0..lanes {
-                let variance = (total - explained[lane]).max(1e-10 * total);
-                predictions.push(Prediction {
-                    mean: self.mean + self.scale * means[lane],
-                    deviation: self.scale * variance.sqrt(),
-                });
-            }
+            see(lanes, &means, &projected);
         }
-        predictions
     }
 }
 

@@ -12,7 +12,7 @@ use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, at_most, conditions, settings, uniform};
+use crate::stacks::{Stacks, at_most, conditions, objectives, settings, uniform};
 
 fn proposer() -> Proposer<search::Architecture> {
     Proposer::new(Algorithm::Random, 1, 2, Vec::new())
@@ -57,8 +57,15 @@ fn requests(commands: &[Command]) -> Vec<Request> {
 
 fn training(commands: &[Command]) -> Evaluate {
     match requests(commands).as_slice() {
-        [Request::Evaluate(evaluate)] => evaluate.clone(),
+        [request] => training_of(request).clone(),
         other => panic!("expected one training, got {other:?}"),
+    }
+}
+
+fn training_of(request: &Request) -> &Evaluate {
+    match request {
+        Request::Evaluate(evaluate) => evaluate,
+        other => panic!("expected a training, got {other:?}"),
     }
 }
 
@@ -107,6 +114,44 @@ fn a_failed_training_is_tried_again_and_then_a_row_with_a_reason() {
         log: "bad_alloc".to_owned(),
     };
     assert_eq!(state(&campaign, 1), expected);
+}
+
+#[test]
+fn an_answer_to_another_question_is_a_failed_attempt() {
+    let (mut campaign, commands) = start(settings(), proposer());
+    let mut id = training(&commands).id;
+    for _ in 0..settings().attempts {
+        let commands = campaign.handle(Event::Timing(Measured { id, timing: timing() }));
+        id = training(&commands).id;
+    }
+    let CandidateState::Failed { kind, reason, .. } = state(&campaign, 1) else {
+        panic!("it failed")
+    };
+    assert_eq!(kind, FailureKind::Protocol);
+    assert!(reason.contains("answered with a time"), "{reason}");
+}
+
+#[test]
+fn a_time_that_no_clock_tells_is_a_failure() {
+    for us in [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 5e-324, 1e-9, 1e13] {
+        for of_spread in [false, true] {
+            let mut campaign =
+                Campaign::new(settings(), Stacks { depth: 2 }, proposer(), History::default());
+            let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+            let id = match requests(&commands).as_slice() {
+                [Request::Measure(measure)] => measure.id,
+                other => panic!("expected a timing, got {other:?}"),
+            };
+            let timing = if of_spread {
+                Timing { spread_us: us, ..timing() }
+            } else {
+                Timing { median_us: us, ..timing() }
+            };
+            let commands = campaign.handle(Event::Timing(Measured { id, timing }));
+            assert!(!commands.iter().any(|c| matches!(c, Command::SaveLatency(_))), "{us}");
+            assert_eq!(requests(&commands).len(), 1, "it is asked again");
+        }
+    }
 }
 
 #[test]
@@ -347,18 +392,35 @@ fn when_the_time_is_over_nothing_more_is_proposed_and_what_was_begun_is_finished
 
 #[test]
 fn many_trainers_are_given_work_a_part_at_a_time() {
-    let settings = Settings { evaluations: 300, latencies: Vec::new(), ..settings() };
+    let settings = Settings {
+        evaluations: 300,
+        latencies: Vec::new(),
+        objectives: objectives(&["bits_per_byte", "parameters"]),
+        ..settings()
+    };
     let history = History::default();
     let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer(), history);
     let workers = || Event::Workers { trainers: 200, profilers: 1 };
     let mut given = Vec::new();
     loop {
-        given.push(requests(&campaign.handle(workers())).len());
+        given.push(requests(&campaign.handle(workers())));
         if !campaign.is_behind() {
             break;
         }
     }
-    assert!(given.iter().all(|&count| (1..=128).contains(&count)), "{given:?}");
-    assert!(given.len() > 2 && given.iter().sum::<usize>() == 200, "{given:?}");
+    let counts: Vec<usize> = given.iter().map(Vec::len).collect();
+    assert!(counts.iter().all(|&count| (1..=128).contains(&count)), "{counts:?}");
+    assert!(counts.len() > 2 && counts.iter().sum::<usize>() == 200, "{counts:?}");
     assert!(requests(&campaign.handle(workers())).is_empty(), "all have work");
+    // Who is done is given what was proposed ahead, one in eight of the trainers at most.
+    let proposed = campaign.candidates().count();
+    assert!((201..=225).contains(&proposed), "{proposed}");
+    let ids: Vec<u64> = given.iter().flatten().map(|of| training_of(of).id).collect();
+    for id in ids.iter().take(proposed - 200) {
+        let next = requests(&campaign.handle(result(*id, 1.0)));
+        assert!(matches!(next[..], [Request::Evaluate(_)]), "{next:?}");
+        assert_eq!(campaign.candidates().count(), proposed, "nobody waits for a proposal");
+    }
+    campaign.handle(result(ids[proposed - 200], 1.0));
+    assert!(campaign.candidates().count() > proposed, "then come the next");
 }

@@ -186,3 +186,34 @@ fn one_length_of_training_foretells_nothing() {
     let all = foretold(None, &[1_048_576], 4_194_304);
     assert!(all.iter().all(|(e, _)| !e.is_foretold));
 }
+
+/// A task beside the text has tokens of its own: it is what it was measured to be, whatever the text is foretold to come to.
+#[test]
+fn what_more_text_does_not_change_is_not_foretold() {
+    let losses = losses(None);
+    let lengths = [262_144, 1_048_576];
+    let recall = |number: u32| Value { mean: 0.03 * f64::from(number), standard_error: Some(0.01) };
+    let rows: Vec<Candidate> = losses
+        .iter()
+        .enumerate()
+        .map(|(i, (stack, of))| {
+            let mut row = candidate(i as u32 + 1, stack, of, &lengths);
+            row.trained.iter_mut().for_each(|t| {
+                t.values.insert("recall_error".into(), recall(row.number));
+            });
+            row.values.insert("recall_error".into(), recall(row.number));
+            row
+        })
+        .collect();
+    let objectives: [Objective; 2] =
+        ["bits_per_byte", "recall_error"].map(|name| name.parse().expect("it is one"));
+    let predictor = Predictor::new(&objectives, 16_777_216, &rows.iter());
+    for row in &rows {
+        let expected = predictor.of(row).expect("it has both");
+        let value = recall(row.number);
+        let loss = objectives[0].minimised(&row.values).expect("it has a loss");
+        assert!(expected.is_foretold && expected.objectives.values()[0] < loss);
+        assert!(expected.objectives.values()[1].total_cmp(&value.mean).is_eq());
+        assert_eq!(Some(expected.noises[1].total()), value.standard_error);
+    }
+}

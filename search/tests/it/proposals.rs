@@ -181,6 +181,86 @@ fn workers_at_once_get_different_points() {
     }
 }
 
+/// Proposals in parts of so many, each part evaluated before the next but for `under_way` that never come back.
+fn in_parts(
+    grid: &Grid,
+    seed: u64,
+    under_way: u32,
+    part: usize,
+    count: usize,
+) -> Vec<Trial<Vec<u8>>> {
+    let mut proposer = proposer(Algorithm::Surrogate, seed);
+    let mut trials = run(grid, self::proposer(Algorithm::Random, seed), 20);
+    while trials.len() < count {
+        let first = trials.len() as u32 + 1;
+        let (proposals, end) =
+            proposer.propose_many(grid, first, part, &mut trials, &|_| Vec::new());
+        assert_eq!((proposals.len(), end), (part, None));
+        for trial in trials.iter_mut().filter(|t| t.number >= first.max(20 + under_way + 1)) {
+            trial.outcome = Outcome::Known(evaluate(grid, &trial.point));
+        }
+    }
+    trials
+}
+
+#[test]
+fn a_few_proposals_in_one_go_are_those_one_by_one() {
+    let grid = Grid { genes: 6, choices: 5 };
+    let before = run(&grid, proposer(Algorithm::Surrogate, 4), 40);
+    for algorithm in Algorithm::ALL {
+        let mut together = before.clone();
+        let mut many = proposer(algorithm, 4);
+        let (proposals, end) = many.propose_many(&grid, 41, 8, &mut together, &|_| Vec::new());
+        assert_eq!((proposals.len(), end, together.len()), (8, None, 48));
+        let mut trials = before.clone();
+        let mut one = proposer(algorithm, 4);
+        for number in 41..=48 {
+            let point = one.propose(&grid, number, &trials).expect("the grid is large").point;
+            trials.push(Trial { number, point, outcome: Outcome::Pending });
+        }
+        assert_eq!(together, trials, "{}", algorithm.name());
+    }
+}
+
+#[test]
+fn many_proposals_in_one_go_are_all_new_and_need_no_memory() {
+    let grid = Grid { genes: 8, choices: 5 };
+    let trials = in_parts(&grid, 5, 300, 64, 500);
+    let distinct: HashSet<&Vec<u8>> = trials.iter().map(|t| &t.point).collect();
+    assert_eq!(distinct.len(), trials.len());
+    let pending = trials.iter().filter(|t| t.outcome == Outcome::Pending).count();
+    assert!(pending >= 300, "{pending}");
+    let last = (trials.len() / 64) * 64 + 20 - 64;
+    let mut again = trials[..last].to_vec();
+    let mut proposer = proposer(Algorithm::Surrogate, 5);
+    proposer.propose_many(&grid, last as u32 + 1, 64, &mut again, &|_| Vec::new());
+    let points = |trials: &[Trial<Vec<u8>>]| -> Vec<Vec<u8>> {
+        trials[last..last + 64].iter().map(|t| t.point.clone()).collect()
+    };
+    assert_eq!(points(&again), points(&trials));
+}
+
+#[test]
+fn what_is_left_of_a_small_domain_is_proposed_in_one_go() {
+    let grid = Grid { genes: 4, choices: 3 };
+    let mut trials = run(&grid, proposer(Algorithm::Random, 6), 15);
+    let mut proposer = proposer(Algorithm::Surrogate, 6);
+    let (proposals, end) = proposer.propose_many(&grid, 16, 100, &mut trials, &|_| Vec::new());
+    assert_eq!((proposals.len(), trials.len()), (66, 81));
+    assert_eq!(end.map(|end| end.seen), Some(81));
+}
+
+#[test]
+fn parts_of_many_find_more_than_chance() {
+    let grid = Grid { genes: 8, choices: 5 };
+    let (mut surrogate, mut random) = (0.0, 0.0);
+    for seed in 0..4 {
+        surrogate += volume(&in_parts(&grid, seed, 0, 40, 140));
+        random += volume(&run(&grid, proposer(Algorithm::Random, seed), 140));
+    }
+    assert!(surrogate > 1.04 * random, "{surrogate} against {random} by chance");
+}
+
 #[test]
 fn a_space_of_architectures_is_a_domain() {
     let config: SpaceConfig = toml::from_str(

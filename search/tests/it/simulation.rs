@@ -33,11 +33,38 @@ struct Counts {
     handed_back: u32,
     adopted: u32,
     late: u32,
+    stops: u32,
     /// Tokens of all trainings that were begun.
     tokens_begun: u64,
 }
 
+impl Counts {
+    fn with(self, other: Self) -> Self {
+        Self {
+            kills: self.kills + other.kills,
+            losses: self.losses + other.losses,
+            handed_back: self.handed_back + other.handed_back,
+            adopted: self.adopted + other.adopted,
+            late: self.late + other.late,
+            stops: self.stops + other.stops,
+            tokens_begun: self.tokens_begun + other.tokens_begun,
+        }
+    }
+}
+
+/// Says in which world it was that something does not hold.
+struct Named<'a>(&'a World);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in {:?}", self.0);
+        }
+    }
+}
+
 fn run_counting(world: &World) -> (Store, Counts) {
+    let _named = Named(world);
     let store = Store::default();
     let mut driver = Driver {
         world,
@@ -57,11 +84,12 @@ fn run_counting(world: &World) -> (Store, Counts) {
         late: 0,
         finish: None,
         kills: 0,
+        stops: 0,
     };
     driver.restart();
     for _ in 0..100_000 {
-        if let Some(Finish::Halted { .. }) = driver.finish {
-            // The user mends it and goes on.
+        if let Some(Finish::Halted { .. } | Finish::Stopped) = driver.finish {
+            // The user mends it, where there is something to mend, and goes on.
             driver.finish = None;
             driver.kills += 1;
             driver.restart();
@@ -73,14 +101,14 @@ fn run_counting(world: &World) -> (Store, Counts) {
     }
     assert_eq!(driver.finish, Some(Finish::Complete), "{world:?}");
     check_end(&driver, world);
-    let Driver { kills, losses, handed_back, adopted, late, tokens_begun, .. } = driver;
-    (driver.store, Counts { kills, losses, handed_back, adopted, late, tokens_begun })
+    let Driver { kills, losses, handed_back, adopted, late, stops, tokens_begun, .. } = driver;
+    (driver.store, Counts { kills, losses, handed_back, adopted, late, stops, tokens_begun })
 }
 
 #[test]
 fn rungs_cost_less_than_full_trainings() {
     let (_, Counts { tokens_begun: full, .. }) = run_counting(&CALM);
-    let (store, Counts { tokens_begun: rungs, .. }) = run_counting(&World { rungs: true, ..CALM });
+    let (store, Counts { tokens_begun: rungs, .. }) = run_counting(&World { rungs: 2, ..CALM });
     let extra: u64 = store
         .rows
         .values()
@@ -95,7 +123,7 @@ fn rungs_cost_less_than_full_trainings() {
 fn campaigns_reach_their_end_in_every_world() {
     let mut kills = 0;
     for seed in 0..20 {
-        for (quiet_timing, rungs) in [(true, false), (false, false), (true, true), (false, true)] {
+        for (quiet_timing, rungs) in [(true, 0), (false, 0), (true, 2), (false, 2)] {
             let world = World {
                 scheduler_seed: seed,
                 trainers: 1 + seed as u32 % 4,
@@ -103,8 +131,8 @@ fn campaigns_reach_their_end_in_every_world() {
                 repeats: 0.2,
                 trouble: 0.3,
                 quiet_timing,
-                losses: 0.0,
                 rungs,
+                ..CALM
             };
             let (store, killed) = run(&world);
             kills += killed;
@@ -126,7 +154,8 @@ fn many_workers_that_come_and_go_lose_nothing() {
             trouble: 0.3,
             quiet_timing: false,
             losses: 0.1,
-            rungs: seed % 4 < 2,
+            rungs: if seed % 4 < 2 { 2 } else { 0 },
+            ..CALM
         };
         let (store, counts) = run_counting(&world);
         assert_eq!(store, run(&world).0, "the same world gives the same campaign");
@@ -142,7 +171,7 @@ fn many_workers_that_come_and_go_lose_nothing() {
 
 #[test]
 fn kills_and_delays_change_nothing_with_one_trainer() {
-    for (trouble, rungs) in [(0.0, false), (0.3, false), (0.0, true), (0.3, true)] {
+    for (trouble, rungs) in [(0.0, 0), (0.3, 0), (0.0, 2), (0.3, 2)] {
         let calm = World { trouble, rungs, ..CALM };
         let (expected, _) = run(&calm);
         for seed in 0..12 {
@@ -164,4 +193,40 @@ fn kills_and_delays_change_nothing_with_one_trainer() {
             }
         }
     }
+}
+
+/// Worlds that are drawn, by default.
+const WORLDS: u64 = 2000;
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what happened in how many campaigns")]
+fn thousands_of_campaigns_reach_their_end() {
+    let worlds = std::env::var("DELTAFRONT_WORLDS").ok().and_then(|text| text.parse().ok());
+    let worlds: u64 = worlds.unwrap_or(WORLDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let some = |thread: u64| {
+        let mut all = Counts::default();
+        for seed in (thread..worlds).step_by(threads as usize) {
+            let world = World::drawn(seed);
+            let (store, counts) = run_counting(&world);
+            if seed % 16 == 0 {
+                assert_eq!(store, run(&world).0, "the same world gives the same campaign");
+            }
+            all = all.with(counts);
+        }
+        all
+    };
+    let all = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || some(thread))).collect();
+        running
+            .into_iter()
+            .map(|one| one.join().expect("it ends"))
+            .fold(Counts::default(), Counts::with)
+    });
+    println!("{worlds} campaigns: {all:?}");
+    let per_campaign = |count: u32| f64::from(count) / worlds as f64;
+    assert!(per_campaign(all.kills) > 1.0 && per_campaign(all.stops) > 0.3, "{all:?}");
+    assert!(per_campaign(all.losses) > 1.0 && per_campaign(all.late) > 0.3, "{all:?}");
+    assert!(per_campaign(all.adopted) > 0.1 && per_campaign(all.handed_back) > 0.3, "{all:?}");
 }

@@ -68,6 +68,48 @@ fn a_process_learns_a_function_and_knows_what_it_does_not_know() {
 }
 
 #[test]
+fn what_is_believed_of_candidates_is_what_a_process_that_has_seen_it_says() {
+    let mut rng = SearchRng::seed_from_u64(9);
+    let seen = mixed(33, &mut rng);
+    let mut values: Vec<f64> = (0..seen.len()).map(|i| truth(seen.row(i))).collect();
+    let hyperparameters = Hyperparameters {
+        log_weights: vec![1.0, 0.3, -1.0],
+        log_signal: -0.2,
+        log_additive: -1.0,
+        log_noise: -3.0,
+    };
+    let process = GaussianProcess::new(seen.clone(), &values, &hyperparameters);
+    let candidates = mixed(21, &mut rng);
+    let mut following = process.follow(&candidates);
+    let mut together = seen;
+    for index in [3, 20, 4] {
+        let expected = following.prediction(index);
+        following.believe(index);
+        together.push(candidates.row(index));
+        values.push(expected.mean);
+    }
+    // The values have another spread with those that are believed, and a process takes its noise to be a share of that.
+    let spread = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+        (squares / values.len() as f64).sqrt()
+    };
+    let ratio = spread(&values) / spread(&values[..33]);
+    let with = GaussianProcess::new(together, &values, &hyperparameters).predict(&candidates);
+    let before = process.predict(&candidates);
+    for (index, (with, before)) in with.iter().zip(&before).enumerate() {
+        let believed = following.prediction(index);
+        assert_eq!(believed.mean.to_bits(), before.mean.to_bits());
+        let (a, b) = (believed.deviation * ratio, with.deviation);
+        assert!((a - b).abs() < 1e-9 * b, "{index}: {a} and {b}");
+        assert!(believed.deviation <= before.deviation);
+        // Where the mean of all is, the prior's is another; it moves little.
+        assert!((believed.mean - with.mean).abs() < 0.2 * before.deviation, "{index}");
+    }
+    assert!(following.prediction(20).deviation < 0.9 * before[20].deviation);
+}
+
+#[test]
 fn drawn_weights_scatter_about_the_most_probable_ones_the_less_the_more_was_seen() {
     let most_probable = Hyperparameters {
         log_weights: vec![-1.0, 0.5],

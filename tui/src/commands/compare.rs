@@ -19,6 +19,7 @@ use tui::quantity;
 use super::campaign_file::{absolute, refuse_changes};
 use super::contents::Inputs;
 use super::run::{self, Conclusion, Files, done, drive_to_end, job, profiler};
+use super::watching::Watching;
 use super::{INTERRUPTED, candidate, products};
 use crate::driver::{Profiler, say};
 use crate::report::comparison::Comparison;
@@ -61,6 +62,8 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    watching: Watching,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -70,6 +73,7 @@ pub(crate) struct Args {
 const SEEDS: u32 = 3;
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    args.watching.open_log()?;
     super::block_on_threads(compare(db, args))
 }
 
@@ -142,6 +146,7 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let mut job =
         job(&file, data, &of.folder, &files, !args.plain && std::io::stderr().is_terminal())?;
     job.must_be_there()?;
+    job.metrics = args.watching.endpoint().await?;
     job.trainer.introduction.expect(inputs.expected());
     let began = store.circumstances(&name).await?;
     let is_new = before.is_none_or(|before| done(&before) == 0);
@@ -156,7 +161,8 @@ async fn compare(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         words::quoted(&of.word),
         args.name.as_ref().map_or(String::new(), |name| format!(" --name {}", words::quoted(name))),
     );
-    let conclusion = Conclusion { again, show: job.show, reports: false, notify: None };
+    let notify = args.watching.notify(&file.notify, of.folder.clone());
+    let conclusion = Conclusion { again, show: job.show, reports: false, notify };
     let code = drive_to_end(&store, job, changes, &files, conclusion).await?;
     if code == ExitCode::from(INTERRUPTED) {
         return Ok(code);

@@ -5,7 +5,6 @@ mod joining;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -27,10 +26,9 @@ use super::campaign_file::{absolute, comparable, pointed};
 use super::contents::Inputs;
 use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
+use super::watching::Watching;
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{
-    self, Endpoint, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say,
-};
+use crate::driver::{self, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -42,27 +40,15 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
-    /// Add what happens to this file, a JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// A command that the shell runs, in the folder of the campaign file, when the campaign is finished or halts: it finds
-    /// DELTAFRONT_CAMPAIGN, DELTAFRONT_STATE (finished or halted) and DELTAFRONT_REASON in its environment. Default:
-    /// `notify.command` of the campaign file.
-    #[arg(long, value_name = "COMMAND", env = "DELTAFRONT_NOTIFY")]
-    notify: Option<String>,
-    /// Serve metrics for Prometheus at http://ADDRESS/metrics, an address of the loopback: 127.0.0.1:9184.
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<SocketAddr>,
-    /// Let --metrics have an address that other machines reach: whoever does may read them.
-    #[arg(long, requires = "metrics")]
-    metrics_anywhere: bool,
+    #[command(flatten)]
+    watching: Watching,
     #[command(flatten)]
     joining: Joining,
 }
 
 pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let (text, file, folder) = read(&args.file)?;
-    crate::journal::open(args.log.as_deref())?;
+    args.watching.open_log()?;
     // Several trainers and the profiler talk at once, and SQLite's calls block.
     super::block_on_threads(campaign(db, args, &text, &file, &folder))
 }
@@ -121,9 +107,7 @@ async fn campaign(
     }
     job.times_elsewhere = args.joining.workers_time;
     job.must_be_there()?;
-    if let Some(address) = args.metrics {
-        job.metrics = Some(Endpoint::open(address, args.metrics_anywhere).await?);
-    }
+    job.metrics = args.watching.endpoint().await?;
     for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
@@ -205,7 +189,7 @@ async fn campaign(
     job.trainer.introduction.expect(inputs.expected());
     let show = job.show;
     let folder = folder.to_owned();
-    let notify = Notify::of(args.notify.as_deref(), &file.notify, folder);
+    let notify = args.watching.notify(&file.notify, folder);
     let conclusion = Conclusion { again, show, reports: true, notify };
     drive_to_end(&store, job, changes, &files, conclusion).await
 }

@@ -17,6 +17,7 @@ use super::compare::{nearest, stored};
 use super::contents::Inputs;
 use super::list::state_word;
 use super::run::{self, Conclusion, Files, drive_to_end, job, profiler};
+use super::watching::Watching;
 use super::{INTERRUPTED, products};
 use crate::driver::{Profiler, say};
 use crate::report::study::Page;
@@ -60,6 +61,8 @@ pub(crate) struct Args {
     /// Plain lines instead of bars, as when stderr is not a terminal.
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    watching: Watching,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -71,6 +74,7 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         let names: Vec<&str> = studies::studies().iter().map(|study| study.name).collect();
         format!("there is no study `{name}`; there are {}", names.join(", "))
     })?;
+    args.watching.open_log()?;
     super::block_on_threads(run_study(db, &study, args))
 }
 
@@ -136,6 +140,7 @@ async fn run_study(db: &Path, study: &Study, args: &Args) -> anyhow::Result<Exit
     let bars = !args.plain && std::io::stderr().is_terminal();
     let mut job = job(&file, data, &folder, &files, bars)?;
     job.must_be_there()?;
+    job.metrics = args.watching.endpoint().await?;
     if before.is_none() {
         store.create_campaign(&new_campaign(&file, study, &folder)?).await?;
         say(&format!("study `{}` begins in {}", study.name, db.display()));
@@ -146,7 +151,8 @@ async fn run_study(db: &Path, study: &Study, args: &Args) -> anyhow::Result<Exit
     changes.extend(inputs.to_remember());
     changes.extend(products::settle(&mut job.trainer, &began, before.is_none(), true).await);
     let again = format!("{} study{} {}", words::program(), report::db_flag(db), study.name);
-    let conclusion = Conclusion { again, show: job.show, reports: false, notify: None };
+    let notify = args.watching.notify(&file.notify, folder.clone());
+    let conclusion = Conclusion { again, show: job.show, reports: false, notify };
     let code = drive_to_end(&store, job, changes, &files, conclusion).await?;
     if code == ExitCode::from(INTERRUPTED) {
         return Ok(code);

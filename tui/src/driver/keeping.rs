@@ -15,7 +15,7 @@ use super::spec::{Role, WorkerSpec};
 
 /// How long a worker that was told to stop may take to do so.
 const STOP: Duration = Duration::from_secs(10);
-/// Times in a row that a worker may leave or not start without having been asked anything.
+/// Times in a row that a worker may leave or not start without having answered anything.
 const STARTS: u32 = 3;
 /// Characters of a reason that are kept.
 const REASON: usize = 2000;
@@ -45,7 +45,12 @@ pub(super) async fn keep(
                 match attend(spec, process, &mut orders, tell).await? {
                     Leave::Dismissed => return Ok(()),
                     Leave::LostAtWork => None,
-                    Leave::LostIdle(broken) => Some(broken),
+                    Leave::LostIdle { broken, has_worked } => {
+                        if has_worked {
+                            troubles = 0;
+                        }
+                        Some(broken)
+                    }
                 }
             }
         };
@@ -69,8 +74,8 @@ enum Leave {
     Dismissed,
     /// The process is gone, and the request with it; another process is needed.
     LostAtWork,
-    /// The process is gone though nothing was asked of it.
-    LostIdle(Broken),
+    /// The process is gone though nothing was asked of it; whether it had answered something before.
+    LostIdle { broken: Broken, has_worked: bool },
 }
 
 /// Why a process cannot be kept; of which kind where that is clear.
@@ -97,6 +102,7 @@ async fn attend(
     tell: &(impl Fn(News) + Sync),
 ) -> Result<Leave, Broken> {
     let mut job: Option<Job> = None;
+    let mut has_worked = false;
     let mut watch = tokio::time::interval(WATCH);
     watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -147,6 +153,7 @@ async fn attend(
                             None
                         }
                         Ok(Some(reply)) => {
+                            has_worked |= job.is_none();
                             tell(News::Reply(reply));
                             None
                         }
@@ -191,7 +198,7 @@ async fn attend(
                     tell(News::Failed { refusal: Refusal::of(kind, id, reason), log });
                     Leave::LostAtWork
                 }
-                None => Leave::LostIdle((reason, log)),
+                None => Leave::LostIdle { broken: (reason, log), has_worked },
             });
         }
     }

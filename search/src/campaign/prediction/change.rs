@@ -87,6 +87,12 @@ impl Observed {
         let lows = rows.clone().filter_map(|row| at(row, low)).collect();
         Self { seen, lows, left, lengths: (below, low, high) }
     }
+
+    /// Whether more tokens changed nothing for anybody: a task that is learnt beside the text, of its own tokens, stays what
+    /// it is.
+    fn is_unchanged(&self) -> bool {
+        !self.seen.is_empty() && self.seen.iter().all(|seen| seen.high.total_cmp(&seen.low).is_eq())
+    }
 }
 
 /// How a value changes from one length to the next.
@@ -105,12 +111,12 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// From what was seen, and the change `before` it; none while nothing is known of either.
+    /// From what was seen, and the change `before` it; none while nothing is known of either, or nothing changes.
     pub(super) fn new(observed: &Observed, before: Option<&Self>) -> Option<Self> {
         let Observed { seen, lows, left, lengths } = observed;
         let before = before.filter(|_| seen.len() < ENOUGH);
         let basis = if seen.is_empty() && before.is_some() { left } else { seen };
-        if basis.is_empty() {
+        if basis.is_empty() || observed.is_unchanged() {
             return None;
         }
         let of_basis = basis.iter().flat_map(|seen| seen.kin.shares.keys().copied());

@@ -7,7 +7,7 @@ use search::campaign::trust::{Doubt, doubts};
 use search::campaign::{Candidate, CandidateState, Settings};
 
 use super::driver::Driver;
-use super::world::{FULL, LONGER, REPEATS, RUNGS, World, settings};
+use super::world::{FULL, LONGER, REPEATS, World, settings};
 
 pub(super) fn check_end(driver: &Driver<'_>, world: &World) {
     let rows = &driver.store.rows;
@@ -17,24 +17,30 @@ pub(super) fn check_end(driver: &Driver<'_>, world: &World) {
     assert!(rows.values().all(|row| row.state.is_final()));
     // Who was trained at a rung and refused at the next has cost something too.
     let is_evaluated = |row: &&Candidate| {
-        row.fidelity > 0 || !matches!(row.state, CandidateState::Infeasible { .. })
+        row.train_seconds > 0.0 || !matches!(row.state, CandidateState::Infeasible { .. })
     };
     let evaluated = rows.values().filter(is_evaluated).count();
     assert_eq!(evaluated, settings.evaluations as usize);
     assert!(rows.values().all(|row| row.values.values().all(|v| v.mean.is_finite())));
     let front = driver.campaign.front();
-    assert!(!front.is_empty());
+    // Where answers are corrupted, even the timing of a part of all of them may have failed too often.
+    assert!(!front.is_empty() || world.corrupt > 0.0);
     for number in &front {
         assert_eq!(rows[number].state, CandidateState::Done);
-        assert_eq!(rows[number].whole.len(), settings.latencies.len(), "timed as a whole");
+        let is_timed = rows[number].whole.len() == settings.latencies.len();
+        assert!(is_timed || world.corrupt > 0.0, "timed as a whole");
     }
     check_rungs(driver, &settings);
     let stored: HashMap<u32, Candidate> = rows.clone().into_iter().collect();
     let in_memory: HashMap<u32, Candidate> =
         driver.campaign.candidates().map(|row| (row.number, row.clone())).collect();
-    assert_eq!(stored, in_memory, "what is in memory is what was saved");
+    for (number, row) in &stored {
+        assert_eq!(Some(row), in_memory.get(number), "what is in memory is what was saved");
+    }
+    assert_eq!(stored.len(), in_memory.len());
     // The first few whose parts were timed tell what sums are worth.
-    assert!(rows.values().filter(|row| !row.whole.is_empty()).count() >= 6);
+    let wholes = rows.values().filter(|row| !row.whole.is_empty()).count();
+    assert!(wholes >= 6 || world.corrupt > 0.0, "{wholes}");
 }
 
 fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
@@ -55,9 +61,15 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
     }
     for number in front {
         let is_sure = settings.trust.repeats == 0;
-        assert_eq!(driver.store.rows[&number].fidelity, FULL, "one fidelity in a front");
+        let fidelity = driver.store.rows[&number].fidelity;
+        // Who was over a limit as a whole model, or failed, at the last rung keeps its place: there may be no other on it.
+        let highest = done().map(|row| row.fidelity).max();
+        assert_eq!(Some(fidelity), highest, "one fidelity in a front");
         assert!(
-            !is_sure || driver.store.rows[&number].checkpoint.is_some(),
+            !is_sure
+                || fidelity < FULL
+                || driver.world.corrupt > 0.0 // a latency of 0 pushes everybody off the front until its model is timed
+                || driver.store.rows[&number].checkpoint.is_some(),
             "its weights are kept"
         );
     }
@@ -70,13 +82,15 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
     }
     let kept = done().filter_map(|row| row.checkpoint.clone()).collect::<HashSet<_>>();
     assert!(kept.is_subset(&driver.checkpoints), "a checkpoint that a row names is gone");
-    if driver.kills == 0 && driver.world.repeats == 0.0 && driver.losses == 0 {
+    let world = driver.world;
+    if driver.kills == 0 && world.repeats == 0.0 && driver.losses == 0 && world.corrupt == 0.0 {
         assert_eq!(kept, driver.checkpoints, "nothing is left over");
     }
     if settings.rungs.is_empty() {
         return;
     }
-    for (rung, next) in [(RUNGS[0], RUNGS[1]), (RUNGS[1], FULL)] {
+    let ladder: Vec<u64> = settings.rungs.iter().copied().chain([FULL]).collect();
+    for (rung, next) in ladder.iter().copied().zip(ladder.iter().copied().skip(1)) {
         // Who went on and was over a limit as a whole model keeps its place.
         let is_judged = |row: &&Candidate| {
             matches!(row.state, CandidateState::Done | CandidateState::Infeasible { .. })
@@ -84,14 +98,14 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
         let at =
             |tokens: u64| all.iter().filter(is_judged).filter(|row| row.fidelity >= tokens).count();
         // A third goes on; the references always do, and those that later ones pushed out of the third have gone on too.
-        assert!(at(next) >= at(rung).div_ceil(4), "{} of {} went on", at(next), at(rung));
-        assert!(at(next) < at(rung), "{} of {} went on", at(next), at(rung));
+        let is_a_part = at(next) >= at(rung).div_ceil(4) && at(next) < at(rung);
+        assert!(is_a_part || at(rung) <= 12, "{} of {} went on", at(next), at(rung));
     }
     let repeats: usize = done().map(|row| row.seeds(FULL).saturating_sub(1)).sum();
     assert!(repeats <= REPEATS);
     let longer = done().filter(|row| row.seeds(LONGER) > 0).count();
     assert!(
-        longer <= 4 && (longer > 0 || driver.world.trouble > 0.0),
+        longer <= 4 && (longer > 0 || driver.world.trouble + driver.world.corrupt > 0.0),
         "{longer} were trained for longer"
     );
 }

@@ -58,7 +58,11 @@ impl Store {
                 }
             }
             for (name, timing) in &row.whole {
-                let is_out = matches!(row.state, CandidateState::Infeasible { .. });
+                // Who is out is out by the first time that failed or was too long.
+                let is_out = matches!(
+                    row.state,
+                    CandidateState::Infeasible { .. } | CandidateState::Failed { .. }
+                );
                 let is_open = row.state == CandidateState::Proposed;
                 assert!(
                     is_out || is_open || row.values.get(name.as_str()) == Some(&timing.value())

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rand::RngExt;
 use search::campaign::Event;
+use search::failure::FailureKind;
 use search::latency::Timing;
+use search::proposals::SearchRng;
 use search::wire::{Evaluate, Evaluation, Measured, Refusal, Value};
 
 use super::world::FULL;
@@ -84,4 +87,63 @@ pub(super) fn timed(id: u64, name: &str, scale_us: f64, trouble: f64) -> Event {
         millijoules: None,
     };
     Event::Timing(Measured { id, timing })
+}
+
+/// What comes in place of an answer: numbers that are none, an answer to another question, or to nobody's; a driver makes a
+/// failure of what is no message.
+pub(super) fn corrupted(event: Event, rng: &mut SearchRng) -> Vec<Event> {
+    let id = id_of(&event).expect("answers are to requests");
+    let broken = |reason: &str| Event::Failed {
+        refusal: Refusal::of(FailureKind::Protocol, id, reason),
+        log: "last words".to_owned(),
+    };
+    let number = [f64::NAN, f64::INFINITY, f64::MAX, -1.0, 0.0, 5e-324][rng.random_range(0..6)];
+    match (rng.random_range(0..5), event) {
+        (0, _) => vec![broken("wrote a bad line")],
+        (1, event) => {
+            vec![to(event, id.wrapping_add(1 << 60)), broken("sent it for another request")]
+        }
+        (2, Event::Result(_)) => vec![timed(id, "another question", 1.0, 0.0)],
+        (2, Event::Timing(_)) => vec![Event::Result(Evaluation {
+            id,
+            values: BTreeMap::new(),
+            parameters: 0,
+            tokens: 0,
+            seconds: 0.0,
+            checkpoint: None,
+            unsaved: None,
+            parts: BTreeMap::new(),
+            curve: Vec::new(),
+            retrieval: Vec::new(),
+        })],
+        (3, Event::Result(mut of)) => {
+            of.seconds = number;
+            of.curve = vec![(0, number)];
+            vec![Event::Result(of)]
+        }
+        (_, Event::Result(mut of)) => {
+            of.values.values_mut().for_each(|value| value.mean = number);
+            vec![Event::Result(of)]
+        }
+        (3, Event::Timing(mut of)) => {
+            of.timing.spread_us = number;
+            vec![Event::Timing(of)]
+        }
+        (_, Event::Timing(mut of)) => {
+            of.timing.median_us = number;
+            vec![Event::Timing(of)]
+        }
+        (_, event) => vec![event],
+    }
+}
+
+/// The same answer to another request.
+fn to(event: Event, id: u64) -> Event {
+    match event {
+        Event::Result(of) => Event::Result(Evaluation { id, checkpoint: None, ..of }),
+        Event::Timing(of) => Event::Timing(Measured { id, ..of }),
+        Event::Infeasible(of) => Event::Infeasible(Refusal { id, ..of }),
+        Event::Failed { refusal, log } => Event::Failed { refusal: Refusal { id, ..refusal }, log },
+        other => other,
+    }
 }

@@ -1,9 +1,10 @@
 //! What a world does to its campaign, and what the campaign is.
 
+use rand::{RngExt, SeedableRng};
 use search::campaign::Settings;
 use search::campaign::trust::Plan;
 use search::latency::WholeModels;
-use search::proposals::{Algorithm, Proposer};
+use search::proposals::{Algorithm, Proposer, SearchRng};
 
 use crate::stacks::{self, at_most, uniform};
 
@@ -23,8 +24,17 @@ pub(super) struct World {
     /// Chance at each step that a worker's lease runs out, whose answer comes all the same; workers come again. When the
     /// driver is killed they stay at what they are at.
     pub(super) losses: f64,
-    /// Whether candidates are trained in rungs, and some of them again afterwards.
-    pub(super) rungs: bool,
+    /// Rungs in which candidates are trained, at most those of [`RUNGS`]; where there are some, a few are trained again afterwards.
+    pub(super) rungs: usize,
+    pub(super) profilers: u32,
+    /// Steps that an answer takes are fewer.
+    pub(super) delay: u32,
+    /// Chance that an answer comes as something else than what its worker said.
+    pub(super) corrupt: f64,
+    /// Chance at each step that the user stops the campaign, or that there is no room on the disk: it goes on another day.
+    pub(super) stops: f64,
+    pub(super) evaluations: u32,
+    pub(super) attempts: u32,
 }
 
 pub(super) const CALM: World = World {
@@ -35,22 +45,61 @@ pub(super) const CALM: World = World {
     trouble: 0.0,
     quiet_timing: true,
     losses: 0.0,
-    rungs: false,
+    rungs: 0,
+    profilers: 1,
+    delay: 6,
+    corrupt: 0.0,
+    stops: 0.0,
+    evaluations: 30,
+    attempts: 2,
 };
 
+impl World {
+    /// One of very many.
+    pub(super) fn drawn(seed: u64) -> Self {
+        let mut rng = SearchRng::seed_from_u64(seed);
+        // Each trouble is absent from a good part of the worlds.
+        let mut chance =
+            |most: f64| if rng.random_bool(0.3) { 0.0 } else { rng.random::<f64>() * most };
+        let (kills, repeats, trouble) = (chance(0.05), chance(0.4), chance(0.3));
+        let (losses, corrupt, stops) = (chance(0.15), chance(0.1), chance(0.02));
+        Self {
+            scheduler_seed: seed,
+            trainers: [1, 2, 3, 5, 8, 13, 21, 34, 48][rng.random_range(0..9)],
+            kills,
+            repeats,
+            trouble,
+            quiet_timing: rng.random(),
+            losses,
+            rungs: rng.random_range(0..=RUNGS.len()),
+            profilers: rng.random_range(1..=4),
+            delay: rng.random_range(1..30),
+            corrupt,
+            stops,
+            evaluations: rng.random_range(12..=40),
+            attempts: rng.random_range(1..=4),
+        }
+    }
+
+    pub(super) fn rungs(&self) -> &'static [u64] {
+        &RUNGS[RUNGS.len() - self.rungs..]
+    }
+}
+
 pub(super) const FULL: u64 = 1000;
-pub(super) const RUNGS: [u64; 2] = [100, 300];
+const RUNGS: [u64; 3] = [30, 100, 300];
 pub(super) const LONGER: u64 = 4000;
 pub(super) const REPEATS: usize = 5;
 
 pub(super) fn settings(world: &World) -> Settings {
     Settings {
         seed: 5,
-        evaluations: 30,
+        evaluations: world.evaluations,
+        attempts: world.attempts,
         tokens: FULL,
         target_tokens: FULL,
-        rungs: if world.rungs { RUNGS.to_vec() } else { Vec::new() },
-        trust: if world.rungs {
+        rungs: world.rungs().to_vec(),
+        trust: if world.rungs > 0 {
             Plan { repeats: REPEATS as u32, longer: 4, longer_tokens: LONGER, seeds: 1 }
         } else {
             Plan::default()

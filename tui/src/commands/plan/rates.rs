@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use search::Architecture;
-use search::config::CampaignFile;
+use search::config::{CampaignFile, TaskConfig};
 use search::cost;
 use search::latency::Phase;
 use search::space::Space;
 use search::tensors::parameters;
-use search::wire::{Configure, Evaluate, Evaluation, Measure, MeasureWhole, Reply, Request};
+use search::wire::{Evaluate, Evaluation, Measure, MeasureWhole, Reply, Request};
 
 use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec};
 
@@ -20,6 +20,8 @@ use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec};
 const PARTS: usize = 10;
 /// Stacks that are trained: a small one, one in the middle, a large one.
 const STACKS: [f64; 3] = [0.1, 0.5, 0.9];
+/// The one that is trained by one trainer alone, too.
+const CROWDED: f64 = STACKS[1];
 /// Steps of the shorter of two trainings.
 const STEPS: u64 = 3;
 /// Seconds that the longer one takes beyond it, about: enough beside what validations differ by.
@@ -47,13 +49,13 @@ pub(super) struct Rates {
     prefill_part: f64,
     decode_whole: f64,
     prefill_whole: f64,
-    /// Of a token, against its operations.
-    token: Line,
-    /// Of what comes with a training at a rung, against the operations of a token.
-    rung: Line,
-    /// The same of a full training, which is tested, too.
-    full: Line,
-    sequence_length: u32,
+    /// Of the text, or of the tasks where there is none.
+    text: Trainings,
+    /// Of the tasks beside a text, each candidate's once; with their tokens.
+    tasks: Option<(Trainings, u64)>,
+    /// How much longer all take at once than one alone.
+    crowding: f64,
+    trainers: u32,
     /// Until the workers stand ready.
     pub(super) start_seconds: f64,
     /// Of a checkpoint, for each parameter of the stack.
@@ -65,22 +67,68 @@ pub(super) struct Rates {
 /// Before anything is measured all takes the same.
 impl Default for Rates {
     fn default() -> Self {
-        let one = Line { constant: 1.0, slope: 0.0 };
         Self {
             decode_part: 1.0,
             prefill_part: 1.0,
             decode_whole: 1.0,
             prefill_whole: 1.0,
-            token: Line { constant: 1e-4, slope: 0.0 },
-            rung: one,
-            full: one,
-            sequence_length: 1,
+            text: Trainings::default(),
+            tasks: None,
+            crowding: 1.0,
+            trainers: 1,
             start_seconds: 0.0,
             checkpoint_bytes: 4.0,
             parts_timed: 0,
             trainings: 0,
         }
     }
+}
+
+/// Seconds of trainings by as many trainers at once as there are.
+#[derive(Debug, Clone, Copy)]
+struct Trainings {
+    /// Of a token, against its operations.
+    token: Line,
+    /// Of what comes with a training at a rung, against the operations of a token.
+    rung: Line,
+    /// The same of a full training, which is tested, too.
+    full: Line,
+    sequence_length: u32,
+}
+
+impl Default for Trainings {
+    fn default() -> Self {
+        let one = Line { constant: 1.0, slope: 0.0 };
+        let token = Line { constant: 1e-4, slope: 0.0 };
+        Self { token, rung: one, full: one, sequence_length: 1 }
+    }
+}
+
+impl Trainings {
+    fn seconds(&self, architecture: &Architecture, tokens: u64, is_full: bool) -> f64 {
+        let flops = self.flops_per_token(architecture);
+        let end = if is_full { self.full } else { self.rung };
+        self.token.at(flops) * tokens as f64 + end.at(flops)
+    }
+
+    /// Operations on one token of the forward pass.
+    fn flops_per_token(&self, architecture: &Architecture) -> f64 {
+        cost::flops_per_token(architecture, Phase::Prefill { tokens: self.sequence_length.max(1) })
+    }
+}
+
+/// A training that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) architecture: &'a Architecture,
+    /// Of the text, those of the rung before not counted.
+    pub(super) tokens: u64,
+    /// To its end, where it is tested.
+    pub(super) is_full: bool,
+    /// Goes on from nothing.
+    pub(super) is_first: bool,
+    /// Trainings under way, this one counted.
+    pub(super) at_once: u32,
 }
 
 /// constant + slope · x
@@ -125,11 +173,16 @@ impl Rates {
         }
     }
 
-    /// A training for so many tokens; `is_full`: to its end, where it is tested.
-    pub(super) fn training(&self, architecture: &Architecture, tokens: u64, is_full: bool) -> f64 {
-        let flops = flops_per_token(architecture, self.sequence_length);
-        let end = if is_full { self.full } else { self.rung };
-        self.token.at(flops) * tokens as f64 + end.at(flops)
+    pub(super) fn training(&self, wanted: Wanted<'_>) -> f64 {
+        let Wanted { architecture, tokens, is_full, is_first, at_once } = wanted;
+        let of_text = self.text.seconds(architecture, tokens, is_full);
+        let of_tasks = match self.tasks.filter(|_| is_first) {
+            Some((tasks, tokens)) => tasks.seconds(architecture, tokens, true),
+            None => 0.0,
+        };
+        let others = f64::from(at_once.saturating_sub(1)) / f64::from(self.trainers.max(2) - 1);
+        let alone = (of_text + of_tasks) / self.crowding;
+        alone * (1.0 + (self.crowding - 1.0) * others.min(1.0))
     }
 
     /// Times what `asked` would ask for, some of it.
@@ -139,21 +192,24 @@ impl Rates {
         scratch: &Path,
         asked: &Asked,
     ) -> anyhow::Result<Self> {
-        let mut rates = Self { sequence_length: file.training.sequence_length, ..Self::default() };
+        let mut rates = Self { trainers: job.trainers, ..Self::default() };
         let begin = Instant::now();
         if let Some(profiler) = &job.profiler {
             rates.time_parts(profiler, asked).await?;
         }
-        let mut trainers = Vec::new();
-        let spec = trying(file, &job.trainer);
+        let trial = Trial::of_text(file, &job.trainer);
         let before = Instant::now();
-        for _ in 0..job.trainers {
-            trainers.push(Worker::start(&spec).await?);
-        }
+        let mut trainers = start(&trial, job.trainers).await?;
         rates.start_seconds = before.elapsed().as_secs_f64() / f64::from(job.trainers.max(1));
-        rates.train(file, &mut trainers, asked, scratch).await?;
-        for trainer in trainers {
-            trainer.dismiss().await;
+        rates.text = rates.train(&trial, &mut trainers, asked, scratch).await?;
+        dismiss(trainers).await;
+        if let Some(trial) = Trial::of_tasks_beside(file, &job.trainer) {
+            let mut trainers = start(&trial, job.trainers).await?;
+            let bytes = rates.checkpoint_bytes;
+            let tasks = rates.train(&trial, &mut trainers, asked, scratch).await?;
+            rates.checkpoint_bytes = bytes;
+            rates.tasks = Some((tasks, tokens_of_tasks(file)));
+            dismiss(trainers).await;
         }
         super::say(&format!("measured for {:.0} s", begin.elapsed().as_secs_f64()));
         Ok(rates)
@@ -195,22 +251,24 @@ impl Rates {
 
     async fn train(
         &mut self,
-        file: &CampaignFile,
+        trial: &Trial,
         trainers: &mut [Worker],
         asked: &Asked,
         scratch: &Path,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Trainings> {
         let mut stacks: Vec<&Architecture> = asked.trained.iter().collect();
         stacks.sort_by_key(|stack| parameters(stack));
         stacks.dedup();
         if stacks.is_empty() {
             bail!("nothing of this campaign would be trained");
         }
-        let step = tokens_of_steps(file, 1);
+        let mut trainings =
+            Trainings { sequence_length: trial.sequence_length, ..Trainings::default() };
+        let step = trial.tokens_per_step;
         let (mut token, mut rung, mut full) = (Vec::new(), Vec::new(), Vec::new());
         for share in STACKS {
             let stack = stacks[((stacks.len() - 1) as f64 * share).round() as usize];
-            let flops = flops_per_token(stack, self.sequence_length);
+            let flops = trainings.flops_per_token(stack);
             let few = STEPS * step;
             // The first training of a process is slow for reasons of its own.
             self.all(trainers, stack, few).await?;
@@ -227,9 +285,13 @@ impl Rates {
             let per_token = ((long.seconds - short.seconds) / (more * step) as f64).max(1e-9);
             token.push((flops, per_token));
             full.push((flops, (short.seconds - per_token * few as f64).max(0.0)));
-            if !file.search.rungs.is_empty() {
+            if trial.has_rungs {
                 let low = self.all(trainers, stack, step).await?;
                 rung.push((flops, (low.seconds - per_token * step as f64).max(0.0)));
+            }
+            if share == CROWDED && trainers.len() > 1 {
+                let alone = self.all(&mut trainers[..1], stack, few + more * step).await?;
+                self.crowding = (long.seconds / alone.seconds.max(1e-9)).max(1.0);
             }
             if let Some(path) = &long.checkpoint {
                 // Of the stack's own parameters: those of a proxy may be fewer.
@@ -237,9 +299,9 @@ impl Rates {
                     bytes_beside(path, scratch) as f64 / parameters(stack).max(1) as f64;
             }
         }
-        (self.token, self.full) = (Line::through(&token), Line::through(&full));
-        self.rung = Line::through(&rung);
-        Ok(())
+        (trainings.token, trainings.full) = (Line::through(&token), Line::through(&full));
+        trainings.rung = Line::through(&rung);
+        Ok(trainings)
     }
 
     /// The same training by all at once; the mean of what it took.
@@ -284,11 +346,6 @@ impl fmt::Display for Rates {
     }
 }
 
-/// Operations on one token of the forward pass.
-fn flops_per_token(architecture: &Architecture, sequence_length: u32) -> f64 {
-    cost::flops_per_token(architecture, Phase::Prefill { tokens: sequence_length.max(1) })
-}
-
 /// Waits for all of them at once.
 async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.map(|future| Some(Box::pin(future))).collect();
@@ -309,31 +366,73 @@ async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
     .await
 }
 
-/// The trainer with a training of a few steps as a full one, tasks in the same share.
-fn trying(file: &CampaignFile, spec: &WorkerSpec) -> WorkerSpec {
-    let mut spec = spec.clone();
-    let few = tokens_of_steps(file, STEPS);
-    if let Introduction::Configure(configure) = &mut spec.introduction {
-        let Configure { training, tasks, .. } = &mut **configure;
-        if let Some(training) = training {
-            training.tokens = few;
-            training.target_tokens = None;
-        }
-        let share = few as f64 / file.tokens().max(1) as f64;
-        for task in tasks {
-            task.tokens = ((task.tokens as f64 * share) as u64).max(1);
-        }
-    }
-    spec
+/// Trainings to try.
+struct Trial {
+    /// The trainer, with a few steps as a full training.
+    spec: WorkerSpec,
+    tokens_per_step: u64,
+    sequence_length: u32,
+    has_rungs: bool,
 }
 
-/// Of the text; where there is none, a share of all tasks that gives each some steps.
-fn tokens_of_steps(file: &CampaignFile, steps: u64) -> u64 {
-    let of = |batch: u32, length: u32| u64::from(batch) * u64::from(length);
-    if file.data.is_some() {
-        return steps * of(file.training.batch, file.training.sequence_length);
+impl Trial {
+    /// Of the text; where there is none, of all tasks.
+    fn of_text(file: &CampaignFile, spec: &WorkerSpec) -> Self {
+        if file.data.is_none() {
+            return Self { has_rungs: !file.search.rungs.is_empty(), ..Self::of_tasks(file, spec) };
+        }
+        let training = &file.training;
+        let tokens_per_step = u64::from(training.batch) * u64::from(training.sequence_length);
+        let mut spec = spec.clone();
+        if let Introduction::Configure(configure) = &mut spec.introduction {
+            configure.tasks.clear();
+            if let Some(training) = &mut configure.training {
+                training.tokens = STEPS * tokens_per_step;
+                training.target_tokens = None;
+            }
+        }
+        let has_rungs = !file.search.rungs.is_empty();
+        Self { spec, tokens_per_step, sequence_length: training.sequence_length, has_rungs }
     }
-    steps * file.tasks.iter().map(|task| of(task.batch, task.sequence_length)).sum::<u64>()
+
+    /// Of the tasks beside a text; none where there are none.
+    fn of_tasks_beside(file: &CampaignFile, spec: &WorkerSpec) -> Option<Self> {
+        let is_beside = file.data.is_some() && !file.tasks.is_empty();
+        is_beside.then(|| Self::of_tasks(file, spec))
+    }
+
+    fn of_tasks(file: &CampaignFile, spec: &WorkerSpec) -> Self {
+        let of = |task: &TaskConfig| u64::from(task.batch) * u64::from(task.sequence_length);
+        let tokens_per_step = file.tasks.iter().map(of).sum();
+        let share = (STEPS * tokens_per_step) as f64 / tokens_of_tasks(file).max(1) as f64;
+        let mut spec = spec.clone();
+        if let Introduction::Configure(configure) = &mut spec.introduction {
+            configure.data = None;
+            for task in &mut configure.tasks {
+                task.tokens = ((task.tokens as f64 * share) as u64).max(1);
+            }
+        }
+        let longest = file.tasks.iter().map(|task| task.sequence_length).max();
+        Self { spec, tokens_per_step, sequence_length: longest.unwrap_or(1), has_rungs: false }
+    }
+}
+
+fn tokens_of_tasks(file: &CampaignFile) -> u64 {
+    file.tasks.iter().map(|task| task.tokens).sum()
+}
+
+async fn start(trial: &Trial, trainers: u32) -> anyhow::Result<Vec<Worker>> {
+    let mut started = Vec::new();
+    for _ in 0..trainers {
+        started.push(Worker::start(&trial.spec).await?);
+    }
+    Ok(started)
+}
+
+async fn dismiss(trainers: Vec<Worker>) {
+    for trainer in trainers {
+        trainer.dismiss().await;
+    }
 }
 
 /// At most so many places, evenly spread over `count`.

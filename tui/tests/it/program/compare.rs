@@ -52,9 +52,10 @@ fn stacks_are_compared_at_equal_latency_over_seeds() {
     let shown = world.say(&["show", "small-compare-1"]);
     assert!(shown.code == 0 && shown.stdout.contains("mamba2-only"), "{}", shown.stderr);
     assert_eq!(world.say(&["report", "small-compare-1"]).code, 0);
-    let said = compare(&world, &["--seeds", "4"]);
+    let said = compare(&world, &["--seeds", "4", "--notify", "echo $DELTAFRONT_STATE > told"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert_eq!(world.count("evaluations"), begun + rows.len());
+    assert_eq!(world.read("told"), "finished\n");
 }
 
 #[test]

@@ -35,8 +35,13 @@ fn a_study_says_what_came_out_and_is_prolonged_by_seeds() {
         assert_eq!(finding["seeds"], 2, "{finding}");
         assert!(finding["mean"].is_number() && finding["reach"].is_number(), "{finding}");
     }
-    let said = study(&world, &["--seeds", "4"]);
+    let told = "echo $DELTAFRONT_CAMPAIGN $DELTAFRONT_STATE >> told";
+    let watched = ["--seeds", "4", "--notify", told, "--metrics", "127.0.0.1:0", "--log", "log"];
+    let said = study(&world, &watched);
     assert_eq!((said.code, world.count("evaluations")), (0, 16), "{}", said.stderr);
+    assert_eq!(world.read("told"), "study-placement finished\n");
+    assert!(said.stderr.contains("metrics at http://127.0.0.1:"), "{}", said.stderr);
+    assert!(world.read("log").contains("run ends"));
     // the differences are those of the campaign's own trainings
     let json = world.say(&["study", "placement", "--json"]).stdout;
     let json: Value = serde_json::from_str(&json).expect("JSON");
