@@ -143,7 +143,9 @@ fn check(change: &Change) -> Result<(), DbError> {
             for (tokens, loss) in &candidate.curve {
                 finite(|| format!("the loss of candidate {number} at {tokens} tokens"), *loss)?;
             }
-            for (pairs, snr) in candidate.retrieval.iter().flat_map(|layer| &layer.snr) {
+            for (pairs, snr) in
+                candidate.retrieval.iter().flat_map(search::wire::LayerRetrieval::points)
+            {
                 finite(
                     || format!("the retrieval SNR of candidate {number} at {pairs} pairs"),
                     *snr,

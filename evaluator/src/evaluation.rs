@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use search::Architecture;
 use search::config::TrainingConfig;
+use search::metric::Metric;
 use search::tensors::{TensorSpec, tensors};
 use search::wire::{Evaluate, Evaluation, Progress, Value};
 
@@ -200,7 +201,9 @@ impl<'a> Text<'a> {
         }
         evaluation.tokens = training.tokens();
         evaluation.curve = training.curve();
-        evaluation.retrieval = retrieval(training.model(), &training.held_out(SEQUENCES));
+        let (layers, best) = retrieval(training.model(), &training.held_out(SEQUENCES));
+        evaluation.retrieval = layers;
+        evaluation.values.insert(Metric::RetrievalSnr.name().to_owned(), best);
         if let Some(path) = path {
             match saved.and_then(|()| training.save(&path)) {
                 Ok(()) => evaluation.checkpoint = Some(path),

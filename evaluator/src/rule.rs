@@ -63,6 +63,9 @@ pub fn factors(spec: &TensorSpec, architecture: &Architecture) -> Factors {
         | Role::ALog
         | Role::DtBias
         | Role::SkipD
-        | Role::LevelScale => Factors { initial, rate: of_stack * VECTOR_RATE, orthogonal: None },
+        | Role::LevelScale
+        | Role::PhaseScale
+        | Role::Bias
+        | Role::Temperature => Factors { initial, rate: of_stack * VECTOR_RATE, orthogonal: None },
     }
 }

@@ -20,8 +20,9 @@ import torch, torch.nn.functional as F
 from safetensors.torch import save_file
 import transformers
 transformers.logging.set_verbosity_error()
-from transformers import (DynamicCache, GraniteMoeHybridConfig, KimiLinearConfig, Lfm2Config, LlamaConfig, NemotronHConfig, Qwen3Config,
+from transformers import (DynamicCache, FalconH1Config, GraniteMoeHybridConfig, KimiLinearConfig, Lfm2Config, LlamaConfig, NemotronHConfig, Qwen3Config,
                           Qwen3MoeConfig, Qwen3_5TextConfig, OlmoHybridConfig, Mamba2Config)
+from transformers.models.falcon_h1 import modeling_falcon_h1 as falcon
 from transformers.models.granitemoehybrid import modeling_granitemoehybrid as granite
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
@@ -146,6 +147,21 @@ def mamba2():
     return layer, layer
 
 
+def falcon_h1_parallel():
+    """The mixers of Falcon-H1's layer, its multipliers 1: what it adds to the stream before its FFN."""
+    config = FalconH1Config(hidden_size=D, num_attention_heads=4, num_key_value_heads=2, head_dim=4, num_hidden_layers=1, vocab_size=8,
+                            rope_parameters={"rope_type": "default", "rope_theta": 1e4}, rms_norm_eps=1e-5, mamba_d_ssm=32, mamba_n_heads=4,
+                            mamba_d_head=8, mamba_d_state=12, mamba_n_groups=1, mamba_chunk_size=16, mamba_rms_norm=True,
+                            mamba_norm_before_gate=False, attn_implementation="eager")
+    outer = torch.nn.ModuleDict({"attention": falcon.FalconH1Attention(config, 0), "beside": falcon.FalconH1Mixer(config, 0).eval()})
+    outer["beside"].register_buffer("mup_vector", falcon.compute_mup_vector(config))
+    def forward(x):
+        rotary = falcon.FalconH1RotaryEmbedding(config)(x, torch.arange(x.shape[1])[None])
+        attended, _ = outer["attention"](x, position_embeddings=rotary, attention_mask=past(x.shape[1]).to(x.dtype))
+        return outer["beside"](x) + attended
+    return outer, forward
+
+
 def kimi_delta_attention():
     config = KimiLinearConfig(hidden_size=D, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
                               num_attention_heads=2, num_key_value_heads=2, vocab_size=8, rms_norm_eps=1e-5,
@@ -249,6 +265,7 @@ CASES = {
     "olmo_hybrid_attention_without_positions": lambda: attention_normed_whole(False),
     "olmo_gated_deltanet": lambda: gated_deltanet(linear_allow_neg_eigval=False),
     "mamba2": mamba2,
+    "falcon_h1_parallel": falcon_h1_parallel,
     "kimi_delta_attention": kimi_delta_attention,
     "lfm2_short_conv": lambda: short_conv(3),
     "lfm2_short_conv_of_6": lambda: short_conv(6),
@@ -274,6 +291,14 @@ CASES = {
     "paper_selective_rope_window_9": lambda: paper("selective_rope", "Attention", num_heads=2, window_size=9),
     "paper_selective_rope_gated_deltanet": lambda: paper("selective_rope", "GatedDeltaNet", num_heads=2, num_v_heads=4,
                                                          head_dim=8, expand_v=1.5, allow_neg_eigval=True),
+    "paper_selective_rope_whole_attention": lambda: paper(
+        "selective_rope", "Attention", num_heads=2,
+        forms=dict(use_gate=True, use_bias=True, phi_parametrization="full-rank", temp_grad=True)),
+    "paper_selective_rope_whole_gated_deltanet": lambda: paper(
+        "selective_rope", "GatedDeltaNet", num_heads=2, num_v_heads=4, head_dim=8, expand_v=1.5,
+        forms=dict(use_gate=True, phi_parametrization="full-rank", temp_type="rfa", temp_theta=0.9999, temp_max=0.25)),
+    "paper_selective_rope_window_9_bias": lambda: paper(
+        "selective_rope", "Attention", num_heads=2, window_size=9, forms=dict(use_bias=True, temp_theta=1.0)),
 }
 
 

@@ -86,13 +86,46 @@ def log_linear_mamba2(hidden_size, **options):
     return fla_cpu.LogLinearMamba2(hidden_size=hidden_size, use_bias=False, use_conv_bias=True, **options)
 
 
-def selective_rope(name, hidden_size, **options):
+def by_rows(rotary):
+    """Their projection of full rank with its weight as rows, [H · out, in]; it computes as theirs does, [H, in, out]."""
+    theirs = rotary.ChunkedLinear
+
+    class ByRows(torch.nn.Module):
+        def __init__(self, inputs, outputs, heads):
+            super().__init__()
+            own = theirs(inputs, outputs, heads)
+            self.weight, self.scalar = torch.nn.Parameter(own.weight.detach().transpose(1, 2).flatten(0, 1)), own.scalar
+
+        def forward(self, x):
+            weight = self.weight.unflatten(0, (len(self.scalar), -1)).transpose(1, 2)
+            return theirs.forward(types.SimpleNamespace(weight=weight, scalar=self.scalar), x)
+
+    return ByRows
+
+
+class InDouble(torch.overrides.TorchFunctionMode):
+    """float64 where float32 is asked for by name: in float32 the temperatures of random Fourier features, 1 + cos near π, have no digit."""
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        return f(*args, **{n: torch.float64 if x is torch.float32 else x for n, x in (kwargs or {}).items()})
+
+
+def selective_rope(name, hidden_size, forms=None, **options):
     folder = os.path.join(checkout("SELECTIVE_ROPE"), "src/selective_rope")
     for part in ("", ".layers", ".modules"):
         package("selective_rope" + part, folder + part.replace(".", "/"))
     rotary = importlib.import_module("selective_rope.modules.rotary")
     rotary.l2_norm = fla_cpu.l2
-    position = dict(position_embedding={"type": "selective_rope"})
+    if rotary.ChunkedLinear.__name__ == "ChunkedLinear":
+        rotary.ChunkedLinear, temperature = by_rows(rotary), rotary.rotary_temperature
+
+        def temperatures(kind, *a):
+            if kind != "rfa":
+                return temperature(kind, *a)
+            with InDouble():
+                return temperature(kind, *a)
+
+        rotary.rotary_temperature = temperatures
+    position = dict(position_embedding={"type": "selective_rope"} | (forms or {}))
     if name == "Attention":
         module = importlib.import_module("selective_rope.layers.attn")
 

@@ -7,7 +7,7 @@ use crate::OperatorError;
 use crate::ffn::Ffn;
 use crate::mixer::{self, Mixer, MixerState};
 use crate::ops::norm::rms_norm;
-use crate::retrieval::Retrieval;
+use crate::retrieval::{LayerReads, Reads};
 use crate::weights::Weights;
 
 /// A built layer.
@@ -76,12 +76,26 @@ impl Block {
         if self.norms_after { rms_norm(&f(x), norm) } else { f(&rms_norm(x, norm)) }
     }
 
-    /// The mixer's [`Retrieval`] after the first n positions of x `[B, T, d]`, for each of `positions`; none where there is
-    /// nothing to read.
-    pub(crate) fn retrieval(&self, x: &Tensor, positions: &[i64]) -> Option<Vec<Retrieval>> {
-        let (norm, mixer) = self.mixer.as_ref()?;
-        let x = if self.norms_after { x.shallow_clone() } else { rms_norm(x, norm) };
-        positions.iter().map(|&n| mixer.retrieval(&x.narrow(1, 0, n))).collect()
+    /// What its memories give back of x `[B, T, d]`, that of the mixer after the first n positions for each of
+    /// `positions`; and what the layer makes of x.
+    pub(crate) fn reads(&self, x: &Tensor, positions: &[i64]) -> (LayerReads, Tensor) {
+        let before = |x: &Tensor, norm: &Tensor| {
+            if self.norms_after { x.shallow_clone() } else { rms_norm(x, norm) }
+        };
+        let mut x = x.shallow_clone();
+        let mut reads = LayerReads { mixer: None, ffn: None };
+        if let Some((norm, mixer)) = &self.mixer {
+            let own = before(&x, norm);
+            let read = |n: i64, asked| mixer.retrieval(&own.narrow(1, 0, n), asked);
+            reads.mixer = Reads::of_positions(positions, read);
+            x = &x + self.normed(&x, norm, |x| mixer.forward(x, None));
+        }
+        if let Some((norm, ffn)) = &self.ffn {
+            let own = before(&x, norm);
+            reads.ffn = Reads::of_network(|asked| ffn.retrieval(&own, asked));
+            x = &x + self.normed(&x, norm, |x| ffn.forward(x, None));
+        }
+        (reads, x)
     }
 
     pub(crate) fn state(&self, batch: i64) -> Option<MixerState> {

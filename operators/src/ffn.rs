@@ -12,6 +12,7 @@ use search::tensors::tensors;
 use tch::{Tensor, nn};
 
 use crate::OperatorError;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::{Variable, Weights, all_taken, create};
 use dense::Dense;
 use moe::Moe;
@@ -62,6 +63,17 @@ impl Ffn {
             FfnKind::Relu2 => Form::Dense(Dense::new(false, weights)?),
             FfnKind::Moe(experts) => Form::Moe(Moe::new(experts, weights)?),
         }))
+    }
+
+    /// What the network gives back as a memory, whose pairs are its inner channels: the keys in the matrices that read, the
+    /// values in the columns of the one that writes (arXiv 2505.19488, section 2.3; arXiv 2012.14913). Asked with its own
+    /// keys at the length that normed inputs have, or with inputs x `[B, T, d]`. None of a mixture, which reads the
+    /// pairs of a few experts only.
+    pub fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
+        match &self.0 {
+            Form::Dense(network) => Some(network.retrieval(x, asked)),
+            Form::Moe(_) => None,
+        }
     }
 
     /// x `[…, d]` → `[…, d]`. How unevenly the experts of a mixture are used ([`kernels::moe::balance_definition`]) is added to

@@ -41,7 +41,8 @@ pub(crate) fn build(gene: &Gene, weights: &mut Weights) -> Result<Box<dyn Mixer>
         Gene::Parallel(shape) => {
             let mut branch = |gene: Gene, name: &str| -> Result<_, OperatorError> {
                 let mixer = build(&gene, &mut weights.below(name))?;
-                Ok((mixer, weights.take(&format!("{name}_norm.weight"))?))
+                let norm = format!("{name}_norm.weight");
+                Ok((mixer, weights.take_if(shape.branch_norms, &norm)?))
             };
             let attention = branch(shape.attention().into(), "attention")?;
             let beside = branch(shape.side().into(), "beside")?;

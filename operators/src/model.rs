@@ -12,7 +12,7 @@ use crate::mixer::MixerState;
 use crate::ops::linear::linear;
 use crate::ops::norm::rms_norm;
 use crate::precision::{self, Precision};
-use crate::retrieval::Retrieval;
+use crate::retrieval::LayerReads;
 use crate::weights::{Variable, Weights, all_taken, create};
 
 /// By which a row of zeros is divided instead of its norm.
@@ -125,15 +125,16 @@ impl Model {
         state
     }
 
-    /// What each layer's memory gives back of what it stored in the first n positions of `tokens` `[B, T]` (int64), for
-    /// each n of `positions`; nothing for a layer without a mixer that is read by keys. Meta tokens are left out: they are no part of the text.
-    pub fn retrieval(&self, tokens: &Tensor, positions: &[i64]) -> Vec<Option<Vec<Retrieval>>> {
+    /// What each layer's memories give back: its mixer's of what it stored in the first n positions of `tokens` `[B, T]`
+    /// (int64), for each n of `positions`, its network's of its weights. Meta tokens are left out: they are no part of the text.
+    pub fn reads(&self, tokens: &Tensor, positions: &[i64]) -> Vec<LayerReads> {
         tch::no_grad(|| {
             let mut x = self.embed(tokens);
             let mut layers = Vec::with_capacity(self.blocks.len());
             for block in &self.blocks {
-                layers.push(block.retrieval(&x, positions));
-                x = block.forward(x, None, None);
+                let (reads, next) = block.reads(&x, positions);
+                layers.push(reads);
+                x = next;
             }
             layers
         })

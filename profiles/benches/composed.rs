@@ -1,9 +1,10 @@
 //! How well composed latencies agree with whole models: `cargo bench -p profiles --bench composed`; options after `--`:
-//! a number of stacks (50), `fp32`, `bf16` or `int8`, `2threads`, and `avx2`: as a machine without AVX-512. Memory in
+//! a number of stacks (50), `fp32`, `bf16` or `int8`, `2threads`, `avx2`: as a machine without AVX-512, and `par-moe`: a
+//! third of the stacks from a space of parallel heads and mixtures of experts. Memory in
 //! huge pages, which the driver asks for when it starts the profiler, is asked for by
 //! `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` here.
 //!
-//! Draws random stacks, half of them from the space of a new campaign file and half from one with wider models, and
+//! Draws random stacks, as many from the space of a new campaign file as from one with wider models, and
 //! times each as a whole beside the sum of its parts, and as a whole once more at the end, minutes later: by as much as
 //! those two differ nothing can foretell either. A row with `!` holds a timing that other processes disturbed. Then what a
 //! campaign makes of it: the first stacks of each space tell what the sums of the others are worth.
@@ -21,6 +22,7 @@ use search::campaign::LatencyTable;
 use search::campaign::calibration::{Calibration, SAMPLE};
 use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyEntry, Phase, keys};
+use search::space::Space;
 use search::statistics::kendall;
 use search::value::Value;
 
@@ -28,6 +30,28 @@ use search::value::Value;
 const NINE_OF_TEN: f64 = 1.645;
 /// Two timings of one model that differ by more show a machine that was not the same.
 const SAME: f64 = 0.04;
+
+/// Parallel heads and mixtures of experts beside Gated DeltaNet, attention and networks that every token goes through.
+const PAR_MOE: &str = r#"
+name = "par-moe"
+[space]
+vocab = 256
+d_model = [96, 160, 256]
+depth = { min = 2, max = 6 }
+ffn = ["none", "3x", "moe e=8 k=2 1x", "moe e=16 k=2 s=1 96"]
+[space.mixers.par]
+head_width = [32]
+window = [0, 64]
+beside = ["m2", "gdn", "dn"]
+beside_key_width = [32]
+branch_norms = [true, false]
+[space.mixers.gdn]
+key_width = [32]
+[space.mixers.attn]
+head_width = [32]
+[data]
+corpus = "corpus.txt"
+"#;
 
 /// One stack under one set of conditions.
 struct Row {
@@ -55,17 +79,22 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {}, {dtype}, {threads} threads", profiler.hardware(), kernels::version())?;
 
-    let spaces = [TEMPLATE.to_owned(), TEMPLATE.replace("[64, 96, 128, 160]", "[192, 256, 384]")]
+    let mut texts =
+        vec![TEMPLATE.to_owned(), TEMPLATE.replace("[64, 96, 128, 160]", "[192, 256, 384]")];
+    texts.extend(has("par-moe").then(|| PAR_MOE.to_owned()));
+    let spaces: Vec<Space> = texts
+        .iter()
         .map(|text| {
-            let file = CampaignFile::parse(&text).expect("the template is a campaign file");
-            file.space().expect("the template has a space")
-        });
+            let file = CampaignFile::parse(text).expect("it is a campaign file");
+            file.space().expect("it has a space")
+        })
+        .collect();
     let mut random = rand::rngs::ChaCha8Rng::seed_from_u64(0);
     let mut table = LatencyTable::default();
     let mut disturbed: HashMap<String, bool> = HashMap::new();
     let mut phases = [Vec::new(), Vec::new()];
     for number in 0..stacks {
-        let architecture = spaces[number % 2].sample(&mut random);
+        let architecture = spaces[number % spaces.len()].sample(&mut random);
         for (phase, rows) in [Phase::Decode { context: 512 }, Phase::Prefill { tokens: 512 }]
             .into_iter()
             .zip(&mut phases)

@@ -108,7 +108,9 @@ fn initial(role: Role, random: &mut SplitMix) -> f32 {
         | Role::Writer
         | Role::Inner => random.between(-0.02 * 3.0_f32.sqrt(), 0.02 * 3.0_f32.sqrt()),
         Role::ConvWeight | Role::ConvBias => random.between(-0.5, 0.5),
-        Role::NormWeight | Role::SkipD | Role::LevelScale => 1.0,
+        Role::NormWeight | Role::SkipD | Role::LevelScale | Role::PhaseScale => 1.0,
+        Role::Bias => 0.0,
+        Role::Temperature => random.between(0.0, 1.0),
         Role::ALog => random.between(1.0, 16.0).ln(),
         Role::DtBias => {
             let dt = random.between(0.001_f32.ln(), 0.1_f32.ln()).exp();

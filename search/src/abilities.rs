@@ -148,6 +148,16 @@ fn recall() -> Ability {
                 "d=64,vocab=33,tied | 2*m2(h=2,p=16,n=16)",
                 Verdict::Fails,
             ),
+            contender(
+                "parallel heads: attention beside Mamba2",
+                "d=64,vocab=33,tied | 2*par(h=2,kv=2,k=32,bh=2,bk=16,bv=16)",
+                Verdict::Solves,
+            ),
+            contender(
+                "DeltaNet, state 512, mixtures of experts",
+                "d=64,vocab=33,tied | 2*dn(h=2,k=16,v=16)+moe(64,e=4,k=1)",
+                Verdict::Solves,
+            ),
         ],
     }
 }
@@ -188,6 +198,11 @@ fn parity() -> Ability {
             contender(
                 "DeltaNet, [0, 1], Selective RoPE",
                 "d=32,vocab=2,tied | dn(h=2,k=16,v=16,noconv,srope)",
+                Verdict::Solves,
+            ),
+            contender(
+                "DeltaNet, [0, 1], all parts of Selective RoPE",
+                "d=32,vocab=2,tied | dn(h=2,k=16,v=16,noconv,srope,pgate,pbias,pfull,ptemp=learnt)",
                 Verdict::Solves,
             ),
         ],
@@ -263,6 +278,6 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 3 * 2);
+        assert_eq!(compared, 4 * 2);
     }
 }

@@ -30,7 +30,7 @@ pub use mixer::{
     Mixer, MixerKind, Parallel, Past, QkNorm, Side, Turn,
 };
 pub(crate) use mixer::{Misfit, Settings, Usual};
-pub use phases::Phases;
+pub use phases::{PhaseForms, Phases, Temperature};
 pub(crate) use scale::nearest_width;
 pub use scale::whole;
 pub(crate) use tensor::Tensors;

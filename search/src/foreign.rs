@@ -8,7 +8,7 @@ use crate::tensors::{TensorSpec, mixer_tensors};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     /// Hugging Face transformers: Llama and Qwen3 attention, OLMo-hybrid Gated DeltaNet, Mamba2, LFM2's
-    /// gated short convolution, Kimi Delta Attention.
+    /// gated short convolution, Kimi Delta Attention, Falcon-H1's attention beside Mamba2.
     Transformers,
     /// flash-linear-attention, and the papers' own code built on it: log-linear attention, Selective RoPE.
     Fla,
@@ -27,6 +27,24 @@ pub struct Place {
 
 /// The place of every tensor of `mixer` at width `d`. Together they fill the library's tensors.
 pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
+    if let Mixer::Parallel(of) = mixer {
+        // two layers of theirs, of which only the norms are not a mixer's
+        let below = |name: &str, own: Mixer| {
+            let place = |mut place: Place| {
+                place.ours.name = format!("{name}.{}", place.ours.name);
+                place.theirs = format!("{name}.{}", place.theirs);
+                place
+            };
+            places(library, d, &own).into_iter().map(place).collect::<Vec<_>>()
+        };
+        let norms = mixer_tensors(d, mixer).into_iter().filter(|own| own.name.contains("_norm."));
+        let norms = norms.filter(|own| own.name.matches('.').count() == 1);
+        return below("attention", of.attention().into())
+            .into_iter()
+            .chain(below("beside", of.side().into()))
+            .chain(norms.map(|own| Place { theirs: own.name.clone(), ours: own, first_row: 0 }))
+            .collect();
+    }
     let mut fused_rows = 0;
     mixer_tensors(d, mixer)
         .into_iter()
@@ -53,7 +71,13 @@ pub fn places(library: Library, d: u64, mixer: &Mixer) -> Vec<Place> {
                 ("conv.weight", _) if matches!(mixer, Mixer::GatedConv(_)) => ours.name.clone(),
                 ("phi_down.weight", _) => "rotary.phi_proj.0.weight".to_owned(),
                 ("phi_up.weight", _) => "rotary.phi_proj.1.weight".to_owned(),
+                ("phi_full.weight", _) => "rotary.phi_proj.weight".to_owned(),
+                ("phi_scale", _) => "rotary.phi_proj.scalar".to_owned(),
                 ("phi_conv.weight", _) => "rotary.phi_conv1d.weight".to_owned(),
+                ("phi_bias", _) => "rotary.phi_bias".to_owned(),
+                ("phi_temperature", _) => "rotary.temperature".to_owned(),
+                ("phi_gate.weight", _) => "rotary.phase_gate_proj.weight".to_owned(),
+                ("phi_gate_bias", _) => "rotary.phase_gate_proj.bias".to_owned(),
                 (name, _) => match name.rsplit_once('.') {
                     Some((module, tensor)) if module.ends_with("conv") => {
                         format!("{module}1d.{tensor}")

@@ -4,7 +4,7 @@
 //! [`values`] are those that the definition of a layer names; [`factor`] is what the training rule makes of them
 //! (`docs/studies/training-rule.md`). `operators` builds models so, and an export writes them.
 
-use crate::architecture::{Architecture, Mixer, Role, TensorSpec};
+use crate::architecture::{Architecture, Mixer, Role, Temperature, TensorSpec};
 
 /// Standard deviation of every matrix before the training rule scales it.
 pub const STD: f64 = 0.02;
@@ -34,7 +34,11 @@ pub fn values(spec: &TensorSpec, mixer: Option<&Mixer>, seed: u64) -> Vec<f32> {
             let most = taps.sqrt().recip();
             (0..count).map(|_| random.uniform(-most, most) as f32).collect()
         }
-        Role::NormWeight | Role::SkipD | Role::LevelScale => vec![1.0; count],
+        Role::NormWeight | Role::SkipD | Role::LevelScale | Role::PhaseScale => vec![1.0; count],
+        Role::Bias => vec![0.0; count],
+        Role::Temperature => {
+            Temperature::Learnt.values(count as u32).into_iter().map(|x| x as f32).collect()
+        }
         Role::ALog => {
             let own = match mixer {
                 Some(Mixer::Parallel(of)) => Some(of.side().into()),
@@ -71,7 +75,10 @@ pub fn factor(spec: &TensorSpec, architecture: &Architecture) -> f64 {
         | Role::ALog
         | Role::DtBias
         | Role::SkipD
-        | Role::LevelScale => return 1.0,
+        | Role::LevelScale
+        | Role::PhaseScale
+        | Role::Bias
+        | Role::Temperature => return 1.0,
     };
     std / STD
 }

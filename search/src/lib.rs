@@ -58,6 +58,7 @@ pub mod pareto;
 pub mod proposals;
 pub mod references;
 pub mod regression;
+pub mod retrieval;
 pub mod space;
 pub mod statistics;
 pub mod studies;

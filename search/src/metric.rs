@@ -42,6 +42,8 @@ pub enum Known {
     Text,
     /// When it is trained, on tasks.
     Tasks,
+    /// When it is trained, on whatever.
+    Training,
 }
 
 /// How a number is printed.
@@ -97,6 +99,8 @@ pub enum Metric {
     ValidationLoss,
     /// The weighted mean of the errors of all tasks of a campaign.
     TasksError,
+    /// What the best memory among the mixers reads back of the longest sequence it was asked about, in decibels.
+    RetrievalSnr,
     /// Latency of a decode step, µs.
     DecodeUs,
     /// Latency of a prefill, µs.
@@ -125,11 +129,12 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric, in the order in which lists name them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BitsPerByte,
         Self::BitsPerToken,
         Self::ValidationLoss,
         Self::TasksError,
+        Self::RetrievalSnr,
         Self::DecodeUs,
         Self::PrefillUs,
         Self::Parameters,
@@ -166,6 +171,12 @@ impl Metric {
                 ..less("validation_loss", "validation loss", Known::Text, Measured)
             },
             Self::TasksError => less("tasks_error", "tasks_error", Known::Tasks, Measured),
+            Self::RetrievalSnr => Facts {
+                axis: "retrieval SNR of the best memory, dB",
+                unit: "dB",
+                direction: Direction::Maximize,
+                ..less("retrieval_snr_db", "retrieval SNR, dB", Known::Training, Measured)
+            },
             Self::DecodeUs => Facts {
                 axis: "decode latency, µs per token",
                 unit: "µs decode",

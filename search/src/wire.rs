@@ -23,8 +23,8 @@ pub use crate::metric::Direction;
 pub use crate::value::Value;
 pub use line::WireError;
 pub use reply::{
-    Checked, Evaluation, Hello, LayerRetrieval, Measured, ObjectiveSpec, PARTS_MAX, Progress,
-    Refusal, Remark, Reply, SpaceReply, Values,
+    Checked, Evaluation, Hello, LayerRetrieval, Measured, Memory, ObjectiveSpec, PARTS_MAX,
+    Progress, Refusal, Remark, Reply, SpaceReply, Values,
 };
 pub use request::{Check, Configure, Eval, Evaluate, Measure, MeasureLimit, MeasureWhole, Request};
 

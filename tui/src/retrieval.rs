@@ -1,7 +1,9 @@
-//! The retrieval SNR of a trained proxy's layers as a table: a row for each layer with a memory, a column for each number of
-//! stored pairs, in decibels.
+//! The retrieval SNR of a trained proxy's memories as a table: for each of them a row of reads with stored keys, one of reads
+//! with its own queries, and what independent keys would give; a column for each number of stored pairs, in decibels.
 
 use db::snapshot::Candidate;
+use search::retrieval::{decibels, of_independent_keys};
+use search::wire::{LayerRetrieval, Memory};
 
 /// What the table shows, for above it.
 pub const TITLE: &str = "retrieval SNR, dB, after so many stored pairs";
@@ -10,43 +12,66 @@ pub const TITLE: &str = "retrieval SNR, dB, after so many stored pairs";
 pub fn rows(candidate: &Candidate) -> Vec<Vec<String>> {
     let layers = &candidate.row.retrieval;
     let mut columns: Vec<u32> =
-        layers.iter().flat_map(|layer| layer.snr.iter().map(|point| point.0)).collect();
+        layers.iter().flat_map(|layer| layer.points().map(|point| point.0)).collect();
     columns.sort_unstable();
     columns.dedup();
     if columns.is_empty() {
         return Vec::new();
     }
-    let headings = ["layer", ""].into_iter().map(str::to_owned);
+    let headings = ["layer", "", "read by"].into_iter().map(str::to_owned);
     let mut rows = vec![headings.chain(columns.iter().map(u32::to_string)).collect()];
     for layer in layers {
-        let gene = candidate
-            .row
-            .subject
-            .stack()
-            .and_then(|stack| stack.layers().get(layer.layer as usize));
-        let kind =
-            gene.and_then(|gene| gene.mixer.as_ref()).map_or("", |mixer| mixer.kind().name());
-        let at = |pairs: &u32| {
-            let point = layer.snr.iter().find(|point| point.0 == *pairs);
-            point.map_or(String::new(), |point| decibels(point.1))
-        };
-        let names = [(layer.layer + 1).to_string(), kind.to_owned()];
-        rows.push(names.into_iter().chain(columns.iter().map(at)).collect());
+        rows.extend(of_memory(candidate, layer, &columns));
+    }
+    rows
+}
+
+/// The rows of one memory.
+fn of_memory(candidate: &Candidate, of: &LayerRetrieval, columns: &[u32]) -> Vec<Vec<String>> {
+    let stack = candidate.row.subject.stack();
+    let gene = stack.and_then(|stack| stack.layers().get(of.layer as usize));
+    let kind = match of.memory {
+        Memory::Mixer => {
+            gene.and_then(|gene| gene.mixer.as_ref()).map_or("", |mixer| mixer.kind().name())
+        }
+        Memory::Ffn => "ffn",
+    };
+    let measured = |points: &[(u32, f64)], pairs: u32| {
+        points.iter().find(|point| point.0 == pairs).map(|point| point.1)
+    };
+    let expected = |pairs: u32| {
+        measured(&of.snr, pairs)?;
+        of_independent_keys(gene?, of.memory, stack?.d_model(), pairs)
+    };
+    let queries = if of.memory == Memory::Ffn { "inputs" } else { "queries" };
+    let row = |names: [&str; 2], by: &str, at: &dyn Fn(u32) -> Option<f64>| {
+        let cells = columns.iter().map(|&pairs| at(pairs).map_or_else(String::new, cell));
+        let row: Vec<String> =
+            names.into_iter().chain([by]).map(str::to_owned).chain(cells).collect();
+        row
+    };
+    let number = (of.layer + 1).to_string();
+    let mut rows = vec![row([number.as_str(), kind], "keys", &|pairs| measured(&of.snr, pairs))];
+    if columns.iter().any(|&pairs| expected(pairs).is_some()) {
+        rows.push(row(["", ""], "theory", &expected));
+    }
+    if !of.queries.is_empty() {
+        rows.push(row(["", ""], queries, &|pairs| measured(&of.queries, pairs)));
     }
     rows
 }
 
 /// A ratio of powers; nothing is left of a signal of 0.
-fn decibels(ratio: f64) -> String {
-    if ratio > 0.0 { format!("{:.1}", 10.0 * ratio.log10()) } else { "−∞".to_owned() }
+fn cell(ratio: f64) -> String {
+    if ratio > 0.0 { format!("{:.1}", decibels(ratio)) } else { "−∞".to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::decibels;
+    use super::cell;
 
     #[test]
     fn ratios_become_decibels() {
-        assert_eq!([1000.0, 1.0, 0.5, 0.0].map(decibels), ["30.0", "0.0", "-3.0", "−∞"]);
+        assert_eq!([1000.0, 1.0, 0.5, 0.0].map(cell), ["30.0", "0.0", "-3.0", "−∞"]);
     }
 }

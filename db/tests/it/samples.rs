@@ -11,7 +11,7 @@ use search::config::LatencyConfig;
 use search::latency::{Conditions, Dtype, LatencyEntry, LatencyKey, Phase, Timing, parts};
 use search::subject::Subject;
 use search::value::{Value, Values};
-use search::wire::LayerRetrieval;
+use search::wire::{LayerRetrieval, Memory};
 
 /// An empty folder of this name, for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
@@ -98,7 +98,12 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
     candidate.whole.insert("decode_us".to_owned(), timing(decode_us * 1.02));
     candidate.sums.insert("decode_us".to_owned(), decode_us * 0.98);
     candidate.curve = vec![(1024, 5.5), (2048, 4.25), (1 << 40, 1.0)];
-    candidate.retrieval = vec![LayerRetrieval { layer: 0, snr: vec![(2, 17.5), (1000, 0.25)] }];
+    candidate.retrieval = vec![LayerRetrieval {
+        layer: 0,
+        memory: Memory::Mixer,
+        snr: vec![(2, 17.5), (1000, 0.25)],
+        queries: vec![(2, 3.0)],
+    }];
     candidate.tokens = 1 << 40;
     candidate.train_seconds = 12.25;
     candidate.checkpoint = Some("/data/checkpoint.safetensors".into());

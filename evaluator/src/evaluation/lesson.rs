@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::Architecture;
 use search::config::{TaskConfig, TrainingConfig};
+use search::metric::Metric;
 use search::wire::{LayerRetrieval, Value};
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,9 @@ impl Lesson<'_> {
             let scores = scores(task, &learner, seed, stop)?;
             if learnt.retrieval.is_empty() {
                 let (inputs, _) = task.test_batch(seed, SEQUENCES as u64);
-                learnt.retrieval = retrieval(learner.model(), &inputs);
+                let (layers, best) = retrieval(learner.model(), &inputs);
+                learnt.retrieval = layers;
+                learnt.values.insert(Metric::RetrievalSnr.name().to_owned(), best);
             }
             base.push((task.config(), scores[0]));
             learnt.values.extend(tasks::values(task.config(), &scores));

@@ -126,6 +126,17 @@ fn log_linear_mixers_selective_rope_and_meta_tokens_agree_with_the_inference_eng
 }
 
 #[test]
+fn forms_of_selective_rope_agree_with_the_inference_engine() {
+    let corpus = corpus();
+    let text = "d=20,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=6,srope,pgate,pbias,pfull,ptemp=learnt) | \
+                swa(h=3,kv=3,k=4,w=7,srope,pfull,ptemp=rfa)+ffn(17) | gdn(h=2,k=4,v=5,srope,pgate,pfull) | \
+                dp(h=2,k=6,v=3,n=2,srope,pbias,ptemp=ones)";
+    for length in [5, 100] {
+        compare(&text.parse().expect("the text is valid"), &corpus, length);
+    }
+}
+
+#[test]
 fn forms_of_attention_and_of_ffns_agree_with_the_inference_engine() {
     let corpus = corpus();
     let text = "d=20,vocab=256,tied,meta=3 | attn(h=2,kv=1,k=8,qknorm,gate,rot=25,theta=1000000)+relu2(17) | \

@@ -4,7 +4,7 @@ use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
 use evaluator::{Corpus, Error, Training};
 use search::config::{LearningRate, Precision, TrainingConfig};
 use search::tensors::{Role, TensorSpec, tensors};
-use search::wire::{Evaluate, Evaluation, Progress};
+use search::wire::{Evaluate, Evaluation, Memory, Progress};
 use tch::Kind;
 
 use crate::support::{Folder, MIXERS, architecture, open, periodic, training_config};
@@ -183,8 +183,17 @@ fn an_evaluation_reports_values_with_errors() {
     assert!((bits.mean - loss.mean / std::f64::consts::LN_2).abs() < 1e-9);
     assert!(bits.standard_error.unwrap() > 0.0);
     assert_eq!(evaluation.curve.last().unwrap().0, 990);
-    let [layer] = &evaluation.retrieval[..] else { panic!("one layer has a mixer") };
-    assert!(layer.layer == 0 && layer.snr.iter().all(|&(pairs, snr)| pairs >= 2 && snr > 0.0));
+    let [mixer, network] = &evaluation.retrieval[..] else { panic!("a mixer and a network") };
+    assert_eq!((mixer.memory, network.memory), (Memory::Mixer, Memory::Ffn));
+    assert_eq!(mixer.snr.len(), mixer.queries.len());
+    assert_eq!(network.snr[0].0, 24);
+    for layer in [mixer, network] {
+        assert!(layer.layer == 0 && layer.points().all(|&(pairs, snr)| pairs >= 2 && snr > 0.0));
+    }
+    let value = evaluation.values["retrieval_snr_db"];
+    let last = mixer.snr.last().expect("there are points").1;
+    assert!((value.mean - 10.0 * last.log10()).abs() < 1e-9);
+    assert!(value.standard_error.expect("over the sequences") > 0.0);
     let last = heard.last().expect("the last step is always reported");
     assert_eq!((last.step, last.tokens, last.tokens_total), (10, 990, 990));
 }
@@ -199,8 +208,15 @@ fn a_finished_training_is_tested_too_and_a_rung_is_not() {
         run(&request, &corpus, &config).expect("it can be trained").0.values
     };
     let (rung, whole) = (of(8), of(12));
-    assert_eq!(rung.keys().collect::<Vec<_>>(), ["bits_per_byte", "validation_loss"]);
-    let names = ["bits_per_byte", "bits_per_byte_x3", "test_bits_per_byte", "validation_loss"];
+    let names = ["bits_per_byte", "retrieval_snr_db", "validation_loss"];
+    assert_eq!(rung.keys().collect::<Vec<_>>(), names);
+    let names = [
+        "bits_per_byte",
+        "bits_per_byte_x3",
+        "retrieval_snr_db",
+        "test_bits_per_byte",
+        "validation_loss",
+    ];
     // held out are 2000 tokens: no two windows of 50 · 33 beside each other, but one
     assert_eq!(whole.keys().filter(|name| !name.ends_with("x50")).collect::<Vec<_>>(), names);
     let (validation, test) = (whole["bits_per_byte"], whole["test_bits_per_byte"]);

@@ -17,7 +17,7 @@ pub enum Gate<'a> {
 /// The RMSNorm of half a layer, and where it stands: x += f(norm x), or x += norm(f x).
 #[derive(Debug, Clone, Copy)]
 pub struct OfBranch<'a> {
-    /// `[d]`
+    /// `[d]`; empty and not behind f: there is no norm.
     pub weight: &'a [f32],
     /// Whether it stands behind f.
     pub after: bool,
@@ -26,7 +26,7 @@ pub struct OfBranch<'a> {
 impl OfBranch<'_> {
     /// What f reads, in place: `[T, d]`.
     pub fn before(&self, x: &mut [f32]) {
-        if !self.after {
+        if !self.after && !self.weight.is_empty() {
             crate::cpu::run(RmsNorm { x, weight: self.weight, gate: Gate::None });
         }
     }

@@ -9,7 +9,7 @@ use super::{Cache, Mixer, MixerState};
 use crate::OperatorError;
 use crate::ops::linear::{linear, project};
 use crate::ops::{attention, norm, rope};
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// What full and sliding-window attention share: everything but the window.
@@ -123,10 +123,16 @@ impl Projections {
         linear(&gate.map_or_else(|| o.shallow_clone(), |gate| &o * gate.sigmoid()), &self.o)
     }
 
-    /// Every key asks, as a query would, the last `window` keys (none: all).
-    pub(super) fn retrieval(&self, x: &Tensor, window: Option<i64>) -> Retrieval {
-        let Heads { k, v, .. } = self.heads(x, 0, None);
-        Retrieval { weights: attention::read_back(&k, window), values: v }
+    /// Every key asks, as a query would, the last `window` keys (none: all); or the queries ask.
+    pub(super) fn retrieval(&self, x: &Tensor, window: Option<i64>, asked: Asked) -> Retrieval {
+        let Heads { q, k, v, .. } = self.heads(x, 0, None);
+        match asked {
+            Asked::Keys => Retrieval { weights: attention::read_back(&k, window), values: v },
+            Asked::Queries => Retrieval {
+                weights: attention::read(&q, &k, window),
+                values: attention::repeat_heads(&v, self.heads),
+            },
+        }
     }
 
     pub(super) fn cache(&self, batch: i64) -> Cache {
@@ -159,7 +165,7 @@ impl Mixer for FullAttention {
         MixerState::Cache(self.0.cache(batch))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
-        Some(self.0.retrieval(x, None))
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
+        Some(self.0.retrieval(x, None, asked))
     }
 }

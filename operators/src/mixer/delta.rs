@@ -15,7 +15,7 @@ use crate::ops::linear::{linear, project};
 use crate::ops::log_linear::{self, LogLinear};
 use crate::ops::norm::{self, Order};
 use crate::ops::{self, rope, short_conv, wide};
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// A member of the delta family.
@@ -228,10 +228,14 @@ impl Mixer for Delta {
         MixerState::Recurrent(Recurrent { phases, ..state })
     }
 
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
-        // of a log-linear member as if every λ were 1: what its states hold together
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
         let angles = self.phases.as_ref().map(|phases| phases.angles(x, None));
         let conv = |x: &Tensor, taps: &Tensor| short_conv::conv_silu(x, taps, None, None);
-        Some(self.inputs(x, angles.as_ref(), conv).rule.retrieval())
+        let inputs = self.inputs(x, angles.as_ref(), conv);
+        let reads = inputs.rule.retrieval(asked);
+        Some(match &inputs.lambda {
+            Some(lambda) => log_linear::weigh(&reads, lambda, asked),
+            None => reads,
+        })
     }
 }

@@ -9,7 +9,7 @@ use crate::OperatorError;
 use crate::ops::gated_conv::{gated_conv, gated_conv_step};
 use crate::ops::linear::linear;
 use crate::ops::wide;
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// The layer; C channels, k taps.
@@ -55,7 +55,7 @@ impl Mixer for GatedConv {
     }
 
     /// It remembers by position, not by keys.
-    fn retrieval(&self, _: &Tensor) -> Option<Retrieval> {
+    fn retrieval(&self, _: &Tensor, _: Asked) -> Option<Retrieval> {
         None
     }
 }

@@ -10,7 +10,7 @@ use crate::ops::kda::Kda as Rule;
 use crate::ops::linear::{linear, project};
 use crate::ops::norm::{l2_norm, rms_norm};
 use crate::ops::{parts, short_conv, wide};
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// The layer.
@@ -130,8 +130,8 @@ impl Mixer for Kda {
         MixerState::Recurrent(Recurrent::new(memory, None, channels, options))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
         let conv = |x: &Tensor, taps: &Tensor| short_conv::conv_silu(x, taps, None, None);
-        Some(self.inputs(x, conv).0.retrieval())
+        Some(self.inputs(x, conv).0.retrieval(asked))
     }
 }

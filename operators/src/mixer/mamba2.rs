@@ -12,7 +12,7 @@ use crate::ops::linear_attention::LinearAttention;
 use crate::ops::log_linear::{self, LogLinear};
 use crate::ops::norm::{self, Order};
 use crate::ops::{parts, short_conv, wide};
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// The layer; I = heads · head width is its inner width.
@@ -139,8 +139,13 @@ impl Mixer for Mamba2 {
         MixerState::Recurrent(Recurrent::new(memory, levels, channels, options))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
         let conv = |x: &Tensor| short_conv::conv_silu(x, &self.conv, Some(&self.conv_bias), None);
-        Some(self.inputs(x, conv).0.retrieval())
+        let (rule, rest) = self.inputs(x, conv);
+        let reads = rule.retrieval(asked);
+        Some(match &rest.lambda {
+            Some(lambda) => log_linear::weigh(&reads, lambda, asked),
+            None => reads,
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use tch::Tensor;
 
 use super::state::MixerState;
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 
 /// A built token mixer. It reads the normed hidden state and returns what is added to the residual stream.
 pub trait Mixer: Debug + Send {
@@ -19,7 +19,7 @@ pub trait Mixer: Debug + Send {
     /// The state before the first position.
     fn state(&self, batch: i64) -> MixerState;
 
-    /// What reading every stored key gives after all positions of x `[B, T, d]`: a diagnosis, not a part of the model.
-    /// None: its memory is not read by keys.
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval>;
+    /// What its memory gives when it is asked about x `[B, T, d]`: a diagnosis, not a part of the model. None: its memory
+    /// is not read by keys.
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval>;
 }

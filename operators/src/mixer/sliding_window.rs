@@ -7,7 +7,7 @@ use super::attention::Projections;
 use super::{Mixer, MixerState};
 use crate::OperatorError;
 use crate::ops::attention;
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
 
 /// Softmax attention over the last `window` positions, self included.
@@ -45,7 +45,7 @@ impl Mixer for SlidingWindow {
         MixerState::Cache(self.projections.cache(batch))
     }
 
-    fn retrieval(&self, x: &Tensor) -> Option<Retrieval> {
-        Some(self.projections.retrieval(x, Some(self.window)))
+    fn retrieval(&self, x: &Tensor, asked: Asked) -> Option<Retrieval> {
+        Some(self.projections.retrieval(x, Some(self.window), asked))
     }
 }

@@ -91,6 +91,17 @@ pub(crate) fn read_back(k: &Tensor, window: Option<i64>) -> Tensor {
     scores
 }
 
+/// The weights that each query gives to the values up to it: q `[B, H, T, K]`, k `[B, H_kv, T, K]` → `[B, H, T, T]`, zero for
+/// keys outside its window.
+pub(crate) fn read(q: &Tensor, k: &Tensor, window: Option<i64>) -> Tensor {
+    let (_, heads, t, width) = q.size4().expect("q is [B, H, T, K]");
+    let scores = q.matmul(&repeat_heads(k, heads).transpose(-1, -2)) * (width as f64).powf(-0.5);
+    let at = Tensor::arange(t, (Kind::Int64, q.device()));
+    let distance = at.unsqueeze(1) - at.unsqueeze(0);
+    let unseen = distance.lt(0).logical_or(&distance.ge(window.unwrap_or(t)));
+    scores.masked_fill(&unseen, f64::NEG_INFINITY).softmax(-1, scores.kind())
+}
+
 /// What each block may see, `[N, 1, block, (reach + 1)·block]`.
 fn mask(window: i64, block: i64, reach: i64, past: i64, n: i64, device: Device) -> Tensor {
     let int = (Kind::Int64, device);
@@ -107,7 +118,7 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, allowed: Option<Tensor>, causal: b
 }
 
 /// `[B, H_kv, T, K]` → `[B, H, T, K]`: each key head serves H / H_kv neighbouring query heads.
-fn repeat_heads(x: &Tensor, heads: i64) -> Tensor {
+pub(crate) fn repeat_heads(x: &Tensor, heads: i64) -> Tensor {
     let (b, h, t, w) = x.size4().expect("[B, H, T, K]");
     if h == heads {
         return x.shallow_clone();

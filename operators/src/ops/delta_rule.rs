@@ -15,7 +15,7 @@ mod kernel;
 
 use tch::{Kind, Tensor};
 
-use crate::retrieval::{Retrieval, unit_values};
+use crate::retrieval::{Asked, Retrieval, unit_values};
 
 use super::norm::l2_norm;
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
@@ -155,13 +155,16 @@ impl DeltaRule {
         (from_chunks(&o, b, t).to_kind(self.v.kind()), s.reshape([b, h, key_width, value_width]))
     }
 
-    /// What reading with every key gives after the last position. The state is linear in the values, so storing unit
-    /// vectors in their place shows the weight of each.
-    pub fn retrieval(&self) -> Retrieval {
+    /// What reading gives, with every key after the last position or with every position's query. Reads are linear in the
+    /// values, so storing unit vectors in their place shows the weight of each.
+    pub fn retrieval(&self, asked: Asked) -> Retrieval {
         let plain = self.plain();
-        let (_, state) = Self { v: unit_values(&self.v), ..self.plain() }.chunked(None); // [B, H, K, N]
-        let keys = plain.k.to_kind(state.kind()).transpose(1, 2); // [B, H, N, K]
-        Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
+        let (reads, state) = Self { v: unit_values(&self.v), ..self.plain() }.chunked(None);
+        let weights = match asked {
+            Asked::Keys => plain.k.to_kind(state.kind()).transpose(1, 2).matmul(&state), // [B, H, N, N]
+            Asked::Queries => self.after_last_step(reads).transpose(1, 2), // [B, H, T, N]
+        };
+        Retrieval { weights, values: self.v.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors, with which the chunked form is compared and a single token

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 
 use super::delta_rule::unit_lower_inverse;
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
-use crate::retrieval::{Retrieval, unit_values};
+use crate::retrieval::{Asked, Retrieval, unit_values};
 
 /// Positions of a block of a chunk.
 const BLOCK: i64 = 16;
@@ -104,14 +104,17 @@ impl Kda {
         (Tensor::stack(&outputs, 1).to_kind(self.v.kind()), s)
     }
 
-    /// What reading with every key gives after the last position, as of the delta rule.
-    pub fn retrieval(&self) -> Retrieval {
+    /// What reading gives, as of the delta rule.
+    pub fn retrieval(&self, asked: Asked) -> Retrieval {
         let [q, k, log_decay, beta] =
             [&self.q, &self.k, &self.log_decay, &self.beta].map(Tensor::shallow_clone);
         let unit = Self { q, k, v: unit_values(&self.v), log_decay, beta, scale: self.scale };
-        let (_, state) = unit.chunked(None); // [B, H, K, N]
-        let keys = self.k.to_kind(state.kind()).transpose(1, 2); // [B, H, N, K]
-        Retrieval { weights: keys.matmul(&state), values: self.v.transpose(1, 2) }
+        let (reads, state) = unit.chunked(None); // [B, T, H, N], [B, H, K, N]
+        let weights = match asked {
+            Asked::Keys => self.k.to_kind(state.kind()).transpose(1, 2).matmul(&state),
+            Asked::Queries => reads.transpose(1, 2),
+        };
+        Retrieval { weights, values: self.v.transpose(1, 2) }
     }
 }
 

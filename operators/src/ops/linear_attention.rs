@@ -9,7 +9,7 @@ mod kernel;
 use tch::{Kind, Tensor};
 
 use super::{CHUNK, future, pad_end, wide};
-use crate::retrieval::{Retrieval, unit_values};
+use crate::retrieval::{Asked, Retrieval, unit_values};
 
 /// The inputs of the rule, for T positions.
 #[derive(Debug)]
@@ -106,15 +106,18 @@ impl LinearAttention {
         (self.with_skip(o), s.transpose(1, 2))
     }
 
-    /// What reading with every key gives after the last position, as [`super::delta_rule::DeltaRule::retrieval`].
-    pub fn retrieval(&self) -> Retrieval {
+    /// What reading gives, as [`super::delta_rule::DeltaRule::retrieval`]. The skip is no read.
+    pub fn retrieval(&self, asked: Asked) -> Retrieval {
         let written = self.written(wide(self.v.kind()));
         let (q, k) = (self.q.shallow_clone(), self.k.shallow_clone());
         let log_decay = self.log_decay.shallow_clone();
         let unit = Self { q, k, v: unit_values(&written), log_decay, v_scale: None, skip: None };
-        let (_, state) = unit.chunked(None); // [B, H, K, N]
-        let keys = self.k.to_kind(state.kind()).unsqueeze(1); // [B, 1, N, K]
-        Retrieval { weights: keys.matmul(&state), values: written.transpose(1, 2) }
+        let (reads, state) = unit.chunked(None); // [B, T, H, N], [B, H, K, N]
+        let weights = match asked {
+            Asked::Keys => self.k.to_kind(state.kind()).unsqueeze(1).matmul(&state), // [B, H, N, N]
+            Asked::Queries => reads.transpose(1, 2),
+        };
+        Retrieval { weights, values: written.transpose(1, 2) }
     }
 
     /// Position after position: the definition on tensors. `state` as in [`Self::chunked`].

@@ -15,6 +15,7 @@ use super::delta_rule::{Decay, DeltaRule, unit_lower_inverse};
 use super::linear_attention::LinearAttention;
 use super::memory::single_on_cpu;
 use super::{CHUNK, from_chunks, into_chunks, wide};
+use crate::retrieval::{Asked, Retrieval};
 
 /// The log-linear form of a scalar-gated rule with λ `[B, T, H, L]`: the output `[B, T, H, V]`, in the kind of v. From the
 /// beginning by the kernels of the CPU where they apply, else [`linear_attention_by_torch`].
@@ -273,6 +274,25 @@ fn move_levels(memory: &mut [Option<Tensor>], position: usize) {
         }
     }
     memory[into] = sum;
+}
+
+/// The reads of a log-linear form, from those of its rule with one state and λ `[B, T, H, L]`: the value of position j
+/// counts with λ at the level of j, of the position that reads, which for [`Asked::Keys`] is the last one.
+pub fn weigh(reads: &Retrieval, lambda: &Tensor, asked: Asked) -> Retrieval {
+    let (_, t, _, levels) = lambda.size4().expect("λ is [B, T, H, L]");
+    let lambda = lambda.transpose(1, 2); // [B, H, T, L]
+    let lambda = match asked {
+        Asked::Queries => lambda,
+        Asked::Keys => lambda.narrow(2, t - 1, 1).expand_as(&lambda),
+    };
+    let pair = |reader: i64, j: i64| {
+        let reader = if asked == Asked::Keys { t - 1 } else { reader };
+        if j > reader { 0 } else { level(reader as usize, j as usize, levels as usize) as i64 }
+    };
+    let table: Vec<i64> = (0..t).flat_map(|i| (0..t).map(move |j| pair(i, j))).collect();
+    let table = Tensor::from_slice(&table).to_device(lambda.device()).reshape([1, 1, t, t]);
+    let of_pairs = lambda.gather(-1, &table.expand(reads.weights.size(), false), false);
+    Retrieval { weights: &reads.weights * of_pairs, values: reads.values.shallow_clone() }
 }
 
 /// λ = softplus(scales ⊙ raw): raw `[B, T, H·L]`, scales `[H, L]`.

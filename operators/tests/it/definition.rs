@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use kernels::activation::{sigmoid, softplus};
+use kernels::rope::{PhaseProjection, PhaseWeights};
 use kernels::{
     attention, delta_rule, gated_conv, kda, linear_attention, log_linear, norm, rope, short_conv,
 };
-use search::architecture::{Attention, Delta, Kda, Mixer as Gene};
+use search::architecture::{Attention, Delta, Kda, Mixer as Gene, Phases};
 use tch::Tensor;
 
 use crate::support::{Built, D, Random, assert_close, genes, numbers};
@@ -98,8 +99,10 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
                     Some((full.strip_prefix(prefix.as_str())?, values.clone()))
                 });
                 let y = mixer(gene, &own.collect(), x);
-                let norm = &w[format!("{name}_norm.weight").as_str()];
-                norm::rms_norm_definition(&y, norm, norm::RMS_EPS)
+                match w.get(format!("{name}_norm.weight").as_str()) {
+                    Some(norm) => norm::rms_norm_definition(&y, norm, norm::RMS_EPS),
+                    None => y,
+                }
             };
             let attention = branch(gene.attention().into(), "attention");
             let beside = branch(gene.side().into(), "beside");
@@ -119,7 +122,7 @@ fn mixer(gene: Gene, w: &Weights, x: &[f64]) -> Vec<f64> {
 fn attention(w: &Weights, x: &[f64], gene: &Attention) -> Vec<f64> {
     let d = D as usize;
     let [h, kv, width] = [gene.heads, gene.kv_heads, gene.head_width].map(|n| n as usize);
-    let phi = phi(w, x, kv);
+    let phi = phi(w, x, Gene::from(*gene).phases());
     let heads = |name: &str, heads: usize| {
         let rows = linear(x, &w[format!("{name}.weight").as_str()], d);
         let each = |turn: &dyn Fn(usize, &mut Vec<f64>), rows: &[f64]| {
@@ -133,10 +136,10 @@ fn attention(w: &Weights, x: &[f64], gene: &Attention) -> Vec<f64> {
             join(&turned, width)
         };
         let by_input = |i: usize, head: &mut Vec<f64>| {
-            if let Some(phi) = &phi {
+            if let Some((phi, temperatures)) = &phi {
                 let half = width / 2;
                 let phi = columns(phi, kv * half, i * kv / heads * half, half);
-                rope::selective_definition(head, &phi, width, 5e5);
+                rope::selective_definition(head, &phi, temperatures);
             }
         };
         let by_position = |_: usize, head: &mut Vec<f64>| {
@@ -206,15 +209,23 @@ fn kimi(w: &Weights, x: &[f64], gene: &Kda) -> Vec<f64> {
     linear(&join(&heads, v), &w["o.weight"], h * v)
 }
 
-/// φ `[T, H·K/2]` of Selective RoPE, if the mixer has it; x `[T, d]`.
-fn phi(w: &Weights, x: &[f64], heads: usize) -> Option<Vec<f64>> {
-    let d = D as usize;
-    let down = w.get("phi_down.weight")?;
-    let share = if d.is_multiple_of(heads) { d / heads } else { d };
-    let unit: Vec<f64> = x.chunks_exact(share).flat_map(norm::l2_norm_definition).collect();
-    let phi = linear(&linear(&unit, down, d), &w["phi_up.weight"], 16);
-    let taps = &w["phi_conv.weight"];
-    Some(short_conv::definition(&phi, taps, None, &mut vec![0.0; 3 * taps.len() / 4]))
+/// φ `[T, H·K/2]` of Selective RoPE and τ `[K/2]`, if the mixer has it; x `[T, d]`.
+fn phi(w: &Weights, x: &[f64], phases: Option<Phases>) -> Option<(Vec<f64>, Vec<f64>)> {
+    let phases = phases?;
+    let of = |name: &str| w.get(name).map(Vec::as_slice);
+    let projection = match of("phi_full.weight") {
+        Some(rows) => PhaseProjection::FullRank { rows, scale: &w["phi_scale"] },
+        None => PhaseProjection::LowRank { down: &w["phi_down.weight"], up: &w["phi_up.weight"] },
+    };
+    let weights = PhaseWeights {
+        projection,
+        taps: &w["phi_conv.weight"],
+        bias: of("phi_bias"),
+        gate: of("phi_gate.weight").zip(of("phi_gate_bias")),
+    };
+    let phi = rope::phases_definition(x, D as usize, phases.heads as usize, &weights);
+    let learnt = of("phi_temperature").map(<[f64]>::to_vec);
+    Some((phi, learnt.unwrap_or_else(|| phases.temperatures())))
 }
 
 /// λ `[T, L]` of one head from its raw values `[T, L]` and its L.
@@ -237,15 +248,15 @@ fn delta(w: &Weights, x: &[f64], family: &Delta) -> Vec<f64> {
     };
     let (q, k, v) = (project("q"), project("k"), project("v"));
     let b = linear(x, &w["b.weight"], d);
-    let phi = phi(w, x, h);
+    let phi = phi(w, x, Gene::from(*family).phases());
     let heads: Vec<Vec<f64>> = (0..value_h)
         .map(|i| {
             let key_head = i / (value_h / h);
             let unit = |mut x: Vec<f64>| -> Vec<f64> {
-                if let Some(phi) = &phi {
+                if let Some((phi, temperatures)) = &phi {
                     let half = k_width / 2;
                     let phi = columns(phi, h * half, key_head * half, half);
-                    rope::selective_definition(&mut x, &phi, k_width, 5e5);
+                    rope::selective_definition(&mut x, &phi, temperatures);
                 }
                 x.chunks_exact(k_width).flat_map(norm::l2_norm_definition).collect()
             };

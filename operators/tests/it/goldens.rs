@@ -42,6 +42,7 @@ const CASES: &[(&str, &str, Library)] = &[
     ("olmo_gated_deltanet", "gdn(h=3,k=8,v=12)", Library::Transformers),
     ("mamba2", "m2(h=4,p=8,n=12)", Library::Transformers),
     ("kimi_delta_attention", "kda(h=2,k=8,v=8)", Library::Transformers),
+    ("falcon_h1_parallel", "par(h=4,kv=2,k=4,bh=4,bk=12,bv=8,nonorms)", Library::Transformers),
     ("lfm2_short_conv", "gsc(c=16,k=3)", Library::Transformers),
     ("lfm2_short_conv_of_6", "gsc(c=16,k=6)", Library::Transformers),
     ("fla_deltanet", "dn(h=2,k=8,v=12)", Library::Fla),
@@ -57,6 +58,21 @@ const CASES: &[(&str, &str, Library)] = &[
     ("paper_selective_rope_attention", "attn(h=2,kv=2,k=8,qknorm,srope)", Library::Fla),
     ("paper_selective_rope_window_9", "swa(h=2,kv=2,k=8,w=9,srope)", Library::Fla),
     ("paper_selective_rope_gated_deltanet", "gdn(h=2,k=8,v=12,vg=2,neg,srope)", Library::Fla),
+    (
+        "paper_selective_rope_whole_attention",
+        "attn(h=2,kv=2,k=8,srope,pgate,pbias,pfull,ptemp=learnt)",
+        Library::Fla,
+    ),
+    (
+        "paper_selective_rope_whole_gated_deltanet",
+        "gdn(h=2,k=8,v=12,vg=2,srope,pgate,pfull,ptemp=rfa)",
+        Library::Fla,
+    ),
+    (
+        "paper_selective_rope_window_9_bias",
+        "swa(h=2,kv=2,k=8,w=9,srope,pbias,ptemp=ones)",
+        Library::Fla,
+    ),
 ];
 
 /// File and FFN, whose tensors have our names there.

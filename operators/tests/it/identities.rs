@@ -5,10 +5,10 @@ use operators::ops::attention;
 use operators::ops::delta_rule::DeltaRule;
 use operators::ops::kda::Kda;
 use operators::ops::linear_attention::LinearAttention;
-use search::architecture::Mixer as Gene;
+use search::architecture::{Mixer as Gene, Temperature};
 use tch::{Kind, Tensor};
 
-use crate::support::{Built, D, Random, assert_close, error, genes};
+use crate::support::{self, Built, D, Random, assert_close, error, genes};
 
 const TOKENS: [i64; 7] = [1, 2, 63, 64, 65, 100, 130];
 
@@ -148,6 +148,70 @@ fn a_window_as_long_as_the_text_is_full_attention() {
             let shorter = attention::windowed(&q, &k, &v, past + tokens - 1);
             assert!(error(&shorter, &full) > 1e-6, "a shorter window must not be full attention");
         }
+    }
+}
+
+/// The value of a tensor of a mixer, to be set.
+fn tensor(built: &Built, name: &str) -> Tensor {
+    let own = built.variables.iter().find(|v| v.spec.name == name);
+    own.unwrap_or_else(|| panic!("{} has {name}", built.gene)).tensor.shallow_clone()
+}
+
+/// As many weights of another mixer as have their names.
+fn with_weights_of(gene: &str, other: &Built) -> Built {
+    let built = Built::new(support::gene(gene), 12);
+    for variable in &other.variables {
+        let own = built.variables.iter().find(|v| v.spec.name == variable.spec.name);
+        if let Some(own) = own {
+            tch::no_grad(|| own.tensor.shallow_clone().copy_(&variable.tensor));
+        }
+    }
+    built
+}
+
+/// Where the input says nothing and e^b is 1 every position turns by τ, and only differences of positions count.
+#[test]
+fn selective_rope_with_nothing_but_its_bias_is_rotary_positions() {
+    let x = input(100);
+    for (selective, rotary) in [
+        ("attn(h=4,kv=2,k=6,srope,pbias)", "attn(h=4,kv=2,k=6,theta=500000)"),
+        ("attn(h=4,kv=2,k=6,srope,pbias,pfull,ptemp=learnt)", "attn(h=4,kv=2,k=6,theta=500000)"),
+        ("swa(h=2,kv=2,k=8,w=9,srope,gate,pbias)", "swa(h=2,kv=2,k=8,w=9,gate,theta=500000)"),
+    ] {
+        let rotary = Built::new(support::gene(rotary), 11);
+        let selective = with_weights_of(selective, &rotary);
+        tch::no_grad(|| {
+            let _ = tensor(&selective, "phi_conv.weight").zero_();
+            let _ = tensor(&selective, "phi_bias").zero_();
+            if selective.gene.phases().expect("it turns").forms.temperature == Temperature::Learnt {
+                let first = Temperature::Learnt.values(3);
+                tensor(&selective, "phi_temperature").copy_(&Tensor::from_slice(&first));
+            }
+        });
+        let what = selective.gene.to_string();
+        assert_close(&what, &selective.mixer.forward(&x, None), &rotary.mixer.forward(&x, None));
+    }
+}
+
+/// A gate that is wide open, a bias far below, and temperatures as they begin change nothing; a closed gate turns nothing.
+#[test]
+fn the_parts_of_selective_rope_that_do_nothing_leave_the_plain_form() {
+    let x = input(65);
+    for mixer in ["attn(h=4,kv=2,k=6,qknorm,srope", "gdn(h=2,k=6,v=5,neg,srope"] {
+        let plain = Built::new(support::gene(&format!("{mixer})")), 13);
+        let whole = with_weights_of(&format!("{mixer},pgate,pbias,ptemp=learnt)"), &plain);
+        tch::no_grad(|| {
+            let _ = tensor(&whole, "phi_bias").fill_(-100.0);
+            let _ = tensor(&whole, "phi_gate.weight").zero_();
+            let _ = tensor(&whole, "phi_gate_bias").fill_(100.0);
+            let first = Temperature::Learnt.values(3);
+            tensor(&whole, "phi_temperature").copy_(&Tensor::from_slice(&first));
+        });
+        assert_close(mixer, &whole.mixer.forward(&x, None), &plain.mixer.forward(&x, None));
+        let _ = tch::no_grad(|| tensor(&whole, "phi_gate_bias").fill_(-100.0));
+        let still = mixer.replace(",srope", if mixer.starts_with("attn") { ",rot=0" } else { "" });
+        let still = with_weights_of(&format!("{still})"), &plain);
+        assert_close(mixer, &whole.mixer.forward(&x, None), &still.mixer.forward(&x, None));
     }
 }
 

@@ -94,7 +94,8 @@ fn the_seed_and_nothing_else_gives_the_weights() {
 
 #[test]
 fn initial_weights_are_those_of_the_reference_layers() {
-    let text = "d=256,vocab=64 | gdn(h=64,k=16,v=16)+ffn(256) | lm2(h=64,p=8,n=16,l=5)";
+    let text = "d=256,vocab=64 | gdn(h=64,k=16,v=16)+ffn(256) | lm2(h=64,p=8,n=16,l=5) | \
+                attn(h=64,kv=64,k=8,srope,pgate,pbias,pfull,ptemp=learnt)";
     let store = nn::VarStore::new(Device::Cpu);
     let model = Model::new(&store.root(), &text.parse().expect("canonical"), 3).expect("it builds");
     for variable in model.variables() {
@@ -105,8 +106,13 @@ fn initial_weights_are_those_of_the_reference_layers() {
         let within = |low: f64, high: f64| values.iter().all(|x| (low..=high).contains(x));
         let name = &variable.spec.name;
         match variable.spec.role {
-            Role::NormWeight | Role::SkipD | Role::LevelScale => {
+            Role::NormWeight | Role::SkipD | Role::LevelScale | Role::PhaseScale => {
                 assert!(within(1.0, 1.0), "{name}");
+            }
+            Role::Bias => assert!(within(0.0, 0.0), "{name}"),
+            Role::Temperature => {
+                let expected = |i: usize| 5e5_f64.powf(-(i as f64) / n);
+                assert!(values.iter().enumerate().all(|(i, x)| (x - expected(i)).abs() < 1e-7));
             }
             Role::ConvWeight | Role::ConvBias => assert!(within(-0.5, 0.5) && std > 0.2, "{name}"),
             Role::ALog => assert!(

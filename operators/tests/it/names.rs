@@ -4,12 +4,21 @@ use operators::Model;
 use search::Architecture;
 use search::architecture::{
     Attention, Beside, Delta, Experts, Ffn, FfnKind, GatedConv, Kda, Layer, Mamba2, Mixer,
-    Parallel, QkNorm,
+    Parallel, PhaseForms, QkNorm, Temperature,
 };
 use search::tensors::{parameters, tensors};
 use tch::{Device, nn};
 
 use crate::support::Random;
+
+/// What of Selective RoPE is not plain, where it is there.
+fn random_phases(turns: bool, upto: &mut impl FnMut(u64) -> u32) -> PhaseForms {
+    let temperatures =
+        [Temperature::Rope, Temperature::Rfa, Temperature::Ones, Temperature::Learnt];
+    let temperature = temperatures[upto(4) as usize - 1];
+    let [gate, bias, full_rank] = std::array::from_fn(|_| upto(2) == 1);
+    if turns { PhaseForms { gate, bias, full_rank, temperature } } else { PhaseForms::default() }
+}
 
 fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
     let mut coin = || upto(2) == 1;
@@ -18,7 +27,7 @@ fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
         [coin(), coin(), coin(), coin()];
     Delta {
         heads: upto(4),
-        key_width: 2 * upto(10),
+        key_width: 2 + 2 * upto(10),
         value_width: upto(20),
         value_groups: upto(3),
         decay: decay || levels,
@@ -28,6 +37,7 @@ fn random_delta(upto: &mut impl FnMut(u64) -> u32) -> Delta {
         negative_eigenvalues,
         short_conv,
         selective_rope,
+        phases: random_phases(selective_rope, upto),
     }
 }
 
@@ -42,6 +52,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
                 window: (upto(2) == 1).then(|| upto(100)),
                 qk_norm: [QkNorm::None, QkNorm::Head, QkNorm::Whole][upto(3) as usize - 1],
                 selective_rope,
+                phases: random_phases(selective_rope, &mut upto),
                 output_gate: upto(2) == 1,
                 norm_after: !selective_rope && upto(2) == 1,
                 rotary_percent: if selective_rope { 100 } else { 25 * upto(4) },
@@ -60,6 +71,7 @@ fn random_mixer(random: &mut Random) -> Mixer {
             beside_heads: upto(4),
             beside_key_width: upto(20),
             beside_value_width: upto(20),
+            branch_norms: upto(2) == 1,
         }),
         7 => Mixer::Kda(Kda { heads: upto(4), key_width: upto(20), value_width: upto(20) }),
         6 => Mixer::GatedConv(GatedConv { channels: upto(30), kernel_width: 1 + upto(7) }),

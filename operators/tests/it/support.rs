@@ -73,6 +73,11 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("gdn(h=5,k=4,v=3,noconv,srope)"),
         gene("gdp(h=2,k=4,v=3,n=2,vg=2,neg,srope)"),
         gene("lgdn(h=3,k=4,v=3,l=8,srope)"),
+        gene("attn(h=4,kv=2,k=6,srope,pgate,pbias,pfull,ptemp=learnt)"),
+        gene("swa(h=5,kv=5,k=4,w=9,qknorm,srope,pfull,ptemp=rfa)"),
+        gene("gdn(h=3,k=4,v=5,neg,srope,pgate,pfull)"),
+        gene("dp(h=2,k=6,v=3,n=2,srope,pbias,ptemp=ones)"),
+        gene("lgdn(h=2,k=4,v=3,l=8,srope,pgate,pbias,ptemp=learnt)"),
         gene("kda(h=2,k=5,v=7)"),
         gene("gsc(c=12,k=3)"),
         gene("gsc(c=5,k=2)"),
@@ -80,6 +85,7 @@ pub(crate) fn genes() -> Vec<Gene> {
         gene("par(h=4,kv=2,k=6,bh=3,bk=7,bv=5)"),
         gene("par(h=2,kv=1,k=4,w=9,qknorm,gdn,bh=2,bk=5,bv=7)"),
         gene("par(h=3,kv=3,k=4,rot=50,dn,bh=2,bk=5,bv=3)"),
+        gene("par(h=4,kv=2,k=6,bh=3,bk=7,bv=5,nonorms)"),
     ]
 }
 
@@ -118,7 +124,7 @@ pub(crate) fn randomise(variables: &[Variable], seed: u64) {
     for Variable { spec, tensor } in variables {
         let shape: Vec<i64> = spec.shape.iter().map(|n| n.cast_signed()).collect();
         let value = match spec.role {
-            Role::NormWeight | Role::SkipD => random.tensor(&shape, 0.3) + 1.0,
+            Role::NormWeight | Role::SkipD | Role::PhaseScale => random.tensor(&shape, 0.3) + 1.0,
             Role::ALog | Role::DtBias => random.tensor(&shape, 0.5) - 1.0,
             Role::LevelScale => random.tensor(&shape, 0.5) + 1.0,
             _ => random.tensor(

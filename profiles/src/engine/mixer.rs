@@ -40,7 +40,8 @@ pub(super) fn build(
         Mixer::Parallel(shape) => {
             let branch = |mixer: Mixer, name: &str| {
                 let own = build(&mixer, weights, &format!("{prefix}{name}."), d, storage);
-                (own, weights.get(&format!("{prefix}{name}_norm.weight")).to_vec())
+                let norm = format!("{prefix}{name}_norm.weight");
+                (own, if shape.branch_norms { weights.get(&norm).to_vec() } else { Vec::new() })
             };
             let attention = branch(shape.attention().into(), "attention");
             Box::new(Parallel::new([attention, branch(shape.side().into(), "beside")]))

@@ -11,7 +11,7 @@ use search::tensors::tensors;
 use crate::reference;
 
 /// One stack for each mixer, and one with everything; odd widths, tied and not.
-const STACKS: [&str; 34] = [
+const STACKS: [&str; 37] = [
     "d=24,vocab=37,tied | attn(h=4,kv=2,k=6)+ffn(20)",
     "d=24,vocab=37 | attn(h=2,kv=1,k=8,qknorm)",
     "d=24,vocab=37,tied | swa(h=3,kv=3,k=6,w=5)+ffn(7)",
@@ -37,11 +37,14 @@ const STACKS: [&str; 34] = [
     "d=24,vocab=37,tied,meta=5 | lgdn(h=2,k=4,v=6,l=6)+ffn(20) | swa(h=2,kv=1,k=4,w=9,srope) | lm2(h=3,p=4,n=5,l=8) | attn(h=2,kv=2,k=6) | dn(h=2,k=5,v=5)",
     "d=24,vocab=37,tied | dn(h=2,k=6,v=5,srope) | gdn(h=5,k=4,v=3,noconv,srope)",
     "d=24,vocab=37,tied | gdp(h=2,k=4,v=3,n=2,vg=2,neg,srope) | lgdn(h=3,k=4,v=3,l=8,srope)",
+    "d=24,vocab=37,tied | attn(h=4,kv=2,k=6,srope,pgate,pbias,pfull,ptemp=learnt) | swa(h=5,kv=5,k=4,w=5,qknorm,srope,pfull,ptemp=rfa)+ffn(7)",
+    "d=24,vocab=37,tied,meta=3 | gdn(h=3,k=4,v=5,neg,srope,pgate,pfull) | dp(h=2,k=6,v=3,n=2,srope,pbias,ptemp=ones)+ffn(20) | lgdn(h=2,k=4,v=3,l=8,srope,pgate,ptemp=learnt)",
     "d=24,vocab=37,tied | gsc(c=24,k=3)+ffn(20) | gsc(c=7,k=8) | gsc(c=150,k=2)",
     "d=24,vocab=37,tied | kda(h=3,k=5,v=7)+ffn(20) | kda(h=1,k=16,v=40)",
     "d=40,vocab=37,meta=3 | kda(h=2,k=20,v=100)+ffn(20) | attn(h=2,kv=1,k=8)",
     "d=24,vocab=37,meta=3 | gsc(c=24,k=4)+ffn(20) | attn(h=2,kv=1,k=8) | gsc(c=24,k=5)",
     "d=24,vocab=37,tied | par(h=4,kv=2,k=6,bh=3,bk=7,bv=5)+ffn(20) | par(h=2,kv=1,k=8,w=5,qknorm,gdn,bh=2,bk=5,bv=7)",
+    "d=24,vocab=37,tied,meta=3 | par(h=4,kv=2,k=6,bh=3,bk=7,bv=5,nonorms)+ffn(20) | par(h=2,kv=1,k=8,w=5,gdn,bh=2,bk=5,bv=7,nonorms)",
     "d=24,vocab=37,tied,meta=3 | par(h=3,kv=3,k=8,rot=50,dn,bh=2,bk=5,bv=3) | gdn(h=2,k=5,v=3)+ffn(20)",
     "d=24,vocab=37 | moe(33,e=5,k=2)",
     "d=24,vocab=37,tied,meta=3 | gdn(h=2,k=5,v=3)+moe(20,e=3,k=1,s=2) | attn(h=4,kv=2,k=6,qknorm=whole,post)+moe(7,e=9,k=4,s=1)",

@@ -2,6 +2,7 @@
 
 use kernels::activation::{sigmoid, softplus};
 use kernels::moe::Mixture;
+use kernels::rope::{PhaseProjection, PhaseWeights};
 use kernels::{
     activation, attention, delta_rule, gated_conv, kda, linear_attention, log_linear, moe, norm,
     relu2, rope, short_conv, swiglu,
@@ -135,18 +136,21 @@ impl Model<'_> {
             Mixer::GatedConv(shape) => self.gated_conv(*shape, h),
             Mixer::Kda(shape) => self.kda(shape, h),
             Mixer::Parallel(shape) => {
-                let mut y = self.branch(&shape.attention().into(), "attention", h);
-                add(&mut y, &self.branch(&shape.side().into(), "beside", h));
+                let has_norms = shape.branch_norms;
+                let branch = |mixer: Mixer, name| self.branch(&mixer, name, has_norms, h);
+                let mut y = branch(shape.attention().into(), "attention");
+                add(&mut y, &branch(shape.side().into(), "beside"));
                 y
             }
         }
     }
 
-    /// A mixer of parallel heads with the norm behind it.
-    fn branch(&self, mixer: &Mixer, name: &str, h: &[f64]) -> Vec<f64> {
+    /// A mixer of parallel heads with the norm behind it, if it has one.
+    fn branch(&self, mixer: &Mixer, name: &str, has_norm: bool, h: &[f64]) -> Vec<f64> {
         let prefix = format!("{}{name}.", self.prefix);
         let own = Model { prefix, weights: self.weights, tokens: self.tokens };
-        self.rms_norm(&own.mixer(mixer, h), &format!("{name}_norm.weight"))
+        let y = own.mixer(mixer, h);
+        if has_norm { self.rms_norm(&y, &format!("{name}_norm.weight")) } else { y }
     }
 
     fn attention(&self, shape: &Attention, h: &[f64]) -> Vec<f64> {
@@ -155,13 +159,13 @@ impl Model<'_> {
         let [q, key, v] = ["q.weight", "k.weight", "v.weight"].map(|name| self.linear(name, h));
         let [q, key] =
             [(q, heads, "q_norm"), (key, kv_heads, "k_norm")].map(|(mut rows, own, norm)| {
-                let phi: Vec<_> = (0..own)
-                    .filter_map(|head| self.phi(h, kv_heads, head * kv_heads / own, k / 2))
-                    .collect();
-                for (head, phi) in phi.iter().enumerate() {
-                    let mut turned = columns(&rows, own * k, head * k, k);
-                    rope::selective_definition(&mut turned, phi, k, 5e5);
-                    put(&turned, k, &mut rows, own * k, head * k);
+                if let Some((phi, temperatures)) = self.phi(&(*shape).into(), h) {
+                    for head in 0..own {
+                        let mut turned = columns(&rows, own * k, head * k, k);
+                        let phi = &phi[head * kv_heads / own];
+                        rope::selective_definition(&mut turned, phi, &temperatures);
+                        put(&turned, k, &mut rows, own * k, head * k);
+                    }
                 }
                 if shape.qk_norm != QkNorm::None {
                     // as many channels together as there are weights
@@ -192,18 +196,38 @@ impl Model<'_> {
         self.linear("o.weight", &out)
     }
 
-    /// φ `[T, K/2]` of one head, if the mixer has Selective RoPE.
-    fn phi(&self, h: &[f64], heads: usize, head: usize, half: usize) -> Option<Vec<f64>> {
-        if !self.weights.has(&format!("{}phi_up.weight", self.prefix)) {
-            return None;
-        }
-        let d = h.len() / self.tokens;
-        let share = if d.is_multiple_of(heads) { d / heads } else { d };
-        let unit: Vec<f64> = h.chunks_exact(share).flat_map(norm::l2_norm_definition).collect();
-        let phi = self.linear("phi_up.weight", &self.linear("phi_down.weight", &unit));
-        let taps = self.tensor("phi_conv.weight");
-        let phi = short_conv::definition(&phi, &taps, None, &mut vec![0.0; 3 * taps.len() / 4]);
-        Some(columns(&phi, heads * half, head * half, half))
+    /// Of each key head φ `[T, K/2]`, and τ `[K/2]`, if the mixer has Selective RoPE.
+    fn phi(&self, mixer: &Mixer, h: &[f64]) -> Option<(Vec<Vec<f64>>, Vec<f64>)> {
+        let phases = mixer.phases()?;
+        let (heads, half) = (phases.heads as usize, phases.half as usize);
+        let has = |name: &str| self.weights.has(&format!("{}{name}", self.prefix));
+        let tensor = |name: &str| has(name).then(|| self.tensor(name));
+        let [full, scale, down, up, bias, gate, gate_bias, learnt] = [
+            "phi_full.weight",
+            "phi_scale",
+            "phi_down.weight",
+            "phi_up.weight",
+            "phi_bias",
+            "phi_gate.weight",
+            "phi_gate_bias",
+            "phi_temperature",
+        ]
+        .map(tensor);
+        let projection = match (&full, &scale, &down, &up) {
+            (Some(rows), Some(scale), ..) => PhaseProjection::FullRank { rows, scale },
+            (.., Some(down), Some(up)) => PhaseProjection::LowRank { down, up },
+            _ => panic!("there is a projection"),
+        };
+        let weights = PhaseWeights {
+            projection,
+            taps: &self.tensor("phi_conv.weight"),
+            bias: bias.as_deref(),
+            gate: gate.as_deref().zip(gate_bias.as_deref()),
+        };
+        let phi = rope::phases_definition(h, h.len() / self.tokens, heads, &weights);
+        let of_head = |head| columns(&phi, heads * half, head * half, half);
+        let each = (0..heads).map(of_head).collect();
+        Some((each, learnt.unwrap_or_else(|| phases.temperatures())))
     }
 
     fn delta(&self, family: &Delta, h: &[f64]) -> Vec<f64> {
@@ -224,14 +248,14 @@ impl Model<'_> {
             }
         };
         let (mut q, mut key, value) = (projected("q"), projected("k"), projected("v"));
-        for head in 0..key_heads {
-            let Some(phi) = self.phi(h, key_heads, head, k / 2) else { break };
+        let (phi, temperatures) = self.phi(&(*family).into(), h).unwrap_or_default();
+        for (head, phi) in phi.iter().enumerate() {
             for (x, copies) in [(&mut q, 1), (&mut key, steps)] {
                 for copy in 0..copies {
                     let stride = copies * key_heads * k;
                     let from = (copy * key_heads + head) * k;
                     let mut turned = columns(x, stride, from, k);
-                    rope::selective_definition(&mut turned, &phi, k, 5e5);
+                    rope::selective_definition(&mut turned, phi, &temperatures);
                     put(&turned, k, x, stride, from);
                 }
             }

@@ -16,6 +16,7 @@ mod kda;
 mod kind;
 mod mamba2;
 mod parallel;
+mod phase_genes;
 mod qk_norm;
 
 use std::borrow::Cow;

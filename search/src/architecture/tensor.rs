@@ -32,6 +32,12 @@ pub enum Role {
     SkipD,
     /// L inside the softplus of a log-linear mixer's λ, `[heads, levels]`; 1 at the start, no decay.
     LevelScale,
+    /// Length of the rows of a head's weight-normed matrix of phases; 1 at the start, no decay.
+    PhaseScale,
+    /// Bias of a gate or, in the exponent, of phases; 0 at the start, no decay.
+    Bias,
+    /// Learnt temperature of a pair of channels of Selective RoPE; at the start as RoPE's frequency, no decay.
+    Temperature,
 }
 
 impl Role {
@@ -48,6 +54,9 @@ impl Role {
                 | Self::DtBias
                 | Self::SkipD
                 | Self::LevelScale
+                | Self::PhaseScale
+                | Self::Bias
+                | Self::Temperature
         )
     }
 }

@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::tasks::Training;
 use crate::latency::Timing;
 use crate::value::Name;
-use crate::wire::{Evaluation, PARTS_MAX};
+use crate::wire::{Evaluation, LayerRetrieval, PARTS_MAX};
 
 /// Whether the numbers of a result can be used.
 pub(super) fn check(evaluation: &Evaluation) -> Result<(), String> {
@@ -30,7 +30,8 @@ pub(super) fn check(evaluation: &Evaluation) -> Result<(), String> {
             "the result's seconds and curve must be finite, and no time negative".to_owned()
         );
     }
-    if evaluation.retrieval.iter().flat_map(|layer| &layer.snr).any(|(_, snr)| !snr.is_finite()) {
+    if evaluation.retrieval.iter().flat_map(LayerRetrieval::points).any(|(_, snr)| !snr.is_finite())
+    {
         return Err("the result's retrieval SNR must be finite".to_owned());
     }
     Ok(())

@@ -174,7 +174,7 @@ impl CampaignFile {
     /// Whether the built-in workers tell this value for this file, where it is not one of a task.
     fn tells(&self, metric: Metric) -> bool {
         match metric.facts().known {
-            Known::Formula | Known::Timing => true,
+            Known::Formula | Known::Timing | Known::Training => true,
             Known::Text => self.data.is_some(),
             Known::Tasks => !self.tasks.is_empty(),
         }
@@ -189,6 +189,7 @@ impl CampaignFile {
         metrics(|metric| metric.facts().known == Known::Text)
             .chain(self.tasks.iter().flat_map(TaskConfig::value_names))
             .chain(metrics(|metric| metric.facts().known == Known::Tasks))
+            .chain(metrics(|metric| metric.facts().known == Known::Training))
             .chain(metrics(|metric| metric.is_known_before_training()))
             .collect()
     }

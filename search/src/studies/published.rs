@@ -7,7 +7,7 @@ use crate::references::Reference;
 
 /// Every study, in the order of lists.
 pub fn studies() -> Vec<Study> {
-    vec![ratio(), placement(), nope(), gate(), depth()]
+    vec![ratio(), placement(), nope(), gate(), turning(), memory(), depth()]
 }
 
 fn arm(name: &'static str, stack: &str) -> Arm {
@@ -199,6 +199,113 @@ fn gate() -> Study {
         tasks: Vec::new(),
         tokens: TOKENS,
         seeds: 5,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn turning() -> Study {
+    // Without the short convolutions, which tell neighbours apart by themselves.
+    let stack = |name, forms: &str| {
+        arm(name, &format!("d=64,vocab=256,tied | 2*dn(h=2,k=16,v=32,noconv{forms})+ffn(128)"))
+    };
+    let parity = TaskConfig {
+        tokens: 64 * 24 * 1000,
+        batch: 64,
+        sequence_length: 24,
+        extrapolate: vec![2, 4],
+        ..TaskConfig::new(TaskKind::Parity)
+    };
+    let copying = TaskConfig {
+        tokens: 64 * 32 * 1000,
+        batch: 64,
+        sequence_length: 32,
+        symbols: 8,
+        items: 6,
+        extrapolate: vec![2, 4],
+        ..TaskConfig::new(TaskKind::SelectiveCopying)
+    };
+    let more =
+        |claim, value, of| Finding { claim, value, of, than: "none", expected: Expected::More };
+    let less =
+        |claim, of| Finding { claim, value: BITS, of, than: "none", expected: Expected::Less };
+    Study {
+        name: "turning",
+        title: "Queries and keys that turn by what is read",
+        published: "Selective RoPE lets a linear layer with eigenvalues in [0, 1] track parity beyond the length it was trained on, \
+                    copies better, and lowers the loss on text; a gate and a bias of the phases help some tasks (arXiv 2511.17388).",
+        arms: vec![
+            stack("none", ""),
+            stack("plain", ",srope"),
+            stack("gated", ",srope,pgate"),
+            stack("whole", ",srope,pgate,pbias,pfull,ptemp=learnt"),
+        ],
+        findings: vec![
+            more(
+                "with Selective RoPE parity is tracked at four times the length",
+                "parity_x4_accuracy",
+                "plain",
+            ),
+            more(
+                "with its gate, bias, full rank and learnt temperatures it is, too",
+                "parity_x4_accuracy",
+                "whole",
+            ),
+            more(
+                "with Selective RoPE more is copied at twice the length",
+                "selective_copying_x2_accuracy",
+                "plain",
+            ),
+            more(
+                "with all parts of it more is copied at twice the length",
+                "selective_copying_x2_accuracy",
+                "whole",
+            ),
+            less("text is modelled better with Selective RoPE", "plain"),
+            less("text is modelled better with it and a phase gate", "gated"),
+            less("text is modelled better with all parts of it", "whole"),
+        ],
+        tasks: vec![parity, copying],
+        tokens: TOKENS,
+        seeds: 3,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn memory() -> Study {
+    let recall = TaskConfig {
+        tokens: 64 * 32 * 800,
+        batch: 64,
+        sequence_length: 32,
+        symbols: 16,
+        items: 8,
+        ..TaskConfig::new(TaskKind::Mqar)
+    };
+    let more =
+        |claim, value, of| Finding { claim, value, of, than: "mamba2", expected: Expected::More };
+    let snr = Metric::RetrievalSnr.name();
+    Study {
+        name: "memory",
+        title: "What memories read back of what they stored",
+        published: "A linear memory of K rows reads one of N pairs with a signal K / N times as strong as the noise, softmax with one that \
+                    grows with the exponential of its width; the delta rule erases before it writes, and its noise is less (arXiv \
+                    2505.19488). A state for each piece of the past keeps near ones apart (arXiv 2506.04761).",
+        arms: vec![
+            arm("mamba2", "d=64,vocab=256,tied | 2*m2(h=2,p=16,n=16)"),
+            arm("log-linear-mamba2", "d=64,vocab=256,tied | 2*lm2(h=2,p=16,n=16,l=6)"),
+            arm("gated-deltanet", "d=64,vocab=256,tied | 2*gdn(h=2,k=16,v=16)"),
+            arm("deltanet", "d=64,vocab=256,tied | 2*dn(h=2,k=16,v=16)"),
+            arm("attention", "d=64,vocab=256,tied | 2*attn(h=2,kv=2,k=16)"),
+        ],
+        findings: vec![
+            more("softmax attention reads back better than a linear memory", snr, "attention"),
+            more("the delta rule reads back better than a sum", snr, "deltanet"),
+            more("a log-linear memory reads back better than one state", snr, "log-linear-mamba2"),
+            more("softmax attention recalls more", "mqar_accuracy", "attention"),
+            more("the delta rule recalls more", "mqar_accuracy", "deltanet"),
+        ],
+        tasks: vec![recall],
+        tokens: 0,
+        seeds: 3,
         beside: &[Metric::Parameters],
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reply::{Measured, Refusal, Reply};
+use super::reply::{LayerRetrieval, Measured, Refusal, Reply};
 use super::request::Request;
 use super::{CONFIGURE_ID, PROTOCOL};
 use crate::failure::FailureKind;
@@ -83,7 +83,7 @@ impl Reply {
                 for (tokens, loss) in &evaluation.curve {
                     finite(&format!("the loss at {tokens} tokens"), *loss)?;
                 }
-                for (pairs, snr) in evaluation.retrieval.iter().flat_map(|layer| &layer.snr) {
+                for (pairs, snr) in evaluation.retrieval.iter().flat_map(LayerRetrieval::points) {
                     not_negative(&format!("the retrieval SNR of {pairs} pairs"), *snr)?;
                 }
                 not_negative("seconds", evaluation.seconds)

@@ -252,8 +252,40 @@ pub struct Evaluation {
 pub struct LayerRetrieval {
     /// Index of the layer, from 0.
     pub layer: u32,
+    /// Which memory of it.
+    #[serde(default, skip_serializing_if = "Memory::is_mixer")]
+    pub memory: Memory,
     /// The SNR against the number of stored pairs, (pairs, SNR), pairs rising.
     pub snr: Vec<(u32, f64)>,
+    /// The same of reads with the model's own queries, or inputs, of which the pair that each reads most of stands for what it
+    /// asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<(u32, f64)>,
+}
+
+/// A memory of a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    /// The mixer's, of what was read.
+    #[default]
+    Mixer,
+    /// The feed-forward network's, of its weights.
+    Ffn,
+}
+
+impl Memory {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+    fn is_mixer(&self) -> bool {
+        *self == Self::Mixer
+    }
+}
+
+impl LayerRetrieval {
+    /// Every point, (pairs, SNR).
+    pub fn points(&self) -> impl Iterator<Item = &(u32, f64)> {
+        self.snr.iter().chain(&self.queries)
+    }
 }
 
 /// Parts of the held-out text that a result may tell apart.

@@ -66,8 +66,16 @@ impl Count {
     fn mixer(&mut self, d: u32, mixer: &Mixer, position: u32) {
         if let Some(phases) = mixer.phases() {
             let angles = phases.heads * phases.half;
-            self.matrix(16, d);
-            self.matrix(angles, 16);
+            if phases.forms.full_rank {
+                let share = if d.is_multiple_of(phases.heads) { d / phases.heads } else { d };
+                self.matrix(angles, share);
+            } else {
+                self.matrix(16, d);
+                self.matrix(angles, 16);
+            }
+            if phases.forms.gate {
+                self.matrix(phases.heads, d);
+            }
             self.conv(angles, false);
         }
         match *mixer {

@@ -51,6 +51,7 @@ fn every_study_is_a_campaign_that_reports_what_it_judges() {
                 let longer = longer.map(|n| format!("bits_per_byte_x{n}"));
                 longer.chain([Metric::BitsPerByte.name().to_owned()]).collect::<Vec<_>>()
             }))
+            .chain([Metric::RetrievalSnr.name().to_owned()])
             .collect();
         for Finding { claim, value, of, than, .. } in &study.findings {
             assert!(reported.contains(*value), "{name}: {value} is not reported");

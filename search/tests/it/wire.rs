@@ -10,7 +10,7 @@ use search::config::{CampaignFile, TEMPLATE};
 use search::latency::{Conditions, Dtype, LatencyKey, Part, Phase, Timing};
 use search::wire::{
     Configure, Evaluate, Evaluation, Hello, LayerRetrieval, Measure, MeasureWhole, Measured,
-    PROTOCOL, Progress, Refusal, Reply, Request, Value,
+    Memory, PROTOCOL, Progress, Refusal, Reply, Request, Value,
 };
 
 use crate::strategies;
@@ -124,7 +124,12 @@ fn reply() -> impl Strategy<Value = Reply> {
                 unsaved: None,
                 parts: BTreeMap::new(),
                 curve,
-                retrieval: vec![LayerRetrieval { layer: 3, snr }],
+                retrieval: vec![LayerRetrieval {
+                    layer: 3,
+                    memory: Memory::Ffn,
+                    queries: snr.clone(),
+                    snr,
+                }],
             })
         });
     let timing = (any::<u64>(), number(), number(), any::<u32>(), number(), ".*").prop_map(

@@ -154,8 +154,8 @@ fn memory(state: &State, candidate: &Candidate, area: Rect, buffer: &mut Buffer)
     }
     let mut lines = vec![Line::styled(retrieval::TITLE, state.theme.dim())];
     lines.extend(rows.iter().enumerate().map(|(place, row)| {
-        let cells: Vec<String> = row.iter().skip(2).map(|cell| format!("{cell:>7}")).collect();
-        let name = format!("{:>5} {:<4}", row[0], row[1]);
+        let cells: Vec<String> = row.iter().skip(3).map(|cell| format!("{cell:>6}")).collect();
+        let name = format!("{:>5} {:<4} {:<7}", row[0], row[1], row[2]);
         let style = if place == 0 { state.theme.dim() } else { Style::new() };
         Line::styled(name + &cells.concat(), style)
     }));

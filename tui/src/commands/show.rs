@@ -195,7 +195,7 @@ fn candidate_text(
     }
     let memory = retrieval::rows(candidate);
     if !memory.is_empty() {
-        let align = "r".to_owned() + "l" + &"r".repeat(memory[0].len() - 2);
+        let align = "rll".to_owned() + &"r".repeat(memory[0].len() - 3);
         text.extend(["\n", retrieval::TITLE, "\n"]);
         text.push_str(&words::table(&align, &memory));
     }

@@ -14,7 +14,7 @@ use search::objective::Objective;
 use search::statistics::Correlation;
 use search::subject::Subject;
 use search::value::{Value, Values};
-use search::wire::LayerRetrieval;
+use search::wire::{LayerRetrieval, Memory};
 
 /// (origin, state, architecture after the head of the line, decode µs, bits per byte)
 type Row = (&'static str, &'static str, &'static str, f64, f64);
@@ -420,7 +420,8 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
 fn retrieval(number: u32) -> Vec<LayerRetrieval> {
     let layer = |layer: u32| {
         let snr = |pairs: u32| f64::from(40 + number) / f64::from(pairs * (layer + 1));
-        LayerRetrieval { layer, snr: [2, 4, 8, 16, 32, 64].map(|n| (n, snr(n))).to_vec() }
+        let points = |part: f64| [2, 4, 8, 16, 32, 64].map(|n| (n, part * snr(n))).to_vec();
+        LayerRetrieval { layer, memory: Memory::Mixer, snr: points(1.0), queries: points(0.5) }
     };
     vec![layer(0), layer(1)]
 }

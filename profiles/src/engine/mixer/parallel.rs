@@ -1,4 +1,4 @@
-//! Parallel heads: attention beside another mixer, each normed and added.
+//! Parallel heads: attention beside another mixer, each normed and added, or added as they are.
 
 use kernels::norm::cpu::OfBranch;
 
@@ -6,7 +6,7 @@ use crate::engine::function::Function;
 use crate::engine::memory::Memory;
 use crate::engine::scratch::{ROWS, Run};
 
-/// Two mixers that read the same input, each with the norm behind it, `[d]`.
+/// Two mixers that read the same input, each with the norm behind it, `[d]`, empty where there is none.
 #[derive(Debug)]
 pub(crate) struct Parallel {
     branches: [(Box<dyn Function>, Vec<f32>); 2],
@@ -38,13 +38,13 @@ impl Function for Parallel {
     ) {
         let block = ROWS * norm.weight.len();
         let h = on.read_by(norm, x);
-        // A branch with its norm behind it adds to what it read: h + norm(f(h)).
+        // A branch with its norm behind it, or none, adds to what it read: h + norm(f(h)).
         let mut added = on.scratch.take(x.len());
         for (at, (mixer, weight)) in self.branches.iter().enumerate() {
             added.copy_from_slice(&h);
             let mut own: Vec<Memory> =
                 memories.iter_mut().map(|memory| memory.take_branch(at)).collect();
-            let behind = OfBranch { weight, after: true };
+            let behind = OfBranch { weight, after: !weight.is_empty() };
             mixer.forward(on, behind, tokens, &mut added, &mut own);
             for (memory, own) in memories.iter_mut().zip(own) {
                 memory.give_branch(at, own);

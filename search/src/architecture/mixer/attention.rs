@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::family::{Colour, Family, Kind, Past, Usual};
 use super::gene::{Choice, Gene, Letter, Misfit, Settings, divided};
 use super::kind::MixerKind;
+use super::phase_genes;
 use super::qk_norm::QkNorm;
 use crate::architecture::limits;
-use crate::architecture::phases::Phases;
+use crate::architecture::phases::{PhaseForms, Phases};
 use crate::architecture::scale::{nearest_heads, whole, whole_width};
 use crate::architecture::tensor::{Role, Tensors};
 
@@ -34,6 +35,9 @@ pub struct Attention {
     /// Selective RoPE (arXiv 2511.17388) in place of rotary positions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub selective_rope: bool,
+    /// What of it is not plain.
+    #[serde(default, skip_serializing_if = "PhaseForms::is_plain")]
+    pub phases: PhaseForms,
     /// Whether the heads' outputs are gated by σ(g·x), channel by channel, as in Qwen3-Next (arXiv 2505.06708).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_gate: bool,
@@ -82,6 +86,7 @@ impl Attention {
             window: None,
             qk_norm: QkNorm::None,
             selective_rope: false,
+            phases: PhaseForms::default(),
             output_gate: false,
             rotary_percent: WHOLE_HEAD,
             rope_theta: USUAL_THETA,
@@ -96,6 +101,7 @@ impl Attention {
 
     fn check_positions(&self) -> Result<(), String> {
         let percent = self.rotary_percent;
+        self.phases.check(self.selective_rope, self.head_width)?;
         if percent > WHOLE_HEAD {
             return Err(format!("rotary_percent must be 0 to {WHOLE_HEAD}, got {percent}"));
         }
@@ -216,6 +222,10 @@ impl Family for Attention {
                 ROTARY,
                 THETA,
                 NORM_AFTER,
+                phase_genes::GATE,
+                phase_genes::BIAS,
+                phase_genes::FULL_RANK,
+                phase_genes::TEMPERATURE,
             ],
             not_both_auto: Some(["heads", "head_width"]),
         },
@@ -239,6 +249,10 @@ impl Family for Attention {
                 ROTARY,
                 THETA,
                 NORM_AFTER,
+                phase_genes::GATE,
+                phase_genes::BIAS,
+                phase_genes::FULL_RANK,
+                phase_genes::TEMPERATURE,
             ],
             not_both_auto: Some(["heads", "head_width"]),
         },
@@ -252,6 +266,7 @@ impl Family for Attention {
             window: genes.get("window"),
             qk_norm: QkNorm::ALL[genes.number("qk_norm") as usize],
             selective_rope: genes.flag("selective_rope") == Some(true),
+            phases: PhaseForms::build(genes),
             output_gate: genes.flag("output_gate") == Some(true),
             rotary_percent: genes.number("rotary_percent"),
             rope_theta: genes.number("rope_theta"),
@@ -314,7 +329,7 @@ impl Family for Attention {
             "rotary_percent" => self.rotary_percent,
             "rope_theta" => self.rope_theta,
             "norm_after" => self.norm_after.into(),
-            _ => unreachable!("attention has no gene {name}"),
+            _ => self.phases.gene(name).expect("a gene of attention"),
         }
     }
 
@@ -392,7 +407,7 @@ impl Family for Attention {
     }
 
     fn phases(&self) -> Option<Phases> {
-        Phases::of(self.selective_rope, self.kv_heads, self.head_width)
+        Phases::of(self.selective_rope, self.kv_heads, self.head_width, self.phases)
     }
 
     fn sizes(&self) -> [u32; 3] {
@@ -412,6 +427,7 @@ impl Family for Attention {
             let _ = write!(text, " {}", QkNorm::WORDS[self.qk_norm as usize]);
         }
         text += if self.selective_rope { " srope" } else { "" };
+        text += &self.phases.brief();
         text += if self.output_gate { " gate" } else { "" };
         match self.rotary_percent {
             WHOLE_HEAD => {}

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use super::family::{Colour, Family, Kind, Past, Usual};
 use super::gene::{Choice, Gene, Letter, Misfit, Settings, divided};
 use super::kind::MixerKind;
+use super::phase_genes;
 use crate::architecture::limits;
-use crate::architecture::phases::Phases;
+use crate::architecture::phases::{PhaseForms, Phases};
 use crate::architecture::scale::{nearest_heads, whole, whole_width};
 use crate::architecture::tensor::{CONV_WIDTH, Role, Tensors};
 
@@ -40,6 +41,8 @@ pub struct Delta {
     pub short_conv: bool,
     /// Selective RoPE (arXiv 2511.17388) on q and k.
     pub selective_rope: bool,
+    /// What of it is not plain.
+    pub phases: PhaseForms,
 }
 
 impl Delta {
@@ -57,6 +60,7 @@ impl Delta {
             negative_eigenvalues: false,
             short_conv: true,
             selective_rope: false,
+            phases: PhaseForms::default(),
         }
     }
 
@@ -152,7 +156,7 @@ const SELECTIVE_ROPE: Gene =
     Gene::flag("selective_rope", Letter::On("srope"), false, "Selective RoPE on q and k.");
 
 /// Of DeltaNet and Gated DeltaNet, which differ in how the text form says that the output gate is not the usual one.
-const fn one_step(gate: Letter) -> [Gene; 9] {
+const fn one_step(gate: Letter) -> [Gene; 13] {
     [
         heads(
             "Heads; `\"auto\"`: d_model / key_width where that divides; for Gated DeltaNet ¾ of it, rounded, at least 1.",
@@ -165,6 +169,10 @@ const fn one_step(gate: Letter) -> [Gene; 9] {
         negative_eigenvalues(false),
         SHORT_CONV,
         SELECTIVE_ROPE,
+        phase_genes::GATE,
+        phase_genes::BIAS,
+        phase_genes::FULL_RANK,
+        phase_genes::TEMPERATURE,
     ]
 }
 const DELTANET: &[Gene] = &one_step(Letter::On("gate"));
@@ -181,6 +189,10 @@ const DELTA_PRODUCT: &[Gene] = &[
     negative_eigenvalues(true),
     SHORT_CONV,
     SELECTIVE_ROPE,
+    phase_genes::GATE,
+    phase_genes::BIAS,
+    phase_genes::FULL_RANK,
+    phase_genes::TEMPERATURE,
 ];
 const LOG_LINEAR: &[Gene] = &[
     heads("Heads; `\"auto\"`: ¾ of d_model / key_width, rounded, at least 1."),
@@ -193,6 +205,10 @@ const LOG_LINEAR: &[Gene] = &[
     negative_eigenvalues(false),
     SHORT_CONV,
     SELECTIVE_ROPE,
+    phase_genes::GATE,
+    phase_genes::BIAS,
+    phase_genes::FULL_RANK,
+    phase_genes::TEMPERATURE,
 ];
 
 impl Family for Delta {
@@ -272,6 +288,7 @@ impl Family for Delta {
             negative_eigenvalues: genes.flag("negative_eigenvalues") == Some(true),
             short_conv: genes.flag("short_conv") != Some(false),
             selective_rope: genes.flag("selective_rope") == Some(true),
+            phases: PhaseForms::build(genes),
         }
     }
 
@@ -323,7 +340,7 @@ impl Family for Delta {
             "negative_eigenvalues" => self.negative_eigenvalues.into(),
             "short_conv" => self.short_conv.into(),
             "selective_rope" => self.selective_rope.into(),
-            _ => unreachable!("the delta family has no gene {name}"),
+            _ => self.phases.gene(name).expect("a gene of the delta family"),
         }
     }
 
@@ -332,6 +349,7 @@ impl Family for Delta {
         limits::width("key_width", self.key_width)?;
         limits::width("value_width", self.value_width)?;
         limits::width("value_groups · heads", self.value_heads())?;
+        self.phases.check(self.selective_rope, self.key_width)?;
         if self.selective_rope && !self.key_width.is_multiple_of(2) {
             let got = self.key_width;
             return Err(format!("key_width must be even for Selective RoPE, got {got}"));
@@ -425,7 +443,7 @@ impl Family for Delta {
     }
 
     fn phases(&self) -> Option<Phases> {
-        Phases::of(self.selective_rope, self.heads, self.key_width)
+        Phases::of(self.selective_rope, self.heads, self.key_width, self.phases)
     }
 
     fn sizes(&self) -> [u32; 3] {
@@ -445,7 +463,8 @@ impl Family for Delta {
             let _ = write!(text, " l{levels}");
         }
         text += if self.negative_eigenvalues { " neg" } else { "" };
-        text + if self.selective_rope { " srope" } else { "" }
+        text += if self.selective_rope { " srope" } else { "" };
+        text + &self.phases.brief()
     }
 
     fn scaled(self, scale: f64) -> Result<Self, (&'static str, u32)> {

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::delta::Delta;
+use crate::architecture::phases::PhaseForms;
 
 /// DeltaNet: state of `key_width` × `value_width` per head.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -79,6 +80,9 @@ struct DeltaOptions {
     /// Selective RoPE (arXiv 2511.17388) on q and k.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     selective_rope: bool,
+    /// What of it is not plain.
+    #[serde(skip_serializing_if = "PhaseForms::is_plain")]
+    phases: PhaseForms,
 }
 
 impl Default for DeltaOptions {
@@ -89,16 +93,17 @@ impl Default for DeltaOptions {
 
 impl DeltaOptions {
     fn of(delta: &Delta) -> Self {
-        let &Delta { value_groups, negative_eigenvalues, short_conv, selective_rope, .. } = delta;
-        Self { value_groups, negative_eigenvalues, short_conv, selective_rope }
+        let &Delta {
+            value_groups, negative_eigenvalues, short_conv, selective_rope, phases, ..
+        } = delta;
+        Self { value_groups, negative_eigenvalues, short_conv, selective_rope, phases }
     }
 
     fn apply(self, to: Delta) -> Delta {
-        let Self { value_groups, negative_eigenvalues, short_conv, selective_rope } = self;
-        Delta { value_groups, negative_eigenvalues, short_conv, selective_rope, ..to }
+        let Self { value_groups, negative_eigenvalues, short_conv, selective_rope, phases } = self;
+        Delta { value_groups, negative_eigenvalues, short_conv, selective_rope, phases, ..to }
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

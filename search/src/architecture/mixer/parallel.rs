@@ -1,5 +1,5 @@
 //! Parallel heads: attention beside Mamba2 or a delta rule in one layer, each normed and added (Hymba, arXiv 2411.13676,
-//! section 2.1; Falcon-H1, arXiv 2507.22448, adds without norms).
+//! section 2.1), or added as they are (Falcon-H1, arXiv 2507.22448).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,8 @@ impl Beside {
     const WORDS: [&str; 3] = ["", "gdn", "dn"];
 }
 
-/// y = norm(attention(x)) + norm(the other(x)), each norm an RMSNorm with a weight of its own. Both are as their reference
-/// layers have them.
+/// y = norm(attention(x)) + norm(the other(x)), each norm an RMSNorm with a weight of its own, or without the norms. Both
+/// are as their reference layers have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Parallel {
@@ -64,6 +64,18 @@ pub struct Parallel {
     pub beside_key_width: u32,
     /// V of a delta rule, P of Mamba2.
     pub beside_value_width: u32,
+    /// Whether what either says is normed before it is added.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub branch_norms: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 /// The shape of what stands beside attention.
@@ -164,6 +176,13 @@ impl Family for Parallel {
                 "bv",
                 "V of a delta rule, P, the channels of a head, of Mamba2; `\"auto\"`: K of DeltaNet, 2 K of Gated DeltaNet, head_width of Mamba2.",
             ),
+            Gene::flag(
+                "branch_norms",
+                Letter::Off("nonorms"),
+                true,
+                "Whether both outputs are normed before they are added; Falcon-H1 adds them as they are.",
+            )
+            .if_chosen(),
         ],
         not_both_auto: Some(["heads", "head_width"]),
     }];
@@ -180,6 +199,7 @@ impl Family for Parallel {
             beside_heads: genes.number("beside_heads"),
             beside_key_width: genes.number("beside_key_width"),
             beside_value_width: genes.number("beside_value_width"),
+            branch_norms: genes.flag("branch_norms") != Some(false),
         }
     }
 
@@ -229,6 +249,7 @@ impl Family for Parallel {
             beside_heads: 0,
             beside_key_width: 0,
             beside_value_width: 0,
+            branch_norms: true,
         }
         .of(attention, Side::Mamba2(beside))
     }
@@ -244,6 +265,7 @@ impl Family for Parallel {
             "beside_heads" => self.beside_heads,
             "beside_key_width" => self.beside_key_width,
             "beside_value_width" => self.beside_value_width,
+            "branch_norms" => self.branch_norms.into(),
             of_attention => self.attention().gene(of_attention),
         }
     }
@@ -260,12 +282,15 @@ impl Family for Parallel {
         list.prefix = format!("{prefix}beside.");
         of_side!(self.side(), m => m.tensors(d, list));
         list.prefix = prefix;
-        list.add("attention_norm.weight", &[d], Role::NormWeight);
-        list.add("beside_norm.weight", &[d], Role::NormWeight);
+        if self.branch_norms {
+            list.add("attention_norm.weight", &[d], Role::NormWeight);
+            list.add("beside_norm.weight", &[d], Role::NormWeight);
+        }
     }
 
     fn parameters(&self, d: u64) -> u64 {
-        self.attention().parameters(d) + of_side!(self.side(), m => m.parameters(d)) + 2 * d
+        let norms = if self.branch_norms { 2 * d } else { 0 };
+        self.attention().parameters(d) + of_side!(self.side(), m => m.parameters(d)) + norms
     }
 
     fn token_flops(&self, d: f64) -> f64 {
@@ -296,7 +321,8 @@ impl Family for Parallel {
     fn brief(&self) -> String {
         let beside = of_side!(self.side(), m => m.brief());
         let name = Beside::FORMS[self.beside as usize];
-        format!("{} + {name} {beside}", self.attention().brief())
+        let norms = if self.branch_norms { "" } else { " nonorms" };
+        format!("{} + {name} {beside}{norms}", self.attention().brief())
     }
 
     fn scaled(self, scale: f64) -> Result<Self, (&'static str, u32)> {

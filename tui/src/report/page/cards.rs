@@ -68,7 +68,7 @@ pub(super) fn card(setting: &Setting, candidate: &Candidate) -> Markup {
                 @let memory = retrieval::rows(candidate);
                 @if !memory.is_empty() {
                     h4 { (retrieval::TITLE) }
-                    (tables::table(&format!("rl{}", "r".repeat(memory[0].len() - 2)), &memory, |_, _, cell| html! { (cell) }))
+                    (tables::table(&format!("rll{}", "r".repeat(memory[0].len() - 3)), &memory, |_, _, cell| html! { (cell) }))
                 }
                 @if let Subject::Point(assignment) = &candidate.row.subject {
                     pre { (assignment.to_string().replace(' ', "\n")) }

@@ -11,7 +11,7 @@ use super::harness::World;
 const EVERY: &str = "d=64,vocab=256,meta=2 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,srope) | \
                      gdp(h=2,k=16,v=16,n=2)+ffn(96) | lgdn(h=2,k=16,v=32,l=15) | m2(h=8,p=16,n=32) | \
                      lm2(h=8,p=16,n=32,l=15) | kda(h=4,k=16,v=16) | gsc(c=48,k=4) | par(h=4,kv=2,k=16,bh=8,bk=16,bv=16) | ffn(96) | \
-                     swa(h=4,kv=2,k=16,w=32,qknorm) | attn(h=4,kv=2,k=16)+moe(24,e=4,k=2,s=1)";
+                     swa(h=4,kv=2,k=16,w=32,qknorm,srope,pgate,pbias,pfull,ptemp=learnt) | attn(h=4,kv=2,k=16)+moe(24,e=4,k=2,s=1)";
 
 /// Types of transformers, each with a stack that it holds.
 pub(super) const BUILT_IN: [(&str, &str); 7] = [

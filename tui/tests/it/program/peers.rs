@@ -8,7 +8,7 @@ use super::exports::BUILT_IN;
 use super::harness::World;
 
 /// Stacks for the modelling file of our own: every mixer, with meta tokens and without.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "d=64,vocab=256 | dn(h=4,k=16,v=16)+ffn(96) | gdn(h=3,k=16,v=32,vg=2,neg) | gdp(h=2,k=16,v=16,n=2)+ffn(96) | \
      lgdn(h=2,k=16,v=32,l=15) | m2(h=8,p=16,n=32) | lm2(h=8,p=16,n=32,l=7) | ffn(96)",
     "d=64,vocab=256,tied,meta=3 | kda(h=4,k=16,v=16) | gsc(c=48,k=4)+ffn(96) | swa(h=4,kv=2,k=16,w=24,qknorm) | \
@@ -19,7 +19,11 @@ const OWN: [&str; 5] = [
     "d=64,vocab=256,tied,meta=3 | gdn(h=2,k=16,v=16)+moe(48,e=6,k=2,s=1) | moe(32,e=5,k=1) | \
      attn(h=4,kv=2,k=16,qknorm=whole,post)+moe(40,e=8,k=3)",
     "d=64,vocab=256,tied,meta=3 | par(h=4,kv=2,k=16,bh=8,bk=32,bv=16)+ffn(96) | \
-     par(h=4,kv=2,k=16,w=24,qknorm,gdn,bh=3,bk=16,bv=32) | par(h=2,kv=2,k=16,rot=50,dn,bh=4,bk=16,bv=16)+ffn(96)",
+     par(h=4,kv=2,k=16,w=24,qknorm,gdn,bh=3,bk=16,bv=32) | par(h=2,kv=2,k=16,rot=50,dn,bh=4,bk=16,bv=16)+ffn(96) | \
+     par(h=4,kv=4,k=16,bh=4,bk=16,bv=32,nonorms)+ffn(96)",
+    "d=64,vocab=256,tied,meta=3 | attn(h=4,kv=2,k=16,srope,pgate,pbias,pfull,ptemp=learnt)+ffn(96) | \
+     swa(h=3,kv=3,k=16,w=24,qknorm,srope,pfull,ptemp=rfa) | gdn(h=2,k=16,v=16,srope,pgate,pfull) | \
+     dp(h=2,k=16,v=16,n=2,srope,pbias,ptemp=ones)+ffn(96)",
 ];
 
 /// Attention and mixtures of experts as types have them beside what those of [`BUILT_IN`] show.

@@ -105,7 +105,10 @@ fn widths_of_a_time_are_found_once() {
 fn what_a_study_cannot_do_gets_one_clear_message() {
     let world = World::new("study_words");
     let cases = [
-        (&["study", "nothing"][..], "there are ratio, placement, nope, gate, depth"),
+        (
+            &["study", "nothing"][..],
+            "there are ratio, placement, nope, gate, turning, memory, depth",
+        ),
         (&["study", "gate"], "--corpus PATH"),
         (&["study", "gate", "--corpus", "none.txt"], "none.txt"),
         (&["study", "gate", "--corpus", "corpus.txt", "--tokens", "100"], "less than one step"),

@@ -67,7 +67,7 @@ class Attention(nn.Module):
     or "whole": of all heads together. A gate multiplies the heads' outputs by its sigmoid."""
 
     def __init__(self, d, heads, kv_heads, head_width, window=None, qk_norm=False, selective_rope=False,
-                 output_gate=False, rotary_percent=100, rope_theta=10000):
+                 output_gate=False, rotary_percent=100, rope_theta=10000, phases=None):
         super().__init__()
         self.heads, self.kv_heads, self.width, self.window = heads, kv_heads, head_width, window
         self.q = Matrix(d, heads * head_width)
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         norms = [head_width * (n if self.whole_norm else 1) for n in (heads, kv_heads)]
         self.q_norm, self.k_norm = map(RMSNorm, norms) if qk_norm else (None, None)
         self.turned, self.theta = 0 if selective_rope else head_width * rotary_percent // 100, rope_theta
-        self.phi = PARTS["selective_rope"](d, kv_heads, head_width) if selective_rope else None
+        self.phi = PARTS["selective_rope"](d, kv_heads, head_width, phases) if selective_rope else None
 
     def heads_of(self, x, place, angles=None):
         """q [B, T, H, K], k and v [B, T, H_kv, K] of x [B, T, d] at their positions, or turned by the angles of Selective RoPE."""

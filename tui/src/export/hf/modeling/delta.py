@@ -79,7 +79,9 @@ class DeltaRule(nn.Module):
             self.v_conv = Convolution(steps * values)
         self.norm = RMSNorm(value_width)
         self.o = Matrix(values, d, "writer")
-        self.phi = PARTS["selective_rope"](d, heads, key_width) if options.get("selective_rope") else None
+        self.phi = None
+        if options.get("selective_rope"):
+            self.phi = PARTS["selective_rope"](d, heads, key_width, options.get("phases"))
 
     def forward(self, x, place, memory=None):
         """x [B, T, d] → [B, T, d]; x is 0 in the padding, where nothing is written then."""

@@ -64,8 +64,12 @@ class DeltafrontPreTrainedModel(PreTrainedModel):
             elif name == "dt_bias":  # softplus gives Δt, log-uniform
                 nn.init.uniform_(tensor, math.log(1e-3), math.log(0.1))
                 tensor.copy_(tensor.exp() + torch.log(-torch.expm1(-tensor.exp())))
-            elif name in ("D", "L"):
+            elif name in ("D", "L", "scale"):
                 nn.init.ones_(tensor)
+            elif name in ("bias", "gate_bias") and type(module).__name__ == "SelectiveRope":
+                nn.init.zeros_(tensor)
+            elif name == "temperature":
+                tensor.copy_(module.fixed(len(tensor)))
             elif name == "meta":
                 nn.init.normal_(tensor, std=d**-0.5)
 

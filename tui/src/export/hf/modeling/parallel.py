@@ -22,10 +22,10 @@ class Branch:
 
 @part("parallel")
 class Parallel(nn.Module):
-    """Attention beside Mamba2 or a delta rule: both read the same input, each has a norm behind it, and both are added."""
+    """Attention beside Mamba2 or a delta rule: both read the same input, and both are added, with a norm behind each or none."""
 
     def __init__(self, d, heads, kv_heads, head_width, beside_heads, beside_key_width, beside_value_width, window=0,
-                 qk_norm=False, rotary_percent=100, beside="m2"):
+                 qk_norm=False, rotary_percent=100, beside="m2", branch_norms=True):
         super().__init__()
         self.attention = PARTS["attention"](d, heads, kv_heads, head_width, window or None, qk_norm,
                                             rotary_percent=rotary_percent)
@@ -35,7 +35,7 @@ class Parallel(nn.Module):
         else:
             kind = "gated_deltanet" if beside == "gdn" else "deltanet"
             self.beside = PARTS[kind](d, heads=beside_heads, key_width=key, value_width=value)
-        self.attention_norm, self.beside_norm = RMSNorm(d), RMSNorm(d)
+        self.attention_norm, self.beside_norm = (RMSNorm(d) if branch_norms else nn.Identity() for _ in range(2))
 
     def forward(self, x, place, memory=None):
         """x [B, T, d] → [B, T, d]."""
