@@ -76,7 +76,7 @@ pub struct TaskConfig {
     /// Tokens in a training sequence.
     #[serde(default = "defaults::sequence_length")]
     pub sequence_length: u32,
-    /// Peak of the base learning rate, or `"auto"`, as that of `[training]`.
+    /// Peak of the base learning rate, or `"auto"`: that of a text with as many tokens in a step as this task asks about.
     #[serde(default)]
     pub learning_rate: LearningRate,
     /// Difficulty of recall and copying: different keys, values or symbols there are. Group tasks have their own.

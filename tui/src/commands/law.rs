@@ -25,7 +25,8 @@ Examples:
   deltafront law short medium long --json              campaigns of three lengths of training: the data term too
 
 Least squares of L = L0 + a·D^−α + b·W^−β, and c·N^−γ where trainings have three lengths (arXiv 2511.18890). Only
-trainings to the end count, not rungs. The clearest law comes from a campaign with one mixer, one FFN, many depths and
+trainings to the end count: who goes on from a rung is chosen for its loss, so that rungs would have more data take away
+more than it does. The clearest law comes from a campaign with one mixer, one FFN, many depths and
 widths, and `algorithm = \"random\"`: all else that differs is noise to it.";
 
 /// Fit how the loss falls with depth and width, and say which to take for a latency.

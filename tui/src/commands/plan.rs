@@ -96,9 +96,15 @@ fn told(expected: &Expected, at_once: u32) -> String {
     let mut text = words::table("lrr", &rows);
     let over = if expected.is_cut { ", cut off by search.hours" } else { "" };
     let evaluations = words::count(expected.evaluations, "evaluation");
+    let time = |seconds| quantity::duration(seconds);
+    let bytes = |bytes: u64| format!("{}B", quantity::scaled(bytes as f64));
+    let (disk, [least, most]) = (expected.disk_bytes, expected.disk_bytes_between.map(bytes));
+    let [shortest, longest] = expected.seconds_between.map(time);
+    let seconds = time(expected.seconds);
     text.extend([
-        format!("in all {} for {evaluations}{over}\n", quantity::duration(expected.seconds)),
-        format!("on disk {}B at most\n", quantity::scaled(expected.disk_bytes as f64)),
+        format!("in all {seconds} for {evaluations}{over}; {shortest} to {longest} *\n"),
+        format!("on disk {} at most; {least} to {most} *\n", bytes(disk)),
+        "* by which mixers turn out good, of which large and small stacks come\n".to_owned(),
     ]);
     text
 }

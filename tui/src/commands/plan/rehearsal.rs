@@ -37,8 +37,12 @@ pub(super) struct Expected {
     pub(super) training_seconds: f64,
     pub(super) wholes: usize,
     pub(super) whole_seconds: f64,
+    /// The shortest and the longest of the rehearsals.
+    pub(super) seconds_between: [f64; 2],
     /// Checkpoints, the database and its log, at the most.
     pub(super) disk_bytes: u64,
+    /// The least and the most of the rehearsals.
+    pub(super) disk_bytes_between: [u64; 2],
     /// Whether the budget of hours ends it.
     pub(super) is_cut: bool,
     #[serde(skip)]
@@ -66,8 +70,13 @@ impl Expected {
         let n = all.len().max(1) as f64;
         let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / n;
         let count = |of: fn(&Self) -> f64| mean(of).round() as usize;
+        let between = |of: fn(&Self) -> f64| {
+            let ends = |ends: [f64; 2], of: f64| [ends[0].min(of), ends[1].max(of)];
+            all.iter().map(of).fold([f64::INFINITY, 0.0], ends)
+        };
         Self {
             seconds: mean(|of| of.seconds),
+            seconds_between: between(|of| of.seconds),
             evaluations: count(|of| of.evaluations as f64),
             candidates: count(|of| of.candidates as f64),
             proposal_seconds: mean(|of| of.proposal_seconds),
@@ -78,6 +87,7 @@ impl Expected {
             wholes: count(|of| of.wholes as f64),
             whole_seconds: mean(|of| of.whole_seconds),
             disk_bytes: mean(|of| of.disk_bytes as f64) as u64,
+            disk_bytes_between: between(|of| of.disk_bytes as f64).map(|bytes| bytes as u64),
             is_cut: mean(|of| f64::from(u8::from(of.is_cut))) >= 0.5,
             asked: Asked::default(),
         }
