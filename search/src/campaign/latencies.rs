@@ -70,7 +70,7 @@ impl Standing {
                     && row
                         .subject
                         .stack()
-                        .is_some_and(|stack| self.table.missing(stack, conditions).is_empty())
+                        .is_some_and(|stack| self.table.is_complete(stack, conditions))
         };
         let is_given_up = |row: &Candidate| {
             let task = Task::Whole { number: row.number, name: name.to_owned() };

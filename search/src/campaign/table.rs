@@ -26,6 +26,11 @@ impl LatencyTable {
         self.0.get(key)
     }
 
+    /// Whether all parts of an architecture are timed under these conditions.
+    pub fn is_complete(&self, architecture: &Architecture, conditions: &Conditions) -> bool {
+        keys(architecture, conditions).all(|key| self.contains(&key))
+    }
+
     /// The parts of an architecture that are not timed yet under these conditions, each once.
     pub fn missing(&self, architecture: &Architecture, conditions: &Conditions) -> Vec<LatencyKey> {
         let mut missing: Vec<LatencyKey> = Vec::new();

@@ -58,7 +58,7 @@ pub(super) fn early_wholes(standing: &Standing) -> Vec<(u32, String, Conditions)
         let is_timed = |row: &Candidate| {
             let stack = row.subject.stack();
             row.whole.contains_key(name)
-                || stack.is_some_and(|of| table.missing(of, conditions).is_empty())
+                || stack.is_some_and(|of| table.is_complete(of, conditions))
         };
         if !proposed().all(is_timed) {
             return Vec::new();
