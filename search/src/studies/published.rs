@@ -19,15 +19,19 @@ const BITS: &str = "bits_per_byte";
 /// Of text, for each training.
 const TOKENS: u64 = 262_144;
 
-fn ratio() -> Study {
-    let recall = TaskConfig {
+/// Eight pairs of sixteen symbols, in 800 steps.
+fn recall() -> TaskConfig {
+    TaskConfig {
         tokens: 64 * 32 * 800,
         batch: 64,
         sequence_length: 32,
         symbols: 16,
         items: 8,
         ..TaskConfig::new(TaskKind::Mqar)
-    };
+    }
+}
+
+fn ratio() -> Study {
     let recalls =
         |claim, of, than, expected| Finding { claim, value: "mqar_accuracy", of, than, expected };
     Study {
@@ -66,7 +70,7 @@ fn ratio() -> Study {
                 expected: Expected::Alike(0.02),
             },
         ],
-        tasks: vec![recall],
+        tasks: vec![recall()],
         tokens: TOKENS,
         seeds: 3,
         beside: &[Metric::Parameters, Metric::CacheBytes],
@@ -272,14 +276,6 @@ fn turning() -> Study {
 }
 
 fn memory() -> Study {
-    let recall = TaskConfig {
-        tokens: 64 * 32 * 800,
-        batch: 64,
-        sequence_length: 32,
-        symbols: 16,
-        items: 8,
-        ..TaskConfig::new(TaskKind::Mqar)
-    };
     let more =
         |claim, value, of| Finding { claim, value, of, than: "mamba2", expected: Expected::More };
     let snr = Metric::RetrievalSnr.name();
@@ -303,7 +299,7 @@ fn memory() -> Study {
             more("softmax attention recalls more", "mqar_accuracy", "attention"),
             more("the delta rule recalls more", "mqar_accuracy", "deltanet"),
         ],
-        tasks: vec![recall],
+        tasks: vec![recall()],
         tokens: 0,
         seeds: 3,
         beside: &[Metric::Parameters],
