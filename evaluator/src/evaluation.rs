@@ -91,11 +91,12 @@ pub fn evaluate(
         Some(known) => known,
         None => lesson.learn(&architecture, request.seed, stop, &mut meter)?,
     };
-    evaluation.values.extend(learnt.values.clone());
-    evaluation.retrieval.clone_from(&learnt.retrieval);
+    let kept = learnt.kept();
+    evaluation.values.extend(learnt.values);
+    evaluation.retrieval = learnt.retrieval;
     if let Some(mut text) = text {
         if !proxies.tasks.is_empty() {
-            text.training.keep_tasks(learnt.kept());
+            text.training.keep_tasks(kept);
         }
         text.finish(request, proxies, stop, &mut meter, &mut evaluation)?;
     }

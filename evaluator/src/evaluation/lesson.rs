@@ -26,20 +26,14 @@ pub(super) struct Lesson<'a> {
     pub(super) share: f64,
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
+/// What came of it, and as JSON what the trunk of a training on text keeps of that.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Learnt {
-    pub(super) values: BTreeMap<String, Value>,
-    /// Of the first task.
-    pub(super) retrieval: Vec<LayerRetrieval>,
-    of: Vec<TaskConfig>,
-}
-
-/// As it is kept in the trunk of a training on text.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
     tasks: Vec<TaskConfig>,
-    values: BTreeMap<String, Value>,
+    pub(super) values: BTreeMap<String, Value>,
+    /// Of the first task; the text's own stands in its place.
+    #[serde(skip)]
+    pub(super) retrieval: Vec<LayerRetrieval>,
 }
 
 impl Lesson<'_> {
@@ -58,7 +52,7 @@ impl Lesson<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<Learnt> {
         let mut learnt = Learnt {
-            of: self.tasks.iter().map(|task| task.config().clone()).collect(),
+            tasks: self.tasks.iter().map(|task| task.config().clone()).collect(),
             ..Learnt::default()
         };
         let mut base = Vec::new();
@@ -124,14 +118,13 @@ impl Learnt {
         if tasks.is_empty() {
             return Some(Self::default());
         }
-        let Kept { tasks: of, values } = serde_json::from_str(training.tasks()?).ok()?;
-        let is_same = of.iter().eq(tasks.iter().map(Task::config));
-        is_same.then(|| Self { values, of, ..Self::default() })
+        let known: Self = serde_json::from_str(training.tasks()?).ok()?;
+        let is_same = known.tasks.iter().eq(tasks.iter().map(Task::config));
+        is_same.then_some(known)
     }
 
     /// As [`Self::of`] reads it.
     pub(super) fn kept(&self) -> String {
-        let kept = Kept { tasks: self.of.clone(), values: self.values.clone() };
-        serde_json::to_string(&kept).expect("names and numbers serialise")
+        serde_json::to_string(self).expect("names and numbers serialise")
     }
 }

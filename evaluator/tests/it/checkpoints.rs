@@ -1,6 +1,7 @@
 //! Checkpoints: what stands in them, going on from them, and refusing the wrong ones.
 
 use std::fs;
+use std::path::PathBuf;
 
 use evaluator::checkpoint::trunk_path;
 use evaluator::evaluation::{KEPT_EVERY, Proxies, evaluate};
@@ -16,6 +17,18 @@ use crate::support::{Folder, MIXERS, architecture, open, periodic, training_conf
 fn corpus(folder: &Folder) -> Corpus {
     tch::set_num_threads(1);
     open(folder.file("a.txt", periodic(5000))).expect("the text is good")
+}
+
+/// A first attempt at a training of so many steps.
+fn request(steps: u64, resume_from: Option<PathBuf>) -> Evaluate {
+    Evaluate {
+        id: 1,
+        attempt: 1,
+        architecture: architecture(&MIXERS[..2]),
+        tokens: steps * 99,
+        seed: 4,
+        resume_from,
+    }
 }
 
 #[test]
@@ -84,14 +97,6 @@ fn a_resumed_training_is_the_uninterrupted_one() {
 fn rungs_go_on_from_each_other() {
     let folder = Folder::new();
     let (corpus, config) = (corpus(&folder), training_config());
-    let request = |steps: u64, resume_from| Evaluate {
-        id: 1,
-        attempt: 1,
-        architecture: architecture(&MIXERS[..2]),
-        tokens: steps * 99,
-        seed: 4,
-        resume_from,
-    };
     let run = |request: &Evaluate| {
         let (corpus, checkpoints) = (Some(&corpus), Some(folder.path()));
         let proxies =
@@ -145,14 +150,6 @@ fn a_task_beside_a_text_is_learnt_once_for_all_rungs() {
         };
         Task::new(TaskConfig { tokens, symbols: 4, items: 2, ..small })
     };
-    let request = |steps: u64, resume_from| Evaluate {
-        id: 1,
-        attempt: 1,
-        architecture: architecture(&MIXERS[..2]),
-        tokens: steps * 99,
-        seed: 4,
-        resume_from,
-    };
     // The result, and how many tokens were said to be trained for it in all.
     let run = |request: &Evaluate, tasks: &[Task]| {
         let (corpus, checkpoints) = (Some(&corpus), Some(folder.path()));
@@ -186,14 +183,7 @@ fn a_task_beside_a_text_is_learnt_once_for_all_rungs() {
 fn a_killed_training_goes_on_where_it_was() {
     let (corpus_folder, folder) = (Folder::new(), Folder::new());
     let (corpus, config) = (corpus(&corpus_folder), training_config());
-    let request = |attempt| Evaluate {
-        id: 1,
-        attempt,
-        architecture: architecture(&MIXERS[..2]),
-        tokens: 12 * 99,
-        seed: 4,
-        resume_from: None,
-    };
+    let request = |attempt| Evaluate { attempt, ..request(12, None) };
     // Stopped after so many steps, as a kill would; and the steps that were done.
     let run = |request: &Evaluate, most: u64, folder: &std::path::Path| {
         let (corpus, steps) = (Some(&corpus), std::cell::Cell::new(0));
