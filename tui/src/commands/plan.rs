@@ -96,11 +96,10 @@ fn told(expected: &Expected, at_once: u32) -> String {
     let mut text = words::table("lrr", &rows);
     let over = if expected.is_cut { ", cut off by search.hours" } else { "" };
     let evaluations = words::count(expected.evaluations, "evaluation");
-    let time = |seconds| quantity::duration(seconds);
     let bytes = |bytes: u64| format!("{}B", quantity::scaled(bytes as f64));
     let (disk, [least, most]) = (expected.disk_bytes, expected.disk_bytes_between.map(bytes));
-    let [shortest, longest] = expected.seconds_between.map(time);
-    let seconds = time(expected.seconds);
+    let [shortest, longest] = expected.seconds_between.map(quantity::duration);
+    let seconds = quantity::duration(expected.seconds);
     text.extend([
         format!("in all {seconds} for {evaluations}{over}; {shortest} to {longest} *\n"),
         format!("on disk {} at most; {least} to {most} *\n", bytes(disk)),

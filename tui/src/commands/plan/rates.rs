@@ -53,8 +53,6 @@ pub(super) struct Rates {
     text: Trainings,
     /// Of the tasks beside a text, each candidate's once; with their tokens.
     tasks: Option<(Trainings, u64)>,
-    /// How much longer all take at once than one alone.
-    crowding: f64,
     trainers: u32,
     /// Until the workers stand ready.
     pub(super) start_seconds: f64,
@@ -74,7 +72,6 @@ impl Default for Rates {
             prefill_whole: 1.0,
             text: Trainings::default(),
             tasks: None,
-            crowding: 1.0,
             trainers: 1,
             start_seconds: 0.0,
             checkpoint_bytes: 4.0,
@@ -93,6 +90,8 @@ struct Trainings {
     rung: Line,
     /// The same of a full training, which is tested, too.
     full: Line,
+    /// How much longer all take at once than one alone.
+    crowding: f64,
     sequence_length: u32,
 }
 
@@ -100,15 +99,17 @@ impl Default for Trainings {
     fn default() -> Self {
         let one = Line { constant: 1.0, slope: 0.0 };
         let token = Line { constant: 1e-4, slope: 0.0 };
-        Self { token, rung: one, full: one, sequence_length: 1 }
+        Self { token, rung: one, full: one, crowding: 1.0, sequence_length: 1 }
     }
 }
 
 impl Trainings {
-    fn seconds(&self, architecture: &Architecture, tokens: u64, is_full: bool) -> f64 {
+    /// `others`: the part of the other trainers that train, too.
+    fn seconds(&self, architecture: &Architecture, tokens: u64, is_full: bool, others: f64) -> f64 {
         let flops = self.flops_per_token(architecture);
         let end = if is_full { self.full } else { self.rung };
-        self.token.at(flops) * tokens as f64 + end.at(flops)
+        let alone = (self.token.at(flops) * tokens as f64 + end.at(flops)) / self.crowding;
+        alone * (1.0 + (self.crowding - 1.0) * others)
     }
 
     /// Operations on one token of the forward pass.
@@ -175,14 +176,13 @@ impl Rates {
 
     pub(super) fn training(&self, wanted: Wanted<'_>) -> f64 {
         let Wanted { architecture, tokens, is_full, is_first, at_once } = wanted;
-        let of_text = self.text.seconds(architecture, tokens, is_full);
+        let others = f64::from(at_once.saturating_sub(1)) / f64::from(self.trainers.max(2) - 1);
+        let others = others.min(1.0);
         let of_tasks = match self.tasks.filter(|_| is_first) {
-            Some((tasks, tokens)) => tasks.seconds(architecture, tokens, true),
+            Some((tasks, tokens)) => tasks.seconds(architecture, tokens, true, others),
             None => 0.0,
         };
-        let others = f64::from(at_once.saturating_sub(1)) / f64::from(self.trainers.max(2) - 1);
-        let alone = (of_text + of_tasks) / self.crowding;
-        alone * (1.0 + (self.crowding - 1.0) * others.min(1.0))
+        self.text.seconds(architecture, tokens, is_full, others) + of_tasks
     }
 
     /// Times what `asked` would ask for, some of it.
@@ -205,9 +205,7 @@ impl Rates {
         dismiss(trainers).await;
         if let Some(trial) = Trial::of_tasks_beside(file, &job.trainer) {
             let mut trainers = start(&trial, job.trainers).await?;
-            let bytes = rates.checkpoint_bytes;
             let tasks = rates.train(&trial, &mut trainers, asked, scratch).await?;
-            rates.checkpoint_bytes = bytes;
             rates.tasks = Some((tasks, tokens_of_tasks(file)));
             dismiss(trainers).await;
         }
@@ -291,8 +289,9 @@ impl Rates {
             }
             if share == CROWDED && trainers.len() > 1 {
                 let alone = self.all(&mut trainers[..1], stack, few + more * step).await?;
-                self.crowding = (long.seconds / alone.seconds.max(1e-9)).max(1.0);
+                trainings.crowding = (long.seconds / alone.seconds.max(1e-9)).max(1.0);
             }
+            // Tasks alone leave none.
             if let Some(path) = &long.checkpoint {
                 // Of the stack's own parameters: those of a proxy may be fewer.
                 self.checkpoint_bytes =

@@ -128,7 +128,6 @@ pub(super) fn rehearse(
         tokens: settings.tokens,
         kernels: profiler.kernels.clone().unwrap_or_default(),
         expected: Expected::default(),
-        under_way: 0,
         kept: BTreeMap::new(),
     };
     let history = History { candidates: Vec::new(), latencies };
@@ -146,7 +145,9 @@ pub(super) fn rehearse(
         for command in commands {
             match command {
                 Command::Send(request) => {
-                    if let Some((seconds, event)) = pretender.answer(request) {
+                    let is_training = |of: &&Ahead| matches!(of.event, Event::Result(_));
+                    let under_way = ahead.iter().filter(is_training).count() as u32;
+                    if let Some((seconds, event)) = pretender.answer(request, under_way) {
                         ahead.push(Ahead { at: clock + seconds, event });
                     }
                 }
@@ -176,7 +177,6 @@ pub(super) fn rehearse(
             continue;
         }
         let Ahead { at, event: answered } = ahead.swap_remove(next);
-        pretender.under_way -= u32::from(matches!(answered, Event::Result(_)));
         clock = clock.max(at);
         event = answered;
     }
@@ -229,15 +229,13 @@ struct Pretender<'a> {
     tokens: u64,
     kernels: String,
     expected: Expected,
-    /// Trainings under way.
-    under_way: u32,
     /// Bytes of checkpoints that are kept.
     kept: BTreeMap<String, u64>,
 }
 
 impl Pretender<'_> {
-    /// How long a request takes, and what answers it.
-    fn answer(&mut self, request: Request) -> Option<(f64, Event)> {
+    /// How long a request takes beside so many trainings, and what answers it.
+    fn answer(&mut self, request: Request, under_way: u32) -> Option<(f64, Event)> {
         Some(match request {
             Request::Measure(measure) => {
                 let seconds = self.rates.part(measure.conditions.phase);
@@ -259,7 +257,7 @@ impl Pretender<'_> {
                 self.expected.asked.measures_whole.push(measure);
                 (seconds, event)
             }
-            Request::Evaluate(evaluate) => self.trained(evaluate),
+            Request::Evaluate(evaluate) => self.trained(evaluate, under_way),
             _ => return None,
         })
     }
@@ -278,19 +276,18 @@ impl Pretender<'_> {
         })
     }
 
-    fn trained(&mut self, evaluate: Evaluate) -> (f64, Event) {
+    fn trained(&mut self, evaluate: Evaluate, under_way: u32) -> (f64, Event) {
         let Evaluate { id, architecture, tokens, resume_from, seed, .. } = evaluate;
         let before = resume_from.as_ref().and_then(|path| {
             path.file_stem()?.to_string_lossy().rsplit('-').next()?.parse::<u64>().ok()
         });
         let steps = tokens.saturating_sub(before.unwrap_or(0));
-        self.under_way += 1;
         let seconds = self.rates.training(Wanted {
             architecture: &architecture,
             tokens: steps,
             is_full: tokens >= self.tokens,
             is_first: before.is_none(),
-            at_once: self.under_way,
+            at_once: under_way + 1,
         });
         self.expected.trainings += 1;
         self.expected.training_seconds += seconds;
