@@ -46,7 +46,8 @@ pub struct Mark {
 }
 
 impl Store {
-    /// A campaign at a glance; none for one that is small enough to be read at once, or of which no candidate is done.
+    /// A campaign at a glance; none for one that is small enough to be read at once, of which no candidate is done, or whose
+    /// front may be foretold, which takes all candidates.
     ///
     /// # Errors
     /// When there is no such campaign or the file cannot be read.
@@ -67,6 +68,9 @@ impl Store {
         }
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
         let (counts, top) = self.counts(&mut transaction, campaign_id).await?;
+        if campaign.aims_beyond(top) {
+            return Ok(None);
+        }
         let names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
         let (mut marks, mut points) = (Vec::new(), Vec::new());
         self.contenders(&mut transaction, (campaign_id, top), &names, |contender| {

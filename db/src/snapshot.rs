@@ -103,6 +103,12 @@ impl Campaign {
     pub fn is_black_box(&self) -> bool {
         self.kind == CampaignKind::BlackBox
     }
+
+    /// Whether the tokens that count are more than any candidate was trained for, so that its front may be foretold: who is
+    /// on it is then told by all of its candidates, not by the measured values of the contenders.
+    pub(crate) fn aims_beyond(&self, fidelity: i64) -> bool {
+        self.target_tokens > fidelity.cast_unsigned()
+    }
 }
 
 /// What the candidates of a campaign are.

@@ -4,7 +4,7 @@ use db::snapshot::{Candidate, Counts};
 use db::{Access, Change, Mark, NewCampaign, Owner, Store};
 use search::campaign::CandidateState;
 use search::failure::FailureKind;
-use search::value::Values;
+use search::value::{Value, Values};
 
 use crate::samples::{campaign, done, folder, proposed, store};
 
@@ -35,6 +35,39 @@ async fn an_outline_foretells_as_the_snapshot_does() {
         assert!(foretold.standard_error > measured.standard_error);
         assert_eq!(whole.foretold.len(), 1, "a latency is measured");
     }
+}
+
+/// A list counts the front that the screens show, and no first frame shows another one.
+#[tokio::test]
+async fn a_list_counts_the_front_that_is_foretold() {
+    let path = folder("foretold-list").join("test.db");
+    let store = Store::open(&path, Access::ReadWrite).await.unwrap();
+    store
+        .create_campaign(&NewCampaign { target_tokens: 1 << 42, ..campaign("one") })
+        .await
+        .unwrap();
+    let run = store.begin_run("one", &Owner::current(), "0.1.0").await.unwrap();
+    let rows = (1..=MANY).map(|n| {
+        let swing = f64::from(n).sin();
+        let mut row = done(n, 2.0 + f64::from(n) * 1e-4 + swing * 0.01, 3000.0 - f64::from(n));
+        // Some fell more steeply before, and so will go on.
+        let before = Value { mean: 3.0 + swing * 0.5, standard_error: Some(0.01) };
+        row.trained[0].values.insert("bits_per_byte".into(), before);
+        row
+    });
+    let changes: Vec<Change> = rows.map(Change::Candidate).collect();
+    store.apply(&run, &changes).await.unwrap();
+    let whole = store.snapshot("one").await.unwrap();
+    let front = whole.candidates.iter().filter(|c| c.rank == Some(0)).count();
+    let measured = NewCampaign { target_tokens: 0, ..campaign("two") };
+    store.create_campaign(&measured).await.unwrap();
+    let run = store.begin_run("two", &Owner::current(), "0.1.0").await.unwrap();
+    store.apply(&run, &changes).await.unwrap();
+    let as_measured = store.snapshot("two").await.unwrap();
+    assert_eq!(store.tally(&whole.campaign).await.unwrap().front, front);
+    assert_ne!(store.tally(&as_measured.campaign).await.unwrap().front, front);
+    assert_eq!(store.glance("one").await.unwrap(), None);
+    assert!(store.glance("two").await.unwrap().is_some());
 }
 
 #[tokio::test]
