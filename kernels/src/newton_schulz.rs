@@ -1,5 +1,5 @@
 //! Towards the closest matrix with orthonormal rows or columns, for Muon's updates (Jordan et al. 2024,
-//! kellerjordan.github.io/posts/muon): X ← (a + b A + c A²) X with A = X Xᵀ, after X / ‖X‖.
+//! kellerjordan.github.io/posts/muon): X ← (a + b A + c A²) X with A = X Xᵀ, after X / (‖X‖ + ε).
 //!
 //! A weight is taken in blocks of [`BLOCK`] units: rows of a matrix that reads, columns of one that writes. For so few
 //! units the Gram matrix is small, and X is needed twice only: every step is a polynomial in the first A, which all
@@ -19,6 +19,10 @@ pub const STEPS: usize = 3;
 /// a, b and c: those of Muon, which bring small singular values up fast and leave large ones between 0.7 and 1.2.
 pub const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 
+/// ε, Muon's. Nothing of a gradient is left where a task is solved, and a block without a size of its own must not become
+/// one of full size: elements below 1e-19 have no squares in f32, so that the steps would make it larger than any.
+pub const EPSILON: f64 = 1e-7;
+
 /// What of a matrix is a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Units {
@@ -31,10 +35,7 @@ pub enum Units {
 /// One block `[rows, columns]` after the steps, times √(its larger side): of full rank its elements' root mean square is
 /// near 1.
 pub fn definition(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
-    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
-    if norm == 0.0 {
-        return vec![0.0; x.len()];
-    }
+    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt() + EPSILON;
     let product = |a: &[f64], b: &[f64], inner: usize| -> Vec<f64> {
         let (m, n) = (a.len() / inner, b.len() / inner);
         let element =
@@ -106,13 +107,11 @@ fn block(x: View, r: usize, c: usize) -> Vec<f32> {
     } else {
         multiply([side, side, length], x.transposed(), x, &mut gram);
     }
-    let of_norm: f32 = (0..side).map(|i| gram[i * side + i]).sum();
+    let trace: f32 = (0..side).map(|i| gram[i * side + i]).sum();
+    let norm = trace.sqrt() + EPSILON as f32;
     let mut out = vec![0.0; r * c];
-    if of_norm <= f32::MIN_POSITIVE {
-        return out;
-    }
     for x in &mut gram {
-        *x /= of_norm;
+        *x /= norm * norm;
     }
     let whole = polynomials(&mut gram, side);
     let whole = View::new(&whole, side);
@@ -121,7 +120,7 @@ fn block(x: View, r: usize, c: usize) -> Vec<f32> {
     } else {
         multiply([r, c, side], x, whole, &mut out);
     }
-    let size = (length as f32 / of_norm).sqrt();
+    let size = (length as f32).sqrt() / norm;
     for x in &mut out {
         *x *= size;
     }

@@ -55,6 +55,24 @@ fn nothing_comes_of_nothing() {
     assert_eq!(y, [0.0; 6]);
 }
 
+/// Once a task is solved, gradients fall through all sizes that f32 has: none of them may make a step of another size.
+#[test]
+fn a_gradient_that_fades_makes_steps_that_fade() {
+    let mut random = Random::new(12);
+    for shape in [[64, 64], [16, 32], [32, 2]] {
+        let x: Vec<f64> = random.uniform(shape[0] * shape[1], -1.0, 1.0);
+        for exponent in 0..46 {
+            let small: Vec<f32> = x.iter().map(|x| (x * 10_f64.powi(-exponent)) as f32).collect();
+            let mut y = vec![f32::NAN; x.len()];
+            orthogonalise(Units::Rows, shape, &small, &mut y, &serial);
+            let square: f64 = y.iter().map(|&y| f64::from(y).powi(2)).sum();
+            let size = (square / y.len() as f64).sqrt();
+            let most = if exponent < 14 { 1.3 } else { 1e-3 };
+            assert!(size < most, "{shape:?}, 1e-{exponent}: {size}");
+        }
+    }
+}
+
 #[test]
 fn singular_values_of_one_size_come_near_one() {
     // An orthogonal matrix of any size keeps its directions: y is x but for a factor near 1, at a root mean square of 1.

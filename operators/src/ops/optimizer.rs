@@ -128,7 +128,7 @@ fn by_torch(x: &Tensor) -> Tensor {
     let x = x.constant_pad_nd([0, 0, 0, blocks * block - r]).reshape([n * blocks, block, width]);
     let kind = if x.device().is_cuda() { Kind::BFloat16 } else { x.kind() };
     let norm = x.square().sum_dim_intlist([1_i64, 2].as_slice(), true, x.kind()).sqrt();
-    let mut y = (&x / norm.clamp_min(1e-30)).to_kind(kind);
+    let mut y = (&x / (norm + newton_schulz::EPSILON)).to_kind(kind);
     let tall = block > width;
     if tall {
         y = y.transpose(1, 2).contiguous();
