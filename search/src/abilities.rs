@@ -144,6 +144,11 @@ fn recall() -> Ability {
                 Verdict::Solves,
             ),
             contender(
+                "Kimi Delta Attention, state 512",
+                "d=64,vocab=33,tied | 2*kda(h=2,k=16,v=16)",
+                Verdict::Solves,
+            ),
+            contender(
                 "Mamba2, state 512",
                 "d=64,vocab=33,tied | 2*m2(h=2,p=16,n=16)",
                 Verdict::Fails,
