@@ -102,15 +102,17 @@ fn reverse(inputs: &[Vec<f64>; 6], d_out: &[f64], d_state: &[f64]) -> [Vec<f64>;
     // what is kept of each position: S decayed, the error v − Sᵀk, S after the write
     let mut kept = Vec::new();
     let mut s = state.clone();
-    for t in 0..tokens {
+    for (t, beta) in beta.iter().enumerate() {
         for (s, g) in s.chunks_exact_mut(v_width).zip(row(g, t, k_width)) {
-            s.iter_mut().for_each(|s| *s *= g.exp());
+            for s in s {
+                *s *= g.exp();
+            }
         }
         let (decayed, key) = (s.clone(), row(k, t, k_width));
         let read = times(&s, key, true);
         let error: Vec<f64> =
             row(v, t, v_width).iter().zip(&read).map(|(v, read)| v - read).collect();
-        add_outer(&mut s, beta[t], key, &error);
+        add_outer(&mut s, *beta, key, &error);
         kept.push((decayed, error, s.clone()));
     }
     let mut d = inputs.clone();

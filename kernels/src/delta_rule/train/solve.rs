@@ -63,9 +63,9 @@ impl<const TRANSPOSED: bool> Kernel for Block<'_, TRANSPOSED> {
         // −A of the block, zero outside, so that short blocks run the same code.
         let mut a = [[0.0; BLOCK]; BLOCK];
         for i in 0..height {
-            for j in 0..i {
-                let value = minus_a.data[i * minus_a.rows + j];
-                if TRANSPOSED { a[j][i] = value } else { a[i][j] = value }
+            for (j, value) in minus_a.row(i, i).iter().enumerate() {
+                let (row, column) = if TRANSPOSED { (j, i) } else { (i, j) };
+                a[row][column] = *value;
             }
         }
         let mut column = 0;
