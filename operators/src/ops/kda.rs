@@ -60,8 +60,8 @@ impl Kda {
         [unit(&self.q), unit(&self.k)]
     }
 
-    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the kind of
-    /// v, and the state after it.
+    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output
+    /// `[B, T, H, V]`, in the kind of v, and the state after it.
     pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());
         let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
