@@ -1,6 +1,7 @@
 //! Kimi Delta Attention: the delta rule with a decay for each channel of the keys.
 
 pub mod cpu;
+pub mod train;
 
 /// Kimi Delta Attention of one head, position by position (Kimi Linear, arXiv 2510.26692, eq. 1):
 ///

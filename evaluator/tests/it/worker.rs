@@ -321,9 +321,7 @@ fn what_cannot_be_trained_is_said_beforehand() {
         panic!("both can be trained")
     };
     assert!(checked_.refused.is_empty(), "{checked_:?}");
-    assert_eq!(checked_.slow.len(), 1);
-    assert_eq!(checked_.slow[0].of, [1]);
-    assert!(checked_.slow[0].reason.starts_with("Kimi Delta Attention has no training kernels"));
+    assert!(checked_.slow.is_empty(), "on a CPU all mixers train by kernels: {checked_:?}");
 
     let third = TrainingConfig { width_scale: 1.0 / 3.0, ..training_config() };
     let Reply::Checked(checked_) = checked(third, &folder, &stacks) else {

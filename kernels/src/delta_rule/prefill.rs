@@ -247,7 +247,7 @@ impl Piece<'_> {
                     |value, read| s.mul(beta, s.fma(decay, read, value)),
                 );
             }
-            solve::forward(minus_a, delta, rows, width);
+            solve::forward(View::new(minus_a, CHUNK), delta, rows, width);
 
             // O = scale · e^ℓ ⊙ (Q S) + P Δ
             let size = [positions, width, key_width];

@@ -19,7 +19,7 @@
 mod backward;
 mod chunk;
 pub mod log_linear;
-pub(super) mod solve;
+pub(crate) mod solve;
 
 pub use backward::{Gradients, backward};
 

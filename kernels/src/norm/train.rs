@@ -1,10 +1,10 @@
 //! RMSNorm for training, with a gate after it, before it, or none: forward and backward, one pass over the rows each.
 //!
-//! With r = 1/√(mean u² + ε), û = r u, w the weight, s = SiLU(z) of the gate:
+//! With r = 1/√(mean u² + ε), û = r u, w the weight, s what the gate z multiplies by, its SiLU where nothing else is said:
 //!
 //! ```text
 //! none     u = x       y = û ⊙ w
-//! after    u = x       y = û ⊙ w ⊙ s         (Gated DeltaNet)
+//! after    u = x       y = û ⊙ w ⊙ s         (Gated DeltaNet; with s = σ(z) Kimi Delta Attention)
 //! before   u = x ⊙ s   y = û ⊙ w             (Mamba2)
 //! du = r (n − û · mean(n ⊙ û)),  n = dû
 //! ```
@@ -24,6 +24,8 @@ pub enum Gate<'a, E> {
     None,
     /// Norm, then · SiLU(gate).
     After(Rows<'a, E>),
+    /// Norm, then · σ(gate).
+    AfterSigmoid(Rows<'a, E>),
     /// · SiLU(gate), then norm.
     Before(Rows<'a, E>),
 }
@@ -56,8 +58,13 @@ impl<'a, E: Element> Inputs<'a, E> {
     fn gate(&self) -> Option<Rows<'a, E>> {
         match self.gate {
             Gate::None => None,
-            Gate::After(gate) | Gate::Before(gate) => Some(gate),
+            Gate::After(gate) | Gate::AfterSigmoid(gate) | Gate::Before(gate) => Some(gate),
         }
+    }
+
+    /// Whether the gate follows the norm.
+    fn is_after(&self) -> bool {
+        matches!(self.gate, Gate::After(_) | Gate::AfterSigmoid(_))
     }
 }
 
@@ -139,12 +146,12 @@ impl<E: Element> Kernel for Forward<'_, '_, E> {
     fn body<S: Simd>(self, s: S) {
         let Self { inputs, y, piece } = self;
         let group = inputs.weight.len();
-        let (mut u, mut silu) = (vec![0.0; group], vec![0.0; group]);
+        let (mut u, mut factor) = (vec![0.0; group], vec![0.0; group]);
         for (row, at) in groups(inputs, piece) {
-            let r = Row::load(s, inputs, row, at, &mut u, &mut silu, None);
+            let r = Row::load(s, inputs, row, at, &mut u, &mut factor, None);
             // SAFETY: the rows of a piece belong to it alone.
             let y = unsafe { y.part(row * inputs.x.width() + at, group) };
-            let after = matches!(inputs.gate, Gate::After(_));
+            let after = inputs.is_after();
             let scale = s.splat(r.scale);
             lanes::<S>(
                 group,
@@ -154,7 +161,7 @@ impl<E: Element> Kernel for Forward<'_, '_, E> {
                     let weight = f32::load(s, inputs.weight.as_ptr().add(i), n);
                     let mut value = s.mul(s.mul(f32::load(s, u.as_ptr().add(i), n), scale), weight);
                     if after {
-                        value = s.mul(value, f32::load(s, silu.as_ptr().add(i), n));
+                        value = s.mul(value, f32::load(s, factor.as_ptr().add(i), n));
                     }
                     E::store(s, y.as_mut_ptr().add(i), n, value);
                 },
@@ -183,7 +190,7 @@ struct Row {
 }
 
 impl Row {
-    /// u and, with a gate, s, and SiLU' into `slope`.
+    /// u and, with a gate, s into `factor`, and its derivative into `slope`.
     #[inline(always)]
     fn load<S: Simd, E: Element>(
         s: S,
@@ -191,15 +198,16 @@ impl Row {
         row: usize,
         at: usize,
         u: &mut [f32],
-        silu: &mut [f32],
+        factor: &mut [f32],
         mut slope: Option<&mut [f32]>,
     ) -> Self {
         let group = inputs.weight.len();
-        assert!(u.len() == group && silu.len() == group);
+        assert!(u.len() == group && factor.len() == group);
         assert!(slope.as_ref().is_none_or(|slope| slope.len() == group));
         let x = inputs.x.part(row, at, group);
         let gate = inputs.gate().map(|gate| gate.part(row, at, group));
         let before = matches!(inputs.gate, Gate::Before(_));
+        let is_sigmoid = matches!(inputs.gate, Gate::AfterSigmoid(_));
         let one = s.splat(1.0);
         let mut squares = s.splat(0.0);
         lanes::<S>(
@@ -211,14 +219,20 @@ impl Row {
                 if let Some(gate) = gate {
                     let z = E::load(s, gate.as_ptr().add(i), n);
                     let sigmoid = s.sigmoid(z);
-                    let swish = s.mul(z, sigmoid);
-                    f32::store(s, silu.as_mut_ptr().add(i), n, swish);
+                    let silu = s.mul(z, sigmoid);
+                    let by = if is_sigmoid { sigmoid } else { silu };
+                    f32::store(s, factor.as_mut_ptr().add(i), n, by);
                     if let Some(slope) = &mut slope {
-                        let value = s.fma(swish, s.sub(one, sigmoid), sigmoid); // σ + z σ (1 − σ)
+                        let rest = s.sub(one, sigmoid);
+                        let value = if is_sigmoid {
+                            s.mul(sigmoid, rest)
+                        } else {
+                            s.fma(silu, rest, sigmoid) // σ + z σ (1 − σ)
+                        };
                         f32::store(s, slope.as_mut_ptr().add(i), n, value);
                     }
                     if before {
-                        value = s.mul(value, swish);
+                        value = s.mul(value, by);
                     }
                 }
                 squares = s.fma(value, value, squares);
@@ -248,13 +262,12 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
         let Self { inputs, d_y, x: d_x, gate: d_gate, weight: d_weight, piece } = self;
         let group = inputs.weight.len();
         let buffer = || vec![0.0; group];
-        let (mut u, mut silu, mut slope, mut d_u) = (buffer(), buffer(), buffer(), buffer());
+        let (mut u, mut factor, mut slope, mut d_u) = (buffer(), buffer(), buffer(), buffer());
         // SAFETY: this part belongs to the piece.
         let d_weight = unsafe { d_weight.part(piece * group, group) };
-        let (after, before) =
-            (matches!(inputs.gate, Gate::After(_)), matches!(inputs.gate, Gate::Before(_)));
+        let (after, before) = (inputs.is_after(), matches!(inputs.gate, Gate::Before(_)));
         for (row, at) in groups(inputs, piece) {
-            let scale = Row::load(s, inputs, row, at, &mut u, &mut silu, Some(&mut slope)).scale;
+            let scale = Row::load(s, inputs, row, at, &mut u, &mut factor, Some(&mut slope)).scale;
             let scale = s.splat(scale);
             let d_y = d_y.part(row, at, group);
             let to = row * inputs.x.width() + at;
@@ -277,7 +290,7 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
                         let value = s.mul(s.mul(d, normed), weight);
                         let slope = f32::load(s, slope.as_ptr().add(i), n);
                         E::store(s, d_gate.as_mut_ptr().add(i), n, s.mul(value, slope));
-                        d = s.mul(d, f32::load(s, silu.as_ptr().add(i), n));
+                        d = s.mul(d, f32::load(s, factor.as_ptr().add(i), n));
                     }
                     let d_weight = d_weight.as_mut_ptr().add(i);
                     f32::store(s, d_weight, n, s.fma(d, normed, f32::load(s, d_weight, n)));
@@ -301,7 +314,7 @@ impl<E: Element> Kernel for Backward<'_, '_, E> {
                         let value = s.mul(d, E::load(s, x.as_ptr().add(i), n));
                         let slope = f32::load(s, slope.as_ptr().add(i), n);
                         E::store(s, d_gate.as_mut_ptr().add(i), n, s.mul(value, slope));
-                        d = s.mul(d, f32::load(s, silu.as_ptr().add(i), n));
+                        d = s.mul(d, f32::load(s, factor.as_ptr().add(i), n));
                     }
                     E::store(s, d_x.as_mut_ptr().add(i), n, d);
                 },

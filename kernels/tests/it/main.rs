@@ -22,6 +22,7 @@ mod delta_rule_training;
 mod elementwise_training;
 mod gated_conv;
 mod kda;
+mod kda_training;
 mod linear_attention_training;
 mod linear_training;
 mod log_linear_training;

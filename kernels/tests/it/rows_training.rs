@@ -2,7 +2,7 @@
 //! finite differences of them in f64.
 
 use half::bf16;
-use kernels::activation::silu;
+use kernels::activation::{sigmoid, silu};
 use kernels::cpu::{Element, Rows, serial};
 use kernels::norm::{
     RMS_EPS, gate_then_norm_definition, norm_then_gate_definition, rms_norm_definition,
@@ -103,6 +103,7 @@ fn the_convolution_and_its_gradients() {
 enum Order {
     NoGate,
     After,
+    AfterSigmoid,
     Before,
 }
 
@@ -116,6 +117,10 @@ fn norm_definition(order: Order, [x, gate, weight]: &Norm) -> Vec<f64> {
         Order::NoGate => rms_norm_definition(x, weight, RMS_EPS),
         Order::After => {
             each.flat_map(|(x, z)| norm_then_gate_definition(x, z, weight, RMS_EPS)).collect()
+        }
+        Order::AfterSigmoid => {
+            let normed = rms_norm_definition(x, weight, RMS_EPS);
+            normed.iter().zip(gate).map(|(y, z)| y * sigmoid(*z)).collect()
         }
         Order::Before => {
             each.flat_map(|(x, z)| gate_then_norm_definition(x, z, weight, RMS_EPS)).collect()
@@ -137,6 +142,7 @@ fn norm_kernel<E: Element>(
     let gate = match order {
         Order::NoGate => norm::Gate::None,
         Order::After => norm::Gate::After(spread(&z[1..])),
+        Order::AfterSigmoid => norm::Gate::AfterSigmoid(spread(&z[1..])),
         Order::Before => norm::Gate::Before(spread(&z[1..])),
     };
     let inputs = norm::Inputs { rows, x: spread(&x[1..]), gate, weight: &weight };
@@ -160,7 +166,7 @@ fn norm_kernel<E: Element>(
 #[test]
 fn the_norms_and_their_gradients() {
     let mut random = Random::new(32);
-    for order in [Order::NoGate, Order::After, Order::Before] {
+    for order in [Order::NoGate, Order::After, Order::AfterSigmoid, Order::Before] {
         for shape in [[1, 1, 1], [63, 2, 5], [100, 1, 100], [130, 3, 17], [2, 1, 1000]] {
             let [rows, groups, width] = shape;
             let n = rows * groups * width;
@@ -190,7 +196,7 @@ fn bf16_rounds_once() {
     for (rounded, exact) in conv_kernel::<bf16>(shape, &inputs, &towards).iter().zip(&exact) {
         assert_close(rounded, &f64s(exact), 1.0 / 256.0, "convolution");
     }
-    for order in [Order::NoGate, Order::After, Order::Before] {
+    for order in [Order::NoGate, Order::After, Order::AfterSigmoid, Order::Before] {
         let shape = [70, 2, 40];
         let mut inputs: Norm = [5600, 5600, 40].map(|n| random.signed(n));
         inputs[..2].iter_mut().for_each(round);

@@ -48,6 +48,7 @@ fn shape(x: &Tensor, order: Option<Order>, mean: bool) -> Norm {
         gate: match order {
             None => Gate::None,
             Some(Order::NormThenGate) => Gate::AfterNorm,
+            Some(Order::NormThenSigmoid) => unreachable!("no kernel has this gate"),
             Some(Order::GateThenNorm) => Gate::BeforeNorm,
         },
         factor: if mean { 1.0 / *width as f32 } else { 1.0 },

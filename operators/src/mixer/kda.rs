@@ -6,9 +6,9 @@ use tch::Tensor;
 
 use super::{Mixer, MixerState, Recurrent};
 use crate::OperatorError;
-use crate::ops::kda::Kda as Rule;
+use crate::ops::kda::{Kda as Rule, log_decays};
 use crate::ops::linear::{linear, project};
-use crate::ops::norm::{l2_norm, rms_norm};
+use crate::ops::norm::{Order, gated_rms_norm};
 use crate::ops::{parts, short_conv, wide};
 use crate::retrieval::{Asked, Retrieval};
 use crate::weights::Weights;
@@ -73,17 +73,17 @@ impl Kda {
                 .expect("a part for each matrix");
         let qkv = conv(&qkv, &Tensor::cat(&self.convs, 0));
         let [q, k, v] = parts(&qkv, [k_rows, k_rows, v_rows]);
-        let keys = |x: &Tensor| l2_norm(&x.reshape([b, t, heads, key_width]));
+        let keys = |x: &Tensor| x.reshape([b, t, heads, key_width]);
         let kind = wide(x.kind());
-        let dt = (linear(&decay, &self.decay[1]).to_kind(kind) + &self.dt_bias).softplus();
-        let rate = self.a_log.to_kind(kind).exp().unsqueeze(-1); // [H, 1]
+        let decay = linear(&decay, &self.decay[1]);
         let rule = Rule {
             q: keys(&q),
             k: keys(&k),
             v: v.reshape([b, t, heads, value_width]),
-            log_decay: -rate * dt.reshape([b, t, heads, key_width]),
+            log_decay: log_decays(&decay, &self.dt_bias, &self.a_log),
             beta: strengths.to_kind(kind).sigmoid(),
             scale: (key_width as f64).powf(-0.5),
+            normalise: true,
         };
         (rule, linear(&gate, &self.gate[1]).reshape([b, t, heads, value_width]))
     }
@@ -91,7 +91,7 @@ impl Kda {
     /// From what the rule reads, `[B, T, H, V]`, to the residual stream, `[B, T, d]`: norm before gate.
     fn output(&self, o: &Tensor, gate: &Tensor) -> Tensor {
         let (b, t, heads, value_width) = o.size4().expect("o is [B, T, H, V]");
-        let o = rms_norm(o, &self.norm) * gate.sigmoid();
+        let o = gated_rms_norm(o, gate, &self.norm, Order::NormThenSigmoid);
         linear(&o.reshape([b, t, heads * value_width]), &self.o)
     }
 }
@@ -103,7 +103,7 @@ impl Mixer for Kda {
             let conv = state.as_mut().map(|state| &mut state.conv);
             short_conv::conv_silu(x, taps, None, conv)
         });
-        let (o, after) = rule.chunked(state.as_ref().map(|state| &state.memory));
+        let (o, after) = rule.forward(state.as_ref().map(|state| &state.memory));
         if let Some(state) = state {
             state.memory = after;
             state.position += x.size()[1];

@@ -11,11 +11,18 @@
 //! ```
 //! The sums over channels do not split into products of decayed queries and keys: e^{−G} overflows. In blocks of 16
 //! positions each exponent is a difference that is at most 0. Within a block all pairs of positions have their own; of two
-//! blocks the later is counted from its begin, and the earlier up to there.
+//! blocks the later is counted from its begin, and the earlier up to there. The kernels of the CPU go without exponents
+//! (`kernels::kda::train`).
+
+mod decays;
+mod kernel;
+
+pub use decays::{log_decays, log_decays_by_torch};
 
 use tch::{Kind, Tensor};
 
 use super::delta_rule::unit_lower_inverse;
+use super::norm::l2_norm;
 use super::{CHUNK, from_chunks, future, into_chunks, parts, wide};
 use crate::retrieval::{Asked, Retrieval, unit_values};
 
@@ -27,7 +34,7 @@ const BLOCK: i64 = 16;
 pub struct Kda {
     /// Queries, `[B, T, H, K]`.
     pub q: Tensor,
-    /// Keys of L2 norm at most 1, `[B, T, H, K]`.
+    /// Keys, of L2 norm at most 1 unless they are normalised here, `[B, T, H, K]`.
     pub k: Tensor,
     /// Values, `[B, T, H, V]`.
     pub v: Tensor,
@@ -37,18 +44,32 @@ pub struct Kda {
     pub beta: Tensor,
     /// Multiplies the output.
     pub scale: f64,
+    /// Whether queries and keys are brought to unit L2 norm here.
+    pub normalise: bool,
 }
 
 impl Kda {
-    /// Parallel within chunks. `state` is `[B, H, K, V]`, none for zeros; returns the output `[B, T, H, V]`, in the kind of
-    /// v, and the state after it.
+    /// By the kernels of the CPU where they apply, else [`Self::chunked`], which says what goes in and out.
+    pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+    }
+
+    /// Queries and keys as the rule uses them.
+    fn keys(&self) -> [Tensor; 2] {
+        let unit = |x: &Tensor| if self.normalise { l2_norm(x) } else { x.shallow_clone() };
+        [unit(&self.q), unit(&self.k)]
+    }
+
+    /// Parallel within chunks, in torch operators. `state` is `[B, H, K, V]`, none for zeros; returns the output
+    /// `[B, T, H, V]`, in the kind of v, and the state after it.
     pub fn chunked(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let kind = wide(self.v.kind());
         let (b, t, h, key_width) = self.q.size4().expect("q is [B, T, H, K]");
         let value_width = self.v.size()[3];
         let c = CHUNK.min((t + BLOCK - 1) / BLOCK * BLOCK);
         let chunks = |x: &Tensor| into_chunks(&x.to_kind(kind), c); // [N, BH, C, ·]
-        let (q, k, v) = (chunks(&self.q) * self.scale, chunks(&self.k), chunks(&self.v));
+        let [q, k] = self.keys();
+        let (q, k, v) = (chunks(&q) * self.scale, chunks(&k), chunks(&self.v));
         let beta = chunks(&self.beta.unsqueeze(-1)); // [N, BH, C, 1]
         // in f64: the sums grow along the chunk, where their differences stay small
         let sums = chunks(&self.log_decay).cumsum(2, Kind::Double);
@@ -92,11 +113,12 @@ impl Kda {
             None => Tensor::zeros([b, h, key_width, value_width], (kind, self.q.device())),
         };
         let at = |x: &Tensor, t: i64| x.select(1, t).to_kind(kind).unsqueeze(-1); // [B, H, ·, 1]
+        let [queries, keys] = self.keys();
         let mut outputs = Vec::with_capacity(t as usize);
         for t in 0..t {
             s = &s * at(&self.log_decay, t).exp();
             let (q, k, v, beta) =
-                (at(&self.q, t), at(&self.k, t), at(&self.v, t), at(&self.beta, t).unsqueeze(-1));
+                (at(&queries, t), at(&keys, t), at(&self.v, t), at(&self.beta, t).unsqueeze(-1));
             let difference = (v - s.transpose(-1, -2).matmul(&k)) * beta; // [B, H, V, 1]
             s = &s + k * difference.transpose(-1, -2);
             outputs.push(s.transpose(-1, -2).matmul(&q).squeeze_dim(-1) * self.scale);
@@ -106,12 +128,13 @@ impl Kda {
 
     /// What reading gives, as of the delta rule.
     pub fn retrieval(&self, asked: Asked) -> Retrieval {
-        let [q, k, log_decay, beta] =
-            [&self.q, &self.k, &self.log_decay, &self.beta].map(Tensor::shallow_clone);
-        let unit = Self { q, k, v: unit_values(&self.v), log_decay, beta, scale: self.scale };
+        let [q, k] = self.keys();
+        let [log_decay, beta] = [&self.log_decay, &self.beta].map(Tensor::shallow_clone);
+        let (v, scale, normalise) = (unit_values(&self.v), self.scale, false);
+        let unit = Self { q, k, v, log_decay, beta, scale, normalise };
         let (reads, state) = unit.chunked(None); // [B, T, H, N], [B, H, K, N]
         let weights = match asked {
-            Asked::Keys => self.k.to_kind(state.kind()).transpose(1, 2).matmul(&state),
+            Asked::Keys => unit.k.to_kind(state.kind()).transpose(1, 2).matmul(&state),
             Asked::Queries => reads.transpose(1, 2),
         };
         Retrieval { weights, values: self.v.transpose(1, 2) }

@@ -12,11 +12,13 @@ pub const RMS_EPS: f64 = 1e-5;
 /// Added to the sum of squares.
 pub const L2_EPS: f64 = 1e-6;
 
-/// Where a gate stands, which multiplies by its SiLU.
+/// Where a gate stands, which multiplies by its SiLU unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Gated DeltaNet.
     NormThenGate,
+    /// Kimi Delta Attention: by its σ.
+    NormThenSigmoid,
     /// Mamba2.
     GateThenNorm,
 }
@@ -37,6 +39,9 @@ pub fn gated_rms_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) 
     if kernel::suits(x, Some(gate), weight) {
         return kernel::rms_norm(x, Some((gate, order)), weight);
     }
+    if order == Order::NormThenSigmoid {
+        return rms_norm(x, weight) * gate.sigmoid();
+    }
     if gpu::suits_norm(x, Some(gate)) {
         return gpu::rms_norm(x, Some((gate, order)), weight);
     }
@@ -55,6 +60,7 @@ pub fn rms_norm_by_torch(x: &Tensor, weight: &Tensor) -> Tensor {
 pub fn gated_rms_norm_by_torch(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) -> Tensor {
     match order {
         Order::NormThenGate => rms_norm_by_torch(x, weight) * gate.silu(),
+        Order::NormThenSigmoid => rms_norm_by_torch(x, weight) * gate.sigmoid(),
         Order::GateThenNorm => rms_norm_by_torch(&(x.to_kind(gate.kind()) * gate.silu()), weight),
     }
 }

@@ -299,17 +299,20 @@ fn the_rule_of_kimi_delta_attention_is_that_of_an_independent_library() {
     for length in [37, 100] {
         let golden = Golden::read("fla_kda_rule", length);
         let names = ["q", "k", "v", "g", "beta"];
-        let [q, k, v, log_decay, beta] =
-            names.map(|name| golden.get(&format!("w.{name}")).copy().set_requires_grad(true));
-        let rule = Kda { q, k, v, log_decay, beta, scale: 0.5 };
-        let (y, state) = rule.chunked(None);
-        (&y * golden.get("dy")).sum(Kind::Float).backward();
-        assert!(error(&y, golden.get("y")) <= TOLERANCE);
-        assert!(error(&state, golden.get("state")) <= TOLERANCE);
-        let inputs = [&rule.q, &rule.k, &rule.v, &rule.log_decay, &rule.beta];
-        for (name, input) in names.iter().zip(inputs) {
-            let error = error(&input.grad(), golden.get(&format!("g.{name}")));
-            assert!(error <= TOLERANCE, "{name} over {length} positions: relative error {error:e}");
+        for by_kernels in [true, false] {
+            let [q, k, v, log_decay, beta] =
+                names.map(|name| golden.get(&format!("w.{name}")).copy().set_requires_grad(true));
+            let rule = Kda { q, k, v, log_decay, beta, scale: 0.5, normalise: false };
+            let (y, state) = if by_kernels { rule.forward(None) } else { rule.chunked(None) };
+            (&y * golden.get("dy")).sum(Kind::Float).backward();
+            let what = format!("{length} positions, by kernels: {by_kernels}");
+            assert!(error(&y, golden.get("y")) <= TOLERANCE, "{what}: output");
+            assert!(error(&state, golden.get("state")) <= TOLERANCE, "{what}: state");
+            let inputs = [&rule.q, &rule.k, &rule.v, &rule.log_decay, &rule.beta];
+            for (name, input) in names.iter().zip(inputs) {
+                let error = error(&input.grad(), golden.get(&format!("g.{name}")));
+                assert!(error <= TOLERANCE, "{what}: {name}: relative error {error:e}");
+            }
         }
     }
 }

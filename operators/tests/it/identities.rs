@@ -265,7 +265,7 @@ fn strong_decays_do_not_overflow() {
 fn kda(tokens: i64, decay: f64) -> Kda {
     let DeltaRule { q, k, v, beta, scale, .. } = delta_rule(tokens, decay);
     let log_decay = Random::new(10).tensor(&[2, tokens, 3, 5], 1.0).abs() * -decay;
-    Kda { q, k, v, log_decay, beta, scale }
+    Kda { q, k, v, log_decay, beta, scale, normalise: false }
 }
 
 #[test]

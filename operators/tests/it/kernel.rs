@@ -2,6 +2,7 @@
 
 use operators::ops::delta_rule::DeltaRule;
 use operators::ops::gated_conv::{gated_conv, gated_conv_by_torch};
+use operators::ops::kda::{Kda, log_decays, log_decays_by_torch};
 use operators::ops::linear_attention::LinearAttention;
 use operators::ops::log_linear::{self, LogLinear};
 use operators::ops::norm::{
@@ -167,7 +168,7 @@ fn the_convolution_and_the_norms_are_those_of_the_torch_forms() {
         assert_same("norm", &[&x, &weight], forms, 1e-5);
         let heads = leaf(&random.tensor(&[2, tokens as i64, 3, channels], 1.0));
         let leaves = [&x, &gate, &weight];
-        for order in [Order::NormThenGate, Order::GateThenNorm] {
+        for order in [Order::NormThenGate, Order::NormThenSigmoid, Order::GateThenNorm] {
             let forms = [
                 vec![gated_rms_norm(&x, &gate, &weight, order)],
                 vec![gated_rms_norm_by_torch(&x, &gate, &weight, order)],
@@ -236,6 +237,57 @@ fn shared_key_heads_and_several_steps_are_those_of_the_torch_form() {
 }
 
 #[test]
+fn kimi_delta_attention_and_its_gradients_are_those_of_the_torch_form() {
+    for (tokens, normalise, strongest) in
+        [(1, true, 0.3), (15, false, 30.0), (64, true, 0.3), (65, false, 0.3), (200, true, 90.0)]
+    {
+        let mut random = Random::new(tokens as u64);
+        let (b, t, h, k, v) = (2, tokens, 3, 20, 17);
+        let mut keys = || columns_of_a_wider_one(&mut random, &[b, t, h * k]);
+        let (q, key) = (keys(), keys());
+        let unit = |x: &Tensor| {
+            let x = x.reshape([b, t, h, k]);
+            if normalise { x } else { &x / x.norm_scalaropt_dim(2, [-1_i64].as_slice(), true) }
+        };
+        let value = columns_of_a_wider_one(&mut random, &[b, t, h * v]);
+        let g = leaf(&-random.tensor(&[b, t, h, k], strongest).abs());
+        let beta = leaf(&random.tensor(&[b, t, h], 1.0).sigmoid());
+        let state = leaf(&random.tensor(&[b, h, k, v], 1.0));
+        let rule = || Kda {
+            q: unit(&q),
+            k: unit(&key),
+            v: value.reshape([b, t, h, v]),
+            log_decay: g.shallow_clone(),
+            beta: beta.shallow_clone(),
+            scale: 0.3,
+            normalise,
+        };
+        for state in [None, Some(&state)] {
+            let forms = [rule().forward(state), rule().chunked(state)];
+            let forms = forms.map(|(o, after)| vec![o, after]);
+            // from nothing, the first position has nothing to decay
+            let mut leaves = vec![&q, &key, &value, &beta];
+            leaves.extend(Some(&g).filter(|_| t > 1 || state.is_some()));
+            leaves.extend(state);
+            assert_same(&format!("T = {tokens}"), &leaves, forms, 2e-5);
+        }
+    }
+}
+
+#[test]
+fn the_decays_of_kimi_delta_attention_and_their_gradients_are_those_of_the_torch_form() {
+    for (tokens, heads, width) in [(1, 1, 3), (65, 3, 20), (100, 2, 64)] {
+        let mut random = Random::new(tokens as u64);
+        let x = columns_of_a_wider_one(&mut random, &[2, tokens, heads * width]);
+        let bias = leaf(&random.tensor(&[heads * width], 1.0));
+        let a_log = leaf(&random.tensor(&[heads], 1.0));
+        let forms = [log_decays(&x, &bias, &a_log), log_decays_by_torch(&x, &bias, &a_log)];
+        let what = format!("{tokens} × {heads} × {width}");
+        assert_same(&what, &[&x, &bias, &a_log], forms.map(|g| vec![g]), 1e-5);
+    }
+}
+
+#[test]
 fn log_linear_rules_and_their_gradients_are_those_of_the_torch_forms() {
     for (tokens, levels) in [(1, 3), (37, 8), (63, 5), (100, 8), (1000, 12)] {
         let mut random = Random::new(tokens as u64);
@@ -299,27 +351,35 @@ fn the_gradient_of_a_shared_decay_is_that_in_f64() {
         let (q, key, value) =
             (numbers(&[b, t, h, k]), numbers(&[b, t, h, k]), numbers(&[b, t, h, v]));
         let (beta, u) = (numbers(&[b, t, h]).sigmoid(), numbers(&[b, t, h]).softplus());
-        let towards = numbers(&[b, t, h, v]);
-        let gradient = |kind: Kind, delta: bool| {
+        let (towards, of_channels) = (numbers(&[b, t, h, v]), numbers(&[k]).abs());
+        let gradient = |kind: Kind, form: &str| {
             let of = |x: &Tensor| x.to_kind(Kind::Float).to_kind(kind); // the same numbers in both
             let factor = Tensor::ones([h], (kind, tch::Device::Cpu)).set_requires_grad(true);
             let log_decay = -of(&u) * &factor;
-            let o = if delta {
-                let (q, k, v, beta) = (of(&q), of(&key), of(&value), of(&beta));
-                let log_decay = Some(log_decay);
-                DeltaRule { q, k, v, log_decay, beta, scale: 0.3, normalise: true }.forward(None).0
-            } else {
-                let (q, k, v) = (of(&q.select(2, 0)), of(&key.select(2, 0)), of(&value));
-                let (v_scale, skip) = (Some(of(&beta)), None);
-                LinearAttention { q, k, v, log_decay, v_scale, skip }.forward(None).0
+            let (q, k, v, beta) = (of(&q), of(&key), of(&value), of(&beta));
+            let (scale, normalise) = (0.3, true);
+            let o = match form {
+                "the delta rule" => {
+                    let log_decay = Some(log_decay);
+                    DeltaRule { q, k, v, log_decay, beta, scale, normalise }.forward(None).0
+                }
+                "Kimi Delta Attention" => {
+                    let log_decay = log_decay.unsqueeze(-1) * of(&of_channels);
+                    Kda { q, k, v, log_decay, beta, scale, normalise }.forward(None).0
+                }
+                _ => {
+                    let (q, k) = (q.select(2, 0), k.select(2, 0));
+                    let (v_scale, skip) = (Some(beta), None);
+                    LinearAttention { q, k, v, log_decay, v_scale, skip }.forward(None).0
+                }
             };
             (o * of(&towards)).sum(kind).backward();
             factor.grad()
         };
-        for delta in [true, false] {
-            let exact = gradient(Kind::Double, delta);
-            let error = crate::support::error(&gradient(Kind::Float, delta), &exact);
-            assert!(error < 6e-7, "seed {seed}, delta rule {delta}: {error:e}");
+        for form in ["the delta rule", "Kimi Delta Attention", "linear attention"] {
+            let exact = gradient(Kind::Double, form);
+            let error = crate::support::error(&gradient(Kind::Float, form), &exact);
+            assert!(error < 6e-7, "seed {seed}, {form}: {error:e}");
         }
     }
 }

@@ -144,7 +144,7 @@ fn the_reads_of_queries_are_what_the_rules_give() {
 
         let log_decay = -random.tensor(&[2, n, 3, 8], 1.0).abs();
         let beta = random.tensor(&[2, n, 3], 1.0).sigmoid();
-        let rule = Kda { q, k, v, log_decay, beta, scale: 0.5 };
+        let rule = Kda { q, k, v, log_decay, beta, scale: 0.5, normalise: false };
         let reads = rule.retrieval(Asked::Queries);
         assert_close("Kimi Delta Attention", &own(&reads), &rule.chunked(None).0);
     }

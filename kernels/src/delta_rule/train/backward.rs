@@ -214,7 +214,7 @@ impl Scratch {
         }
         let p = View::new(&head.p, CHUNK);
         lower_transposed_times(s, ([tokens, v], steps), p, View::new(&*g, v), d_r, true);
-        solve::transposed(&head.minus_a, d_r, rows, v);
+        solve::transposed(View::new(&head.minus_a, CHUNK), d_r, rows, v);
         // −dA and dP
         transpose(rows, v, View::new(&head.delta, v), &mut self.delta_transposed, CHUNK);
         let transposed = View::new(&self.delta_transposed, CHUNK);

@@ -222,7 +222,7 @@ impl Head {
                 |e| s.mul(beta, e),
             );
         }
-        solve::forward(&self.minus_a, &mut self.delta[..rows * v], rows, v);
+        solve::forward(View::new(&self.minus_a, CHUNK), &mut self.delta[..rows * v], rows, v);
     }
 
     /// The output into its rows of `[B, T, H, V]`, after [`Head::correct`] of all rows.

@@ -3,50 +3,50 @@
 //! Blocks of [`BLOCK`] rows: what earlier blocks contribute is a matrix product, the block itself is solved with its
 //! rows in registers.
 
-use super::CHUNK;
 use crate::cpu::gemm::{Gemm, View};
 use crate::cpu::{Kernel, Simd, run};
 
 /// Rows that are solved in registers; two tiles of the product of the rows before.
 const BLOCK: usize = 12;
 
-/// X with (I + A) X = R: `x` holds R `[rows, v]` and then X; `minus_a` is −A, `[rows, CHUNK]`, strictly lower.
-pub(in crate::delta_rule) fn forward(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
+/// X with (I + A) X = R: `x` holds R `[rows, v]` and then X; `minus_a` is −A, `[rows, rows]`, of which what is strictly
+/// lower is read.
+pub(crate) fn forward(minus_a: View, x: &mut [f32], rows: usize, v: usize) {
     for start in (0..rows).step_by(BLOCK) {
         let height = BLOCK.min(rows - start);
         let (solved, rest) = x.split_at_mut(start * v);
         let block = &mut rest[..height * v];
         if start > 0 {
-            multiply(
-                (height, v, start),
-                View::new(&minus_a[start * CHUNK..], CHUNK),
-                (solved, v),
-                (block, v),
-            );
+            multiply((height, v, start), minus_a.from_row(start), (solved, v), (block, v));
         }
-        run(Block::<false> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
+        run(Block::<false> { minus_a: corner(minus_a, start), x: block, height, v });
     }
 }
 
 /// X with (I + A)ᵀ X = R, arguments as of [`forward`].
-pub(super) fn transposed(minus_a: &[f32], x: &mut [f32], rows: usize, v: usize) {
+pub(crate) fn transposed(minus_a: View, x: &mut [f32], rows: usize, v: usize) {
     for start in (0..rows).step_by(BLOCK).rev() {
         let height = BLOCK.min(rows - start);
         let end = start + height;
         let (head, solved) = x.split_at_mut(end * v);
         let block = &mut head[start * v..];
         if end < rows {
-            let below = View::new(&minus_a[end * CHUNK + start..], CHUNK).transposed();
-            multiply((height, v, rows - end), below, (solved, v), (block, v));
+            let below = View { data: &minus_a.data[end * minus_a.rows + start..], ..minus_a };
+            multiply((height, v, rows - end), below.transposed(), (solved, v), (block, v));
         }
-        run(Block::<true> { minus_a: &minus_a[start * CHUNK + start..], x: block, height, v });
+        run(Block::<true> { minus_a: corner(minus_a, start), x: block, height, v });
     }
+}
+
+/// The matrix from element (start, start) on.
+fn corner(minus_a: View, start: usize) -> View {
+    View { data: &minus_a.data[start * minus_a.rows + start..], ..minus_a }
 }
 
 /// The diagonal block: forward from the first row, or with the transpose from the last.
 struct Block<'a, const TRANSPOSED: bool> {
     /// −A from the block's corner on.
-    minus_a: &'a [f32],
+    minus_a: View<'a>,
     /// `[height, v]`.
     x: &'a mut [f32],
     height: usize,
@@ -63,9 +63,9 @@ impl<const TRANSPOSED: bool> Kernel for Block<'_, TRANSPOSED> {
         // −A of the block, zero outside, so that short blocks run the same code.
         let mut a = [[0.0; BLOCK]; BLOCK];
         for i in 0..height {
-            for j in 0..i {
-                let value = minus_a[i * CHUNK + j];
-                if TRANSPOSED { a[j][i] = value } else { a[i][j] = value }
+            for (j, value) in minus_a.row(i, i).iter().enumerate() {
+                let (row, column) = if TRANSPOSED { (j, i) } else { (i, j) };
+                a[row][column] = *value;
             }
         }
         let mut column = 0;

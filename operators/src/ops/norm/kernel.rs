@@ -39,6 +39,7 @@ impl Norm {
             gate: match self.order {
                 None => Gate::None,
                 Some(Order::NormThenGate) => Gate::After(rows(&tensors[2])),
+                Some(Order::NormThenSigmoid) => Gate::AfterSigmoid(rows(&tensors[2])),
                 Some(Order::GateThenNorm) => Gate::Before(rows(&tensors[2])),
             },
             weight: read(&tensors[1]),

@@ -90,7 +90,8 @@ impl Solved {
                 &mut self.reader[i * k..][..k],
             );
         }
-        solve::forward(minus_a, &mut self.inverse[..rows * CHUNK], rows, CHUNK);
+        let inverse = &mut self.inverse[..rows * CHUNK];
+        solve::forward(View::new(minus_a, CHUNK), inverse, rows, CHUNK);
         let (p, inverse) = (View::new(p, CHUNK), View::new(&self.inverse, CHUNK));
         lower_times(s, ([rows, CHUNK], 1), p, inverse, &mut self.dense[..rows * CHUNK], false);
         let right = View::new(&self.right, width);
