@@ -19,7 +19,6 @@ use kin::Kin;
 use super::candidate::Candidate;
 use super::measured;
 use super::noise::Noise;
-use crate::metric::Metric;
 use crate::objective::Objective;
 use crate::pareto::Objectives;
 use crate::value::{Value, Values};
@@ -53,7 +52,7 @@ impl Expected {
         let all = objectives.iter().zip(self.objectives.values()).zip(&self.noises);
         all.map(|((objective, number), noise)| (objective, number, noise.total()))
             .filter(|(objective, _, error)| {
-                *error > 0.0 && !objective.metric().is_some_and(Metric::is_known_before_training)
+                *error > 0.0 && !objective.is_known_before_training()
             })
             .map(|(objective, number, error)| {
                 let value = Value { mean: objective.turned(*number), standard_error: Some(error) };

@@ -38,7 +38,8 @@ impl Page {
             page.table(&own, &definition);
             for (key, value) in below {
                 let (definition, is_list) = page.section(value).expect("a section");
-                let name = format!("{name}.{key}");
+                let is_by_name = value.get("additionalProperties").is_some();
+                let name = format!("{name}.{key}{}", if is_by_name { ".NAME" } else { "" });
                 page.heading(3, &name, is_list, &definition);
                 if key == "mixers" {
                     page.mixers(&definition);
@@ -60,7 +61,8 @@ impl Page {
     fn section(&self, value: &Value) -> Option<(Value, bool)> {
         let (one, is_list) = match value.get("items") {
             Some(items) => (items, true),
-            None => (present(value), false),
+            // Of tables by name each is one.
+            None => (value.get("additionalProperties").unwrap_or(present(value)), false),
         };
         let definition = self.referred(one)?;
         let is_range = definition["properties"].get("min").is_some();

@@ -1,7 +1,7 @@
 //! What rungs lead to among stacks that were all trained: every order of four mixers in one to four layers at two widths
 //! (tools/truth_table/grid.csv), at 65 k, 262 k, 1 M and 4 M tokens, some at 16.8 M.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -19,7 +19,7 @@ use search::surrogate::Feature;
 use search::value::Value;
 use search::wire::{Evaluation, Measured, Request};
 
-use crate::stacks::{self, conditions};
+use crate::stacks::{self, conditions, workers};
 
 const TABLE: &str = include_str!("../../../tools/truth_table/grid.csv");
 const WIDTHS: [u32; 2] = [64, 128];
@@ -211,7 +211,7 @@ fn campaign(
         rungs: rungs.to_vec(),
         latencies: conditions().into_iter().take(1).collect(),
         attempts: 1,
-        quiet_timing: false,
+        quiet: BTreeSet::new(),
         ..stacks::settings()
     };
     let objectives = settings.objectives.clone();
@@ -226,7 +226,7 @@ fn campaign(
     ];
     let proposer = Proposer::new(Algorithm::Surrogate, seed, 12, references);
     let mut campaign = Campaign::new(settings, Grid, proposer, History::default());
-    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let mut commands = campaign.handle(workers(1, 1));
     let mut spent: BTreeMap<String, u64> = BTreeMap::new();
     let mut waiting: Vec<Request> = Vec::new();
     loop {
