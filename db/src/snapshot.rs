@@ -10,7 +10,7 @@ use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
-use search::value::{Value, Values};
+use search::value::{Name, Value, Values};
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +102,18 @@ impl Campaign {
     /// Whether its candidates are points of a black box, not stacks.
     pub fn is_black_box(&self) -> bool {
         self.kind == CampaignKind::BlackBox
+    }
+
+    /// The names of its latencies on further targets that some of these candidates have.
+    pub fn values_of_targets<'c>(
+        &self,
+        candidates: impl Iterator<Item = &'c Candidate> + Clone,
+    ) -> Vec<&'c str> {
+        let known = |name: String| {
+            let names = candidates.clone().flat_map(|of| of.row.values.keys().map(Name::as_str));
+            names.into_iter().find(|known| *known == name)
+        };
+        self.latency.names_of_targets().filter_map(known).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where the workers of a campaign compute, and whether some disturb others.
 
+use std::collections::BTreeSet;
+
 use search::subject::Subjects;
 use search::wire::Hello;
 
@@ -8,29 +10,33 @@ use super::job::Job;
 use super::resume::full_name;
 use super::slot::{Presence, Slot};
 use super::spec::Role;
+use super::targets;
 
-/// Says who the workers of this machine are, and where they compute.
+/// Says who the workers of this machine are, and where they compute. `hellos`: of who times each target.
 pub(super) fn seat<D: Subjects>(
     job: &Job<D>,
     slots: &mut [Slot],
     trainers: &[Hello],
-    profiler: &Hello,
+    hellos: &[Hello],
 ) {
-    let (gpus, timed) = (Gpus::here(), job.latency.device);
-    let seats = gpus.seats(&job.trainer.introduction, timed, trainers);
+    let (gpus, timed) = (Gpus::here(), job.timed_devices());
+    let seats = gpus.seats(&job.trainer.introduction, &timed, trainers);
     for ((slot, seat), trainer) in slots.iter_mut().zip(seats).zip(trainers) {
         slot.seat = Some(seat);
         slot.who = Some(full_name(trainer));
     }
-    if let Some(slot) =
-        slots.iter_mut().find(|slot| slot.role == Role::Profiler && slot.lease.is_none())
-    {
-        slot.seat = Some(gpus.seat_of_profiler(timed, profiler));
+    let here = targets::here(&job.targets);
+    let profilers =
+        slots.iter_mut().filter(|slot| slot.role == Role::Profiler && slot.lease.is_none());
+    for (child, slot) in profilers.enumerate() {
+        let is_its = |target: &&targets::Target| targets::timed_by(target, &here) == Some(child);
+        let target = job.targets.iter().zip(hellos).find(|(target, _)| is_its(target));
+        slot.seat = target.map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello));
     }
 }
 
-/// Whether some trainer is on the device of somebody who times.
-pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
+/// The devices of those who time, by their names, that some trainer is on, too.
+pub(super) fn disturbed(slots: &[Slot]) -> BTreeSet<String> {
     let gpus = Gpus::here();
     let seats = |times: bool| {
         let counts = move |slot: &&Slot| {
@@ -39,5 +45,6 @@ pub(super) fn is_disturbed(slots: &[Slot]) -> bool {
         };
         slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
     };
-    seats(true).any(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)))
+    let timed = seats(true).filter(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)));
+    timed.map(|timed| timed.device.clone()).collect()
 }
