@@ -77,7 +77,8 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     run: &Run,
     mut job: Job<D>,
 ) -> anyhow::Result<Finish> {
-    let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
+    let mut signals =
+        StopSignals::listen_with_time_limit().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
     let (gpus, trained) = (Gpus::here(), job.trainer.introduction.device());

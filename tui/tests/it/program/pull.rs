@@ -271,6 +271,31 @@ fn a_worker_that_leaves_hands_back_what_it_is_at() {
     }
 }
 
+/// The same by a limit of time that is over, as `sbatch --signal=B:USR1@…` has it.
+#[test]
+fn a_worker_whose_time_is_over_hands_back_what_it_is_at() {
+    let world = world("pull_time_limit", "patient 1");
+    let coordinator = Coordinator::new(&world);
+    let token = coordinator.token();
+    let mut command = std::process::Command::new("timeout");
+    command.args(["--preserve-status", "--signal=USR1", "--kill-after=30", "3"]);
+    command.arg(env!("CARGO_BIN_EXE_deltafront"));
+    command.args(["worker", "--connect", &coordinator.address, "--token", &token]);
+    command.args(["--folder", "limited"]);
+    world.surround(&mut command);
+    let output = command.output().expect("coreutils are there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("what was begun is given back"), "{said}");
+    assert_eq!(world.count("evaluations"), 1);
+    let next = coordinator.worker(&token, "next", &[]);
+    assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+    assert_eq!(next.code(), 0);
+    assert_eq!(world.count("evaluations"), EVALUATIONS + 1, "nothing else is done twice");
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains("handed back") && !log.contains("lost worker"), "{log}");
+}
+
 #[test]
 fn a_worker_that_nobody_answers_gives_up() {
     let world = world("pull_patience", "");
