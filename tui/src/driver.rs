@@ -22,7 +22,7 @@ mod preflight;
 mod profiler;
 pub(crate) mod pull;
 mod resume;
-mod seating;
+pub(crate) mod seating;
 mod slot;
 mod spec;
 mod stop;

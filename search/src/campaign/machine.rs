@@ -89,7 +89,7 @@ impl<D: Subjects> Campaign<D> {
             Event::Lost { id } => self.standing.lost(id, &mut commands),
             Event::HandedBack { id } => self.standing.handed_back(id, &mut commands),
             Event::Adopted(evaluate) => self.adopt(&evaluate),
-            Event::QuietTiming { devices } => self.standing.settings.quiet = devices,
+            Event::QuietTiming(quiet) => self.standing.settings.quiet = quiet,
             Event::Obstacle { reason } => {
                 self.standing.ending.get_or_insert(Finish::Halted { reason });
             }
@@ -283,7 +283,7 @@ impl<D: Subjects> Campaign<D> {
         let wholes = wanted::early_wholes(&self.standing);
         let mut idle = self.idle_profilers();
         for key in &parts {
-            if take(&mut idle, &key.conditions.device) {
+            if self.take(&mut idle, &key.conditions.device) {
                 let id = self.standing.tasks.begin(Task::Part(key.clone()));
                 let request = Measure::of(id, key.clone());
                 commands.push(Command::Send(Request::Measure(request)));
@@ -308,7 +308,7 @@ impl<D: Subjects> Campaign<D> {
             let Some(architecture) = self.standing.rows[number].subject.stack().cloned() else {
                 continue;
             };
-            if !take(&mut idle, &conditions.device) {
+            if !self.take(&mut idle, &conditions.device) {
                 continue;
             }
             let task = Task::Whole { number: *number, name: name.clone() };
@@ -353,13 +353,30 @@ impl<D: Subjects> Campaign<D> {
     fn idle_profilers(&self) -> BTreeMap<String, u32> {
         let Standing { settings, tasks, .. } = &self.standing;
         let mut idle = self.profilers.clone();
-        if !settings.quiet.is_empty() && !tasks.trainings().is_empty() {
-            idle.retain(|device, _| !settings.quiet.contains(device));
+        let quiet = &settings.quiet.from_training;
+        if !quiet.is_empty() && !tasks.trainings().is_empty() {
+            idle.retain(|device, _| !quiet.contains(device));
         }
         for device in tasks.timings().filter_map(|task| self.standing.device_of(task)) {
-            take(&mut idle, device);
+            if !self.take(&mut idle, device) {
+                // Its worker is not counted any more, and still at it.
+                self.leave_the_turn_to(&mut idle, device);
+            }
         }
         idle
+    }
+
+    /// Takes one of the idle ones of a device, and with it the turn of those beside it; false where none is idle.
+    fn take(&self, idle: &mut BTreeMap<String, u32>, device: &str) -> bool {
+        let Some(count) = idle.get_mut(device).filter(|count| **count > 0) else { return false };
+        *count -= 1;
+        self.leave_the_turn_to(idle, device);
+        true
+    }
+
+    fn leave_the_turn_to(&self, idle: &mut BTreeMap<String, u32>, device: &str) {
+        let quiet = &self.standing.settings.quiet;
+        idle.retain(|other, _| !quiet.takes_turns(device, other));
     }
 
     /// Whether something is timed, or to be timed, where nothing may train meanwhile.
@@ -368,7 +385,8 @@ impl<D: Subjects> Campaign<D> {
         parts: &[LatencyKey],
         wholes: &[(u32, String, Conditions)],
     ) -> bool {
-        let Standing { settings: Settings { quiet, .. }, tasks, .. } = &self.standing;
+        let Standing { settings, tasks, .. } = &self.standing;
+        let quiet = &settings.quiet.from_training;
         !quiet.is_empty()
             && (parts.iter().any(|key| quiet.contains(&key.conditions.device))
                 || wholes.iter().any(|(_, _, conditions)| quiet.contains(&conditions.device))
@@ -376,16 +394,5 @@ impl<D: Subjects> Campaign<D> {
                     .timings()
                     .filter_map(|task| self.standing.device_of(task))
                     .any(|device| quiet.contains(device)))
-    }
-}
-
-/// Takes one of the idle ones of a device; false where none is.
-fn take(idle: &mut BTreeMap<String, u32>, device: &str) -> bool {
-    match idle.get_mut(device) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            true
-        }
-        _ => false,
     }
 }

@@ -1,11 +1,11 @@
 //! What must hold whatever is read: it is taken, or refused with a reason. `fuzz/targets` looks for bytes for which it does not,
 //! `corpora` beside this file has those that are tried with every change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use search::Architecture;
-use search::campaign::{Campaign, Command, Event, History, Settings};
+use search::campaign::{Campaign, Command, Event, History, Quiet, Settings};
 use search::config::CampaignFile;
 use search::cost;
 use search::proposals::{Algorithm, Proposer, SearchRng};
@@ -87,7 +87,7 @@ pub(crate) fn replies(bytes: &[u8]) {
         evaluations: 12,
         rungs: vec![100],
         limits: at_most(&[("decode_us", 100.0), ("parameters", 60_000.0)]),
-        quiet: BTreeSet::new(),
+        quiet: Quiet::default(),
         ..settings()
     };
     let proposer = Proposer::new(Algorithm::Evolution, 1, 3, Vec::new());

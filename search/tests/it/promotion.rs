@@ -1,7 +1,7 @@
 //! What rungs lead to among stacks that were all trained: every order of four mixers in one to four layers at two widths
 //! (tools/truth_table/grid.csv), at 65 k, 262 k, 1 M and 4 M tokens, some at 16.8 M.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -211,7 +211,7 @@ fn campaign(
         rungs: rungs.to_vec(),
         latencies: conditions().into_iter().take(1).collect(),
         attempts: 1,
-        quiet: BTreeSet::new(),
+        quiet: Quiet::default(),
         ..stacks::settings()
     };
     let objectives = settings.objectives.clone();

@@ -7,7 +7,7 @@ use rand::seq::IndexedRandom;
 use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, Delta, Ffn, Layer, Mixer};
 use search::campaign::trust::Plan;
-use search::campaign::{Event, Keep, Settings};
+use search::campaign::{Event, Keep, Quiet, Settings};
 use search::latency::{Conditions, Dtype, Phase, WholeModels};
 use search::limits::{Limit, Limits};
 use search::objective::Objective;
@@ -159,7 +159,10 @@ pub(crate) fn settings() -> Settings {
         limits: Limits::default(),
         attempts: 2,
         give_up_after: 3,
-        quiet: BTreeSet::from([DEVICE.to_owned()]),
+        quiet: Quiet {
+            from_training: BTreeSet::from([DEVICE.to_owned()]),
+            ..Quiet::default()
+        },
         time_whole_models: WholeModels::Never,
         whole_only: BTreeSet::new(),
         keep: Keep::Front,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
-use search::campaign::{CandidateState, Finish, Settings};
+use search::campaign::{CandidateState, Finish, Quiet, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::device::Device;
 use search::proposals::Proposer;
@@ -400,7 +400,7 @@ pub(super) fn job(
             attempts: file.search.attempts,
             give_up_after: file.search.give_up_after,
             // Known once the workers are.
-            quiet: BTreeSet::new(),
+            quiet: Quiet::default(),
             time_whole_models: file.latency.time_whole_models,
             whole_only: BTreeSet::new(),
             keep: file.storage.checkpoints,

@@ -1,12 +1,12 @@
 //! A campaign at work: news of the workers become events, commands become writes and requests.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use db::{Change, Run, Store};
-use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
+use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress, Quiet};
 use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
@@ -22,7 +22,7 @@ use super::metrics::endpoint::Serving;
 use super::news::{Inbox, News};
 use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, full_name, same_device};
-use super::seating::{disturbed, seat};
+use super::seating::{quiet, seat, told};
 use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
@@ -59,8 +59,8 @@ pub(super) struct Desk<'a, D: Subjects> {
     pub(super) introduction: Introduction,
     /// The targets by their names, with who times each first: of whose device and kernels the latencies there are.
     pub(super) targets: Vec<(Option<String>, Hello)>,
-    /// The devices on which nothing may be timed while something trains.
-    pub(super) quiet: BTreeSet<String>,
+    /// What must not disturb what is timed.
+    pub(super) quiet: Quiet,
     /// What Prometheus is told, where it may ask.
     metrics: Option<(Metrics, Serving)>,
     /// The room that must be left on the disk.
@@ -101,7 +101,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
         targets::settle(&job.targets, profilers, &mut job.settings);
         if !profilers.is_empty() {
             seat(job, &mut slots, trainers, profilers);
-            job.settings.quiet = disturbed(&slots);
+            job.settings.quiet = quiet(&slots);
         }
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
@@ -115,27 +115,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             telling.over(&machine),
             job.settings.evaluations.into(),
         );
-        if let Some(trainer) = trainers.first() {
-            let many = if trainers.len() > 1 {
-                format!(", {} at once", trainers.len())
-            } else {
-                String::new()
-            };
-            let seats = slots.iter().filter(|slot| slot.role == job.trainer.role);
-            let seats = seats.filter_map(|slot| slot.seat.as_ref());
-            let mut devices: Vec<String> = seats.map(|seat| seat.device.clone()).collect();
-            devices.sort();
-            devices.dedup();
-            let device = devices.join(", ");
-            let mut timing: Vec<String> =
-                profilers.iter().map(|of| format!("{} on {}", of.worker, of.device)).collect();
-            timing.dedup();
-            let timing = timing.join(", ");
-            display.line(&if timing.is_empty() {
-                format!("evaluations by {}{many}", trainer.worker)
-            } else {
-                format!("training by {} on {device}{many}; timing by {timing}", trainer.worker)
-            });
+        if let Some(line) = told(trainers, profilers, &slots) {
+            display.line(&line);
         }
         let metrics = job.metrics.take().map(|endpoint| {
             display.line(&format!("metrics at http://{}/metrics", endpoint.address));

@@ -148,7 +148,12 @@ impl Hall {
             _ => None,
         };
         // It may have come while another was waited for.
-        let mut before = inbox.before.iter();
+        let is_gone = |index: usize| {
+            inbox.before.iter().any(|(of, news)| {
+                *of == index && matches!(news, News::Gone | News::Broken { .. })
+            })
+        };
+        let mut before = inbox.before.iter().filter(|(index, _)| !is_gone(*index));
         let (index, ready) = match before.find_map(|(index, news)| comes(slots, *index, news)) {
             Some(found) => found,
             None => self.until(slots, inbox, comes).await,

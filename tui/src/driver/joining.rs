@@ -1,7 +1,7 @@
 //! Pull workers at the desk: they come, say what they are at, are away for a while, and are given up when their lease is
 //! over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use super::precision::remembered;
 use super::pull::ToWorker;
 use super::pull::listener::Arrival;
 use super::resume::full_name;
-use super::seating::disturbed;
+use super::seating::quiet;
 use super::slot::{Presence, Slot};
 use super::spec::Role;
 use super::underway::Underway;
@@ -160,16 +160,16 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             *profilers.entry(seat.device.clone()).or_default() += 1;
         }
         let workers = Event::Workers { trainers, profilers };
-        let devices = disturbed(&self.slots);
-        if devices == self.quiet {
+        let now = quiet(&self.slots);
+        if now == self.quiet {
             return self.tell(workers).await;
         }
         // Who comes must not train beside a timing, and nobody is given a training who is gone: what is to be quiet from now on
         // is so before the workers are counted, and what need not be any more afterwards.
-        let both: BTreeSet<String> = self.quiet.union(&devices).cloned().collect();
-        let before = (both != self.quiet).then_some(Event::QuietTiming { devices: both.clone() });
-        let after = (both != devices).then_some(Event::QuietTiming { devices: devices.clone() });
-        self.quiet = devices;
+        let both = self.quiet.and(&now);
+        let before = (both != self.quiet).then(|| Event::QuietTiming(both.clone()));
+        let after = (both != now).then(|| Event::QuietTiming(now.clone()));
+        self.quiet = now;
         for event in before.into_iter().chain([workers]).chain(after) {
             if let Some(finish) = self.tell(event).await? {
                 return Ok(Some(finish));

@@ -1,11 +1,13 @@
 //! Where the workers of a campaign compute, and whether some disturb others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use search::campaign::Quiet;
+use search::device::Platform;
 use search::subject::Subjects;
 use search::wire::Hello;
 
-use super::gpus::Gpus;
+use super::gpus::{Gpus, Seat};
 use super::job::Job;
 use super::resume::full_name;
 use super::slot::{Presence, Slot};
@@ -25,18 +27,16 @@ pub(super) fn seat<D: Subjects>(
         slot.seat = Some(seat);
         slot.who = Some(full_name(trainer));
     }
-    let here = targets::here(&job.targets);
     let profilers =
         slots.iter_mut().filter(|slot| slot.role == Role::Profiler && slot.lease.is_none());
-    for (child, slot) in profilers.enumerate() {
-        let is_its = |target: &&targets::Target| targets::timed_by(target, &here) == Some(child);
-        let target = job.targets.iter().zip(hellos).find(|(target, _)| is_its(target));
-        slot.seat = target.map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello));
+    for (slot, (target, hello)) in profilers.zip(targets::started(&job.targets, hellos)) {
+        slot.seat = Some(gpus.seat_of_profiler(target.device(), hello));
     }
 }
 
-/// The devices of those who time, by their names, that some trainer is on, too.
-pub(super) fn disturbed(slots: &[Slot]) -> BTreeSet<String> {
+/// What must not disturb those who time: trainers on their devices, and on one machine each other, unless all of them are on
+/// GPUs.
+pub(super) fn quiet(slots: &[Slot]) -> Quiet {
     let gpus = Gpus::here();
     let seats = |times: bool| {
         let counts = move |slot: &&Slot| {
@@ -46,5 +46,44 @@ pub(super) fn disturbed(slots: &[Slot]) -> BTreeSet<String> {
         slots.iter().filter(counts).filter_map(|slot| slot.seat.as_ref())
     };
     let timed = seats(true).filter(|timed| seats(false).any(|seat| seat.is_shared(timed, &gpus)));
-    timed.map(|timed| timed.device.clone()).collect()
+    Quiet {
+        from_training: timed.map(|timed| timed.device.clone()).collect(),
+        by_turns: by_turns(seats(true)),
+    }
+}
+
+/// The devices of each machine, one of which is timed at a time: those of several, unless all of them are GPUs.
+pub(crate) fn by_turns<'s>(timed: impl IntoIterator<Item = &'s Seat>) -> BTreeSet<BTreeSet<String>> {
+    let mut hosts: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for seat in timed {
+        hosts.entry(&seat.host).or_default().insert(seat.device.clone());
+    }
+    let is_gpu = |device: &String| Platform::of(device) == Some(Platform::Cuda);
+    hosts.into_values().filter(|of| of.len() > 1 && !of.iter().all(is_gpu)).collect()
+}
+
+/// Who trains and who times, in a sentence; none where nobody trains here.
+pub(super) fn told(trainers: &[Hello], profilers: &[Hello], slots: &[Slot]) -> Option<String> {
+    let trainer = trainers.first()?;
+    let many =
+        if trainers.len() > 1 { format!(", {} at once", trainers.len()) } else { String::new() };
+    let seats = slots.iter().filter(|slot| slot.role != Role::Profiler);
+    let devices: BTreeSet<&str> =
+        seats.filter_map(|slot| Some(slot.seat.as_ref()?.device.as_str())).collect();
+    let device = devices.into_iter().collect::<Vec<_>>().join(", ");
+    let mut timing: Vec<String> = Vec::new();
+    for Hello { worker, device, .. } in profilers {
+        let one = format!("{worker} on {device}");
+        if !timing.contains(&one) {
+            timing.push(one);
+        }
+    }
+    Some(match &timing[..] {
+        [] => format!("evaluations by {}{many}", trainer.worker),
+        all => format!(
+            "training by {} on {device}{many}; timing by {}",
+            trainer.worker,
+            all.join(", ")
+        ),
+    })
 }

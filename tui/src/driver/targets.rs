@@ -42,7 +42,7 @@ impl Target {
 }
 
 /// The profilers that are started on this machine, one for several targets that the same program can time.
-pub(super) fn here(targets: &[Target]) -> Vec<&Target> {
+pub(crate) fn here(targets: &[Target]) -> Vec<&Target> {
     let mut all: Vec<&Target> = Vec::new();
     for target in targets.iter().filter(|target| !target.is_elsewhere) {
         if !all.iter().any(|other| other.profiler.program == target.profiler.program) {
@@ -50,6 +50,16 @@ pub(super) fn here(targets: &[Target]) -> Vec<&Target> {
         }
     }
     all
+}
+
+/// Those of [`here`] with what they said of themselves, where `hellos` are of who times each target.
+pub(crate) fn started<'a>(
+    targets: &'a [Target],
+    hellos: &'a [Hello],
+) -> Vec<(&'a Target, &'a Hello)> {
+    let here = here(targets);
+    let is_started = |target: &Target| here.iter().any(|of| std::ptr::eq(*of, target));
+    targets.iter().zip(hellos).filter(|(target, _)| is_started(target)).collect()
 }
 
 /// Which of the profilers of this machine times a target; none: none of them does.

@@ -250,6 +250,8 @@ impl Driver<'_> {
         assert!(self.timing.insert(id, device.to_owned()).is_none());
         let at_once = self.timing.values().filter(|of| *of == device).count();
         assert!(at_once <= self.world.profilers as usize);
+        let is_alone = self.timing.len() == at_once;
+        assert!(is_alone || !self.world.takes_turns(), "one device of a machine at a time");
     }
 
     /// The row as stored says that this may be trained.

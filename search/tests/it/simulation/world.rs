@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
-use search::campaign::{Event, Settings};
+use search::campaign::{Event, Quiet, Settings};
 use search::campaign::trust::Plan;
 use search::latency::{Conditions, Phase, WholeModels};
 use search::limits::Limit;
@@ -96,6 +96,11 @@ impl World {
         Event::Workers { trainers, profilers }
     }
 
+    /// Whether the two devices are of one machine.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.has_two_targets && self.scheduler_seed % 4 < 2
+    }
+
     pub(super) fn rungs(&self) -> &'static [u64] {
         &RUNGS[RUNGS.len() - self.rungs..]
     }
@@ -140,7 +145,18 @@ fn of_one_target(world: &World) -> Settings {
         },
         limits: at_most(&LIMITS),
         give_up_after: 1000,
-        quiet: world.quiet_timing.then(|| stacks::DEVICE.to_owned()).into_iter().collect(),
+        quiet: Quiet {
+            from_training: world
+                .quiet_timing
+                .then(|| stacks::DEVICE.to_owned())
+                .into_iter()
+                .collect(),
+            by_turns: world
+                .takes_turns()
+                .then(|| [stacks::DEVICE, OTHER.0].map(str::to_owned).into())
+                .into_iter()
+                .collect(),
+        },
         time_whole_models: WholeModels::Front,
         ..stacks::settings()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use search::Architecture;
-use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History};
+use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History, Quiet};
 use search::cost;
 use search::device::Platform;
 use search::latency::{LatencyEntry, Timing};
@@ -16,7 +16,8 @@ use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
 use serde::Serialize;
 
 use super::rates::{Asked, Rates, Wanted};
-use crate::driver::gpus::Gpus;
+use crate::driver::gpus::{Gpus, Seat};
+use crate::driver::seating::by_turns;
 use crate::driver::{Job, targets};
 
 /// What a campaign will ask for and take.
@@ -110,12 +111,19 @@ pub(super) fn rehearse(
     let trainers: Vec<Hello> = trainer.cycle().take(job.trainers as usize).collect();
     let seats = gpus.seats(&job.trainer.introduction, &job.timed_devices(), &trainers);
     let timed = job.targets.iter().zip(profilers);
-    let timed = timed.map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello));
-    settings.quiet = timed
-        .filter(|timed| seats.iter().any(|seat| seat.is_shared(timed, &gpus)))
-        .map(|timed| timed.device)
+    let timed: Vec<Seat> = timed
+        .map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello))
         .collect();
-    let here = profilers.iter().map(|of| (of.device.clone(), 1)).collect();
+    let is_shared = |timed: &&Seat| seats.iter().any(|seat| seat.is_shared(timed, &gpus));
+    settings.quiet = Quiet {
+        from_training: timed.iter().filter(is_shared).map(|of| of.device.clone()).collect(),
+        by_turns: by_turns(&timed),
+    };
+    let here = targets::started(&job.targets, profilers);
+    let mut at_once: BTreeMap<String, u32> = BTreeMap::new();
+    for (_, hello) in here {
+        *at_once.entry(hello.device.clone()).or_default() += 1;
+    }
     let reported: Vec<&str> = settings
         .objectives
         .iter()
@@ -139,7 +147,7 @@ pub(super) fn rehearse(
     let mut campaign = Campaign::new(settings, job.space.clone(), job.proposer.clone(), history);
     let (mut clock, mut ahead) = (rates.start_seconds, Vec::<Ahead>::new());
     let mut deadline = job.deadline_seconds();
-    let mut event = Event::Workers { trainers: job.trainers, profilers: here };
+    let mut event = Event::Workers { trainers: job.trainers, profilers: at_once };
     loop {
         let begin = Instant::now();
         let commands = campaign.handle(event);
