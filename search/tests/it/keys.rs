@@ -207,7 +207,13 @@ fn present(value: &Value) -> &Value {
 
 /// The keys of a table in the order in which the commented campaign file has them, below the head of that table.
 fn in_order<'v>(table: &'v Value, name: &str) -> Vec<(String, &'v Value)> {
-    let head = [format!("\n[{name}]"), format!("\n[[{name}]]"), format!("\n# [[{name}]]")];
+    let by_name = name.strip_suffix("NAME").unwrap_or(name);
+    let head = [
+        format!("\n[{name}]"),
+        format!("\n[[{name}]]"),
+        format!("\n# [[{name}]]"),
+        format!("\n# [{by_name}"),
+    ];
     let start = head.iter().find_map(|head| TEMPLATE.find(head)).filter(|_| !name.is_empty());
     let below = &TEMPLATE[start.unwrap_or(0)..];
     let place = |key: &str| {

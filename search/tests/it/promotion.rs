@@ -9,7 +9,7 @@ use search::Architecture;
 use search::architecture::{ArchitectureId, MixerKind};
 use search::campaign::front::Contenders;
 use search::campaign::{
-    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Quiet, Settings,
 };
 use search::latency::{Part, Timing};
 use search::pareto::{Objectives, hypervolume};

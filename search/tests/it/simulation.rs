@@ -178,15 +178,15 @@ fn many_workers_that_come_and_go_lose_nothing() {
 #[test]
 fn kills_and_delays_change_nothing_with_one_trainer() {
     let worlds = [
-        (0.0, 0, false),
-        (0.3, 0, false),
-        (0.0, 2, false),
-        (0.3, 2, false),
-        (0.0, 0, true),
-        (0.3, 2, true),
+        (0.0, 0, false, false),
+        (0.3, 0, false, false),
+        (0.0, 2, false, false),
+        (0.3, 2, false, false),
+        (0.0, 0, true, false),
+        (0.3, 2, true, true),
     ];
-    for (trouble, rungs, has_two_targets) in worlds {
-        let calm = World { trouble, rungs, has_two_targets, ..CALM };
+    for (trouble, rungs, has_two_targets, is_second_limited) in worlds {
+        let calm = World { trouble, rungs, has_two_targets, is_second_limited, ..CALM };
         let (expected, _) = run(&calm);
         for seed in 0..12 {
             for quiet_timing in [true, false] {
@@ -218,6 +218,7 @@ fn two_targets_are_timed_side_by_side() {
             trainers: 1 + seed as u32 % 3,
             kills: [0.0, 0.03][seed as usize % 2],
             has_two_targets: true,
+            is_second_limited: seed % 2 == 0,
             ..CALM
         };
         let (store, counts) = run_counting(&world);

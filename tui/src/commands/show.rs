@@ -138,7 +138,7 @@ fn candidate_text(
         } else if candidate.disturbed.contains(name.as_str()) {
             shown.push_str(" (other processes loaded the machine while a part was timed)");
         }
-        rows.push(vec![quantity::title(name).to_owned(), shown]);
+        rows.push(vec![quantity::title(name).into_owned(), shown]);
     }
     for trained in &candidate.row.trained {
         if (trained.tokens, trained.seed) == (campaign.tokens, candidate.row.seed) {

@@ -142,7 +142,7 @@ impl Hall {
         inbox: &mut Inbox,
     ) -> anyhow::Result<(Hello, Said)> {
         let comes = |slots: &[Slot], index: usize, news: &News| match news {
-            News::Joined(ready) if slots[index].times() == Some(target.name()) => {
+            News::Joined(ready) if slots[index].came_to_time(target.name()) => {
                 Some((index, (**ready).clone()))
             }
             _ => None,

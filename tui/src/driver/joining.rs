@@ -82,10 +82,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             self.display.join(index, format!("{} {host}", role.word()));
         }
         self.events.push(Change::Worker {
-            role: match self.slots[index].times() {
-                Some(target) => db::profiler_of(target),
-                None => role.word().to_owned(),
-            },
+            role: self.slots[index].word(),
             worker: full_name(&hello),
             device,
         });
@@ -226,7 +223,9 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Why somebody who would time cannot; none: it can, or trains.
     fn unfit(&self, index: usize, hello: &Hello) -> Option<String> {
-        let name = self.slots[index].times()?;
+        let slot = &self.slots[index];
+        let lease = slot.lease.as_ref().filter(|_| slot.role == Role::Profiler)?;
+        let name = lease.target.as_deref();
         let (_, target) = self.targets.iter().find(|(of, _)| of.as_deref() == name)?;
         if hello.device != target.device {
             let what = match name {

@@ -151,10 +151,19 @@ impl Slot {
         self.is_idle(Role::Profiler) && self.seat.as_ref().is_some_and(|seat| seat.device == device)
     }
 
-    /// The target that a pull worker came to time; none: it does not time.
-    pub(crate) fn times(&self) -> Option<Option<&str>> {
-        let lease = self.lease.as_ref().filter(|_| self.role == Role::Profiler)?;
-        Some(lease.target.as_deref())
+    /// Whether a pull worker came to time this target.
+    pub(crate) fn came_to_time(&self, target: Option<&str>) -> bool {
+        let lease = self.lease.as_ref().filter(|_| self.role == Role::Profiler);
+        lease.is_some_and(|lease| lease.target.as_deref() == target)
+    }
+
+    /// What its worker is called in the store.
+    pub(crate) fn word(&self) -> String {
+        let target = self.lease.as_ref().and_then(|lease| lease.target.as_deref());
+        match self.role {
+            Role::Profiler => db::profiler_of(target),
+            role => role.word().to_owned(),
+        }
     }
 
     /// Says something to a pull worker; a child needs no such words.

@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) attempts: u32,
     /// Whether decode steps are timed on a second device, too, on which nothing trains.
     pub(super) has_two_targets: bool,
+    /// Whether the latency there decides who is trained, too; else it need not be waited for.
+    pub(super) is_second_limited: bool,
 }
 
 pub(super) const CALM: World = World {
@@ -58,6 +60,7 @@ pub(super) const CALM: World = World {
     evaluations: 30,
     attempts: 2,
     has_two_targets: false,
+    is_second_limited: false,
 };
 
 impl World {
@@ -85,6 +88,7 @@ impl World {
             evaluations: rng.random_range(12..=40),
             attempts: rng.random_range(1..=4),
             has_two_targets: rng.random_bool(0.3),
+            is_second_limited: rng.random(),
         }
     }
 
@@ -122,8 +126,7 @@ pub(super) fn settings(world: &World) -> Settings {
         let conditions = Conditions { device: OTHER.0.to_owned(), phase, ..decode };
         all.latencies.push((OTHER.1.to_owned(), conditions));
         all.objectives.extend(stacks::objectives(&[OTHER.1]));
-        // In some worlds it decides who is trained, in others it need not be waited for.
-        if world.scheduler_seed.is_multiple_of(2) {
+        if world.is_second_limited {
             all.limits.add(OTHER.1, Limit::at_most(BUDGET_US));
         }
     }
