@@ -10,6 +10,7 @@ use search::Architecture;
 use search::tensors;
 
 #[path = "../../src/checkpoint/held.rs"]
+#[expect(unreachable_pub, reason = "public where it belongs")]
 mod held;
 #[path = "../../src/corpus/token_format.rs"]
 mod token_format;

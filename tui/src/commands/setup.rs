@@ -137,7 +137,7 @@ struct Narrowing {
 impl Narrowing {
     /// The space without what those who time refuse, by the places of their targets, and what is to be said of it.
     fn narrow(self, timed: &[(usize, Said)]) -> anyhow::Result<(Space, Vec<String>)> {
-        let Self { file, place, space: all, targets, references, trained } = self;
+        let Self { file, place, space: all, targets: timed_on, references, trained } = self;
         let of_targets = timed.iter().flat_map(|(_, said)| &said.refused);
         let refused: Vec<(Architecture, String)> =
             of_targets.chain(&trained.refused).cloned().collect();
@@ -145,7 +145,7 @@ impl Narrowing {
             (all.clone(), Vec::new())
         } else {
             Space::without(&file.space, &refused).map_err(|error| {
-                let asked: Vec<String> = targets.iter().map(Target::place).collect();
+                let asked: Vec<String> = timed_on.iter().map(Target::place).collect();
                 let asked = asked.join(", of ");
                 anyhow::anyhow!("{place}: {error}\n(asked of {asked} and of the trainer)")
             })?
@@ -159,7 +159,7 @@ impl Narrowing {
             let by: Vec<String> = timed
                 .iter()
                 .filter(refuses)
-                .map(|(index, _)| &targets[*index])
+                .map(|(index, _)| &timed_on[*index])
                 .map(|target| format!("on {}{}", target.device(), target.suffix()))
                 .collect();
             if by.is_empty() { "by this trainer".to_owned() } else { by.join(", ") }

@@ -134,7 +134,7 @@ fn count() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{Gpus, Seat};
-    use search::device::Device::{Cpu, Cuda};
+    use search::device::Device::{self, Cpu, Cuda};
 
     #[test]
     fn seats_of_one_machine_share_a_device_or_not() {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_profiler_has_its_gpu_to_itself_where_there_are_others() {
-        let plan = |gpus: &Gpus, timed, trained, trainers| {
+        let plan = |gpus: &Gpus, timed: &[Device], trained, trainers| {
             let planned = gpus.plan(timed, Some(trained), trainers);
             planned.iter().map(|gpu| gpu.unwrap_or("all").to_owned()).collect::<Vec<_>>().join(" ")
         };
