@@ -67,9 +67,8 @@ impl Store {
         .await
         .map_err(sql)?;
         let targets = campaign.latency.targets();
-        let of_role = |role: &str| {
-            targets.iter().find(|target| profiler_of(target.name.as_deref()) == role)
-        };
+        let of_role =
+            |role: &str| targets.iter().find(|target| profiler_of(target.name.as_deref()) == role);
         let timed = workers.iter().filter_map(|(role, device)| Some((of_role(role)?, device)));
         for (target, device) in timed {
             let latencies = target.latencies(device);

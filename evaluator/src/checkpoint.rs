@@ -116,9 +116,8 @@ fn read(
     let bytes =
         std::fs::read(path).map_err(|source| error(format!("it cannot be read ({source})")))?;
     let held = Held::read(&bytes).map_err(error)?;
-    let found = held
-        .origin()
-        .ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
+    let found =
+        held.origin().ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
     let expected = Origin { step: found.step, ..origin.clone() };
     if found != expected {
         return Err(error(format!(

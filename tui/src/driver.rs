@@ -77,8 +77,7 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     run: &Run,
     mut job: Job<D>,
 ) -> anyhow::Result<Finish> {
-    let mut signals =
-        StopSignals::listen_with_time_limit().context("cannot listen for Ctrl-C")?;
+    let mut signals = StopSignals::listen_with_time_limit().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
     let (gpus, trained) = (Gpus::here(), job.trainer.introduction.device());
@@ -129,8 +128,11 @@ pub(crate) async fn drive<D: Subjects + Clone>(
         if job.show != Show::Nothing {
             say(&format!("others join by: {}", hall.invitation()));
             for target in job.targets.iter().filter(|target| target.is_elsewhere) {
-                let flag = target.name().map_or_else(String::new, |name| format!(" --target {name}"));
-                say(&format!("waiting for one of them that times: the same line with --times{flag}"));
+                let flag =
+                    target.name().map_or_else(String::new, |name| format!(" --target {name}"));
+                say(&format!(
+                    "waiting for one of them that times: the same line with --times{flag}"
+                ));
             }
         }
         let waited = {

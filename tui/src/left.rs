@@ -35,7 +35,8 @@ impl Pace {
         }
         let each = seconds / done;
         let evaluations = each * f64::from(left);
-        let evaluations = limit_seconds.map_or(evaluations, |limit| evaluations.min(limit.max(0.0)));
+        let evaluations =
+            limit_seconds.map_or(evaluations, |limit| evaluations.min(limit.max(0.0)));
         Some(evaluations + each * extra.left)
     }
 }
@@ -66,11 +67,7 @@ impl Effort {
 
     /// The extra trainings of these candidates that are over, and those to come in a campaign of so many evaluations, as
     /// evaluations of the usual length: with rungs these are shorter than a full training.
-    pub fn extra<'a>(
-        &self,
-        evaluations: u32,
-        rows: impl Iterator<Item = &'a Candidate>,
-    ) -> Extra {
+    pub fn extra<'a>(&self, evaluations: u32, rows: impl Iterator<Item = &'a Candidate>) -> Extra {
         let (mut tokens, mut share, mut below) = (0.0, 1.0, 0);
         for &rung in &self.rungs {
             tokens += share * rung.saturating_sub(below) as f64;

@@ -380,11 +380,7 @@ impl<D: Subjects> Campaign<D> {
     }
 
     /// Whether something is timed, or to be timed, where nothing may train meanwhile.
-    fn must_be_quiet(
-        &self,
-        parts: &[LatencyKey],
-        wholes: &[(u32, String, Conditions)],
-    ) -> bool {
+    fn must_be_quiet(&self, parts: &[LatencyKey], wholes: &[(u32, String, Conditions)]) -> bool {
         let Standing { settings, tasks, .. } = &self.standing;
         let quiet = &settings.quiet.from_training;
         !quiet.is_empty()

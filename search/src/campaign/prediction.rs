@@ -51,9 +51,7 @@ impl Expected {
     pub fn values(&self, objectives: &[Objective]) -> Values {
         let all = objectives.iter().zip(self.objectives.values()).zip(&self.noises);
         all.map(|((objective, number), noise)| (objective, number, noise.total()))
-            .filter(|(objective, _, error)| {
-                *error > 0.0 && !objective.is_known_before_training()
-            })
+            .filter(|(objective, _, error)| *error > 0.0 && !objective.is_known_before_training())
             .map(|(objective, number, error)| {
                 let value = Value { mean: objective.turned(*number), standard_error: Some(error) };
                 (objective.name().into(), value)

@@ -41,9 +41,8 @@ impl Plan {
         to_the_end: f64,
     ) -> Extra {
         let full = |of: u64| of as f64 / tokens.max(1) as f64;
-        let is_extra = |row: &Candidate, of: u64, seed: u64| {
-            of == tokens && seed != row.seed || of > tokens
-        };
+        let is_extra =
+            |row: &Candidate, of: u64, seed: u64| of == tokens && seed != row.seed || of > tokens;
         let done = rows
             .flat_map(|row| row.trained.iter().map(move |of| (row, of)))
             .filter(|(row, of)| is_extra(row, of.tokens, of.seed))
@@ -51,7 +50,8 @@ impl Plan {
             .sum();
         let seeds = to_the_end * f64::from(self.seeds.saturating_sub(1));
         let is_longer = self.longer_tokens > tokens;
-        let longer = if is_longer { f64::from(self.longer) * full(self.longer_tokens) } else { 0.0 };
+        let longer =
+            if is_longer { f64::from(self.longer) * full(self.longer_tokens) } else { 0.0 };
         let all = seeds + f64::from(self.repeats) + longer;
         Extra { done, left: (all - done).max(0.0) }
     }

@@ -99,8 +99,7 @@ pub(super) fn early_wholes(standing: &Standing) -> Vec<(u32, String, Conditions)
         let next = asked.into_iter().find(|(name, _)| is_open_yet(name));
         // Its sum is within the limits once it is among the values.
         let is_due = |name: &str| {
-            settings.times_all(name)
-                && (!settings.composes(name) || row.values.contains_key(name))
+            settings.times_all(name) && (!settings.composes(name) || row.values.contains_key(name))
         };
         if let Some((name, conditions)) = next.filter(|(name, _)| is_due(name))
             && is_open(row.number, &name)

@@ -148,7 +148,8 @@ impl LatencyConfig {
                     || "[latency]".to_owned(),
                     |name| format!("[latency.targets.{name}]"),
                 );
-                let message = format!("is timed just as {same} is: change its device or conditions");
+                let message =
+                    format!("is timed just as {same} is: change its device or conditions");
                 return Err((format!("latency.targets.{name}"), message));
             }
         }

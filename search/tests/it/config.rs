@@ -258,8 +258,7 @@ fn targets_take_what_they_leave_out_from_the_section() {
     assert_eq!(targets[0].latencies("here"), file.latency.latencies("here"));
     assert_eq!(targets[0].key("device"), "latency.device");
     let latencies = targets[2].latencies("there");
-    let texts: Vec<String> =
-        latencies.iter().map(|(name, of)| format!("{name}: {of}")).collect();
+    let texts: Vec<String> = latencies.iter().map(|(name, of)| format!("{name}: {of}")).collect();
     assert_eq!(
         texts,
         [
@@ -269,9 +268,17 @@ fn targets_take_what_they_leave_out_from_the_section() {
     );
     assert_eq!(targets[1].latencies("").len(), 1, "no prefill");
     assert_eq!(targets[1].latency.command.as_deref(), Some("./time"));
-    assert_eq!((targets[0].latency.command.clone(), targets[2].latency.command.clone()), (None, None));
+    assert_eq!(
+        (targets[0].latency.command.clone(), targets[2].latency.command.clone()),
+        (None, None)
+    );
     for (targets, objective, key, message) in [
-        ("", "decode_us.server", "search.objectives.2", "there is no target [latency.targets.server]"),
+        (
+            "",
+            "decode_us.server",
+            "search.objectives.2",
+            "there is no target [latency.targets.server]",
+        ),
         (server, "decode_us.sever", "search.objectives.2", "did you mean `server`?"),
         (server, "parameters.server", "search.objectives.2", "is not a value"),
         (phone, "prefill_us.phone", "latency.targets.phone.prefill_tokens", "must be at least 1"),

@@ -159,10 +159,7 @@ pub(crate) fn settings() -> Settings {
         limits: Limits::default(),
         attempts: 2,
         give_up_after: 3,
-        quiet: Quiet {
-            from_training: BTreeSet::from([DEVICE.to_owned()]),
-            ..Quiet::default()
-        },
+        quiet: Quiet { from_training: BTreeSet::from([DEVICE.to_owned()]), ..Quiet::default() },
         time_whole_models: WholeModels::Never,
         whole_only: BTreeSet::new(),
         keep: Keep::Front,

@@ -163,10 +163,8 @@ fn a_target_without_parts_is_timed_whole_beside_one_that_is_composed() {
     two.latencies.push((name.to_owned(), there));
     two.whole_only.insert(name.to_owned());
     two.objectives.extend(stacks::objectives(&[name]));
-    let (one, two) = (
-        run(one, |_| 1.25, History::default()),
-        run(two, |_| 1.25, History::default()),
-    );
+    let (one, two) =
+        (run(one, |_| 1.25, History::default()), run(two, |_| 1.25, History::default()));
     assert_eq!(two.finish, Some(Finish::Complete));
     let parts = |heard: &Heard| heard.order.matches('p').count();
     assert_eq!(parts(&two), parts(&one), "no part is timed for it");

@@ -27,9 +27,8 @@ impl Counted {
         // A black box has another kind of file.
         let file = CampaignFile::parse(&snapshot.campaign.config_toml).ok();
         let rows = snapshot.candidates.iter().map(|candidate| &candidate.row);
-        let extra = |file: &CampaignFile| {
-            Effort::of(file).extra(snapshot.campaign.evaluations, rows)
-        };
+        let extra =
+            |file: &CampaignFile| Effort::of(file).extra(snapshot.campaign.evaluations, rows);
         Self {
             candidates,
             extra: file.as_ref().map(extra).unwrap_or_default(),

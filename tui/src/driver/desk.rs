@@ -88,8 +88,7 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             let history = resume::history(store, &job.name, profilers).await?;
             let workers = trainers.iter().map(|hello| (job.trainer.role.word().to_owned(), hello));
             let timing = job.targets.iter().map(|target| db::profiler_of(target.name()));
-            let workers: Vec<(String, &Hello)> =
-                workers.chain(timing.zip(profilers)).collect();
+            let workers: Vec<(String, &Hello)> = workers.chain(timing.zip(profilers)).collect();
             let changes = resume::beginning(run, &workers);
             store.apply(run, &changes).await?;
             anyhow::Ok(history)

@@ -149,9 +149,10 @@ impl Hall {
         };
         // It may have come while another was waited for.
         let is_gone = |index: usize| {
-            inbox.before.iter().any(|(of, news)| {
-                *of == index && matches!(news, News::Gone | News::Broken { .. })
-            })
+            inbox
+                .before
+                .iter()
+                .any(|(of, news)| *of == index && matches!(news, News::Gone | News::Broken { .. }))
         };
         let mut before = inbox.before.iter().filter(|(index, _)| !is_gone(*index));
         let (index, ready) = match before.find_map(|(index, news)| comes(slots, *index, news)) {

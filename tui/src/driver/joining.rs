@@ -248,7 +248,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         None
     }
 
-    /// Lets those time whose device nobody else times on any more.
+    /// Lets those time whose device nobody else times on any more. Other devices of the same machine take turns.
     fn let_time(&mut self) {
         let gpus = Gpus::here();
         for index in 0..self.slots.len() {
@@ -259,7 +259,9 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             let has_it = |slot: &Slot| {
                 slot.role == Role::Profiler
                     && matches!(slot.presence, Presence::Here | Presence::Away)
-                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat, &gpus))
+                    && slot.seat.as_ref().is_some_and(|taken| {
+                        taken.device == seat.device && taken.is_shared(seat, &gpus)
+                    })
             };
             if !self.slots.iter().any(has_it) {
                 self.slots[index].presence = Presence::Here;

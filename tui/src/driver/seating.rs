@@ -53,7 +53,9 @@ pub(super) fn quiet(slots: &[Slot]) -> Quiet {
 }
 
 /// The devices of each machine, one of which is timed at a time: those of several, unless all of them are GPUs.
-pub(crate) fn by_turns<'s>(timed: impl IntoIterator<Item = &'s Seat>) -> BTreeSet<BTreeSet<String>> {
+pub(crate) fn by_turns<'s>(
+    timed: impl IntoIterator<Item = &'s Seat>,
+) -> BTreeSet<BTreeSet<String>> {
     let mut hosts: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for seat in timed {
         hosts.entry(&seat.host).or_default().insert(seat.device.clone());

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
-use search::campaign::{Event, Quiet, Settings};
 use search::campaign::trust::Plan;
+use search::campaign::{Event, Quiet, Settings};
 use search::latency::{Conditions, Phase, WholeModels};
 use search::limits::Limit;
 use search::proposals::{Algorithm, Proposer, SearchRng};
@@ -94,7 +94,8 @@ impl World {
 
     /// So many trainers, and those who time.
     pub(super) fn workers(&self, trainers: u32) -> Event {
-        let devices = [stacks::DEVICE, OTHER.0].into_iter().take(1 + usize::from(self.has_two_targets));
+        let devices =
+            [stacks::DEVICE, OTHER.0].into_iter().take(1 + usize::from(self.has_two_targets));
         let profilers: BTreeMap<String, u32> =
             devices.map(|device| (device.to_owned(), self.profilers)).collect();
         Event::Workers { trainers, profilers }

@@ -111,9 +111,8 @@ pub(super) fn rehearse(
     let trainers: Vec<Hello> = trainer.cycle().take(job.trainers as usize).collect();
     let seats = gpus.seats(&job.trainer.introduction, &job.timed_devices(), &trainers);
     let timed = job.targets.iter().zip(profilers);
-    let timed: Vec<Seat> = timed
-        .map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello))
-        .collect();
+    let timed: Vec<Seat> =
+        timed.map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello)).collect();
     let is_shared = |timed: &&Seat| seats.iter().any(|seat| seat.is_shared(timed, &gpus));
     settings.quiet = Quiet {
         from_training: timed.iter().filter(is_shared).map(|of| of.device.clone()).collect(),

@@ -77,7 +77,8 @@ impl<'a> Coordinator<'a> {
     fn run(world: &World, address: &str, workers_time: Option<&str>, lease: &str) -> Running {
         let mut arguments = vec!["run", "--only-workers", "--lease", lease, "--listen", address];
         arguments.extend(workers_time);
-        let nowhere = if workers_time == Some("--workers-time") { &NOWHERE[..] } else { &NOWHERE[..1] };
+        let nowhere =
+            if workers_time == Some("--workers-time") { &NOWHERE[..] } else { &NOWHERE[..1] };
         start(world, &arguments, "stderr.txt", nowhere)
     }
 

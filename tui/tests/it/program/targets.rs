@@ -17,7 +17,8 @@ fn worker(name: &str) -> PathBuf {
 /// A campaign with these targets, of which the decode latency of one is an objective.
 fn world(name: &str, targets: &str, target: &str) -> World {
     let world = World::new(name);
-    let objectives = format!("objectives = [\"bits_per_byte\", \"decode_us\", \"decode_us.{target}\"]");
+    let objectives =
+        format!("objectives = [\"bits_per_byte\", \"decode_us\", \"decode_us.{target}\"]");
     world.edit("start = 4", &format!("start = 4\n{objectives}"));
     world.edit("[evaluator]", &format!("{targets}\n[evaluator]"));
     world
@@ -85,7 +86,10 @@ fn one_device_under_two_conditions_is_timed_by_one_profiler() {
 fn a_limit_on_a_target_drops_candidates_before_they_are_trained() {
     let world = world("targets_limit", SERVER, "server");
     world.edit("[evaluator]", "[search.limits]\n\"decode_us.server\" = 150.0\n\n[evaluator]");
-    world.edit("[latency.targets.server]", "[latency]\ntime_whole_models = false\n\n[latency.targets.server]");
+    world.edit(
+        "[latency.targets.server]",
+        "[latency]\ntime_whole_models = false\n\n[latency.targets.server]",
+    );
     let said = world.say(&["run"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let campaign = world.campaign();
@@ -99,8 +103,10 @@ fn a_limit_on_a_target_drops_candidates_before_they_are_trained() {
 
 #[test]
 fn a_command_of_ones_own_times_one_target_beside_the_built_in_profiler() {
-    let target =
-        format!("[latency.targets.phone]\ncommand = \"python3 '{}'\"\n", worker("stopwatch.py").display());
+    let target = format!(
+        "[latency.targets.phone]\ncommand = \"python3 '{}'\"\n",
+        worker("stopwatch.py").display()
+    );
     let world = world("targets_own", &target, "phone");
     let said = world.say(&["run"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
