@@ -107,7 +107,7 @@ impl Campaign {
     /// The names of its latencies on further targets that some of these candidates have.
     pub fn values_of_targets<'c>(
         &self,
-        candidates: impl Iterator<Item = &'c Candidate> + Clone,
+        candidates: &(impl Iterator<Item = &'c Candidate> + Clone),
     ) -> Vec<&'c str> {
         let known = |name: String| {
             let names = candidates.clone().flat_map(|of| of.row.values.keys().map(Name::as_str));

@@ -255,7 +255,7 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
             titles.push(metric.facts().title.to_owned());
         }
     }
-    for name in campaign.values_of_targets(list.iter().copied()) {
+    for name in campaign.values_of_targets(&list.iter().copied()) {
         if !values.contains(&name) {
             values.push(name);
             titles.push(quantity::title(name).into_owned());

@@ -92,9 +92,12 @@ pub(super) fn early_wholes(standing: &Standing) -> Vec<(u32, String, Conditions)
             continue;
         };
         // In their order: what a sum of parts decides is among the values then.
-        let is_open_yet = |name: &str| match settings.times_all(name) {
-            true => !row.whole.contains_key(name),
-            false => !row.values.contains_key(name),
+        let is_open_yet = |name: &str| {
+            if settings.times_all(name) {
+                !row.whole.contains_key(name)
+            } else {
+                !row.values.contains_key(name)
+            }
         };
         let next = asked.into_iter().find(|(name, _)| is_open_yet(name));
         // Its sum is within the limits once it is among the values.

@@ -140,7 +140,7 @@ fn extra_trainings_take_their_time_too() {
     assert_eq!(without.extra(20, rows.iter()), Extra { done: 5.0, left: 9.0 });
     // Every candidate from three seeds.
     let three = effort(Plan { seeds: 3, ..Plan::default() }, &[]);
-    assert_eq!(three.extra(20, std::iter::empty()).left, 40.0);
+    assert_eq!(three.extra(20, std::iter::empty()), Extra { done: 0.0, left: 40.0 });
     // With rungs an evaluation is 0.25 + 0.25/2 + 0.5/4 = half a training on average.
     let rungs = effort(trust, &[250, 500]);
     assert_eq!(rungs.extra(20, rows.iter()), Extra { done: 10.0, left: 18.0 });

@@ -42,7 +42,9 @@ impl Joining {
     pub(super) fn mark_elsewhere(&self, targets: &mut [Target]) -> anyhow::Result<()> {
         let Some(names) = &self.workers_time else { return Ok(()) };
         if names == ALL {
-            targets.iter_mut().for_each(|target| target.is_elsewhere = true);
+            for target in targets {
+                target.is_elsewhere = true;
+            }
             return Ok(());
         }
         for name in names.split(',') {

@@ -75,7 +75,7 @@ impl Page {
                 values.push(metric.name());
             }
         }
-        for name in campaign.values_of_targets(self.snapshot.candidates.iter()) {
+        for name in campaign.values_of_targets(&self.snapshot.candidates.iter()) {
             if !values.contains(&name) {
                 values.push(name);
             }

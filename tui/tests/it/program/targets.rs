@@ -46,7 +46,8 @@ fn one_device_under_two_conditions_is_timed_by_one_profiler() {
     assert!(said.stdout.contains(timed), "{}", said.stdout);
     let done = done(&world);
     assert_eq!(done.len(), EVALUATIONS);
-    let differs = |row: &&Value| mean(row, "decode_us") != mean(row, "decode_us.server");
+    let differs =
+        |row: &&Value| (mean(row, "decode_us") - mean(row, "decode_us.server")).abs() > 0.1;
     assert!(done.iter().any(|row| differs(&row)), "conditions of its own");
     for row in &done {
         assert!(mean(row, "prefill_us.server") > 0.0);
