@@ -86,6 +86,7 @@ impl Store {
         .await?;
         let Some(first) = rank(&mut marks, &points) else { return Ok(None) };
         let names = shown(&campaign);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (rows, ids) =
             self.outlined(&mut transaction, campaign_id, &names, Some(&first)).await?;
         let mut candidates = Candidate::unranked(rows, ids);

@@ -8,6 +8,7 @@ use search::metric::Metric;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::error::DbError;
+use crate::log::profiler_of;
 use crate::open::Store;
 use crate::row;
 use crate::snapshot::{Campaign, Candidate};
@@ -58,17 +59,20 @@ impl Store {
         if disturbed.is_empty() {
             return Ok(());
         }
-        let devices: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT device FROM workers JOIN runs ON runs.id = run_id \
-             WHERE campaign_id = ? AND role = 'profiler'",
+        let workers: Vec<(String, String)> = sqlx::query_as(
+            "SELECT DISTINCT role, device FROM workers JOIN runs ON runs.id = run_id WHERE campaign_id = ?",
         )
         .bind(campaign_id)
         .fetch_all(&mut *connection)
         .await
         .map_err(sql)?;
-        for device in devices {
-            let latencies = campaign.latency.latencies(&device);
-            let throughput = campaign.latency.throughput(&device);
+        let targets = campaign.latency.targets();
+        let of_role =
+            |role: &str| targets.iter().find(|target| profiler_of(target.name.as_deref()) == role);
+        let timed = workers.iter().filter_map(|(role, device)| Some((of_role(role)?, device)));
+        for (target, device) in timed {
+            let latencies = target.latencies(device);
+            let throughput = target.latency.throughput(device);
             for candidate in &mut *candidates {
                 let Some(stack) = candidate.row.subject.stack() else { continue };
                 let step = throughput.as_ref().and_then(|throughput| throughput.under(stack).ok());

@@ -76,7 +76,7 @@ pub use changes::Change;
 pub use circumstances::Circumstance;
 pub use error::DbError;
 pub use glance::{Glance, Mark};
-pub use log::{EventRow, RunRow, WorkerRow};
+pub use log::{EventRow, RunRow, WorkerRow, profiler_of};
 pub use open::{Access, SCHEMA_VERSION, Store};
 pub use process::{Owner, WATCH_S};
 pub use runs::{Run, RunEnd};

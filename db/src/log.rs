@@ -42,12 +42,17 @@ pub struct RunRow {
 /// A worker that worked for the campaign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRow {
-    /// `trainer` or `profiler`.
+    /// `trainer`, or `profiler` ([`profiler_of`]).
     pub role: String,
     /// Name and version.
     pub worker: String,
     /// Device by name.
     pub device: String,
+}
+
+/// What somebody who times is called in the store: `profiler`, for a further target `profiler.NAME`.
+pub fn profiler_of(target: Option<&str>) -> String {
+    target.map_or_else(|| "profiler".to_owned(), |target| format!("profiler.{target}"))
 }
 
 /// The columns of an event.

@@ -63,8 +63,8 @@ impl Store {
         let (campaign, revision) = self.head_in(&mut transaction, campaign_id).await?;
         let tested = campaign.objectives.iter().map(|of| format!("{TEST}{}", of.name()));
         let tested: Vec<String> = tested.filter(|_| all).collect();
-        let names: Vec<&str> =
-            shown(&campaign).into_iter().chain(tested.iter().map(String::as_str)).collect();
+        let names: Vec<String> = shown(&campaign).into_iter().chain(tested).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (mut rows, ids) = self.outlined(&mut transaction, campaign_id, &names, None).await?;
         // Those trained once count among those trained several times; where nobody was, no lengths are compared.
         let is_compared = all || rows.iter().any(|row| !row.trained.is_empty());
@@ -296,10 +296,13 @@ impl Store {
 const TEST: &str = "test_";
 
 /// The values that tables and plots show: objectives, and what stacks have beside.
-pub(crate) fn shown(campaign: &Campaign) -> Vec<&str> {
-    let mut names: Vec<&str> = campaign.objectives.iter().map(Objective::name).collect();
+pub(crate) fn shown(campaign: &Campaign) -> Vec<String> {
+    let objectives = campaign.objectives.iter().map(Objective::name);
+    let mut names: Vec<String> = objectives.map(str::to_owned).collect();
     let of_stacks = [Metric::DecodeUs, Metric::PrefillUs, Metric::Parameters];
-    for name in of_stacks.map(Metric::name).into_iter().filter(|_| !campaign.is_black_box()) {
+    let of_stacks = of_stacks.map(|metric| metric.name().to_owned()).into_iter();
+    let of_stacks = of_stacks.chain(campaign.latency.names_of_targets());
+    for name in of_stacks.filter(|_| !campaign.is_black_box()) {
         if !names.contains(&name) {
             names.push(name);
         }

@@ -10,7 +10,7 @@ use search::campaign::{self, CandidateState};
 use search::config::LatencyConfig;
 use search::latency::Timing;
 use search::objective::Objective;
-use search::value::{Value, Values};
+use search::value::{Name, Value, Values};
 
 /// A campaign at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +108,18 @@ impl Campaign {
     /// on it is then told by all of its candidates, not by the measured values of the contenders.
     pub(crate) fn aims_beyond(&self, fidelity: i64) -> bool {
         self.target_tokens > fidelity.cast_unsigned()
+    }
+
+    /// The names of its latencies on further targets that some of these candidates have.
+    pub fn values_of_targets<'c>(
+        &self,
+        candidates: &(impl Iterator<Item = &'c Candidate> + Clone),
+    ) -> Vec<&'c str> {
+        let known = |name: String| {
+            let names = candidates.clone().flat_map(|of| of.row.values.keys().map(Name::as_str));
+            names.into_iter().find(|known| *known == name)
+        };
+        self.latency.names_of_targets().filter_map(known).collect()
     }
 }
 

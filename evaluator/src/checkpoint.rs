@@ -3,47 +3,27 @@
 //! training needs. Both say which training they are of. The optimiser's file is written first: where the weights are,
 //! their state is too.
 
+mod held;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
+use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, Tensor};
+
+pub(crate) use held::Held;
+pub use held::Origin;
+use held::{DIVIDED_LOGITS, ORIGIN};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::optimizer::Optimizer;
-
-/// The key of [`Origin`] in a file's metadata.
-const ORIGIN: &str = "deltafront";
-
-/// There in the metadata if the logits are to be divided by the norms of the head's rows, as those of weights trained
-/// with normalisation are.
-const DIVIDED_LOGITS: &str = "logits_divided_by_head_norms";
 
 /// What came of the tasks that were learnt beside the text, in the trunk's metadata: longer trainings report it again.
 const TASKS: &str = "tasks";
 
 /// The loss of every step, in the trunk.
 const LOSSES: &str = "losses";
-
-/// Which training a checkpoint is of. All of it must match for the training to go on from there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Origin {
-    /// Canonical text of what was trained, at the scale it was trained at.
-    pub architecture: String,
-    /// Seed of initialisation and data order.
-    pub seed: u64,
-    /// The training settings that shape the curve, as JSON.
-    pub settings: String,
-    /// The training rule, [`crate::rule::NUMBER`]; 0 before it was written down.
-    #[serde(default)]
-    pub rule: u32,
-    /// Tokens in the training part of the corpus.
-    pub corpus_tokens: u64,
-    /// Optimiser steps done.
-    pub step: u64,
-}
 
 /// Where the trunk of these weights lies.
 pub fn trunk_path(weights: &Path) -> PathBuf {
@@ -135,11 +115,9 @@ fn read(
     let error = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
     let bytes =
         std::fs::read(path).map_err(|source| error(format!("it cannot be read ({source})")))?;
-    let damaged =
-        |problem: safetensors::SafeTensorError| error(format!("it is damaged ({problem})"));
-    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-    let (found, metadata) =
-        told(&bytes).ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
+    let held = Held::read(&bytes).map_err(error)?;
+    let found =
+        held.origin().ok_or_else(|| error("it does not say which training it is of".to_owned()))?;
     let expected = Origin { step: found.step, ..origin.clone() };
     if found != expected {
         return Err(error(format!(
@@ -147,41 +125,16 @@ fn read(
         )));
     }
     for (name, target) in targets {
-        let view = file.tensor(name).map_err(damaged)?;
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        if view.dtype() != Dtype::F32 || shape != target.size() {
-            return Err(error(format!(
-                "{name} is {:?} {shape:?}, expected F32 {:?}",
-                view.dtype(),
-                target.size()
-            )));
-        }
-        let values = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
+        let size = target.size();
+        let shape: Vec<u64> = size.iter().map(|&n| n as u64).collect();
+        let values = held.values(name, &shape).map_err(error)?;
+        let values = Tensor::f_from_data_size(values, &size, Kind::Float)?;
         target.shallow_clone().f_copy_(&values)?;
     }
     for (name, values) in extra {
-        let view = file.tensor(name).map_err(damaged)?;
-        *values = view
-            .data()
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        *values = held.floats(name).map_err(error)?;
     }
-    Ok((found.step, metadata.get(TASKS).cloned()))
-}
-
-/// Which training a file is of, and whether its logits are divided by the norms of the head's rows.
-pub(crate) fn described(bytes: &[u8]) -> Option<(Origin, bool)> {
-    let (origin, metadata) = told(bytes)?;
-    Some((origin, metadata.contains_key(DIVIDED_LOGITS)))
-}
-
-/// Which training a file is of, and all of its metadata.
-fn told(bytes: &[u8]) -> Option<(Origin, HashMap<String, String>)> {
-    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    let metadata = header.metadata().clone()?;
-    let origin = serde_json::from_str(metadata.get(ORIGIN)?).ok()?;
-    Some((origin, metadata))
+    Ok((found.step, held.told(TASKS).map(str::to_owned)))
 }
 
 fn float_bytes(tensor: &Tensor) -> Vec<u8> {

@@ -8,6 +8,7 @@ mod contents;
 mod documents;
 mod split;
 mod token_files;
+mod token_format;
 mod tokenizer;
 mod tokens;
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use operators::Model;
-use safetensors::tensor::{Dtype, SafeTensors};
 use search::Architecture;
 use search::foreign::in_our_modelling_file;
+use search::tensors::tensors;
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::{Origin, described};
+use crate::checkpoint::Held;
 use crate::error::{Error, Result};
 
 /// What is asked.
@@ -89,30 +89,31 @@ pub(crate) fn load(
     let error = |problem: String| Error::Checkpoint { path: weights.to_owned(), problem };
     let bytes =
         std::fs::read(weights).map_err(|source| error(format!("it cannot be read ({source})")))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| error(e.to_string()))?;
-    let found: Option<(Origin, bool)> = described(&bytes);
-    let stack = match (stack, &found) {
+    let held = Held::read(&bytes).map_err(error)?;
+    let stack = match (stack, held.origin()) {
         (Some(stack), _) => stack.clone(),
-        (None, Some((origin, _))) => {
+        (None, Some(origin)) => {
             origin.architecture.parse().map_err(|e| error(format!("its stack: {e}")))?
         }
         (None, None) => return Err(error("it does not say of which stack it is".to_owned())),
     };
+    let values_of = |name: &str, shape: &[u64]| {
+        let theirs = in_our_modelling_file(name);
+        held.values(if held.has(name) { name } else { &theirs }, shape)
+    };
+    // Before memory is taken for a model: a stack that a few bytes name may be larger than any machine.
+    for spec in tensors(&stack) {
+        values_of(&spec.name, &spec.shape).map_err(error)?;
+    }
     let store = VarStore::new(Device::Cpu);
     let mut model = Model::new(&store.root(), &stack, 0)?;
     for variable in model.variables() {
-        let name = &variable.spec.name;
-        let view = file
-            .tensor(name)
-            .or_else(|_| file.tensor(&in_our_modelling_file(name)))
-            .map_err(|e| error(format!("{name}: {e}")))?;
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        if view.dtype() != Dtype::F32 || shape != variable.tensor.size() {
-            return Err(error(format!("{name} is {:?} {shape:?}", view.dtype())));
-        }
-        let values = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?;
+        let spec = &variable.spec;
+        let size: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
+        let values = values_of(&spec.name, &spec.shape).map_err(error)?;
+        let values = Tensor::f_from_data_size(values, &size, Kind::Float)?;
         tch::no_grad(|| variable.tensor.shallow_clone().f_copy_(&values))?;
     }
-    model.divide_by_head_norms(divided.unwrap_or(found.is_some_and(|(_, on)| on)));
+    model.divide_by_head_norms(divided.unwrap_or(held.has_divided_logits()));
     Ok(Loaded { model, stack, _store: store })
 }

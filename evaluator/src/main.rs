@@ -32,7 +32,7 @@ It speaks JSON lines. Requests come on stdin:
 `data` and `training` are as in the campaign file. Replies go to stdout: one `hello`, then for each evaluation any
 number of `progress` and one `result`, `infeasible` or `failed`; the log goes to stderr. A configuration that cannot be
 used is answered by `failed` with id 0. At the end of stdin it leaves what it is doing and exits; Ctrl-C it leaves to
-`deltafront`.
+`deltafront`, and so it does with USR1, which says that the time of a batch job is nearly over.
 
 Environment: LIBTORCH is needed to build this program, not to run it.
 ";
@@ -94,10 +94,13 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     }
-    // Ctrl-C in the driver's terminal reaches this process too; the driver decides what becomes of it.
+    // Ctrl-C in the driver's terminal reaches this process too, and so may the signal by which a batch system says that the
+    // time is nearly over; the driver decides what becomes of it.
     let ignored = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGINT, ignored)
-        .context("cannot take over SIGINT")?;
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1] {
+        signal_hook::flag::register(signal, Arc::clone(&ignored))
+            .context("cannot take over SIGINT and SIGUSR1")?;
+    }
     evaluator::worker::serve(std::io::BufReader::new(std::io::stdin()), &mut stdout)
         .context("cannot write to stdout")?;
     Ok(ExitCode::SUCCESS)

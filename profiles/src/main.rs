@@ -4,6 +4,8 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use kernels::timing::Plan;
 use profiles::backend::Backend;
@@ -102,6 +104,8 @@ fn profiler(device: Device) -> Option<Box<dyn Backend>> {
 /// Answers on standard output what standard input asks for.
 fn serve(device: Device, output: &mut impl Write) -> io::Result<ExitCode> {
     let Some(profiler) = profiler(device) else { return Ok(ExitCode::FAILURE) };
+    // A batch system may tell all processes of a job that its time is nearly over; the driver decides what becomes of this one.
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::new(AtomicBool::new(false)))?;
     profiles::worker::serve(&*profiler, io::stdin().lock(), output)?;
     Ok(ExitCode::SUCCESS)
 }

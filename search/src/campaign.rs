@@ -40,5 +40,5 @@ mod wanted;
 pub use candidate::{Candidate, CandidateState, Progress, Trained};
 pub use events::{Command, Event, Finish, History};
 pub use machine::Campaign;
-pub use settings::{Keep, Settings};
+pub use settings::{Keep, Quiet, Settings};
 pub use table::LatencyTable;

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod latency;
 mod learning_rate;
 mod preset;
 mod sections;
@@ -14,11 +15,12 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use latency::{LatencyConfig, Target, TargetConfig};
 pub use learning_rate::{LearningRate, TRAINING_RULE};
 pub use preset::Preset;
 pub use sections::{
-    DataConfig, EvaluatorConfig, LatencyConfig, NotifyConfig, Precision, SearchConfig,
-    StorageConfig, TrainingConfig, TrustConfig,
+    DataConfig, EvaluatorConfig, NotifyConfig, Precision, SearchConfig, StorageConfig,
+    TrainingConfig, TrustConfig,
 };
 pub use tasks::{TASKS_ERROR, TaskConfig, TaskKind};
 

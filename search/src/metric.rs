@@ -60,8 +60,8 @@ pub enum Form {
 impl Form {
     /// Of a value by its name; one that is in no table tells by its ending.
     pub fn of(name: &str) -> Self {
-        match Metric::named(name) {
-            Some(metric) => metric.facts().form,
+        match Metric::of(name) {
+            Some((metric, _)) => metric.facts().form,
             None if name.ends_with("bytes") => Self::Bytes,
             None if name.ends_with("flops") => Self::Scaled,
             None => Self::Measured,
@@ -217,6 +217,23 @@ impl Metric {
     /// The metric of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|metric| metric.name() == name)
+    }
+
+    /// The name of a latency on one of several targets: `decode_us` on that of `[latency]` itself, `decode_us.gpu` on the
+    /// target `gpu`.
+    pub fn on(self, target: Option<&str>) -> String {
+        let name = self.name();
+        target.map_or_else(|| name.to_owned(), |target| format!("{name}.{target}"))
+    }
+
+    /// The metric that a name is of, and the target where it is the latency on one: `decode_us.gpu`.
+    pub fn of(name: &str) -> Option<(Self, Option<&str>)> {
+        if let Some(metric) = Self::named(name) {
+            return Some((metric, None));
+        }
+        let (name, target) = name.split_once('.')?;
+        let metric = Self::named(name).filter(|metric| metric.is_latency())?;
+        Some((metric, Some(target)))
     }
 
     /// Whether it is known before a token is trained.

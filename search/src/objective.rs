@@ -46,6 +46,11 @@ impl Objective {
         self.value.metric()
     }
 
+    /// Whether its value is known before a token is trained.
+    pub fn is_known_before_training(&self) -> bool {
+        Metric::of(self.name()).is_some_and(|(metric, _)| metric.is_known_before_training())
+    }
+
     /// Which way is better.
     pub fn direction(&self) -> Direction {
         self.direction

@@ -22,10 +22,11 @@ mod preflight;
 mod profiler;
 pub(crate) mod pull;
 mod resume;
-mod seating;
+pub(crate) mod seating;
 mod slot;
 mod spec;
 mod stop;
+pub(crate) mod targets;
 mod telling;
 mod underway;
 
@@ -58,10 +59,11 @@ pub(crate) use pull::post::Post;
 pub(crate) use pull::tls::Token;
 pub(crate) use pull::whereabouts::{Whereabouts, token};
 pub(crate) use pull::worker::Outcome;
-pub(crate) use resume::full_name;
+pub(crate) use resume::{full_name, is_current};
 use slot::Slot;
 pub(crate) use spec::{Introduction, Program, Role, WorkerSpec};
 use stop::StopSignals;
+pub(crate) use targets::Target;
 
 /// How often a driver that waits says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -75,18 +77,18 @@ pub(crate) async fn drive<D: Subjects + Clone>(
     run: &Run,
     mut job: Job<D>,
 ) -> anyhow::Result<Finish> {
-    let mut signals = StopSignals::listen().context("cannot listen for Ctrl-C")?;
+    let mut signals = StopSignals::listen_with_time_limit().context("cannot listen for Ctrl-C")?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let mut slots = Vec::new();
     let (gpus, trained) = (Gpus::here(), job.trainer.introduction.device());
-    let plan = gpus.plan(job.latency.device, trained, job.trainers);
+    let plan = gpus.plan(&job.timed_devices(), trained, job.trainers);
     for (index, gpu) in plan.into_iter().enumerate() {
         let mut trainer = job.trainer.clone();
         trainer.program = trainer.program.seeing(gpu);
         slots.push(Slot::open(index, trainer, sender.clone()));
     }
-    if let Some(profiler) = job.profiler.as_ref().filter(|_| !job.times_elsewhere) {
-        slots.push(Slot::open(slots.len(), profiler.clone(), sender.clone()));
+    for target in targets::here(&job.targets) {
+        slots.push(Slot::open(slots.len(), target.profiler.clone(), sender.clone()));
     }
 
     let hellos = tokio::select! {
@@ -104,8 +106,7 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             return Err(error);
         }
     };
-    let (trainers, profiler) = hellos.split_at(job.trainers as usize);
-    let mut profiler = profiler.first().cloned();
+    let (trainers, children) = hellos.split_at(job.trainers as usize);
     let mut hall = match Hall::open(&job, sender).await {
         Ok(hall) => hall,
         Err(error) => {
@@ -114,19 +115,32 @@ pub(crate) async fn drive<D: Subjects + Clone>(
         }
     };
     let mut inbox = Inbox { before: VecDeque::new(), news };
+    // Who times each target, those elsewhere once they have come.
+    let here = targets::here(&job.targets);
+    let child = |target| targets::timed_by(target, &here).and_then(|child| children.get(child));
+    let mut profilers: Vec<Option<Hello>> =
+        job.targets.iter().map(|target| child(target).cloned()).collect();
+    let is_awaited = profilers.iter().any(Option::is_none);
     if let Some(hall) = &mut hall
-        && job.times_elsewhere
+        && is_awaited
     {
         // There is no display yet.
         if job.show != Show::Nothing {
             say(&format!("others join by: {}", hall.invitation()));
-            say("waiting for one of them that times: the same line with --times");
+            for target in job.targets.iter().filter(|target| target.is_elsewhere) {
+                let flag =
+                    target.name().map_or_else(String::new, |name| format!(" --target {name}"));
+                say(&format!(
+                    "waiting for one of them that times: the same line with --times{flag}"
+                ));
+            }
         }
         let waited = {
             // A number that no request of the campaign has.
             let id = run.first_request() - 1;
             let look = job.look.as_ref();
-            let mut waiting = std::pin::pin!(hall.first_profiler(id, look, &mut slots, &mut inbox));
+            let waiting = hall.first_profilers(id, &job.targets, look, &mut slots, &mut inbox);
+            let mut waiting = std::pin::pin!(waiting);
             let mut beat = tokio::time::interval(HEARTBEAT);
             loop {
                 tokio::select! {
@@ -139,14 +153,16 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             }
         };
         let narrowed = waited.and_then(|found| {
-            let Some((hello, said)) = found else { return Ok(None) };
+            let Some((hellos, said)) = found else { return Ok(None) };
             let look = job.look.take();
             let left = look.map(|look| (look.narrow)(said)).transpose()?;
-            Ok(Some((hello, left)))
+            Ok(Some((hellos, left)))
         });
         match narrowed {
-            Ok(Some((hello, left))) => {
-                profiler = Some(hello);
+            Ok(Some((hellos, left))) => {
+                for (place, hello) in hellos {
+                    profilers[place] = Some(hello);
+                }
                 if let Some((space, notes)) = left {
                     job.space = space;
                     notes.iter().filter(|_| job.show != Show::Nothing).for_each(|note| say(note));
@@ -162,7 +178,8 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             }
         }
     }
-    let opened = Desk::open(store, run, &mut job, trainers, profiler.as_ref(), slots).await;
+    let profilers: Vec<Hello> = profilers.into_iter().flatten().collect();
+    let opened = Desk::open(store, run, &mut job, trainers, &profilers, slots).await;
     let mut desk = match opened {
         Ok(desk) => desk,
         Err((error, slots)) => {
@@ -170,7 +187,7 @@ pub(crate) async fn drive<D: Subjects + Clone>(
             return Err(error);
         }
     };
-    if let Some(hall) = hall.as_ref().filter(|_| !job.times_elsewhere) {
+    if let Some(hall) = hall.as_ref().filter(|_| !is_awaited) {
         desk.display.line(&format!("others join by: {}", hall.invitation()));
     }
     desk.hall = hall;

@@ -1,17 +1,33 @@
 //! Numbers as people read them.
 
-use search::metric::{Form, Metric};
+use std::borrow::Cow;
+
+use search::metric::{Facts, Form, Metric};
 use search::objective::Objective;
 use search::value::Value;
 
 /// What a value is called on screen, by its name in the store.
-pub fn title(name: &str) -> &str {
-    Metric::named(name).map_or(name, |metric| metric.facts().title)
+pub fn title(name: &str) -> Cow<'_, str> {
+    called(name, |facts| facts.title)
 }
 
 /// What a value is called on an axis, where there is room for its unit.
-pub fn axis_title(name: &str) -> &str {
-    Metric::named(name).map_or(name, |metric| metric.facts().axis)
+pub fn axis_title(name: &str) -> Cow<'_, str> {
+    called(name, |facts| facts.axis)
+}
+
+/// What stands behind a number.
+pub fn unit(name: &str) -> Cow<'_, str> {
+    called(name, |facts| facts.unit)
+}
+
+/// By the table of metrics, with the target behind it where it is one's; another value is called by its name.
+fn called(name: &str, word: impl Fn(Facts) -> &'static str) -> Cow<'_, str> {
+    match Metric::of(name) {
+        Some((metric, Some(target))) => format!("{} ({target})", word(metric.facts())).into(),
+        Some((metric, None)) => word(metric.facts()).into(),
+        None => name.into(),
+    }
 }
 
 /// What an objective is called in headings: with an arrow where more of it is better.

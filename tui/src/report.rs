@@ -15,10 +15,11 @@ use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use db::Store;
 use db::snapshot::{Campaign, Candidate, Snapshot};
+use db::{Store, WorkerRow};
 use search::campaign::CandidateState;
-use search::latency::{Part, Phase, Timing, parts};
+use search::config::Target;
+use search::latency::{LatencyEntry, Part, Phase, Timing, parts};
 use search::metric::Metric;
 use search::objective::Objective;
 use tui::{agreement, plot, quantity};
@@ -90,20 +91,36 @@ pub(crate) fn width() -> u16 {
 pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Result<String> {
     let campaign = &snapshot.campaign;
     let workers = store.workers(&campaign.name).await?;
-    let Some(profiler) = workers.iter().rev().find(|worker| worker.role == "profiler") else {
-        return Ok(String::new());
-    };
     let needed: HashSet<Part> = snapshot
         .candidates
         .iter()
         .filter_map(|row| row.row.subject.stack())
         .flat_map(parts)
         .collect();
-    let config = &campaign.latency;
-    let timings: Vec<Timing> = store
-        .latencies()
-        .await?
-        .into_iter()
+    let targets = campaign.latency.targets();
+    let timed = targets.iter().filter_map(|target| {
+        let role = db::profiler_of(target.name.as_deref());
+        Some((target, workers.iter().rev().find(|worker| worker.role == role)?))
+    });
+    let timed: Vec<(&Target, &WorkerRow)> = timed.collect();
+    if timed.is_empty() {
+        return Ok(String::new());
+    }
+    let table = store.latencies().await?;
+    let of = |(target, profiler)| provenance_of(target, profiler, &table, &needed);
+    Ok(timed.into_iter().map(of).collect())
+}
+
+/// The same of one target.
+fn provenance_of(
+    target: &Target,
+    profiler: &WorkerRow,
+    table: &[LatencyEntry],
+    needed: &HashSet<Part>,
+) -> String {
+    let config = &target.latency;
+    let timings: Vec<&Timing> = table
+        .iter()
         .filter(|entry| {
             let conditions = &entry.key.conditions;
             conditions.device == profiler.device
@@ -115,13 +132,14 @@ pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Re
                 }
                 && needed.contains(&entry.key.part)
         })
-        .map(|entry| entry.timing)
+        .map(|entry| &entry.timing)
         .collect();
     if timings.is_empty() {
-        return Ok(String::new());
+        return String::new();
     }
+    let target = target.name.as_ref().map_or(String::new(), |name| format!(" (target `{name}`)"));
     let mut text = format!(
-        "Timed on {} by {}: {}, {}, batch 1; decode with {} in the cache{}; {} of parts",
+        "Timed on {}{target} by {}: {}, {}, batch 1; decode with {} in the cache{}; {} of parts",
         profiler.device,
         profiler.worker,
         config.dtype,
@@ -142,7 +160,7 @@ pub(crate) async fn provenance(store: &Store, snapshot: &Snapshot) -> anyhow::Re
             100.0 * load
         );
     }
-    Ok(text + ".\n")
+    text + ".\n"
 }
 
 /// Headline, plot and table: the front and the reference stacks, or all candidates.
@@ -235,6 +253,12 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
         if is_of_stacks && !values.contains(&metric.name()) {
             values.push(metric.name());
             titles.push(metric.facts().title.to_owned());
+        }
+    }
+    for name in campaign.values_of_targets(&list.iter().copied()) {
+        if !values.contains(&name) {
+            values.push(name);
+            titles.push(quantity::title(name).into_owned());
         }
     }
     let is_foretold = |name: &str| list.iter().any(|c| c.foretold.contains_key(name));
@@ -347,8 +371,8 @@ pub(crate) fn more_is_better(campaign: &Campaign) -> &'static str {
     }
 }
 
-fn is_latency(name: &str) -> bool {
-    Metric::named(name).is_some_and(Metric::is_latency)
+pub(crate) fn is_latency(name: &str) -> bool {
+    Metric::of(name).is_some_and(|(metric, _)| metric.is_latency())
 }
 
 /// A value of a candidate, with `~` when its timing was disturbed, or that of one of the parts that it is the sum of.

@@ -1,13 +1,11 @@
 //! Short texts for people; numbers are in [`tui::quantity`].
 
-use search::metric::Metric;
 use search::wire::Value;
 use tui::quantity;
 
 /// A value with its unit: `2.314 ±0.012 bits/byte`, `93.4 ±0.5 µs decode`.
 pub(crate) fn value(name: &str, value: Value) -> String {
-    let unit = Metric::named(name).map_or(name, |metric| metric.facts().unit);
-    format!("{} {unit}", quantity::named(name, value))
+    format!("{} {}", quantity::named(name, value), quantity::unit(name))
 }
 
 /// `1 campaign`, `2 campaigns`.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use super::token_format::Width;
 use crate::error::{Error, Result};
 
 /// Token ids, in order.
@@ -12,33 +13,6 @@ pub struct Tokens {
     /// `[n]`; `Uint8` for bytes, `Int16` for u16 (torch has no ops on unsigned ones), `Int` for larger vocabularies,
     /// `Int64` where a file has such.
     ids: Tensor,
-}
-
-/// The element type of a file of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Width {
-    U16,
-    U32,
-    I64,
-}
-
-impl Width {
-    pub(super) fn bytes(self) -> u64 {
-        match self {
-            Self::U16 => 2,
-            Self::U32 => 4,
-            Self::I64 => 8,
-        }
-    }
-
-    /// As numpy names it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::U16 => "uint16",
-            Self::U32 => "uint32",
-            Self::I64 => "int64",
-        }
-    }
 }
 
 /// Elements read at once where a whole file is gone through: 8 MB of u16.

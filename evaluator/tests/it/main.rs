@@ -2,7 +2,9 @@
 
 mod agreement;
 mod checkpoints;
+mod corpora;
 mod data;
+mod fuzzed;
 mod optimizer;
 mod rule;
 mod support;

@@ -159,15 +159,27 @@ fn progress_comes_a_few_times_a_second_and_the_end_of_input_ends_it() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_is_left_to_the_driver() {
+fn ctrl_c_and_a_time_limit_are_left_to_the_driver() {
     let folder = Folder::new();
     let mut worker = Worker::start();
-    let status =
-        Command::new("kill").args(["-INT", &worker.child.id().to_string()]).status().unwrap();
-    assert!(status.success());
+    let id = worker.child.id().to_string();
+    let signal = |signal: &str| {
+        let status = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(status.success());
+    };
+    signal("-INT");
     worker.ask(&configure(&folder.file("a.txt", periodic(5000)), folder.path(), training_config()));
     worker.ask(&evaluate(1, 99));
     assert!(matches!(worker.hear_final(), Reply::Result(_)));
+    // As a batch system sends it to all of a job, in the middle of a training: it is kept when the driver says so.
+    worker.ask(&evaluate(2, 1 << 40));
+    assert!(matches!(worker.hear(), Reply::Progress(_)));
+    signal("-USR1");
+    assert!(matches!(worker.hear(), Reply::Progress(_)), "it trains on");
+    worker.ask(&Request::Stop { id: 2 });
+    let Reply::Infeasible(stopped) = worker.hear_final() else { panic!("it was stopped") };
+    assert_eq!(stopped.reason, "stopped");
+    assert!(worker.end().1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The real program over its standard input and output.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use search::Architecture;
@@ -48,6 +48,31 @@ fn device() -> String {
         }
         other => panic!("the first and only line without requests is hello, got {other:?}"),
     }
+}
+
+/// A batch system may tell all processes of a job that its time is nearly over.
+#[test]
+fn a_time_limit_is_left_to_the_driver() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deltafront-profile"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program was built for this test");
+    let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    output.next().expect("a hello").expect("it is text");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // What it answers after its hello shows that it listens.
+    let limit = MeasureLimit { id: 1, limit: Limit::Read { mib: 1 }, threads: 1 };
+    let limit = line(&Request::MeasureLimit(limit));
+    stdin.write_all(limit.as_bytes()).expect("it reads");
+    output.next().expect("an answer").expect("it is text");
+    let kill = Command::new("kill").args(["-USR1", &child.id().to_string()]).status();
+    assert!(kill.expect("kill is there").success());
+    stdin.write_all(limit.as_bytes()).expect("it reads on");
+    drop(stdin);
+    assert_eq!(output.count(), 1);
+    assert!(child.wait().expect("it ends with its input").success());
 }
 
 #[test]

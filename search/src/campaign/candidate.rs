@@ -55,7 +55,7 @@ pub struct Candidate {
 }
 
 /// A training that came to its end, with what it reported.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trained {
     /// Tokens it was asked for, from its beginning: its fidelity.
     pub tokens: u64,

@@ -1,8 +1,10 @@
 //! What a campaign is told, and what it says to do.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::candidate::{Candidate, Progress};
+use super::settings::Quiet;
 use crate::failure::FailureKind;
 use crate::latency::LatencyEntry;
 use crate::wire::{self, Request};
@@ -23,8 +25,8 @@ pub enum Event {
     Workers {
         /// Trainings at once.
         trainers: u32,
-        /// Timings at once.
-        profilers: u32,
+        /// Timings at once on each device, by its name in the conditions.
+        profilers: BTreeMap<String, u32>,
     },
     /// A training goes on.
     Progress(wire::Progress),
@@ -62,11 +64,8 @@ pub enum Event {
     /// A worker is at this training since a run before this one, or since it was taken for lost. It goes on with it if the
     /// training is wanted and nobody else is at it; [`super::Campaign::waits_for`] says so afterwards.
     Adopted(wire::Evaluate),
-    /// Whether nothing may be timed while something trains, which changes with who trains.
-    QuietTiming {
-        /// Whether a trainer is on the device that is timed.
-        is_needed: bool,
-    },
+    /// What must not disturb what is timed, which changes with who trains and who times.
+    QuietTiming(Quiet),
     /// Something that no candidate can help is in the way, too little room on the disk say: nothing more is begun.
     Obstacle {
         /// What is in the way, and what to do.

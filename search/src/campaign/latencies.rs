@@ -41,6 +41,21 @@ pub(super) fn note(row: &mut Candidate, name: &str, conditions: &Conditions, us:
 }
 
 impl Standing {
+    /// The device that a task asks to be timed on, by its name in the conditions; none for trainings.
+    pub(super) fn device_of<'a>(&'a self, task: &'a Task) -> Option<&'a str> {
+        let settings = &self.settings;
+        let conditions = match task {
+            Task::Part(key) => &key.conditions,
+            Task::Whole { name, .. } => {
+                let latency = settings.latencies.iter().find(|(of, _)| of == name);
+                let throughput = settings.throughput.as_ref().map(|of| &of.conditions);
+                latency.map(|(_, conditions)| conditions).or(throughput)?
+            }
+            Task::Train(_) => return None,
+        };
+        Some(&conditions.device)
+    }
+
     /// What the parts of a stack say of its whole model; none while one of them is not timed.
     pub(super) fn composed(
         &self,
@@ -61,7 +76,7 @@ impl Standing {
 
     /// The first candidates whose parts are timed: they are timed as whole models, so that sums can be told from them.
     fn sample(&self, name: &str, conditions: &Conditions) -> Vec<&Candidate> {
-        if !self.settings.composes || self.settings.time_whole_models == WholeModels::Never {
+        if !self.settings.composes(name) || self.settings.time_whole_models == WholeModels::Never {
             return Vec::new();
         }
         let is_known = |row: &Candidate| {
@@ -118,7 +133,7 @@ impl Standing {
             let whole = row.whole.get(name).map(Timing::value);
             if let Some(value) = whole {
                 note(row, name, conditions, value);
-            } else if settings.composes {
+            } else if settings.composes(name) {
                 let missing = table.missing(&architecture, conditions);
                 let fate = missing.iter().find_map(|key| tasks.fate(&Task::Part(key.clone())));
                 if let Some(fate) = fate {
@@ -133,7 +148,7 @@ impl Standing {
             if let Some(reason) = settings.limits.broken(&row.values) {
                 return Some(CandidateState::Infeasible { reason });
             }
-            if whole.is_none() && settings.times_all() {
+            if whole.is_none() && settings.times_all(name) {
                 let task = Task::Whole { number: row.number, name: name.clone() };
                 return tasks.fate(&task).cloned();
             }

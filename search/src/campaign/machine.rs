@@ -2,6 +2,8 @@
 //! `standing` and `tasks`; what a result means in `results`; what it wants of its workers in `wanted`; who is proposed in
 //! `proposing`.
 
+use std::collections::BTreeMap;
+
 use super::candidate::{Candidate, CandidateState};
 use super::events::{Command, Event, Finish, History};
 use super::proposing::Proposals;
@@ -10,7 +12,7 @@ use super::standing::Standing;
 use super::table::LatencyTable;
 use super::tasks::{Task, Training};
 use super::wanted;
-use crate::latency::Conditions;
+use crate::latency::{Conditions, LatencyKey};
 use crate::proposals::Proposer;
 use crate::subject::Subjects;
 use crate::wire::{Evaluate, Measure, MeasureWhole, Request};
@@ -21,7 +23,8 @@ pub struct Campaign<D: Subjects> {
     standing: Standing,
     proposals: Proposals<D>,
     trainers: u32,
-    profilers: u32,
+    /// By device.
+    profilers: BTreeMap<String, u32>,
     finished: bool,
 }
 
@@ -44,7 +47,8 @@ impl<D: Subjects> Campaign<D> {
     ) -> Self {
         let standing = Standing::new(settings, history);
         let proposals = Proposals::new(domain, proposer, &standing.rows);
-        Self { standing, proposals, trainers: 0, profilers: 0, finished: false }
+        let profilers = BTreeMap::new();
+        Self { standing, proposals, trainers: 0, profilers, finished: false }
     }
 
     /// Has requests numbered from here on, so that no answer to a request of an earlier run is taken for one to a request of
@@ -85,9 +89,7 @@ impl<D: Subjects> Campaign<D> {
             Event::Lost { id } => self.standing.lost(id, &mut commands),
             Event::HandedBack { id } => self.standing.handed_back(id, &mut commands),
             Event::Adopted(evaluate) => self.adopt(&evaluate),
-            Event::QuietTiming { is_needed } => {
-                self.standing.settings.quiet_timing = is_needed;
-            }
+            Event::QuietTiming(quiet) => self.standing.settings.quiet = quiet,
             Event::Obstacle { reason } => {
                 self.standing.ending.get_or_insert(Finish::Halted { reason });
             }
@@ -279,20 +281,16 @@ impl<D: Subjects> Campaign<D> {
     fn send(&mut self, commands: &mut Vec<Command>) {
         let parts = wanted::parts(&self.standing);
         let wholes = wanted::early_wholes(&self.standing);
-        let is_quiet = self.standing.settings.quiet_timing;
-        if !is_quiet || self.standing.tasks.trainings().is_empty() {
-            for key in &parts {
-                if self.idle_profilers() == 0 {
-                    break;
-                }
+        let mut idle = self.idle_profilers();
+        for key in &parts {
+            if self.take(&mut idle, &key.conditions.device) {
                 let id = self.standing.tasks.begin(Task::Part(key.clone()));
                 let request = Measure::of(id, key.clone());
                 commands.push(Command::Send(Request::Measure(request)));
             }
-            self.send_wholes(&wholes, commands);
         }
-        let is_timed = parts.is_empty() && wholes.is_empty();
-        if !is_quiet || self.standing.tasks.timings() == 0 && is_timed {
+        self.send_wholes(&wholes, commands);
+        if !self.must_be_quiet(&parts, &wholes) {
             self.send_trainings(commands);
             self.send_extras(commands);
         }
@@ -305,13 +303,14 @@ impl<D: Subjects> Campaign<D> {
     }
 
     fn send_wholes(&mut self, wanted: &[(u32, String, Conditions)], commands: &mut Vec<Command>) {
+        let mut idle = self.idle_profilers();
         for (number, name, conditions) in wanted {
-            if self.idle_profilers() == 0 {
-                break;
-            }
             let Some(architecture) = self.standing.rows[number].subject.stack().cloned() else {
                 continue;
             };
+            if !self.take(&mut idle, &conditions.device) {
+                continue;
+            }
             let task = Task::Whole { number: *number, name: name.clone() };
             let id = self.standing.tasks.begin(task);
             let request = MeasureWhole { id, architecture, conditions: conditions.clone() };
@@ -350,7 +349,46 @@ impl<D: Subjects> Campaign<D> {
         commands.push(Command::Send(request));
     }
 
-    fn idle_profilers(&self) -> usize {
-        (self.profilers as usize).saturating_sub(self.standing.tasks.timings())
+    /// How many could time now on each device.
+    fn idle_profilers(&self) -> BTreeMap<String, u32> {
+        let Standing { settings, tasks, .. } = &self.standing;
+        let mut idle = self.profilers.clone();
+        let quiet = &settings.quiet.from_training;
+        if !quiet.is_empty() && !tasks.trainings().is_empty() {
+            idle.retain(|device, _| !quiet.contains(device));
+        }
+        for device in tasks.timings().filter_map(|task| self.standing.device_of(task)) {
+            if !self.take(&mut idle, device) {
+                // Its worker is not counted any more, and still at it.
+                self.leave_the_turn_to(&mut idle, device);
+            }
+        }
+        idle
+    }
+
+    /// Takes one of the idle ones of a device, and with it the turn of those beside it; false where none is idle.
+    fn take(&self, idle: &mut BTreeMap<String, u32>, device: &str) -> bool {
+        let Some(count) = idle.get_mut(device).filter(|count| **count > 0) else { return false };
+        *count -= 1;
+        self.leave_the_turn_to(idle, device);
+        true
+    }
+
+    fn leave_the_turn_to(&self, idle: &mut BTreeMap<String, u32>, device: &str) {
+        let quiet = &self.standing.settings.quiet;
+        idle.retain(|other, _| !quiet.takes_turns(device, other));
+    }
+
+    /// Whether something is timed, or to be timed, where nothing may train meanwhile.
+    fn must_be_quiet(&self, parts: &[LatencyKey], wholes: &[(u32, String, Conditions)]) -> bool {
+        let Standing { settings, tasks, .. } = &self.standing;
+        let quiet = &settings.quiet.from_training;
+        !quiet.is_empty()
+            && (parts.iter().any(|key| quiet.contains(&key.conditions.device))
+                || wholes.iter().any(|(_, _, conditions)| quiet.contains(&conditions.device))
+                || tasks
+                    .timings()
+                    .filter_map(|task| self.standing.device_of(task))
+                    .any(|device| quiet.contains(device)))
     }
 }

@@ -19,7 +19,6 @@ use kin::Kin;
 use super::candidate::Candidate;
 use super::measured;
 use super::noise::Noise;
-use crate::metric::Metric;
 use crate::objective::Objective;
 use crate::pareto::Objectives;
 use crate::value::{Value, Values};
@@ -52,9 +51,7 @@ impl Expected {
     pub fn values(&self, objectives: &[Objective]) -> Values {
         let all = objectives.iter().zip(self.objectives.values()).zip(&self.noises);
         all.map(|((objective, number), noise)| (objective, number, noise.total()))
-            .filter(|(objective, _, error)| {
-                *error > 0.0 && !objective.metric().is_some_and(Metric::is_known_before_training)
-            })
+            .filter(|(objective, _, error)| *error > 0.0 && !objective.is_known_before_training())
             .map(|(objective, number, error)| {
                 let value = Value { mean: objective.turned(*number), standard_error: Some(error) };
                 (objective.name().into(), value)

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use super::standing::Standing;
 use super::table::LatencyTable;
 use crate::latency::{LatencyEntry, keys};
+use crate::metric::Metric;
 use crate::objective::Objective;
 use crate::proposals::{Origin, Outcome, Proposer, Trial};
 use crate::subject::{Subject, Subjects};
@@ -151,7 +152,10 @@ fn computed(subject: &Subject, standing: &Standing, parts: &LatencyTable) -> Vec
 /// What is known of a subject before anything is measured.
 fn costs(subject: &Subject, settings: &Settings) -> Values {
     let Some(architecture) = subject.stack() else { return Values::new() };
-    let conditions = settings.latencies.iter().map(|(_, conditions)| conditions);
+    // Bytes and operations are those under the conditions of `[latency]` itself.
+    let is_main = |name: &str| Metric::named(name).is_some();
+    let latencies = settings.latencies.iter().filter(|(name, _)| is_main(name));
+    let conditions = latencies.map(|(_, conditions)| conditions);
     crate::cost::values(architecture, conditions)
         .into_iter()
         .map(|(name, mean)| (name.into(), Value { mean, standard_error: None }))

@@ -1,5 +1,7 @@
 //! What a campaign is asked to do.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,8 @@ pub struct Settings {
     pub promote: u32,
     /// Extra trainings that measure how far results are to be trusted.
     pub trust: Plan,
-    /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`) and the conditions it is taken under.
+    /// The latencies of a candidate: name of the value (`decode_us`, `prefill_us`, of further targets `decode_us.NAME`) and
+    /// the conditions it is taken under.
     pub latencies: Vec<(String, Conditions)>,
     /// The throughput of a candidate, if it is asked for.
     pub throughput: Option<Throughput>,
@@ -39,20 +42,50 @@ pub struct Settings {
     pub attempts: u32,
     /// Failed candidates in a row after which the campaign gives up: the fault is not the candidates'.
     pub give_up_after: u32,
-    /// Nothing is timed while something trains: right where both use the same device.
-    pub quiet_timing: bool,
+    /// What must not disturb what is timed.
+    pub quiet: Quiet,
     /// Which candidates are timed as whole models; stacks given by name count as front members.
     pub time_whole_models: WholeModels,
-    /// Whether a latency can be known from timed parts; if not, every candidate is timed as a whole before it is trained.
-    pub composes: bool,
+    /// Latencies, and the throughput, that no timed parts tell of: every candidate is timed as a whole before it is trained.
+    pub whole_only: BTreeSet<String>,
     /// Of whom the weights are kept.
     pub keep: Keep,
 }
 
 impl Settings {
-    /// Whether each candidate is timed as a whole model before it is trained.
-    pub(super) fn times_all(&self) -> bool {
-        !self.composes || self.time_whole_models == WholeModels::All
+    /// Whether a latency of this name can be known from timed parts.
+    pub(super) fn composes(&self, name: &str) -> bool {
+        !self.whole_only.contains(name)
+    }
+
+    /// Whether each candidate is timed as a whole model for it before it is trained.
+    pub(super) fn times_all(&self, name: &str) -> bool {
+        !self.composes(name) || self.time_whole_models == WholeModels::All
+    }
+}
+
+/// What must not happen while something is timed, by the names of devices in the conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quiet {
+    /// Devices on which nothing is timed while something trains: those that something trains on.
+    pub from_training: BTreeSet<String>,
+    /// Sets of devices of which one is timed at a time: those of one machine, whose processor serves all of them.
+    pub by_turns: BTreeSet<BTreeSet<String>>,
+}
+
+impl Quiet {
+    /// Both at once.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            from_training: self.from_training.union(&other.from_training).cloned().collect(),
+            by_turns: self.by_turns.union(&other.by_turns).cloned().collect(),
+        }
+    }
+
+    /// Whether one of two different devices is not timed while the other is.
+    pub(super) fn takes_turns(&self, one: &str, other: &str) -> bool {
+        one != other && self.by_turns.iter().any(|of| of.contains(one) && of.contains(other))
     }
 }
 

@@ -159,9 +159,10 @@ impl Tasks {
         self.under_way().into_iter().filter_map(training).collect()
     }
 
-    /// How many timings are on their way.
-    pub(super) fn timings(&self) -> usize {
-        self.under_way().len() - self.trainings().len()
+    /// The timings on their way.
+    pub(super) fn timings(&self) -> impl Iterator<Item = &Task> {
+        let tasks = self.under_way().into_iter().map(|(_, task)| task);
+        tasks.filter(|task| !matches!(task, Task::Train(_)))
     }
 
     /// Forgets all: what is answered now comes too late.

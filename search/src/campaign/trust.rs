@@ -22,6 +22,41 @@ pub const DOUBT: f64 = 0.05;
 /// Repeats, as pairs of one candidate, that it takes to say how much seeds matter.
 const KNOWN: usize = 3;
 
+/// Trainings beside those that candidates are judged by, in full trainings.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Extra {
+    /// Those that are over.
+    pub done: f64,
+    /// Those to come, at most: repeats end when noise cannot change the front any more.
+    pub left: f64,
+}
+
+impl Plan {
+    /// What these rows have had of it and what is to come, where a full training takes so many tokens and so many candidates will
+    /// have had one.
+    pub fn extra<'a>(
+        &self,
+        tokens: u64,
+        rows: impl Iterator<Item = &'a Candidate>,
+        to_the_end: f64,
+    ) -> Extra {
+        let full = |of: u64| of as f64 / tokens.max(1) as f64;
+        let is_extra =
+            |row: &Candidate, of: u64, seed: u64| of == tokens && seed != row.seed || of > tokens;
+        let done = rows
+            .flat_map(|row| row.trained.iter().map(move |of| (row, of)))
+            .filter(|(row, of)| is_extra(row, of.tokens, of.seed))
+            .map(|(_, of)| full(of.tokens))
+            .sum();
+        let seeds = to_the_end * f64::from(self.seeds.saturating_sub(1));
+        let is_longer = self.longer_tokens > tokens;
+        let longer =
+            if is_longer { f64::from(self.longer) * full(self.longer_tokens) } else { 0.0 };
+        let all = seeds + f64::from(self.repeats) + longer;
+        Extra { done, left: (all - done).max(0.0) }
+    }
+}
+
 /// How far one more training from another seed could matter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Doubt {

@@ -8,32 +8,41 @@ use super::standing::Standing;
 use super::tasks::{Task, Training};
 use super::trust;
 use crate::latency::{Conditions, LatencyKey, WholeModels};
+use crate::metric::Metric;
 use crate::subject::Subject;
 use crate::wire::{Eval, Evaluate, Request};
 
 /// Parts that proposed candidates wait for and that are not on their way, in the order of the candidates.
 pub(super) fn parts(standing: &Standing) -> Vec<LatencyKey> {
     let Standing { settings, rows, table, tasks, .. } = standing;
-    if !settings.composes {
-        return Vec::new();
-    }
     let waits = standing.waits();
     let mut listed: HashSet<LatencyKey> = HashSet::new();
     let mut wanted = Vec::new();
     for row in rows.values().filter(|row| row.state == CandidateState::Proposed) {
         let Some(architecture) = row.subject.stack() else { continue };
         let Ok(asked) = latencies::asked(settings, architecture) else { continue };
+        let mut waited_for: Vec<&str> = Vec::new();
         for (name, conditions) in asked.iter().filter(|(name, _)| !row.whole.contains_key(name)) {
-            let missing = table.missing(architecture, conditions);
-            let is_decided = missing.is_empty() && !waits.contains(name) && !settings.times_all();
+            if waited_for.contains(&conditions.device.as_str()) {
+                continue;
+            }
+            let missing = if settings.composes(name) {
+                table.missing(architecture, conditions)
+            } else {
+                Vec::new()
+            };
+            let is_decided =
+                missing.is_empty() && !waits.contains(name) && !settings.times_all(name);
             for key in missing {
                 if !tasks.is_under_way(&Task::Part(key.clone())) && listed.insert(key.clone()) {
                     wanted.push(key);
                 }
             }
-            // What one latency decides the next is not timed for.
-            if !is_decided {
+            // What one latency decides the next is not timed for; another device need not wait for what decides nothing.
+            if !is_decided && settings.limits.names().any(|limited| limited == name) {
                 break;
+            } else if !is_decided {
+                waited_for.push(&conditions.device);
             }
         }
     }
@@ -49,34 +58,52 @@ pub(super) fn early_wholes(standing: &Standing) -> Vec<(u32, String, Conditions)
         !tasks.is_given_up(&task) && !tasks.is_under_way(&task)
     };
     let proposed = || rows.values().filter(|row| row.state == CandidateState::Proposed);
-    for (name, conditions) in &settings.latencies {
+    let is_timed = |(name, conditions): &(String, Conditions)| {
+        proposed().all(|row| {
+            let stack = row.subject.stack();
+            row.whole.contains_key(name)
+                || stack.is_some_and(|of| table.is_complete(of, conditions))
+        })
+    };
+    for (place, latency) in settings.latencies.iter().enumerate() {
+        let (name, conditions) = latency;
         let untold = standing.untold(name, conditions);
         if untold.is_empty() {
             continue;
         }
-        // Who is among the first is known when the parts of all are.
-        let is_timed = |row: &Candidate| {
-            let stack = row.subject.stack();
-            row.whole.contains_key(name)
-                || stack.is_some_and(|of| table.is_complete(of, conditions))
-        };
-        if !proposed().all(is_timed) {
+        // Who is among the first is known when the parts of all are; and those on devices before this one, by which a candidate
+        // may be out.
+        let earlier = settings.latencies[..place].iter();
+        let mut earlier = earlier.filter(|(_, of)| of.device != conditions.device);
+        if !is_timed(latency) || !earlier.all(is_timed) {
             return Vec::new();
         }
         let open = untold.into_iter().filter(|number| is_open(*number, name));
         return open.map(|number| (number, name.clone(), conditions.clone())).collect();
     }
-    if !settings.times_all() {
-        return Vec::new();
-    }
     let mut wanted = Vec::new();
+    let named = settings.latencies.iter().map(|(name, _)| name.as_str());
+    let throughput = settings.throughput.iter().map(|_| Metric::Throughput.name());
+    if !named.chain(throughput).any(|name| settings.times_all(name)) {
+        return wanted;
+    }
     for row in proposed() {
         let Some(Ok(asked)) = row.subject.stack().map(|of| latencies::asked(settings, of)) else {
             continue;
         };
-        let next = asked.into_iter().find(|(name, _)| !row.whole.contains_key(name));
+        // In their order: what a sum of parts decides is among the values then.
+        let is_open_yet = |name: &str| {
+            if settings.times_all(name) {
+                !row.whole.contains_key(name)
+            } else {
+                !row.values.contains_key(name)
+            }
+        };
+        let next = asked.into_iter().find(|(name, _)| is_open_yet(name));
         // Its sum is within the limits once it is among the values.
-        let is_due = |name: &str| !settings.composes || row.values.contains_key(name);
+        let is_due = |name: &str| {
+            settings.times_all(name) && (!settings.composes(name) || row.values.contains_key(name))
+        };
         if let Some((name, conditions)) = next.filter(|(name, _)| is_due(name))
             && is_open(row.number, &name)
         {

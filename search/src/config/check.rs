@@ -2,8 +2,6 @@
 
 use super::{CampaignFile, LearningRate, TaskConfig};
 use crate::architecture::Architecture;
-use crate::device::Platform;
-use crate::latency::Dtype;
 use crate::limits::Limit;
 use crate::metric::{Direction, Known, Metric};
 use crate::objective::Objective;
@@ -191,6 +189,7 @@ impl CampaignFile {
             .chain(metrics(|metric| metric.facts().known == Known::Tasks))
             .chain(metrics(|metric| metric.facts().known == Known::Training))
             .chain(metrics(|metric| metric.is_known_before_training()))
+            .chain(self.latency.names_of_targets())
             .collect()
     }
 
@@ -213,6 +212,15 @@ impl CampaignFile {
                 "`{name}` is measured on text, and there is no [data]; add it, or choose of {list}"
             );
             return wrong(key, message);
+        }
+        if let Some((_, Some(target))) = Metric::of(name) {
+            let targets: Vec<&str> = self.latency.targets.keys().map(String::as_str).collect();
+            if !targets.contains(&target) {
+                let hint = super::error::did_you_mean(target, &targets);
+                let message =
+                    format!("{hint}there is no target [latency.targets.{target}] for `{name}`");
+                return wrong(key, message);
+            }
         }
         let hint = super::error::did_you_mean(name, &known);
         wrong(key, format!("{hint}`{name}` is not a value; there are {list}"))
@@ -264,26 +272,17 @@ impl CampaignFile {
 
     fn check_latency(&self) -> Result<(), Wrong> {
         let latency = &self.latency;
-        if latency.command.as_ref().is_some_and(|command| command.trim().is_empty()) {
-            return wrong(
-                "latency.command",
-                "is empty; leave the key out for the built-in profiler",
-            );
-        }
-        at_least_one("latency.decode_context", latency.decode_context.into())?;
-        match latency.device.platform() {
-            Platform::Cuda if latency.command.is_none() && latency.dtype != Dtype::Bf16 => {
-                let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
-                return wrong("latency.dtype", message.to_owned());
+        latency.check_targets().map_err(|(key, message)| Wrong { key, message })?;
+        for target in latency.targets().iter().filter(|target| target.latency.prefill_tokens == 0) {
+            let of_target = |name: &&str| match Metric::of(name) {
+                Some((Metric::PrefillUs, of)) => of == target.name.as_deref(),
+                Some((Metric::PrefillFlops, _)) => target.name.is_none(),
+                _ => false,
+            };
+            if let Some(name) = self.asked().find(of_target) {
+                let message = format!("must be at least 1 where `{name}` is asked for");
+                return wrong(&target.key("prefill_tokens"), message);
             }
-            Platform::Cpu | Platform::Cuda => {}
-        }
-        let of_prefill = [Metric::PrefillUs, Metric::PrefillFlops].map(Metric::name);
-        if let Some(name) = self.asked().find(|name| of_prefill.contains(name))
-            && latency.prefill_tokens == 0
-        {
-            let message = format!("must be at least 1 where `{name}` is asked for");
-            return wrong("latency.prefill_tokens", message);
         }
         let of_throughput = [Metric::Throughput, Metric::LargestBatch].map(Metric::name);
         if let Some(name) = self.asked().find(|name| of_throughput.contains(name))
@@ -298,7 +297,6 @@ impl CampaignFile {
         at_least_one("latency.throughput_context", latency.throughput_context.unwrap_or(1).into())?;
         at_least_one("latency.memory_budget_mb", latency.memory_budget_mb.unwrap_or(1))?;
         at_least_one("latency.batch_max", latency.batch_max.into())?;
-        at_least_one("latency.threads", latency.threads.into())?;
         latency
             .decode_budget_us
             .map_or(Ok(()), |budget| positive("latency.decode_budget_us", budget))

@@ -105,16 +105,21 @@ fn covers(outer: &Range<usize>, inner: &Range<usize>) -> bool {
 
 /// Where the value at a path of keys stands, or the innermost value on the way that is there.
 fn span_of(root: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
-    let mut steps = key.split('.');
-    let mut place = root.get(steps.next()?)?;
-    for step in steps {
+    let (first, mut rest) = key.split_once('.').unwrap_or((key, ""));
+    let mut place = root.get(first)?;
+    while !rest.is_empty() {
+        let (step, after) = rest.split_once('.').unwrap_or((rest, ""));
         let inner = match place.get_ref() {
+            // The name of a value has a dot in it where it is that of a target.
+            DeValue::Table(table) if table.contains_key(rest) => {
+                return table.get(rest).map(Spanned::span);
+            }
             DeValue::Table(table) => table.get(step),
             DeValue::Array(array) => step.parse().ok().and_then(|index: usize| array.get(index)),
             _ => None,
         };
         match inner {
-            Some(inner) => place = inner,
+            Some(inner) => (place, rest) = (inner, after),
             None => break,
         }
     }

@@ -1,4 +1,4 @@
-//! The sections of the campaign file but `[space]`, which stands with the space.
+//! The sections of the campaign file but `[latency]`, and `[space]`, which stands with the space.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::learning_rate::LearningRate;
 use crate::campaign::Keep;
 use crate::device::Device;
-use crate::latency::{Conditions, Phase, Throughput, WholeModels};
 use crate::limits::Limit;
 use crate::metric::Metric;
 use crate::proposals::Algorithm;
@@ -124,98 +123,6 @@ pub enum Precision {
     Bf16,
 }
 
-/// `[latency]`: what is timed, and the budget.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LatencyConfig {
-    /// Where: `cpu`, or `cuda:0`.
-    pub device: Device,
-    /// The element type of weights: `fp32`, `bf16` or `int8`.
-    pub dtype: crate::latency::Dtype,
-    /// Positions in the cache when a decode step is timed.
-    pub decode_context: u32,
-    /// Prompt tokens of the timed prefill; 0: prefill is not timed.
-    pub prefill_tokens: u32,
-    /// Memory in MB (10⁶ bytes) that weights, states and caches of a batch may fill. With it the `throughput` of a candidate,
-    /// tokens per second, is taken at the largest batch that fits; none: it is not.
-    pub memory_budget_mb: Option<u64>,
-    /// The largest batch that is timed for it.
-    pub batch_max: u32,
-    /// The batch that `throughput` is taken at where there is no memory budget; with one the largest, in place of `batch_max`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub throughput_batch: Option<u32>,
-    /// Positions in the cache when it is taken; none: `decode_context`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub throughput_context: Option<u32>,
-    /// Threads of the timed inference.
-    pub threads: u32,
-    /// Which candidates are timed as whole models, each of which then has that time for its latency. true: a few at the start,
-    /// which tell how far sums of timed parts are off, and front members and references at the end. "all": every candidate,
-    /// before it is trained. false: none.
-    pub time_whole_models: WholeModels,
-    /// A command of your own that times whole models, run by the shell in the folder of the campaign file: it speaks the wire
-    /// protocol and answers `measure_whole`. Every candidate within the limits is timed by it before it is trained, and nothing
-    /// is composed of parts. None: the built-in profiler.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
-    /// Decode time per token in µs above which a candidate is dropped before it is trained; none: no budget.
-    pub decode_budget_us: Option<f64>,
-}
-
-impl Default for LatencyConfig {
-    fn default() -> Self {
-        Self {
-            device: Device::Cpu,
-            dtype: crate::latency::Dtype::F32,
-            decode_context: 512,
-            prefill_tokens: 512,
-            memory_budget_mb: None,
-            batch_max: 64,
-            throughput_batch: None,
-            throughput_context: None,
-            threads: 1,
-            time_whole_models: WholeModels::default(),
-            command: None,
-            decode_budget_us: None,
-        }
-    }
-}
-
-impl LatencyConfig {
-    /// The latencies of a candidate on a device, by the names of their values.
-    pub fn latencies(&self, device: &str) -> Vec<(String, Conditions)> {
-        let under = |phase| Conditions {
-            device: device.to_owned(),
-            dtype: self.dtype,
-            batch: 1,
-            threads: self.threads,
-            phase,
-        };
-        let decode = (
-            Metric::DecodeUs.name().to_owned(),
-            under(Phase::Decode { context: self.decode_context }),
-        );
-        let prefill = (self.prefill_tokens > 0).then(|| {
-            (
-                Metric::PrefillUs.name().to_owned(),
-                under(Phase::Prefill { tokens: self.prefill_tokens }),
-            )
-        });
-        [decode].into_iter().chain(prefill).collect()
-    }
-
-    /// The throughput of a candidate on a device, where there is a batch or a budget of memory for it.
-    pub fn throughput(&self, device: &str) -> Option<Throughput> {
-        let (_, decode) = self.latencies(device).swap_remove(0);
-        let context = self.throughput_context.unwrap_or(self.decode_context);
-        let budget_bytes = self.memory_budget_mb.map(|mb| mb.saturating_mul(1_000_000));
-        let largest = budget_bytes.map(|_| self.batch_max);
-        let batch = self.throughput_batch.or(largest)?;
-        let phase = Phase::Decode { context };
-        Some(Throughput { budget_bytes, conditions: Conditions { batch, phase, ..decode } })
-    }
-}
-
 /// `[search]`: how candidates are proposed, and when it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -233,13 +140,13 @@ pub struct SearchConfig {
     /// The values that span the front, 1 to 4 of them, each towards its better side: less of most, more of `throughput`,
     /// `largest_batch` and a task's accuracy. `-NAME`: more of any value is better, of an own evaluator's accuracy say.
     /// Known are `bits_per_byte`, `bits_per_token` (of token files whose text is unknown), `validation_loss`, the values of
-    /// tasks, `decode_us`, `prefill_us`, `throughput`, `parameters`, `memory_bytes`, and whatever values an own evaluator
-    /// reports.
+    /// tasks, `decode_us`, `prefill_us` (on a further target `decode_us.NAME`, `prefill_us.NAME`), `throughput`, `parameters`,
+    /// `memory_bytes`, and whatever values an own evaluator reports.
     pub objectives: Vec<String>,
     /// The largest value allowed, by name, or `{ min = … }`, the least, or both; a candidate outside is out. Before it is
     /// trained for values known by then: `decode_us`, `prefill_us`, `throughput`, `parameters`, `decode_flops`,
     /// `prefill_flops`, `weight_bytes`, `state_bytes`, `cache_bytes`, `memory_bytes`; after it for what the trainer reports,
-    /// as the error of a task.
+    /// as the error of a task. A name with a dot stands in quotes: `"decode_us.gpu" = 200`.
     pub limits: BTreeMap<String, Limit>,
     /// Hand-designed stacks to evaluate on the same terms, by name; they come first.
     pub references: Vec<String>,

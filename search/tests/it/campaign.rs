@@ -12,7 +12,7 @@ use search::metric::Metric;
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluate, Evaluation, Measured, Progress, Refusal, Request, Value};
 
-use crate::stacks::{Stacks, at_most, conditions, objectives, settings, uniform};
+use crate::stacks::{Stacks, at_most, conditions, objectives, settings, uniform, workers};
 
 fn proposer() -> Proposer<search::Architecture> {
     Proposer::new(Algorithm::Random, 1, 2, Vec::new())
@@ -35,7 +35,7 @@ fn start(
     proposer: Proposer<search::Architecture>,
 ) -> (Campaign<Stacks>, Vec<Command>) {
     let mut campaign = Campaign::new(settings, Stacks { depth: 2 }, proposer, History::default());
-    let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let commands = campaign.handle(workers(1, 1));
     let commands = timed(&mut campaign, commands);
     (campaign, commands)
 }
@@ -137,7 +137,7 @@ fn a_time_that_no_clock_tells_is_a_failure() {
         for of_spread in [false, true] {
             let mut campaign =
                 Campaign::new(settings(), Stacks { depth: 2 }, proposer(), History::default());
-            let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+            let commands = campaign.handle(workers(1, 1));
             let id = match requests(&commands).as_slice() {
                 [Request::Measure(measure)] => measure.id,
                 other => panic!("expected a timing, got {other:?}"),
@@ -215,7 +215,7 @@ fn an_impossible_limit_ends_the_campaign_with_advice() {
     limited.limits = at_most(&[("parameters", 1.0)]);
     let proposer = proposer();
     let mut campaign = Campaign::new(limited, Stacks { depth: 9 }, proposer, History::default());
-    let commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let commands = campaign.handle(workers(1, 1));
     let Some(Command::Finish(Finish::Exhausted { reason })) = commands.last() else {
         panic!("expected the end, got {:?}", commands.last())
     };
@@ -227,7 +227,7 @@ fn an_exhausted_space_ends_after_all_of_it_is_evaluated() {
     let mut many = settings();
     many.evaluations = 1000;
     let mut campaign = Campaign::new(many, Stacks { depth: 1 }, proposer(), History::default());
-    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let mut commands = campaign.handle(workers(1, 1));
     let mut finish = None;
     for _ in 0..200 {
         let Some(request) = requests(&commands).first().cloned() else { break };
@@ -267,7 +267,7 @@ fn failures_in_a_row_end_the_campaign() {
     assert!(rows.len() == 3 && rows.iter().all(|row| row.given_up));
     let history = History { candidates: rows, latencies: Vec::new() };
     let mut resumed = Campaign::new(settings(), Stacks { depth: 2 }, proposer(), history);
-    let commands = resumed.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let commands = resumed.handle(workers(1, 1));
     for number in 1..=3 {
         let Command::Save(row) = &commands[number - 1] else { panic!("saved first") };
         assert_eq!((row.number, row.given_up, row.failed_attempts), (number as u32, false, 0));
@@ -291,7 +291,7 @@ fn a_stop_waits_for_the_worker_and_leaves_the_training_for_later() {
     let rows = campaign.candidates().cloned().collect();
     let history = History { candidates: rows, latencies: Vec::new() };
     let mut resumed = Campaign::new(settings(), Stacks { depth: 2 }, proposer(), history);
-    let again = training(&resumed.handle(Event::Workers { trainers: 1, profilers: 1 }));
+    let again = training(&resumed.handle(workers(1, 1)));
     let row = resumed.candidates().next().expect("it");
     assert_eq!((Some(&again.architecture), again.attempt), (row.subject.stack(), 1));
 }
@@ -400,10 +400,10 @@ fn many_trainers_are_given_work_a_part_at_a_time() {
     };
     let history = History::default();
     let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer(), history);
-    let workers = || Event::Workers { trainers: 200, profilers: 1 };
+    let many = || workers(200, 1);
     let mut given = Vec::new();
     loop {
-        given.push(requests(&campaign.handle(workers())));
+        given.push(requests(&campaign.handle(many())));
         if !campaign.is_behind() {
             break;
         }
@@ -411,7 +411,7 @@ fn many_trainers_are_given_work_a_part_at_a_time() {
     let counts: Vec<usize> = given.iter().map(Vec::len).collect();
     assert!(counts.iter().all(|&count| (1..=128).contains(&count)), "{counts:?}");
     assert!(counts.len() > 2 && counts.iter().sum::<usize>() == 200, "{counts:?}");
-    assert!(requests(&campaign.handle(workers())).is_empty(), "all have work");
+    assert!(requests(&campaign.handle(many())).is_empty(), "all have work");
     // Who is done is given what was proposed ahead, one in eight of the trainers at most.
     let proposed = campaign.candidates().count();
     assert!((201..=225).contains(&proposed), "{proposed}");

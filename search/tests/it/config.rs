@@ -239,6 +239,80 @@ fn errors_name_the_key_and_point_at_the_text() {
 }
 
 #[test]
+fn targets_take_what_they_leave_out_from_the_section() {
+    let with = |targets: &str, objective: &str| {
+        let objectives = format!("\"bits_per_byte\", \"decode_us\", \"{objective}\"");
+        CampaignFile::parse(
+            &TEMPLATE
+                .replace("\"bits_per_byte\", \"decode_us\"", &objectives)
+                .replace("[search]\n", &format!("{targets}\n[search]\n")),
+        )
+    };
+    let server = "[latency.targets.server]\ndtype = \"int8\"\ndecode_context = 2048\n";
+    let phone = "[latency.targets.phone]\nprefill_tokens = 0\ncommand = \"./time\"\n";
+    let file = with(&format!("{server}{phone}"), "decode_us.server").expect("it is right");
+    let targets = file.latency.targets();
+    let names: Vec<Option<&str>> = targets.iter().map(|target| target.name.as_deref()).collect();
+    assert_eq!(names, [None, Some("phone"), Some("server")]);
+    // Of one target alone all is as ever.
+    assert_eq!(targets[0].latencies("here"), file.latency.latencies("here"));
+    assert_eq!(targets[0].key("device"), "latency.device");
+    let latencies = targets[2].latencies("there");
+    let texts: Vec<String> = latencies.iter().map(|(name, of)| format!("{name}: {of}")).collect();
+    assert_eq!(
+        texts,
+        [
+            "decode_us.server: decode at 2048, batch 1, int8, 1 threads, there",
+            "prefill_us.server: prefill of 512, batch 1, int8, 1 threads, there",
+        ]
+    );
+    assert_eq!(targets[1].latencies("").len(), 1, "no prefill");
+    assert_eq!(targets[1].latency.command.as_deref(), Some("./time"));
+    assert_eq!(
+        (targets[0].latency.command.clone(), targets[2].latency.command.clone()),
+        (None, None)
+    );
+    for (targets, objective, key, message) in [
+        (
+            "",
+            "decode_us.server",
+            "search.objectives.2",
+            "there is no target [latency.targets.server]",
+        ),
+        (server, "decode_us.sever", "search.objectives.2", "did you mean `server`?"),
+        (server, "parameters.server", "search.objectives.2", "is not a value"),
+        (phone, "prefill_us.phone", "latency.targets.phone.prefill_tokens", "must be at least 1"),
+        ("[latency.targets.\"a b\"]\nthreads = 2", "prefill_us", "latency.targets", "letters"),
+        ("[latency.targets.a]\nthreads = 0", "prefill_us", "latency.targets.a.threads", "1, got 0"),
+        ("[latency.targets.a]\nthread = 2", "prefill_us", "latency.targets.a.thread", "threads"),
+        ("[latency.targets.a]", "prefill_us", "latency.targets.a", "just as [latency] is"),
+        (
+            "[latency.targets.a]\ndevice = \"cuda\"",
+            "prefill_us",
+            "latency.targets.a.dtype",
+            "must be \"bf16\" on a GPU",
+        ),
+    ] {
+        let error = with(targets, objective).expect_err(targets);
+        assert_eq!(error.key, key, "{targets}: {error}");
+        assert!(error.message.contains(message), "{targets}: {error}");
+    }
+    // A limit on one stands in quotes, and is pointed at.
+    let limited = |limit: &str| {
+        let text = TEMPLATE
+            .replace("[search]\n", &format!("{server}\n[search]\n"))
+            .replace("[search.limits] ", &format!("[search.limits]\n{limit}\n#"));
+        (CampaignFile::parse(&text), text)
+    };
+    let (file, _) = limited("\"decode_us.server\" = 90.0");
+    assert!(file.expect("it is right").limits().names().any(|name| name == "decode_us.server"));
+    let (error, text) = limited("\"decode_us.server\" = -1.0");
+    let error = error.expect_err("below 0");
+    assert_eq!(error.key, "search.limits.decode_us.server");
+    assert_eq!(&text[error.span], "-1.0");
+}
+
+#[test]
 fn tasks_are_checked_and_name_their_values() {
     let with = |tasks: &str, objective: &str| {
         CampaignFile::parse(

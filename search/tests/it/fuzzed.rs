@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use search::Architecture;
-use search::campaign::{Campaign, Command, Event, History, Settings};
+use search::campaign::{Campaign, Command, Event, History, Quiet, Settings};
 use search::config::CampaignFile;
 use search::cost;
 use search::proposals::{Algorithm, Proposer, SearchRng};
 use search::tensors::{self, TensorSpec};
 use search::wire::{Refusal, Reply, Request};
 
-use crate::stacks::{Stacks, at_most, conditions, settings};
+use crate::stacks::{Stacks, at_most, conditions, settings, workers};
 
 /// A campaign file: what is taken has a space that gives stacks of its own.
 pub(crate) fn campaign_file(bytes: &[u8]) {
@@ -87,7 +87,7 @@ pub(crate) fn replies(bytes: &[u8]) {
         evaluations: 12,
         rungs: vec![100],
         limits: at_most(&[("decode_us", 100.0), ("parameters", 60_000.0)]),
-        quiet_timing: false,
+        quiet: Quiet::default(),
         ..settings()
     };
     let proposer = Proposer::new(Algorithm::Evolution, 1, 3, Vec::new());
@@ -95,7 +95,7 @@ pub(crate) fn replies(bytes: &[u8]) {
     let mut rows = BTreeMap::new();
     let mut asked = 0;
     let mut lines = text.lines();
-    let mut event = Some(Event::Workers { trainers: 2, profilers: 1 });
+    let mut event = Some(workers(2, 1));
     while let Some(happened) = event {
         for command in campaign.handle(happened) {
             match command {

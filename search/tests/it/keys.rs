@@ -38,7 +38,8 @@ impl Page {
             page.table(&own, &definition);
             for (key, value) in below {
                 let (definition, is_list) = page.section(value).expect("a section");
-                let name = format!("{name}.{key}");
+                let is_by_name = value.get("additionalProperties").is_some();
+                let name = format!("{name}.{key}{}", if is_by_name { ".NAME" } else { "" });
                 page.heading(3, &name, is_list, &definition);
                 if key == "mixers" {
                     page.mixers(&definition);
@@ -60,7 +61,8 @@ impl Page {
     fn section(&self, value: &Value) -> Option<(Value, bool)> {
         let (one, is_list) = match value.get("items") {
             Some(items) => (items, true),
-            None => (present(value), false),
+            // Of tables by name each is one.
+            None => (value.get("additionalProperties").unwrap_or(present(value)), false),
         };
         let definition = self.referred(one)?;
         let is_range = definition["properties"].get("min").is_some();
@@ -205,7 +207,13 @@ fn present(value: &Value) -> &Value {
 
 /// The keys of a table in the order in which the commented campaign file has them, below the head of that table.
 fn in_order<'v>(table: &'v Value, name: &str) -> Vec<(String, &'v Value)> {
-    let head = [format!("\n[{name}]"), format!("\n[[{name}]]"), format!("\n# [[{name}]]")];
+    let by_name = name.strip_suffix("NAME").unwrap_or(name);
+    let head = [
+        format!("\n[{name}]"),
+        format!("\n[[{name}]]"),
+        format!("\n# [[{name}]]"),
+        format!("\n# [{by_name}"),
+    ];
     let start = head.iter().find_map(|head| TEMPLATE.find(head)).filter(|_| !name.is_empty());
     let below = &TEMPLATE[start.unwrap_or(0)..];
     let place = |key: &str| {

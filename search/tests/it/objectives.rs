@@ -19,7 +19,7 @@ use search::proposals::{Algorithm, Proposer};
 use search::value::{Value, Values};
 use search::wire::{Evaluation, Measured, Request};
 
-use crate::stacks::{self, Stacks, at_most, chance, conditions, objectives, uniform};
+use crate::stacks::{self, Stacks, at_most, chance, conditions, objectives, uniform, workers};
 
 fn value(mean: f64) -> Value {
     Value { mean, standard_error: None }
@@ -177,7 +177,7 @@ fn rows(
 ) -> (Vec<Candidate>, Vec<u32>) {
     let proposer = Proposer::new(algorithm, settings.seed, 6, Vec::new());
     let mut campaign = Campaign::new(settings, Stacks { depth: 4 }, proposer, History::default());
-    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let mut commands = campaign.handle(workers(1, 1));
     loop {
         if let Some(Command::Finish(finish)) = commands.last() {
             assert_eq!(*finish, Finish::Complete);

@@ -9,7 +9,7 @@ use search::Architecture;
 use search::architecture::{ArchitectureId, MixerKind};
 use search::campaign::front::Contenders;
 use search::campaign::{
-    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
+    Campaign, Candidate, CandidateState, Command, Event, Finish, History, Quiet, Settings,
 };
 use search::latency::{Part, Timing};
 use search::pareto::{Objectives, hypervolume};
@@ -19,7 +19,7 @@ use search::surrogate::Feature;
 use search::value::Value;
 use search::wire::{Evaluation, Measured, Request};
 
-use crate::stacks::{self, conditions};
+use crate::stacks::{self, conditions, workers};
 
 const TABLE: &str = include_str!("../../../tools/truth_table/grid.csv");
 const WIDTHS: [u32; 2] = [64, 128];
@@ -211,7 +211,7 @@ fn campaign(
         rungs: rungs.to_vec(),
         latencies: conditions().into_iter().take(1).collect(),
         attempts: 1,
-        quiet_timing: false,
+        quiet: Quiet::default(),
         ..stacks::settings()
     };
     let objectives = settings.objectives.clone();
@@ -226,7 +226,7 @@ fn campaign(
     ];
     let proposer = Proposer::new(Algorithm::Surrogate, seed, 12, references);
     let mut campaign = Campaign::new(settings, Grid, proposer, History::default());
-    let mut commands = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let mut commands = campaign.handle(workers(1, 1));
     let mut spent: BTreeMap<String, u64> = BTreeMap::new();
     let mut waiting: Vec<Request> = Vec::new();
     loop {

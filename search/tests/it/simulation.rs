@@ -11,13 +11,13 @@ mod world;
 use std::collections::{HashMap, HashSet};
 
 use rand::SeedableRng;
-use search::campaign::Finish;
+use search::campaign::{Candidate, CandidateState, Finish};
 use search::proposals::SearchRng;
 
 use self::checks::check_end;
 use self::driver::Driver;
 use self::store::Store;
-use self::world::{CALM, FULL, World};
+use self::world::{CALM, FULL, OTHER, World};
 
 /// Runs a campaign in a world to its end; its store and the number of kills.
 fn run(world: &World) -> (Store, u32) {
@@ -34,6 +34,8 @@ struct Counts {
     adopted: u32,
     late: u32,
     stops: u32,
+    /// Requests sent while something trained and something was timed elsewhere.
+    beside: u32,
     /// Tokens of all trainings that were begun.
     tokens_begun: u64,
 }
@@ -47,6 +49,7 @@ impl Counts {
             adopted: self.adopted + other.adopted,
             late: self.late + other.late,
             stops: self.stops + other.stops,
+            beside: self.beside + other.beside,
             tokens_begun: self.tokens_begun + other.tokens_begun,
         }
     }
@@ -73,7 +76,7 @@ fn run_counting(world: &World) -> (Store, Counts) {
         store,
         answers: Vec::new(),
         training: HashSet::new(),
-        timing: HashSet::new(),
+        timing: HashMap::new(),
         checkpoints: HashSet::new(),
         tokens_begun: 0,
         at_work: HashMap::new(),
@@ -85,6 +88,7 @@ fn run_counting(world: &World) -> (Store, Counts) {
         finish: None,
         kills: 0,
         stops: 0,
+        beside: 0,
     };
     driver.restart();
     for _ in 0..100_000 {
@@ -101,8 +105,10 @@ fn run_counting(world: &World) -> (Store, Counts) {
     }
     assert_eq!(driver.finish, Some(Finish::Complete), "{world:?}");
     check_end(&driver, world);
-    let Driver { kills, losses, handed_back, adopted, late, stops, tokens_begun, .. } = driver;
-    (driver.store, Counts { kills, losses, handed_back, adopted, late, stops, tokens_begun })
+    let Driver { kills, losses, handed_back, adopted, late, stops, tokens_begun, beside, .. } =
+        driver;
+    let store = driver.store;
+    (store, Counts { kills, losses, handed_back, adopted, late, stops, beside, tokens_begun })
 }
 
 #[test]
@@ -171,8 +177,16 @@ fn many_workers_that_come_and_go_lose_nothing() {
 
 #[test]
 fn kills_and_delays_change_nothing_with_one_trainer() {
-    for (trouble, rungs) in [(0.0, 0), (0.3, 0), (0.0, 2), (0.3, 2)] {
-        let calm = World { trouble, rungs, ..CALM };
+    let worlds = [
+        (0.0, 0, false, false),
+        (0.3, 0, false, false),
+        (0.0, 2, false, false),
+        (0.3, 2, false, false),
+        (0.0, 0, true, false),
+        (0.3, 2, true, true),
+    ];
+    for (trouble, rungs, has_two_targets, is_second_limited) in worlds {
+        let calm = World { trouble, rungs, has_two_targets, is_second_limited, ..CALM };
         let (expected, _) = run(&calm);
         for seed in 0..12 {
             for quiet_timing in [true, false] {
@@ -193,6 +207,37 @@ fn kills_and_delays_change_nothing_with_one_trainer() {
             }
         }
     }
+}
+
+#[test]
+fn two_targets_are_timed_side_by_side() {
+    let mut beside = 0;
+    for seed in 0..16 {
+        let world = World {
+            scheduler_seed: seed,
+            trainers: 1 + seed as u32 % 3,
+            kills: [0.0, 0.03][seed as usize % 2],
+            has_two_targets: true,
+            is_second_limited: seed % 2 == 0,
+            ..CALM
+        };
+        let (store, counts) = run_counting(&world);
+        beside += counts.beside;
+        let done = || store.rows.values().filter(|row| row.state == CandidateState::Done);
+        // Each latency is of its own device's timings, and each is corrected by whole models of its own.
+        for name in ["decode_us", OTHER.1] {
+            let us = |row: &Candidate| row.values.get(name).map(|value| value.mean);
+            assert!(done().all(|row| us(row).is_some()), "{name}");
+            assert!(store.rows.values().filter(|row| row.whole.contains_key(name)).count() >= 6);
+        }
+        let of = |row: &Candidate, name: &str| row.values.get(name).map(|value| value.mean);
+        assert!(done().any(|row| of(row, "decode_us") != of(row, OTHER.1)));
+        // Bytes and operations are those of the first target.
+        let one = run(&World { has_two_targets: false, ..world }).0;
+        let bytes = |store: &Store| store.rows[&1].values.get("cache_bytes").copied();
+        assert_eq!(bytes(&store), bytes(&one));
+    }
+    assert!(beside > 50, "{beside}");
 }
 
 /// Worlds that are drawn, by default.

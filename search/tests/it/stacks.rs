@@ -1,11 +1,13 @@
 //! A small domain of real architectures, and what the simulated workers answer about them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use search::Architecture;
 use search::architecture::{ArchitectureId, Attention, Delta, Ffn, Layer, Mixer};
 use search::campaign::trust::Plan;
-use search::campaign::{Keep, Settings};
+use search::campaign::{Event, Keep, Quiet, Settings};
 use search::latency::{Conditions, Dtype, Phase, WholeModels};
 use search::limits::{Limit, Limits};
 use search::objective::Objective;
@@ -117,10 +119,18 @@ impl Subjects for Stacks {
     }
 }
 
+/// The device that everything is timed on.
+pub(crate) const DEVICE: &str = "simulated";
+
+/// So many trainers, and so many who time on [`DEVICE`].
+pub(crate) fn workers(trainers: u32, profilers: u32) -> Event {
+    Event::Workers { trainers, profilers: BTreeMap::from([(DEVICE.to_owned(), profilers)]) }
+}
+
 /// The conditions of decode and prefill timings.
 pub(crate) fn conditions() -> Vec<(String, Conditions)> {
     let conditions = |phase| Conditions {
-        device: "simulated".to_owned(),
+        device: DEVICE.to_owned(),
         dtype: Dtype::F32,
         batch: 1,
         threads: 1,
@@ -149,9 +159,9 @@ pub(crate) fn settings() -> Settings {
         limits: Limits::default(),
         attempts: 2,
         give_up_after: 3,
-        quiet_timing: true,
+        quiet: Quiet { from_training: BTreeSet::from([DEVICE.to_owned()]), ..Quiet::default() },
         time_whole_models: WholeModels::Never,
-        composes: true,
+        whole_only: BTreeSet::new(),
         keep: Keep::Front,
     }
 }

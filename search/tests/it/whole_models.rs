@@ -6,13 +6,15 @@ use search::Architecture;
 use search::campaign::{
     Campaign, Candidate, CandidateState, Command, Event, Finish, History, Settings,
 };
-use search::latency::{LatencyEntry, Timing, WholeModels, keys};
+use search::latency::{Conditions, LatencyEntry, Timing, WholeModels, keys};
 use search::proposals::{Algorithm, Proposer};
 use search::wire::{Evaluation, Measured, Request, Value};
 
-use crate::stacks::{self, Stacks, at_most, conditions};
+use crate::stacks::{self, DEVICE, Stacks, at_most, conditions};
 
 const PART_US: f64 = 10.0;
+/// A device that a command of the user's own times on.
+const PHONE: &str = "phone";
 
 fn settings(time_whole_models: WholeModels) -> Settings {
     Settings { evaluations: 14, time_whole_models, ..stacks::settings() }
@@ -50,7 +52,8 @@ fn run(settings: Settings, over: impl Fn(&Architecture) -> f64, history: History
         heard.rows.insert(row.number, row.clone());
     }
     let mut campaign = Campaign::new(settings, Stacks { depth: 3 }, proposer, history);
-    let mut waiting = campaign.handle(Event::Workers { trainers: 1, profilers: 1 });
+    let profilers = [DEVICE, PHONE].map(|device| (device.to_owned(), 1)).into();
+    let mut waiting = campaign.handle(Event::Workers { trainers: 1, profilers });
     while !waiting.is_empty() {
         let mut next = Vec::new();
         for command in std::mem::take(&mut waiting) {
@@ -133,7 +136,8 @@ fn the_first_few_tell_what_the_sums_of_the_others_are_worth() {
 #[test]
 fn all_are_timed_before_they_are_trained_where_that_is_asked() {
     for composes in [true, false] {
-        let all = Settings { composes, ..settings(WholeModels::All) };
+        let names = conditions().into_iter().map(|(name, _)| name).filter(|_| !composes);
+        let all = Settings { whole_only: names.collect(), ..settings(WholeModels::All) };
         let heard = run(all, |_| 1.25, History::default());
         assert_eq!(heard.finish, Some(Finish::Complete));
         assert_eq!(heard.order.matches('w').count(), 2 * heard.rows.len());
@@ -147,6 +151,29 @@ fn all_are_timed_before_they_are_trained_where_that_is_asked() {
             assert!(heard.order[..index].matches('w').count() >= 2 * trained);
         }
     }
+}
+
+#[test]
+fn a_target_without_parts_is_timed_whole_beside_one_that_is_composed() {
+    let name = "decode_us.phone";
+    let one = settings(WholeModels::Front);
+    let mut two = one.clone();
+    let (_, decode_here) = two.latencies[0].clone();
+    let there = Conditions { device: PHONE.to_owned(), ..decode_here };
+    two.latencies.push((name.to_owned(), there));
+    two.whole_only.insert(name.to_owned());
+    two.objectives.extend(stacks::objectives(&[name]));
+    let (one, two) =
+        (run(one, |_| 1.25, History::default()), run(two, |_| 1.25, History::default()));
+    assert_eq!(two.finish, Some(Finish::Complete));
+    let parts = |heard: &Heard| heard.order.matches('p').count();
+    assert_eq!(parts(&two), parts(&one), "no part is timed for it");
+    for row in two.rows.values() {
+        let whole = &row.whole[name];
+        assert_eq!(row.values.get(name).map(|value| value.mean), Some(whole.median_us));
+        assert!((whole.median_us - 1.25 * sum_us(stack(row))).abs() < 1e-9);
+    }
+    assert!(two.rows.values().any(|row| !row.whole.contains_key("decode_us")), "sums stay");
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn facts(
             continue;
         }
         let note = if candidate.disturbed.contains(name) { "  disturbed" } else { "" };
-        lines.push(fact(quantity::title(name), quantity::named(name, *value), note.to_owned()));
+        lines.push(fact(&quantity::title(name), quantity::named(name, *value), note.to_owned()));
         if let Some(foretold) = candidate.foretold.get(name) {
             let after = format!("  at {}", quantity::scaled(campaign.target_tokens as f64));
             lines.push(fact(&after, quantity::named(name, *foretold), "  foretold".to_owned()));

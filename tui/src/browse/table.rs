@@ -150,7 +150,7 @@ fn fields(
     };
     let value = |of: &Objective, column| {
         let title = quantity::title(of.name());
-        let field = field(title, title.chars().count().max(7), Some(column), true);
+        let field = field(&title, title.chars().count().max(7), Some(column), true);
         Field { is_maximised: of.is_maximised(), ..field }
     };
     let mut fields = vec![

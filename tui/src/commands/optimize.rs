@@ -1,6 +1,6 @@
 //! `deltafront optimize`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use db::snapshot::{Campaign, CampaignKind, CampaignState, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Store};
-use search::campaign::{Keep, Settings};
+use search::campaign::{Keep, Quiet, Settings};
 use search::config::LatencyConfig;
 use search::latency::WholeModels;
 use search::limits;
@@ -454,12 +454,12 @@ fn job(
             limits: limits_of(&settings.limits),
             attempts: settings.attempts,
             give_up_after: settings.give_up_after,
-            quiet_timing: false,
+            quiet: Quiet::default(),
             time_whole_models: WholeModels::Never,
-            composes: true,
+            whole_only: BTreeSet::new(),
             keep: Keep::All,
         },
-        latency: LatencyConfig::default(),
+        targets: Vec::new(),
         space: parameters,
         proposer: Proposer::new(settings.algorithm, settings.seed, settings.start, Vec::new()),
         trainer: WorkerSpec {
@@ -471,9 +471,7 @@ fn job(
             limits: Limits { wall: None, memory_gb: None },
         },
         trainers: settings.workers,
-        times_elsewhere: false,
         deadline: None,
-        profiler: None,
         show,
         room: None,
         look: None,

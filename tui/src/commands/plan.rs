@@ -7,7 +7,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use db::{Access, Store};
 use search::config::CampaignFile;
 use search::latency::LatencyEntry;
@@ -20,7 +19,7 @@ use super::campaign_file::absolute;
 use super::run::{self, Files};
 use super::scratch::Scratch;
 use super::setup::Setup;
-use crate::driver::say;
+use crate::driver::{is_current, say};
 use crate::words;
 
 /// Asks this machine: a few parts and steps of the campaign are timed, and the campaign is gone through with them, from its
@@ -58,21 +57,22 @@ async fn plan(
     setup.notes.iter().for_each(|note| say(note));
     job.space = setup.space;
     job.deadline = run::deadline(file, 0.0);
-    let profiler = setup.profiler.context("a campaign of stacks has a profiler")?;
-    let known = known(db, &profiler).await?;
+    let profilers = setup.profilers;
+    let known = known(db, &profilers).await?;
     // What will be asked, with any durations; then the same with those of this machine.
-    let asked = rehearse(&job, &profiler, known.clone(), &Rates::default(), 0);
+    let asked = rehearse(&job, &profilers, known.clone(), &Rates::default(), 0);
     let rates = Rates::measure(file, &job, &scratch.0, &asked.asked).await?;
     let guesses = 0..GUESSES;
     let expected: Vec<Expected> =
-        guesses.map(|guess| rehearse(&job, &profiler, known.clone(), &rates, guess)).collect();
+        guesses.map(|guess| rehearse(&job, &profilers, known.clone(), &rates, guess)).collect();
     let expected = Expected::mean(&expected);
     let mut stdout = std::io::stdout();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string_pretty(&expected)?)?;
     } else {
-        let device = &profiler.device;
-        writeln!(stdout, "plan for campaign {} on {device}", file.name)?;
+        let mut devices: Vec<&str> = profilers.iter().map(|of| of.device.as_str()).collect();
+        devices.dedup();
+        writeln!(stdout, "plan for campaign {} on {}", file.name, devices.join(" and "))?;
         stdout.write_all(told(&expected, file.search.concurrency).as_bytes())?;
         writeln!(stdout, "{rates}")?;
     }
@@ -109,15 +109,12 @@ fn told(expected: &Expected, at_once: u32) -> String {
 }
 
 /// The latency table as far as a new campaign would use it.
-async fn known(db: &Path, profiler: &Hello) -> anyhow::Result<Vec<LatencyEntry>> {
+async fn known(db: &Path, profilers: &[Hello]) -> anyhow::Result<Vec<LatencyEntry>> {
     if !db.exists() {
         return Ok(Vec::new());
     }
     let store = Store::open(db, Access::ReadOnly).await?;
-    let kernels = profiler.kernels.as_deref();
     let mut known = store.latencies().await?;
-    known.retain(|entry| {
-        Some(entry.timing.kernels.as_str()) == kernels && !entry.timing.is_disturbed()
-    });
+    known.retain(|entry| is_current(entry, profilers) && !entry.timing.is_disturbed());
     Ok(known)
 }

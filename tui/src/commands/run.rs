@@ -3,7 +3,7 @@
 mod files;
 mod joining;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use db::snapshot::{CampaignKind, CampaignState, Candidate, Snapshot};
 use db::{Access, Change, DbError, NewCampaign, Owner, RunEnd, Store};
-use search::campaign::{CandidateState, Finish, Settings};
+use search::campaign::{CandidateState, Finish, Quiet, Settings};
 use search::config::{CampaignFile, DataConfig, LatencyConfig, TrainingConfig};
 use search::device::Device;
 use search::proposals::Proposer;
@@ -28,7 +28,9 @@ use super::notify::{Notify, Told};
 use super::setup::{Setup, references};
 use super::watching::Watching;
 use super::{INTERRUPTED, products, stack_files, training_rule};
-use crate::driver::{self, Introduction, Job, Limits, Program, Role, Room, Show, WorkerSpec, say};
+use crate::driver::{
+    self, Introduction, Job, Limits, Program, Role, Room, Show, Target, WorkerSpec, say,
+};
 use crate::{report, words};
 
 /// A campaign of that name that is in the database already goes on where it stood, also after a crash.
@@ -105,10 +107,11 @@ async fn campaign(
     if args.joining.only_workers {
         job.trainers = 0;
     }
-    job.times_elsewhere = args.joining.workers_time;
+    args.joining.mark_elsewhere(&mut job.targets)?;
     job.must_be_there()?;
     job.metrics = args.watching.endpoint().await?;
-    for worker in std::iter::once(&job.trainer).chain(&job.profiler) {
+    let profilers = job.targets.iter().map(|target| &target.profiler);
+    for worker in std::iter::once(&job.trainer).chain(profilers) {
         let Introduction::Configure(configure) = &worker.introduction else { continue };
         let configure = Request::Configure((**configure).clone());
         configure.to_line().context("the paths of a campaign must be Unicode")?;
@@ -396,12 +399,13 @@ pub(super) fn job(
             limits: file.limits(),
             attempts: file.search.attempts,
             give_up_after: file.search.give_up_after,
-            quiet_timing: true,
+            // Known once the workers are.
+            quiet: Quiet::default(),
             time_whole_models: file.latency.time_whole_models,
-            composes: file.latency.command.is_none(),
+            whole_only: BTreeSet::new(),
             keep: file.storage.checkpoints,
         },
-        latency: file.latency.clone(),
+        targets: targets(file, folder, files, silence, limits)?,
         space,
         proposer: Proposer::new(file.search.algorithm, file.seed, file.search.start, references),
         trainer: WorkerSpec {
@@ -421,26 +425,39 @@ pub(super) fn job(
             limits,
         },
         trainers,
-        times_elsewhere: false,
         look: None,
         door: None,
         metrics: None,
         // Known when it is known how long the campaign was at work before.
         deadline: None,
-        profiler: Some(WorkerSpec {
+        show: if bars { Show::Bars } else { Show::Lines },
+        room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
+    })
+}
+
+/// What candidates are timed on, all of it here.
+fn targets(
+    file: &CampaignFile,
+    folder: &Path,
+    files: &Files,
+    silence: Duration,
+    limits: Limits,
+) -> anyhow::Result<Vec<Target>> {
+    let target = |of: search::config::Target| {
+        let profiler = WorkerSpec {
             role: Role::Profiler,
-            program: profiler(&file.latency, folder)?,
+            program: profiler(&of.latency, folder)?,
             introduction: Introduction::Configure(Box::new(Configure {
-                latency: Some(file.latency.clone()),
+                latency: Some(of.latency.clone()),
                 ..Configure::default()
             })),
             log: files.log(Role::Profiler),
             silence,
             limits,
-        }),
-        show: if bars { Show::Bars } else { Show::Lines },
-        room: Some(Room { folder: files.folder.clone(), free_gb: file.storage.free_gb }),
-    })
+        };
+        Ok(Target { of, profiler, is_elsewhere: false })
+    };
+    file.latency.targets().into_iter().map(target).collect()
 }
 
 /// When `search.hours` are over, of which so many seconds were spent before.

@@ -11,7 +11,7 @@ use search::references::ReferenceShape;
 use search::space::{LeftOut, Space};
 use search::wire::Hello;
 
-use crate::driver::{Asked, Job, Look, Said, conditions};
+use crate::driver::{Asked, Job, Look, Said, Target, conditions};
 
 /// A setup that works.
 pub(super) struct Setup {
@@ -19,8 +19,8 @@ pub(super) struct Setup {
     pub(super) space: Space,
     /// What is to be said of it, a sentence each.
     pub(super) notes: Vec<String>,
-    /// Who times.
-    pub(super) profiler: Option<Hello>,
+    /// Who times each target; nobody where that is elsewhere.
+    pub(super) profilers: Vec<Hello>,
     /// What is asked of whoever times, where that is nobody here.
     pub(super) look: Option<Look<Space>>,
 }
@@ -58,27 +58,32 @@ impl Setup {
         let models: Vec<Architecture> =
             probes.iter().chain(references.iter().map(|(_, stack)| stack)).cloned().collect();
         let place = path.display();
-        let mut profiler = None;
-        let mut timed = Said::default();
-        if let Some(spec) = job.profiler.as_ref().filter(|_| !job.times_elsewhere) {
-            let device = file.latency.device;
-            let mut asked = Asked::start(spec).await.with_context(|| match device {
-                _ if file.latency.command.is_some() => {
-                    format!("{place}: latency.command cannot be used")
+        let mut profilers = Vec::new();
+        let mut timed: Vec<(usize, Said)> = Vec::new();
+        for (index, target) in job.targets.iter().enumerate() {
+            if target.is_elsewhere {
+                continue;
+            }
+            let (device, suffix) = (target.device(), target.suffix());
+            let mut asked = Asked::start(&target.profiler).await.with_context(|| match device {
+                _ if target.of.latency.command.is_some() => {
+                    format!("{place}: {} cannot be used", target.of.key("command"))
                 }
-                Device::Cpu => format!("{place}: nothing can be timed"),
-                gpu @ Device::Cuda(_) => format!(
-                    "{place}: latency.device = \"{gpu}\" cannot be used here; name a device that `deltafront doctor` \
-                     shows, or \"cpu\""
+                Device::Cpu => format!("{place}: nothing can be timed{suffix}"),
+                Device::Cuda(_) => format!(
+                    "{place}: {} cannot be used here; name a device that `deltafront doctor` shows, or \"cpu\"{}",
+                    target.place(),
+                    target.name().map_or_else(String::new, |name| format!(
+                        ", or have another machine time it: --listen HOST:PORT --workers-time={name}"
+                    ))
                 ),
             })?;
-            let hardware = asked.hello.device.clone();
-            let conditions = conditions(&file.latency, &hardware);
-            timed = asked
-                .check(&models, &conditions)
-                .await
-                .with_context(|| format!("{place}: nothing of [space] can be timed on {device}"))?;
-            profiler = Some(asked.hello.clone());
+            let conditions = conditions(&target.of, &asked.hello.device);
+            let said = asked.check(&models, &conditions).await.with_context(|| {
+                format!("{place}: nothing of [space] can be timed on {device}{suffix}")
+            })?;
+            timed.push((index, said));
+            profilers.push(asked.hello.clone());
             asked.dismiss().await;
         }
         let mut trained = Said::default();
@@ -98,21 +103,22 @@ impl Setup {
             file: file.clone(),
             place: path.display().to_string(),
             space: job.space.clone(),
+            targets: job.targets.clone(),
             references,
             trained,
         };
-        if job.times_elsewhere {
-            let look = Look {
-                models,
-                latency: file.latency.clone(),
-                narrow: Box::new(move |timed| asker.narrow(&timed)),
+        if job.targets.iter().any(|target| target.is_elsewhere) {
+            let narrow = move |elsewhere: Vec<(usize, Said)>| {
+                timed.extend(elsewhere);
+                asker.narrow(&timed)
             };
+            let look = Look { models, narrow: Box::new(narrow) };
             // Nothing is known yet of what is refused there.
             let (space, notes) = (job.space.clone(), Vec::new());
-            return Ok(Self { space, notes, profiler, look: Some(look) });
+            return Ok(Self { space, notes, profilers, look: Some(look) });
         }
         let (space, notes) = asker.narrow(&timed)?;
-        Ok(Self { space, notes, profiler, look: None })
+        Ok(Self { space, notes, profilers, look: None })
     }
 }
 
@@ -122,33 +128,41 @@ struct Narrowing {
     /// Where that lies.
     place: String,
     space: Space,
+    targets: Vec<Target>,
     references: Vec<(String, Architecture)>,
     /// What the trainer says.
     trained: Said,
 }
 
 impl Narrowing {
-    /// The space without what whoever times refuses, and what is to be said of it.
-    fn narrow(self, timed: &Said) -> anyhow::Result<(Space, Vec<String>)> {
-        let Self { file, place, space: all, references, trained } = self;
+    /// The space without what those who time refuse, by the places of their targets, and what is to be said of it.
+    fn narrow(self, timed: &[(usize, Said)]) -> anyhow::Result<(Space, Vec<String>)> {
+        let Self { file, place, space: all, targets: timed_on, references, trained } = self;
+        let of_targets = timed.iter().flat_map(|(_, said)| &said.refused);
         let refused: Vec<(Architecture, String)> =
-            timed.refused.iter().chain(&trained.refused).cloned().collect();
-        let device = file.latency.device;
+            of_targets.chain(&trained.refused).cloned().collect();
         let (space, left_out) = if refused.is_empty() {
             (all.clone(), Vec::new())
         } else {
             Space::without(&file.space, &refused).map_err(|error| {
-                anyhow::anyhow!(
-                    "{place}: {error}\n(asked of latency.device = \"{device}\" and of the trainer)"
-                )
+                let asked: Vec<String> = timed_on.iter().map(Target::place).collect();
+                let asked = asked.join(", of ");
+                anyhow::anyhow!("{place}: {error}\n(asked of {asked} and of the trainer)")
             })?
         };
         let targets: Vec<&str> = file.space.loads_in.iter().map(|target| target.name()).collect();
         let in_them = format!("as it does not load in {}", targets.join(" and "));
         let mut notes = never_proposed(all.left_out(), |_| in_them.clone());
         notes.extend(never_proposed(&left_out, |reason| {
-            let is_timed = timed.refused.iter().any(|(_, known)| known == reason);
-            if is_timed { format!("on {device}") } else { "by this trainer".to_owned() }
+            let refuses =
+                |(_, said): &&(usize, Said)| said.refused.iter().any(|(_, known)| known == reason);
+            let by: Vec<String> = timed
+                .iter()
+                .filter(refuses)
+                .map(|(index, _)| &timed_on[*index])
+                .map(|target| format!("on {}{}", target.device(), target.suffix()))
+                .collect();
+            if by.is_empty() { "by this trainer".to_owned() } else { by.join(", ") }
         }));
         for (name, stack) in &references {
             if let Some((_, reason)) = refused.iter().find(|(model, _)| model == stack) {

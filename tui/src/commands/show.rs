@@ -1,5 +1,6 @@
 //! `deltafront show`
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use db::snapshot::{Candidate, Snapshot};
 use db::{EventRow, Owner, Store, TrainedBy};
 use search::campaign::CandidateState;
+use search::latency::Timing;
 use search::metric::Metric;
 use search::subject::{Assignment, Subject};
 use serde::Serialize;
@@ -136,7 +138,7 @@ fn candidate_text(
         } else if candidate.disturbed.contains(name.as_str()) {
             shown.push_str(" (other processes loaded the machine while a part was timed)");
         }
-        rows.push(vec![quantity::title(name).to_owned(), shown]);
+        rows.push(vec![quantity::title(name).into_owned(), shown]);
     }
     for trained in &candidate.row.trained {
         if (trained.tokens, trained.seed) == (campaign.tokens, candidate.row.seed) {
@@ -296,12 +298,16 @@ async fn campaign_json(store: &Store, snapshot: &Snapshot) -> anyhow::Result<ser
 fn candidate_json(candidate: &Candidate) -> serde_json::Value {
     let state = &candidate.row.state;
     let (failure, log) = state.failure().map(|(kind, log)| (kind.words(), log)).unzip();
+    // Those of `[latency]` itself have keys of their own.
+    let is_of_target = |name: &str| matches!(Metric::of(name), Some((_, Some(_))));
+    let wholes = candidate.row.whole.iter().filter(|(name, _)| is_of_target(name));
+    let wholes: BTreeMap<&String, &Timing> = wholes.collect();
     let trained: Vec<serde_json::Value> = candidate
         .row.trained
         .iter()
         .map(|t| json!({ "tokens": t.tokens, "seed": t.seed, "values": t.values, "seconds": t.seconds }))
         .collect();
-    json!({
+    let mut json = json!({
         "number": candidate.row.number,
         "id": candidate.id,
         "text": candidate.row.subject.to_string(),
@@ -325,5 +331,9 @@ fn candidate_json(candidate: &Candidate) -> serde_json::Value {
         "fidelity": candidate.row.fidelity,
         "trained": trained,
         "train_seconds": candidate.row.train_seconds,
-    })
+    });
+    if !wholes.is_empty() {
+        json["wholes"] = json!(wholes);
+    }
+    json
 }

@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Time stacks instead of training them, one at a time; on the device that the campaign is timed on, which should be quiet.
     #[arg(long)]
     times: bool,
+    /// Of several targets the one to time, as `[latency.targets]` of the campaign file names it; `[latency]` itself where this is
+    /// left out.
+    #[arg(long, value_name = "NAME", requires = "times")]
+    target: Option<String>,
     /// The trainer, where the campaign's is a command of your own; it is run here, by the shell. With --times the latency
     /// command.
     #[arg(long, value_name = "COMMAND")]
@@ -65,6 +69,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         token: args.token,
         plain: args.plain,
         role: if args.times { Role::Profiler } else { Role::Trainer },
+        target: args.target,
         command: args.command,
         corpus: args.corpus,
         tokenizer: args.tokenizer,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use db::{Change, Run, Store};
-use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress};
+use search::campaign::{Campaign, Candidate, Command, Event, Finish, Progress, Quiet};
 use search::failure::FailureKind;
 use search::subject::Subjects;
 use search::wire::{Hello, Reply, Request};
@@ -22,10 +22,11 @@ use super::metrics::endpoint::Serving;
 use super::news::{Inbox, News};
 use super::pull::ToWorker;
 use super::resume::{self, GAVE_UP, full_name, same_device};
-use super::seating::{is_disturbed, seat};
+use super::seating::{quiet, seat, told};
 use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
+use super::targets;
 use super::telling::{self, Telling, label};
 use super::underway::Underway;
 
@@ -56,10 +57,10 @@ pub(super) struct Desk<'a, D: Subjects> {
     pub(super) hall: Option<Hall>,
     /// How a trainer is introduced to the campaign.
     pub(super) introduction: Introduction,
-    /// Who times first: of which device and kernels the campaign's latencies are.
-    pub(super) target: Option<Hello>,
-    /// Whether nothing may be timed while something trains.
-    pub(super) is_quiet: bool,
+    /// The targets by their names, with who times each first: of whose device and kernels the latencies there are.
+    pub(super) targets: Vec<(Option<String>, Hello)>,
+    /// What must not disturb what is timed.
+    pub(super) quiet: Quiet,
     /// What Prometheus is told, where it may ask.
     metrics: Option<(Metrics, Serving)>,
     /// The room that must be left on the disk.
@@ -69,23 +70,25 @@ pub(super) struct Desk<'a, D: Subjects> {
 }
 
 impl<'a, D: Subjects + Clone> Desk<'a, D> {
-    /// Checks that the device is the campaign's, and rebuilds the campaign from the store.
+    /// Checks that the devices are the campaign's, and rebuilds the campaign from the store. `profilers`: who times each
+    /// target.
     pub(super) async fn open(
         store: &'a Store,
         run: &'a Run,
         job: &mut Job<D>,
         trainers: &[Hello],
-        profiler: Option<&Hello>,
+        profilers: &[Hello],
         mut slots: Vec<Slot>,
     ) -> Result<Self, (anyhow::Error, Vec<Slot>)> {
         let prepared = async {
-            if let Some(profiler) = profiler {
-                same_device(store, &job.name, profiler).await?;
+            targets::distinct(&job.targets, profilers)?;
+            for (target, profiler) in job.targets.iter().zip(profilers) {
+                same_device(store, &job.name, target, profiler).await?;
             }
-            let history = resume::history(store, &job.name, profiler).await?;
-            let workers = trainers.iter().map(|hello| (job.trainer.role, hello));
-            let profiler = profiler.map(|profiler| (Role::Profiler, profiler));
-            let workers: Vec<(Role, &Hello)> = workers.chain(profiler).collect();
+            let history = resume::history(store, &job.name, profilers).await?;
+            let workers = trainers.iter().map(|hello| (job.trainer.role.word().to_owned(), hello));
+            let timing = job.targets.iter().map(|target| db::profiler_of(target.name()));
+            let workers: Vec<(String, &Hello)> = workers.chain(timing.zip(profilers)).collect();
             let changes = resume::beginning(run, &workers);
             store.apply(run, &changes).await?;
             anyhow::Ok(history)
@@ -94,11 +97,10 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Ok(history) => history,
             Err(error) => return Err((error, slots)),
         };
-        if let Some(profiler) = profiler {
-            job.settings.latencies = job.latency.latencies(&profiler.device);
-            job.settings.throughput = job.latency.throughput(&profiler.device);
-            seat(job, &mut slots, trainers, profiler);
-            job.settings.quiet_timing = is_disturbed(&slots);
+        targets::settle(&job.targets, profilers, &mut job.settings);
+        if !profilers.is_empty() {
+            seat(job, &mut slots, trainers, profilers);
+            job.settings.quiet = quiet(&slots);
         }
         let machine =
             Campaign::new(job.settings.clone(), job.space.clone(), job.proposer.clone(), history)
@@ -112,25 +114,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             telling.over(&machine),
             job.settings.evaluations.into(),
         );
-        if let Some(trainer) = trainers.first() {
-            let many = if trainers.len() > 1 {
-                format!(", {} at once", trainers.len())
-            } else {
-                String::new()
-            };
-            let seats = slots.iter().filter(|slot| slot.role == job.trainer.role);
-            let seats = seats.filter_map(|slot| slot.seat.as_ref());
-            let mut devices: Vec<String> = seats.map(|seat| seat.device.clone()).collect();
-            devices.sort();
-            devices.dedup();
-            let device = devices.join(", ");
-            display.line(&match profiler {
-                Some(profiler) => format!(
-                    "training by {} on {}{many}; timing by {} on {}",
-                    trainer.worker, device, profiler.worker, profiler.device
-                ),
-                None => format!("evaluations by {}{many}", trainer.worker),
-            });
+        if let Some(line) = told(trainers, profilers, &slots) {
+            display.line(&line);
         }
         let metrics = job.metrics.take().map(|endpoint| {
             display.line(&format!("metrics at http://{}/metrics", endpoint.address));
@@ -155,8 +140,11 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             stopping: false,
             hall: None,
             introduction: job.trainer.introduction.clone(),
-            target: profiler.cloned(),
-            is_quiet: job.settings.quiet_timing,
+            targets: {
+                let names = job.targets.iter().map(|target| target.of.name.clone());
+                names.zip(profilers.iter().cloned()).collect()
+            },
+            quiet: job.settings.quiet.clone(),
             metrics,
             room: job.room.take(),
             deadline: job.deadline.take(),
@@ -430,23 +418,32 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
 
     /// Gives a request to an idle worker of its kind, or a stop to the worker that is at it.
     fn send(&mut self, request: Request) -> anyhow::Result<()> {
-        let (role, id) = match &request {
+        let (role, id, device) = match &request {
             Request::Stop { id } => {
                 if let Some(slot) = self.slots.iter().find(|slot| slot.request == Some(*id)) {
                     slot.send(request);
                 }
                 return Ok(());
             }
-            Request::Evaluate(evaluate) => (Role::Trainer, evaluate.id),
-            Request::Measure(measure) => (Role::Profiler, measure.id),
-            Request::MeasureWhole(measure) => (Role::Profiler, measure.id),
-            Request::Eval(eval) => (Role::BlackBox, eval.id),
-            Request::MeasureLimit(measure) => (Role::Profiler, measure.id),
-            Request::Configure(_) | Request::Check(_) | Request::Space { .. } => {
-                bail!("a campaign introduces itself to no workers")
+            Request::Evaluate(evaluate) => (Role::Trainer, evaluate.id, None),
+            Request::Measure(measure) => {
+                (Role::Profiler, measure.id, Some(&measure.conditions.device))
+            }
+            Request::MeasureWhole(measure) => {
+                (Role::Profiler, measure.id, Some(&measure.conditions.device))
+            }
+            Request::Eval(eval) => (Role::BlackBox, eval.id, None),
+            Request::MeasureLimit(_)
+            | Request::Configure(_)
+            | Request::Check(_)
+            | Request::Space { .. } => {
+                bail!("a campaign introduces itself to no workers, and asks for no limits")
             }
         };
-        let index = self.slots.iter().position(|slot| slot.is_idle(role));
+        let index = self.slots.iter().position(|slot| match device {
+            Some(device) => slot.may_time_on(device),
+            None => slot.is_idle(role),
+        });
         let Some(slot) = index.and_then(|index| self.slots.get_mut(index)) else {
             bail!("the campaign asked for a {} when none was idle", role.word());
         };
@@ -480,10 +477,8 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             Request::MeasureWhole(measure) => {
                 self.display.doing(&format!("timing a whole model, {}", measure.conditions));
             }
-            Request::MeasureLimit(measure) => {
-                self.display.doing(&format!("timing {}", measure.limit));
-            }
-            Request::Configure(_)
+            Request::MeasureLimit(_)
+            | Request::Configure(_)
             | Request::Check(_)
             | Request::Space { .. }
             | Request::Stop { .. } => {}

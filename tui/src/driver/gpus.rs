@@ -1,4 +1,4 @@
-//! Which worker has which GPU: the profiler one to itself, the trainers the others; and who is in whose way.
+//! Which worker has which GPU: each profiler one to itself, the trainers the others; and who is in whose way.
 
 use db::Owner;
 use search::device::{Device, Platform};
@@ -47,21 +47,20 @@ impl Gpus {
 
     /// The GPU that each trainer is to see alone; none where the campaign names its GPU itself, or trains on none.
     ///
-    /// Where several are there, nothing trains on the one that is timed. With one GPU everybody shares it, and the
-    /// campaign times while nothing trains.
+    /// Where others are there, nothing trains on those that are timed. Where all are, everybody shares them, and the campaign
+    /// times while nothing trains.
     pub(crate) fn plan(
         &self,
-        timed: Device,
+        timed: &[Device],
         trained: Option<Device>,
         trainers: u32,
     ) -> Vec<Option<&str>> {
-        let timed = self.name(timed).filter(|_| self.0.len() > 1);
-        let free: Vec<&str> = self
-            .0
-            .iter()
-            .map(String::as_str)
-            .filter(|name| Some(*name) != timed.as_deref())
-            .collect();
+        let timed: Vec<String> = timed.iter().filter_map(|device| self.name(*device)).collect();
+        let all = || self.0.iter().map(String::as_str);
+        let mut free: Vec<&str> = all().filter(|name| !timed.iter().any(|of| of == name)).collect();
+        if free.is_empty() {
+            free = all().collect();
+        }
         let is_planned = trained == Some(Device::Cuda(None)) && !free.is_empty();
         (0..trainers as usize)
             .map(|trainer| is_planned.then(|| free[trainer % free.len()]))
@@ -72,7 +71,7 @@ impl Gpus {
     pub(crate) fn seats(
         &self,
         introduction: &Introduction,
-        timed: Device,
+        timed: &[Device],
         trainers: &[Hello],
     ) -> Vec<Seat> {
         let (host, trained) = (Owner::current().host, introduction.device());
@@ -135,7 +134,7 @@ fn count() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{Gpus, Seat};
-    use search::device::Device::{Cpu, Cuda};
+    use search::device::Device::{self, Cpu, Cuda};
 
     #[test]
     fn seats_of_one_machine_share_a_device_or_not() {
@@ -161,25 +160,27 @@ mod tests {
 
     #[test]
     fn the_profiler_has_its_gpu_to_itself_where_there_are_others() {
-        let plan = |gpus: &Gpus, timed, trained, trainers| {
+        let plan = |gpus: &Gpus, timed: &[Device], trained, trainers| {
             let planned = gpus.plan(timed, Some(trained), trainers);
             planned.iter().map(|gpu| gpu.unwrap_or("all").to_owned()).collect::<Vec<_>>().join(" ")
         };
         let (any, four) = (Cuda(None), Gpus::numbered(4));
-        assert_eq!(plan(&four, Cuda(Some(1)), any, 5), "0 2 3 0 2");
-        assert_eq!(plan(&four, any, any, 4), "1 2 3 1");
-        assert_eq!(plan(&Gpus::numbered(2), any, any, 2), "1 1");
-        assert_eq!(plan(&Gpus::numbered(1), any, any, 2), "0 0");
-        assert_eq!(plan(&four, Cpu, any, 5), "0 1 2 3 0"); // timed on the CPU: all train
-        assert_eq!(plan(&four, any, Cuda(Some(2)), 2), "all all"); // as the campaign says
-        assert_eq!(plan(&four, any, Cpu, 2), "all all");
-        assert_eq!(plan(&Gpus::numbered(0), any, any, 1), "all");
+        assert_eq!(plan(&four, &[Cuda(Some(1))], any, 5), "0 2 3 0 2");
+        assert_eq!(plan(&four, &[any], any, 4), "1 2 3 1");
+        assert_eq!(plan(&four, &[any, Cpu, Cuda(Some(2))], any, 4), "1 3 1 3");
+        assert_eq!(plan(&Gpus::numbered(2), &[any], any, 2), "1 1");
+        assert_eq!(plan(&Gpus::numbered(2), &[any, Cuda(Some(1))], any, 2), "0 1"); // by turns
+        assert_eq!(plan(&Gpus::numbered(1), &[any], any, 2), "0 0");
+        assert_eq!(plan(&four, &[Cpu], any, 5), "0 1 2 3 0"); // timed on the CPU: all train
+        assert_eq!(plan(&four, &[any], Cuda(Some(2)), 2), "all all"); // as the campaign says
+        assert_eq!(plan(&four, &[any], Cpu, 2), "all all");
+        assert_eq!(plan(&Gpus::numbered(0), &[any], any, 1), "all");
     }
 
     #[test]
     fn gpus_are_those_that_the_environment_shows() {
         let shown = Gpus::chosen("3, GPU-0a1b");
-        assert_eq!(shown.plan(Cuda(Some(0)), Some(Cuda(None)), 2), [Some("GPU-0a1b"); 2]);
+        assert_eq!(shown.plan(&[Cuda(Some(0))], Some(Cuda(None)), 2), [Some("GPU-0a1b"); 2]);
         assert_eq!(shown.name(Cuda(None)).as_deref(), Some("3"));
         assert_eq!(shown.name(Cuda(Some(1))).as_deref(), Some("GPU-0a1b"));
         assert_eq!((shown.name(Cpu), Gpus::chosen("")), (None, Gpus::numbered(0)));

@@ -1,5 +1,6 @@
 //! Where pull workers come in: the door of a campaign, and what is said to whoever comes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::pull::whereabouts::{Whereabouts, identity};
 use super::pull::{ToWorker, Welcome};
 use super::slot::Slot;
 use super::spec::{Introduction, Program, Role, WorkerSpec};
+use super::targets::Target;
 
 /// A beat is sent so many times in a lease.
 pub(super) const BEATS: u32 = 4;
@@ -26,7 +28,8 @@ pub(super) struct Hall {
     listener: Listener,
     /// For trainers, and for those who time.
     trainers: Welcome,
-    profilers: Option<Welcome>,
+    /// By the names of the targets.
+    profilers: BTreeMap<Option<String>, Welcome>,
     /// Where the campaign's checkpoints lie.
     folder: PathBuf,
     news: mpsc::UnboundedSender<(usize, News)>,
@@ -67,7 +70,9 @@ impl Hall {
             })
         };
         let trainers = welcome(&job.trainer).context("a trainer is configured")?;
-        let profilers = job.profiler.as_ref().and_then(welcome);
+        let of_target =
+            |target: &Target| Some((target.of.name.clone(), welcome(&target.profiler)?));
+        let profilers = job.targets.iter().filter_map(of_target).collect();
         let (lease, told_at) = (door.lease, Instant::now());
         Ok(Some(Self { listener, trainers, profilers, folder, news, lease, told_at }))
     }
@@ -76,41 +81,91 @@ impl Hall {
     pub(super) fn admit(&self, index: usize, arrival: Arrival) -> Option<Slot> {
         let welcome = match arrival.join.role {
             Role::Trainer => Some(&self.trainers),
-            Role::Profiler => self.profilers.as_ref(),
+            Role::Profiler => self.profilers.get(&arrival.join.target),
             Role::BlackBox => None,
         };
+        let Some(welcome) = welcome.cloned() else {
+            let reason = match &arrival.join.target {
+                Some(target) => {
+                    let names = self.profilers.keys().flatten().map(String::as_str);
+                    let names = names.collect::<Vec<_>>().join(", ");
+                    let there_are =
+                        if names.is_empty() { "none".to_owned() } else { format!("only {names}") };
+                    format!(
+                        "the campaign has no target `{target}` to time (--target); there are {there_are} in [latency.targets]"
+                    )
+                }
+                None => "this campaign has no work of that kind".to_owned(),
+            };
+            tokio::spawn(arrival.refuse(reason));
+            return None;
+        };
         let (folder, news) = (Some(self.folder.clone()), self.news.clone());
-        Some(Slot::join(index, arrival, welcome?.clone(), folder, news))
+        Some(Slot::join(index, arrival, welcome, folder, news))
     }
 
-    /// Lets workers in until one of them can time: of its device and kernels the campaign's latencies are then. It is asked, by
-    /// requests of this id, which of the models it refuses. What workers say meanwhile is kept.
+    /// Lets workers in until each target that is timed elsewhere has one: of its device and kernels the latencies there are then.
+    /// Each is asked, by requests of this id, which of the models it refuses. What workers say meanwhile is kept. All by the
+    /// places of the targets.
     ///
     /// # Errors
-    /// When it could time none of the models; the reason is its own.
-    pub(super) async fn first_profiler<D>(
+    /// When one could time none of the models; the reason is its own.
+    pub(super) async fn first_profilers<D>(
         &mut self,
         id: u64,
+        targets: &[Target],
+        look: Option<&Look<D>>,
+        slots: &mut Vec<Slot>,
+        inbox: &mut Inbox,
+    ) -> anyhow::Result<(Vec<(usize, Hello)>, Vec<(usize, Said)>)> {
+        let (mut hellos, mut all_said) = (Vec::new(), Vec::new());
+        for (place, target) in targets.iter().enumerate() {
+            if target.is_elsewhere {
+                let (hello, said) = self.first_profiler(id, target, look, slots, inbox).await?;
+                hellos.push((place, hello));
+                all_said.push((place, said));
+            }
+        }
+        // Nobody is lost who waited.
+        for lease in slots.iter_mut().filter_map(|slot| slot.lease.as_mut()) {
+            lease.until = Instant::now() + self.lease;
+        }
+        Ok((hellos, all_said))
+    }
+
+    async fn first_profiler<D>(
+        &mut self,
+        id: u64,
+        target: &Target,
         look: Option<&Look<D>>,
         slots: &mut Vec<Slot>,
         inbox: &mut Inbox,
     ) -> anyhow::Result<(Hello, Said)> {
-        let (index, ready) = self
-            .until(slots, inbox, |slots, index, news| match news {
-                News::Joined(ready) if slots[index].role == Role::Profiler => {
-                    Some((index, (**ready).clone()))
-                }
-                _ => None,
-            })
-            .await;
+        let comes = |slots: &[Slot], index: usize, news: &News| match news {
+            News::Joined(ready) if slots[index].came_to_time(target.name()) => {
+                Some((index, (**ready).clone()))
+            }
+            _ => None,
+        };
+        // It may have come while another was waited for.
+        let is_gone = |index: usize| {
+            inbox
+                .before
+                .iter()
+                .any(|(of, news)| *of == index && matches!(news, News::Gone | News::Broken { .. }))
+        };
+        let mut before = inbox.before.iter().filter(|(index, _)| !is_gone(*index));
+        let (index, ready) = match before.find_map(|(index, news)| comes(slots, *index, news)) {
+            Some(found) => found,
+            None => self.until(slots, inbox, comes).await,
+        };
         let hello = ready.hello;
         let mut said = Said::default();
         // One that is at something for a coordinator before this one is not disturbed.
         let look =
             look.filter(|_| ready.holds.is_none() && hello.can.iter().any(|can| can == "check"));
         for models in look.iter().flat_map(|look| look.models.chunks(AT_ONCE)) {
-            let conditions =
-                look.map_or_else(Vec::new, |look| conditions(&look.latency, &hello.device));
+            let conditions = conditions(&target.of, &hello.device);
             let check = Check { id, architectures: models.to_vec(), conditions };
             slots[index].send(Request::Check(check));
             let answer = self
@@ -133,15 +188,12 @@ impl Hall {
                 // What it refuses is found out when it is asked to time it.
                 Ok(None) => break,
                 Err(reason) => anyhow::bail!(
-                    "nothing of [space] can be timed on {}: {}",
+                    "nothing of [space] can be timed on {}{}: {}",
                     hello.device,
+                    target.suffix(),
                     tui::printable(&reason)
                 ),
             }
-        }
-        // Nobody is lost who waited.
-        for lease in slots.iter_mut().filter_map(|slot| slot.lease.as_mut()) {
-            lease.until = Instant::now() + self.lease;
         }
         Ok((hello, said))
     }

@@ -1,6 +1,7 @@
 //! Pull workers at the desk: they come, say what they are at, are away for a while, and are given up when their lease is
 //! over.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use super::precision::remembered;
 use super::pull::ToWorker;
 use super::pull::listener::Arrival;
 use super::resume::full_name;
-use super::seating::is_disturbed;
+use super::seating::quiet;
 use super::slot::{Presence, Slot};
 use super::spec::Role;
 use super::underway::Underway;
@@ -81,7 +82,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             self.display.join(index, format!("{} {host}", role.word()));
         }
         self.events.push(Change::Worker {
-            role: role.word().to_owned(),
+            role: self.slots[index].word(),
             worker: full_name(&hello),
             device,
         });
@@ -148,22 +149,30 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         self.let_time();
         let counts = |slot: &&Slot| matches!(slot.presence, Presence::Here | Presence::Away);
         let there = self.slots.iter().filter(counts);
-        let (profilers, trainers): (Vec<&Slot>, Vec<&Slot>) =
+        let (timing, training): (Vec<&Slot>, Vec<&Slot>) =
             there.partition(|slot| slot.role == Role::Profiler);
-        let (profilers, trainers) = (profilers.len() as u32, trainers.len() as u32);
+        let trainers = training.len() as u32;
+        let mut profilers: BTreeMap<String, u32> = BTreeMap::new();
+        for seat in timing.iter().filter_map(|slot| slot.seat.as_ref()) {
+            *profilers.entry(seat.device.clone()).or_default() += 1;
+        }
         let workers = Event::Workers { trainers, profilers };
-        let is_needed = is_disturbed(&self.slots);
-        if is_needed == self.is_quiet {
+        let now = quiet(&self.slots);
+        if now == self.quiet {
             return self.tell(workers).await;
         }
-        self.is_quiet = is_needed;
-        let quiet = Event::QuietTiming { is_needed };
-        // Who comes must not train beside a timing, and nobody is given a training who is gone.
-        let [first, second] = if is_needed { [quiet, workers] } else { [workers, quiet] };
-        match self.tell(first).await? {
-            None => self.tell(second).await,
-            finish => Ok(finish),
+        // Who comes must not train beside a timing, and nobody is given a training who is gone: what is to be quiet from now on
+        // is so before the workers are counted, and what need not be any more afterwards.
+        let both = self.quiet.and(&now);
+        let before = (both != self.quiet).then(|| Event::QuietTiming(both.clone()));
+        let after = (both != now).then(|| Event::QuietTiming(now.clone()));
+        self.quiet = now;
+        for event in before.into_iter().chain([workers]).chain(after) {
+            if let Some(finish) = self.tell(event).await? {
+                return Ok(Some(finish));
+            }
         }
+        Ok(None)
     }
 
     /// The connection to a worker is gone. Who was at something may come back.
@@ -214,13 +223,17 @@ impl<D: Subjects + Clone> Desk<'_, D> {
 
     /// Why somebody who would time cannot; none: it can, or trains.
     fn unfit(&self, index: usize, hello: &Hello) -> Option<String> {
-        if self.slots[index].role != Role::Profiler {
-            return None;
-        }
-        let target = self.target.as_ref()?;
+        let slot = &self.slots[index];
+        let lease = slot.lease.as_ref().filter(|_| slot.role == Role::Profiler)?;
+        let name = lease.target.as_deref();
+        let (_, target) = self.targets.iter().find(|(of, _)| of.as_deref() == name)?;
         if hello.device != target.device {
+            let what = match name {
+                Some(name) => format!("target `{name}` of the campaign"),
+                None => "the campaign".to_owned(),
+            };
             return Some(format!(
-                "the campaign is timed on `{}`, and this is `{}`: their latencies cannot share a front",
+                "{what} is timed on `{}`, and this is `{}`: their latencies cannot share a front",
                 target.device, hello.device
             ));
         }
@@ -235,7 +248,7 @@ impl<D: Subjects + Clone> Desk<'_, D> {
         None
     }
 
-    /// Lets those time whose device nobody else times on any more.
+    /// Lets those time whose device nobody else times on any more. Other devices of the same machine take turns.
     fn let_time(&mut self) {
         let gpus = Gpus::here();
         for index in 0..self.slots.len() {
@@ -246,7 +259,9 @@ impl<D: Subjects + Clone> Desk<'_, D> {
             let has_it = |slot: &Slot| {
                 slot.role == Role::Profiler
                     && matches!(slot.presence, Presence::Here | Presence::Away)
-                    && slot.seat.as_ref().is_some_and(|taken| taken.is_shared(seat, &gpus))
+                    && slot.seat.as_ref().is_some_and(|taken| {
+                        taken.device == seat.device && taken.is_shared(seat, &gpus)
+                    })
             };
             if !self.slots.iter().any(has_it) {
                 self.slots[index].presence = Presence::Here;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use search::Architecture;
-use search::config::LatencyConfig;
+use search::config::Target;
 use search::latency::Conditions;
 use search::wire::{CONFIGURE_ID, Check, Checked, Hello, Remark, Reply, Request};
 
@@ -43,21 +43,21 @@ impl Said {
     }
 }
 
-/// What the first worker that times is asked where nobody does here, before anything is spent.
+/// What the first workers that time are asked where nobody here does, before anything is spent.
 pub(crate) struct Look<D> {
     pub(crate) models: Vec<Architecture>,
-    pub(crate) latency: LatencyConfig,
-    /// What is left to search of what it does not refuse, and what is to be said of that.
+    /// What is left to search of what they do not refuse, and what is to be said of that.
     pub(crate) narrow: Narrow<D>,
 }
 
-/// Of what is refused, what is left to search, and a sentence for each thing that is not.
-pub(crate) type Narrow<D> = Box<dyn FnOnce(Said) -> anyhow::Result<(D, Vec<String>)>>;
+/// Of what is refused, by the places of the targets among those of the campaign, what is left to search, and a sentence for
+/// each thing that is not.
+pub(crate) type Narrow<D> = Box<dyn FnOnce(Vec<(usize, Said)>) -> anyhow::Result<(D, Vec<String>)>>;
 
-/// Everything that is timed on a device of this name.
-pub(crate) fn conditions(latency: &LatencyConfig, device: &str) -> Vec<Conditions> {
-    let all = latency.latencies(device).into_iter().map(|(_, conditions)| conditions);
-    let batch = latency.throughput(device).map(|throughput| throughput.conditions);
+/// Everything that is timed on a target whose device has this name.
+pub(crate) fn conditions(target: &Target, device: &str) -> Vec<Conditions> {
+    let all = target.latencies(device).into_iter().map(|(_, conditions)| conditions);
+    let batch = target.latency.throughput(device).map(|throughput| throughput.conditions);
     all.chain(batch).collect()
 }
 

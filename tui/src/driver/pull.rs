@@ -40,6 +40,9 @@ pub(crate) struct Join {
     pub(crate) host: String,
     /// What it does.
     pub(crate) role: Role,
+    /// Of who times, the target; none: `[latency]` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<String>,
 }
 
 /// From a worker.

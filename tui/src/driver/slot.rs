@@ -53,6 +53,8 @@ pub(crate) struct Lease {
     /// Who it is.
     pub(crate) worker: String,
     pub(crate) host: String,
+    /// Of who times, the target as the campaign file names it; none: `[latency]` itself.
+    pub(crate) target: Option<String>,
     /// Whether files go through the connection.
     pub(crate) is_apart: bool,
     /// The coordinator's folder of checkpoints.
@@ -103,6 +105,7 @@ impl Slot {
         let lease = Lease {
             worker: join.worker,
             host: join.host,
+            target: join.target,
             is_apart: false,
             folder: folder.clone(),
             until: std::time::Instant::now() + Duration::from_secs_f64(welcome.lease_s),
@@ -141,6 +144,26 @@ impl Slot {
     /// Whether it waits for a request.
     pub(crate) fn is_idle(&self, role: Role) -> bool {
         self.role == role && self.request.is_none() && self.presence == Presence::Here
+    }
+
+    /// Whether it is idle and times on a device of this name.
+    pub(crate) fn may_time_on(&self, device: &str) -> bool {
+        self.is_idle(Role::Profiler) && self.seat.as_ref().is_some_and(|seat| seat.device == device)
+    }
+
+    /// Whether a pull worker came to time this target.
+    pub(crate) fn came_to_time(&self, target: Option<&str>) -> bool {
+        let lease = self.lease.as_ref().filter(|_| self.role == Role::Profiler);
+        lease.is_some_and(|lease| lease.target.as_deref() == target)
+    }
+
+    /// What its worker is called in the store.
+    pub(crate) fn word(&self) -> String {
+        let target = self.lease.as_ref().and_then(|lease| lease.target.as_deref());
+        match self.role {
+            Role::Profiler => db::profiler_of(target),
+            role => role.word().to_owned(),
+        }
     }
 
     /// Says something to a pull worker; a child needs no such words.

@@ -157,7 +157,8 @@ impl Program {
             }
             Self::Shell { line, folder } => {
                 let mut command = Command::new("sh");
-                command.arg("-c").arg(line).current_dir(folder);
+                // A batch system may send its signal to all processes of a job: what becomes of this one is decided above it.
+                command.arg("-c").arg(format!("trap '' USR1\n{line}")).current_dir(folder);
                 command
             }
         };

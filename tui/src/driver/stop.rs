@@ -1,4 +1,4 @@
-//! Being asked to stop: Ctrl-C, a polite kill, a closed terminal.
+//! Being asked to stop: Ctrl-C, a polite kill, a closed terminal, a time that is nearly over.
 
 use tokio::sync::mpsc;
 
@@ -9,11 +9,23 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
+    /// Listens from now on; also to USR1, by which a batch system says that the time is nearly over.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn listen_with_time_limit() -> std::io::Result<Self> {
+        Self::hear(Some(HandBack::listen()?))
+    }
+
     /// Listens from now on.
     ///
     /// # Errors
     /// When the system refuses.
     pub(crate) fn listen() -> std::io::Result<Self> {
+        Self::hear(None)
+    }
+
+    fn hear(mut time_limit: Option<HandBack>) -> std::io::Result<Self> {
         let (tell, asked) = mpsc::channel(1);
         #[cfg(unix)]
         {
@@ -27,6 +39,7 @@ impl StopSignals {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                         _ = hangup.recv() => {}
+                        () = nearly_over(&mut time_limit) => {}
                     }
                     if let Err(mpsc::error::TrySendError::Full(())) = tell.try_send(()) {
                         // What is stored is whole at every moment; workers leave when their input ends.
@@ -37,6 +50,7 @@ impl StopSignals {
         }
         #[cfg(not(unix))]
         tokio::spawn(async move {
+            drop(time_limit.take());
             while tokio::signal::ctrl_c().await.is_ok() {
                 if let Err(mpsc::error::TrySendError::Full(())) = tell.try_send(()) {
                     std::process::exit(130);
@@ -51,6 +65,15 @@ impl StopSignals {
         if self.asked.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Waits for the signal of a batch system; for ever where it is not listened to.
+#[cfg(unix)]
+async fn nearly_over(time_limit: &mut Option<HandBack>) {
+    match time_limit {
+        Some(signal) => signal.next().await,
+        None => std::future::pending().await,
     }
 }
 

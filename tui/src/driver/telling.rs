@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use search::campaign::trust::Extra;
 use search::campaign::{Campaign, Candidate, CandidateState, Settings};
 use search::objective::Objective;
 use search::subject::Subjects;
-use tui::left::Pace;
+use tui::left::{Effort, Pace};
 
 use super::display::Display;
 use super::metrics::Far;
@@ -19,10 +20,11 @@ pub(super) struct Telling {
     /// Tokens of a full evaluation.
     tokens: u64,
     counts_refusals: bool,
+    effort: Effort,
     /// Candidates whose end was told, with the number of trainings that they had then.
     told: HashSet<(u32, usize)>,
-    /// When the first evaluation of this run was over, and how many were then.
-    first: Option<(Instant, u64)>,
+    /// When the first training of this run was over, how many evaluations were then, and how many extra trainings.
+    first: Option<(Instant, u64, f64)>,
     /// When nothing more is to be proposed.
     deadline: Option<Instant>,
     front: Option<Front>,
@@ -57,6 +59,12 @@ impl Telling {
             evaluations: settings.evaluations.into(),
             tokens: settings.tokens,
             counts_refusals: settings.refusals_count,
+            effort: Effort {
+                trust: settings.trust,
+                tokens: settings.tokens,
+                rungs: settings.rungs.clone(),
+                promote: settings.promote,
+            },
             told: ended.map(|row| (row.number, row.trained.len())).collect(),
             first: None,
             deadline,
@@ -85,7 +93,8 @@ impl Telling {
             return;
         }
         if self.first.is_none() && !matches!(row.state, CandidateState::Infeasible { .. }) {
-            self.first = Some((Instant::now(), self.over(machine)));
+            let extra = self.extra(machine);
+            self.first = Some((Instant::now(), self.over(machine), extra.done));
         }
         let text = match &row.state {
             CandidateState::Done if row.fidelity < self.tokens => {
@@ -121,7 +130,7 @@ impl Telling {
         let message =
             if members == 0 { String::new() } else { format!("front: {members}, best {best}") };
         let over = self.over(machine);
-        let seconds_left = self.seconds_left(over);
+        let seconds_left = self.seconds_left(over, self.extra(machine));
         display.place_is(over, self.evaluations);
         display.overall(seconds_left.map(tui::left::words).as_deref(), &message);
         Far { over, front: members, seconds_left }
@@ -142,16 +151,22 @@ impl Telling {
         Front { members: front.len(), best, took: end - begin, at: end }
     }
 
+    /// Extra trainings that are over and to come, as evaluations.
+    fn extra<D: Subjects>(&self, machine: &Campaign<D>) -> Extra {
+        self.effort.extra(self.evaluations as u32, machine.candidates())
+    }
+
     /// About how long it goes on, once so many evaluations are over. What was taken before the first of this run is not
     /// counted: the parts of all stacks are timed then.
-    fn seconds_left(&self, over: u64) -> Option<f64> {
-        let (began, before) = self.first?;
+    fn seconds_left(&self, over: u64, extra: Extra) -> Option<f64> {
+        let (began, before, extra_before) = self.first?;
         let now = Instant::now();
         let limit_seconds = self.deadline.map(|at| at.saturating_duration_since(now).as_secs_f64());
         Pace {
             seconds: (now - began).as_secs_f64(),
             ended: over.saturating_sub(before) as u32,
             left: self.evaluations.saturating_sub(over) as u32,
+            extra: Extra { done: extra.done - extra_before, ..extra },
             limit_seconds,
         }
         .seconds_left()

@@ -24,8 +24,8 @@ impl Title {
     /// Of a value by its name in the store, or words for people.
     pub(super) fn of(name: &str) -> Self {
         Self {
-            short: quantity::title(name).to_owned(),
-            long: quantity::axis_title(name).to_owned(),
+            short: quantity::title(name).into_owned(),
+            long: quantity::axis_title(name).into_owned(),
         }
     }
 

@@ -76,7 +76,10 @@ pub struct Scene {
 pub fn axes(objectives: &[Objective]) -> (Option<Objective>, Objective) {
     let is_quality =
         |o: &&Objective| o.metric().is_some_and(|metric| metric.facts().known == Known::Text);
-    let is_latency = |o: &&Objective| o.name().ends_with("_us");
+    let is_latency = |o: &&Objective| {
+        let is_on_a_target = Metric::of(o.name()).is_some_and(|(metric, _)| metric.is_latency());
+        is_on_a_target || o.name().ends_with("_us")
+    };
     let y = objectives
         .iter()
         .find(is_quality)

@@ -82,7 +82,7 @@ impl Comparison {
             ["", "", Metric::Parameters.facts().title, Metric::DecodeUs.facts().title, "of parts"]
                 .map(str::to_owned)
                 .to_vec();
-        heading.push(quantity::title(&self.value).to_owned());
+        heading.push(quantity::title(&self.value).into_owned());
         heading.extend(["difference", "seeds", "stack"].map(str::to_owned));
         let mut rows = vec![heading];
         let dash = || "–".to_owned();

@@ -218,7 +218,8 @@ impl Found {
     /// The depths and widths of the table, headings first.
     pub(super) fn choices_cells(&self, choices: &[Choice]) -> Vec<Vec<String>> {
         let mut heading = ["depth", "width", "decode µs"].map(str::to_owned).to_vec();
-        heading.extend([quantity::title(&self.value), "95 % band", "best in"].map(str::to_owned));
+        heading.push(quantity::title(&self.value).into_owned());
+        heading.extend(["95 % band", "best in"].map(str::to_owned));
         let mut rows = vec![heading];
         rows.extend(choices.iter().take(CHOICES).map(|choice| {
             let (low, high) = choice.band;

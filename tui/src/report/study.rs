@@ -128,7 +128,7 @@ impl Page {
         text.push_str(&markdown("lrl", &rows));
         let mut heading = vec!["arm".to_owned()];
         if let Some(row) = self.arms.first() {
-            heading.extend(row.values.iter().map(|over| quantity::title(over.value).to_owned()));
+            heading.extend(row.values.iter().map(|over| quantity::title(over.value).into_owned()));
         }
         heading.push("stack".to_owned());
         let align = format!("l{}l", "r".repeat(heading.len() - 2));

@@ -25,6 +25,7 @@ mod returned;
 mod setup;
 mod slurm;
 mod study;
+mod targets;
 mod terminal;
 mod trainers;
 mod trouble;

@@ -1,8 +1,12 @@
 //! Numbers as people read them.
 
+use search::campaign::trust::{Extra, Plan};
+use search::campaign::{Candidate, Trained};
 use search::wire::Value;
-use tui::left::{Pace, words};
+use tui::left::{Effort, Pace, words};
 use tui::quantity::{bytes, duration, measured, scaled, shortened, significant};
+
+use crate::sample;
 
 #[test]
 fn numbers() {
@@ -90,7 +94,8 @@ fn what_is_left_is_said_no_closer_than_it_is_known() {
 
 #[test]
 fn what_is_left_takes_as_long_as_what_is_over_or_until_the_hours_are() {
-    let pace = Pace { seconds: 100.0, ended: 10, left: 5, limit_seconds: None };
+    let extra = Extra::default();
+    let pace = Pace { seconds: 100.0, ended: 10, left: 5, extra, limit_seconds: None };
     assert_eq!(pace.seconds_left(), Some(50.0));
     assert_eq!(Pace { limit_seconds: Some(20.0), ..pace }.seconds_left(), Some(20.0));
     assert_eq!(Pace { limit_seconds: Some(-3.0), ..pace }.seconds_left(), Some(0.0));
@@ -100,6 +105,45 @@ fn what_is_left_takes_as_long_as_what_is_over_or_until_the_hours_are() {
     {
         assert_eq!(untold.seconds_left(), None, "{untold:?}");
     }
+}
+
+#[test]
+fn extra_trainings_take_their_time_too() {
+    let extra = Extra { done: 0.0, left: 10.0 };
+    let pace = Pace { seconds: 100.0, ended: 10, left: 5, extra, limit_seconds: None };
+    assert_eq!(pace.seconds_left(), Some(150.0));
+    // They follow when the hours of the search are over.
+    assert_eq!(Pace { limit_seconds: Some(20.0), ..pace }.seconds_left(), Some(120.0));
+    // Some of them are over, and nothing else is left.
+    let extra = Extra { done: 10.0, left: 2.0 };
+    assert_eq!(Pace { left: 0, extra, ..pace }.seconds_left(), Some(10.0));
+    let extra = Extra { done: 10.0, left: 0.0 };
+    assert_eq!(Pace { left: 0, extra, ..pace }.seconds_left(), None);
+
+    let effort = |trust: Plan, rungs: &[u64]| Effort {
+        trust,
+        tokens: 1000,
+        rungs: rungs.to_vec(),
+        promote: 2,
+    };
+    let mut rows: Vec<Candidate> =
+        sample::running().candidates.into_iter().map(|of| of.row).take(4).collect();
+    let trained = |tokens, seed| Trained { tokens, seed, ..Trained::default() };
+    let trust = Plan { repeats: 6, longer: 2, longer_tokens: 4000, seeds: 1 };
+    let none = effort(Plan { seeds: 1, ..Plan::default() }, &[]);
+    assert_eq!(none.extra(20, rows.iter()), Extra::default());
+    let without = effort(trust, &[]);
+    assert_eq!(without.extra(20, rows.iter()), Extra { done: 0.0, left: 14.0 });
+    // Its own training is none of them, a repeat and a longer one are.
+    let own = rows[0].seed;
+    rows[0].trained = vec![trained(1000, own), trained(1000, own + 1), trained(4000, own)];
+    assert_eq!(without.extra(20, rows.iter()), Extra { done: 5.0, left: 9.0 });
+    // Every candidate from three seeds.
+    let three = effort(Plan { seeds: 3, ..Plan::default() }, &[]);
+    assert_eq!(three.extra(20, std::iter::empty()), Extra { done: 0.0, left: 40.0 });
+    // With rungs an evaluation is 0.25 + 0.25/2 + 0.5/4 = half a training on average.
+    let rungs = effort(trust, &[250, 500]);
+    assert_eq!(rungs.extra(20, rows.iter()), Extra { done: 10.0, left: 18.0 });
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn check_rungs(driver: &Driver<'_>, settings: &Settings) {
         assert!(
             !is_sure
                 || fidelity < FULL
+                || driver.world.has_two_targets // twice the whole models, which here are nothing like the sums of their parts
                 || driver.world.corrupt > 0.0 // a latency of 0 pushes everybody off the front until its model is timed
                 || driver.store.rows[&number].checkpoint.is_some(),
             "its weights are kept"

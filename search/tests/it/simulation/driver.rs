@@ -12,7 +12,7 @@ use search::wire::{Evaluate, Evaluation, Refusal, Request};
 use super::store::Store;
 use super::workers::{corrupted, id_of, timed, trained};
 use super::world::{FULL, LIMITS, LONGER, World, settings};
-use crate::stacks::Stacks;
+use crate::stacks::{self, Stacks};
 
 /// What is on its way between the driver and its workers.
 pub(super) struct Driver<'a> {
@@ -23,7 +23,8 @@ pub(super) struct Driver<'a> {
     /// Answers on their way, each after a number of further steps.
     pub(super) answers: Vec<(u32, Event)>,
     pub(super) training: HashSet<u64>,
-    pub(super) timing: HashSet<u64>,
+    /// Timings with their devices.
+    pub(super) timing: HashMap<u64, String>,
     /// Trainings that workers are at, whoever asked them.
     pub(super) at_work: HashMap<u64, Evaluate>,
     /// Trainers that are there.
@@ -39,6 +40,8 @@ pub(super) struct Driver<'a> {
     pub(super) finish: Option<Finish>,
     pub(super) kills: u32,
     pub(super) stops: u32,
+    /// Requests that were sent while something trained and something was timed where that may be.
+    pub(super) beside: u32,
 }
 
 impl Driver<'_> {
@@ -125,8 +128,7 @@ impl Driver<'_> {
             self.losses += 1;
             self.workers -= 1;
             let kills = self.kills;
-            let (trainers, profilers) = (self.workers, self.world.profilers);
-            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            let commands = self.campaign.handle(self.world.workers(self.workers));
             self.execute(commands);
             if self.kills != kills {
                 // Nobody remembers that it was lost.
@@ -147,8 +149,7 @@ impl Driver<'_> {
             && (self.answers.is_empty() || self.rng.random_bool(0.3))
         {
             self.workers += 1;
-            let (trainers, profilers) = (self.workers, self.world.profilers);
-            let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+            let commands = self.campaign.handle(self.world.workers(self.workers));
             self.execute(commands);
         }
     }
@@ -184,8 +185,7 @@ impl Driver<'_> {
             }
             self.execute_all(commands);
         }
-        let (trainers, profilers) = (self.workers, self.world.profilers);
-        let commands = self.campaign.handle(Event::Workers { trainers, profilers });
+        let commands = self.campaign.handle(self.world.workers(self.workers));
         self.execute(commands);
     }
 
@@ -209,7 +209,7 @@ impl Driver<'_> {
                 self.answer(answer);
             }
             Request::Measure(measure) => {
-                self.begin_timing(measure.id);
+                self.begin_timing(measure.id, &measure.conditions.device);
                 assert!(self.store.latencies.iter().all(|e| e.key != measure.clone().key()));
                 let name = format!("{} {}", measure.part, measure.conditions);
                 // Every stack has the head: a campaign without it has nothing.
@@ -219,7 +219,7 @@ impl Driver<'_> {
                 self.answer(answer);
             }
             Request::MeasureWhole(whole) => {
-                self.begin_timing(whole.id);
+                self.begin_timing(whole.id, &whole.conditions.device);
                 let name = format!("{} {}", whole.architecture, whole.conditions);
                 let answer = timed(whole.id, &name, 330.0, 0.0);
                 self.answer(answer);
@@ -240,13 +240,18 @@ impl Driver<'_> {
             Request::Space { .. } | Request::Eval(_) => panic!("a campaign of stacks"),
         }
         if self.world.quiet_timing {
-            assert!(self.training.is_empty() || self.timing.is_empty(), "timed while training");
+            let is_timed = self.timing.values().any(|device| device == stacks::DEVICE);
+            assert!(self.training.is_empty() || !is_timed, "timed while training");
+            self.beside += u32::from(!self.training.is_empty() && !self.timing.is_empty());
         }
     }
 
-    fn begin_timing(&mut self, id: u64) {
-        assert!(self.timing.insert(id));
-        assert!(self.timing.len() <= self.world.profilers as usize);
+    fn begin_timing(&mut self, id: u64, device: &str) {
+        assert!(self.timing.insert(id, device.to_owned()).is_none());
+        let at_once = self.timing.values().filter(|of| *of == device).count();
+        assert!(at_once <= self.world.profilers as usize);
+        let is_alone = self.timing.len() == at_once;
+        assert!(is_alone || !self.world.takes_turns(), "one device of a machine at a time");
     }
 
     /// The row as stored says that this may be trained.

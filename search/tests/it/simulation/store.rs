@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use search::campaign::{Campaign, Candidate, CandidateState, History};
 use search::latency::LatencyEntry;
+use search::metric::Metric;
 
 use super::world::{FULL, World, proposer, settings};
 use crate::stacks::Stacks;
@@ -50,7 +51,7 @@ impl Store {
                     let trained = |row: &Candidate| {
                         let mut values = row.values.clone();
                         values.retain(|name, _| {
-                            !["decode_us", "prefill_us"].contains(&name.as_str())
+                            !Metric::of(name).is_some_and(|(metric, _)| metric.is_latency())
                         });
                         values
                     };

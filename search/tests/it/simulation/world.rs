@@ -1,9 +1,12 @@
 //! What a world does to its campaign, and what the campaign is.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng};
-use search::campaign::Settings;
 use search::campaign::trust::Plan;
-use search::latency::WholeModels;
+use search::campaign::{Event, Quiet, Settings};
+use search::latency::{Conditions, Phase, WholeModels};
+use search::limits::Limit;
 use search::proposals::{Algorithm, Proposer, SearchRng};
 
 use crate::stacks::{self, at_most, uniform};
@@ -35,6 +38,10 @@ pub(super) struct World {
     pub(super) stops: f64,
     pub(super) evaluations: u32,
     pub(super) attempts: u32,
+    /// Whether decode steps are timed on a second device, too, on which nothing trains.
+    pub(super) has_two_targets: bool,
+    /// Whether the latency there decides who is trained, too; else it need not be waited for.
+    pub(super) is_second_limited: bool,
 }
 
 pub(super) const CALM: World = World {
@@ -52,6 +59,8 @@ pub(super) const CALM: World = World {
     stops: 0.0,
     evaluations: 30,
     attempts: 2,
+    has_two_targets: false,
+    is_second_limited: false,
 };
 
 impl World {
@@ -78,7 +87,23 @@ impl World {
             stops,
             evaluations: rng.random_range(12..=40),
             attempts: rng.random_range(1..=4),
+            has_two_targets: rng.random_bool(0.3),
+            is_second_limited: rng.random(),
         }
+    }
+
+    /// So many trainers, and those who time.
+    pub(super) fn workers(&self, trainers: u32) -> Event {
+        let devices =
+            [stacks::DEVICE, OTHER.0].into_iter().take(1 + usize::from(self.has_two_targets));
+        let profilers: BTreeMap<String, u32> =
+            devices.map(|device| (device.to_owned(), self.profilers)).collect();
+        Event::Workers { trainers, profilers }
+    }
+
+    /// Whether the two devices are of one machine.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.has_two_targets && self.scheduler_seed % 4 < 2
     }
 
     pub(super) fn rungs(&self) -> &'static [u64] {
@@ -91,7 +116,25 @@ const RUNGS: [u64; 3] = [30, 100, 300];
 pub(super) const LONGER: u64 = 4000;
 pub(super) const REPEATS: usize = 5;
 
+/// The second device, and the name of the decode latency there.
+pub(super) const OTHER: (&str, &str) = ("other", "decode_us.other");
+
 pub(super) fn settings(world: &World) -> Settings {
+    let mut all = of_one_target(world);
+    if world.has_two_targets {
+        let (_, decode) = all.latencies[0].clone();
+        let phase = Phase::Decode { context: 2048 };
+        let conditions = Conditions { device: OTHER.0.to_owned(), phase, ..decode };
+        all.latencies.push((OTHER.1.to_owned(), conditions));
+        all.objectives.extend(stacks::objectives(&[OTHER.1]));
+        if world.is_second_limited {
+            all.limits.add(OTHER.1, Limit::at_most(BUDGET_US));
+        }
+    }
+    all
+}
+
+fn of_one_target(world: &World) -> Settings {
     Settings {
         seed: 5,
         evaluations: world.evaluations,
@@ -106,7 +149,18 @@ pub(super) fn settings(world: &World) -> Settings {
         },
         limits: at_most(&LIMITS),
         give_up_after: 1000,
-        quiet_timing: world.quiet_timing,
+        quiet: Quiet {
+            from_training: world
+                .quiet_timing
+                .then(|| stacks::DEVICE.to_owned())
+                .into_iter()
+                .collect(),
+            by_turns: world
+                .takes_turns()
+                .then(|| [stacks::DEVICE, OTHER.0].map(str::to_owned).into())
+                .into_iter()
+                .collect(),
+        },
         time_whole_models: WholeModels::Front,
         ..stacks::settings()
     }

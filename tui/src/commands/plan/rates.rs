@@ -1,6 +1,7 @@
 //! How long this machine takes for what a campaign asks of it: some of its parts are timed, and some of its stacks are trained
 //! for a few steps by as many trainers at once as the campaign will have.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
@@ -9,12 +10,12 @@ use anyhow::{Context, bail};
 use search::Architecture;
 use search::config::{CampaignFile, TaskConfig};
 use search::cost;
-use search::latency::Phase;
+use search::latency::{Conditions, Phase};
 use search::space::Space;
 use search::tensors::parameters;
 use search::wire::{Evaluate, Evaluation, Measure, MeasureWhole, Reply, Request};
 
-use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec};
+use crate::driver::{Asked as Worker, Introduction, Job, WorkerSpec, targets};
 
 /// Parts that are timed of each phase.
 const PARTS: usize = 10;
@@ -45,10 +46,8 @@ pub(super) struct Asked {
 /// Seconds that things take here.
 #[derive(Debug, Clone)]
 pub(super) struct Rates {
-    decode_part: f64,
-    prefill_part: f64,
-    decode_whole: f64,
-    prefill_whole: f64,
+    /// Of what is timed, by device and whether it is a decode step.
+    timings: BTreeMap<(String, bool), Timings>,
     /// Of the text, or of the tasks where there is none.
     text: Trainings,
     /// Of the tasks beside a text, each candidate's once; with their tokens.
@@ -66,10 +65,7 @@ pub(super) struct Rates {
 impl Default for Rates {
     fn default() -> Self {
         Self {
-            decode_part: 1.0,
-            prefill_part: 1.0,
-            decode_whole: 1.0,
-            prefill_whole: 1.0,
+            timings: BTreeMap::new(),
             text: Trainings::default(),
             tasks: None,
             trainers: 1,
@@ -79,6 +75,24 @@ impl Default for Rates {
             trainings: 0,
         }
     }
+}
+
+/// Seconds of the timing of a part and of a whole model.
+#[derive(Debug, Clone, Copy)]
+struct Timings {
+    part: f64,
+    whole: f64,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self { part: 1.0, whole: 1.0 }
+    }
+}
+
+/// Timings that take about as long as each other.
+fn kind(conditions: &Conditions) -> (String, bool) {
+    (conditions.device.clone(), matches!(conditions.phase, Phase::Decode { .. }))
 }
 
 /// Seconds of trainings by as many trainers at once as there are.
@@ -160,18 +174,16 @@ impl Line {
 }
 
 impl Rates {
-    pub(super) fn part(&self, phase: Phase) -> f64 {
-        match phase {
-            Phase::Decode { .. } => self.decode_part,
-            Phase::Prefill { .. } => self.prefill_part,
-        }
+    pub(super) fn part(&self, conditions: &Conditions) -> f64 {
+        self.timing(conditions).part
     }
 
-    pub(super) fn whole(&self, phase: Phase) -> f64 {
-        match phase {
-            Phase::Decode { .. } => self.decode_whole,
-            Phase::Prefill { .. } => self.prefill_whole,
-        }
+    pub(super) fn whole(&self, conditions: &Conditions) -> f64 {
+        self.timing(conditions).whole
+    }
+
+    fn timing(&self, conditions: &Conditions) -> Timings {
+        self.timings.get(&kind(conditions)).copied().unwrap_or_default()
     }
 
     pub(super) fn training(&self, wanted: Wanted<'_>) -> f64 {
@@ -194,8 +206,8 @@ impl Rates {
     ) -> anyhow::Result<Self> {
         let mut rates = Self { trainers: job.trainers, ..Self::default() };
         let begin = Instant::now();
-        if let Some(profiler) = &job.profiler {
-            rates.time_parts(profiler, asked).await?;
+        for target in targets::here(&job.targets) {
+            rates.time_parts(&target.profiler, asked).await?;
         }
         let trial = Trial::of_text(file, &job.trainer);
         let before = Instant::now();
@@ -215,10 +227,16 @@ impl Rates {
 
     async fn time_parts(&mut self, spec: &WorkerSpec, asked: &Asked) -> anyhow::Result<()> {
         let mut profiler = Worker::start(spec).await?;
+        let device = profiler.hello.device.clone();
         for is_decode in [true, false] {
-            let of_phase = |phase: Phase| matches!(phase, Phase::Decode { .. }) == is_decode;
+            let of_kind = (device.clone(), is_decode);
+            // Another profiler of the same hardware has done it.
+            if self.timings.contains_key(&of_kind) {
+                continue;
+            }
+            let is_it = |conditions: &Conditions| kind(conditions) == of_kind;
             let measures: Vec<&Measure> =
-                asked.measures.iter().filter(|m| of_phase(m.conditions.phase)).collect();
+                asked.measures.iter().filter(|m| is_it(&m.conditions)).collect();
             let mut seconds = Vec::new();
             for place in spread(measures.len(), PARTS) {
                 let request = Request::Measure(measures[place].clone());
@@ -228,7 +246,7 @@ impl Rates {
             }
             self.parts_timed += seconds.len();
             let part = mean(&seconds).unwrap_or(0.0);
-            let whole = asked.measures_whole.iter().find(|m| of_phase(m.conditions.phase));
+            let whole = asked.measures_whole.iter().find(|m| is_it(&m.conditions));
             let whole = match whole {
                 None => 0.0,
                 Some(whole) => {
@@ -237,11 +255,7 @@ impl Rates {
                     begin.elapsed().as_secs_f64()
                 }
             };
-            if is_decode {
-                (self.decode_part, self.decode_whole) = (part, whole);
-            } else {
-                (self.prefill_part, self.prefill_whole) = (part, whole);
-            }
+            self.timings.insert(of_kind, Timings { part, whole });
         }
         profiler.dismiss().await;
         Ok(())

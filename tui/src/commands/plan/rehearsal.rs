@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use search::Architecture;
-use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History};
+use search::campaign::{Campaign, CandidateState, Command, Event, Finish, History, Quiet};
 use search::cost;
 use search::device::Platform;
 use search::latency::{LatencyEntry, Timing};
@@ -16,8 +16,9 @@ use search::wire::{Evaluate, Evaluation, Hello, Measured, Request, Value};
 use serde::Serialize;
 
 use super::rates::{Asked, Rates, Wanted};
-use crate::driver::Job;
-use crate::driver::gpus::Gpus;
+use crate::driver::gpus::{Gpus, Seat};
+use crate::driver::seating::by_turns;
+use crate::driver::{Job, targets};
 
 /// What a campaign will ask for and take.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -97,27 +98,38 @@ impl Expected {
 /// Goes through the campaign of `job` from its beginning. `guess`: of which mixers are good.
 pub(super) fn rehearse(
     job: &Job<Space>,
-    profiler: &Hello,
+    profilers: &[Hello],
     latencies: Vec<LatencyEntry>,
     rates: &Rates,
     guess: u32,
 ) -> Expected {
     let mut settings = job.settings.clone();
-    settings.latencies = job.latency.latencies(&profiler.device);
-    settings.throughput = job.latency.throughput(&profiler.device);
-    let on_cpu = Hello { device: Platform::Cpu.hardware("here"), ..profiler.clone() };
-    let (gpus, timed) = (Gpus::here(), job.latency.device);
-    let profilers = gpus.seat_of_profiler(timed, profiler);
-    let trainers = vec![on_cpu; job.trainers as usize];
-    let seats = gpus.seats(&job.trainer.introduction, timed, &trainers);
-    settings.quiet_timing = seats.iter().any(|seat| seat.is_shared(&profilers, &gpus));
+    targets::settle(&job.targets, profilers, &mut settings);
+    let gpus = Gpus::here();
+    let on_cpu = |hello: &Hello| Hello { device: Platform::Cpu.hardware("here"), ..hello.clone() };
+    let trainer = profilers.iter().take(1).map(on_cpu);
+    let trainers: Vec<Hello> = trainer.cycle().take(job.trainers as usize).collect();
+    let seats = gpus.seats(&job.trainer.introduction, &job.timed_devices(), &trainers);
+    let timed = job.targets.iter().zip(profilers);
+    let timed: Vec<Seat> =
+        timed.map(|(target, hello)| gpus.seat_of_profiler(target.device(), hello)).collect();
+    let is_shared = |timed: &&Seat| seats.iter().any(|seat| seat.is_shared(timed, &gpus));
+    settings.quiet = Quiet {
+        from_training: timed.iter().filter(is_shared).map(|of| of.device.clone()).collect(),
+        by_turns: by_turns(&timed),
+    };
+    let here = targets::started(&job.targets, profilers);
+    let mut at_once: BTreeMap<String, u32> = BTreeMap::new();
+    for (_, hello) in here {
+        *at_once.entry(hello.device.clone()).or_default() += 1;
+    }
     let reported: Vec<&str> = settings
         .objectives
         .iter()
         .map(Objective::name)
         .chain(settings.limits.names())
         .filter(|name| {
-            let known = Metric::named(name).map(|metric| metric.facts().known);
+            let known = Metric::of(name).map(|(metric, _)| metric.facts().known);
             !matches!(known, Some(Known::Formula | Known::Timing))
         })
         .collect();
@@ -126,7 +138,7 @@ pub(super) fn rehearse(
         guess,
         reported: reported.into_iter().map(str::to_owned).collect(),
         tokens: settings.tokens,
-        kernels: profiler.kernels.clone().unwrap_or_default(),
+        kernels: profilers.first().and_then(|of| of.kernels.clone()).unwrap_or_default(),
         expected: Expected::default(),
         kept: BTreeMap::new(),
     };
@@ -134,7 +146,7 @@ pub(super) fn rehearse(
     let mut campaign = Campaign::new(settings, job.space.clone(), job.proposer.clone(), history);
     let (mut clock, mut ahead) = (rates.start_seconds, Vec::<Ahead>::new());
     let mut deadline = job.deadline_seconds();
-    let mut event = Event::Workers { trainers: job.trainers, profilers: 1 };
+    let mut event = Event::Workers { trainers: job.trainers, profilers: at_once };
     loop {
         let begin = Instant::now();
         let commands = campaign.handle(event);
@@ -238,7 +250,7 @@ impl Pretender<'_> {
     fn answer(&mut self, request: Request, under_way: u32) -> Option<(f64, Event)> {
         Some(match request {
             Request::Measure(measure) => {
-                let seconds = self.rates.part(measure.conditions.phase);
+                let seconds = self.rates.part(&measure.conditions);
                 self.expected.parts += 1;
                 self.expected.part_seconds += seconds;
                 let key = measure.clone().key();
@@ -249,7 +261,7 @@ impl Pretender<'_> {
             }
             Request::MeasureWhole(measure) => {
                 let phase = measure.conditions.phase;
-                let seconds = self.rates.whole(phase);
+                let seconds = self.rates.whole(&measure.conditions);
                 self.expected.wholes += 1;
                 self.expected.whole_seconds += seconds;
                 let us = 1.0 + cost::flops(&measure.architecture, phase) / 1e4;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::driver::Door;
+use crate::driver::{Door, Target};
 
 /// Who else may work.
 #[derive(clap::Args)]
@@ -16,9 +16,16 @@ pub(super) struct Joining {
     #[arg(long, requires = "listen")]
     pub(super) only_workers: bool,
     /// Time nothing here: latencies come from `deltafront worker --times` alone, and the device of the first such worker is the
-    /// campaign's.
-    #[arg(long, requires = "listen")]
-    pub(super) workers_time: bool,
+    /// campaign's. With names of [latency.targets] that is so of these targets: `--workers-time=phone,server`.
+    #[arg(
+        long,
+        value_name = "TARGETS",
+        requires = "listen",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ALL
+    )]
+    workers_time: Option<String>,
     /// Without encryption: on the loopback, or a network that nobody else is on.
     #[arg(long, requires = "listen")]
     without_tls: bool,
@@ -27,7 +34,29 @@ pub(super) struct Joining {
     lease: f64,
 }
 
+/// In place of the names of some targets.
+const ALL: &str = "";
+
 impl Joining {
+    /// Leaves targets to workers that connect.
+    pub(super) fn mark_elsewhere(&self, targets: &mut [Target]) -> anyhow::Result<()> {
+        let Some(names) = &self.workers_time else { return Ok(()) };
+        if names == ALL {
+            for target in targets {
+                target.is_elsewhere = true;
+            }
+            return Ok(());
+        }
+        for name in names.split(',') {
+            let found = targets.iter_mut().find(|target| target.name() == Some(name));
+            let target = found.with_context(|| {
+                format!("--workers-time: there is no target [latency.targets.{name}]")
+            })?;
+            target.is_elsewhere = true;
+        }
+        Ok(())
+    }
+
     /// Where workers may join.
     pub(super) fn door(&self) -> anyhow::Result<Option<Door>> {
         let Some(address) = self.listen.clone() else { return Ok(None) };

@@ -67,6 +67,7 @@ async fn meet(post: &Post, me: &str, host: &str) -> anyhow::Result<Line> {
         worker: me.to_owned(),
         host: host.to_owned(),
         role: post.role,
+        target: post.target.clone(),
     };
     link::introduce(&mut stream, join).await?;
     let folder = post.checkpoints();

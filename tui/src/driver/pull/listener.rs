@@ -36,6 +36,13 @@ pub(crate) struct Arrival {
     pub(crate) stream: Box<dyn Stream>,
 }
 
+impl Arrival {
+    /// Tells it why it cannot be used, and lets it go.
+    pub(crate) async fn refuse(mut self, reason: String) {
+        let _ = link::introduce(&mut self.stream, ToWorker::Refused { reason }).await;
+    }
+}
+
 /// An open door; closed when it is dropped.
 pub(crate) struct Listener {
     /// Where it is.

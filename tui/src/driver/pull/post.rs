@@ -20,6 +20,8 @@ pub(crate) struct Post {
     pub(crate) plain: bool,
     /// What it does: trains, or times.
     pub(crate) role: Role,
+    /// Of who times, the target; none: `[latency]` itself.
+    pub(crate) target: Option<String>,
     /// The program of a campaign that is trained, or timed, by a command of the user's.
     pub(crate) command: Option<String>,
     /// Where the text and its tokenizer lie here.

@@ -12,6 +12,7 @@ use tui::plot::{Scene, axes};
 use super::figure::Figure;
 use super::times::{Row, Times};
 use super::{climb, front, law, mixers, tables, threads, trust};
+use crate::report;
 use crate::report::comparison::Comparison;
 use crate::report::findings::Findings;
 use crate::report::law::Found;
@@ -74,6 +75,11 @@ impl Page {
                 values.push(metric.name());
             }
         }
+        for name in campaign.values_of_targets(&self.snapshot.candidates.iter()) {
+            if !values.contains(&name) {
+                values.push(name);
+            }
+        }
         values
     }
 
@@ -106,7 +112,7 @@ impl Page {
         let latency = [x.as_ref(), Some(&y)]
             .into_iter()
             .flatten()
-            .find(|objective| objective.metric().is_some_and(Metric::is_latency));
+            .find(|objective| report::is_latency(objective.name()));
         let is_whole = |c: &&Candidate| latency.is_some_and(|of| c.whole(of.name()).is_some());
         let whole =
             self.snapshot.candidates.iter().filter(is_whole).map(|c| c.row.number).collect();

@@ -40,7 +40,7 @@ pub(super) fn figure(found: &Found) -> Option<Figure> {
     let mut ends: Vec<f64> = Vec::new();
     let count = series.len().max(2) as f64 - 1.0;
     let body = html! {
-        (plane.frame(quantity::axis_title(Metric::DecodeUs.name()), quantity::axis_title(&found.value)))
+        (plane.frame(&quantity::axis_title(Metric::DecodeUs.name()), &quantity::axis_title(&found.value)))
         @if let Some(x) = found.budget_us.and_then(|budget| plane.px(budget)) {
             line class="budget" x1=(at(x)) x2=(at(x)) y1=(at(plane.down.0)) y2=(at(plane.down.1)) {}
             text class="small" x=(at(x - 5.0)) y=(at(plane.down.0 + 10.0)) text-anchor="end" { "budget" }

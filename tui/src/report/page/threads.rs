@@ -132,7 +132,7 @@ fn poles(shown: &[&Candidate], values: &[&str], objectives: &[Objective]) -> Vec
     poles.extend(names.iter().map(|name| of(name, &|c| number(c, name))));
     for name in values {
         let objective = objectives.iter().find(|objective| objective.name() == *name);
-        let mut pole = of(quantity::title(name), &|c| match objective {
+        let mut pole = of(&quantity::title(name), &|c| match objective {
             Some(objective) => c.objective(objective).map(|value| value.mean),
             None => c.row.values.get(*name).map(|value| value.mean),
         });

@@ -30,7 +30,8 @@ pub(super) struct Coordinator<'a> {
     address: String,
     pub(super) running: Running,
     lease: &'static str,
-    workers_time: bool,
+    /// Whether workers time, or which targets they do.
+    workers_time: Option<&'static str>,
 }
 
 fn start(world: &World, arguments: &[&str], log: &str, variables: &[(&str, &str)]) -> Running {
@@ -57,6 +58,15 @@ impl<'a> Coordinator<'a> {
 
     /// One that waits so many seconds for workers of which nothing is heard.
     pub(super) fn with_lease(world: &'a World, workers_time: bool, lease: &'static str) -> Self {
+        Self::that(world, workers_time.then_some("--workers-time"), lease)
+    }
+
+    /// One that leaves to workers what this option says.
+    pub(super) fn that(
+        world: &'a World,
+        workers_time: Option<&'static str>,
+        lease: &'static str,
+    ) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback is there");
         let address = free.local_addr().expect("it is bound").to_string();
         drop(free);
@@ -64,13 +74,11 @@ impl<'a> Coordinator<'a> {
         Self { world, address, running, lease, workers_time }
     }
 
-    fn run(world: &World, address: &str, workers_time: bool, lease: &str) -> Running {
+    fn run(world: &World, address: &str, workers_time: Option<&str>, lease: &str) -> Running {
         let mut arguments = vec!["run", "--only-workers", "--lease", lease, "--listen", address];
-        let mut nowhere = &NOWHERE[..1];
-        if workers_time {
-            arguments.push("--workers-time");
-            nowhere = &NOWHERE;
-        }
+        arguments.extend(workers_time);
+        let nowhere =
+            if workers_time == Some("--workers-time") { &NOWHERE[..] } else { &NOWHERE[..1] };
         start(world, &arguments, "stderr.txt", nowhere)
     }
 
@@ -87,11 +95,11 @@ impl<'a> Coordinator<'a> {
         token.split_whitespace().next().expect("it is said").to_owned()
     }
 
-    fn worker(&self, token: &str, folder: &str, more: &[&str]) -> Running {
+    pub(super) fn worker(&self, token: &str, folder: &str, more: &[&str]) -> Running {
         self.worker_with(token, folder, more, &[])
     }
 
-    fn worker_with(
+    pub(super) fn worker_with(
         &self,
         token: &str,
         folder: &str,
@@ -262,6 +270,31 @@ fn a_worker_that_leaves_hands_back_what_it_is_at() {
         let kept = names.iter().any(|name| name.to_string_lossy().starts_with("checkpoints-"));
         assert!(!kept, "checkpoints go with their campaign: {names:?}");
     }
+}
+
+/// The same by a limit of time that is over, as `sbatch --signal=B:USR1@…` has it.
+#[test]
+fn a_worker_whose_time_is_over_hands_back_what_it_is_at() {
+    let world = world("pull_time_limit", "patient 1");
+    let coordinator = Coordinator::new(&world);
+    let token = coordinator.token();
+    let mut command = std::process::Command::new("timeout");
+    command.args(["--preserve-status", "--signal=USR1", "--kill-after=30", "3"]);
+    command.arg(env!("CARGO_BIN_EXE_deltafront"));
+    command.args(["worker", "--connect", &coordinator.address, "--token", &token]);
+    command.args(["--folder", "limited"]);
+    world.surround(&mut command);
+    let output = command.output().expect("coreutils are there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("what was begun is given back"), "{said}");
+    assert_eq!(world.count("evaluations"), 1);
+    let next = coordinator.worker(&token, "next", &[]);
+    assert_eq!(coordinator.running.code(), 0, "{}", world.read("stderr.txt"));
+    assert_eq!(next.code(), 0);
+    assert_eq!(world.count("evaluations"), EVALUATIONS + 1, "nothing else is done twice");
+    let log = world.say(&["show", "--log"]).stdout;
+    assert!(log.contains("handed back") && !log.contains("lost worker"), "{log}");
 }
 
 #[test]
