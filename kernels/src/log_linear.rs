@@ -22,6 +22,20 @@ pub fn merge(position: usize, levels: usize) -> Option<(usize, usize)> {
     Some((full.min(levels - 1), (full + 1).min(levels - 1)))
 }
 
+/// Whether there is a past position of that level at a position, as [`level`] has it; of level 0 the position itself.
+pub fn is_in_use(level: usize, position: usize, levels: usize) -> bool {
+    match level {
+        0 => true,
+        _ if level == levels - 1 => position >> (level - 1) > 0,
+        _ => position >> (level - 1) & 1 == 1,
+    }
+}
+
+/// Levels that sequences of at most `positions` positions can have anything in; more than those are never read.
+pub fn levels_within(levels: usize, positions: usize) -> usize {
+    levels.min((usize::BITS - positions.leading_zeros()) as usize + 1).max(2)
+}
+
 /// The scalar-gated rule, log-linear (arXiv 2506.04761, section 3.2), by its dense matrix:
 /// o_t = scale · Σ_{s≤t} λ_t[level(t, s)] e^{g_{s+1} + … + g_t} (q_t·k_s) v_s.
 ///

@@ -18,6 +18,7 @@ mod rehearsal;
 mod series;
 mod shapes;
 pub mod stream;
+mod typical;
 
 use std::cell::RefCell;
 
@@ -33,6 +34,7 @@ use self::layers::{Model, Section};
 use self::passes::Run;
 use self::series::Sampler;
 use self::stream::Decoder;
+use self::typical::typical_position;
 use crate::backend::Backend;
 use crate::error::ProfileError;
 use crate::part::alone;
@@ -122,8 +124,9 @@ impl Profiler {
     ) -> Result<(Measurement, Option<f64>), ProfileError> {
         let gpu = &mut *self.gpu.borrow_mut();
         let mut decoder = Decoder::pretended(gpu, architecture, context + STEPS + 1)?;
+        let first = typical_position(architecture, context, STEPS);
         let sampled = self.sampler.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
-            decoder.seek(gpu, context, 1)?;
+            decoder.seek(gpu, first, 1)?;
             gpu.elapsed_ms(|gpu| (0..STEPS).try_for_each(|_| decoder.step(gpu)))
         });
         decoder.free(gpu)?;

@@ -1,14 +1,15 @@
 //! The chunked kernels, attention, the kernels of rows and of one token of a batch on the GPU at hand: each against its
 //! definition, then their times inside a CUDA graph.
 //!
-//! `cargo run --release -p kernels --example chunked_speed [-- FILE [attention]]`: a table on standard output, JSON lines in
-//! FILE; with `attention` of the prefill of attention alone, to be run in turn with its peers.
+//! `cargo run --release -p kernels --example chunked_speed [-- FILE [attention|kda]]`: a table on standard output, JSON lines in
+//! FILE; with `attention` of the prefill of attention alone, to be run in turn with its peers; with `kda` of Kimi Delta
+//! Attention alone.
 
 mod layers;
 mod report;
 
 use kernels::cuda::chunked::check::{Case, Problem};
-use kernels::cuda::chunked::{Chunked, Rule, Shape};
+use kernels::cuda::chunked::{Chunked, Rule, Shape, kda};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::{Error, Launch, Machine};
 use serde_json::json;
@@ -33,14 +34,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut gpu = Gpu::open(0)?;
     let facts = format!("{:?}", gpu.facts());
     report.row("device", &json!({ "facts": facts }));
-    if std::env::args().nth(2).is_some_and(|only| only == "attention") {
-        layers::attention(&mut gpu, &mut report)?;
-    } else {
-        checks(&mut gpu, &mut report)?;
-        layers::checks(&mut gpu, &mut report)?;
-        prefill(&mut gpu, &mut report)?;
-        training(&mut gpu, &mut report)?;
-        layers::times(&mut gpu, &mut report)?;
+    match std::env::args().nth(2).as_deref() {
+        Some("attention") => layers::attention(&mut gpu, &mut report)?,
+        Some("kda") => kimi_delta_attention(&mut gpu, &mut report)?,
+        _ => {
+            checks(&mut gpu, &mut report)?;
+            layers::checks(&mut gpu, &mut report)?;
+            kimi_delta_attention(&mut gpu, &mut report)?;
+            prefill(&mut gpu, &mut report)?;
+            training(&mut gpu, &mut report)?;
+            layers::times(&mut gpu, &mut report)?;
+        }
     }
     for r in gpu.resources().to_vec() {
         let values = json!({ "registers": r.registers, "spill_bytes": r.spill_store_bytes });
@@ -87,6 +91,50 @@ fn checks(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
         let errors = problem.errors(gpu, &chunked)?;
         problem.free(gpu)?;
         report.check(name, &errors, if shape.wide { WIDE_LIMIT } else { LIMIT });
+    }
+    Ok(())
+}
+
+/// Checks and times of the kernels of Kimi Delta Attention.
+fn kimi_delta_attention(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+    let shape = |batch, tokens, heads, (key_width, value_width)| kda::Shape {
+        batch,
+        tokens,
+        heads,
+        key_width,
+        value_width,
+    };
+    for (name, shape) in [
+        ("KDA", shape(2, 1000, 3, (128, 128))),
+        ("KDA, odd", shape(1, 129, 2, (96, 48))),
+        ("KDA, one position", shape(3, 1, 2, (64, 64))),
+        ("KDA, 8192", shape(1, 8192, 32, (128, 128))),
+    ] {
+        let problem = kda::check::Problem::new(gpu, shape, 11)?;
+        let kda = kda::Kda::new(shape, problem.scale(), gpu.extent())?;
+        let errors = problem.errors(gpu, &kda, 1)?;
+        problem.free(gpu)?;
+        report.check(name, &errors, LIMIT);
+    }
+    for (name, shape) in [
+        ("KDA 1x8192", shape(1, 8192, 32, (128, 128))),
+        ("KDA 1x32768", shape(1, 32768, 32, (128, 128))),
+        ("KDA 8x4096", shape(8, 4096, 8, (128, 128))),
+    ] {
+        let problem = kda::check::Problem::new(gpu, shape, 11)?;
+        let kda = kda::Kda::new(shape, problem.scale(), gpu.extent())?;
+        let launches = problem.launches(&kda);
+        let (prepare, _) = time(gpu, &launches[..1])?;
+        let (walk, _) = time(gpu, &launches[1..])?;
+        let (ms, spread) = time(gpu, &launches)?;
+        report.row(
+            &format!("prefill {name}"),
+            &json!({
+                "ms": ms, "spread_ms": spread, "prepare_ms": prepare, "walk_ms": walk,
+                "GFLOP": shape.flops() / 1e9, "GB": shape.bytes() / 1e9,
+            }),
+        );
+        problem.free(gpu)?;
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define DEVICE [[maybe_unused]] static inline
+#define APART DEVICE
 #define UNROLL
 #define UNROLL_TWICE
 #define UNROLL_BY_FOUR
@@ -289,6 +290,8 @@ DEVICE u32 bf16_bits(float x)
 }
 DEVICE u32 bf16_pair(float low, float high) { return bf16_bits(low) | bf16_bits(high) << 16; }
 DEVICE float square_root_reciprocal(float x) { return 1.f / std::sqrt(x); }
+DEVICE float cosine_fast(float x) { return std::cos(x); }
+DEVICE float sine_fast(float x) { return std::sin(x); }
 
 template <class T> static inline T load_constant(const T* p) { return *p; }
 template <class T> static inline T load_fresh(const T* p) { return *p; }

@@ -16,9 +16,11 @@ pub mod chunked;
 pub mod compiler;
 pub mod decode;
 pub mod emulator;
+pub mod experts;
 pub mod gated_conv;
 pub mod gpu;
 pub mod norm;
+pub mod phases;
 pub mod product;
 mod random;
 pub mod rope;
@@ -150,15 +152,19 @@ pub enum Source {
     Values,
     /// Rotary positions.
     Rope,
+    /// Selective RoPE.
+    Phases,
     /// What a layer does to rows between its products.
     Rows,
     /// One token of each sequence through the recurrent mixers.
     Step,
+    /// Mixtures of experts.
+    Experts,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Decode,
         Self::Chunked,
         Self::Attention,
@@ -168,8 +174,10 @@ impl Source {
         Self::GatedConv,
         Self::Values,
         Self::Rope,
+        Self::Phases,
         Self::Rows,
         Self::Step,
+        Self::Experts,
     ];
 
     /// The folder or file below `kernels/src/cuda`.
@@ -184,8 +192,10 @@ impl Source {
             Self::GatedConv => "gated_conv",
             Self::Values => "values",
             Self::Rope => "rope",
+            Self::Phases => "phases",
             Self::Rows => "rows",
             Self::Step => "step",
+            Self::Experts => "experts",
         }
     }
 
@@ -204,10 +214,18 @@ impl Source {
                 include_str!("chunked/tiles.cuh"),
                 "#line 1 \"chunked/operands.cuh\"\n",
                 include_str!("chunked/operands.cuh"),
+                "#line 1 \"chunked/solve.cuh\"\n",
+                include_str!("chunked/solve.cuh"),
                 "#line 1 \"chunked/prepare.cu\"\n",
                 include_str!("chunked/prepare.cu"),
+                "#line 1 \"chunked/kda_prepare.cu\"\n",
+                include_str!("chunked/kda_prepare.cu"),
                 "#line 1 \"chunked/forward.cu\"\n",
                 include_str!("chunked/forward.cu"),
+                "#line 1 \"levels.cuh\"\n",
+                include_str!("levels.cuh"),
+                "#line 1 \"chunked/log_linear.cu\"\n",
+                include_str!("chunked/log_linear.cu"),
                 "#line 1 \"chunked/backward.cu\"\n",
                 include_str!("chunked/backward.cu"),
                 "#line 1 \"chunked/gradients.cu\"\n",
@@ -217,6 +235,8 @@ impl Source {
                 include_str!("chunked/tiles.cuh"),
                 "#line 1 \"attention/softmax.cuh\"\n",
                 include_str!("attention/softmax.cuh"),
+                "#line 1 \"attention/whole_norm.cu\"\n",
+                include_str!("attention/whole_norm.cu"),
                 "#line 1 \"attention/rotate.cu\"\n",
                 include_str!("attention/rotate.cu"),
                 "#line 1 \"attention/prefill.cu\"\n",
@@ -256,15 +276,33 @@ impl Source {
                 "#line 1 \"rope/rope.cu\"\n",
                 include_str!("rope/rope.cu")
             ),
+            Self::Phases => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"phases/phases.cu\"\n",
+                include_str!("phases/phases.cu")
+            ),
             Self::Rows => concat!(
                 include_str!("numbers.cuh"),
                 "#line 1 \"rows/rows.cu\"\n",
                 include_str!("rows/rows.cu")
             ),
+            Self::Experts => concat!(
+                include_str!("numbers.cuh"),
+                "#line 1 \"chunked/tiles.cuh\"\n",
+                include_str!("chunked/tiles.cuh"),
+                "#line 1 \"experts/experts.cu\"\n",
+                include_str!("experts/experts.cu")
+            ),
             Self::Step => concat!(
                 include_str!("numbers.cuh"),
                 "#line 1 \"step/step.cu\"\n",
-                include_str!("step/step.cu")
+                include_str!("step/step.cu"),
+                "#line 1 \"step/kda.cu\"\n",
+                include_str!("step/kda.cu"),
+                "#line 1 \"levels.cuh\"\n",
+                include_str!("levels.cuh"),
+                "#line 1 \"step/log_linear.cu\"\n",
+                include_str!("step/log_linear.cu")
             ),
         }
     }
@@ -273,6 +311,10 @@ impl Source {
 /// The text of [`Source::Decode`], which compiles only if the host sees its phases as the kernel does.
 static DECODE: LazyLock<String> = LazyLock::new(|| {
     let kernel = concat!(
+        "#line 1 \"levels.cuh\"\n",
+        include_str!("levels.cuh"),
+        "#line 1 \"decode/experts.cuh\"\n",
+        include_str!("decode/experts.cuh"),
         "#line 1 \"decode/stream.cuh\"\n",
         include_str!("decode/stream.cuh"),
         "#line 1 \"decode/gemv.cuh\"\n",
@@ -281,6 +323,14 @@ static DECODE: LazyLock<String> = LazyLock::new(|| {
         include_str!("decode/recurrent.cuh"),
         "#line 1 \"decode/gated_conv.cuh\"\n",
         include_str!("decode/gated_conv.cuh"),
+        "#line 1 \"decode/kda.cuh\"\n",
+        include_str!("decode/kda.cuh"),
+        "#line 1 \"decode/log_linear.cuh\"\n",
+        include_str!("decode/log_linear.cuh"),
+        "#line 1 \"decode/turns.cuh\"\n",
+        include_str!("decode/turns.cuh"),
+        "#line 1 \"decode/add.cuh\"\n",
+        include_str!("decode/add.cuh"),
         "#line 1 \"decode/attend.cuh\"\n",
         include_str!("decode/attend.cuh"),
         "#line 1 \"decode/step.cuh\"\n",

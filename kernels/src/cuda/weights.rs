@@ -15,7 +15,7 @@ pub fn weight(name: &str, count: usize) -> Vec<f32> {
     let (centre, spread) = match name.rsplit('.').next().unwrap_or_default() {
         "A_log" => (0.0, 1.0),
         "dt_bias" => (-2.0, 1.0),
-        "D" => (1.0, 0.5),
+        "D" | "L" => (1.0, 0.5),
         _ if name.ends_with("norm.weight") => (1.0, 0.3),
         _ if name.contains("conv") => (0.0, 0.5),
         _ => (0.0, 0.1),

@@ -81,7 +81,16 @@ fn norm_row(norm: &Norm, x: &[f64], z: &[f64], w: &[f64], d_y: &[f64]) -> [Vec<f
         Gate::BeforeNorm => x.iter().zip(z).map(|(x, z)| x * silu(*z)).collect(),
         _ => x.to_vec(),
     };
-    let after = |z: f64| if norm.gate == Gate::AfterNorm { silu(z) } else { 1.0 };
+    let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+    let after = |z: f64| match norm.gate {
+        Gate::AfterNorm => silu(z),
+        Gate::SigmoidAfterNorm => sigmoid(z),
+        Gate::None | Gate::BeforeNorm => 1.0,
+    };
+    let slope = |z: f64| match norm.gate {
+        Gate::SigmoidAfterNorm => sigmoid(z) * (1.0 - sigmoid(z)),
+        _ => silu_slope(z),
+    };
     let factor = f64::from(norm.factor);
     let r = (factor * u.iter().map(|u| u * u).sum::<f64>() + f64::from(norm.epsilon)).powf(-0.5);
     let all = 0..x.len();
@@ -94,7 +103,7 @@ fn norm_row(norm: &Norm, x: &[f64], z: &[f64], w: &[f64], d_y: &[f64]) -> [Vec<f
             all.clone().map(|i| d_u[i] * silu(z[i])).collect(),
             all.clone().map(|i| d_u[i] * x[i] * silu_slope(z[i])).collect(),
         ),
-        _ => (d_u, all.clone().map(|i| d_y[i] * u[i] * r * w[i] * silu_slope(z[i])).collect()),
+        _ => (d_u, all.clone().map(|i| d_y[i] * u[i] * r * w[i] * slope(z[i])).collect()),
     };
     [y, d_x, d_z, all.map(|i| d_y[i] * u[i] * r * after(z[i])).collect()]
 }
@@ -159,6 +168,7 @@ fn norms_and_their_gradients_are_as_defined() {
     check_norm(5, 3, 40, Gate::AfterNorm, false);
     check_norm(3, 1, 1000, Gate::BeforeNorm, true);
     check_norm(7, 1, 8, Gate::None, false);
+    check_norm(3, 2, 32, Gate::SigmoidAfterNorm, true);
 }
 
 fn check_conv(batch: usize, tokens: usize, channels: usize, wide: bool, with_bias: bool) {

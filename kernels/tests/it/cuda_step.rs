@@ -51,6 +51,13 @@ fn a_token_of_the_delta_family_is_as_defined() {
 }
 
 #[test]
+fn a_token_of_kimi_delta_attention_is_as_defined() {
+    check("KDA", step(Rule::Kda, 2, (3, 3), (128, 64)), true, 1.0);
+    check("KDA, narrow", step(Rule::Kda, 1, (2, 2), (32, 16)), true, 1.0);
+    check("KDA, of odd width", step(Rule::Kda, 1, (1, 1), (96, 48)), true, 1.0);
+}
+
+#[test]
 fn a_token_of_mamba2_is_as_defined() {
     check("Mamba2", step(Rule::Mamba2, 3, (5, 1), (128, 64)), true, 1.0);
     check("Mamba2, narrow", step(Rule::Mamba2, 1, (2, 1), (32, 16)), true, 1.0);

@@ -13,6 +13,7 @@ mod cuda_attention;
 mod cuda_chunked;
 mod cuda_compile;
 mod cuda_gated_conv;
+mod cuda_kda;
 mod cuda_phases;
 mod cuda_rope;
 mod cuda_rows;

@@ -11,8 +11,16 @@ use serde_json::json;
 use crate::report::Report;
 use crate::{parsed, relative_error};
 
+/// The name of a part that came later than the first kernels; `--only gene` takes these alone.
+macro_rules! gene {
+    ($name:literal) => {
+        concat!("gene ", $name)
+    };
+}
+pub(crate) use gene;
+
 /// Mixers one token at a time: d_model, layers, tokens and the largest error.
-const ONE_TOKEN: [(&str, u32, &str, usize, f64); 8] = [
+const ONE_TOKEN: [(&str, u32, &str, usize, f64); 19] = [
     ("DeltaNet", 256, "2*dn(h=4,k=128,v=128)+ffn(640)", 40, 1e-4),
     ("Gated DeltaNet", 260, "2*gdn(h=4,k=64,v=128)+ffn(100)", 40, 1e-4),
     ("Gated DeltaNet, wide values", 256, "2*gdn(h=4,k=128,v=256)+ffn(100)", 40, 1e-4),
@@ -22,13 +30,48 @@ const ONE_TOKEN: [(&str, u32, &str, usize, f64); 8] = [
     ("attention", 256, "attn(h=8,kv=2,k=128,qknorm)+ffn(100)", 600, 4e-3),
     ("attention, many heads", 256, "attn(h=12,kv=1,k=64)+ffn(100)", 300, 4e-3),
     ("windowed attention", 256, "swa(h=4,kv=4,k=64,w=100)+ffn(100)", 300, 4e-3),
+    (gene!("relu² FFN"), 260, "2*dn(h=2,k=64,v=64)+relu2(1100)", 40, 1e-4),
+    (
+        gene!("gated attention, partly turned"),
+        256,
+        "2*attn(h=8,kv=2,k=64,qknorm,gate,rot=25)",
+        100,
+        4e-3,
+    ),
+    (gene!("norms over all heads"), 256, "2*attn(h=8,kv=2,k=128,qknorm=whole)+ffn(100)", 100, 4e-3),
+    (gene!("norms behind"), 256, "2*attn(h=4,kv=4,k=64,qknorm=whole,post)+ffn(100)", 100, 4e-3),
+    (gene!("KDA"), 256, "kda(h=4,k=128,v=128)+ffn(100) | kda(h=3,k=64,v=64)", 100, 1e-4),
+    (gene!("parallel heads"), 256, "par(h=4,kv=2,k=64,bh=8,bk=64,bv=64)+ffn(100)", 100, 4e-3),
+    (
+        gene!("parallel heads, no norms"),
+        256,
+        "2*par(h=4,kv=2,k=64,gdn,bh=3,bk=64,bv=128,nonorms)",
+        100,
+        4e-3,
+    ),
+    (gene!("log-linear Gated DeltaNet"), 256, "2*lgdn(h=4,k=128,v=128,l=15)+ffn(100)", 150, 1e-4),
+    (
+        gene!("log-linear Mamba2"),
+        256,
+        "lm2(h=8,p=64,n=128,l=15)+ffn(100) | lm2(h=4,p=64,n=64,l=4)",
+        150,
+        1e-4,
+    ),
+    (
+        gene!("mixture of experts"),
+        256,
+        "moe(256,e=16,k=4,s=1) | dn(h=2,k=64,v=64)+moe(100,e=64,k=6)",
+        60,
+        1e-4,
+    ),
+    (gene!("mixture of single experts"), 256, "2*moe(520,e=8,k=1)", 60, 1e-4),
 ];
 
 /// Positions that the caches of those hold.
 const POSITIONS: usize = 700;
 
 /// Mixers layer by layer.
-const LAYERS: [(&str, &str); 7] = [
+const LAYERS: [(&str, &str); 19] = [
     ("DeltaNet", "dn(h=4,k=128,v=128)"),
     ("Gated DeltaNet, wide values", "gdn(h=2,k=128,v=256)"),
     ("DeltaProduct", "gdp(h=2,k=64,v=64,n=2,neg)"),
@@ -36,6 +79,18 @@ const LAYERS: [(&str, &str); 7] = [
     ("gated short convolution", "gsc(c=256,k=3)"),
     ("attention", "attn(h=8,kv=2,k=64,qknorm)"),
     ("windowed attention", "swa(h=8,kv=2,k=64,w=70,qknorm)"),
+    (gene!("relu² FFN"), "dn(h=4,k=64,v=64)+relu2(640)"),
+    (gene!("gated attention, partly turned"), "attn(h=8,kv=2,k=64,qknorm,gate,rot=25)"),
+    (gene!("norms over all heads"), "attn(h=8,kv=2,k=64,qknorm=whole)"),
+    (gene!("norms behind"), "attn(h=8,kv=2,k=64,qknorm=whole,post)"),
+    (gene!("KDA"), "kda(h=2,k=128,v=128)"),
+    (gene!("parallel heads"), "par(h=4,kv=2,k=64,bh=8,bk=64,bv=64)"),
+    (gene!("parallel heads, no norms"), "par(h=4,kv=2,k=64,gdn,bh=3,bk=64,bv=128,nonorms)"),
+    (gene!("log-linear Gated DeltaNet"), "lgdn(h=2,k=128,v=128,l=15)"),
+    (gene!("log-linear Mamba2"), "lm2(h=8,p=64,n=128,l=15)"),
+    (gene!("Selective RoPE, attention"), "attn(h=8,kv=2,k=64,srope,pgate,pbias)"),
+    (gene!("Selective RoPE, delta"), "gdp(h=2,k=64,v=64,n=2,srope,pfull,ptemp=ones)"),
+    (gene!("mixture of experts"), "dn(h=2,k=64,v=64)+moe(256,e=16,k=4,s=1)"),
 ];
 
 /// How far a result in bf16 may lie from the definition, in errors of the definition that rounds to bf16 itself.
@@ -87,7 +142,11 @@ pub(crate) fn worst_error(
 pub(crate) fn layers(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
     let (tokens, vocabulary) = (200, 1001);
     for (name, mixer) in LAYERS {
-        let architecture = parsed(&format!("d=256,vocab={vocabulary} | 2*{mixer}+ffn(640)"));
+        if !report.wants(&format!("check prefill {name}")) {
+            continue;
+        }
+        let ffn = if mixer.contains('+') { "" } else { "+ffn(640)" };
+        let architecture = parsed(&format!("d=256,vocab={vocabulary} | 2*{mixer}{ffn}"));
         let model = Model::new(gpu, &architecture, (2, tokens + 2), &mut weight)?;
         let mut definitions = [0, 1].map(|_| Definition::new(&architecture, &mut weight));
         let mut plain = [0, 1].map(|_| Definition::new(&architecture, &mut weight).in_bf16());

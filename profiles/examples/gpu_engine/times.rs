@@ -7,9 +7,10 @@ use profiles::ProfileError;
 use profiles::cuda::definition::Definition;
 use profiles::cuda::layers::{Model, Section};
 use profiles::cuda::stream::Decoder;
+use search::Architecture;
 use serde_json::json;
 
-use crate::checks::worst_error;
+use crate::checks::{gene, worst_error};
 use crate::parsed;
 use crate::report::Report;
 
@@ -24,7 +25,7 @@ const NEMOTRON_FLASH: &str = "d=2048,vocab=131072,tied \
 
 /// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head. Then as many products as twelve
 /// layers of attention have phases, each of hardly any bytes: what a dependent phase costs however little it moves.
-const MIXERS: [(&str, &str); 7] = [
+const MIXERS: [(&str, &str); 15] = [
     ("12 x DeltaNet", "12*dn(h=16,k=128,v=128)"),
     ("12 x Gated DeltaNet", "12*gdn(h=12,k=128,v=256)"),
     ("12 x Mamba2", "12*m2(h=64,p=64,n=128)"),
@@ -32,6 +33,26 @@ const MIXERS: [(&str, &str); 7] = [
     ("12 x attention over 8k", "12*attn(h=16,kv=4,k=128)"),
     ("12 x attention over 1k of 8k", "12*swa(h=16,kv=4,k=128,w=1024)"),
     ("24 x FFN of 256", "24*ffn(256)"),
+    (gene!("12 x KDA"), "12*kda(h=16,k=128,v=128)"),
+    (gene!("12 x gated attention over 8k"), "12*attn(h=16,kv=4,k=128,gate,rot=25)"),
+    (gene!("12 x whole norms behind, over 8k"), "12*attn(h=16,kv=4,k=128,qknorm=whole,post)"),
+    (gene!("12 x attention beside Mamba2"), "12*par(h=16,kv=4,k=128,w=1024,bh=32,bk=128,bv=64)"),
+    (gene!("12 x log-linear Gated DeltaNet"), "12*lgdn(h=12,k=128,v=256,l=15)"),
+    (gene!("12 x log-linear Mamba2"), "12*lm2(h=64,p=64,n=128,l=15)"),
+    (gene!("12 x relu² FFN of 6144"), "12*relu2(6144)"),
+    (gene!("12 x mixture, 4 of 16 of 1024"), "12*moe(1024,e=16,k=4,s=1)"),
+];
+
+/// Mixers whose prompts are timed, six layers of each at d_model 2048.
+const PROMPTS: [(&str, &str); 8] = [
+    ("6 x Gated DeltaNet", "6*gdn(h=12,k=128,v=256)"),
+    (gene!("6 x KDA"), "6*kda(h=16,k=128,v=128)"),
+    (gene!("6 x gated attention"), "6*attn(h=16,kv=4,k=128,gate,rot=25)"),
+    (gene!("6 x attention beside Mamba2"), "6*par(h=16,kv=4,k=128,w=1024,bh=32,bk=128,bv=64)"),
+    (gene!("6 x log-linear Gated DeltaNet"), "6*lgdn(h=12,k=128,v=256,l=15)"),
+    (gene!("6 x log-linear Mamba2"), "6*lm2(h=64,p=64,n=128,l=15)"),
+    (gene!("6 x attention with Selective RoPE"), "6*attn(h=16,kv=4,k=128,srope,pgate)"),
+    (gene!("6 x mixture, 4 of 16 of 1024"), "6*moe(1024,e=16,k=4,s=1)"),
 ];
 
 /// Positions that caches hold.
@@ -52,11 +73,31 @@ pub(crate) fn copy(gpu: &mut Gpu, report: &mut Report) -> Result<f64, ProfileErr
     Ok(rate)
 }
 
-/// Whole prompts through the 1B stack, and its products alone.
+/// Whole prompts through stacks of one mixer and the 1B stack.
 pub(crate) fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
-    let stack = parsed(NEMOTRON_FLASH);
-    let model = Model::pretended(gpu, &stack, (1, POSITIONS))?;
-    for tokens in [512, 2048, 8192] {
+    for (name, layers) in PROMPTS {
+        let name = format!("prefill {name}");
+        if report.wants(&name) {
+            let stack = parsed(&format!("d=2048,vocab=1024,tied | {layers}"));
+            prompts(gpu, report, &name, &stack, &[2048, 8192])?;
+        }
+    }
+    let name = "prefill Nemotron-Flash-1B";
+    if report.wants(name) {
+        prompts(gpu, report, name, &parsed(NEMOTRON_FLASH), &[512, 2048, 8192])?;
+    }
+    Ok(())
+}
+
+fn prompts(
+    gpu: &mut Gpu,
+    report: &mut Report,
+    name: &str,
+    stack: &Architecture,
+    lengths: &[usize],
+) -> Result<(), ProfileError> {
+    let model = Model::pretended(gpu, stack, (1, POSITIONS))?;
+    for &tokens in lengths {
         let pass = model.prefill(gpu, tokens, Section::Whole)?;
         let graph = pass.record(gpu)?;
         let mut samples = Vec::new();
@@ -65,7 +106,7 @@ pub(crate) fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileE
         }
         let (ms, spread) = median(samples);
         report.row(
-            &format!("prefill Nemotron-Flash-1B, {tokens} tokens"),
+            &format!("{name}, {tokens} tokens"),
             &json!({
                 "ms": ms, "spread_ms": spread, "launches": pass.len(),
                 "TFLOP_per_s_of_its_products": (pass.product_flops() / ms / 1e9).round(),

@@ -7,14 +7,19 @@
 mod attention;
 mod delta;
 mod gated_conv;
+mod kda;
+mod levels;
 mod mamba2;
+mod parallel;
+mod phases;
 mod token;
 mod weights;
 
+use kernels::moe::{Chosen, route_definition};
 use kernels::norm::{RMS_EPS, rms_norm_definition};
-use kernels::swiglu;
+use kernels::{relu2, swiglu};
 use search::Architecture;
-use search::architecture::Mixer;
+use search::architecture::{Experts, Ffn, FfnKind, Mixer};
 
 use self::token::Token;
 use self::weights::{Keep, bf16, exact, product, rounded, wide};
@@ -35,7 +40,102 @@ pub struct Definition {
 #[derive(Debug)]
 struct Layer {
     mixer: Option<(Vec<f64>, Box<dyn Token>)>, // with its norm
-    ffn: Option<(Vec<f64>, [Vec<f32>; 3])>,
+    ffn: Option<(Vec<f64>, Network)>,
+    /// Whether the norms stand behind mixer and FFN.
+    after: bool,
+}
+
+/// An FFN by its matrices, `[out, in]`.
+#[derive(Debug)]
+enum Network {
+    Swiglu([Vec<f32>; 3]),
+    Relu2([Vec<f32>; 2]),
+    Moe(Mixture),
+}
+
+/// A mixture of experts: tensors of all of them, `[E, out, in]`, and the shared one.
+#[derive(Debug)]
+struct Mixture {
+    of: Experts,
+    router: Vec<f32>,
+    experts: [Vec<f32>; 3],
+    shared: Option<[Vec<f32>; 3]>,
+}
+
+impl Mixture {
+    fn new(of: Experts, width: usize, d: usize, load: Load) -> Self {
+        let experts = of.experts as usize;
+        let names = ["gate.weight", "up.weight", "down.weight"];
+        let count = width * of.shared as usize * d;
+        Self {
+            of,
+            router: rounded(load("router.weight", experts * d)),
+            experts: names.map(|name| rounded(load(name, experts * width * d))),
+            shared: (of.shared > 0)
+                .then(|| names.map(|name| rounded(load(&format!("shared.{name}"), count)))),
+        }
+    }
+
+    fn of(&self, u: &[f64], keep: Keep) -> Vec<f64> {
+        let mut sum = vec![0.0; u.len()];
+        let logits = product(&self.router, u);
+        for Chosen { expert, weight } in route_definition(&logits, self.of.per_token as usize) {
+            let own = self.experts.each_ref().map(|all| {
+                let size = all.len() / self.of.experts as usize;
+                &all[expert * size..][..size]
+            });
+            let y = keep(swiglu(own, u, keep).iter().map(|y| weight * y).collect());
+            add(&mut sum, &y);
+        }
+        if let Some(shared) = &self.shared {
+            add(&mut sum, &keep(swiglu(shared.each_ref().map(Vec::as_slice), u, keep)));
+        }
+        sum
+    }
+}
+
+/// down(SiLU(gate u) ⊙ up u)
+fn swiglu([gate, up, down]: [&[f32]; 3], u: &[f64], keep: Keep) -> Vec<f64> {
+    let [gate, up] = [gate, up].map(|matrix| keep(product(matrix, u)));
+    product(down, &keep(swiglu::definition(&gate, &up)))
+}
+
+impl Network {
+    fn new(ffn: Ffn, d: usize, load: Load) -> Self {
+        let count = ffn.width as usize * d;
+        let matrix = |name: &str| rounded(load(&format!("{name}.weight"), count));
+        match ffn.kind {
+            FfnKind::SwiGlu => Self::Swiglu(["gate", "up", "down"].map(matrix)),
+            FfnKind::Relu2 => Self::Relu2(["up", "down"].map(matrix)),
+            FfnKind::Moe(of) => Self::Moe(Mixture::new(of, ffn.width as usize, d, load)),
+        }
+    }
+
+    fn of(&self, u: &[f64], keep: Keep) -> Vec<f64> {
+        match self {
+            Self::Swiglu(matrices) => swiglu(matrices.each_ref().map(Vec::as_slice), u, keep),
+            Self::Moe(mixture) => mixture.of(u, keep),
+            Self::Relu2([up, down]) => {
+                product(down, &keep(relu2::definition(&keep(product(up, u)))))
+            }
+        }
+    }
+}
+
+/// h += f(norm(h)), or h += norm(f(h)).
+fn half(
+    h: &mut Vec<f64>,
+    (norm, after): (&[f64], bool),
+    keep: Keep,
+    f: impl FnOnce(&[f64]) -> Vec<f64>,
+) {
+    let y = if after {
+        rms_norm_definition(&keep(f(h)), norm, RMS_EPS)
+    } else {
+        f(&keep(rms_norm_definition(h, norm, RMS_EPS)))
+    };
+    add(h, &y);
+    *h = keep(std::mem::take(h));
 }
 
 fn add(h: &mut [f64], y: &[f64]) {
@@ -61,11 +161,12 @@ impl Definition {
                 }),
                 ffn: layer.ffn.map(|ffn| {
                     let norm = wide(&load(&format!("layers.{i}.ffn_norm.weight"), d));
-                    let count = ffn.width as usize * d;
-                    let matrix =
-                        |name: &str| rounded(load(&format!("layers.{i}.ffn.{name}.weight"), count));
-                    (norm, ["gate", "up", "down"].map(matrix))
+                    let here = &mut |name: &str, count: usize| {
+                        load(&format!("layers.{i}.ffn.{name}"), count)
+                    };
+                    (norm, Network::new(ffn, d, here))
                 }),
+                after: layer.norms_after(),
             })
             .collect();
         let final_norm = wide(&load("final_norm.weight", d));
@@ -83,16 +184,13 @@ impl Definition {
         let (d, keep) = (self.d_model, self.keep);
         let mut h = wide(&self.embedding[token as usize * d..][..d]);
         for layer in &mut self.layers {
+            let position = self.position;
             if let Some((norm, mixer)) = &mut layer.mixer {
-                let u = keep(rms_norm_definition(&h, norm, RMS_EPS));
-                add(&mut h, &mixer.step(&u, self.position, keep));
-                h = keep(h);
+                let norm = (norm.as_slice(), layer.after);
+                half(&mut h, norm, keep, |u| mixer.step(u, position, keep));
             }
-            if let Some((norm, [gate, up, down])) = &layer.ffn {
-                let u = keep(rms_norm_definition(&h, norm, RMS_EPS));
-                let [gate, up] = [gate, up].map(|matrix| keep(product(matrix, &u)));
-                add(&mut h, &product(down, &keep(swiglu::definition(&gate, &up))));
-                h = keep(h);
+            if let Some((norm, ffn)) = &layer.ffn {
+                half(&mut h, (norm, layer.after), keep, |u| ffn.of(u, keep));
             }
         }
         self.position += 1;
@@ -105,10 +203,11 @@ impl Definition {
 
 fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
     match mixer {
-        Mixer::Attention(shape) => Box::new(attention::Token::new(shape, d, load)),
-        Mixer::Delta(shape) => Box::new(delta::Token::new(shape, d, load)),
+        Mixer::Attention(shape) => Box::new(attention::Token::new(shape, mixer.phases(), d, load)),
+        Mixer::Delta(shape) => Box::new(delta::Token::new(shape, mixer.phases(), d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
-        Mixer::Kda(_) | Mixer::Parallel(_) => unreachable!("no kernel is compared with it"),
+        Mixer::Kda(shape) => Box::new(kda::Token::new(shape, d, load)),
+        Mixer::Parallel(shape) => Box::new(parallel::Token::new(shape, d, load)),
         Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
     }
 }

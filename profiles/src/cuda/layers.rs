@@ -6,10 +6,14 @@
 
 mod attention;
 mod delta;
+mod experts;
 mod ffn;
 mod gated_conv;
+mod kda;
 mod mamba2;
+mod parallel;
 mod pass;
+mod phases;
 mod weights;
 
 use kernels::cuda::chunked::Rows;
@@ -21,15 +25,24 @@ use search::architecture::Mixer;
 
 use self::attention::AttentionLayer;
 use self::delta::DeltaLayer;
-use self::ffn::FfnLayer;
 use self::gated_conv::GatedConvLayer;
+use self::kda::KdaLayer;
 use self::mamba2::Mamba2Layer;
+use self::parallel::ParallelLayer;
 use self::pass::{Kind, NONE, Recorder, Sublayer};
 use self::weights::{Builder, Matrix};
 use super::shapes::{Load, check_covered};
 use crate::error::ProfileError;
 
 pub use pass::{Pass, Section};
+
+/// A mixer or an FFN with its norm, which stands before or after it.
+#[derive(Debug)]
+struct Half {
+    norm: u64,
+    after: bool,
+    of: Box<dyn Sublayer>,
+}
 
 /// A model with its weights and the past of a batch of sequences.
 #[derive(Debug)]
@@ -43,8 +56,8 @@ pub struct Model {
     embedding: Matrix,
     head: Matrix,
     final_norm: u64,
-    /// Mixers and FFNs in their order, each with its norm.
-    sublayers: Vec<(u64, Box<dyn Sublayer>)>,
+    /// Mixers and FFNs in their order.
+    sublayers: Vec<Half>,
     /// u32 `[B]`, the position of the next token of each sequence.
     positions: u64,
     memory: Vec<u64>,
@@ -160,9 +173,14 @@ impl Model {
             on.launch(gather.forward(self.embedding.address, entries, on.x));
         }
         if section != Section::Head {
-            for (norm, sublayer) in &self.sublayers {
-                let u = on.norm(*norm)?;
-                sublayer.record(on, u)?;
+            for Half { norm, after, of } in &self.sublayers {
+                if *after {
+                    let u = Rows { address: on.x, stride: d };
+                    on.behind(Some(*norm), |on| of.record(on, u))?;
+                } else {
+                    let u = on.norm(*norm)?;
+                    of.record(on, u)?;
+                }
             }
         }
         let logits_row = self.head.outputs;
@@ -204,18 +222,20 @@ fn put(on: &mut Builder<'_>, architecture: &Architecture, load: Load) -> Result<
     } else {
         on.matrix(load, &[("head.weight", vocabulary)], d)?
     };
-    let mut sublayers: Vec<(u64, Box<dyn Sublayer>)> = Vec::new();
+    let mut sublayers = Vec::new();
     for (i, layer) in architecture.layers().iter().enumerate() {
+        let after = layer.norms_after();
         if let Some(shape) = &layer.mixer {
             let norm = on.vector(load, &format!("layers.{i}.mixer_norm.weight"), d)?;
             let here =
                 &mut |name: &str, count: usize| load(&format!("layers.{i}.mixer.{name}"), count);
-            sublayers.push((norm, mixer(on, shape, here)?));
+            sublayers.push(Half { norm, after, of: mixer(on, shape, here)? });
         }
         if let Some(ffn) = layer.ffn {
-            let here = &mut |name: &str, count: usize| load(&format!("layers.{i}.{name}"), count);
-            let norm = on.vector(here, "ffn_norm.weight", d)?;
-            sublayers.push((norm, Box::new(FfnLayer::new(on, ffn.width as usize, here)?)));
+            let norm = on.vector(load, &format!("layers.{i}.ffn_norm.weight"), d)?;
+            let here =
+                &mut |name: &str, count: usize| load(&format!("layers.{i}.ffn.{name}"), count);
+            sublayers.push(Half { norm, after, of: ffn::new(on, ffn, here)? });
         }
     }
     let final_norm = on.vector(load, "final_norm.weight", d)?;
@@ -238,10 +258,11 @@ fn put(on: &mut Builder<'_>, architecture: &Architecture, load: Load) -> Result<
 
 fn mixer(on: &mut Builder<'_>, mixer: &Mixer, load: Load) -> Result<Box<dyn Sublayer>, Error> {
     Ok(match mixer {
-        Mixer::Attention(shape) => Box::new(AttentionLayer::new(on, shape, load)?),
-        Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, load)?),
+        Mixer::Attention(shape) => Box::new(AttentionLayer::new(on, shape, mixer.phases(), load)?),
+        Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, mixer.phases(), load)?),
         Mixer::Mamba2(shape) => Box::new(Mamba2Layer::new(on, shape, load)?),
-        Mixer::Kda(_) | Mixer::Parallel(_) => unreachable!("`check_covered` refuses it"),
+        Mixer::Kda(shape) => Box::new(KdaLayer::new(on, shape, load)?),
+        Mixer::Parallel(shape) => Box::new(ParallelLayer::new(on, shape, load)?),
         Mixer::GatedConv(shape) => Box::new(GatedConvLayer::new(on, *shape, load)?),
     })
 }

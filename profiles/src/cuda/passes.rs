@@ -8,6 +8,7 @@ use search::architecture::{Ffn, Layer};
 use search::latency::{LatencyKey, Part, Timing};
 
 use super::layers::{Model, Pass, Section};
+use super::typical::typical_position;
 use super::{
     PREFILL_COPIES, Profiler, SMALL_VOCABULARY, STEPS, TINY_FFN, bytes, copies, one_of, stack_of,
     timing,
@@ -92,7 +93,8 @@ impl Profiler {
         let pass = match run.context {
             None => model.prefill(gpu, run.tokens, section),
             Some(context) => {
-                let at = u32::try_from(context).unwrap_or(u32::MAX);
+                let at = typical_position(architecture, context, 1);
+                let at = u32::try_from(at).unwrap_or(u32::MAX);
                 model
                     .seek(gpu, &vec![at; run.batch])
                     .and_then(|()| model.step(gpu, context + 1, section))

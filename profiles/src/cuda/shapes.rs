@@ -2,20 +2,75 @@
 
 use kernels::cuda::attention::rotations;
 use search::Architecture;
-use search::architecture::{Attention, Delta, Ffn, FfnKind, Mixer, QkNorm};
+use search::architecture::{Attention, Delta, Ffn, FfnKind, Kda, Layer, Phases};
 
 use crate::error::ProfileError;
 
 /// Gives a tensor by its name and size: matrices row-major `[out, in]`, names as in a checkpoint.
 pub type Load<'a> = &'a mut dyn FnMut(&str, usize) -> Vec<f32>;
 
-/// Cosine and sine by position for the heads of `shape`, `[positions, K/2, 2]`; without rotary positions nothing turns.
+/// Cosine and sine by position for the heads of `shape`, `[positions, K/2, 2]`: of the pairs of channels those that turn
+/// come first, by their positions, and the others stay; without rotary positions nothing turns.
 pub(super) fn rotations_of(shape: &Attention, positions: usize) -> Vec<f32> {
-    let width = shape.head_width as usize;
-    if shape.rotary_width() == 0 {
+    let [width, turned] = [shape.head_width, shape.rotary_width()].map(|n| n as usize);
+    if turned == 0 {
         return [1.0, 0.0].repeat(positions * width / 2);
     }
-    rotations(positions, width, shape.rope_theta.into())
+    let table = rotations(positions, turned, shape.rope_theta.into());
+    let still = [1.0, 0.0].repeat((width - turned) / 2);
+    table.chunks_exact(turned).flat_map(|row| row.iter().chain(&still)).copied().collect()
+}
+
+/// The tensors of `shape` with the channels of q and k in another order where only the first of a head turn, channel i with
+/// channel i + half of *those*: kernels turn channel i with i + K/2. In what order channels are, scores do not say.
+pub(super) fn paired<'a>(
+    shape: &Attention,
+    load: Load<'a>,
+) -> impl FnMut(&str, usize) -> Vec<f32> + use<'a> {
+    let [width, turned] = [shape.head_width, shape.rotary_width()].map(|n| n as usize);
+    let rest = (width - turned) / 2;
+    // pairs that turn, pairs that stay: the first of each, then the second
+    let order = [0..turned / 2, turned..turned + rest, turned / 2..turned, turned + rest..width];
+    let [heads, kv_heads] = [shape.heads, shape.kv_heads].map(|n| n as usize);
+    let part = turned != 0 && turned != width;
+    move |name, count| {
+        let values = load(name, count);
+        // q_norm of one head or of all
+        let row = match name {
+            "q.weight" => count / (heads * width),
+            "k.weight" => count / (kv_heads * width),
+            "q_norm.weight" | "k_norm.weight" => 1,
+            _ => return values,
+        };
+        if !part {
+            return values;
+        }
+        let head = |head: &[f32]| -> Vec<f32> {
+            let channels = order.iter().cloned().flatten();
+            channels.flat_map(|c| &head[c * row..][..row]).copied().collect()
+        };
+        values.chunks_exact(width * row).flat_map(head).collect()
+    }
+}
+
+/// W of full-rank Selective RoPE, `[H·K/2, share]`: rows of unit length times the scale of their head.
+pub(super) fn full_rank_rows(phases: Phases, share: usize, load: Load) -> Vec<f32> {
+    let mut rows = load("phi_full.weight", phases.channels() as usize * share);
+    let scales = load("phi_scale", phases.heads as usize);
+    let half = phases.half as usize;
+    for (angle, row) in rows.chunks_exact_mut(share).enumerate() {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        for x in row {
+            *x *= scales[angle / half] / length;
+        }
+    }
+    rows
+}
+
+/// Heads, the widths of keys and of values, and the rank of the projections behind decays and gate.
+pub(super) fn kda_extents(shape: &Kda) -> [usize; 4] {
+    let rank = shape.rank() as usize;
+    [shape.heads as usize, shape.key_width as usize, shape.value_width as usize, rank]
 }
 
 /// Key heads, value heads, the widths of keys and of values, and the delta steps of a token.
@@ -25,56 +80,36 @@ pub(super) fn delta_extents(shape: &Delta) -> [usize; 5] {
         .map(|n| n as usize)
 }
 
-/// Whether there are kernels for all of its mixers and FFNs.
+/// Whether there are kernels for all of its mixers and FFNs, as far as genes say it; which widths they take the builders check.
 ///
 /// # Errors
 /// When there are none for one of them, which the message names.
 pub fn check_covered(architecture: &Architecture) -> Result<(), ProfileError> {
-    architecture.layers().iter().try_for_each(|layer| {
-        layer.mixer.as_ref().map_or(Ok(()), covered)?;
-        match layer.ffn {
-            Some(Ffn { kind: FfnKind::Relu2, .. }) => Err(not_covered("relu² FFNs")),
-            Some(Ffn { kind: FfnKind::Moe(_), .. }) => Err(not_covered("mixtures of experts")),
-            Some(Ffn { kind: FfnKind::SwiGlu, .. }) | None => Ok(()),
+    architecture.layers().iter().try_for_each(|layer| match layer.ffn {
+        Some(Ffn { kind: FfnKind::Moe(of), .. }) if of.per_token > MOST_CHOSEN => {
+            Err(not_covered(&format!("tokens that go through more than {MOST_CHOSEN} experts")))
         }
+        Some(_) | None => Ok(()),
     })
 }
 
+/// Whether the step of one sequence is known to be right for all of its mixers.
+///
+/// # Errors
+/// When it is not for one of them, which the message names.
+pub(super) fn check_streamed(architecture: &Architecture) -> Result<(), ProfileError> {
+    let turns = |layer: &Layer| layer.mixer.is_some_and(|mixer| mixer.phases().is_some());
+    if architecture.layers().iter().any(turns) {
+        return Err(not_covered("Selective RoPE in steps of one sequence"));
+    }
+    Ok(())
+}
+
+/// Experts of a token that a warp keeps, one a lane.
+const MOST_CHOSEN: u32 = 32;
+
 fn not_covered(missing: &str) -> ProfileError {
     ProfileError::Conditions(format!(
-        "the GPU's decode step does not cover {missing}; leave them out of [space], or time with latency.device = \"cpu\""
+        "no kernel of the GPU covers {missing}; leave them out of [space], or time with latency.device = \"cpu\""
     ))
-}
-
-fn covered(mixer: &Mixer) -> Result<(), ProfileError> {
-    let missing = if mixer.levels().is_some() {
-        "log-linear mixers"
-    } else if mixer.phases().is_some() {
-        "Selective RoPE"
-    } else if matches!(mixer, Mixer::Kda(_)) {
-        "Kimi Delta Attention"
-    } else if matches!(mixer, Mixer::Parallel(_)) {
-        "parallel heads"
-    } else if let Mixer::Attention(shape) = mixer
-        && let Some(missing) = missing_of_attention(shape)
-    {
-        missing
-    } else {
-        return Ok(());
-    };
-    Err(not_covered(missing))
-}
-
-fn missing_of_attention(shape: &Attention) -> Option<&'static str> {
-    if shape.output_gate {
-        Some("attention with an output gate")
-    } else if shape.qk_norm == QkNorm::Whole {
-        Some("norms of q and k over all heads")
-    } else if !matches!(shape.rotary_percent, 0 | 100) {
-        Some("rotary positions on a part of the head")
-    } else if shape.norm_after {
-        Some("norms behind attention")
-    } else {
-        None
-    }
 }

@@ -6,17 +6,21 @@
 
 mod attention;
 mod delta;
+mod experts;
 mod gated_conv;
+mod kda;
 mod mamba2;
+mod phases;
 mod program;
 
 use kernels::cuda::decode::{Control, DecodeArgs, Kind, Layout, MOMENTS, Phase};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Error, Launch, Machine, download_vec, upload_new};
+use kernels::log_linear::is_in_use;
 use search::Architecture;
 
 use self::program::Builder;
-use super::shapes::{Load, check_covered};
+use super::shapes::{Load, check_covered, check_streamed};
 use crate::error::ProfileError;
 
 /// When the blocks of one step reached the moments of its phases.
@@ -62,6 +66,7 @@ pub struct Decoder {
     streamed_bytes: u64,
     state_bytes: u64,
     cache_bytes_per_position: Vec<(u64, Option<usize>)>,
+    level_bytes: Vec<(u64, usize)>,
     position: usize,
     memory: Vec<u64>,
 }
@@ -109,6 +114,7 @@ impl Decoder {
         pretends: bool,
     ) -> Result<Self, ProfileError> {
         check_covered(architecture)?;
+        check_streamed(architecture)?;
         let layout = Layout::of(machine.extent())?;
         let mut builder = Builder::new(machine, architecture, positions, layout, pretends);
         if let Err(error) = builder.build(load) {
@@ -124,9 +130,12 @@ impl Decoder {
             streamed_bytes,
             state_bytes,
             cache_bytes_per_position,
+            level_bytes,
             mut memory,
             ..
         } = builder;
+        let layout =
+            Layout { genes: phases.iter().fold(0, |all, phase| all | phase.genes()), ..layout };
         let program = upload_new(machine, &phases)?;
         let control = upload_new(machine, &[Control::at(0, 0, 0)])?;
         let trace = machine.allocate(phases.len() * layout.blocks as usize * MOMENTS * 8)?;
@@ -152,6 +161,7 @@ impl Decoder {
             streamed_bytes,
             state_bytes,
             cache_bytes_per_position,
+            level_bytes,
             position: 0,
             memory,
         };
@@ -247,7 +257,19 @@ impl Decoder {
             .iter()
             .map(|(bytes, window)| bytes * window.map_or(position, |w| position.min(w)) as u64)
             .sum();
-        self.streamed_bytes + 2 * self.state_bytes + cached
+        // of a log-linear mixer the states that the step before left are read, those of this one written
+        let in_use = |at: usize, levels: usize| {
+            (0..levels).filter(|level| is_in_use(*level, at, levels)).count() as u64
+        };
+        let leveled: u64 = self
+            .level_bytes
+            .iter()
+            .map(|(bytes, levels)| {
+                let read = position.checked_sub(1).map_or(0, |before| in_use(before, *levels));
+                bytes * (read + in_use(position, *levels))
+            })
+            .sum();
+        self.streamed_bytes + 2 * self.state_bytes + leveled + cached
     }
 
     /// Gives the memory back.
@@ -265,6 +287,11 @@ fn describe(phase: &Phase) -> String {
         Kind::GatedConv => "gated convolution",
         Kind::Attend => "attend",
         Kind::Combine => "combine",
+        Kind::Kda => "kda",
+        Kind::Add => "add",
+        Kind::Turns => "turns",
+        Kind::LogDelta => "log-linear delta",
+        Kind::LogMamba2 => "log-linear mamba2",
     };
     word.to_owned()
 }

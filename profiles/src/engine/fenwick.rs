@@ -1,7 +1,7 @@
 //! The states of a log-linear mixer: one for each piece of the Fenwick tree over what a sequence has seen.
 
 use kernels::cpu::Aligned;
-use kernels::log_linear::merge;
+use kernels::log_linear::{is_in_use, merge};
 
 use super::scratch::Run;
 use crate::weights::SplitMix;
@@ -162,15 +162,6 @@ impl Head {
 
 fn add(from: &[f32], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-}
-
-/// Whether there is a past position of that level at `position`.
-fn is_in_use(level: usize, position: usize, levels: usize) -> bool {
-    match level {
-        0 => true,
-        _ if level == levels - 1 => position >> (level - 1) > 0,
-        _ => position >> (level - 1) & 1 == 1,
-    }
 }
 
 /// Consecutive positions whose steps, on average, use as many levels as those around some position do. One step alone uses

@@ -2,8 +2,8 @@
 
 use kernels::cuda::Extent;
 use kernels::cuda::Source;
-use kernels::cuda::decode::defines;
 use kernels::cuda::emulator::{self, Emulator};
+use profiles::cuda::Rehearsal;
 use profiles::cuda::stream::Decoder;
 use profiles::{Engine, Weights};
 use search::Architecture;
@@ -12,17 +12,36 @@ const EXTENT: Extent = Extent { multiprocessors: 2, shared_bytes: 86_000, warps:
 
 #[test]
 fn the_gpu_decodes_as_the_cpu_does() {
+    check(
+        "d=64,vocab=48,tied | gdn(h=2,k=32,v=64)+ffn(96) | swa(h=2,kv=1,k=64,w=3) \
+         | m2(h=2,p=32,n=32) | gsc(c=64,k=3) | ffn(64)",
+    );
+}
+
+#[test]
+fn the_gpu_decodes_what_few_stacks_have_as_the_cpu_does() {
+    check(
+        "d=64,vocab=48,tied | kda(h=2,k=32,v=32)+relu2(96) | attn(h=2,kv=1,k=64,qknorm,gate,rot=50) \
+         | par(h=1,kv=1,k=64,gdn,bh=2,bk=32,bv=32) | attn(h=2,kv=2,k=64,qknorm=whole,post)+ffn(64)",
+    );
+    check(
+        "d=64,vocab=48,tied | lgdn(h=2,k=32,v=32,l=3) | lm2(h=2,p=32,n=32,l=9) \
+         | gdn(h=2,k=32,v=32)",
+    );
+    check("d=64,vocab=48,tied | dn(h=2,k=32,v=32)+moe(64,e=6,k=2,s=1) | moe(40,e=3,k=1)");
+}
+
+fn check(text: &str) {
     if !emulator::available() {
         eprintln!("SKIPPED: no g++, so the emulator cannot be built");
         return;
     }
-    let text = "d=64,vocab=48,tied | gdn(h=2,k=32,v=64)+ffn(96) | swa(h=2,kv=1,k=64,w=3) \
-                | m2(h=2,p=32,n=32) | gsc(c=64,k=3) | ffn(64)";
     let architecture: Architecture = text.parse().expect("an architecture");
     let weights = Weights::random(&architecture, 3);
     let engine = Engine::new(&architecture, &weights, 1);
     let mut state = engine.state(1);
-    let defines = defines(EXTENT).expect("it fits");
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), &architecture, 16);
+    let defines = decoder.expect("it fits").launch().defines.clone();
     let mut machine = Emulator::start(Source::Decode, &defines, EXTENT, 1).expect("it builds");
     let load = &mut |name: &str, count: usize| {
         let values = weights.get(name).to_vec();

@@ -24,20 +24,22 @@ fn stack(d_model: u32, layers: &str) -> Architecture {
 }
 
 fn machine(text: Option<&str>, seed: u64) -> Option<Emulator> {
+    machine_with(text, seed, &defines(EXTENT).expect("it fits"))
+}
+
+fn machine_with(
+    text: Option<&str>,
+    seed: u64,
+    defines: &[(&'static str, u32)],
+) -> Option<Emulator> {
     if !emulator::available() {
         eprintln!("SKIPPED: no g++, so the emulator cannot be built");
         return None;
     }
     let text = text.unwrap_or(Source::Decode.text());
     Some(
-        Emulator::start_text(
-            Source::Decode,
-            text,
-            &defines(EXTENT).expect("it fits"),
-            EXTENT,
-            seed,
-        )
-        .expect("the emulator builds"),
+        Emulator::start_text(Source::Decode, text, defines, EXTENT, seed)
+            .expect("the emulator builds"),
     )
 }
 
@@ -70,7 +72,10 @@ fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f6
 }
 
 fn check(name: &str, stack: &Architecture, steps: usize, limit: f64) {
-    let Some(mut machine) = machine(None, 1) else { return };
+    // with what few programs have as far as this one has it
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), stack, POSITIONS);
+    let defines = decoder.expect("the stack is possible").launch().defines.clone();
+    let Some(mut machine) = machine_with(None, 1, &defines) else { return };
     let error = error_of(&mut machine, stack, steps);
     eprintln!("{name}: relative error of the logits {error:.1e}");
     assert!(error < limit, "{name}: relative error of the logits {error:.1e}");
@@ -117,6 +122,63 @@ fn attention_layers_decode_as_defined() {
                   | attn(h=2,kv=1,k=128,qknorm,rot=0) | attn(h=2,kv=1,k=64,theta=500)";
     // keys and values are rounded to bf16, sometimes to the other side than in f64
     check("attention", &stack(64, layers), 20, 4e-3);
+}
+
+#[test]
+fn the_parts_of_attention_decode_as_defined() {
+    let layers = "attn(h=3,kv=1,k=64,gate,rot=50) | attn(h=2,kv=2,k=64,qknorm=whole,rot=25) \
+                  | swa(h=2,kv=1,k=128,w=5,qknorm,gate,rot=0)";
+    check("attention", &stack(64, layers), 12, 4e-3);
+}
+
+#[test]
+fn norms_behind_attention_and_its_network_decode_as_defined() {
+    let layers = "attn(h=2,kv=1,k=64,qknorm=whole,post)+ffn(60) | attn(h=1,kv=1,k=64,post)+relu2(100) \
+                  | attn(h=1,kv=1,k=64)+ffn(60)";
+    check("norms behind", &stack(68, layers), 5, 4e-3);
+    // two slabs of columns, which go on from each other
+    check("wide", &stack(36, "swa(h=1,kv=1,k=64,w=1,post)+ffn(6300)"), 1, 4e-3);
+}
+
+#[test]
+fn networks_of_squared_relu_decode_as_defined() {
+    check("relu²", &stack(36, "relu2(52) | dn(h=2,k=64,v=16)+relu2(1100)"), 3, 1e-4);
+}
+
+#[test]
+fn kimi_delta_attention_decodes_as_defined() {
+    let layers = "kda(h=3,k=64,v=16) | kda(h=1,k=128,v=32)+ffn(60) | kda(h=2,k=32,v=64)";
+    check("KDA", &stack(60, layers), 5, 1e-4);
+}
+
+#[test]
+fn parallel_heads_decode_as_defined() {
+    let layers = "par(h=2,kv=1,k=64,qknorm,bh=2,bk=64,bv=20)+ffn(60) \
+                  | par(h=2,kv=2,k=64,w=3,gdn,bh=1,bk=32,bv=32,nonorms)";
+    check("parallel heads", &stack(64, layers), 5, 4e-3);
+}
+
+#[test]
+fn log_linear_mixers_decode_as_defined() {
+    let layers =
+        "lgdn(h=2,k=64,v=16,l=15) | lm2(h=3,p=20,n=64,l=3)+ffn(60) | lgdn(h=1,k=32,v=32,l=4,vg=2)";
+    check("log-linear", &stack(60, layers), 20, 1e-4);
+}
+
+#[test]
+fn learnt_angles_are_refused_by_name() {
+    let stack = stack(64, "gdn(h=2,k=64,v=16,srope)");
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), &stack, POSITIONS);
+    assert!(decoder.is_err_and(|error| error.to_string().contains("Selective RoPE")));
+}
+
+#[test]
+fn mixtures_of_experts_decode_as_defined() {
+    let layers = "dn(h=2,k=64,v=16)+moe(52,e=5,k=2,s=1) | moe(256,e=4,k=3) | moe(24,e=70,k=1)";
+    check("mixtures", &stack(64, layers), 4, 1e-4);
+    // rows in several pieces, norms behind
+    let layers = "attn(h=1,kv=1,k=64,post)+moe(2100,e=3,k=2)";
+    check("a wide mixture", &stack(68, layers), 2, 4e-3);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Causal softmax attention, over the whole past or a window: of whole sequences on tensor cores, and of one token of
 //! each sequence of a batch over its cache.
 //!
-//! `attention_rotate` norms and rotates queries and keys in place and keeps keys and values in the cache;
+//! `attention_whole_norm` norms queries and keys over all heads, where that is wanted; `attention_rotate` norms and rotates queries and keys in place and keeps keys and values in the cache;
 //! `attention_prefill` needs no cache, `attention_step` nothing else.
 
 pub mod check;
@@ -19,6 +19,8 @@ const WARPS: usize = 4;
 const TILE_HEADS: usize = 16;
 /// Positions that a warp of the step takes at a time; a cache holds a multiple of it.
 const UNIT: usize = 16;
+/// Threads that norm all heads of a position.
+const WHOLE_NORM_THREADS: usize = 256;
 
 /// Keys and values of a batch on the device, bf16 `[B, key heads, capacity, K]` each: position p at p mod capacity.
 /// Positions not written yet may hold anything.
@@ -36,6 +38,7 @@ pub struct Cache {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the module says what each does")]
 pub enum Part {
+    WholeNorm,
     Rotate,
     Prefill,
     Step,
@@ -43,7 +46,7 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rotate, Self::Prefill, Self::Step];
+    pub const ALL: [Self; 4] = [Self::WholeNorm, Self::Rotate, Self::Prefill, Self::Step];
 }
 
 /// Cosines and sines of the rotations, `[positions, K / 2, 2]` (RoFormer, arXiv 2104.09864, eq. 34).
@@ -125,6 +128,7 @@ impl Attention {
     pub fn part_defines(&self, part: Part) -> Vec<(&'static str, u32)> {
         let width = ("KW", self.shape.width as u32);
         match part {
+            Part::WholeNorm => vec![("WHOLE_NORM", 1)],
             Part::Rotate => vec![("ROTATE", 1), width],
             Part::Prefill => {
                 vec![("PREFILL", 1), width, ("M", self.pieces as u32), ("KEYS", self.keys as u32)]
@@ -136,6 +140,7 @@ impl Attention {
     /// Bytes of shared memory of a block of one kernel; the one that combines the splits of a step has none.
     pub fn part_shared_bytes(&self, part: Part) -> usize {
         match part {
+            Part::WholeNorm => WHOLE_NORM_THREADS / 32 * 4,
             Part::Rotate => 0,
             Part::Prefill => self.prefill_shared_bytes(),
             Part::Step => self.step_shared_bytes(),
@@ -156,6 +161,20 @@ impl Attention {
             row: qkv.stride,
             head: width,
         })
+    }
+
+    /// Norms q and k of rows as in [`Self::fused`] in place, each over all of its heads; `norms` are f32 `[H K]` and
+    /// `[key heads K]`.
+    pub fn whole_norm(&self, qkv: Rows, norms: [u64; 2]) -> Launch {
+        let Shape { batch, tokens, heads, kv_heads, width, .. } = self.shape;
+        let mut arguments = Arguments::default();
+        arguments
+            .addresses(&[qkv.address, norms[0], norms[1], qkv.stride as u64])
+            .counts(&[heads * width, kv_heads * width])
+            .factor(crate::norm::RMS_EPS as f32);
+        let block = (WHOLE_NORM_THREADS, self.part_shared_bytes(Part::WholeNorm));
+        let grid = (batch * tokens, 2);
+        self.launch(Part::WholeNorm, "attention_whole_norm", grid, block, &mut arguments)
     }
 
     /// Norms each head of q and k of rows as in [`Self::fused`] (`norms` of q and of k, f32 `[K]`; 0: none) and rotates it

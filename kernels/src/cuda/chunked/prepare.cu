@@ -22,29 +22,10 @@ struct PrepareArguments {
 const u32 PREPARE_THREADS = 128;
 
 // Of A two heads' at a time, each where a tile was.
-const u32 PREPARE_A_ROW = C + 4;
 struct PrepareShared {
     static const u32 tile = tile_bytes(C, KW) > C * PREPARE_A_ROW * 4 ? tile_bytes(C, KW) : C * PREPARE_A_ROW * 4;
     static const u32 k = 0, q = tile, log_decay = q + tile, beta = log_decay + 2 * C * 4, end = beta + 2 * C * 4;
 };
-
-// Column `column` of (I + A)⁻¹ diag(β), from row FROM on, which is not below the column's first nonzero.
-template <u32 FROM> DEVICE void solve_column(Number* inverse, const float* minus_a, u32 column, float beta)
-{
-    float x[C - FROM];
-    UNROLL for (u32 i = FROM; i < C; i++) {
-        float even = i == column ? 1.f : 0.f, odd = 0.f;
-        UNROLL for (u32 j = FROM; j < i; j += 4) {
-            float4 a = *(const float4*)(minus_a + i * PREPARE_A_ROW + j);
-            even = fmaf(a.x, x[j - FROM], even);
-            if (j + 1 < i) odd = fmaf(a.y, x[j + 1 - FROM], odd);
-            if (j + 2 < i) even = fmaf(a.z, x[j + 2 - FROM], even);
-            if (j + 3 < i) odd = fmaf(a.w, x[j + 3 - FROM], odd);
-        }
-        x[i - FROM] = even + odd;
-        store_number(inverse + i * C + column, x[i - FROM] * beta);
-    }
-}
 
 // ℓ in units of ln 2, β and the decays of one head's chunk, by a warp: two positions a lane.
 DEVICE void prepare_decays(const PrepareArguments& args, float* log_decay, float* betas, u64 row, u32 head, u64 place, u32 there, u32 lane)

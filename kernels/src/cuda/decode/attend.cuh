@@ -14,6 +14,9 @@ template <int N> struct Turn {
     float2 angle[N / 2]; // cosine, sine
     float gain[N];
     bool normed;
+#if GENES & FORMS
+    float whole; // one over the size of all heads together, or 0: this row is normed by itself
+#endif
 };
 template <int N> DEVICE void read_turn(Turn<N>& w, u64 norm, u64 rope, u32 position, u32 lane)
 {
@@ -33,6 +36,9 @@ template <int N> DEVICE void norm_and_rotate(float (&a)[N / 2], float (&b)[N / 2
         float squares = 0.f;
         UNROLL for (u32 e = 0; e < N / 2; e++) squares += a[e] * a[e] + b[e] * b[e];
         r = square_root_reciprocal(warp_sum(squares) / (float)K + NORM_EPS);
+#if GENES & FORMS
+        if (w.whole != 0.f) r = w.whole;
+#endif
     }
     UNROLL for (u32 e = 0; e < N / 2; e++) {
         float x = a[e] * r * w.gain[e], y = b[e] * r * w.gain[N / 2 + e];
@@ -53,11 +59,39 @@ template <u32 K> struct Staged {
     float merge[WARPS * MERGED * ROW];   // what each warp leaves of four heads
 };
 
+#if GENES & FORMS
+// One over the size of q and of k, all heads of each together. All consumers come here.
+APART float2 whole_norms(Shared& shared, const Phase& p, const Step& step, u32 thread)
+{
+    static_assert(2 * WARPS <= 32, "two sums of each warp");
+    u32 lane = thread % 32, warp = thread / 32, queries = p.heads * p.width, all = queries + p.key_heads * p.width;
+    float squares[2] = {0.f, 0.f};
+    for (u32 c = thread * 4; c < all; c += CONSUMERS * 4) {
+        Lanes<4> x;
+        for (u32 looks = 0; !look_lanes(x, p.z, c, step.tag);) look_again(looks);
+        float square = dot(x, x);
+        squares[0] += c < queries ? square : 0.f, squares[1] += c < queries ? 0.f : square;
+    }
+    warp_sync();
+    warp_sums(squares);
+    if (lane == 0) shared.sums[warp] = squares[0], shared.sums[WARPS + warp] = squares[1];
+    consumers_sync();
+    squares[0] = squares[1] = 0.f;
+    UNROLL for (u32 w = 0; w < WARPS; w++) squares[0] += shared.sums[w], squares[1] += shared.sums[WARPS + w];
+    return make_float2(square_root_reciprocal(squares[0] / (float)queries + NORM_EPS),
+                       square_root_reciprocal(squares[1] / (float)(all - queries) + NORM_EPS));
+}
+#endif
+
 // Brings the queries of the tile, and in the last split the newest key and value, into scratch.
 template <int N>
-DEVICE void stage_heads(Staged<32 * N>& staged, const Phase& p, const Step& step, u32 first_head, u32 tile_heads, u32 key_head,
-                        bool newest, bool writes, u32 phase, u32 thread)
+DEVICE void stage_heads(Shared& shared, Staged<32 * N>& staged, const Phase& p, const Step& step, u32 first_head, u32 tile_heads,
+                        u32 key_head, bool newest, bool writes, u32 phase, u32 thread)
 {
+#if GENES & FORMS
+    float2 whole = make_float2(0.f, 0.f);
+    if (p.gated) whole = whole_norms(shared, p, step, thread);
+#endif
     const u32 K = 32 * N, ROW = Staged<K>::ROW;
     u32 lane = thread % 32, warp = thread / 32, tag = step.tag, rows = tile_heads + (newest ? 2 : 0);
     u32 keys_at = (p.heads + key_head) * K, values_at = keys_at + p.key_heads * K;
@@ -65,12 +99,28 @@ DEVICE void stage_heads(Staged<32 * N>& staged, const Phase& p, const Step& step
     for (u32 row = warp; row < rows; row += WARPS) {
         bool is_query = row < tile_heads, is_key = row == tile_heads;
         Turn<N> turn;
+#if GENES & FORMS
+        u64 own = !p.gated ? 0 : (u64)(is_query ? first_head + row : key_head) * K * 4;
+        read_turn(turn, (is_query ? p.norm : p.k_norm) + own, p.rope, step.position, lane);
+        turn.whole = is_query ? whole.x : whole.y;
+#else
         read_turn(turn, is_query ? p.norm : p.k_norm, p.rope, step.position, lane);
+#endif
         u32 from = (is_query ? (first_head + row) * K : is_key ? keys_at : values_at) + lane * (N / 2);
         Lanes<N / 2> first, second;
+#if GENES & TURNING
+        Lanes<N / 2> cosine, sine;
+#endif
         for (u32 looks = 0;;) {
             bool here = look_lanes(first, p.z, from, tag);
             here = look_lanes(second, p.z, from + K / 2, tag) && here;
+#if GENES & TURNING
+            if (p.skip != 0) { // angles that are learnt
+                u32 at = key_head * (K / 2) + lane * (N / 2);
+                here = look_lanes(cosine, p.skip, at, tag) && here;
+                here = look_lanes(sine, p.skip, p.key_heads * (K / 2) + at, tag) && here;
+            }
+#endif
             if (here) break;
             look_again(looks);
         }
@@ -78,6 +128,12 @@ DEVICE void stage_heads(Staged<32 * N>& staged, const Phase& p, const Step& step
         warp_sync();
         float a[N / 2], b[N / 2];
         UNROLL for (u32 e = 0; e < N / 2; e++) a[e] = first.at[e], b[e] = second.at[e];
+#if GENES & TURNING
+        if (p.skip != 0 && (is_query || is_key)) UNROLL for (u32 e = 0; e < N / 2; e++) {
+            a[e] = first.at[e] * cosine.at[e] - second.at[e] * sine.at[e];
+            b[e] = second.at[e] * cosine.at[e] + first.at[e] * sine.at[e];
+        }
+#endif
         if (is_query || is_key) norm_and_rotate<N>(a, b, turn);
         UNROLL for (u32 e = 0; e < N; e++) {
             u32 c = (e < N / 2 ? 0 : K / 2 - N / 2) + lane * (N / 2) + e;
@@ -118,7 +174,7 @@ DEVICE void attend(Shared& shared, const Phase& described, const Step& step, con
     u32 oldest = p.window != 0 && position + 1 > p.window ? position + 1 - p.window : 0;
     Staged<K>& staged = *(Staged<K>*)shared.scratch;
     static_assert(sizeof(Staged<K>) <= SCRATCH_BYTES, "queries fit scratch");
-    stage_heads<N>(staged, p, step, first_head, tile_heads, key_head, newest, newest && tile == 0, phase, thread);
+    stage_heads<N>(shared, staged, p, step, first_head, tile_heads, key_head, newest, newest && tile == 0, phase, thread);
     consumers_sync();
     stamp(step, phase, HAS_INPUT, thread);
 

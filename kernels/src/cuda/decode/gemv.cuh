@@ -43,20 +43,21 @@ DEVICE float stage_input(Shared& shared, const Phase& p, const Step& step, u32 p
 {
     uint4* high = (uint4*)shared.scratch;
     uint4* low = high + padded / 8;
+    const bool OF_HEADS = INPUT == HEAD_NORM || INPUT == HEAD_NORM_SIGMOID, UNNORMED = INPUT == PLAIN || INPUT == GATED || INPUT == RAW_EMBEDDING;
     float squares = 0.f;
-    bool is_gated = INPUT == HEAD_NORM && p.gate != 0;
+    bool is_gated = (OF_HEADS || INPUT == GATED) && p.gate != 0;
     for (u32 first = 0; first < padded; first += ASKED * CONSUMERS * 8) {
         float4 gain[ASKED][2];
         UNROLL for (u32 s = 0; s < ASKED; s++) {
             u32 c = first + (s * CONSUMERS + thread) * 8;
             gain[s][0] = make_float4(1.f, 1.f, 1.f, 1.f), gain[s][1] = gain[s][0];
-            if (INPUT == PLAIN || c >= p.columns) continue;
-            const float4* from = (const float4*)p.norm + (INPUT == HEAD_NORM ? c % p.value_width : c) / 4;
+            if (UNNORMED || c >= p.columns) continue;
+            const float4* from = (const float4*)p.norm + (OF_HEADS ? c % p.value_width : c) / 4;
             gain[s][0] = load_constant(from);
             if (c + 4 < p.columns) gain[s][1] = load_constant(from + 1);
         }
         Eight x[ASKED], gate[ASKED];
-        if (INPUT == EMBEDDING) {
+        if (INPUT == EMBEDDING || INPUT == RAW_EMBEDDING) {
             UNROLL for (u32 s = 0; s < ASKED; s++) {
                 u32 c = first + (s * CONSUMERS + thread) * 8;
                 uint4 bits = make_uint4(0, 0, 0, 0);
@@ -91,7 +92,7 @@ DEVICE float stage_input(Shared& shared, const Phase& p, const Step& step, u32 p
             float square = 0.f;
             UNROLL for (u32 e = 0; e < 8; e++) square += x[s].at[e] * x[s].at[e];
             float r = 1.f;
-            if (INPUT == HEAD_NORM) {
+            if (OF_HEADS) {
                 // value_width / 8 neighbouring threads hold one head
                 warp_sync();
                 u32 lanes = p.value_width / 8;
@@ -108,7 +109,7 @@ DEVICE float stage_input(Shared& shared, const Phase& p, const Step& step, u32 p
             UNROLL for (u32 e = 0; e < 8; e++) v[e] = x[s].at[e] * r;
             v[0] *= gain[s][0].x, v[1] *= gain[s][0].y, v[2] *= gain[s][0].z, v[3] *= gain[s][0].w;
             v[4] *= gain[s][1].x, v[5] *= gain[s][1].y, v[6] *= gain[s][1].z, v[7] *= gain[s][1].w;
-            if (is_gated) UNROLL for (u32 e = 0; e < 8; e++) v[e] *= silu(gate[s].at[e]);
+            if (is_gated) UNROLL for (u32 e = 0; e < 8; e++) v[e] *= INPUT == HEAD_NORM ? silu(gate[s].at[e]) : sigmoid(gate[s].at[e]);
             uint4 h = make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
             high[at / 8] = h;
             low[at / 8] = make_uint4(bf16_pair(v[0] - bf16_low(h.x), v[1] - bf16_high(h.x)), bf16_pair(v[2] - bf16_low(h.y), v[3] - bf16_high(h.y)),
@@ -175,6 +176,10 @@ DEVICE void put_row(Shared& shared, const Phase& p, const Step& step, u32 pair, 
         u64 key = best_key(value, row);
         best = key > best ? key : best;
     } else {
+#if GENES & FORMS
+        if (p.output == RELU2) value = fmaxf(value, 0.f) * value;
+        else if (p.now != 0) value += await(p.now, row, step.tag);
+#endif
         show((u32*)p.out + row, tagged(value, step.tag));
         if (row < p.ring_rows) ((float*)p.ring)[(step.position & 3) * p.ring_rows + row] = value; // for the steps to come
     }
@@ -191,10 +196,21 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
     if (p.input == RMS_NORM) squares = stage_input<RMS_NORM, 2>(shared, p, step, padded, phase, thread);
     else if (p.input == PLAIN) stage_input<PLAIN, 3>(shared, p, step, padded, phase, thread);
     else if (p.input == HEAD_NORM) stage_input<HEAD_NORM, 1>(shared, p, step, padded, phase, thread);
+#if GENES & FORMS
+    else if (p.input == GATED) stage_input<GATED, 2>(shared, p, step, padded, phase, thread);
+    else if (p.input == HEAD_NORM_SIGMOID) stage_input<HEAD_NORM_SIGMOID, 1>(shared, p, step, padded, phase, thread);
+    else if (p.input == RAW_EMBEDDING) stage_input<RAW_EMBEDDING, 1>(shared, p, step, padded, phase, thread);
+#endif
     else squares = stage_input<EMBEDDING, 1>(shared, p, step, padded, phase, thread);
     warp_sync();
     squares = warp_sum(squares);
     if (lane == 0) shared.sums[warp] = squares;
+#if GENES & CHOOSING
+    if (p.key_heads == BY_GROUP && warp == 0) {
+        Choice choice = choose(p, step.tag, lane);
+        if (lane < p.splits) shared.softmax[lane] = choice.weight;
+    }
+#endif
     enter(shared, args, phase, thread);
     Columns x;
     const uint4* high = (const uint4*)shared.scratch + piece * p.chunks * 32 + lane;
@@ -225,6 +241,9 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
             if (lane % 16 == 0) sums[i * 2 + lane / 16] = value;
         } else if (p.output == SWIGLU) {
             float up = shuffle_xor(value, 16);
+#if GENES & CHOOSING
+            if (p.key_heads == BY_GROUP) up *= shared.softmax[(first_pair + i) / p.tiles];
+#endif
             if (lane == 0) show((u32*)p.out + first_pair + i, tagged(silu(value * r) * (up * r), step.tag));
         } else if (lane % 16 == 0) {
             put_row(shared, p, step, first_pair + i, first_pair, lane / 16, value * r, best);
@@ -241,6 +260,9 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
                 value[0] += sums[(j * pieces + q) * 2];
                 value[1] += sums[(j * pieces + q) * 2 + 1];
             }
+#if GENES & CHOOSING
+            if (p.key_heads == BY_GROUP) value[1] *= shared.softmax[(first_pair + j) / p.tiles];
+#endif
             if (p.output != SWIGLU) put_row(shared, p, step, first_pair + j, first_pair, at % 2, (at % 2 ? value[1] : value[0]) * r, best);
             else if (at % 2 == 0) show((u32*)p.out + first_pair + j, tagged(silu(value[0] * r) * (value[1] * r), step.tag));
         }

@@ -17,6 +17,8 @@ pub struct Layout {
     pub slots: u32,
     /// Rows of the residual stream that a block can keep.
     pub own_rows: u32,
+    /// What the kernel knows of that few programs have ([`Phase::genes`]).
+    pub genes: u32,
 }
 
 impl Layout {
@@ -29,7 +31,7 @@ impl Layout {
         let warps = extent.warps - 1; // one more streams
         let own_rows = if blocks < 32 { OWN_ROWS_LARGE } else { OWN_ROWS_SMALL };
         // a slot of the ring belongs to one warp: see `phase.cuh`
-        let ring = |turns: u32| Self { blocks, warps, slots: warps * turns, own_rows };
+        let ring = |turns: u32| Self { blocks, warps, slots: warps * turns, own_rows, genes: 0 };
         (1..=32)
             .rev()
             .map(ring)
@@ -52,13 +54,17 @@ impl Layout {
 
     /// The constants that the step is compiled with.
     pub fn defines(self) -> Vec<(&'static str, u32)> {
-        let Self { warps, slots, own_rows, .. } = self;
-        vec![
+        let Self { warps, slots, own_rows, genes, .. } = self;
+        let mut defines = vec![
             ("WARPS", warps),
             ("SLOTS", slots),
             ("OWN_ROWS", own_rows),
             ("SHARED_BYTES", self.shared_bytes()),
-        ]
+        ];
+        if genes != 0 {
+            defines.push(("GENES", genes));
+        }
+        defines
     }
 
     /// One step by the program that `arguments` name, over the state that they name.

@@ -8,6 +8,6 @@ pub(super) mod phase;
 
 pub use layout::{Layout, defines};
 pub use phase::{
-    BLOCK_POSITIONS, Control, DecodeArgs, Input, Kind, MOMENTS, Output, PARTIALS, Phase,
-    SCRATCH_BYTES, STATE_ROWS, TILE_HEADS, UNIT_CHUNKS,
+    BLOCK_POSITIONS, Control, DecodeArgs, Experts, GENES, Input, Kind, MOMENTS, Output, PARTIALS,
+    Phase, SCRATCH_BYTES, STATE_ROWS, TILE_HEADS, UNIT_CHUNKS,
 };

@@ -22,6 +22,11 @@
 //   GATED_CONV  the gated short convolution
 //   ATTEND   attention over the cache, a split of the positions for each block
 //   COMBINE  the splits of one head put together
+// and, compiled in only where a program has one of them (GENES), so that what a step of all others is stays as it was:
+//   KDA      the delta rule with a decay for each channel of the keys
+//   ADD      one or two vectors, normed or not, onto the residual stream
+//   TURNS    the angles of Selective RoPE, by which mixers turn their queries and keys
+//   LOG_DELTA, LOG_MAMBA2  the log-linear forms: a state for each piece of the past
 // Products take activations as a sum of two bf16 (16 bits of mantissa, what a tagged float
 // carries) so that only the weights and the cache are rounded to bf16. The residual stream
 // is fp32, each element kept by the block that owns it.
@@ -35,6 +40,13 @@
 #ifndef SCRATCH_BYTES
 #define SCRATCH_BYTES 32768 // the input vector, sums of rows, or the heads of one attention tile
 #endif
+#ifndef GENES
+#define GENES 0 // which phases, inputs and outputs the program has that few have, of those below
+#endif
+#define FORMS 1   // of mixers and FFNs: all that has no name of its own here
+#define LEVELED 2 // log-linear mixers
+#define TURNING 4 // Selective RoPE
+#define CHOOSING 8 // mixtures of experts
 #ifndef OWN_ROWS
 #define OWN_ROWS 128 // of the residual stream, at most, that one block keeps
 #endif
@@ -57,9 +69,10 @@ const u32 TILE_HEADS = 8;      // query heads that share one pass over the cache
 const float NORM_EPS = 1e-5f;
 const float L2_EPS = 1e-6f;
 
-enum Kind { GEMV, DELTA, MAMBA2, GATED_CONV, ATTEND, COMBINE };
-enum Input { EMBEDDING, RMS_NORM, HEAD_NORM, PLAIN };
-enum Output { STORE, RESIDUAL, SWIGLU, LOGITS };
+enum Kind { GEMV, DELTA, MAMBA2, GATED_CONV, ATTEND, COMBINE, KDA, ADD, LOG_DELTA, LOG_MAMBA2, TURNS };
+enum Input { EMBEDDING, RMS_NORM, HEAD_NORM, PLAIN, RAW_EMBEDDING, GATED, HEAD_NORM_SIGMOID };
+enum Output { STORE, RESIDUAL, SWIGLU, LOGITS, RELU2 };
+enum Experts { ALL_UNITS, BY_GROUP, ONE_EXPERT, BY_PIECE }; // how units of a product name one, in `key_heads`
 
 // As `phase.rs` defines it, which asserts that this is the same. Addresses are u64 so that both sides agree on the layout.
 struct alignas(16) Phase {

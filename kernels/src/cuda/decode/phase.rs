@@ -24,7 +24,22 @@ pub const TILE_HEADS: u32 = 8;
 /// and the first piece of its stream; its units are computed; it ends.
 pub const MOMENTS: usize = 6;
 
-const CONSTANTS: [(&str, u32); 8] = [
+/// Forms of mixers and FFNs without a name of their own among these.
+const FORMS: u32 = 1;
+/// Log-linear mixers.
+const LEVELED: u32 = 2;
+/// Selective RoPE.
+const TURNING: u32 = 4;
+/// Mixtures of experts.
+const CHOOSING: u32 = 8;
+/// Of each what the kernel is compiled with where a program has it.
+pub const GENES: [u32; 4] = [FORMS, LEVELED, TURNING, CHOOSING];
+
+const CONSTANTS: [(&str, u32); 12] = [
+    ("FORMS", FORMS),
+    ("LEVELED", LEVELED),
+    ("TURNING", TURNING),
+    ("CHOOSING", CHOOSING),
     ("SLOT_BYTES", SLOT_BYTES),
     ("SCRATCH_BYTES", SCRATCH_BYTES),
     ("UNIT_CHUNKS", UNIT_CHUNKS),
@@ -116,6 +131,16 @@ shared_enum! {
         Attend = "ATTEND",
         /// The splits of one head put together.
         Combine = "COMBINE",
+        /// The delta rule with a decay for each channel of the keys.
+        Kda = "KDA",
+        /// One or two vectors, normed or not, onto the residual stream.
+        Add = "ADD",
+        /// The delta rule, log-linear.
+        LogDelta = "LOG_DELTA",
+        /// Mamba2, log-linear.
+        LogMamba2 = "LOG_MAMBA2",
+        /// The angles of Selective RoPE.
+        Turns = "TURNS",
     }
 }
 
@@ -131,6 +156,12 @@ shared_enum! {
         HeadNorm = "HEAD_NORM",
         /// As it is.
         Plain = "PLAIN",
+        /// A row of the embedding as it is.
+        RawEmbedding = "RAW_EMBEDDING",
+        /// Times σ of the gate.
+        Gated = "GATED",
+        /// RMSNorm of each head, then times σ of the gate.
+        HeadNormSigmoid = "HEAD_NORM_SIGMOID",
     }
 }
 
@@ -146,6 +177,24 @@ shared_enum! {
         Swiglu = "SWIGLU",
         /// It is the result, of which the largest is the next token.
         Logits = "LOGITS",
+        /// Rows become max(x, 0)².
+        Relu2 = "RELU2",
+    }
+}
+
+shared_enum! {
+    /// How the units of a product name one of the experts of a mixture: `heads` of them, of which `splits` are chosen by the
+    /// logits at `z`, each of `cache_blocks` units.
+    Experts {
+        /// There are none.
+        #[default]
+        None = "ALL_UNITS",
+        /// `tiles` groups for each of the chosen in turn; results are weighed.
+        ByGroup = "BY_GROUP",
+        /// All of one, number `window` of the chosen.
+        One = "ONE_EXPERT",
+        /// A piece of a row for each.
+        ByPiece = "BY_PIECE",
     }
 }
 
@@ -165,15 +214,15 @@ shared_struct! {
         units_per_group: u32,
         /// By how many blocks the shares are turned.
         rotation: u32,
-        /// Splits of the cache.
+        /// Splits of the cache; levels of a log-linear mixer that there are states for.
         splits: u32,
-        /// Heads of keys.
+        /// Heads of keys; of Selective RoPE shares of the input; of a product how its units name an expert ([`Experts`]).
         key_heads: u32,
-        /// Tiles of query heads for each of them.
+        /// Tiles of query heads for each of them; levels that a log-linear mixer has scales for.
         tiles: u32,
-        /// Positions that attention sees; 0: all.
+        /// Positions that attention sees; 0: all. Of a product the expert of the chosen.
         window: u32,
-        /// Blocks of positions of a cache.
+        /// Blocks of positions of a cache; units of an expert.
         cache_blocks: u32,
         /// How a product reads.
         input: Input,
@@ -193,7 +242,7 @@ shared_struct! {
         value_width: u32,
         /// Heads.
         heads: u32,
-        /// Whether the state decays.
+        /// Whether the state decays; of attention whether q and k are normed over all heads together.
         gated: u32,
         /// Delta steps of a token.
         steps: u32,
@@ -203,7 +252,7 @@ shared_struct! {
         scale: f32,
         /// β lies between 0 and this.
         largest_beta: f32,
-        /// The input vector, tagged.
+        /// The input vector, tagged; of KDA that from which the decays come; of a log-linear mixer its states.
         x: u64,
         /// Weights of the norm.
         norm: u64,
@@ -221,18 +270,57 @@ shared_struct! {
         a_log: u64,
         /// Bias of dt of each head.
         dt_bias: u64,
-        /// Mamba2's D of each head.
+        /// Mamba2's D of each head; of others cosines and sines of learnt angles, tagged; of those angles τ.
         skip: u64,
-        /// The in-projection of this position, tagged.
+        /// The in-projection of this position, tagged; of a product that is stored what is added to it, tagged.
         now: u64,
-        /// The part of it behind the convolved, tagged.
+        /// The part of it behind the convolved, tagged; the second vector of a sum.
         z: u64,
-        /// Weights of the norm of keys.
+        /// Weights of the norm of keys, of the second vector of a sum; L of a log-linear mixer.
         k_norm: u64,
         /// Cosine and sine by position.
         rope: u64,
         /// To the next multiple of 16 bytes.
         unused: u64,
+    }
+}
+
+impl Phase {
+    /// `product` with the weights of experts, each of so many units, chosen as this phase says.
+    #[must_use]
+    pub fn of_units(&self, product: Self, by: Experts, units: usize) -> Self {
+        Self {
+            key_heads: by as u32,
+            cache_blocks: units as u32,
+            heads: self.heads,
+            splits: self.splits,
+            tiles: self.tiles,
+            z: self.z,
+            ..product
+        }
+    }
+
+    /// What of it few programs have: the `GENES` that the kernel is compiled with.
+    pub fn genes(&self) -> u32 {
+        let only = |x: bool, gene: u32| if x { gene } else { 0 };
+        match self.kind {
+            Kind::Gemv => {
+                let input = matches!(
+                    self.input,
+                    Input::RawEmbedding | Input::Gated | Input::HeadNormSigmoid
+                );
+                let sums = self.output == Output::Store && self.now != 0;
+                only(input || sums || self.output == Output::Relu2, FORMS)
+                    | only(self.key_heads != 0, CHOOSING)
+            }
+            Kind::Attend => only(self.gated != 0, FORMS) | only(self.skip != 0, TURNING),
+            Kind::Delta => only(self.skip != 0, TURNING),
+            Kind::LogDelta => LEVELED | only(self.skip != 0, TURNING),
+            Kind::LogMamba2 => LEVELED,
+            Kind::Kda | Kind::Add => FORMS,
+            Kind::Turns => TURNING,
+            Kind::Mamba2 | Kind::GatedConv | Kind::Combine => 0,
+        }
     }
 }
 
@@ -318,7 +406,7 @@ pub(crate) fn assertions() -> String {
             assert(&format!("{same} && {place}"), &format!("{name}::{field}"));
         }
     }
-    let enums = [Kind::WORDS, Input::WORDS, Output::WORDS];
+    let enums = [Kind::WORDS, Input::WORDS, Output::WORDS, Experts::WORDS];
     for (word, value) in enums.into_iter().flatten().copied().chain(CONSTANTS) {
         assert(&format!("(u32){word} == {value}u"), word);
     }

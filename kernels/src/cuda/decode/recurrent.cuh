@@ -79,6 +79,38 @@ template <int N> DEVICE void store_row(const Lanes<N>& v, float* to, u32 lane)
     else UNROLL for (u32 e = 0; e < N; e++) to[lane * N + e] = v.at[e];
 }
 
+#if GENES & TURNING
+// Cosines and sines of the angles by which a head turns, for N neighbours of its row; `base` is 0 where nothing turns. Channel i
+// turns with channel i + K/2, which another lane has.
+template <int N> struct Turned {
+    Lanes<N> cosine, sine;
+};
+// Waited for when the convolutions need their registers no more.
+template <int N> APART Turned<N> await_turned(u64 base, u32 heads, u32 head, u32 lane, u32 tag)
+{
+    const u32 HALF = 16 * N;
+    u32 at = head * HALF + lane % 16 * N;
+    Turned<N> w;
+    if (base == 0) return w;
+    for (u32 looks = 0;;) {
+        bool here = look_lanes(w.cosine, base, at, tag);
+        here = look_lanes(w.sine, base, heads * HALF + at, tag) && here;
+        if (here) break;
+        look_again(looks);
+    }
+    warp_sync();
+    return w;
+}
+template <int N> DEVICE void turn_lanes(Lanes<N>& x, const Turned<N>& w, u64 base, u32 lane)
+{
+    if (base == 0) return;
+    UNROLL for (u32 e = 0; e < N; e++) {
+        float other = shuffle_xor(x.at[e], 16) * w.sine.at[e];
+        x.at[e] = x.at[e] * w.cosine.at[e] + (lane < 16 ? -other : other);
+    }
+}
+#endif
+
 // Delta rule on the transposed state Sᵀ [heads · V, K], K = 32 · N (arXiv 2412.06464, eq. 10):
 // S ← e^g S; S += β k (v − Sᵀk)ᵀ for each step of the token (arXiv 2502.10297); o = Sᵀq · K^−½.
 // now: q, then k of each step, then v of each step; z: b of each step, a.
@@ -113,6 +145,10 @@ DEVICE void delta(Shared& shared, const Phase& p, const Step& step, const Units&
         warp_sync();
         float decay = p.gated ? exp_fast(-rate * softplus(a_now.at[0] + dt_bias)) : 1.f;
         Lanes<N> q = convolved(q_past, q_now), k = convolved(k_past, k_now);
+#if GENES & TURNING
+        Turned<N> turned = await_turned<N>(p.skip, p.key_heads, key_head, lane, tag);
+        turn_lanes(q, turned, p.skip, lane), turn_lanes(k, turned, p.skip, lane);
+#endif
         float v_lane = convolved(v_past, v_now).at[0], beta = p.largest_beta * sigmoid(b_now.at[0]);
         float squares[2] = {dot(q, q), dot(k, k)};
         warp_sums(squares);
@@ -146,6 +182,9 @@ DEVICE void delta(Shared& shared, const Phase& p, const Step& step, const Units&
             }
             warp_sync();
             k = convolved(k_past, k_now), v_lane = convolved(v_past, v_now).at[0];
+#if GENES & TURNING
+            turn_lanes(k, turned, p.skip, lane);
+#endif
             beta = p.largest_beta * sigmoid(b_now.at[0]);
             k_norm = square_root_reciprocal(warp_sum(dot(k, k)) + L2_EPS);
             UNROLL for (u32 e = 0; e < N; e++) k.at[e] *= k_norm;

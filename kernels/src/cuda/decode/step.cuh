@@ -24,6 +24,23 @@ DEVICE void consume(Shared& shared, const DecodeArgs& args, Control* control, St
             else if (p.kind == MAMBA2 && p.width == 64) mamba2<2>(shared, p, step, units, sequence, thread);
             else if (p.kind == MAMBA2) mamba2<1>(shared, p, step, units, sequence, thread);
             else if (p.kind == GATED_CONV) gated_conv(p, step, reciprocal, thread);
+#if GENES & FORMS
+            else if (p.kind == KDA && p.width == 128) kda<4>(shared, p, step, units, sequence, thread);
+            else if (p.kind == KDA && p.width == 64) kda<2>(shared, p, step, units, sequence, thread);
+            else if (p.kind == KDA) kda<1>(shared, p, step, units, sequence, thread);
+            else if (p.kind == ADD) add_branches(shared, p, args, step, thread);
+#endif
+#if GENES & LEVELED
+            else if (p.kind == LOG_DELTA && p.width == 128) log_linear<4, true>(p, step, reciprocal, thread);
+            else if (p.kind == LOG_DELTA && p.width == 64) log_linear<2, true>(p, step, reciprocal, thread);
+            else if (p.kind == LOG_DELTA) log_linear<1, true>(p, step, reciprocal, thread);
+            else if (p.kind == LOG_MAMBA2 && p.width == 128) log_linear<4, false>(p, step, reciprocal, thread);
+            else if (p.kind == LOG_MAMBA2 && p.width == 64) log_linear<2, false>(p, step, reciprocal, thread);
+            else if (p.kind == LOG_MAMBA2) log_linear<1, false>(p, step, reciprocal, thread);
+#endif
+#if GENES & TURNING
+            else if (p.kind == TURNS) turns(shared, p, step, reciprocal, thread);
+#endif
             else if (p.kind == ATTEND && p.width == 128) attend<4>(shared, p, step, units, sequence, i, thread);
             else if (p.kind == ATTEND) attend<2>(shared, p, step, units, sequence, i, thread);
             else combine(shared, p, step, i, thread);
@@ -56,5 +73,5 @@ KERNEL(decode_step, DecodeArgs, (WARPS + 1) * 32)
     }
     block_sync();
     if (thread < CONSUMERS) consume(shared, args, control, step, thread);
-    else produce(shared, args, step.position, thread - CONSUMERS);
+    else produce(shared, args, step.position, step.tag, thread - CONSUMERS);
 }

@@ -7,15 +7,17 @@ use super::{Error, Launch, Source};
 /// Blocks that walk over the rows in the backward pass, each with a part of the weight's gradient.
 const BLOCKS: usize = 132 * 4;
 
-/// Where a gate stands, which multiplies by its SiLU.
+/// Where a gate stands, and what of it multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// There is none.
     None,
-    /// Gated DeltaNet.
+    /// Its SiLU, as in Gated DeltaNet.
     AfterNorm,
-    /// Mamba2.
+    /// Its SiLU, as in Mamba2.
     BeforeNorm,
+    /// Its σ, as in Kimi Delta Attention.
+    SigmoidAfterNorm,
 }
 
 /// The launches of one shape: rows are `[outer, inner, width]`, where outer rows may lie apart.
@@ -80,6 +82,7 @@ impl Norm {
             Gate::None => 0,
             Gate::AfterNorm => 1,
             Gate::BeforeNorm => 2,
+            Gate::SigmoidAfterNorm => 3,
         };
         vec![
             ("WIDE", u32::from(self.wide)),
@@ -138,6 +141,19 @@ impl Norm {
             .finish();
         let blocks = self.rows().div_ceil(self.teams()).min(16 * BLOCKS);
         self.launch("norm_add", blocks, arguments)
+    }
+
+    /// Adds the norm of x to `residual` in place, or where `weight` is 0 x as it is; rows of `residual` without gaps, of x
+    /// perhaps apart, all of one inner row. Gates are for [`Self::forward`].
+    pub fn onto(&self, x: Rows, weight: u64, residual: u64) -> Launch {
+        let arguments = Arguments::default()
+            .addresses(&[x.address, weight, residual, x.stride as u64])
+            .counts(&[self.rows()])
+            .factor(self.factor)
+            .factor(self.epsilon)
+            .finish();
+        let blocks = self.rows().div_ceil(self.teams()).min(16 * BLOCKS);
+        self.launch("norm_onto", blocks, arguments)
     }
 
     /// The gradients of x and of the gate, rows without gaps, and in parts that of the weight (0: not wanted).

@@ -1,5 +1,5 @@
 // Norms of rows, with a gate before or after, forward and backward:
-//     u = x, or x · silu(z) (GATE 2);  r = 1 / √(FACTOR Σ u² + ε);  y = u r w, times silu(z) (GATE 1)
+//     u = x, or x · silu(z) (GATE 2);  r = 1 / √(FACTOR Σ u² + ε);  y = u r w, times silu(z) (GATE 1) or σ(z) (GATE 3)
 // FACTOR is 1 / WIDTH for RMSNorm, 1 for the L2 norm, which has no w.
 //
 // A thread owns eight columns of every row it meets, so that the gradient of w stays in its registers; a row is shared by
@@ -35,7 +35,24 @@ struct NormAddArguments {
     float factor, epsilon;
 };
 
+struct NormOntoArguments {
+    const Number* x;
+    const float* weight;      // null: x is added as it is
+    Number* residual;         // rows without gaps; the norm of x is added to them
+    u64 x_row;
+    u32 rows;
+    float factor, epsilon;
+};
+
 const u32 NORM_THREADS = 32 * TEAM * TEAMS;
+
+DEVICE float opened(float z) { return GATE == 3 ? sigmoid(z) : silu(z); }
+DEVICE float opened_slope(float z)
+{
+    if (GATE != 3) return silu_slope(z);
+    float s = sigmoid(z);
+    return s * (1.f - s);
+}
 
 // Sums over a row's team; all threads of the block come here together.
 DEVICE float team_sum(float x, float* shared, u32 warp, u32 lane)
@@ -63,7 +80,7 @@ KERNEL(norm_forward, NormArguments, NORM_THREADS)
         Eight u = here ? load_eight(args.x + row / args.inner * args.x_row + inner) : filled(0.f), gate;
         if (GATE) {
             gate = here ? load_eight(args.z + row / args.inner * args.z_row + inner) : filled(0.f);
-            UNROLL for (u32 i = 0; i < 8; i++) gate.x[i] = silu(gate.x[i]);
+            UNROLL for (u32 i = 0; i < 8; i++) gate.x[i] = opened(gate.x[i]);
         }
         float squares = 0.f;
         UNROLL for (u32 i = 0; i < 8; i++) {
@@ -73,7 +90,7 @@ KERNEL(norm_forward, NormArguments, NORM_THREADS)
         float r = square_root_reciprocal(args.factor * team_sum(squares, sums, warp, lane) + args.epsilon);
         UNROLL for (u32 i = 0; i < 8; i++) {
             u.x[i] *= r * w.x[i];
-            if (GATE == 1) u.x[i] *= gate.x[i];
+            if (GATE == 1 || GATE == 3) u.x[i] *= gate.x[i];
         }
         if (here) store_eight(args.y + (u64)row * WIDTH + column, u);
     }
@@ -107,6 +124,28 @@ KERNEL(norm_add, NormAddArguments, NORM_THREADS)
     }
 }
 
+KERNEL(norm_onto, NormOntoArguments, NORM_THREADS)
+{
+    float* sums = (float*)shared_memory();
+    u32 warp = thread_index() / 32, lane = thread_index() % 32, column = (thread_index() % (32 * TEAM)) * 8;
+    bool mine = column < WIDTH, normed = args.weight != nullptr;
+    Eight w = mine && normed ? load_eight_f32(args.weight + column) : filled(1.f);
+    for (u32 first = block_index() * TEAMS; first < args.rows; first += block_count() * TEAMS) {
+        u32 row = first + warp / TEAM;
+        bool here = mine && row < args.rows;
+        Eight u = here ? load_eight(args.x + row * args.x_row + column) : filled(0.f);
+        float squares = 0.f;
+        UNROLL for (u32 i = 0; i < 8; i++) squares += u.x[i] * u.x[i];
+        float sum = team_sum(squares, sums, warp, lane); // all come here, normed or not
+        float r = normed ? square_root_reciprocal(args.factor * sum + args.epsilon) : 1.f;
+        if (!here) continue;
+        Number* residual = args.residual + (u64)row * WIDTH + column;
+        Eight h = load_eight_changing(residual);
+        UNROLL for (u32 i = 0; i < 8; i++) h.x[i] += u.x[i] * r * w.x[i];
+        store_eight(residual, h);
+    }
+}
+
 KERNEL(norm_backward, NormBackwardArguments, NORM_THREADS)
 {
     float* sums = (float*)shared_memory();
@@ -124,7 +163,7 @@ KERNEL(norm_backward, NormBackwardArguments, NORM_THREADS)
         UNROLL for (u32 i = 0; i < 8; i++) {
             if (GATE == 2) u.x[i] *= silu(z.x[i]);
             y.x[i] = d.x[i] * w.x[i]; // times the gate, the gradient of u r
-            if (GATE == 1) y.x[i] *= silu(z.x[i]);
+            if (GATE == 1 || GATE == 3) y.x[i] *= opened(z.x[i]);
             squares += u.x[i] * u.x[i];
             dots += u.x[i] * y.x[i];
         }
@@ -132,10 +171,10 @@ KERNEL(norm_backward, NormBackwardArguments, NORM_THREADS)
         float pull = args.factor * r * r * r * team_sum(dots, sums, warp, lane);
         Eight d_x, d_z;
         UNROLL for (u32 i = 0; i < 8; i++) {
-            float d_u = r * y.x[i] - pull * u.x[i], gate = GATE ? silu(z.x[i]) : 1.f, slope = GATE ? silu_slope(z.x[i]) : 0.f;
+            float d_u = r * y.x[i] - pull * u.x[i], gate = GATE ? opened(z.x[i]) : 1.f, slope = GATE ? opened_slope(z.x[i]) : 0.f;
             d_x.x[i] = GATE == 2 ? d_u * gate : d_u;
             d_z.x[i] = GATE == 2 ? d_u * x.x[i] * slope : d.x[i] * u.x[i] * r * w.x[i] * slope;
-            d_w.x[i] += GATE == 1 ? d.x[i] * u.x[i] * r * gate : d.x[i] * u.x[i] * r;
+            d_w.x[i] += GATE == 1 || GATE == 3 ? d.x[i] * u.x[i] * r * gate : d.x[i] * u.x[i] * r;
         }
         if (here) {
             store_eight(args.d_x + flat, d_x);

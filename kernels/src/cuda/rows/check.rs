@@ -1,7 +1,7 @@
 //! The kernels of rows and the sum before a norm on a machine, against plain loops in f64. The same for the emulator and
 //! for a GPU.
 
-use super::{Gates, Gather, Spread, Swiglu};
+use super::{Each, Gates, Gather, Spread, Swiglu};
 use crate::activation::{sigmoid, silu, softplus};
 use crate::cuda::chunked::Rows;
 use crate::cuda::norm::{Gate, Norm};
@@ -85,6 +85,16 @@ pub fn errors(
         .collect();
     all.push(("swiglu", error(machine, &swiglu.forward(x.rows, y), y, true, &expected)?));
 
+    let each = Each { rows, width, wide: false };
+    each.check()?;
+    let (up, gate) =
+        (matrix(machine, &mut random, rows, width)?, matrix(machine, &mut random, rows, width)?);
+    let expected: Vec<f64> = up.values.iter().map(|x| x.max(0.0).powi(2)).collect();
+    all.push(("relu2", error(machine, &each.relu2(up.rows, y), y, true, &expected)?));
+    let expected: Vec<f64> =
+        up.values.iter().zip(&gate.values).map(|(x, gate)| x * sigmoid(*gate)).collect();
+    all.push(("gate", error(machine, &each.gate(up.rows, gate.rows, y), y, true, &expected)?));
+
     let d_y = matrix(machine, &mut random, rows, width)?;
     let d_x = machine.allocate(rows * 2 * width * 2)?;
     let expected: Vec<f64> = x
@@ -156,7 +166,7 @@ pub fn errors(
     Ok(all)
 }
 
-/// The same of the norm of a sum.
+/// The same of the norm of a sum, and of the sum with what is normed.
 pub fn norm_errors(
     machine: &mut dyn Machine,
     rows: usize,
@@ -180,7 +190,19 @@ pub fn norm_errors(
     let expected = rms_norm_definition(&sum, &weight, RMS_EPS);
     let launch = norm.add(x.rows, residual, weight_at, y);
     let normed = error(machine, &launch, y, true, &expected)?;
-    Ok(vec![("norm of a sum", normed), ("sum", compare(machine, residual, true, &sum)?)])
+    let of_sum = compare(machine, residual, true, &sum)?;
+    let unit = rms_norm_definition(&x.values, &weight, RMS_EPS);
+    let mut all = vec![("norm of a sum", normed), ("sum", of_sum)];
+    // onto what the sum left there
+    let mut expected = sum;
+    for (name, weight_at, added) in
+        [("sum with the normed", weight_at, &unit), ("sum with it as it is", 0, &x.values)]
+    {
+        expected.iter_mut().zip(added).for_each(|(sum, x)| *sum = rounded(*sum + x));
+        let launch = norm.onto(x.rows, weight_at, residual);
+        all.push((name, error(machine, &launch, residual, true, &expected)?));
+    }
+    Ok(all)
 }
 
 /// The norm that [`norm_errors`] runs.

@@ -1,4 +1,4 @@
-//! What a layer does to rows between its products, over whole sequences or one token of each: SwiGLU, the rows of the
+//! What a layer does to rows between its products, over whole sequences or one token of each: SwiGLU, relu², the rows of the
 //! embedding, gates, and the lengthened sequences of DeltaProduct. Norms are in [`super::norm`].
 
 pub mod check;
@@ -75,6 +75,44 @@ impl Swiglu {
             .addresses(&[gate_up.stride as u64, d_y.stride as u64])
             .counts(&[self.rows, self.width]);
         launch("rows_swiglu_back", self.wide, self.rows * self.width / 8, &mut arguments)
+    }
+}
+
+/// What is done to every number of a row by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Each {
+    /// Rows.
+    pub rows: usize,
+    /// Columns, a multiple of 8.
+    pub width: usize,
+    /// Whether numbers are f32, else bf16.
+    pub wide: bool,
+}
+
+impl Each {
+    /// # Errors
+    /// When the kernels do not cover the shape.
+    pub fn check(&self) -> Result<(), Error> {
+        check("what lies between two products", self.width, self.rows)
+    }
+
+    fn launch(&self, kernel: &'static str, arguments: &mut Arguments) -> Launch {
+        let arguments = arguments.counts(&[self.rows, self.width]);
+        launch(kernel, self.wide, self.rows * self.width / 8, arguments)
+    }
+
+    /// y `[rows, width]` = max(x, 0)² (Primer, arXiv 2109.08668).
+    pub fn relu2(&self, x: Rows, y: u64) -> Launch {
+        let mut arguments = Arguments::default();
+        self.launch("rows_relu2", arguments.addresses(&[x.address, y, x.stride as u64]))
+    }
+
+    /// y `[rows, width]` = x ⊙ σ(gate) (arXiv 2505.06708).
+    pub fn gate(&self, x: Rows, gate: Rows, y: u64) -> Launch {
+        let mut arguments = Arguments::default();
+        let strides = [x.stride as u64, gate.stride as u64];
+        arguments.addresses(&[x.address, gate.address, y]).addresses(&strides);
+        self.launch("rows_gate", &mut arguments)
     }
 }
 

@@ -1,4 +1,4 @@
-// What a layer does to rows between its products: SwiGLU, the embedding's rows, gates, and the lengthened sequences of
+// What a layer does to rows between its products: SwiGLU, relu², the embedding's rows, gates, and the lengthened sequences of
 // DeltaProduct. A thread takes eight neighbouring columns of a row, or of the gates one head of a position.
 
 const u32 ROWS_THREADS = 256;
@@ -44,6 +44,39 @@ KERNEL(rows_swiglu_back, SwigluBackArguments, ROWS_THREADS)
     Number* to = args.d_x + (u64)row * 2 * args.width + column;
     store_eight(to, gate);
     store_eight(to + args.width, up);
+}
+
+struct Relu2Arguments {
+    const Number* x;          // rows `x_row` apart
+    Number* y;                // [rows, width]
+    u64 x_row;
+    u32 rows, width;
+};
+KERNEL(rows_relu2, Relu2Arguments, ROWS_THREADS)
+{
+    u64 item = rows_item();
+    u32 pieces = args.width / 8, row = (u32)(item / pieces), column = (u32)(item % pieces) * 8;
+    if (row >= args.rows) return;
+    Eight x = load_eight(args.x + row * args.x_row + column);
+    UNROLL for (u32 i = 0; i < 8; i++) x.x[i] = fmaxf(x.x[i], 0.f) * x.x[i];
+    store_eight(args.y + (u64)row * args.width + column, x);
+}
+
+// x · σ(gate)
+struct GateArguments {
+    const Number *x, *gate;   // rows `x_row` and `gate_row` apart
+    Number* y;                // [rows, width]
+    u64 x_row, gate_row;
+    u32 rows, width;
+};
+KERNEL(rows_gate, GateArguments, ROWS_THREADS)
+{
+    u64 item = rows_item();
+    u32 pieces = args.width / 8, row = (u32)(item / pieces), column = (u32)(item % pieces) * 8;
+    if (row >= args.rows) return;
+    Eight x = load_eight(args.x + row * args.x_row + column), gate = load_eight(args.gate + row * args.gate_row + column);
+    UNROLL for (u32 i = 0; i < 8; i++) x.x[i] *= sigmoid(gate.x[i]);
+    store_eight(args.y + (u64)row * args.width + column, x);
 }
 
 struct GatherArguments {

@@ -6,7 +6,7 @@ use crate::cuda::chunked::Rows;
 use crate::cuda::random::{Random, bf16s};
 use crate::cuda::{Error, Launch, Machine, bf16_value, download_vec, upload_new};
 use crate::norm::l2_norm_definition;
-use crate::{delta_rule, linear_attention};
+use crate::{delta_rule, kda, linear_attention};
 
 /// Random inputs on a machine, and all the memory that the kernel wants.
 #[derive(Debug)]
@@ -46,13 +46,14 @@ impl Problem {
         seed: u64,
     ) -> Result<Self, Error> {
         let mut random = Random::new(seed);
-        let RecurrentStep { batch, heads, value_width, .. } = step;
+        let RecurrentStep { rule, batch, heads, key_width, value_width, .. } = step;
+        let decays = if rule == Rule::Kda { heads * key_width } else { heads };
         let (x, x_stride) = strided(&mut random, batch, step.row());
         let (b, b_stride) = strided(&mut random, batch, step.steps() * heads);
-        let (raw, raw_stride) = strided(&mut random, batch, heads);
+        let (raw, raw_stride) = strided(&mut random, batch, decays);
         let vectors = [
             random.many(heads, -1.0, 1.0),
-            random.many(heads, -2.0, 1.0),
+            random.many(decays, -2.0, 1.0),
             random.many(heads, -1.0, 1.0),
         ];
         // of many sequences the state repeats: drawing billions takes long
@@ -99,6 +100,9 @@ impl Problem {
         if let (Rule::Mamba2, Some(dt)) = (self.step.rule, self.decay) {
             return self.step.mamba2(x, dt, self.skip, self.state_at, self.out);
         }
+        if let (Rule::Kda, Some(decay)) = (self.step.rule, self.decay) {
+            return self.step.kda(x, b, decay, self.scale(), self.state_at, self.out);
+        }
         let factors = [self.largest_beta, self.scale()];
         self.step.delta(x, b, self.decay, factors, self.state_at, self.out)
     }
@@ -115,6 +119,22 @@ impl Problem {
             .iter()
             .map(|x| f64::from(*x))
             .collect();
+        if let (Rule::Kda, Some(decay)) = (self.step.rule, self.decay) {
+            let normed = |at: usize| l2_norm_definition(&part(at + head * key_width, key_width));
+            let keys = heads * key_width;
+            let rate = f64::from(self.vectors[0][head]).exp();
+            let g: Vec<f64> = (head * key_width..(head + 1) * key_width)
+                .map(|c| {
+                    let raw = f64::from(bf16_value(self.raw[batch * decay.raw.stride + c]));
+                    -rate * softplus(raw + f64::from(self.vectors[1][c]))
+                })
+                .collect();
+            let beta = sigmoid(f64::from(bf16_value(self.b[batch * self.rows[1].stride + head])));
+            let v = part(2 * keys + head * value_width, value_width);
+            let scale = f64::from(self.scale());
+            let o = kda::definition(&normed(0), &normed(keys), &v, &g, &[beta], scale, &mut state);
+            return (o, state);
+        }
         let [a_log, dt_bias, skip] = self.vectors.each_ref().map(|v| f64::from(v[head]));
         let dt = self.decay.map_or(0.0, |decay| {
             let raw = f64::from(bf16_value(self.raw[batch * decay.raw.stride + head]));
@@ -123,6 +143,7 @@ impl Problem {
         let g = -a_log.exp() * dt;
         let (keys, values) = (key_heads * key_width, heads * value_width);
         match rule {
+            Rule::Kda => unreachable!("its decays are there, above"),
             Rule::Mamba2 => {
                 let (x, b, c) = (
                     part(head * value_width, value_width),

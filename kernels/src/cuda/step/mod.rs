@@ -85,13 +85,31 @@ pub struct Decay {
     pub dt_bias: u64,
 }
 
-/// The delta family, or Mamba2.
+/// The delta family, Mamba2, or Kimi Delta Attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// With so many delta steps per token.
     Delta(usize),
     /// One group.
     Mamba2,
+    /// A decay for each channel of the keys.
+    Kda,
+}
+
+/// The log-linear form of a rule: levels that there are states for ([`crate::log_linear::levels_within`]), and that there are
+/// scales for.
+#[derive(Debug, Clone, Copy)]
+pub struct Levels {
+    /// Of states, 2 to 32.
+    pub kept: usize,
+    /// Of scales.
+    pub all: usize,
+    /// bf16 rows `[B, H · all]`.
+    pub raw: Rows,
+    /// L, f32 `[H, all]`: λ = softplus(L ⊙ raw).
+    pub scales: u64,
+    /// u32 `[B]`, the position of each sequence's token.
+    pub positions: u64,
 }
 
 /// One token of each sequence through a recurrence.
@@ -103,7 +121,7 @@ pub struct RecurrentStep {
     pub batch: usize,
     /// H, heads of the state.
     pub heads: usize,
-    /// Heads of q and k; of Mamba2 1.
+    /// Heads of q and k; of Mamba2 1, of Kimi Delta Attention all.
     pub key_heads: usize,
     /// K, the width of q and k or of B and C: 32, 64, 96 or 128.
     pub key_width: usize,
@@ -138,6 +156,9 @@ impl RecurrentStep {
         if self.rule == Rule::Mamba2 && self.key_heads != 1 {
             return refuse("the number of groups of Mamba2", "1", self.key_heads);
         }
+        if self.rule == Rule::Kda && self.key_heads != self.heads {
+            return refuse("the key heads of Kimi Delta Attention", "its heads", self.key_heads);
+        }
         if !(1..=16).contains(&self.steps()) {
             return refuse("the delta steps of a token", "1 to 16", self.steps());
         }
@@ -150,7 +171,7 @@ impl RecurrentStep {
     fn steps(&self) -> usize {
         match self.rule {
             Rule::Delta(steps) => steps,
-            Rule::Mamba2 => 1,
+            Rule::Mamba2 | Rule::Kda => 1,
         }
     }
 
@@ -159,7 +180,7 @@ impl RecurrentStep {
         let (keys, values) = (self.key_heads * self.key_width, self.heads * self.value_width);
         match self.rule {
             Rule::Delta(steps) => keys + steps * (keys + values),
-            Rule::Mamba2 => values + 2 * keys,
+            Rule::Mamba2 | Rule::Kda => values + 2 * keys,
         }
     }
 
@@ -182,18 +203,23 @@ impl RecurrentStep {
 
     /// The constants of the source.
     pub fn defines(&self) -> Vec<(&'static str, u32)> {
-        vec![
+        let mut defines = vec![
             ("WIDE", 0),
             ("RECURRENT", 1),
             ("DELTA", u32::from(self.rule != Rule::Mamba2)),
             ("KW", self.key_width as u32),
             ("COLUMNS", self.columns() as u32),
-        ]
+        ];
+        if self.rule == Rule::Kda {
+            defines.push(("CHANNEL_DECAY", 1));
+        }
+        defines
     }
 
     /// Bytes of shared memory of a block.
     pub fn shared_bytes(&self) -> usize {
-        4 * (16 * self.columns() + (1 + self.steps()) * self.key_width)
+        let vectors = if self.rule == Rule::Kda { 3 } else { 1 + self.steps() };
+        4 * (16 * self.columns() + vectors * self.key_width)
     }
 
     fn launch(
@@ -204,7 +230,6 @@ impl RecurrentStep {
         (state, out): (u64, u64),
         [largest_beta, scale]: [f32; 2],
     ) -> Launch {
-        let columns = self.columns();
         let none = Decay { raw: Rows { address: 0, stride: 0 }, a_log: 0, dt_bias: 0 };
         let decay = decay.unwrap_or(none);
         let arguments = Arguments::default()
@@ -216,9 +241,14 @@ impl RecurrentStep {
             .factor(scale)
             .factor(L2_EPS as f32)
             .finish();
+        self.launched("step_recurrent", arguments)
+    }
+
+    fn launched(&self, kernel: &'static str, arguments: Vec<u8>) -> Launch {
+        let columns = self.columns();
         Launch {
             source: Source::Step,
-            kernel: "step_recurrent",
+            kernel,
             defines: self.defines(),
             grid: ((self.value_width / columns) as u32, (self.batch * self.heads) as u32),
             threads: THREADS as u32,
@@ -242,6 +272,57 @@ impl RecurrentStep {
         out: u64,
     ) -> Launch {
         self.launch([x, b], decay, 0, (state, out), [largest_beta, scale])
+    }
+
+    /// A token of a log-linear form. Rows of x are those of [`Self::delta`] of one step or of [`Self::mamba2`], b those of the
+    /// former, `skip` that of the latter; the other is not read. `state` is f32 `[kept, B, H, K, V]`; levels that are not in
+    /// use may hold anything.
+    pub fn log_linear(
+        &self,
+        [x, b]: [Rows; 2],
+        decay: Decay,
+        levels: &Levels,
+        (skip, [largest_beta, scale]): (u64, [f32; 2]),
+        (state, out): (u64, u64),
+    ) -> Launch {
+        let rows = [x.stride, b.stride, decay.raw.stride, levels.raw.stride];
+        let arguments = Arguments::default()
+            .addresses(&[x.address, b.address, decay.raw.address, levels.raw.address])
+            .addresses(&[decay.a_log, decay.dt_bias, skip, levels.scales, levels.positions])
+            .addresses(&[state, out])
+            .addresses(&rows.map(|stride| stride as u64))
+            .addresses(&[self.state_len() as u64])
+            .counts(&[self.heads, self.key_heads, self.value_width, levels.kept, levels.all])
+            .factor(largest_beta)
+            .factor(scale)
+            .factor(L2_EPS as f32)
+            .finish();
+        let mut launch = self.launched("step_log_linear", arguments);
+        launch.defines = self.log_linear_defines();
+        launch.shared_bytes = 4 * (16 * self.columns() + 2 * self.key_width + 32) as u32;
+        launch
+    }
+
+    /// The constants of the log-linear form.
+    pub fn log_linear_defines(&self) -> Vec<(&'static str, u32)> {
+        let mut defines = self.defines();
+        defines.push(("LOG_LINEAR", 1));
+        defines
+    }
+
+    /// A token of Kimi Delta Attention. Rows of x are q | k | v, past the convolution and SiLU; q and k are normed here. Rows of
+    /// b are `[B, H]` before the sigmoid; the decays are of each channel of the keys, `raw` `[B, H · K]` with `a_log` `[H]` and
+    /// `dt_bias` `[H · K]`. `state` and `out` as of [`Self::delta`].
+    pub fn kda(&self, x: Rows, b: Rows, decay: Decay, scale: f32, state: u64, out: u64) -> Launch {
+        let arguments = Arguments::default()
+            .addresses(&[x.address, b.address, decay.raw.address])
+            .addresses(&[decay.a_log, decay.dt_bias, state, out])
+            .addresses(&[x.stride as u64, b.stride as u64, decay.raw.stride as u64])
+            .counts(&[self.heads, self.value_width])
+            .factor(scale)
+            .factor(L2_EPS as f32)
+            .finish();
+        self.launched("step_kda", arguments)
     }
 
     /// A token of Mamba2. Rows of x are x | B | C past the convolution and SiLU; `skip` is D, f32 `[H]`; `state` is f32

@@ -52,6 +52,7 @@ DEVICE float4 sum_of_groups(float4 x)
     return x;
 }
 
+#if !defined(CHANNEL_DECAY) && !defined(LOG_LINEAR)
 KERNEL(step_recurrent, RecurrentArguments, RECURRENT_THREADS)
 {
     float* shared = (float*)shared_memory();
@@ -121,6 +122,7 @@ KERNEL(step_recurrent, RecurrentArguments, RECURRENT_THREADS)
     }
     UNROLL for (u32 r = 0; r < ROWS; r++) *(float4*)(state + (u64)(group + GROUPS * r) * args.value_width) = s[r];
 }
+#endif // the plain forms
 #endif // RECURRENT
 
 // The short convolution of four taps and its SiLU for one position of each sequence. The ring holds the last four inputs

@@ -1,9 +1,11 @@
 //! Attention over all positions or a window.
 
+use kernels::activation::sigmoid;
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use kernels::rope;
-use search::architecture::{Attention, QkNorm};
+use search::architecture::{Attention, Phases, QkNorm};
 
+use super::phases::Angles;
 use super::weights::{Keep, bf16, product, rounded, wide};
 use crate::cuda::shapes::Load;
 
@@ -13,14 +15,16 @@ pub(super) struct Token {
     /// q, k and v, `[rows, d]` each.
     projections: [Vec<f32>; 3],
     out: Vec<f32>,
-    /// Of q and of k.
+    gate: Option<Vec<f32>>,
+    /// Of q and of k, of one head or of all.
     norms: Option<[Vec<f64>; 2]>,
+    angles: Option<Angles>,
     /// Keys and values of each KV head, `[T, K]`.
     cache: Vec<[Vec<f64>; 2]>,
 }
 
 impl Token {
-    pub(super) fn new(shape: &Attention, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: &Attention, phases: Option<Phases>, d: usize, load: Load) -> Self {
         let [heads, kv_heads, width] =
             [shape.heads, shape.kv_heads, shape.head_width].map(|n| n as usize);
         let rows = [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)];
@@ -28,8 +32,14 @@ impl Token {
             shape: *shape,
             projections: rows.map(|(name, rows)| rounded(load(name, rows * width * d))),
             out: rounded(load("o.weight", d * heads * width)),
-            norms: (shape.qk_norm == QkNorm::Head)
-                .then(|| ["q_norm.weight", "k_norm.weight"].map(|name| wide(&load(name, width)))),
+            gate: shape.output_gate.then(|| rounded(load("g.weight", heads * width * d))),
+            norms: (shape.qk_norm != QkNorm::None).then(|| {
+                let whole = shape.qk_norm == QkNorm::Whole;
+                let [of_q, of_k] = if whole { [heads, kv_heads] } else { [1, 1] };
+                [("q_norm.weight", of_q), ("k_norm.weight", of_k)]
+                    .map(|(name, heads)| wide(&load(name, heads * width)))
+            }),
+            angles: phases.map(|phases| Angles::new(phases, d, load)),
             cache: vec![[Vec::new(), Vec::new()]; kv_heads],
         }
     }
@@ -40,6 +50,15 @@ impl super::token::Token for Token {
         let [heads, kv_heads, width] =
             [self.shape.heads, self.shape.kv_heads, self.shape.head_width].map(|n| n as usize);
         let [mut q, mut k, v] = [0, 1, 2].map(|m| keep(product(&self.projections[m], u)));
+        if let Some(angles) = &mut self.angles {
+            angles.step(u, keep);
+            for (head, q) in q.chunks_exact_mut(width).enumerate() {
+                angles.turn(q, head * kv_heads / heads);
+            }
+            for (head, k) in k.chunks_exact_mut(width).enumerate() {
+                angles.turn(k, head);
+            }
+        }
         if let Some([of_q, of_k]) = &self.norms {
             q = rms_norm_definition(&q, of_q, RMS_EPS);
             k = rms_norm_definition(&k, of_k, RMS_EPS);
@@ -72,6 +91,11 @@ impl super::token::Token for Token {
                 let value = |(i, w): (usize, &f64)| w * values[(first + i) * width + c];
                 weights.iter().enumerate().map(value).sum::<f64>() / total
             }));
+        }
+        if let Some(gate) = &self.gate {
+            let gate = keep(product(gate, u));
+            y = keep(y);
+            y.iter_mut().zip(gate).for_each(|(y, gate)| *y *= sigmoid(gate));
         }
         product(&self.out, &keep(y))
     }

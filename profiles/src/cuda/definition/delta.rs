@@ -3,8 +3,10 @@
 use kernels::activation::{sigmoid, silu, softplus};
 use kernels::delta_rule;
 use kernels::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
-use search::architecture::Delta;
+use search::architecture::{Delta, Phases};
 
+use super::levels::Levels;
+use super::phases::Angles;
 use super::weights::{Convolution, Keep, product, rounded, wide};
 use crate::cuda::shapes::{Load, delta_extents};
 
@@ -18,6 +20,9 @@ pub(super) struct Token {
     convolution: Option<Convolution>,
     decay: Option<Decay>,
     gate: Option<Vec<f32>>,
+    angles: Option<Angles>,
+    /// Of a log-linear member, instead of the states below.
+    levels: Option<Levels>,
     /// Of each head, `[K, V]`.
     states: Vec<Vec<f64>>,
 }
@@ -30,7 +35,7 @@ struct Decay {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Delta, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: &Delta, phases: Option<Phases>, d: usize, load: Load) -> Self {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let rows = [
@@ -57,6 +62,11 @@ impl Token {
                 a_log: wide(&load("A_log", heads)),
                 dt_bias: wide(&load("dt_bias", heads)),
             }),
+            angles: phases.map(|phases| Angles::new(phases, d, load)),
+            levels: shape.levels.map(|levels| {
+                let of = (heads, levels as usize);
+                Levels::new(of, key_width * value_width, load).projected(d, load)
+            }),
             gate: shape.output_gate.then(|| rounded(load("g.weight", values * d))),
             states: vec![vec![0.0; key_width * value_width]; heads],
             shape: *shape,
@@ -65,15 +75,23 @@ impl Token {
 }
 
 impl super::token::Token for Token {
-    fn step(&mut self, u: &[f64], _: usize, keep: Keep) -> Vec<f64> {
+    fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64> {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(&self.shape);
         let [q, k, v, b] = [0, 1, 2, 3].map(|m| keep(product(&self.projections[m], u)));
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let all = [q, k, v].concat();
-        let c = match &mut self.convolution {
+        let mut c = match &mut self.convolution {
             Some(convolution) => convolution.step(&all, keep),
             None => keep(all.into_iter().map(silu).collect()),
         };
+        if let Some(angles) = &mut self.angles {
+            angles.step(u, keep);
+            for (head, x) in c[..(1 + steps) * keys].chunks_exact_mut(key_width).enumerate() {
+                angles.turn(x, head % key_heads);
+            }
+            c = keep(c);
+        }
+        let raw = self.levels.as_ref().map(|levels| levels.raw(u, keep));
         let decays = self.decay.as_ref().map(|of| (of, keep(product(&of.weight, u))));
         let mut y = Vec::new();
         for head in 0..heads {
@@ -97,9 +115,17 @@ impl super::token::Token for Token {
             let largest = if self.shape.negative_eigenvalues { 2.0 } else { 1.0 };
             let beta: Vec<f64> =
                 (0..steps).map(|j| largest * sigmoid(b[j * heads + head])).collect();
-            let scale = (key_width as f64).powf(-0.5);
-            let o =
-                delta_rule::definition(&q, &k, &v, &decay, &beta, scale, &mut self.states[head]);
+            let scale = self.shape.scale();
+            let o = if let (Some(levels), Some(raw)) = (&mut self.levels, &raw) {
+                let nothing = vec![0.0; value_width];
+                levels.step((head, position), raw, |level, state| {
+                    let v = if level == 0 { &v } else { &nothing };
+                    delta_rule::definition(&q, &k, v, &decay, &beta, scale, state)
+                })
+            } else {
+                let state = &mut self.states[head];
+                delta_rule::definition(&q, &k, &v, &decay, &beta, scale, state)
+            };
             let o = keep(o[(steps - 1) * value_width..].to_vec());
             y.extend(rms_norm_definition(&o, &self.norm, RMS_EPS));
         }

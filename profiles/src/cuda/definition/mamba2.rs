@@ -5,13 +5,14 @@ use kernels::linear_attention;
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use search::architecture::Mamba2;
 
+use super::levels::Levels;
 use super::weights::{Convolution, Keep, product, rounded, wide};
 use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
 pub(super) struct Token {
     shape: Mamba2,
-    /// z, x, B, C, dt: `[rows, d]`.
+    /// z, x, B, C, dt, λ: `[rows, d]`.
     projection: Vec<f32>,
     out: Vec<f32>,
     convolution: Convolution,
@@ -19,6 +20,8 @@ pub(super) struct Token {
     dt_bias: Vec<f64>,
     skip: Vec<f64>,
     norm: Vec<f64>,
+    /// Of the log-linear form, instead of the states below.
+    levels: Option<Levels>,
     /// Of each head, `[N, P]`.
     states: Vec<Vec<f64>>,
 }
@@ -31,28 +34,33 @@ impl Token {
         let channels = inner + 2 * state_width;
         let taps = wide(&load("conv.weight", channels * 4));
         let bias = wide(&load("conv.bias", channels));
+        let level_rows = shape.level_rows() as usize;
         Self {
             shape: *shape,
-            projection: rounded(load("in.weight", (inner + channels + heads) * d)),
+            projection: rounded(load("in.weight", (inner + channels + heads + level_rows) * d)),
             out: rounded(load("out.weight", d * inner)),
             convolution: Convolution::new(taps, Some(bias)),
             a_log: wide(&load("A_log", heads)),
             dt_bias: wide(&load("dt_bias", heads)),
             skip: wide(&load("D", heads)),
             norm: wide(&load("norm.weight", inner)),
+            levels: shape.levels.map(|levels| {
+                Levels::new((heads, levels as usize), state_width * head_width, load)
+            }),
             states: vec![vec![0.0; state_width * head_width]; heads],
         }
     }
 }
 
 impl super::token::Token for Token {
-    fn step(&mut self, u: &[f64], _: usize, keep: Keep) -> Vec<f64> {
+    fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64> {
         let [heads, head_width, state_width] =
             [self.shape.heads, self.shape.head_width, self.shape.state_width].map(|n| n as usize);
         let inner = heads * head_width;
         let all = keep(product(&self.projection, u));
         let (z, rest) = all.split_at(inner);
-        let (convolved, dt) = rest.split_at(inner + 2 * state_width);
+        let (convolved, rest) = rest.split_at(inner + 2 * state_width);
+        let (dt, raw) = rest.split_at(heads);
         let c = self.convolution.step(convolved, keep);
         let (b, read) = c[inner..].split_at(state_width);
         let mut y = Vec::new();
@@ -61,7 +69,15 @@ impl super::token::Token for Token {
             let x = &c[head * head_width..][..head_width];
             let v = keep(x.iter().map(|x| x * dt).collect());
             let g = -self.a_log[head].exp() * dt;
-            let o = linear_attention::definition(read, b, &v, &[g], 1.0, &mut self.states[head]);
+            let o = if let Some(levels) = &mut self.levels {
+                let nothing = vec![0.0; head_width];
+                levels.step((head, position), raw, |level, state| {
+                    let v = if level == 0 { &v } else { &nothing };
+                    linear_attention::definition(read, b, v, &[g], 1.0, state)
+                })
+            } else {
+                linear_attention::definition(read, b, &v, &[g], 1.0, &mut self.states[head])
+            };
             y.extend(o.iter().zip(x).map(|(o, x)| o + self.skip[head] * x));
         }
         let mut y = keep(y);

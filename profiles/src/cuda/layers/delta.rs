@@ -1,48 +1,63 @@
 //! The delta family layer by layer.
 
 use kernels::cuda::Error;
+use kernels::cuda::chunked::log_linear::Scales;
 use kernels::cuda::chunked::{self, Inputs, Rows};
 use kernels::cuda::norm::{Gate, Norm};
+use kernels::cuda::phases::Heads;
 use kernels::cuda::rows::{Gates, Spread};
-use kernels::cuda::step::{self, Decay, RecurrentStep};
+use kernels::cuda::step::{self, Decay, Levels, RecurrentStep};
 use kernels::cuda::weights::weight;
+use kernels::log_linear::levels_within;
 use kernels::norm::L2_EPS;
-use search::architecture::Delta;
+use search::architecture::{Delta, Phases};
 
 use super::pass::{Kind, NONE, Recorder, Sublayer, part};
+use super::phases::Angles;
 use super::weights::{Builder, Matrix};
 use crate::cuda::shapes::{Load, delta_extents};
 
-/// Columns of the projection: q, k, v; the gate; β; a.
+/// Columns of the projection: q, k, v; the gate; β; a; λ.
 #[derive(Debug)]
 pub(super) struct DeltaLayer {
     shape: Delta,
     projection: Matrix,
-    /// First columns of the gate, of β and of a.
-    columns: [usize; 3],
+    /// First columns of the gate, of β, of a and of λ.
+    columns: [usize; 4],
     out: Matrix,
     taps: u64,
     a_log: u64,
     dt_bias: u64,
     norm: u64,
+    angles: Option<Angles>,
     ring: u64,
+    /// L of a log-linear member, and for how many levels there are states.
+    scales: u64,
+    kept: usize,
     state: u64,
 }
 
 impl DeltaLayer {
-    pub(super) fn new(on: &mut Builder<'_>, shape: &Delta, load: Load) -> Result<Self, Error> {
+    pub(super) fn new(
+        on: &mut Builder<'_>,
+        shape: &Delta,
+        phases: Option<Phases>,
+        load: Load,
+    ) -> Result<Self, Error> {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let d = on.d_model;
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let channels = keys + steps * (keys + values);
         let mut parts =
             vec![("q.weight", keys), ("k.weight", steps * keys), ("v.weight", steps * values)];
-        let mut columns = [channels; 3];
+        let levels = shape.levels.map_or(0, |levels| levels as usize);
+        let mut columns = [channels; 4];
         let mut end = channels;
         for (i, (name, rows, is_there)) in [
             ("g.weight", values, shape.output_gate),
             ("b.weight", steps * heads, true),
             ("a.weight", heads, shape.decay),
+            ("l.weight", heads * levels, levels > 0),
         ]
         .into_iter()
         .enumerate()
@@ -75,6 +90,7 @@ impl DeltaLayer {
             a_log = on.vector(load, "A_log", heads)?;
             dt_bias = on.vector(load, "dt_bias", heads)?;
         }
+        let kept = if levels > 0 { levels_within(levels, on.positions) } else { 0 };
         Ok(Self {
             shape: *shape,
             projection,
@@ -84,8 +100,11 @@ impl DeltaLayer {
             a_log,
             dt_bias,
             norm: on.vector(load, "norm.weight", value_width)?,
+            angles: phases.map(|phases| Angles::new(on, phases, load)).transpose()?,
             ring: on.past(2 * on.batch * 4 * channels)?,
-            state: on.past(4 * on.batch * values * key_width)?,
+            scales: if levels > 0 { on.vector(load, "L", heads * levels)? } else { 0 },
+            kept,
+            state: on.past(4 * on.batch * values * key_width * kept.max(1))?,
         })
     }
 
@@ -93,7 +112,7 @@ impl DeltaLayer {
     fn read_prompt(
         &self,
         on: &mut Recorder<'_>,
-        c: Rows,
+        [c, lambda]: [Rows; 2],
         (beta, decay, largest_beta): (Rows, Option<Decay>, f32),
         scale: f32,
     ) -> Result<Rows, Error> {
@@ -143,7 +162,13 @@ impl DeltaLayer {
             wide: false,
         };
         let inputs = Inputs { q, k, v, g, beta: strengths };
-        on.chunked(chunked::Rule::Delta, shape, scale, inputs, (self.state, out))?;
+        let to = (self.state, out);
+        if let Some(levels) = self.shape.levels {
+            let scales = (Scales { raw: lambda, scales: self.scales }, levels as usize, self.kept);
+            on.log_linear(chunked::Rule::Delta, shape, scale, inputs, scales, to)?;
+        } else {
+            on.chunked(chunked::Rule::Delta, shape, scale, inputs, to)?;
+        }
         let all = Rows { address: out, stride: steps * values };
         Ok(part(all, (steps - 1) * values))
     }
@@ -156,14 +181,20 @@ impl Sublayer for DeltaLayer {
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let channels = keys + steps * (keys + values);
         let z = on.project("projected", self.projection, u)?;
-        let [gate, beta, a] = self.columns.map(|column| part(z, column));
+        let [gate, beta, a, lambda] = self.columns.map(|column| part(z, column));
         let decay = Decay { raw: a, a_log: self.a_log, dt_bias: self.dt_bias };
         let decay = shape.decay.then_some(decay);
         let largest_beta = if shape.negative_eigenvalues { 2.0 } else { 1.0 };
-        let scale = (key_width as f32).powf(-0.5);
+        let scale = shape.scale() as f32;
         let c = on.convolve(z, channels, [self.taps, 0, self.ring])?;
+        if let Some(angles) = &self.angles {
+            let turned = Heads { queries: key_heads, all: (1 + steps) * key_heads };
+            angles.turn(on, u, c, turned)?;
+        }
         let out = match on.kind {
-            Kind::Prefill { .. } => self.read_prompt(on, c, (beta, decay, largest_beta), scale)?,
+            Kind::Prefill { .. } => {
+                self.read_prompt(on, [c, lambda], (beta, decay, largest_beta), scale)?
+            }
             Kind::Step { .. } => {
                 let rule = step::Rule::Delta(steps);
                 let batch = on.batch;
@@ -171,7 +202,20 @@ impl Sublayer for DeltaLayer {
                 step.check()?;
                 let out = on.room("read", 2 * on.rows * values)?;
                 let factors = [largest_beta, scale];
-                on.launch(step.delta(c, beta, decay, factors, self.state, out));
+                let to = (self.state, out);
+                on.launch(match (shape.levels, decay) {
+                    (Some(levels), Some(decay)) => {
+                        let levels = Levels {
+                            kept: self.kept,
+                            all: levels as usize,
+                            raw: lambda,
+                            scales: self.scales,
+                            positions: on.positions,
+                        };
+                        step.log_linear([c, beta], decay, &levels, (0, factors), to)
+                    }
+                    _ => step.delta(c, beta, decay, factors, self.state, out),
+                });
                 Rows { address: out, stride: values }
             }
         };

@@ -1,26 +1,28 @@
 //! Mamba2 layer by layer.
 
 use kernels::cuda::Error;
+use kernels::cuda::chunked::log_linear::Scales;
 use kernels::cuda::chunked::{self, Inputs, Rows};
 use kernels::cuda::norm::Gate;
 use kernels::cuda::rows::Gates;
-use kernels::cuda::step::{self, Decay, RecurrentStep};
+use kernels::cuda::step::{self, Decay, Levels, RecurrentStep};
 use kernels::cuda::values::Values;
+use kernels::log_linear::levels_within;
 use search::architecture::Mamba2;
 
-use super::pass::{Kind, Recorder, Sublayer, part};
+use super::pass::{Kind, NONE, Recorder, Sublayer, part};
 use super::weights::{Builder, Matrix};
 use crate::cuda::shapes::Load;
 
-/// Columns of the projection: x, B, C; the gate; dt.
+/// Columns of the projection: x, B, C; the gate; dt; λ.
 #[derive(Debug)]
 pub(super) struct Mamba2Layer {
     heads: usize,
     head_width: usize,
     state_width: usize,
     projection: Matrix,
-    /// First columns of the gate and of dt.
-    columns: [usize; 2],
+    /// First columns of the gate, of dt and of λ.
+    columns: [usize; 3],
     out: Matrix,
     taps: u64,
     bias: u64,
@@ -29,6 +31,10 @@ pub(super) struct Mamba2Layer {
     skip: u64,
     norm: u64,
     ring: u64,
+    /// Of the log-linear form, with L and for how many there are states.
+    levels: Option<usize>,
+    scales: u64,
+    kept: usize,
     state: u64,
 }
 
@@ -39,23 +45,29 @@ impl Mamba2Layer {
         let d = on.d_model;
         let inner = heads * head_width;
         let channels = inner + 2 * state_width;
+        let levels = shape.levels.map_or(0, |levels| levels as usize);
+        let kept = if levels > 0 { levels_within(levels, on.positions) } else { 0 };
         // the checkpoint has z first
         let all = if on.pretends {
             Vec::new()
         } else {
-            load("in.weight", (inner + channels + heads) * d)
+            load("in.weight", (inner + channels + heads * (1 + levels)) * d)
         };
         let mut of = |name: &str, count: usize| match name {
             "convolved" => all[inner * d..][..count].to_vec(),
             "gate" => all[..count].to_vec(),
-            _ => all[(inner + channels) * d..][..count].to_vec(),
+            "dt" => all[(inner + channels) * d..][..count].to_vec(),
+            _ => all[(inner + channels + heads) * d..][..count].to_vec(),
         };
-        let parts = [("convolved", channels), ("gate", inner), ("dt", heads)];
+        let mut parts = vec![("convolved", channels), ("gate", inner), ("dt", heads)];
+        if levels > 0 {
+            parts.push(("λ", heads * levels));
+        }
         let projection = on.matrix(&mut of, &parts, d)?;
-        let columns = [
-            channels.next_multiple_of(8),
-            channels.next_multiple_of(8) + inner.next_multiple_of(8),
-        ];
+        let mut columns = [channels, inner, heads].map(|rows| rows.next_multiple_of(8));
+        for i in 1..columns.len() {
+            columns[i] += columns[i - 1];
+        }
         Ok(Self {
             heads,
             head_width,
@@ -70,7 +82,10 @@ impl Mamba2Layer {
             skip: on.vector(load, "D", heads)?,
             norm: on.vector(load, "norm.weight", inner)?,
             ring: on.past(2 * on.batch * 4 * channels)?,
-            state: on.past(4 * on.batch * inner * state_width)?,
+            levels: shape.levels.map(|levels| levels as usize),
+            scales: if levels > 0 { on.vector(load, "L", heads * levels)? } else { 0 },
+            kept,
+            state: on.past(4 * on.batch * inner * state_width * kept.max(1))?,
         })
     }
 }
@@ -81,7 +96,7 @@ impl Sublayer for Mamba2Layer {
         let inner = heads * head_width;
         let channels = inner + 2 * state_width;
         let z = on.project("projected", self.projection, u)?;
-        let [gate, raw] = self.columns.map(|column| part(z, column));
+        let [gate, raw, lambda] = self.columns.map(|column| part(z, column));
         let dt = Decay { raw, a_log: self.a_log, dt_bias: self.dt_bias };
         let c = on.convolve(z, channels, [self.taps, self.bias, self.ring])?;
         let out = on.room("read", 2 * on.rows * inner)?;
@@ -113,7 +128,13 @@ impl Sublayer for Mamba2Layer {
                     beta: 0,
                 };
                 let to = (self.state, out);
-                on.chunked(chunked::Rule::LinearAttention, shape, 1.0, inputs, to)?;
+                let rule = chunked::Rule::LinearAttention;
+                if let Some(levels) = self.levels {
+                    let scales = (Scales { raw: lambda, scales: self.scales }, levels, self.kept);
+                    on.log_linear(rule, shape, 1.0, inputs, scales, to)?;
+                } else {
+                    on.chunked(rule, shape, 1.0, inputs, to)?;
+                }
                 on.launch(values.skip(c, self.skip, out));
             }
             Kind::Step { .. } => {
@@ -126,7 +147,19 @@ impl Sublayer for Mamba2Layer {
                     value_width: head_width,
                 };
                 step.check()?;
-                on.launch(step.mamba2(c, dt, self.skip, self.state, out));
+                on.launch(if let Some(levels) = self.levels {
+                    let levels = Levels {
+                        kept: self.kept,
+                        all: levels,
+                        raw: lambda,
+                        scales: self.scales,
+                        positions: on.positions,
+                    };
+                    let factors = (self.skip, [1.0, 1.0]);
+                    step.log_linear([c, NONE], dt, &levels, factors, (self.state, out))
+                } else {
+                    step.mamba2(c, dt, self.skip, self.state, out)
+                });
             }
         }
         let out = Rows { address: out, stride: inner };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use kernels::cuda::chunked::log_linear::{LogLinear, Scales, Scratch, States};
 use kernels::cuda::chunked::{self, Chunked, Inputs, Prepared, Rows};
 use kernels::cuda::gpu::{Gpu, Graph};
 use kernels::cuda::norm::{Gate, Norm};
@@ -76,6 +77,8 @@ pub(super) struct Recorder<'a> {
     pub positions: u64,
     /// The residual stream, bf16 `[B, T, d]`.
     pub x: u64,
+    /// The norm between what is listed now and the residual stream.
+    behind: Option<u64>,
     work: Vec<Work>,
     /// Scratch memory by its use and size: layers of one shape share it.
     rooms: HashMap<(&'static str, usize), u64>,
@@ -110,10 +113,16 @@ impl<'a> Recorder<'a> {
             d_model,
             positions,
             x: 0,
+            behind: None,
             work: Vec::new(),
             rooms: HashMap::new(),
             memory: Vec::new(),
         }
+    }
+
+    /// Width of the residual stream.
+    pub(super) fn d_model(&self) -> usize {
+        self.d_model
     }
 
     /// The pass of all that was listed.
@@ -173,10 +182,50 @@ impl<'a> Recorder<'a> {
         Ok(y)
     }
 
-    /// Onto the residual stream.
+    /// Lists a branch whose result passes the norm of that weight, if any, before it is added to the residual stream.
+    pub(super) fn behind(
+        &mut self,
+        norm: Option<u64>,
+        branch: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let before = std::mem::replace(&mut self.behind, norm);
+        let listed = branch(self);
+        self.behind = before;
+        listed
+    }
+
+    /// Onto the residual stream, by way of the norm that stands before it.
     pub(super) fn add(&mut self, matrix: Matrix, x: Rows) -> Result<(), Error> {
-        let y = Rows { address: self.x, stride: self.d_model };
-        self.product(matrix, (x, self.rows), y, [true, false])
+        let (y, adds) = self.target()?;
+        self.product(matrix, (x, self.rows), y, [adds, false])?;
+        self.settle()
+    }
+
+    /// Where a branch puts its result, `[B, T, d]`, and whether it adds to what is there. [`Self::settle`] follows.
+    pub(super) fn target(&mut self) -> Result<(Rows, bool), Error> {
+        let stride = self.d_model;
+        if self.behind.is_none() {
+            return Ok((Rows { address: self.x, stride }, true));
+        }
+        let address = self.room("branch", 2 * self.rows * stride)?;
+        Ok((Rows { address, stride }, false))
+    }
+
+    /// Brings what a branch has put there to the residual stream.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        let (y, _) = self.target()?;
+        if let Some(weight) = self.behind {
+            let norm = Self::norm_of([self.rows, 1, self.d_model], Gate::None)?;
+            self.launch(norm.onto(y, weight, self.x));
+        }
+        Ok(())
+    }
+
+    fn norm_of([outer, inner, width]: [usize; 3], gate: Gate) -> Result<Norm, Error> {
+        let factor = 1.0 / width as f32;
+        let epsilon = RMS_EPS as f32;
+        let norm = Norm { outer, inner, width, wide: false, gate, factor, epsilon };
+        norm.check().map(|()| norm)
     }
 
     /// RMSNorm of `[outer, inner, width]`, with a gate in rows of their own.
@@ -188,10 +237,7 @@ impl<'a> Recorder<'a> {
         (gate, gates): (Gate, Rows),
         weight: u64,
     ) -> Result<Rows, Error> {
-        let factor = 1.0 / width as f32;
-        let epsilon = RMS_EPS as f32;
-        let norm = Norm { outer, inner, width, wide: false, gate, factor, epsilon };
-        norm.check()?;
+        let norm = Self::norm_of([outer, inner, width], gate)?;
         let y = self.room(name, 2 * outer * inner * width)?;
         self.launch(norm.forward(x, gates, weight, y));
         Ok(Rows { address: y, stride: inner * width })
@@ -238,16 +284,45 @@ impl<'a> Recorder<'a> {
         (state, out): (u64, u64),
     ) -> Result<(), Error> {
         let chunked = Chunked::new(rule, shape, scale, self.machine.extent())?;
+        let prepared = self.prepared(rule, shape)?;
+        self.launch(chunked.prepare(&inputs, &prepared));
+        self.launch(chunked.forward(&inputs, &prepared, 0, state, out, None));
+        Ok(())
+    }
+
+    /// Its log-linear form: of so many levels, for so many of which there are states.
+    pub(super) fn log_linear(
+        &mut self,
+        rule: chunked::Rule,
+        shape: chunked::Shape,
+        scale: f32,
+        inputs: Inputs,
+        (scales, levels, kept): (Scales, usize, usize),
+        (state, out): (u64, u64),
+    ) -> Result<(), Error> {
+        let extent = self.machine.extent();
+        let chunked = Chunked::new(rule, shape, scale, extent)?;
+        let log_linear = LogLinear::new(chunked, levels, extent)?;
+        let scratch = Scratch {
+            prepared: self.prepared(rule, shape)?,
+            lambda: self.room("lambda", 4 * log_linear.lambda_len())?,
+            sums: self.room("sums", 4 * log_linear.sums_len())?,
+        };
+        let states = States { address: state, levels: kept };
+        for launch in log_linear.forward(&inputs, scales, &scratch, states, out) {
+            self.launch(launch);
+        }
+        Ok(())
+    }
+
+    fn prepared(&mut self, rule: chunked::Rule, shape: chunked::Shape) -> Result<Prepared, Error> {
         let inverse = match rule {
             chunked::Rule::Delta => self.room("inverse", 2 * shape.squares_len())?,
             chunked::Rule::LinearAttention => 0,
         };
         let scores = self.room("scores", 2 * shape.squares_len())?;
         let decays = self.room("decays", 4 * shape.decays_len())?;
-        let prepared = Prepared { inverse, scores, decays };
-        self.launch(chunked.prepare(&inputs, &prepared));
-        self.launch(chunked.forward(&inputs, &prepared, 0, state, out, None));
-        Ok(())
+        Ok(Prepared { inverse, scores, decays })
     }
 }
 

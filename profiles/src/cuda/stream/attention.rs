@@ -2,15 +2,16 @@
 
 use kernels::cuda::decode::{BLOCK_POSITIONS, Input, Kind, Phase, TILE_HEADS};
 use kernels::cuda::{Error, upload_new};
-use search::architecture::{Attention, QkNorm};
+use search::architecture::{Attention, Phases, QkNorm};
 
 use super::program::{Builder, check};
-use crate::cuda::shapes::{Load, rotations_of};
+use crate::cuda::shapes::{Load, paired, rotations_of};
 
 impl Builder<'_> {
     pub(super) fn attention(
         &mut self,
         shape: &Attention,
+        phases: Option<Phases>,
         norm: u64,
         load: Load,
     ) -> Result<(), Error> {
@@ -31,14 +32,26 @@ impl Builder<'_> {
             "a multiple of its KV heads",
             heads,
         )?;
+        let load = &mut paired(shape, load);
         let q = load("q.weight", heads * width * d);
         let k = load("k.weight", kv_heads * width * d);
         let v = load("v.weight", kv_heads * width * d);
-        let z = self.project(&[&q, &k, &v], norm, 0)?.now;
+        let g = if shape.output_gate { load("g.weight", heads * width * d) } else { Vec::new() };
+        let angles = self.angle_rows(phases, load);
+        let of_angles = angles.as_ref().map_or(&[][..], |angles| &angles.rows);
+        let z = self.project(&[&q, &k, &v, &g, of_angles], norm, 0)?.now;
+        let gate_at = z + 4 * ((heads + 2 * kv_heads) * width) as u64;
+        let angles_at = gate_at + 4 * (g.len() / d) as u64;
+        let turned = match &angles {
+            Some(angles) => self.angles(angles, (angles_at, norm), load)?,
+            None => 0,
+        };
+        let whole = shape.qk_norm == QkNorm::Whole;
         let (mut q_norm, mut k_norm) = (0, 0);
-        if shape.qk_norm == QkNorm::Head {
-            q_norm = self.vector(&load("q_norm.weight", width))?;
-            k_norm = self.vector(&load("k_norm.weight", width))?;
+        if shape.qk_norm != QkNorm::None {
+            let [of_q, of_k] = if whole { [heads, kv_heads] } else { [1, 1] };
+            q_norm = self.vector(&load("q_norm.weight", of_q * width))?;
+            k_norm = self.vector(&load("k_norm.weight", of_k * width))?;
         }
         let rope = upload_new(self.machine, &rotations_of(shape, self.positions))?;
         self.memory.push(rope);
@@ -78,6 +91,8 @@ impl Builder<'_> {
             unit_bytes: unit_bytes as u32,
             window: window.unwrap_or(0) as u32,
             cache_blocks: cache_blocks as u32,
+            gated: u32::from(whole),
+            skip: turned,
             scale: (width as f32).powf(-0.5),
             norm: q_norm,
             k_norm,
@@ -89,11 +104,9 @@ impl Builder<'_> {
         let out = self.allocate(heads * width * 4)?;
         self.push(Phase { kind: Kind::Combine, x: partial, out, ..both });
         let weight = load("o.weight", d * heads * width);
-        self.project_back(
-            &weight,
-            heads * width,
-            Input::Plain,
-            Phase { x: out, ..Phase::default() },
-        )
+        let (input, gate) =
+            if shape.output_gate { (Input::Gated, gate_at) } else { (Input::Plain, 0) };
+        let of = Phase { x: out, gate, ..Phase::default() };
+        self.project_back(&weight, heads * width, input, of)
     }
 }

@@ -2,13 +2,19 @@
 
 use kernels::cuda::Error;
 use kernels::cuda::decode::{Input, Kind, Phase, STATE_ROWS};
-use search::architecture::Delta;
+use search::architecture::{Delta, Phases};
 
 use super::program::{Builder, Projected, check};
 use crate::cuda::shapes::{Load, delta_extents};
 
 impl Builder<'_> {
-    pub(super) fn delta(&mut self, shape: &Delta, norm: u64, load: Load) -> Result<(), Error> {
+    pub(super) fn delta(
+        &mut self,
+        shape: &Delta,
+        phases: Option<Phases>,
+        norm: u64,
+        load: Load,
+    ) -> Result<(), Error> {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let d = self.d_model();
         check(
@@ -36,9 +42,20 @@ impl Builder<'_> {
         let g = if shape.output_gate { load("g.weight", values * d) } else { Vec::new() };
         let b = load("b.weight", steps * heads * d);
         let a = if shape.decay { load("a.weight", heads * d) } else { Vec::new() };
+        let levels = shape.levels.map_or(0, |levels| levels as usize);
+        let l = if levels > 0 { load("l.weight", heads * levels * d) } else { Vec::new() };
         let channels = keys + steps * (keys + values);
         let ring_rows = if shape.short_conv { channels } else { 0 };
-        let Projected { now, ring } = self.project(&[&q, &k, &v, &g, &b, &a], norm, ring_rows)?;
+        let angles = self.angle_rows(phases, load);
+        let of_angles = angles.as_ref().map_or(&[][..], |angles| &angles.rows);
+        let parts = [&q, &k, &v, &g, &b, &a, &l].map(Vec::as_slice);
+        let angles_at = parts.iter().map(|part| part.len() / d).sum::<usize>();
+        let parts = [&parts[..], &[of_angles]].concat();
+        let Projected { now, ring } = self.project(&parts, norm, ring_rows)?;
+        let turned = match &angles {
+            Some(angles) => self.angles(angles, (now + 4 * angles_at as u64, norm), load)?,
+            None => 0,
+        };
         let gate = now + channels as u64 * 4;
         let z = if shape.output_gate { gate + values as u64 * 4 } else { gate };
         let taps: Vec<f32> = [
@@ -56,15 +73,23 @@ impl Builder<'_> {
             a_log = self.vector(&load("A_log", heads))?;
             dt_bias = self.vector(&load("dt_bias", heads))?;
         }
-        let state = self.state(values * key_width * 4)?;
-        self.state_bytes += (values * key_width * 4) as u64;
         let out = self.allocate(values * 4)?;
+        let state = if levels > 0 {
+            let scales = load("L", heads * levels);
+            self.level_states(Kind::LogDelta, (values, key_width), levels, &scales)?
+        } else {
+            let state = self.state(values * key_width * 4)?;
+            self.state_bytes += (values * key_width * 4) as u64;
+            Phase {
+                stream: state,
+                kind: Kind::Delta,
+                unit_bytes: (STATE_ROWS as usize * key_width * 4) as u32,
+                groups: (values / STATE_ROWS as usize) as u32,
+                units_per_group: 1,
+                ..Phase::default()
+            }
+        };
         self.push(Phase {
-            stream: state,
-            kind: Kind::Delta,
-            unit_bytes: (STATE_ROWS as usize * key_width * 4) as u32,
-            groups: (values / STATE_ROWS as usize) as u32,
-            units_per_group: 1,
             key_heads: key_heads as u32,
             heads: heads as u32,
             width: key_width as u32,
@@ -79,10 +104,11 @@ impl Builder<'_> {
             conv_weight,
             a_log,
             dt_bias,
+            skip: turned,
             out,
             now,
             z,
-            ..Phase::default()
+            ..state
         });
         let norm = self.vector(&load("norm.weight", value_width))?;
         let weight = load("o.weight", d * values);

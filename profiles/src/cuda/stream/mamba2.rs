@@ -26,8 +26,10 @@ impl Builder<'_> {
         )?;
         let inner = heads * head_width;
         let ring_rows = inner + 2 * state_width;
-        let weight = load("in.weight", (2 * inner + 2 * state_width + heads) * d);
-        // z, x, B, C, dt: those that are convolved come first
+        let levels = shape.levels.map_or(0, |levels| levels as usize);
+        let rows = 2 * inner + 2 * state_width + heads * (1 + levels);
+        let weight = load("in.weight", rows * d);
+        // z, x, B, C, dt, λ: those that are convolved come first
         let (gate, rest) = weight.split_at(inner * d);
         let (convolved, dt) = rest.split_at(ring_rows * d);
         let Projected { now, ring } = self.project(&[convolved, gate, dt], norm, ring_rows)?;
@@ -36,15 +38,23 @@ impl Builder<'_> {
         let a_log = self.vector(&load("A_log", heads))?;
         let dt_bias = self.vector(&load("dt_bias", heads))?;
         let skip = self.vector(&load("D", heads))?;
-        let state = self.state(inner * state_width * 4)?;
-        self.state_bytes += (inner * state_width * 4) as u64;
         let out = self.allocate(inner * 4)?;
+        let state = if levels > 0 {
+            let scales = load("L", heads * levels);
+            self.level_states(Kind::LogMamba2, (inner, state_width), levels, &scales)?
+        } else {
+            let state = self.state(inner * state_width * 4)?;
+            self.state_bytes += (inner * state_width * 4) as u64;
+            Phase {
+                stream: state,
+                kind: Kind::Mamba2,
+                unit_bytes: (STATE_ROWS as usize * state_width * 4) as u32,
+                groups: (inner / STATE_ROWS as usize) as u32,
+                units_per_group: 1,
+                ..Phase::default()
+            }
+        };
         self.push(Phase {
-            stream: state,
-            kind: Kind::Mamba2,
-            unit_bytes: (STATE_ROWS as usize * state_width * 4) as u32,
-            groups: (inner / STATE_ROWS as usize) as u32,
-            units_per_group: 1,
             heads: heads as u32,
             width: state_width as u32,
             value_width: head_width as u32,
@@ -59,7 +69,7 @@ impl Builder<'_> {
             out,
             now,
             z: now + ring_rows as u64 * 4,
-            ..Phase::default()
+            ..state
         });
         let norm = self.vector(&load("norm.weight", inner))?;
         let matrix = self.pack(&[&load("out.weight", d * inner)], inner)?;

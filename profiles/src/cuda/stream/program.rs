@@ -6,8 +6,9 @@ use kernels::cuda::decode::{
     Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, UNIT_CHUNKS,
 };
 use kernels::cuda::{Error, Machine, bf16_bits, upload_new};
+use kernels::log_linear::levels_within;
 use search::Architecture;
-use search::architecture::Mixer;
+use search::architecture::{Ffn, FfnKind, Mixer, Parallel};
 
 use crate::cuda::shapes::Load;
 
@@ -15,10 +16,10 @@ const CHUNK_COLUMNS: usize = 256; // of one step of a warp over a row
 
 /// A matrix as a stream: units of two rows × `chunks` · 256 columns, `pieces` units side by side for a pair of rows.
 pub(super) struct Packed {
-    address: u64,
-    pieces: usize,
-    chunks: usize,
-    pairs: usize,
+    pub(super) address: u64,
+    pub(super) pieces: usize,
+    pub(super) chunks: usize,
+    pub(super) pairs: usize,
 }
 
 pub(super) struct Builder<'a> {
@@ -32,12 +33,16 @@ pub(super) struct Builder<'a> {
     pub(super) phases: Vec<Phase>,
     /// Where the residual stream stands: the output of the last phase that wrote to it.
     residual: Residual,
+    /// Where the branch that is built now leaves its result, if not on the residual stream; 0 until it does.
+    aside: Option<u64>,
     pub(super) logits: u64,
     pub(super) states: Vec<(u64, usize)>,
     pub(super) caches: Vec<(u64, usize)>,
     pub(super) streamed_bytes: u64,
     pub(super) state_bytes: u64,
     pub(super) cache_bytes_per_position: Vec<(u64, Option<usize>)>,
+    /// Of the states of each log-linear mixer: of one of them, and how many there are.
+    pub(super) level_bytes: Vec<(u64, usize)>,
     pub(super) memory: Vec<u64>,
 }
 
@@ -82,12 +87,14 @@ impl<'a> Builder<'a> {
             pretends,
             phases: Vec::new(),
             residual: Residual::Embedding(0),
+            aside: None,
             logits: 0,
             states: Vec::new(),
             caches: Vec::new(),
             streamed_bytes: 0,
             state_bytes: 0,
             cache_bytes_per_position: Vec::new(),
+            level_bytes: Vec::new(),
             memory: Vec::new(),
         }
     }
@@ -95,6 +102,11 @@ impl<'a> Builder<'a> {
     /// Width of the residual stream.
     pub(super) fn d_model(&self) -> usize {
         self.architecture.d_model() as usize
+    }
+
+    /// Warps of a block that compute.
+    pub(super) fn warps(&self) -> usize {
+        self.layout.warps as usize
     }
 
     /// Blocks that a step has.
@@ -122,8 +134,37 @@ impl<'a> Builder<'a> {
         Ok(address)
     }
 
-    /// Packs the rows of `parts`, `[rows, columns]` each, one below the other.
-    pub(super) fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
+    /// What a log-linear mixer reads and writes of its past: of each level in use rows of a state, whose bytes differ from
+    /// step to step.
+    pub(super) fn level_states(
+        &mut self,
+        kind: Kind,
+        (rows, key_width): (usize, usize),
+        levels: usize,
+        scales: &[f32],
+    ) -> Result<Phase, Error> {
+        check(
+            rows * (self.blocks() + 1) < 1 << 32,
+            "the values of a log-linear mixer",
+            "below 2³² over the blocks",
+            rows,
+        )?;
+        let kept = levels_within(levels, self.positions);
+        let bytes = rows * key_width * 4;
+        self.level_bytes.push((bytes as u64, kept));
+        Ok(Phase {
+            kind,
+            groups: rows as u32, // of no units: the warps ask for the states themselves
+            splits: kept as u32,
+            tiles: levels as u32,
+            x: self.state(kept * bytes)?,
+            k_norm: self.vector(scales)?,
+            ..Phase::default()
+        })
+    }
+
+    /// In how many pieces a row of so many columns is read, and the chunks of each.
+    pub(super) fn pieces(&self, columns: usize) -> Result<(usize, usize), Error> {
         let all_chunks = columns.div_ceil(CHUNK_COLUMNS);
         // a warp keeps the input of one piece: see `gemv.cuh`
         let warps = self.layout.warps as usize;
@@ -133,7 +174,12 @@ impl<'a> Builder<'a> {
                 let most = warps * UNIT_CHUNKS as usize * CHUNK_COLUMNS;
                 shape_error("the input width of a matrix", &format!("at most {most}"), columns)
             })?;
-        let chunks = all_chunks.div_ceil(pieces);
+        Ok((pieces, all_chunks.div_ceil(pieces)))
+    }
+
+    /// Packs the rows of `parts`, `[rows, columns]` each, one below the other.
+    pub(super) fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
+        let (pieces, chunks) = self.pieces(columns)?;
         let piece_columns = chunks * CHUNK_COLUMNS;
         let count = parts.iter().map(|part| part.len() / columns).sum::<usize>();
         let packed_len = count.next_multiple_of(2) * pieces * piece_columns;
@@ -241,24 +287,21 @@ impl<'a> Builder<'a> {
         };
         self.residual = Residual::Embedding(embedding.address);
         for (i, layer) in architecture.layers().iter().enumerate() {
+            let after = layer.norms_after();
             if let Some(mixer) = &layer.mixer {
                 let norm = load(&format!("layers.{i}.mixer_norm.weight"), d);
                 let norm = self.vector(&norm)?;
                 let here = &mut |name: &str, count: usize| {
                     load(&format!("layers.{i}.mixer.{name}"), count)
                 };
-                match mixer {
-                    Mixer::Attention(shape) => self.attention(shape, norm, here)?,
-                    Mixer::Delta(shape) => self.delta(shape, norm, here)?,
-                    Mixer::Mamba2(shape) => self.mamba2(shape, norm, here)?,
-                    Mixer::Kda(_) | Mixer::Parallel(_) => {
-                        unreachable!("`check_covered` refuses it")
-                    }
-                    Mixer::GatedConv(shape) => self.gated_conv(*shape, norm, here)?,
-                }
+                self.half(norm, after, |on, norm| on.mixer(mixer, norm, here))?;
             }
             if let Some(ffn) = layer.ffn {
-                self.ffn(i, ffn.width as usize, load)?;
+                let norm = load(&format!("layers.{i}.ffn_norm.weight"), d);
+                let norm = self.vector(&norm)?;
+                let here =
+                    &mut |name: &str, count: usize| load(&format!("layers.{i}.ffn.{name}"), count);
+                self.half(norm, after, |on, norm| on.ffn(ffn, norm, here))?;
             }
         }
         let norm = load("final_norm.weight", d);
@@ -269,18 +312,89 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// `phase` with the normed residual stream as its input.
-    fn reading(&self, phase: Phase, norm: u64) -> Phase {
+    /// Half a layer: h += f(norm(h)), or h += norm(f(h)) where the norm stands `after`. The branch is told the norm that it
+    /// has to begin with, 0 for none.
+    fn half(
+        &mut self,
+        norm: u64,
+        after: bool,
+        branch: impl FnOnce(&mut Self, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if !after {
+            return branch(self, norm);
+        }
+        let y = self.aside(|on| branch(on, 0))?;
+        self.add([(y, norm), (0, 0)])
+    }
+
+    /// Where a branch leaves its result when it is not added to the residual stream.
+    fn aside(&mut self, branch: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<u64, Error> {
+        self.aside = Some(0);
+        let built = branch(self);
+        let y = self.aside.take().unwrap_or(0);
+        built.map(|()| y)
+    }
+
+    /// Adds one or two vectors to the residual stream, each normed by a weight or, where that is 0, as it is.
+    fn add(&mut self, [(x, norm), (z, k_norm)]: [(u64, u64); 2]) -> Result<(), Error> {
+        let columns = self.d_model() as u32;
+        self.push_residual(Phase {
+            kind: Kind::Add,
+            columns,
+            x,
+            norm,
+            z,
+            k_norm,
+            ..Phase::default()
+        })
+    }
+
+    fn mixer(&mut self, mixer: &Mixer, norm: u64, load: Load) -> Result<(), Error> {
+        match mixer {
+            Mixer::Attention(shape) => self.attention(shape, mixer.phases(), norm, load),
+            Mixer::Delta(shape) => self.delta(shape, mixer.phases(), norm, load),
+            Mixer::Mamba2(shape) => self.mamba2(shape, norm, load),
+            Mixer::Kda(shape) => self.kda(shape, norm, load),
+            Mixer::Parallel(shape) => self.parallel(shape, norm, load),
+            Mixer::GatedConv(shape) => self.gated_conv(*shape, norm, load),
+        }
+    }
+
+    /// Two mixers that read the same, one after the other; what both leave is added at once.
+    fn parallel(&mut self, shape: &Parallel, norm: u64, load: Load) -> Result<(), Error> {
+        let mut branches = [(0, 0); 2];
+        let mixers: [(&str, Mixer); 2] =
+            [("attention", shape.attention().into()), ("beside", shape.side().into())];
+        for (branch, (name, mixer)) in branches.iter_mut().zip(mixers) {
+            let own = &mut |tensor: &str, count: usize| load(&format!("{name}.{tensor}"), count);
+            branch.0 = self.aside(|on| on.mixer(&mixer, norm, own))?;
+            if shape.branch_norms {
+                let weight = load(&format!("{name}_norm.weight"), self.d_model());
+                branch.1 = self.vector(&weight)?;
+            }
+        }
+        self.add(branches)
+    }
+
+    /// `phase` with the residual stream as its input, normed unless `norm` is 0.
+    pub(super) fn reading(&self, phase: Phase, norm: u64) -> Phase {
         let (input, x) = match self.residual {
+            Residual::Embedding(x) if norm == 0 => (Input::RawEmbedding, x),
             Residual::Embedding(x) => (Input::Embedding, x),
+            Residual::Vector(x) if norm == 0 => (Input::Plain, x),
             Residual::Vector(x) => (Input::RmsNorm, x),
         };
         Phase { input, x, norm, ..phase }
     }
 
-    /// Adds the products of `phase` to the residual stream.
+    /// Adds the products of `phase` to the residual stream, or to the branch that is kept aside.
     pub(super) fn push_residual(&mut self, phase: Phase) -> Result<(), Error> {
         let out = self.allocate(self.d_model() * 4)?;
+        if let Some(aside) = &mut self.aside {
+            let now = std::mem::replace(aside, out); // a slab of columns goes on from the one before it
+            self.push(Phase { out, output: Output::Store, now, ..phase });
+            return Ok(());
+        }
         self.push(Phase { out, ..phase });
         self.residual = Residual::Vector(out);
         Ok(())
@@ -317,25 +431,44 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn ffn(&mut self, layer: usize, width: usize, load: Load) -> Result<(), Error> {
-        let d = self.d_model();
-        let norm = load(&format!("layers.{layer}.ffn_norm.weight"), d);
-        let norm = self.vector(&norm)?;
-        let gate = load(&format!("layers.{layer}.ffn.gate.weight"), width * d);
-        let up = load(&format!("layers.{layer}.ffn.up.weight"), width * d);
-        let matrix = if self.pretends {
-            self.pack(&[&gate, &up], d)?
-        } else {
-            // row i of the gate beside row i of up: a pair gives one value
-            let rows: Vec<&[f32]> =
-                gate.chunks_exact(d).zip(up.chunks_exact(d)).flat_map(|(g, u)| [g, u]).collect();
-            self.pack(&rows, d)?
+    fn ffn(&mut self, ffn: Ffn, norm: u64, load: Load) -> Result<(), Error> {
+        let (d, width) = (self.d_model(), ffn.width as usize);
+        let hidden = match ffn.kind {
+            FfnKind::SwiGlu => self.swiglu(width, norm, load)?,
+            FfnKind::Relu2 => {
+                let matrix = self.pack(&[&load("up.weight", width * d)], d)?;
+                let hidden = self.allocate(width.next_multiple_of(4) * 4)?;
+                let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Relu2, width)?;
+                self.push(Phase { out: hidden, ..self.reading(phase, norm) });
+                hidden
+            }
+            FfnKind::Moe(experts) => return self.experts(width, experts, norm, load),
         };
+        let down = load("down.weight", d * width);
+        self.project_back(&down, width, Input::Plain, Phase { x: hidden, ..Phase::default() })
+    }
+
+    /// Rows of two matrices that read the residual stream in turn: a pair gives one value.
+    pub(super) fn pack_pairs(&mut self, gate: &[f32], up: &[f32]) -> Result<Packed, Error> {
+        let d = self.d_model();
+        if self.pretends {
+            return self.pack(&[gate, up], d);
+        }
+        let rows: Vec<&[f32]> =
+            gate.chunks_exact(d).zip(up.chunks_exact(d)).flat_map(|(g, u)| [g, u]).collect();
+        self.pack(&rows, d)
+    }
+
+    /// What the two matrices of a SwiGLU make of the residual stream.
+    pub(super) fn swiglu(&mut self, width: usize, norm: u64, load: Load) -> Result<u64, Error> {
+        let d = self.d_model();
+        let gate = load("gate.weight", width * d);
+        let up = load("up.weight", width * d);
+        let matrix = self.pack_pairs(&gate, &up)?;
         let hidden = self.allocate(width * 4)?;
         let phase = self.gemv(&matrix, d, Input::RmsNorm, Output::Swiglu, 2 * width)?;
         self.push(Phase { out: hidden, ..self.reading(phase, norm) });
-        let down = load(&format!("layers.{layer}.ffn.down.weight"), d * width);
-        self.project_back(&down, width, Input::Plain, Phase { x: hidden, ..Phase::default() })
+        Ok(hidden)
     }
 
     /// The in-projection of a mixer, `[rows]`: the inputs of the convolution first, which go to a ring as well.
