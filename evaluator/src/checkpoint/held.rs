@@ -44,8 +44,8 @@ impl<'a> Held<'a> {
     /// # Errors
     /// When it is no safetensors: a sentence about the file.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let file = SafeTensors::deserialize(bytes).map_err(|problem| damaged(&problem))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|problem| damaged(&problem))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         Ok(Self { file, metadata })
     }
@@ -75,7 +75,7 @@ impl<'a> Held<'a> {
     /// # Errors
     /// When there is none, or it is of another type or shape: a sentence about the file.
     pub(crate) fn values(&self, name: &str, shape: &[u64]) -> Result<&'a [u8], String> {
-        let view = self.file.tensor(name).map_err(damaged)?;
+        let view = self.file.tensor(name).map_err(|problem| damaged(&problem))?;
         let found: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
         if view.dtype() != Dtype::F32 || found != shape {
             return Err(format!("{name} is {:?} {found:?}, expected F32 {shape:?}", view.dtype()));
@@ -88,13 +88,13 @@ impl<'a> Held<'a> {
     /// # Errors
     /// When there is none, or it is of another type.
     pub(crate) fn floats(&self, name: &str) -> Result<Vec<f32>, String> {
-        let view = self.file.tensor(name).map_err(damaged)?;
+        let view = self.file.tensor(name).map_err(|problem| damaged(&problem))?;
         let shape: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
         let (values, _) = self.values(name, &shape)?.as_chunks::<4>();
         Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
 }
 
-fn damaged(problem: safetensors::SafeTensorError) -> String {
+fn damaged(problem: &safetensors::SafeTensorError) -> String {
     format!("it is damaged ({problem})")
 }

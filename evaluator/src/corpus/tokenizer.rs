@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::tokens::{Tokens, Width};
+use super::token_format::Width;
+use super::tokens::Tokens;
 use crate::error::{Error, Result};
 use crate::files;
 
