@@ -20,7 +20,7 @@ macro_rules! gene {
 pub(crate) use gene;
 
 /// Mixers one token at a time: d_model, layers, tokens and the largest error.
-const ONE_TOKEN: [(&str, u32, &str, usize, f64); 19] = [
+const ONE_TOKEN: [(&str, u32, &str, usize, f64); 20] = [
     ("DeltaNet", 256, "2*dn(h=4,k=128,v=128)+ffn(640)", 40, 1e-4),
     ("Gated DeltaNet", 260, "2*gdn(h=4,k=64,v=128)+ffn(100)", 40, 1e-4),
     ("Gated DeltaNet, wide values", 256, "2*gdn(h=4,k=128,v=256)+ffn(100)", 40, 1e-4),
@@ -56,6 +56,13 @@ const ONE_TOKEN: [(&str, u32, &str, usize, f64); 19] = [
         "lm2(h=8,p=64,n=128,l=15)+ffn(100) | lm2(h=4,p=64,n=64,l=4)",
         150,
         1e-4,
+    ),
+    (
+        gene!("Selective RoPE"),
+        256,
+        "attn(h=8,kv=2,k=64,srope,pgate,pbias) | gdn(h=2,k=128,v=128,srope,pfull,ptemp=ones)",
+        100,
+        4e-3,
     ),
     (
         gene!("mixture of experts"),

@@ -25,7 +25,7 @@ const NEMOTRON_FLASH: &str = "d=2048,vocab=131072,tied \
 
 /// Each mixer alone: twelve layers of it at d_model 2048 without FFN, and a small head. Then as many products as twelve
 /// layers of attention have phases, each of hardly any bytes: what a dependent phase costs however little it moves.
-const MIXERS: [(&str, &str); 15] = [
+const MIXERS: [(&str, &str); 16] = [
     ("12 x DeltaNet", "12*dn(h=16,k=128,v=128)"),
     ("12 x Gated DeltaNet", "12*gdn(h=12,k=128,v=256)"),
     ("12 x Mamba2", "12*m2(h=64,p=64,n=128)"),
@@ -40,6 +40,7 @@ const MIXERS: [(&str, &str); 15] = [
     (gene!("12 x log-linear Gated DeltaNet"), "12*lgdn(h=12,k=128,v=256,l=15)"),
     (gene!("12 x log-linear Mamba2"), "12*lm2(h=64,p=64,n=128,l=15)"),
     (gene!("12 x relu² FFN of 6144"), "12*relu2(6144)"),
+    (gene!("12 x attention with Selective RoPE"), "12*attn(h=16,kv=4,k=128,srope,pgate)"),
     (gene!("12 x mixture, 4 of 16 of 1024"), "12*moe(1024,e=16,k=4,s=1)"),
 ];
 

@@ -2,7 +2,7 @@
 
 use kernels::cuda::attention::rotations;
 use search::Architecture;
-use search::architecture::{Attention, Delta, Ffn, FfnKind, Kda, Layer, Phases};
+use search::architecture::{Attention, Delta, Ffn, FfnKind, Kda, Phases};
 
 use crate::error::ProfileError;
 
@@ -91,18 +91,6 @@ pub fn check_covered(architecture: &Architecture) -> Result<(), ProfileError> {
         }
         Some(_) | None => Ok(()),
     })
-}
-
-/// Whether the step of one sequence is known to be right for all of its mixers.
-///
-/// # Errors
-/// When it is not for one of them, which the message names.
-pub(super) fn check_streamed(architecture: &Architecture) -> Result<(), ProfileError> {
-    let turns = |layer: &Layer| layer.mixer.is_some_and(|mixer| mixer.phases().is_some());
-    if architecture.layers().iter().any(turns) {
-        return Err(not_covered("Selective RoPE in steps of one sequence"));
-    }
-    Ok(())
 }
 
 /// Experts of a token that a warp keeps, one a lane.

@@ -20,7 +20,7 @@ use kernels::log_linear::is_in_use;
 use search::Architecture;
 
 use self::program::Builder;
-use super::shapes::{Load, check_covered, check_streamed};
+use super::shapes::{Load, check_covered};
 use crate::error::ProfileError;
 
 /// When the blocks of one step reached the moments of its phases.
@@ -114,7 +114,6 @@ impl Decoder {
         pretends: bool,
     ) -> Result<Self, ProfileError> {
         check_covered(architecture)?;
-        check_streamed(architecture)?;
         let layout = Layout::of(machine.extent())?;
         let mut builder = Builder::new(machine, architecture, positions, layout, pretends);
         if let Err(error) = builder.build(load) {

@@ -26,7 +26,7 @@ fn the_gpu_decodes_what_few_stacks_have_as_the_cpu_does() {
     );
     check(
         "d=64,vocab=48,tied | lgdn(h=2,k=32,v=32,l=3) | lm2(h=2,p=32,n=32,l=9) \
-         | gdn(h=2,k=32,v=32)",
+         | gdn(h=2,k=32,v=32,srope,pgate,pbias) | attn(h=1,kv=1,k=64,srope,pfull,ptemp=learnt)",
     );
     check("d=64,vocab=48,tied | dn(h=2,k=32,v=32)+moe(64,e=6,k=2,s=1) | moe(40,e=3,k=1)");
 }

@@ -166,10 +166,10 @@ fn log_linear_mixers_decode_as_defined() {
 }
 
 #[test]
-fn learnt_angles_are_refused_by_name() {
-    let stack = stack(64, "gdn(h=2,k=64,v=16,srope)");
-    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), &stack, POSITIONS);
-    assert!(decoder.is_err_and(|error| error.to_string().contains("Selective RoPE")));
+fn learnt_angles_decode_as_defined() {
+    let layers = "gdn(h=2,k=64,v=16,srope,pgate,pbias) | attn(h=4,kv=2,k=64,qknorm,srope)+ffn(60) \
+                  | gdp(h=1,k=32,v=32,n=2,srope,pfull,ptemp=ones) | lgdn(h=2,k=32,v=16,l=4,srope,pgate,pfull,ptemp=learnt)";
+    check("Selective RoPE", &stack(64, layers), 8, 4e-3);
 }
 
 #[test]
