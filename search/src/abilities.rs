@@ -219,7 +219,7 @@ fn s3() -> Ability {
         name: "s3",
         claim: "two Householder steps a token with eigenvalues in [-1, 1] track S3; one, or [0, 1], does not (arXiv 2502.10297)",
         task: TaskConfig {
-            tokens: 64 * 16 * 900,
+            tokens: 64 * 16 * 4000, // after 900 steps one seed of four tracks it, after 4000 each
             batch: 64,
             sequence_length: 16,
             extrapolate: vec![2],
