@@ -283,6 +283,6 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 4 * 2);
+        assert_eq!(compared, 5 * 2);
     }
 }

@@ -32,11 +32,48 @@ const ARCHITECTURES: [(&str, Extent); 5] = [
 
 #[test]
 fn every_source_compiles_for_every_architecture_without_spills() {
-    if let Err(error @ Error::Missing { .. }) = available() {
-        eprintln!("SKIPPED: {error}");
+    let others =
+        Source::ALL.into_iter().filter(|of| !matches!(of, Source::Decode | Source::Chunked));
+    compiles(others);
+}
+
+#[test]
+fn kernels_of_whole_sequences_compile_for_every_architecture_without_spills() {
+    compiles([Source::Chunked]);
+}
+
+/// What few stacks have takes as long as all else: it is compiled for two of the architectures, by the test below.
+#[test]
+fn the_one_token_kernel_compiles_for_every_architecture_without_spills() {
+    compiles([Source::Decode]);
+}
+
+#[test]
+fn the_one_token_kernel_compiles_with_what_few_stacks_have() {
+    if is_skipped() {
         return;
     }
-    for source in Source::ALL {
+    let chosen = ARCHITECTURES.iter().filter(|(name, _)| ["sm_80", "sm_90"].contains(name));
+    for (architecture, extent) in chosen {
+        for genes in decode::GENES {
+            check(Source::Decode, &of_genes(genes, *extent), architecture);
+        }
+    }
+}
+
+fn is_skipped() -> bool {
+    if let Err(error @ Error::Missing { .. }) = available() {
+        eprintln!("SKIPPED: {error}");
+        return true;
+    }
+    false
+}
+
+fn compiles(sources: impl IntoIterator<Item = Source>) {
+    if is_skipped() {
+        return;
+    }
+    for source in sources {
         for (architecture, extent) in ARCHITECTURES {
             if source.for_hopper() != extent.hopper {
                 continue;
@@ -48,21 +85,18 @@ fn every_source_compiles_for_every_architecture_without_spills() {
     }
 }
 
+/// The one-token kernel with these of what few stacks have.
+fn of_genes(genes: u32, extent: Extent) -> Variant {
+    let layout = decode::Layout { genes, ..decode::Layout::of(extent).expect("the step fits") };
+    (layout.defines(), layout.shared_bytes() as usize)
+}
+
 /// The constants that a source is compiled with, and the most bytes of shared memory that a block of its kernels asks for.
 type Variant = (Vec<(&'static str, u32)>, usize);
 
 fn variants(source: Source, extent: Extent) -> Vec<Variant> {
     match source {
-        Source::Decode => {
-            let layout = decode::Layout::of(extent).expect("the step fits");
-            std::iter::once(0)
-                .chain(decode::GENES)
-                .map(|genes| {
-                    let layout = decode::Layout { genes, ..layout };
-                    (layout.defines(), layout.shared_bytes() as usize)
-                })
-                .collect()
-        }
+        Source::Decode => vec![of_genes(0, extent)],
         Source::Chunked => {
             let variants = |rule, heads, key_heads, key_width, value_width, wide| {
                 let (batch, tokens) = (4, 4096);

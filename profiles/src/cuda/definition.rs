@@ -207,7 +207,7 @@ fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
         Mixer::Delta(shape) => Box::new(delta::Token::new(shape, mixer.phases(), d, load)),
         Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
         Mixer::Kda(shape) => Box::new(kda::Token::new(shape, d, load)),
-        Mixer::Parallel(shape) => Box::new(parallel::Token::new(shape, d, load)),
+        Mixer::Parallel(shape) => Box::new(parallel::Token::new(shape, d, load, self::mixer)),
         Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
     }
 }

@@ -262,7 +262,7 @@ fn mixer(on: &mut Builder<'_>, mixer: &Mixer, load: Load) -> Result<Box<dyn Subl
         Mixer::Delta(shape) => Box::new(DeltaLayer::new(on, shape, mixer.phases(), load)?),
         Mixer::Mamba2(shape) => Box::new(Mamba2Layer::new(on, shape, load)?),
         Mixer::Kda(shape) => Box::new(KdaLayer::new(on, shape, load)?),
-        Mixer::Parallel(shape) => Box::new(ParallelLayer::new(on, shape, load)?),
+        Mixer::Parallel(shape) => Box::new(ParallelLayer::new(on, shape, load, self::mixer)?),
         Mixer::GatedConv(shape) => Box::new(GatedConvLayer::new(on, *shape, load)?),
     })
 }

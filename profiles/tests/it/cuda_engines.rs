@@ -19,15 +19,23 @@ fn the_gpu_decodes_as_the_cpu_does() {
 }
 
 #[test]
-fn the_gpu_decodes_what_few_stacks_have_as_the_cpu_does() {
+fn the_gpu_decodes_forms_of_attention_and_channel_decays_as_the_cpu_does() {
     check(
         "d=64,vocab=48,tied | kda(h=2,k=32,v=32)+relu2(96) | attn(h=2,kv=1,k=64,qknorm,gate,rot=50) \
          | par(h=1,kv=1,k=64,gdn,bh=2,bk=32,bv=32) | attn(h=2,kv=2,k=64,qknorm=whole,post)+ffn(64)",
     );
+}
+
+#[test]
+fn the_gpu_decodes_levels_and_learnt_angles_as_the_cpu_does() {
     check(
         "d=64,vocab=48,tied | lgdn(h=2,k=32,v=32,l=3) | lm2(h=2,p=32,n=32,l=9) \
          | gdn(h=2,k=32,v=32,srope,pgate,pbias) | attn(h=1,kv=1,k=64,srope,pfull,ptemp=learnt)",
     );
+}
+
+#[test]
+fn the_gpu_decodes_mixtures_of_experts_as_the_cpu_does() {
     check("d=64,vocab=48,tied | dn(h=2,k=32,v=32)+moe(64,e=6,k=2,s=1) | moe(40,e=3,k=1)");
 }
 

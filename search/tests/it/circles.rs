@@ -14,8 +14,8 @@ const CRATES: [&str; 7] = ["search", "kernels", "operators", "evaluator", "profi
 const KNOWN: [&str; 7] = [
     "evaluator: tasks, tasks::mqar, tasks::noisy_recall, tasks::parity, tasks::permutations, tasks::selective_copying",
     "kernels: cpu, cpu::portable, cpu::simd, cpu::x86",
-    "kernels: cuda, cuda::chunked, cuda::compiler, cuda::product",
-    "kernels: delta_rule::train, delta_rule::train::chunk, delta_rule::train::solve",
+    "kernels: cuda, cuda::chunked, cuda::chunked::shape, cuda::compiler, cuda::product",
+    "kernels: delta_rule::train, delta_rule::train::chunk",
     "kernels: linear_attention::train, linear_attention::train::chunk, linear_attention::train::rule",
     "operators: gpu::norm, ops::norm, ops::norm::kernel",
     "profiles: cuda, cuda::passes",

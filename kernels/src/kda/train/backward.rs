@@ -23,8 +23,8 @@
 //! Here each term has the decay a_r as a factor, so that dg_r is as exact as it is small.
 
 use super::block::{Block, copy};
+use super::extents::{BLOCK, CHUNK, Inputs, Shape};
 use super::pairs::Channels;
-use super::{BLOCK, CHUNK, Inputs, Shape};
 use crate::cpu::chunk::Product;
 use crate::cpu::gemm::{Gemm, View};
 use crate::cpu::pool::SharedMut;

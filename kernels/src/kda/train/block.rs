@@ -1,6 +1,7 @@
 //! One block of a head: its decays, its weights of pairs, and the quantities of the forward pass.
 
-use super::{BLOCK, Inputs, Shape, pairs};
+use super::extents::{BLOCK, Inputs, Shape};
+use super::pairs;
 use crate::cpu::chunk::Product;
 use crate::cpu::element::convert;
 use crate::cpu::gemm::View;

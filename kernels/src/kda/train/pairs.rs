@@ -3,7 +3,7 @@
 //! Γ_ij goes on from pair to pair: forward from row to row for all earlier positions at once, which lie in the lanes of a
 //! vector; backward from column to column, channels in the lanes, where dq and dk stay in registers.
 
-use super::BLOCK;
+use super::extents::BLOCK;
 use crate::cpu::gemm::View;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Simd};

@@ -3,11 +3,15 @@
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use search::architecture::{Mixer, Parallel};
 
+use super::token::Token as Part;
 use super::weights::{Keep, wide};
 use crate::cuda::shapes::Load;
 
 /// A mixer with the norm behind it.
-type Branch = (Box<dyn super::Token>, Option<Vec<f64>>);
+type Branch = (Box<dyn Part>, Option<Vec<f64>>);
+
+/// Makes the mixer of a branch.
+type Make = fn(&Mixer, usize, Load) -> Box<dyn Part>;
 
 #[derive(Debug)]
 pub(super) struct Token {
@@ -15,14 +19,14 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Parallel, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: &Parallel, d: usize, load: Load, make: Make) -> Self {
         let mixers: [(&str, Mixer); 2] =
             [("attention", shape.attention().into()), ("beside", shape.side().into())];
         Self {
             branches: mixers.map(|(name, mixer)| {
                 let own =
                     &mut |tensor: &str, count: usize| load(&format!("{name}.{tensor}"), count);
-                let own = super::mixer(&mixer, d, own);
+                let own = make(&mixer, d, own);
                 let norm =
                     shape.branch_norms.then(|| wide(&load(&format!("{name}_norm.weight"), d)));
                 (own, norm)
@@ -31,7 +35,7 @@ impl Token {
     }
 }
 
-impl super::token::Token for Token {
+impl Part for Token {
     fn step(&mut self, u: &[f64], position: usize, keep: Keep) -> Vec<f64> {
         let mut sum = vec![0.0; u.len()];
         for (branch, norm) in &mut self.branches {

@@ -14,11 +14,19 @@ pub(super) struct ParallelLayer {
     branches: [(Box<dyn Sublayer>, u64); 2],
 }
 
+/// Makes the mixer of a branch.
+type Make = fn(&mut Builder<'_>, &Mixer, Load) -> Result<Box<dyn Sublayer>, Error>;
+
 impl ParallelLayer {
-    pub(super) fn new(on: &mut Builder<'_>, shape: &Parallel, load: Load) -> Result<Self, Error> {
+    pub(super) fn new(
+        on: &mut Builder<'_>,
+        shape: &Parallel,
+        load: Load,
+        make: Make,
+    ) -> Result<Self, Error> {
         let mut branch = |name: &str, mixer: Mixer| {
             let own = &mut |tensor: &str, count: usize| load(&format!("{name}.{tensor}"), count);
-            let own = super::mixer(on, &mixer, own)?;
+            let own = make(on, &mixer, own)?;
             let d = on.d_model;
             let norm = if shape.branch_norms {
                 on.vector(load, &format!("{name}_norm.weight"), d)?
