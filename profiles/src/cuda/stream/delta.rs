@@ -1,7 +1,7 @@
 //! The delta family in the program of a step.
 
 use kernels::cuda::Error;
-use kernels::cuda::decode::{Input, Kind, Phase, STATE_ROWS};
+use kernels::cuda::decode::{Input, Kind, Phase};
 use search::architecture::{Delta, Phases};
 
 use super::program::{Builder, Projected, check};
@@ -78,16 +78,7 @@ impl Builder<'_> {
             let scales = load("L", heads * levels);
             self.level_states(Kind::LogDelta, (values, key_width), levels, &scales)?
         } else {
-            let state = self.state(values * key_width * 4)?;
-            self.state_bytes += (values * key_width * 4) as u64;
-            Phase {
-                stream: state,
-                kind: Kind::Delta,
-                unit_bytes: (STATE_ROWS as usize * key_width * 4) as u32,
-                groups: (values / STATE_ROWS as usize) as u32,
-                units_per_group: 1,
-                ..Phase::default()
-            }
+            self.streamed_state(Kind::Delta, (values, key_width))?
         };
         self.push(Phase {
             key_heads: key_heads as u32,

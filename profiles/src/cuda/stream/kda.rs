@@ -1,7 +1,7 @@
 //! Kimi Delta Attention in the program of a step.
 
 use kernels::cuda::Error;
-use kernels::cuda::decode::{Input, Kind, Output, Phase, STATE_ROWS};
+use kernels::cuda::decode::{Input, Kind, Output, Phase};
 use search::architecture::Kda;
 
 use super::program::{Builder, Projected, check};
@@ -58,15 +58,9 @@ impl Builder<'_> {
         let conv_weight = self.vector(&taps)?;
         let a_log = self.vector(&load("A_log", heads))?;
         let dt_bias = self.vector(&load("dt_bias", keys))?;
-        let state = self.state(values * key_width * 4)?;
-        self.state_bytes += (values * key_width * 4) as u64;
+        let state = self.streamed_state(Kind::Kda, (values, key_width))?;
         let out = self.allocate(values * 4)?;
         self.push(Phase {
-            stream: state,
-            kind: Kind::Kda,
-            unit_bytes: (STATE_ROWS as usize * key_width * 4) as u32,
-            groups: (values / STATE_ROWS as usize) as u32,
-            units_per_group: 1,
             heads: heads as u32,
             width: key_width as u32,
             value_width: value_width as u32,
@@ -81,7 +75,7 @@ impl Builder<'_> {
             out,
             now,
             z: low + 8 * rank as u64,
-            ..Phase::default()
+            ..state
         });
         let norm = self.vector(&load("norm.weight", value_width))?;
         let weight = load("o.weight", d * values);

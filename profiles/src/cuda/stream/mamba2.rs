@@ -43,16 +43,7 @@ impl Builder<'_> {
             let scales = load("L", heads * levels);
             self.level_states(Kind::LogMamba2, (inner, state_width), levels, &scales)?
         } else {
-            let state = self.state(inner * state_width * 4)?;
-            self.state_bytes += (inner * state_width * 4) as u64;
-            Phase {
-                stream: state,
-                kind: Kind::Mamba2,
-                unit_bytes: (STATE_ROWS as usize * state_width * 4) as u32,
-                groups: (inner / STATE_ROWS as usize) as u32,
-                units_per_group: 1,
-                ..Phase::default()
-            }
+            self.streamed_state(Kind::Mamba2, (inner, state_width))?
         };
         self.push(Phase {
             heads: heads as u32,

@@ -3,7 +3,7 @@
 //! Here is what all layers share; each family of mixers has a file of its own beside this one.
 
 use kernels::cuda::decode::{
-    Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, UNIT_CHUNKS,
+    Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, STATE_ROWS, UNIT_CHUNKS,
 };
 use kernels::cuda::{Error, Machine, bf16_bits, upload_new};
 use kernels::log_linear::levels_within;
@@ -132,6 +132,25 @@ impl<'a> Builder<'a> {
         let address = self.allocate(bytes)?;
         self.states.push((address, bytes));
         Ok(address)
+    }
+
+    /// What a mixer with one state of these rows reads and writes of its past: all of it passes through the ring.
+    pub(super) fn streamed_state(
+        &mut self,
+        kind: Kind,
+        (rows, key_width): (usize, usize),
+    ) -> Result<Phase, Error> {
+        let bytes = rows * key_width * 4;
+        let stream = self.state(bytes)?;
+        self.state_bytes += bytes as u64;
+        Ok(Phase {
+            stream,
+            kind,
+            unit_bytes: (STATE_ROWS as usize * key_width * 4) as u32,
+            groups: (rows / STATE_ROWS as usize) as u32,
+            units_per_group: 1,
+            ..Phase::default()
+        })
     }
 
     /// What a log-linear mixer reads and writes of its past: of each level in use rows of a state, whose bytes differ from
