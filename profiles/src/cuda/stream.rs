@@ -12,6 +12,7 @@ mod kda;
 mod mamba2;
 mod phases;
 mod program;
+mod states;
 
 use kernels::cuda::decode::{Control, DecodeArgs, Kind, Layout, MOMENTS, Phase};
 use kernels::cuda::weights::weight;
