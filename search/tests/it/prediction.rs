@@ -104,9 +104,9 @@ fn last_step(lengths: &[u64]) -> Backtest {
 #[expect(clippy::print_stdout, reason = "the figures of docs/studies/prediction.md")]
 fn kin_and_curve_foretell_the_order_after_sixty_four_times_the_tokens() {
     for (lengths, right, right_predicted, error) in [
-        (&[262_144, 16_777_216][..], 0.70, 0.83, 0.014),
-        (&[262_144, 1_048_576, 16_777_216], 0.82, 0.90, 0.010),
-        (&[1_048_576, 4_194_304, 16_777_216], 0.94, 0.92, 0.007),
+        (&[262_144, 16_777_216][..], 0.70, 0.82, 0.014),
+        (&[262_144, 1_048_576, 16_777_216], 0.82, 0.905, 0.010),
+        (&[1_048_576, 4_194_304, 16_777_216], 0.94, 0.93, 0.007),
     ] {
         let test = last_step(lengths);
         println!(
@@ -121,6 +121,52 @@ fn kin_and_curve_foretell_the_order_after_sixty_four_times_the_tokens() {
         );
         assert!(test.right >= right && test.right_predicted >= right_predicted, "{test:?}");
         assert!(test.error <= error && (0.8..=1.0).contains(&test.covered), "{test:?}");
+    }
+}
+
+/// A candidate of a campaign of rungs.
+#[derive(Deserialize)]
+struct Rungs {
+    campaign: String,
+    stack: String,
+    /// By tokens.
+    bits_per_byte: BTreeMap<u64, f64>,
+}
+
+/// Two campaigns of the serious preset, 86 candidates that were trained for 1 M tokens. After 262 k those of attention alone
+/// lie .6 bits behind all others, and gain three times as much: they must not blur what is foretold of the rest.
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures of docs/studies/prediction.md")]
+fn stacks_unlike_all_others_do_not_blur_what_is_foretold_of_these() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/truth_table/rungs.jsonl");
+    let text = std::fs::read_to_string(path).expect("the table is in the repository");
+    let mut campaigns: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+    for line in text.lines() {
+        let row: Rungs = serde_json::from_str(line).expect("a line is a candidate");
+        let rows = campaigns.entry(row.campaign).or_default();
+        let lengths: Vec<u64> = row.bits_per_byte.keys().copied().collect();
+        rows.push(candidate(rows.len() as u32 + 1, &row.stack, &row.bits_per_byte, &lengths));
+    }
+    let objective: Objective = "bits_per_byte".parse().expect("it is an objective");
+    for (name, rows) in &campaigns {
+        let tests = backtests(rows, std::slice::from_ref(&objective));
+        for test in &tests {
+            println!(
+                "{name}: {} to {}, {} stacks: {:.3} of the pairs, {:.3} by prediction, 90 % cover {:.2}, a coin flip below {:.4}",
+                test.fewer,
+                test.more,
+                test.candidates,
+                test.right,
+                test.right_predicted,
+                test.covered,
+                test.coin_flip()
+            );
+        }
+        let (first, second) = (&tests[0], &tests[1]);
+        assert!(first.right_predicted >= 0.92 && first.coin_flip() <= 0.03, "{first:?}");
+        assert!(second.right_predicted >= 0.95 && second.coin_flip() <= 0.03, "{second:?}");
+        let bars = [first.covered, second.covered];
+        assert!(bars.iter().all(|covered| (0.85..=1.0).contains(covered)), "{name}: {bars:?}");
     }
 }
 

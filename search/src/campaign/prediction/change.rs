@@ -155,12 +155,9 @@ impl Change {
         if !prior.deviation.is_finite() || prior.deviation <= 0.0 {
             prior.deviation = f64::MIN_POSITIVE;
         }
-        let scaled: Vec<Vec<f64>> = if seen.is_empty() {
-            Vec::new()
-        } else {
-            raw.iter().map(|raw| standard(raw, &means, &spreads)).collect()
-        };
-        let regression = Regression::new(&prior, &scaled, &changes)?;
+        let scaled = raw.iter().map(|raw| standard(raw, &means, &spreads));
+        // of those that went no further there are no changes
+        let regression = Regression::new(prior, scaled.zip(changes).collect())?;
         Some(Self { mixers, has_gains, means, spreads, mean, regression })
     }
 
@@ -202,10 +199,9 @@ impl Change {
         self.means.len() + 1
     }
 
-    /// The change expected of one that was seen, had it not been, with its standard deviation.
-    pub(super) fn without(&self, seen: &Seen) -> (f64, f64) {
-        let features = self.features(seen.low, seen.gain(), &seen.kin);
-        self.regression.without(&features, seen.high - seen.low)
+    /// The change expected of each that was seen, had it not been, with its standard deviation.
+    pub(super) fn left_out(&self) -> Vec<(f64, f64)> {
+        self.regression.left_out()
     }
 
     /// How much the value after the change differs with the one before.
