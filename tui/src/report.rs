@@ -196,7 +196,7 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
         text.push_str(&agreement::foretold(test));
         text.push('\n');
     }
-    for of in retimed(snapshot.candidates.iter().map(|candidate| &candidate.row)) {
+    for of in retimed(&snapshot.candidates.iter().map(|candidate| &candidate.row)) {
         text.push_str(&drift::line(&of, snapshot.between_s.get(&of.value).copied()));
     }
     text

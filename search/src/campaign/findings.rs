@@ -126,7 +126,7 @@ pub struct Retimed {
 }
 
 /// The drift of each latency of which whole models were timed twice.
-pub fn retimed<'a>(rows: impl Iterator<Item = &'a Candidate> + Clone) -> Vec<Retimed> {
+pub fn retimed<'a>(rows: &(impl Iterator<Item = &'a Candidate> + Clone)) -> Vec<Retimed> {
     let names: BTreeSet<&String> = rows.clone().flat_map(|row| row.earlier.keys()).collect();
     let of = |name: &String| {
         let pairs = rows.clone().filter_map(|row| row.timed_twice(name));

@@ -176,7 +176,7 @@ impl Findings {
             predictions,
             seed_noise,
             compositions: compositions(rows),
-            retimed: retimed(rows.iter()),
+            retimed: retimed(&rows.iter()),
             seconds_between,
         }
     }
