@@ -139,6 +139,21 @@ CREATE TABLE whole_timings (
     kernels      TEXT NOT NULL,                 -- version of the kernels
     millijoules  REAL,                          -- for one token, where the device counts it
     sum_us       REAL,                          -- what its parts add up to; none: not timed, or an older program's
+    measured_unix_s INTEGER,                    -- none: an older program's
+    PRIMARY KEY (candidate_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- Of those that were timed twice what the first timing said: how far the machine drifts.
+CREATE TABLE earlier_timings (
+    candidate_id    INTEGER NOT NULL REFERENCES candidates (id) ON DELETE CASCADE,
+    name            TEXT NOT NULL,
+    median_us       REAL NOT NULL,
+    spread_us       REAL NOT NULL,
+    samples         INTEGER NOT NULL,
+    other_load      REAL NOT NULL,
+    kernels         TEXT NOT NULL,
+    millijoules     REAL,
+    measured_unix_s INTEGER,                    -- none: an older program's
     PRIMARY KEY (candidate_id, name)
 ) STRICT, WITHOUT ROWID;
 

@@ -7,10 +7,11 @@ use search::latency::Timing;
 use search::subject::SubjectError;
 use search::value::{Value, Values};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
+use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::error::DbError;
 use crate::open::Store;
+use crate::process::now_unix_s;
 use crate::row;
 
 /// Candidates that are read at once: what SQLite gives of them and what is made of it are held together for so many only.
@@ -121,11 +122,12 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let id: i64 = row.try_get("id").map_err(sql)?;
-                let (whole, sums) = wholes.remove(&id).unwrap_or_default();
+                let Wholes { whole, earlier, sums } = wholes.remove(&id).unwrap_or_default();
                 Ok(Candidate {
                     trained: trained.remove(&id).unwrap_or_default(),
                     values: values.remove(&id).unwrap_or_default(),
                     whole,
+                    earlier,
                     sums,
                     curve: curves.remove(&id).unwrap_or_default(),
                     ..self.candidate_row(row)?
@@ -139,29 +141,71 @@ impl Store {
         &self,
         connection: &mut SqliteConnection,
         campaign_id: i64,
-        (after, last): (i64, i64),
+        numbers: (i64, i64),
     ) -> Result<BTreeMap<i64, Wholes>, DbError> {
         let sql = |source| self.sql("reading the timings", source);
-        let timing_rows = sqlx::query(
-            "SELECT w.* FROM whole_timings w JOIN candidates ON candidates.id = candidate_id \
-             WHERE campaign_id = ? AND number > ? AND number <= ?",
-        )
-        .bind(campaign_id)
-        .bind(after)
-        .bind(last)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(sql)?;
         let mut wholes: BTreeMap<i64, Wholes> = BTreeMap::new();
-        for timing in &timing_rows {
-            let (whole, sums) =
-                wholes.entry(timing.try_get("candidate_id").map_err(sql)?).or_default();
-            let name: String = timing.try_get("name").map_err(sql)?;
+        let mut of = |timing: &SqliteRow, take: &dyn Fn(&mut Wholes, String)| {
+            let of_candidate = wholes.entry(timing.try_get("candidate_id")?).or_default();
+            take(of_candidate, timing.try_get("name")?);
+            Ok(())
+        };
+        for timing in self.timings(connection, "whole_timings", campaign_id, numbers).await? {
             let sum_us: Option<f64> = timing.try_get("sum_us").map_err(sql)?;
-            sums.extend(sum_us.map(|sum_us| (name.clone(), sum_us)));
-            whole.insert(name, row::timing(timing).map_err(sql)?);
+            let whole = row::timing(&timing).map_err(sql)?;
+            of(&timing, &|wholes, name| {
+                wholes.sums.extend(sum_us.map(|sum_us| (name.clone(), sum_us)));
+                wholes.whole.insert(name, whole.clone());
+            })
+            .map_err(sql)?;
+        }
+        for timing in self.timings(connection, "earlier_timings", campaign_id, numbers).await? {
+            let earlier = row::timing(&timing).map_err(sql)?;
+            of(&timing, &|wholes, name| {
+                wholes.earlier.insert(name, earlier.clone());
+            })
+            .map_err(sql)?;
         }
         Ok(wholes)
+    }
+
+    async fn timings(
+        &self,
+        connection: &mut SqliteConnection,
+        table: &'static str,
+        campaign_id: i64,
+        (after, last): (i64, i64),
+    ) -> Result<Vec<SqliteRow>, DbError> {
+        let text = format!(
+            "SELECT t.* FROM {table} t JOIN candidates ON candidates.id = candidate_id \
+             WHERE campaign_id = ? AND number > ? AND number <= ?"
+        );
+        sqlx::query(AssertSqlSafe(text))
+            .bind(campaign_id)
+            .bind(after)
+            .bind(last)
+            .fetch_all(connection)
+            .await
+            .map_err(|source| self.sql("reading the timings", source))
+    }
+
+    /// Seconds between the two timings of whole models that were timed twice, on average, by the name of the latency.
+    pub(crate) async fn seconds_between(
+        &self,
+        connection: &mut SqliteConnection,
+        campaign_id: i64,
+    ) -> Result<BTreeMap<String, f64>, DbError> {
+        let rows: Vec<(String, f64)> = sqlx::query_as(
+            "SELECT w.name, avg(w.measured_unix_s - e.measured_unix_s) FROM candidates c \
+             JOIN earlier_timings e ON e.candidate_id = c.id \
+             JOIN whole_timings w ON w.candidate_id = c.id AND w.name = e.name \
+             WHERE c.campaign_id = ? AND w.measured_unix_s >= e.measured_unix_s GROUP BY w.name",
+        )
+        .bind(campaign_id)
+        .fetch_all(connection)
+        .await
+        .map_err(|source| self.sql("reading the timings", source))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// The finished trainings of the candidates whose numbers are above `after` and up to `last`, by candidate.
@@ -217,6 +261,7 @@ impl Store {
             fidelity: row.try_get::<i64, _>("fidelity").map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             sums: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: row::retrieval(row).map_err(|error| {
@@ -234,7 +279,12 @@ impl Store {
 }
 
 /// Times of a whole model, and what its parts add up to, by name.
-pub(crate) type Wholes = (BTreeMap<String, Timing>, BTreeMap<String, f64>);
+#[derive(Debug, Default)]
+pub(crate) struct Wholes {
+    pub(crate) whole: BTreeMap<String, Timing>,
+    pub(crate) earlier: BTreeMap<String, Timing>,
+    pub(crate) sums: BTreeMap<String, f64>,
+}
 
 /// Trainings with their values, by candidate.
 pub(crate) fn by_candidate(rows: Vec<TrainingRow>) -> BTreeMap<i64, Vec<Trained>> {
@@ -303,7 +353,6 @@ pub(crate) async fn write(
     .await?;
     for table in [
         "DELETE FROM candidate_values WHERE candidate_id = ?",
-        "DELETE FROM whole_timings WHERE candidate_id = ?",
         "DELETE FROM curve_points WHERE candidate_id = ?",
         "DELETE FROM trainings WHERE candidate_id = ?",
     ] {
@@ -318,23 +367,7 @@ pub(crate) async fn write(
             .execute(&mut *connection)
             .await?;
     }
-    for (name, timing) in &candidate.whole {
-        sqlx::query(
-            "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
-             millijoules, sum_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(id)
-        .bind(name)
-        .bind(timing.median_us)
-        .bind(timing.spread_us)
-        .bind(timing.samples)
-        .bind(timing.other_load)
-        .bind(&timing.kernels)
-        .bind(timing.millijoules)
-        .bind(candidate.sums.get(name))
-        .execute(&mut *connection)
-        .await?;
-    }
+    write_wholes(connection, id, candidate).await?;
     for trained in &candidate.trained {
         let (tokens, seed) = (trained.tokens.cast_signed(), trained.seed.cast_signed());
         sqlx::query(
@@ -373,6 +406,65 @@ pub(crate) async fn write(
         .await?;
     }
     Ok(1)
+}
+
+/// Writes the timings of the whole model, each with the moment at which it was first written.
+async fn write_wholes(
+    connection: &mut SqliteConnection,
+    id: i64,
+    candidate: &Candidate,
+) -> Result<(), sqlx::Error> {
+    let names: Vec<&String> = candidate.whole.keys().collect();
+    // Before a later timing takes its place, the first one takes its moment with it.
+    for (name, timing) in &candidate.earlier {
+        sqlx::query(
+            "INSERT INTO earlier_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
+             millijoules, measured_unix_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
+             (SELECT measured_unix_s FROM whole_timings WHERE candidate_id = ?1 AND name = ?2)) \
+             ON CONFLICT (candidate_id, name) DO NOTHING",
+        )
+        .bind(id)
+        .bind(name)
+        .bind(timing.median_us)
+        .bind(timing.spread_us)
+        .bind(timing.samples)
+        .bind(timing.other_load)
+        .bind(&timing.kernels)
+        .bind(timing.millijoules)
+        .execute(&mut *connection)
+        .await?;
+    }
+    sqlx::query(
+        "DELETE FROM whole_timings WHERE candidate_id = ? AND name NOT IN (SELECT value FROM json_each(?))",
+    )
+    .bind(id)
+    .bind(row::json(&names))
+    .execute(&mut *connection)
+    .await?;
+    for (name, timing) in &candidate.whole {
+        sqlx::query(
+            "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
+             millijoules, sum_us, measured_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (candidate_id, name) DO UPDATE SET median_us = excluded.median_us, \
+             spread_us = excluded.spread_us, samples = excluded.samples, other_load = excluded.other_load, \
+             kernels = excluded.kernels, millijoules = excluded.millijoules, sum_us = excluded.sum_us, \
+             measured_unix_s = CASE WHEN median_us = excluded.median_us AND spread_us = excluded.spread_us \
+             THEN measured_unix_s ELSE excluded.measured_unix_s END",
+        )
+        .bind(id)
+        .bind(name)
+        .bind(timing.median_us)
+        .bind(timing.spread_us)
+        .bind(timing.samples)
+        .bind(timing.other_load)
+        .bind(&timing.kernels)
+        .bind(timing.millijoules)
+        .bind(candidate.sums.get(name))
+        .bind(now_unix_s())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Adds a point to the curve of a candidate.

@@ -123,7 +123,7 @@ fn check(change: &Change) -> Result<(), DbError> {
             for (name, sum_us) in &candidate.sums {
                 finite(|| format!("the sum of {name} of candidate {number}"), *sum_us)?;
             }
-            for (name, timing) in &candidate.whole {
+            for (name, timing) in candidate.whole.iter().chain(&candidate.earlier) {
                 check_timing(timing, || {
                     format!("{name} of the whole model of candidate {number}")
                 })?;

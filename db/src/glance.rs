@@ -1,7 +1,7 @@
 //! What the first screen shows of a large campaign, read in a fraction of the time that all its candidates take: who is in
 //! the plot, how many are how far, and the first rows of the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use search::objective::Objective;
 use search::pareto::{Objectives, ranks};
@@ -96,8 +96,9 @@ impl Store {
         }
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
         transaction.commit().await.map_err(sql)?;
-        let (agreements, predictions) = (Vec::new(), Vec::new());
-        let snapshot = Snapshot { campaign, candidates, agreements, predictions, revision };
+        let (agreements, predictions, between_s) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let snapshot =
+            Snapshot { campaign, candidates, agreements, predictions, between_s, revision };
         Ok(Some(Glance { snapshot, marks, counts }))
     }
 }

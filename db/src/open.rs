@@ -15,7 +15,7 @@ use crate::way::Way;
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The schema that this program writes: the number of the newest file in `migrations/`, and SQLite's `user_version`.
-pub const SCHEMA_VERSION: i64 = 10;
+pub const SCHEMA_VERSION: i64 = 11;
 
 /// SQLite's `application_id` of our files: "dFnt".
 const APPLICATION_ID: i64 = 0x6446_6e74;

@@ -14,7 +14,7 @@ use search::value::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use crate::candidates::{TrainingRow, by_candidate};
+use crate::candidates::{TrainingRow, Wholes, by_candidate};
 use crate::columns::{PAGE, bound, pages, value_columns, value_joins, values_from};
 use crate::contenders::as_minimised;
 use crate::error::DbError;
@@ -95,8 +95,9 @@ impl Store {
         let predictions = backtests(&rows, &campaign.objectives);
         let mut candidates = Candidate::with_ids(rows, ids, &campaign);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
+        let between_s = self.seconds_between(&mut transaction, campaign_id).await?;
         transaction.commit().await.map_err(sql)?;
-        Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
+        Ok(Snapshot { campaign, candidates, agreements, predictions, between_s, revision })
     }
 
     /// Values on parts of the held-out text, of the candidates that were trained once, by number.
@@ -213,10 +214,11 @@ impl Store {
             // As it was computed when it was written: of many that is most of the work.
             let hash: &str = row.try_get(12).map_err(sql)?;
             ids.push(ArchitectureId::stored(hash).unwrap_or_else(|| outlined.subject.id()));
-            let (whole, sums) = wholes.remove(&id).unwrap_or_default();
+            let Wholes { whole, earlier, sums } = wholes.remove(&id).unwrap_or_default();
             candidates.push(campaign::Candidate {
                 trained: trained.remove(&id).unwrap_or_default(),
                 whole,
+                earlier,
                 sums,
                 ..outlined
             });
@@ -258,6 +260,7 @@ impl Store {
             fidelity: row.try_get::<i64, _>(7).map_err(sql)?.cast_unsigned(),
             trained: Vec::new(),
             whole: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             sums: BTreeMap::new(),
             curve: Vec::new(),
             retrieval: Vec::new(),

@@ -56,8 +56,9 @@ impl Store {
         let predictions = backtests(&rows, &campaign.objectives);
         let mut candidates = Candidate::of(rows, &campaign);
         self.mark_disturbed(&mut transaction, (campaign_id, &campaign), &mut candidates).await?;
+        let between_s = self.seconds_between(&mut transaction, campaign_id).await?;
         transaction.commit().await.map_err(sql)?;
-        Ok(Snapshot { campaign, candidates, agreements, predictions, revision })
+        Ok(Snapshot { campaign, candidates, agreements, predictions, between_s, revision })
     }
 
     /// Changes whenever [`Store::snapshot`] would show something else; cheap enough to ask ten times a second.

@@ -1,6 +1,6 @@
 //! What viewers read: a campaign at one moment, as plain data. Screens and reports are functions of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use search::architecture::ArchitectureId;
 use search::campaign::findings::Agreement;
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub agreements: Vec<Agreement>,
     /// How well each length of training foretells the next.
     pub predictions: Vec<Backtest>,
+    /// Seconds between the two timings of the whole models that were timed twice, on average, by the name of the latency.
+    pub between_s: BTreeMap<String, f64>,
     /// Grows with every write to the campaign: equal revisions, equal snapshots.
     pub revision: i64,
 }
@@ -234,5 +236,12 @@ impl Candidate {
     /// A latency of the whole model, if that was timed.
     pub fn whole(&self, name: &str) -> Option<&Timing> {
         self.row.whole.get(name)
+    }
+
+    /// The same with what another timing may differ by, minutes later too where that is known. Of throughput, the step.
+    pub fn whole_us(&self, name: &str) -> Option<Value> {
+        let timed = self.whole(name)?.value();
+        let is_of_it = |value: &&Value| value.mean.to_bits() == timed.mean.to_bits();
+        Some(self.row.values.get(name).filter(is_of_it).copied().unwrap_or(timed))
     }
 }

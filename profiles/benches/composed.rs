@@ -7,7 +7,8 @@
 //! Draws random stacks, as many from the space of a new campaign file as from one with wider models, and
 //! times each as a whole beside the sum of its parts, and as a whole once more at the end, minutes later: by as much as
 //! those two differ nothing can foretell either. A row with `!` holds a timing that other processes disturbed. Then what a
-//! campaign makes of it: the first stacks of each space tell what the sums of the others are worth.
+//! campaign makes of it: the first stacks of each space tell what the sums of the others are worth, and, timed once more,
+//! how far the machine drifts. How often the ± that a campaign shows at its end holds what was timed is said last.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -20,8 +21,9 @@ use rand::SeedableRng;
 use search::Architecture;
 use search::campaign::LatencyTable;
 use search::campaign::calibration::{Calibration, SAMPLE};
+use search::campaign::drift::Drift;
 use search::config::{CampaignFile, TEMPLATE};
-use search::latency::{Conditions, Dtype, LatencyEntry, Phase, keys};
+use search::latency::{Conditions, Dtype, LatencyEntry, Phase, Timing, keys};
 use search::space::Space;
 use search::statistics::kendall;
 use search::value::Value;
@@ -57,8 +59,9 @@ corpus = "corpus.txt"
 struct Row {
     architecture: Architecture,
     conditions: Conditions,
-    whole_us: f64,
-    again_us: f64,
+    whole: Timing,
+    /// The same minutes later; until then the first.
+    again: Timing,
     sum: Value,
 }
 
@@ -124,18 +127,17 @@ fn main() -> io::Result<()> {
                 100.0 * (sum.mean / whole.median_us - 1.0),
             )?;
             out.flush()?;
-            let (whole_us, again_us) = (whole.median_us, f64::NAN);
-            let architecture = architecture.clone();
-            rows.push(Row { architecture, conditions, whole_us, again_us, sum });
+            let (again, architecture) = (whole.clone(), architecture.clone());
+            rows.push(Row { architecture, conditions, whole, again, sum });
         }
     }
     for row in phases.iter_mut().flatten() {
         let again = profiler.whole(&row.architecture, &row.conditions);
-        row.again_us = again.expect("it was timed before").median_us;
-        let off = 100.0 * (row.again_us / row.whole_us - 1.0);
+        row.again = again.expect("it was timed before");
+        let off = 100.0 * (row.again.over(&row.whole) - 1.0);
         let phase = word(row.conditions.phase);
         let stack = &row.architecture;
-        writeln!(out, "{phase:8} again {:10.1} µs {off:+6.1} %   {stack}", row.again_us)?;
+        writeln!(out, "{phase:8} again {:10.1} µs {off:+6.1} %   {stack}", row.again.median_us)?;
         out.flush()?;
     }
     for rows in &phases {
@@ -151,28 +153,35 @@ fn word(phase: Phase) -> &'static str {
 fn conclude(out: &mut impl Write, rows: &[Row], spaces: usize) -> io::Result<()> {
     let Some(first) = rows.first() else { return Ok(()) };
     let phase = word(first.conditions.phase);
-    let sums: Vec<_> = rows.iter().map(|row| (row.sum.mean, row.whole_us)).collect();
+    let sums: Vec<_> = rows.iter().map(|row| (row.sum.mean, row.whole.median_us)).collect();
     say(out, &format!("{phase}, sums beside whole models"), &sums)?;
-    let again: Vec<_> = rows.iter().map(|row| (row.again_us, row.whole_us)).collect();
+    let again: Vec<_> = rows.iter().map(|row| (row.again.median_us, row.whole.median_us)).collect();
     say(out, &format!("{phase}, whole models beside themselves, minutes later"), &again)?;
-    let (mut foretold, mut steady, mut within, mut covered) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut foretold, mut steady) = (Vec::new(), Vec::new());
+    let mut held = Held::default();
     for space in 0..spaces {
         let of_space = || rows.iter().skip(space).step_by(spaces);
-        let sample = of_space().take(SAMPLE).map(|row| (row.sum.mean, row.whole_us));
-        let calibration = Calibration::of(sample);
+        let sample = || of_space().take(SAMPLE);
+        let before = Calibration::of(sample().map(|row| (row.sum.mean, row.whole.median_us)));
+        let drift = Drift::of(sample().map(|row| (&row.whole, &row.again)));
+        let after = Calibration::of(sample().map(|row| (row.sum.mean, row.again.median_us)));
+        let after = after.drifting(drift);
         for row in of_space().skip(SAMPLE) {
-            let expected = calibration.expected(row.sum);
-            let error = expected.standard_error.unwrap_or(0.0);
-            let off = (expected.mean - row.whole_us).abs();
-            within += usize::from(off <= error);
-            covered += usize::from(off <= NINE_OF_TEN * error);
-            foretold.push((expected.mean, row.whole_us));
-            if (row.again_us / row.whole_us - 1.0).abs() <= SAME {
-                steady.push((expected.mean, row.whole_us));
+            let expected = before.expected(row.sum);
+            foretold.push((expected.mean, row.whole.median_us));
+            if (row.again.over(&row.whole) - 1.0).abs() <= SAME {
+                steady.push((expected.mean, row.whole.median_us));
             }
+            held.add(row, expected, after.expected(row.sum), after.of_whole(&row.again));
         }
+        let Drift { common, individual } = drift;
+        let (common, individual) = (100.0 * common, 100.0 * individual);
+        writeln!(
+            out,
+            "{phase}, drift of space {}: {common:.1} % of all alike, {individual:.1} % of each by itself",
+            space + 1
+        )?;
     }
-    let count = foretold.len();
     say(
         out,
         &format!("{phase}, foretold from sums and {SAMPLE} whole models of a space"),
@@ -180,10 +189,49 @@ fn conclude(out: &mut impl Write, rows: &[Row], spaces: usize) -> io::Result<()>
     )?;
     let what = format!("{phase}, of these the ones that took the same again to {} %", 100.0 * SAME);
     say(out, &what, &steady)?;
-    writeln!(
-        out,
-        "{phase}: {within} of {count} within ± as it is shown, {covered} within {NINE_OF_TEN} times that"
-    )
+    held.say(out, phase, foretold.len())
+}
+
+/// How many times 1.645 ± held what was timed.
+#[derive(Default)]
+struct Held {
+    /// Of sums, while no drift is known: the whole model of the same minutes.
+    before: usize,
+    /// Of sums, at the end of a campaign: the whole model then …
+    composed: usize,
+    /// … and minutes before.
+    composed_earlier: usize,
+    /// Of whole models, at the end of a campaign: the same minutes before.
+    whole: usize,
+    /// Of whole models, as the spread of a timing has it.
+    spread: usize,
+}
+
+impl Held {
+    fn add(&mut self, row: &Row, before: Value, composed: Value, whole: Value) {
+        let holds = |value: Value, timing: &Timing| {
+            let reach = NINE_OF_TEN * value.standard_error.unwrap_or(0.0);
+            usize::from((value.mean - timing.median_us).abs() <= reach)
+        };
+        self.before += holds(before, &row.whole);
+        self.composed += holds(composed, &row.again);
+        self.composed_earlier += holds(composed, &row.whole);
+        self.whole += holds(whole, &row.whole);
+        self.spread += holds(row.again.value(), &row.whole);
+    }
+
+    fn say(&self, out: &mut impl Write, phase: &str, count: usize) -> io::Result<()> {
+        for (held, what) in [
+            (self.before, "sums, before the drift is known: the whole model of the same minutes"),
+            (self.composed, "sums, at the end: the whole model then"),
+            (self.composed_earlier, "sums, at the end: the whole model minutes before"),
+            (self.whole, "whole models, at the end: the same minutes before"),
+            (self.spread, "whole models, by the spread of a timing alone: the same minutes before"),
+        ] {
+            writeln!(out, "{phase}: {held} of {count} within {NINE_OF_TEN} ± of {what}")?;
+        }
+        Ok(())
+    }
 }
 
 /// How far the first of each pair is from the second.

@@ -8,8 +8,8 @@
 //! The life of a candidate: proposed → its parts timed (known ones are not timed again), of the first few the whole model,
 //! too, or of all that ([`crate::latency::WholeModels`]) → over a limit? dropped before a token is trained → trained, a failed attempt is repeated → done, infeasible or failed. With rungs a candidate is
 //! done at the lowest one first, and is trained on when it is among the best there ([`rungs`]). When all evaluations are
-//! over, extra trainings measure how far the front is to be trusted ([`trust`]), and its members are timed as whole
-//! models.
+//! over, extra trainings measure how far the front is to be trusted ([`trust`]), its members are timed as whole models, and
+//! the first few whole models once more: how far the machine drifts ([`drift`]) is in the error of every latency.
 //!
 //! Proposals depend on the campaign's seed, the candidate's number and the earlier candidates' outcomes, never on the
 //! order in which these arrived. With one trainer, a campaign that was killed and resumed proposes what it would have
@@ -18,6 +18,7 @@
 pub mod calibration;
 mod candidate;
 mod drawn;
+pub mod drift;
 mod events;
 pub mod findings;
 pub mod front;

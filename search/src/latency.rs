@@ -272,6 +272,11 @@ impl Timing {
         Value { mean: self.median_us, standard_error: Some(self.spread_us) }
     }
 
+    /// How much longer it took than another, as a factor.
+    pub fn over(&self, other: &Self) -> f64 {
+        self.median_us / other.median_us
+    }
+
     /// Whether other processes disturbed the measurement.
     pub fn is_disturbed(&self) -> bool {
         self.other_load > Self::QUIET_LOAD

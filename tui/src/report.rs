@@ -4,6 +4,7 @@
 //! `law` prints in [`law`]; the same as a page is [`page`].
 
 pub(crate) mod comparison;
+mod drift;
 pub(crate) mod findings;
 pub(crate) mod law;
 pub(crate) mod page;
@@ -18,6 +19,7 @@ use std::path::Path;
 use db::snapshot::{Campaign, Candidate, Snapshot};
 use db::{Store, WorkerRow};
 use search::campaign::CandidateState;
+use search::campaign::findings::retimed;
 use search::config::Target;
 use search::latency::{LatencyEntry, Part, Phase, Timing, parts};
 use search::metric::Metric;
@@ -194,6 +196,9 @@ pub(crate) fn campaign(snapshot: &Snapshot, all: bool) -> String {
         text.push_str(&agreement::foretold(test));
         text.push('\n');
     }
+    for of in retimed(&snapshot.candidates.iter().map(|candidate| &candidate.row)) {
+        text.push_str(&drift::line(&of, snapshot.between_s.get(&of.value).copied()));
+    }
     text
 }
 
@@ -287,7 +292,7 @@ fn candidates(campaign: &Campaign, mut list: Vec<&Candidate>) -> String {
                 row.push(value.map_or_else(|| "–".to_owned(), |v| quantity::named(name, *v)));
             }
             if is_latency(name) {
-                row.push(candidate.whole(name).map_or_else(|| "–".to_owned(), timing));
+                row.push(whole(candidate, name).unwrap_or_else(|| "–".to_owned()));
             }
         }
         row.push(what(candidate));
@@ -386,14 +391,24 @@ pub(crate) fn named(candidate: &Candidate, name: &str) -> String {
     format!("{}{disturbed}", quantity::named(name, *value))
 }
 
+/// What its whole model took, with what another timing minutes later may differ by; none where that was not timed.
+pub(crate) fn whole(candidate: &Candidate, name: &str) -> Option<String> {
+    let timing = candidate.whole(name)?;
+    let value = candidate.whole_us(name)?;
+    Some(quantity::measured(value) + disturbed(timing))
+}
+
+fn disturbed(timing: &Timing) -> &'static str {
+    if timing.is_disturbed() { " ~" } else { "" }
+}
+
 /// A measured time: `95.1 ±0.8`, with `~` when it was disturbed.
 pub(crate) fn timing(timing: &Timing) -> String {
     let value = search::wire::Value {
         mean: timing.median_us,
         standard_error: (timing.spread_us > 0.0).then_some(timing.spread_us),
     };
-    let disturbed = if timing.is_disturbed() { " ~" } else { "" };
-    format!("{}{disturbed}", quantity::measured(value))
+    quantity::measured(value) + disturbed(timing)
 }
 
 fn mark(candidate: &Candidate) -> String {

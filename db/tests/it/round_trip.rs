@@ -279,3 +279,30 @@ async fn who_did_a_training_is_kept_with_it() {
     assert_eq!(store.trained_by("one", 1).await.unwrap(), [by("second 2.0", tokens)]);
     assert_eq!(store.trained_by("one", 2).await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn a_model_that_is_timed_twice_keeps_both_moments() {
+    use sqlx::Connection;
+    let (store, run) = store("timed_twice").await;
+    let twice = done(1, 2.5, 100.0);
+    let mut once = twice.clone();
+    let earlier = once.earlier.remove("decode_us").unwrap();
+    once.whole.insert("decode_us".to_owned(), earlier);
+    store.apply(&run, &[Change::Candidate(once.clone())]).await.unwrap();
+    assert!(store.snapshot("one").await.unwrap().between_s.is_empty());
+    // Ten minutes ago.
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(store.path());
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let ago = "UPDATE whole_timings SET measured_unix_s = measured_unix_s - 600";
+    sqlx::raw_sql(ago).execute(&mut other).await.unwrap();
+    // That it is written again is no timing.
+    store.apply(&run, &[Change::Candidate(once)]).await.unwrap();
+    for _ in 0..2 {
+        store.apply(&run, &[Change::Candidate(twice.clone())]).await.unwrap();
+        let snapshot = store.snapshot("one").await.unwrap();
+        assert_eq!(snapshot.candidates[0].row, twice);
+        let between_s = snapshot.between_s["decode_us"];
+        assert!((600.0..660.0).contains(&between_s), "{between_s}");
+        assert_eq!(store.judged("one").await.unwrap().between_s, snapshot.between_s);
+    }
+}

@@ -69,6 +69,7 @@ pub(crate) fn proposed(number: u32) -> Candidate {
         fidelity: 0,
         trained: Vec::new(),
         whole: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
@@ -96,6 +97,7 @@ pub(crate) fn done(number: u32, bits_per_byte: f64, decode_us: f64) -> Candidate
     candidate.trained =
         vec![trained(1 << 20, 7, bits_per_byte + 1.0), trained(1 << 40, 7, bits_per_byte)];
     candidate.whole.insert("decode_us".to_owned(), timing(decode_us * 1.02));
+    candidate.earlier.insert("decode_us".to_owned(), timing(decode_us * 0.99));
     candidate.sums.insert("decode_us".to_owned(), decode_us * 0.98);
     candidate.curve = vec![(1024, 5.5), (2048, 4.25), (1 << 40, 1.0)];
     candidate.retrieval = vec![LayerRetrieval {

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::drift::Drift;
+use crate::latency::Timing;
 use crate::value::Value;
 
 /// What is known of each latency by its name.
@@ -34,6 +36,8 @@ pub struct Calibration {
     centre: f64,
     /// The typical deviation from that.
     deviation: f64,
+    /// How far the machine drifts.
+    drift: Drift,
 }
 
 impl Calibration {
@@ -56,10 +60,24 @@ impl Calibration {
         let centre = median * n / (n + DOUBT);
         let squares: f64 = ratios.iter().map(|ratio| (ratio - centre).powi(2)).sum();
         let deviation = ((FREEDOM * DEVIATION.powi(2) + squares) / (FREEDOM + n)).sqrt();
-        Self { stacks, centre, deviation }
+        Self { stacks, centre, deviation, drift: Drift::default() }
+    }
+
+    /// With what timings differ by minutes later.
+    #[must_use]
+    pub fn drifting(self, drift: Drift) -> Self {
+        Self { drift, ..self }
+    }
+
+    /// The latency that a whole model took, with what it may take minutes later.
+    pub fn of_whole(&self, timing: &Timing) -> Value {
+        self.drift.on(timing)
     }
 
     /// The latency that a whole model is expected to have, from the sum of its parts with the error of that.
+    ///
+    /// What each timing drifts by itself is in the scatter of whole over sum already, so it only widens what is believed of
+    /// that before enough is seen; what all drift by together is in no ratio of timings of the same minutes, and is added.
     pub fn expected(&self, sum: Value) -> Value {
         let at = sum.mean.max(f64::MIN_POSITIVE).log2();
         let weight = |x: f64| (-0.5 * ((x - at) / REACH).powi(2)).exp();
@@ -72,11 +90,13 @@ impl Calibration {
         let ratio = self.centre + beyond / (weights + DOUBT);
         let squares: f64 =
             self.stacks.iter().map(|(x, own)| weight(*x) * (own - ratio).powi(2)).sum();
-        let variance = (FREEDOM * DEVIATION.powi(2) + squares) / (FREEDOM + weights);
+        let believed = DEVIATION.powi(2) + self.drift.individual.powi(2);
+        let variance = (FREEDOM * believed + squares) / (FREEDOM + weights);
         let deviation = (variance * (1.0 + 1.0 / (weights + DOUBT))).sqrt();
         let mean = sum.mean * ratio.exp();
         let of_parts = sum.standard_error.unwrap_or(0.0) * ratio.exp();
-        Value { mean, standard_error: Some(of_parts.hypot(deviation * mean)) }
+        let error = of_parts.hypot(deviation.hypot(self.drift.common) * mean);
+        Value { mean, standard_error: Some(error) }
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Candidate {
     /// Times of the whole model by the name of the latency, `decode_us`, `prefill_us`: what its values say then. Of
     /// `throughput` that of a step.
     pub whole: BTreeMap<String, Timing>,
+    /// Of the models that were timed as a whole twice what the first timing said, by the same names: by as much as the two
+    /// differ the machine drifts.
+    pub earlier: BTreeMap<String, Timing>,
     /// What the parts of the models that were timed as a whole add up to, µs, by the same names.
     pub sums: BTreeMap<String, f64>,
     /// Training loss against tokens, (tokens, nats per token).
@@ -104,6 +107,11 @@ impl Candidate {
             (value.mean.to_bits() != whole.median_us.to_bits()).then_some(value.mean)
         };
         self.sums.get(name).copied().or_else(old)
+    }
+
+    /// Both timings of its whole model, the earlier one first, where it was timed twice.
+    pub fn timed_twice(&self, name: &str) -> Option<(&Timing, &Timing)> {
+        Some((self.earlier.get(name)?, self.whole.get(name)?))
     }
 
     /// Its values as they stood when it had been trained for so many tokens; none if it was not.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::candidate::Candidate;
+use super::drift::Drift;
 use super::front;
 use crate::objective::Objective;
 use crate::pareto::Objectives;
@@ -99,6 +100,48 @@ pub fn compositions(rows: &[Candidate]) -> Vec<Composition> {
             mean_absolute_error: errors.iter().map(|error| error.abs()).sum::<f64>() / n,
             largest_error: errors.iter().map(|error| error.abs()).fold(0.0, f64::max),
             kendall: kendall(&pairs),
+        })
+    };
+    names.into_iter().filter_map(of).collect()
+}
+
+/// How far whole models that were timed twice, at the start and at the end, differ.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Retimed {
+    /// Name of the latency, e.g. `decode_us`.
+    pub value: String,
+    /// Models that were timed twice.
+    pub models: usize,
+    /// Mean of later / earlier − 1.
+    pub mean_change: f64,
+    /// Mean of its absolute value.
+    pub mean_absolute_change: f64,
+    /// Largest absolute value.
+    pub largest_change: f64,
+    /// What that puts into every error of the latency beyond the spread of a timing, relative: what moves all candidates
+    /// alike …
+    pub common: f64,
+    /// … and what moves each by itself.
+    pub individual: f64,
+}
+
+/// The drift of each latency of which whole models were timed twice.
+pub fn retimed<'a>(rows: &(impl Iterator<Item = &'a Candidate> + Clone)) -> Vec<Retimed> {
+    let names: BTreeSet<&String> = rows.clone().flat_map(|row| row.earlier.keys()).collect();
+    let of = |name: &String| {
+        let pairs = rows.clone().filter_map(|row| row.timed_twice(name));
+        let changes = pairs.map(|(earlier, later)| later.over(earlier) - 1.0);
+        let changes: Vec<f64> = changes.filter(|change| change.is_finite()).collect();
+        let n = changes.len() as f64;
+        let Drift { common, individual } = Drift::of_rows(rows.clone(), name);
+        (!changes.is_empty()).then(|| Retimed {
+            value: name.clone(),
+            models: changes.len(),
+            mean_change: changes.iter().sum::<f64>() / n,
+            mean_absolute_change: changes.iter().map(|change| change.abs()).sum::<f64>() / n,
+            largest_change: changes.iter().map(|change| change.abs()).fold(0.0, f64::max),
+            common,
+            individual,
         })
     };
     names.into_iter().filter_map(of).collect()

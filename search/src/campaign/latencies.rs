@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::calibration::{Calibration, SAMPLE};
 use super::candidate::{Candidate, CandidateState};
+use super::drift::Drift;
 use super::events::Command;
 use super::settings::Settings;
 use super::standing::Standing;
@@ -94,6 +95,60 @@ impl Standing {
         self.rows.values().filter(|row| is_known(row) && !is_given_up(row)).take(SAMPLE).collect()
     }
 
+    /// The first candidates that were timed as whole models: timed once more, they tell how far the machine drifts.
+    fn timed_early(&self, name: &str) -> Vec<&Candidate> {
+        let is_whole = |row: &&Candidate| row.whole.contains_key(name);
+        let latency = self.settings.latencies.iter().find(|(of, _)| of == name);
+        match latency.filter(|_| self.settings.composes(name)) {
+            Some((_, conditions)) => {
+                self.sample(name, conditions).into_iter().filter(is_whole).collect()
+            }
+            None => self.rows.values().filter(is_whole).take(SAMPLE).collect(),
+        }
+    }
+
+    /// Those of them that are still to be timed once more.
+    pub(super) fn once_more(&self, name: &str) -> Vec<u32> {
+        if self.settings.time_whole_models == WholeModels::Never {
+            return Vec::new();
+        }
+        let is_open = |row: &&Candidate| {
+            let task = Task::Whole { number: row.number, name: name.to_owned() };
+            !row.earlier.contains_key(name) && !self.tasks.is_given_up(&task)
+        };
+        self.timed_early(name).into_iter().filter(is_open).map(|row| row.number).collect()
+    }
+
+    /// What whole models tell of a latency; none while some of the sample are still to be timed.
+    fn told(&self, name: &str) -> Option<Calibration> {
+        // Timings of the same minutes are compared: all of the later ones, or none.
+        let is_timed_twice = self.once_more(name).is_empty();
+        let mut told = Calibration::default();
+        let latency = self.settings.latencies.iter().find(|(of, _)| of == name);
+        if let Some((_, conditions)) = latency {
+            let sample = self.sample(name, conditions);
+            if sample.iter().any(|row| !row.whole.contains_key(name)) {
+                return None;
+            }
+            let whole = |row: &Candidate| {
+                let earlier = row.earlier.get(name).filter(|_| !is_timed_twice);
+                earlier.unwrap_or(&row.whole[name]).median_us
+            };
+            let pair = |row: &&Candidate| Some((row.sum_us(name)?, whole(row)));
+            told = Calibration::of(sample.iter().filter_map(pair));
+        }
+        Some(if is_timed_twice {
+            told.drifting(Drift::of_rows(self.timed_early(name).into_iter(), name))
+        } else {
+            told
+        })
+    }
+
+    /// The latency of a whole model that took so long.
+    fn of_whole(&self, name: &str, timing: &Timing) -> Value {
+        self.calibrations.get(name).map_or_else(|| timing.value(), |of| of.of_whole(timing))
+    }
+
     /// Those of the sample that are still to be timed.
     pub(super) fn untold(&self, name: &str, conditions: &Conditions) -> Vec<u32> {
         let sample = self.sample(name, conditions).into_iter();
@@ -130,7 +185,7 @@ impl Standing {
         // In their order: what is over a limit in the first is not timed for the second, and what a row says does not
         // depend on which timing came in first.
         for (name, conditions) in &asked {
-            let whole = row.whole.get(name).map(Timing::value);
+            let whole = row.whole.get(name).map(|timing| self.of_whole(name, timing));
             if let Some(value) = whole {
                 note(row, name, conditions, value);
             } else if settings.composes(name) {
@@ -156,36 +211,45 @@ impl Standing {
         Some(CandidateState::Training)
     }
 
-    /// Learns from the sample what sums are worth, and says the latencies of all candidates anew where that is news.
+    /// Learns from whole models what sums are worth and how far the machine drifts, and says the latencies of all candidates
+    /// anew where that is news.
     pub(super) fn calibrate(&mut self, commands: &mut Vec<Command>) {
-        for (name, conditions) in self.settings.latencies.clone() {
-            let sample = self.sample(&name, &conditions);
-            if sample.iter().any(|row| !row.whole.contains_key(&name)) {
+        for name in self.settings.timed() {
+            let Some(told) = self.told(&name) else { continue };
+            if self.calibrations.get(&name).unwrap_or(&Calibration::default()) == &told {
                 continue;
             }
-            let pair = |row: &&Candidate| Some((row.sum_us(&name)?, row.whole[&name].median_us));
-            let found = Calibration::of(sample.iter().filter_map(pair));
-            if self.calibrations.get(&name).unwrap_or(&Calibration::default()) == &found {
-                continue;
-            }
-            self.calibrations.insert(name.clone(), found);
-            let is_told = |row: &&Candidate| {
+            self.calibrations.insert(name.clone(), told);
+            let is_known = |row: &&Candidate| {
                 matches!(row.state, CandidateState::Training | CandidateState::Done)
                     && row.values.contains_key(name.as_str())
-                    && !row.whole.contains_key(&name)
             };
-            let told: Vec<u32> = self.rows.values().filter(is_told).map(|row| row.number).collect();
-            for number in told {
-                let stack = self.rows[&number].subject.stack();
-                let Some(value) = stack.and_then(|of| self.composed(&name, of, &conditions)) else {
+            let known: Vec<u32> =
+                self.rows.values().filter(is_known).map(|row| row.number).collect();
+            for number in known {
+                let Some((conditions, value)) = self.latency(&self.rows[&number], &name) else {
                     continue;
                 };
                 let row = self.row(number);
-                if row.values.insert(name.as_str().into(), value) != Some(value) {
+                let before = row.values.clone();
+                note(row, &name, &conditions, value);
+                if row.values != before {
                     commands.push(Command::Save(row.clone()));
                 }
             }
         }
+    }
+
+    /// The latency of a candidate, as far as it is known, with its conditions.
+    fn latency(&self, row: &Candidate, name: &str) -> Option<(Conditions, Value)> {
+        let stack = row.subject.stack()?;
+        let asked = asked(&self.settings, stack).ok()?;
+        let (_, conditions) = asked.into_iter().find(|(of, _)| of == name)?;
+        let value = match row.whole.get(name) {
+            Some(timing) => self.of_whole(name, timing),
+            None => self.composed(name, stack, &conditions)?,
+        };
+        Some((conditions, value))
     }
 
     /// Has what whole models took as the latencies of candidates of older programs, which kept the sums of their parts.
@@ -206,7 +270,8 @@ impl Standing {
         changed
     }
 
-    /// Takes the time of a whole model into its row, which is out if that is over a limit.
+    /// Takes the time of a whole model into its row, which is out if that is over a limit. A second timing takes the place of
+    /// the first: the front is timed in the same minutes.
     pub(super) fn whole(
         &mut self,
         number: u32,
@@ -223,12 +288,14 @@ impl Standing {
         }) else {
             return;
         };
+        let value = self.of_whole(name, &timing);
         let row = self.rows.get_mut(&number).expect("a task is of a row");
-        let value = timing.value();
         row.sums.extend(sum.map(|sum| (name.to_owned(), sum.mean)));
-        row.whole.insert(name.to_owned(), timing);
-        // Of a proposed one the limits are asked when all is known.
-        if row.state == CandidateState::Proposed {
+        let first = row.whole.insert(name.to_owned(), timing);
+        let is_out = first.is_some() && row.state != CandidateState::Done;
+        row.earlier.extend(first.map(|first| (name.to_owned(), first)));
+        // Of a proposed one the limits are asked when all is known; who is out is out by what it took first.
+        if row.state == CandidateState::Proposed || is_out {
             commands.push(Command::Save(row.clone()));
             return;
         }

@@ -1,9 +1,11 @@
 //! How sure a measured value is: of the held-out text, of the seed, of the learning rate.
 
 use super::candidate::{Candidate, Trained};
+use super::drift::Drift;
 use super::noise::Noise;
 use crate::metric::Metric;
 use crate::objective::Objective;
+use crate::value::Value;
 
 /// The standard deviation between seeds of a loss over the loss, before a campaign measures it: 0.0040 of 1.66 bits per
 /// byte, pooled over three seeds of 25 stacks at 1 M tokens (`tools/truth_table`).
@@ -46,13 +48,14 @@ pub fn seed_deviations<'a>(
 }
 
 /// The error of an objective, as it is minimised, after so many tokens: of the text, which all candidates share where
-/// trainers report its parts, and of seed and rate. `seeds`: its entry of [`seed_deviations`]. Of a latency it is its own, none
-/// of what is computed.
+/// trainers report its parts, and of seed and rate. `seeds`: its entry of [`seed_deviations`]. Of a latency all share what the
+/// machine drifts by as a whole, the rest is its own; none of what is computed.
 pub(super) fn noise(
     row: &Candidate,
     objective: &Objective,
     tokens: u64,
     (deviation, freedom): (f64, usize),
+    drift: Drift,
 ) -> Noise {
     let name = objective.name();
     let trained = || row.trained.iter().filter(|t| t.tokens == tokens);
@@ -61,8 +64,7 @@ pub(super) fn noise(
     let (Some(first), Some(value)) = (with_value().next(), values().next()) else {
         let is_trained = row.trained.iter().any(|t| t.values.contains_key(name));
         let timed = row.values.get(name).filter(|_| !is_trained);
-        let error = timed.and_then(|value| value.standard_error);
-        return error.map_or_else(Noise::default, Noise::of_its_own);
+        return timed.map_or_else(Noise::default, |value| of_latency(*value, drift));
     };
     let n = values().count() as f64;
     let of_seeds = deviation / n.sqrt();
@@ -83,6 +85,17 @@ pub(super) fn noise(
     let known = freedom as f64 * deviation.powi(2);
     let pooled = ((FREEDOM * (SEEDS * loss).powi(2) + known) / (FREEDOM + freedom as f64)).sqrt();
     noise.and_own(pooled / n.sqrt()).and_own(RATE * loss)
+}
+
+/// The error of a latency, of which all drift by the same part of it together.
+fn of_latency(value: Value, drift: Drift) -> Noise {
+    let error = value.standard_error.unwrap_or(0.0);
+    let shared = (drift.common * value.mean.abs()).min(error);
+    if shared == 0.0 {
+        return Noise::of_its_own(error);
+    }
+    let own = (error.powi(2) - shared.powi(2)).max(0.0).sqrt();
+    Noise::of_its_own(own).and_shared(0, &[shared])
 }
 
 /// What each part of the held-out text moves the mean by: (xᵢ − x̄) / √(n(n − 1)), whose squares add up to those of the

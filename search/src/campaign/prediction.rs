@@ -17,6 +17,7 @@ use change::{Change, Observed};
 use kin::Kin;
 
 use super::candidate::Candidate;
+use super::drift::Drift;
 use super::measured;
 use super::noise::Noise;
 use crate::objective::Objective;
@@ -31,6 +32,8 @@ pub struct Predictor<'a> {
     steps: Vec<Step>,
     /// Between seeds at the target, of each objective.
     seeds: Vec<(f64, usize)>,
+    /// How far the machine drifts, of each objective that is timed.
+    drifts: Vec<Drift>,
     /// Parts of the text, the first of the variables that errors share, of each objective.
     parts: Vec<usize>,
 }
@@ -94,7 +97,9 @@ impl<'a> Predictor<'a> {
             })
             .collect();
         let seeds = measured::seed_deviations(rows, objectives, target);
-        Self { objectives, target, steps, seeds, parts }
+        let drift = |objective: &Objective| Drift::of_rows(rows.clone(), objective.name());
+        let drifts = objectives.iter().map(drift).collect();
+        Self { objectives, target, steps, seeds, drifts, parts }
     }
 
     /// Whether what was trained for so many tokens is foretold, not measured.
@@ -149,7 +154,8 @@ impl<'a> Predictor<'a> {
     /// The errors of what was measured; where it is foretold from, the scatter of changes has those of seed and rate.
     fn measured(&self, row: &Candidate, tokens: u64) -> Vec<Noise> {
         let of = |(at, objective): (usize, &Objective)| {
-            let mut noise = measured::noise(row, objective, tokens, self.seeds[at]);
+            let mut noise =
+                measured::noise(row, objective, tokens, self.seeds[at], self.drifts[at]);
             let foretells = |step: &Step| step.low >= tokens && step.models[at].is_some();
             if self.steps.iter().any(foretells) {
                 noise.own = 0.0;

@@ -121,6 +121,7 @@ fn row(number: u32, subject: Subject, origin: &Origin, settings: &Settings) -> C
         fidelity: 0,
         trained: Vec::new(),
         whole: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),

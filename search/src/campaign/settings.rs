@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::{Conditions, Throughput, WholeModels};
 use crate::limits::Limits;
+use crate::metric::Metric;
 use crate::objective::Objective;
 
 /// What a campaign is asked to do. Everything that a resumed campaign must share with the one that began.
@@ -53,6 +54,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The names of what is timed.
+    pub(super) fn timed(&self) -> Vec<String> {
+        let latencies = self.latencies.iter().map(|(name, _)| name.as_str());
+        let throughput = self.throughput.iter().map(|_| Metric::Throughput.name());
+        latencies.chain(throughput).map(str::to_owned).collect()
+    }
+
     /// Whether a latency of this name can be known from timed parts.
     pub(super) fn composes(&self, name: &str) -> bool {
         !self.whole_only.contains(name)

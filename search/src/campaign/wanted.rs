@@ -135,14 +135,15 @@ pub(super) fn extra(standing: &Standing) -> Option<Training> {
     trust::next(settings, rows, &tasks.trainings(), is_given_up)
 }
 
-/// Whole models to time that are not on their way: of the front and of the references.
+/// Whole models to time that are not on their way: once more the first that were, then those of the front and of the
+/// references, which are of the same minutes.
 pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
     let Standing { settings, rows, tasks, .. } = standing;
     if settings.time_whole_models == WholeModels::Never {
         return Vec::new();
     }
+    let mut wanted = once_more(standing);
     let front = standing.front();
-    let mut wanted = Vec::new();
     for row in rows.values().filter(|row| row.state == CandidateState::Done) {
         let is_wanted = front.contains(&row.number) || row.reference.is_some();
         if !is_wanted || row.subject.stack().is_none() {
@@ -155,6 +156,25 @@ pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
                 && !tasks.is_under_way(&task)
             {
                 wanted.push((row.number, name.clone(), conditions.clone()));
+            }
+        }
+    }
+    wanted
+}
+
+/// Whole models to time once more that are not on their way.
+fn once_more(standing: &Standing) -> Vec<(u32, String, Conditions)> {
+    let Standing { settings, rows, tasks, .. } = standing;
+    let mut wanted = Vec::new();
+    for name in settings.timed() {
+        for number in standing.once_more(&name) {
+            let asked = rows[&number].subject.stack().map(|of| latencies::asked(settings, of));
+            let asked = asked.and_then(Result::ok).unwrap_or_default();
+            let task = Task::Whole { number, name: name.clone() };
+            if let Some((_, conditions)) = asked.into_iter().find(|(of, _)| *of == name)
+                && !tasks.is_under_way(&task)
+            {
+                wanted.push((number, name.clone(), conditions));
             }
         }
     }

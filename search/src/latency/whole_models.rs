@@ -11,10 +11,11 @@ use serde::ser::{Serialize, Serializer};
 pub enum WholeModels {
     /// None.
     Never,
-    /// A few at the start, which tell how far sums of parts are from whole models; front members and references at the end.
+    /// A few at the start, which tell how far sums of parts are from whole models; front members and references at the end, and
+    /// those few once more, which tell how far the machine drifts.
     #[default]
     Front,
-    /// Every candidate, before it is trained.
+    /// Every candidate, before it is trained; a few once more at the end.
     All,
 }
 

@@ -46,6 +46,7 @@ fn candidate(number: u32, trainings: &[(u64, u64, f64)]) -> Candidate {
         fidelity,
         trained,
         whole: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),

@@ -13,6 +13,7 @@ mod config;
 mod contents;
 mod corpora;
 mod cost;
+mod drift;
 mod edges;
 mod findings;
 mod frozen;

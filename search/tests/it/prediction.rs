@@ -77,6 +77,7 @@ fn candidate(number: u32, stack: &str, losses: &BTreeMap<u64, f64>, lengths: &[u
         fidelity,
         trained: trained.collect(),
         whole: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),

@@ -235,7 +235,8 @@ fn facts(
             lines.push(fact(&after, quantity::named(name, *foretold), "  foretold".to_owned()));
         }
         if let Some(timing) = candidate.whole(name) {
-            let (text, note) = whole_model(timing, candidate.row.sum_us(name));
+            let text = candidate.whole_us(name).map(quantity::measured).unwrap_or_default();
+            let note = beside_whole(timing, candidate.row.sum_us(name));
             lines.push(fact("  whole model", text, note));
             if let Some(mj) = timing.millijoules {
                 let text = format!("{} mJ a token", quantity::significant(mj));
@@ -281,17 +282,14 @@ fn value_names<'a>(candidate: &'a Candidate, campaign: &'a Campaign) -> Vec<&'a 
     names
 }
 
-/// The measured time, and how far the sum of the parts is from it.
-fn whole_model(timing: &Timing, sum_us: Option<f64>) -> (String, String) {
-    let value =
-        search::wire::Value { mean: timing.median_us, standard_error: Some(timing.spread_us) };
+/// How far the sum of the parts is from the time of the whole model, and whether that was disturbed.
+fn beside_whole(timing: &Timing, sum_us: Option<f64>) -> String {
     let off = sum_us.map(|sum_us| 100.0 * (sum_us / timing.median_us - 1.0));
     let load = if timing.is_disturbed() { ", disturbed" } else { "" };
-    let note = match off.filter(|off| off.is_finite()) {
+    match off.filter(|off| off.is_finite()) {
         Some(off) => format!("  parts {off:+.1} %{load}"),
         None => load.to_owned(),
-    };
-    (quantity::measured(value), note)
+    }
 }
 
 /// At most three lines; what is longer ends with `…`.

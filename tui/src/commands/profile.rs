@@ -163,7 +163,10 @@ struct Breakdown {
     /// What bounds it; none where that is not measured.
     limits: Option<Limits>,
     rows: Vec<Row>,
+    /// The whole model after its parts.
     whole: Timing,
+    /// The same before them.
+    before: Timing,
 }
 
 impl Breakdown {
@@ -186,6 +189,7 @@ impl Breakdown {
                 Some(Limits { read_bytes_per_us, read_mib, flops_per_us })
             }
         };
+        let before = profiler.whole("the whole model", architecture, &conditions).await?;
         let mut known: HashMap<LatencyKey, Timing> = HashMap::new();
         let mut rows = Vec::new();
         for (name, key) in
@@ -206,7 +210,7 @@ impl Breakdown {
             rows.push(Row { name, part: key.part, timing, bytes, flops, bound_us });
         }
         let whole = profiler.whole("the whole model", architecture, &conditions).await?;
-        Ok(Self { conditions, limits, rows, whole })
+        Ok(Self { conditions, limits, rows, whole, before })
     }
 
     fn sum_us(&self) -> f64 {
@@ -286,7 +290,10 @@ impl Breakdown {
                 Phase::Prefill { tokens } => f64::from(tokens),
             };
         let speed = quantity::scaled(tokens / whole_us * 1e6);
-        let off = format!("the sum is {off:+.1} % off the whole");
+        let drift = 100.0 * (self.whole.over(&self.before) - 1.0);
+        let off = format!(
+            "the sum is {off:+.1} % off the whole, which differs by {drift:+.1} % from before its parts were timed"
+        );
         text.extend([&off, "; ", &speed, " tokens/s\n"]);
         if self.timings().any(Timing::is_disturbed) {
             text.push_str("~: other processes loaded the machine; time again when it is quiet\n");
@@ -295,7 +302,7 @@ impl Breakdown {
     }
 
     fn timings(&self) -> impl Iterator<Item = &Timing> {
-        self.rows.iter().map(|row| &row.timing).chain([&self.whole])
+        self.rows.iter().map(|row| &row.timing).chain([&self.whole, &self.before])
     }
 
     fn json(&self) -> serde_json::Value {
@@ -311,6 +318,7 @@ impl Breakdown {
             "sum_us": self.sum_us(),
             "bound_us": self.bound_us(),
             "whole": self.whole,
+            "whole_before": self.before,
         })
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tui::theme::Theme;
 
 use super::{block_on, campaign_name, list, open};
-use crate::report::findings::Findings;
+use crate::report::findings::{Findings, Measured};
 use crate::report::progress::{Progress, same_terms};
 use crate::{report, words};
 
@@ -67,10 +67,10 @@ pub(crate) fn run(db: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         for name in &names {
             let snapshot = store.judged(name).await?;
             let algorithm = algorithm::name(&snapshot.campaign)?;
-            let Snapshot { campaign, candidates, agreements, predictions, .. } = snapshot;
+            measured.push(Measured::of(&snapshot));
+            let Snapshot { campaign, candidates, .. } = snapshot;
             let rows = candidates.into_iter().map(|candidate| candidate.row).collect();
             campaigns.push((campaign, algorithm, rows));
-            measured.push((agreements, predictions));
         }
         same_terms(&campaigns)?;
         let counts: Vec<usize> = args.at.iter().map(|count| count.get() as usize).collect();

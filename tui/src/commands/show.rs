@@ -128,7 +128,7 @@ fn candidate_text(
             let is_time = name.metric() != Some(Metric::Throughput);
             shown = format!(
                 "{} as a whole ({parts}{}, {:.0} % other load{})",
-                if is_time { report::timing(whole) } else { shown },
+                report::whole(candidate, name).filter(|_| is_time).unwrap_or(shown),
                 words::count(whole.samples as usize, "sample"),
                 100.0 * whole.other_load,
                 whole.millijoules.map_or(String::new(), |mj| {

@@ -27,7 +27,7 @@ use super::slot::Slot;
 use super::spec::{Introduction, Role};
 use super::stop::StopSignals;
 use super::targets;
-use super::telling::{self, Telling, label};
+use super::telling::{Telling, label};
 use super::underway::Underway;
 
 /// How often progress is written, and the driver's own sign of life.
@@ -386,7 +386,6 @@ impl<'a, D: Subjects + Clone> Desk<'a, D> {
             self.write(changes).await?;
             // Shown is what is kept.
             for row in &ended {
-                telling::journal(row);
                 checkpoints::remove_unfinished(row, self.checkpoints.as_deref());
                 self.telling.end(row, &self.machine, &mut self.display);
             }

@@ -21,8 +21,8 @@ pub(super) struct Telling {
     tokens: u64,
     counts_refusals: bool,
     effort: Effort,
-    /// Candidates whose end was told, with the number of trainings that they had then.
-    told: HashSet<(u32, usize)>,
+    /// Candidates whose end was told, with the number of trainings that they had then and the word of their state.
+    told: HashSet<(u32, usize, &'static str)>,
     /// When the first training of this run was over, how many evaluations were then, and how many extra trainings.
     first: Option<(Instant, u64, f64)>,
     /// When nothing more is to be proposed.
@@ -65,7 +65,7 @@ impl Telling {
                 rungs: settings.rungs.clone(),
                 promote: settings.promote,
             },
-            told: ended.map(|row| (row.number, row.trained.len())).collect(),
+            told: ended.map(end_of).collect(),
             first: None,
             deadline,
             front: None,
@@ -89,9 +89,11 @@ impl Telling {
         machine: &Campaign<D>,
         display: &mut Display,
     ) {
-        if !row.state.is_final() || !self.told.insert((row.number, row.trained.len())) {
+        // That its latency is said anew is no other end.
+        if !row.state.is_final() || !self.told.insert(end_of(row)) {
             return;
         }
+        journal(row);
         if self.first.is_none() && !matches!(row.state, CandidateState::Infeasible { .. }) {
             let extra = self.extra(machine);
             self.first = Some((Instant::now(), self.over(machine), extra.done));
@@ -179,8 +181,13 @@ impl Telling {
     }
 }
 
+/// What tells one end of a candidate from another.
+fn end_of(row: &Candidate) -> (u32, usize, &'static str) {
+    (row.number, row.trained.len(), row.state.word())
+}
+
 /// Writes into the log how a candidate ended.
-pub(super) fn journal(row: &Candidate) {
+fn journal(row: &Candidate) {
     let (state, reason) = match &row.state {
         CandidateState::Infeasible { reason } => ("infeasible", reason.as_str()),
         CandidateState::Failed { reason, .. } => ("failed", reason.as_str()),

@@ -35,6 +35,9 @@ struct Row {
     parameters: Option<f64>,
     /// Of the whole model.
     decode: Option<Timing>,
+    /// The same with what another timing may differ by.
+    #[serde(skip)]
+    decode_shown: Option<String>,
     /// The sum of its parts.
     decode_composed: Option<Value>,
     seeds: usize,
@@ -92,7 +95,7 @@ impl Comparison {
                 mark.to_owned(),
                 row.name.clone(),
                 row.parameters.map_or_else(dash, quantity::scaled),
-                row.decode.as_ref().map_or_else(dash, report::timing),
+                row.decode_shown.clone().unwrap_or_else(dash),
                 row.decode_composed.map_or_else(dash, quantity::measured),
                 row.loss.map_or_else(dash, quantity::measured),
                 row.difference.map_or_else(dash, signed),
@@ -110,7 +113,7 @@ impl Comparison {
     pub(super) fn note(&self) -> String {
         let mut text = format!(
             "●: the stack that was chosen, ◆: hand-designed ones, each as wide as decodes in the same time. Latencies are of \
-             whole\nmodels, ± half the interquartile range. Each stack was trained for {} tokens from each seed; ± is one \
+             whole\nmodels, ± what another timing differs by. Each stack was trained for {} tokens from each seed; ± is one \
              standard error over\nthe seeds; differences are to the chosen stack, seed by seed.\n",
             quantity::scaled(self.tokens as f64)
         );
@@ -148,6 +151,7 @@ impl Row {
             text: candidate.row.subject.to_string(),
             parameters: candidate.row.values.get(Metric::Parameters.name()).map(|value| value.mean),
             decode: candidate.whole(Metric::DecodeUs.name()).cloned(),
+            decode_shown: report::whole(candidate, Metric::DecodeUs.name()),
             decode_composed: candidate
                 .row
                 .sum_us(Metric::DecodeUs.name())

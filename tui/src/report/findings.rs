@@ -1,10 +1,10 @@
 //! One campaign with its uncertainty: the front and the chance of each place on it, rank correlations between fidelities,
 //! noise between seeds, composed latencies beside whole models.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use db::snapshot::Campaign;
-use search::campaign::findings::{Agreement, Composition, compositions};
+use db::snapshot::{Campaign, Snapshot};
+use search::campaign::findings::{Agreement, Composition, Retimed, compositions, retimed};
 use search::campaign::front::Contenders;
 use search::campaign::prediction::{Backtest, Expected};
 use search::campaign::{Candidate, measured, trust};
@@ -13,6 +13,7 @@ use search::value::{Value, Values};
 use serde::Serialize;
 use tui::{agreement, quantity};
 
+use super::drift;
 use crate::{report, words};
 
 /// What a campaign tells of how far it is to be trusted.
@@ -37,6 +38,28 @@ pub(crate) struct Findings {
     seed_noise: Vec<SeedNoise>,
     /// Latencies summed from parts beside those of whole models.
     pub(super) compositions: Vec<Composition>,
+    /// Whole models beside themselves, timed once more.
+    pub(super) retimed: Vec<Retimed>,
+    /// Seconds between the two timings, on average, by the name of the latency.
+    seconds_between: BTreeMap<String, f64>,
+}
+
+/// What is measured of a campaign when it is read: what its trainings of different lengths say of each other, and how long
+/// after the first its whole models were timed again.
+pub(crate) struct Measured {
+    agreements: Vec<Agreement>,
+    predictions: Vec<Backtest>,
+    seconds_between: BTreeMap<String, f64>,
+}
+
+impl Measured {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            agreements: snapshot.agreements.clone(),
+            predictions: snapshot.predictions.clone(),
+            seconds_between: snapshot.between_s.clone(),
+        }
+    }
 }
 
 /// A candidate that is on the front, or could be.
@@ -90,12 +113,8 @@ fn objectives(row: &Candidate, objectives: &[Objective], expected: &Expected) ->
 }
 
 impl Findings {
-    /// `measured`: what the trainings of different lengths say of each other.
-    pub(crate) fn of(
-        campaign: &Campaign,
-        rows: &[Candidate],
-        (agreements, predictions): (Vec<Agreement>, Vec<Backtest>),
-    ) -> Self {
+    pub(crate) fn of(campaign: &Campaign, rows: &[Candidate], measured: Measured) -> Self {
+        let Measured { agreements, predictions, seconds_between } = measured;
         let names = &campaign.objectives;
         let contenders = Contenders::of(rows.iter(), names, campaign.target_tokens);
         let (tokens, foretold) = (contenders.tokens, contenders.is_foretold());
@@ -157,6 +176,8 @@ impl Findings {
             predictions,
             seed_noise,
             compositions: compositions(rows),
+            retimed: retimed(&rows.iter()),
+            seconds_between,
         }
     }
 
@@ -174,6 +195,7 @@ impl Findings {
         text.push_str(&self.noise_text(is_of_stacks));
         if is_of_stacks {
             text.push_str(&self.compositions_text());
+            text.push_str(&self.drift_text());
         }
         text
     }
@@ -351,6 +373,16 @@ impl Findings {
                 agreement::correlation(composition.kendall),
             );
             text.push_str(&line);
+        }
+        text
+    }
+    pub(super) fn drift_text(&self) -> String {
+        let mut text = "\nwhole models timed once more\n".to_owned();
+        if self.retimed.is_empty() {
+            text.push_str("unknown: the first few are, when all is trained\n");
+        }
+        for of in &self.retimed {
+            text.push_str(&drift::line(of, self.seconds_between.get(&of.value).copied()));
         }
         text
     }

@@ -219,7 +219,14 @@ pub(crate) fn running() -> Snapshot {
         covered: 0.905,
     }];
     let campaign = campaign("speeches", CampaignState::Running);
-    Snapshot { campaign, candidates, agreements, predictions, revision: 412 }
+    Snapshot {
+        campaign,
+        candidates,
+        agreements,
+        predictions,
+        between_s: BTreeMap::new(),
+        revision: 412,
+    }
 }
 
 /// Nothing proposed yet.
@@ -230,6 +237,7 @@ pub(crate) fn empty() -> Snapshot {
         candidates: Vec::new(),
         agreements: Vec::new(),
         predictions: Vec::new(),
+        between_s: BTreeMap::new(),
         revision: 1,
     }
 }
@@ -297,7 +305,14 @@ pub(crate) fn one_objective(objective: &str) -> Snapshot {
         row
     });
     let candidates = Candidate::of(rows.collect(), &campaign);
-    Snapshot { campaign, candidates, agreements: Vec::new(), predictions: Vec::new(), revision: 20 }
+    Snapshot {
+        campaign,
+        candidates,
+        agreements: Vec::new(),
+        predictions: Vec::new(),
+        between_s: BTreeMap::new(),
+        revision: 20,
+    }
 }
 
 /// The same stacks, of which the throughput is to be large.
@@ -404,6 +419,7 @@ fn candidate(number: u32, &(origin, state, layers, decode_us, bits_per_byte): &R
         fidelity: if state == "done" { TOKENS } else { 0 },
         trained: Vec::new(),
         whole,
+        earlier: BTreeMap::new(),
         sums,
         curve,
         retrieval: if state == "done" { retrieval(number) } else { Vec::new() },

@@ -1,7 +1,8 @@
 //! What must hold when a simulated campaign is at its end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use search::campaign::drift::Drift;
 use search::campaign::front::Contenders;
 use search::campaign::trust::{Doubt, doubts};
 use search::campaign::{Candidate, CandidateState, Settings};
@@ -41,6 +42,31 @@ pub(super) fn check_end(driver: &Driver<'_>, world: &World) {
     // The first few whose parts were timed tell what sums are worth.
     let wholes = rows.values().filter(|row| !row.whole.is_empty()).count();
     assert!(wholes >= 6 || world.corrupt > 0.0, "{wholes}");
+    for (name, _) in &settings.latencies {
+        check_drift(rows, name, world);
+    }
+}
+
+/// They were timed once more, and what that differed by is in the error of every latency.
+fn check_drift(rows: &BTreeMap<u32, Candidate>, name: &str, world: &World) {
+    let twice = rows.values().filter(|row| row.timed_twice(name).is_some()).count();
+    assert!(twice == 6 || world.corrupt > 0.0, "{twice} were timed twice");
+    let drift = Drift::of_rows(rows.values(), name);
+    if world.corrupt > 0.0 {
+        return;
+    }
+    assert!(
+        (drift.total() > 0.05) == (world.drift > 0.2) || (0.05..0.2).contains(&world.drift),
+        "{drift:?}"
+    );
+    for row in rows.values().filter(|row| row.state == CandidateState::Done) {
+        let Some(value) = row.values.get(name) else { continue };
+        let relative = value.standard_error.expect("it has one") / value.mean;
+        assert!(relative >= 0.99 * drift.total().min(drift.common.hypot(0.03)), "{relative}");
+        if let Some(whole) = row.whole.get(name) {
+            assert_eq!(Some(value), Some(&drift.on(whole)));
+        }
+    }
 }
 
 fn check_rungs(driver: &Driver<'_>, settings: &Settings) {

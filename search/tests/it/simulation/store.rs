@@ -42,7 +42,11 @@ impl Store {
             // A row that a campaign was halted or given up over is tried again.
             let is_reopened = old.given_up && !row.given_up;
             // What its whole model took may be over a limit that the sum of its parts was within.
-            let is_timed = old.whole.len() < row.whole.len();
+            let is_timed =
+                old.whole.len() + old.earlier.len() < row.whole.len() + row.earlier.len();
+            for (name, timing) in &old.earlier {
+                assert_eq!(row.earlier.get(name), Some(timing), "what was timed first stays");
+            }
             if old.state.is_final() && !is_promoted && !is_reopened {
                 if !is_timed {
                     assert_eq!(old.state, row.state, "what is final stays");
@@ -65,9 +69,12 @@ impl Store {
                     CandidateState::Infeasible { .. } | CandidateState::Failed { .. }
                 );
                 let is_open = row.state == CandidateState::Proposed;
-                assert!(
-                    is_out || is_open || row.values.get(name.as_str()) == Some(&timing.value())
-                );
+                let value = row.values.get(name.as_str());
+                let is_of_it = value.is_some_and(|value| {
+                    value.mean.to_bits() == timing.median_us.to_bits()
+                        && value.standard_error >= timing.value().standard_error
+                });
+                assert!(is_out || is_open || is_of_it);
             }
         } else {
             let id = row.subject.id();

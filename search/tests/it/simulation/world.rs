@@ -38,6 +38,8 @@ pub(super) struct World {
     pub(super) stops: f64,
     pub(super) evaluations: u32,
     pub(super) attempts: u32,
+    /// How far apart, relative to the first, two timings of a whole model may be.
+    pub(super) drift: f64,
     /// Whether decode steps are timed on a second device, too, on which nothing trains.
     pub(super) has_two_targets: bool,
     /// Whether the latency there decides who is trained, too; else it need not be waited for.
@@ -59,6 +61,7 @@ pub(super) const CALM: World = World {
     stops: 0.0,
     evaluations: 30,
     attempts: 2,
+    drift: 0.1,
     has_two_targets: false,
     is_second_limited: false,
 };
@@ -87,6 +90,7 @@ impl World {
             stops,
             evaluations: rng.random_range(12..=40),
             attempts: rng.random_range(1..=4),
+            drift: [0.0, 0.01, 0.3][seed as usize % 3],
             has_two_targets: rng.random_bool(0.3),
             is_second_limited: rng.random(),
         }

@@ -14,7 +14,7 @@ use tui::{printable, quantity};
 use super::algorithm;
 use crate::commands::{compare, law};
 use crate::report::comparison::Comparison;
-use crate::report::findings::Findings;
+use crate::report::findings::{Findings, Measured};
 use crate::report::page::{Page, failures, with_cards};
 use crate::report::progress::{Progress, same_terms};
 use crate::{report, whole};
@@ -79,8 +79,7 @@ async fn page(store: &Store, names: &[String]) -> anyhow::Result<Whole> {
     let own = || algorithm::name(&snapshot.campaign);
     let rows = |snapshot: &Snapshot| snapshot.candidates.iter().map(|c| c.row.clone()).collect();
     let rows_of_own: Vec<campaign::Candidate> = rows(&snapshot);
-    let measured = (snapshot.agreements.clone(), snapshot.predictions.clone());
-    let findings = Findings::of(&snapshot.campaign, &rows_of_own, measured);
+    let findings = Findings::of(&snapshot.campaign, &rows_of_own, Measured::of(&snapshot));
     let law = match trainings(&snapshot) {
         _ if snapshot.campaign.is_black_box() => {
             Err("a black box has no depth and width".to_owned())

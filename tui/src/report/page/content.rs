@@ -193,7 +193,7 @@ fn by_time<'a>(members: &[&'a Candidate]) -> Vec<Row<'a>> {
     members.sort_by(|a, b| us(a).total_cmp(&us(b)));
     let of = |c: &&'a Candidate| {
         let label = c.row.reference.clone().unwrap_or_else(|| c.row.number.to_string());
-        let whole = c.whole(name).map(|timing| (timing.median_us, timing.spread_us));
+        let whole = c.whole_us(name).map(|us| (us.mean, us.standard_error.unwrap_or(0.0)));
         Some(Row { number: c.row.number, label, stack: c.row.subject.stack()?, whole })
     };
     members.iter().filter_map(of).collect()

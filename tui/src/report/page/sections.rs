@@ -114,7 +114,9 @@ impl Page {
                 @if is_of_stacks && drawn.pairs.is_none() { p class="fine" { (prose(&agreement::UNMEASURED.replace('\n', " "))) } }
                 div class="pair" {
                     div { (lines(&self.findings.noise_text(is_of_stacks))) }
-                    @if is_of_stacks { div { (lines(&self.findings.compositions_text())) } }
+                    @if is_of_stacks {
+                        div { (lines(&self.findings.compositions_text())) (lines(&self.findings.drift_text())) }
+                    }
                 }
             },
         )

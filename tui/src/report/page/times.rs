@@ -40,7 +40,7 @@ pub(super) struct Row<'a> {
     /// What it is called.
     pub(super) label: String,
     pub(super) stack: &'a Architecture,
-    /// The time of the whole model and its spread, µs.
+    /// The time of the whole model and its error, µs.
     pub(super) whole: Option<(f64, f64)>,
 }
 

@@ -33,7 +33,9 @@ fn every_candidate_is_timed_as_a_whole_before_it_is_trained() {
         let layers = row["architecture"]["layers"].as_array().expect("a list").len() as f64;
         let value = &row["values"]["decode_us"];
         assert_eq!(value["mean"].as_f64(), Some(10.0 * layers));
-        assert_eq!(value["standard_error"].as_f64(), Some(0.25));
+        // Its own, and of the machine what six that took the same again cannot rule out.
+        let error = value["standard_error"].as_f64().expect("an error");
+        assert!((0.25..0.25 + 0.003 * 10.0 * layers).contains(&error), "{error}");
         assert_eq!(row["values"]["prefill_us"]["mean"].as_f64(), Some(20.0 * layers));
         assert_eq!(row["decode_whole"]["samples"].as_u64(), Some(9));
     }
@@ -42,7 +44,7 @@ fn every_candidate_is_timed_as_a_whole_before_it_is_trained() {
     for (trained, (index, _)) in order.match_indices("begin").enumerate() {
         assert!(order[..index].matches("time").count() >= 2 * (trained + 1), "{order}");
     }
-    assert_eq!(order.matches("time").count(), 2 * all.len());
+    assert_eq!(order.matches("time").count(), 2 * all.len() + 2 * 6, "six once more at the end");
     assert_eq!(world.count("measurements"), 0, "no part is timed");
     assert!(said.stderr.contains("timing by stopwatch 1.0 on phone: fake"), "{}", said.stderr);
 

@@ -67,6 +67,7 @@ fn candidate(number: u32) -> Candidate {
         fidelity: 1,
         trained: vec![trained],
         whole: BTreeMap::new(),
+        earlier: BTreeMap::new(),
         sums: BTreeMap::new(),
         curve: Vec::new(),
         retrieval: Vec::new(),
