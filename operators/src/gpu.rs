@@ -5,6 +5,7 @@
 
 mod chunked;
 mod gated_conv;
+mod kda;
 mod norm;
 mod rope;
 mod short_conv;
@@ -23,6 +24,7 @@ use crate::libtorch;
 
 pub use crate::libtorch::Recorded;
 pub(crate) use gated_conv::{gated_conv, suits_gated_conv};
+pub(crate) use kda::{log_decays, suits_log_decays};
 pub(crate) use norm::{l2_norm, rms_norm, suits_norm};
 pub(crate) use rope::{rotate, suits_rope};
 pub(crate) use short_conv::{conv_silu, suits_conv};

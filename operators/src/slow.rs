@@ -1,18 +1,34 @@
 //! Which mixers and FFNs train by plain torch operators though others have kernels: several times slower, and worth saying once.
 
+use kernels::cuda::chunked::check_widths;
 use search::architecture::{Ffn, Mixer};
 use tch::Device;
 
 /// By which slower way a mixer is trained on a device; none where kernels of its own do the work, as all have on a CPU.
 pub fn slow_way(mixer: &Mixer, device: Device) -> Option<String> {
-    let is_slow =
-        device != Device::Cpu && (matches!(mixer, Mixer::Kda(_)) || mixer.levels().is_some());
-    is_slow.then(|| {
-        format!(
-            "{} has no training kernels for GPUs yet and trains by torch operators, several times slower",
-            mixer.kind().title()
-        )
-    })
+    if device == Device::Cpu {
+        return None;
+    }
+    let title = mixer.kind().title();
+    if mixer.levels().is_some() {
+        return Some(format!(
+            "{title} has no training kernels for GPUs yet and trains by torch operators, several times slower"
+        ));
+    }
+    let (key_width, value_width) = state_widths(mixer)?;
+    let error = check_widths(key_width as usize, value_width as usize).err()?;
+    Some(format!("{title} trains by torch operators on a GPU, several times slower: {error}"))
+}
+
+/// K and V of a recurrence's state.
+fn state_widths(mixer: &Mixer) -> Option<(u32, u32)> {
+    match mixer {
+        Mixer::Delta(gene) => Some((gene.key_width, gene.value_width)),
+        Mixer::Kda(gene) => Some((gene.key_width, gene.value_width)),
+        Mixer::Mamba2(gene) => Some((gene.state_width, gene.head_width)),
+        Mixer::Parallel(gene) => Some((gene.beside_key_width, gene.beside_value_width)),
+        _ => None,
+    }
 }
 
 /// By which slower way a feed-forward network is trained on a device; none where kernels of its own do the work.
@@ -42,18 +58,21 @@ mod tests {
         for (text, on_gpu) in [
             ("gdn(h=2,k=32,v=32)", false),
             ("attn(h=2,kv=2,k=32)", false),
-            ("m2(h=4,p=32,n=16)", false),
+            ("m2(h=4,p=32,n=32)", false),
+            ("kda(h=2,k=32,v=32)", false),
             ("lgdn(h=2,k=32,v=32,l=15)", true),
             ("lm2(h=4,p=32,n=16,l=15)", true),
-            ("kda(h=2,k=32,v=32)", true),
+            ("gdn(h=2,k=48,v=32)", true),
+            ("m2(h=4,p=32,n=16)", true),
+            ("kda(h=2,k=32,v=24)", true),
         ] {
             assert_eq!(slow(text, Device::Cpu), None, "{text}");
             assert_eq!(slow(text, gpu).is_some(), on_gpu, "{text}");
         }
         assert_eq!(
-            slow("kda(h=2,k=32,v=32)", gpu).as_deref(),
+            slow("kda(h=2,k=48,v=48)", gpu).as_deref(),
             Some(
-                "Kimi Delta Attention has no training kernels for GPUs yet and trains by torch operators, several times slower"
+                "Kimi Delta Attention trains by torch operators on a GPU, several times slower: cuda: the key width must be 32, 64, 96 or 128, got 48"
             )
         );
     }

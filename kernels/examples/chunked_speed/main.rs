@@ -3,13 +3,14 @@
 //!
 //! `cargo run --release -p kernels --example chunked_speed [-- FILE [attention|kda]]`: a table on standard output, JSON lines in
 //! FILE; with `attention` of the prefill of attention alone, to be run in turn with its peers; with `kda` of Kimi Delta
-//! Attention alone.
+//! Attention alone, and of the gated delta rule's training beside it.
 
+mod kda;
 mod layers;
 mod report;
 
 use kernels::cuda::chunked::check::{Case, Problem};
-use kernels::cuda::chunked::{Chunked, Rule, Shape, kda};
+use kernels::cuda::chunked::{Chunked, Rule, Shape};
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::{Error, Launch, Machine};
 use serde_json::json;
@@ -36,13 +37,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     report.row("device", &json!({ "facts": facts }));
     match std::env::args().nth(2).as_deref() {
         Some("attention") => layers::attention(&mut gpu, &mut report)?,
-        Some("kda") => kimi_delta_attention(&mut gpu, &mut report)?,
+        Some("kda") => {
+            kda::checks(&mut gpu, &mut report)?;
+            kda::prefill(&mut gpu, &mut report)?;
+            kda::training(&mut gpu, &mut report)?;
+            training(&mut gpu, &mut report, Some(Rule::Delta))?;
+        }
         _ => {
             checks(&mut gpu, &mut report)?;
             layers::checks(&mut gpu, &mut report)?;
-            kimi_delta_attention(&mut gpu, &mut report)?;
+            kda::checks(&mut gpu, &mut report)?;
             prefill(&mut gpu, &mut report)?;
-            training(&mut gpu, &mut report)?;
+            kda::prefill(&mut gpu, &mut report)?;
+            training(&mut gpu, &mut report, None)?;
+            kda::training(&mut gpu, &mut report)?;
             layers::times(&mut gpu, &mut report)?;
         }
     }
@@ -95,50 +103,6 @@ fn checks(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks and times of the kernels of Kimi Delta Attention.
-fn kimi_delta_attention(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
-    let shape = |batch, tokens, heads, (key_width, value_width)| kda::Shape {
-        batch,
-        tokens,
-        heads,
-        key_width,
-        value_width,
-    };
-    for (name, shape) in [
-        ("KDA", shape(2, 1000, 3, (128, 128))),
-        ("KDA, odd", shape(1, 129, 2, (96, 48))),
-        ("KDA, one position", shape(3, 1, 2, (64, 64))),
-        ("KDA, 8192", shape(1, 8192, 32, (128, 128))),
-    ] {
-        let problem = kda::check::Problem::new(gpu, shape, 11)?;
-        let kda = kda::Kda::new(shape, problem.scale(), gpu.extent())?;
-        let errors = problem.errors(gpu, &kda, 1)?;
-        problem.free(gpu)?;
-        report.check(name, &errors, LIMIT);
-    }
-    for (name, shape) in [
-        ("KDA 1x8192", shape(1, 8192, 32, (128, 128))),
-        ("KDA 1x32768", shape(1, 32768, 32, (128, 128))),
-        ("KDA 8x4096", shape(8, 4096, 8, (128, 128))),
-    ] {
-        let problem = kda::check::Problem::new(gpu, shape, 11)?;
-        let kda = kda::Kda::new(shape, problem.scale(), gpu.extent())?;
-        let launches = problem.launches(&kda);
-        let (prepare, _) = time(gpu, &launches[..1])?;
-        let (walk, _) = time(gpu, &launches[1..])?;
-        let (ms, spread) = time(gpu, &launches)?;
-        report.row(
-            &format!("prefill {name}"),
-            &json!({
-                "ms": ms, "spread_ms": spread, "prepare_ms": prepare, "walk_ms": walk,
-                "GFLOP": shape.flops() / 1e9, "GB": shape.bytes() / 1e9,
-            }),
-        );
-        problem.free(gpu)?;
-    }
-    Ok(())
-}
-
 fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     use Rule::{Delta, LinearAttention};
     let cases = [
@@ -175,10 +139,17 @@ fn prefill(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-fn training(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
+/// Of both rules, or of one.
+fn training(gpu: &mut Gpu, report: &mut Report, only: Option<Rule>) -> Result<(), Error> {
     use Rule::{Delta, LinearAttention};
     let cases = [
         ("gated delta rule 4x4096", Delta, shape(4, 4096, (12, 12), (128, 256)), true),
+        (
+            "gated delta rule 4x4096, 16 heads of 128",
+            Delta,
+            shape(4, 4096, (16, 16), (128, 128)),
+            true,
+        ),
         ("Mamba2 4x4096", LinearAttention, shape(4, 4096, (64, 1), (128, 64)), true),
         ("gated delta rule 1x32768", Delta, shape(1, 32768, (12, 12), (128, 256)), true),
         (
@@ -188,7 +159,8 @@ fn training(gpu: &mut Gpu, report: &mut Report) -> Result<(), Error> {
             true,
         ),
     ];
-    for (name, rule, shape, decay) in cases {
+    let wanted = |rule: &Rule| only.is_none_or(|only| only == *rule);
+    for (name, rule, shape, decay) in cases.into_iter().filter(|case| wanted(&case.1)) {
         let case = Case { rule, shape, decay, backward: true, compared: 1 };
         let problem = Problem::new(gpu, case, 11)?;
         let chunked = Chunked::new(rule, shape, problem.scale(), gpu.extent())?;

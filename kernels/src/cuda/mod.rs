@@ -220,6 +220,8 @@ impl Source {
                 include_str!("chunked/prepare.cu"),
                 "#line 1 \"chunked/kda_prepare.cu\"\n",
                 include_str!("chunked/kda_prepare.cu"),
+                "#line 1 \"chunked/kda_decays.cu\"\n",
+                include_str!("chunked/kda_decays.cu"),
                 "#line 1 \"chunked/forward.cu\"\n",
                 include_str!("chunked/forward.cu"),
                 "#line 1 \"levels.cuh\"\n",
@@ -230,6 +232,8 @@ impl Source {
                 include_str!("chunked/backward.cu"),
                 "#line 1 \"chunked/gradients.cu\"\n",
                 include_str!("chunked/gradients.cu"),
+                "#line 1 \"chunked/kda_gradients.cu\"\n",
+                include_str!("chunked/kda_gradients.cu"),
             ),
             Self::Attention => concat!(
                 include_str!("chunked/tiles.cuh"),

@@ -21,6 +21,7 @@ mod chunk;
 pub mod log_linear;
 pub(crate) mod solve;
 
+pub(crate) use backward::Shared;
 pub use backward::{Gradients, backward};
 
 use crate::cpu::pool::SharedMut;

@@ -30,8 +30,10 @@ pub mod decays;
 mod extents;
 mod pairs;
 
-pub use backward::{Gradients, backward};
+pub use backward::backward;
 pub use extents::{CHUNK, Inputs, Shape};
+
+pub use crate::delta_rule::train::Gradients;
 
 use crate::cpu::pool::SharedMut;
 use crate::cpu::{Element, Flushed, Kernel, Parallel, Simd, run};

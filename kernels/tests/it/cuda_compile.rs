@@ -2,6 +2,7 @@
 //! multiprocessor: registers of a thread, shared memory of a block.
 
 use kernels::cuda::attention::{self, Attention};
+use kernels::cuda::chunked::kda::decays::LogDecays;
 use kernels::cuda::chunked::{self, Chunked, Part, Shape, kda};
 use kernels::cuda::compiler::{available, compile};
 use kernels::cuda::experts::Experts;
@@ -114,22 +115,37 @@ fn variants(source: Source, extent: Extent) -> Vec<Variant> {
                     }
                 }
             };
-            let of_kda = |key_width, value_width| {
+            let of_kda = |key_width, value_width, parts: &[kda::Part], wide| {
                 let (batch, tokens, heads) = (1, 4096, 16);
-                let shape = kda::Shape { batch, tokens, heads, key_width, value_width };
-                match kda::Kda::new(shape, 1.0, extent) {
-                    Ok(kda) => kda::Part::ALL
-                        .map(|part| (kda.part_defines(part), kda.part_shared_bytes(part)))
-                        .to_vec(),
+                let shape = kda::Shape { batch, tokens, heads, key_width, value_width, wide };
+                let trains = parts == kda::Part::TRAINING;
+                let kda = if trains { kda::Kda::training } else { kda::Kda::prefill };
+                match kda(shape, 1.0, extent) {
+                    Ok(kda) => parts
+                        .iter()
+                        .map(|part| (kda.part_defines(*part), kda.part_shared_bytes(*part)))
+                        .collect(),
                     Err(error) => {
-                        assert!(extent.shared_bytes < 160 << 10, "{error}");
+                        let enough = if wide { 200 << 10 } else { 160 << 10 };
+                        assert!(extent.shared_bytes < enough, "{error}");
                         Vec::new()
                     }
                 }
             };
+            let (prefill, training) = (kda::Part::PREFILL, kda::Part::TRAINING);
             [
-                of_kda(128, 128),
-                of_kda(64, 64),
+                of_kda(128, 128, prefill, false),
+                of_kda(64, 64, prefill, false),
+                of_kda(128, 256, training, false),
+                of_kda(64, 64, training, false),
+                of_kda(128, 256, training, true),
+                of_kda(64, 64, training, true),
+                [false, true]
+                    .map(|wide| {
+                        let (positions, heads, key_width) = (9, 16, 64);
+                        (LogDecays { positions, heads, key_width, wide }.defines(), 0)
+                    })
+                    .to_vec(),
                 variants(chunked::Rule::Delta, 12, 12, 128, 256, false),
                 variants(chunked::Rule::Delta, 8, 8, 128, 128, false),
                 variants(chunked::Rule::LinearAttention, 64, 1, 128, 64, false),

@@ -64,11 +64,12 @@ impl LinearAttention {
 }
 
 /// Rows of heads in the kind of the values.
-fn alike(x: &Tensor, v: &Tensor) -> Tensor {
+pub(super) fn alike(x: &Tensor, v: &Tensor) -> Tensor {
     in_rows(&x.to_kind(v.kind()), 2)
 }
 
-fn single(x: &Tensor) -> Tensor {
+/// f32 without gaps.
+pub(super) fn single(x: &Tensor) -> Tensor {
     x.to_kind(Kind::Float).contiguous()
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn suits_norm(x: &Tensor, gate: Option<&Tensor>) -> bool {
     on_gpu(x) && x.dim() >= 2 && shape(x, None, true).check().is_ok() && gate.is_none_or(same)
 }
 
-/// `x / √(mean x² + ε) · weight` over the last dimension, a gate's SiLU before or after.
+/// `x / √(mean x² + ε) · weight` over the last dimension, a gate before or after.
 pub(crate) fn rms_norm(x: &Tensor, gate: Option<(&Tensor, Order)>, weight: &Tensor) -> Tensor {
     let inner = inner(x);
     let mut inputs = vec![in_rows(x, inner), weight.to_kind(Kind::Float).contiguous()];
@@ -48,7 +48,7 @@ fn shape(x: &Tensor, order: Option<Order>, mean: bool) -> Norm {
         gate: match order {
             None => Gate::None,
             Some(Order::NormThenGate) => Gate::AfterNorm,
-            Some(Order::NormThenSigmoid) => unreachable!("no kernel has this gate"),
+            Some(Order::NormThenSigmoid) => Gate::SigmoidAfterNorm,
             Some(Order::GateThenNorm) => Gate::BeforeNorm,
         },
         factor: if mean { 1.0 / *width as f32 } else { 1.0 },

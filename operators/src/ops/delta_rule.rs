@@ -11,7 +11,7 @@
 //! ```
 //! The mask of the output is Γ; one printed form of the paper has the plain causal mask there, which is wrong.
 
-mod kernel;
+pub(super) mod kernel;
 
 use tch::{Kind, Tensor};
 

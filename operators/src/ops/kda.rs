@@ -12,7 +12,7 @@
 //! The sums over channels do not split into products of decayed queries and keys: e^{−G} overflows. In blocks of 16
 //! positions each exponent is a difference that is at most 0. Within a block all pairs of positions have their own; of two
 //! blocks the later is counted from its begin, and the earlier up to there. The kernels of the CPU go without exponents
-//! (`kernels::kda::train`).
+//! (`kernels::kda::train`), those of the GPU nearly so (`kernels::cuda::chunked::kda`).
 
 mod decays;
 mod kernel;
@@ -49,13 +49,19 @@ pub struct Kda {
 }
 
 impl Kda {
-    /// By the kernels of the CPU where they apply, else [`Self::chunked`], which says what goes in and out.
+    /// By the kernels of the CPU or the GPU where they apply, else [`Self::chunked`], which says what goes in and out.
     pub fn forward(&self, state: Option<&Tensor>) -> (Tensor, Tensor) {
-        if self.suits_kernel() { self.by_kernel(state) } else { self.chunked(state) }
+        if self.suits_kernel() {
+            self.by_kernel(state)
+        } else if self.suits_gpu() {
+            self.by_gpu(state)
+        } else {
+            self.chunked(state)
+        }
     }
 
     /// Queries and keys as the rule uses them.
-    fn keys(&self) -> [Tensor; 2] {
+    pub(crate) fn keys(&self) -> [Tensor; 2] {
         let unit = |x: &Tensor| if self.normalise { l2_norm(x) } else { x.shallow_clone() };
         [unit(&self.q), unit(&self.k)]
     }

@@ -39,9 +39,6 @@ pub fn gated_rms_norm(x: &Tensor, gate: &Tensor, weight: &Tensor, order: Order) 
     if kernel::suits(x, Some(gate), weight) {
         return kernel::rms_norm(x, Some((gate, order)), weight);
     }
-    if order == Order::NormThenSigmoid {
-        return rms_norm(x, weight) * gate.sigmoid();
-    }
     if gpu::suits_norm(x, Some(gate)) {
         return gpu::rms_norm(x, Some((gate, order)), weight);
     }

@@ -21,30 +21,77 @@ pub struct Case {
     pub compared: usize,
 }
 
-/// As a kernel gets it.
-fn rounded(shape: Shape, x: f32) -> f32 {
-    if shape.wide { x } else { bf16_value(bf16_bits(x)) }
+/// As a kernel gets it, in f32 if `wide`, else in bf16.
+pub(super) fn rounded(wide: bool, x: f32) -> f32 {
+    if wide { x } else { bf16_value(bf16_bits(x)) }
 }
 
-fn upload_numbers(machine: &mut dyn Machine, shape: Shape, values: &[f32]) -> Result<u64, Error> {
-    if shape.wide { upload_new(machine, values) } else { upload_new(machine, &bf16s(values)) }
-}
-
-fn download_numbers(
+pub(super) fn upload_numbers(
     machine: &mut dyn Machine,
-    shape: Shape,
+    wide: bool,
+    values: &[f32],
+) -> Result<u64, Error> {
+    if wide { upload_new(machine, values) } else { upload_new(machine, &bf16s(values)) }
+}
+
+pub(super) fn download_numbers(
+    machine: &mut dyn Machine,
+    wide: bool,
     address: u64,
     count: usize,
 ) -> Result<Vec<f32>, Error> {
-    if shape.wide {
+    if wide {
         return download_vec(machine, address, count);
     }
     let bits: Vec<u16> = download_vec(machine, address, count)?;
     Ok(bits.into_iter().map(bf16_value).collect())
 }
 
+/// The rows of head `piece` mod `heads` of sequence `piece` / `heads` in `[B, T, H, width]`.
+pub(super) fn rows_of(all: &[f32], [tokens, heads, width]: [usize; 3], piece: usize) -> Vec<f64> {
+    let (batch, head) = (piece / heads, piece % heads);
+    (0..tokens)
+        .flat_map(|t| &all[((batch * tokens + t) * heads + head) * width..][..width])
+        .map(|x| f64::from(*x))
+        .collect()
+}
+
 /// Errors relative to the size of what is compared, ‖x − definition‖ / ‖definition‖; NaN counts as infinite.
 pub type Errors = Vec<(&'static str, f64)>;
+
+/// What was compared so far: names, squares of errors and of what was expected.
+#[derive(Debug, Default)]
+pub(super) struct Comparison(Vec<(&'static str, f64, f64)>);
+
+impl Comparison {
+    pub(super) fn add(&mut self, name: &'static str, got: &[f64], expected: &[f64]) {
+        let error = got.iter().zip(expected).map(|(g, e)| (g - e).powi(2)).sum::<f64>();
+        let size = expected.iter().map(|e| e * e).sum::<f64>();
+        match self.0.iter_mut().find(|sum| sum.0 == name) {
+            Some(sum) => (sum.1, sum.2) = (sum.1 + error, sum.2 + size),
+            None => self.0.push((name, error, size)),
+        }
+    }
+
+    /// `written`: whether every element was, compared or not.
+    pub(super) fn errors(self, written: bool) -> Errors {
+        let relative = |(name, error, size): (&'static str, f64, f64)| {
+            let error = (error / size.max(1e-30)).sqrt();
+            (name, if written && !error.is_nan() { error } else { f64::INFINITY })
+        };
+        self.0.into_iter().map(relative).collect()
+    }
+}
+
+/// `compared` of so many walks, the first and the last among them.
+pub(super) fn chosen(pieces: usize, compared: usize) -> Vec<usize> {
+    let step = pieces.div_ceil(compared.max(1)).max(1);
+    let mut chosen: Vec<usize> = (0..pieces).step_by(step).collect();
+    if chosen.last() != Some(&(pieces - 1)) {
+        chosen.push(pieces - 1);
+    }
+    chosen
+}
 
 /// Random inputs on a machine, and all the memory that the kernels want.
 #[derive(Debug)]
@@ -90,11 +137,11 @@ impl Problem {
                 let x = random.many(key_width, -1.0, 1.0);
                 let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt();
                 for (to, x) in head.iter_mut().zip(x) {
-                    *to = rounded(shape, x / norm);
+                    *to = rounded(shape.wide, x / norm);
                 }
             }
             for to in &mut row[2 * keys..2 * keys + values] {
-                *to = rounded(shape, random.uniform(-1.0, 1.0) as f32);
+                *to = rounded(shape.wide, random.uniform(-1.0, 1.0) as f32);
             }
         }
         let rows = case.shape.rows();
@@ -112,9 +159,9 @@ impl Problem {
             .collect();
         let state = random.many(case.shape.state_len(), -0.5, 0.5);
         let d_out = random.many(rows * value_width, -1.0, 1.0);
-        let d_out: Vec<f32> = d_out.into_iter().map(|x| rounded(shape, x)).collect();
+        let d_out: Vec<f32> = d_out.into_iter().map(|x| rounded(shape.wide, x)).collect();
         let d_state_after = random.many(case.shape.state_len(), -0.5, 0.5);
-        let first = upload_numbers(machine, shape, &matrix)?;
+        let first = upload_numbers(machine, shape.wide, &matrix)?;
         let number = shape.number_bytes();
         let part = |offset: usize| Rows { address: first + (number * offset) as u64, stride };
         let inputs = Inputs {
@@ -148,7 +195,7 @@ impl Problem {
             state: upload_new(machine, &state)?,
             state_after,
             out,
-            d_out: upload_numbers(machine, shape, &d_out)?,
+            d_out: upload_numbers(machine, shape.wide, &d_out)?,
             d_state_after: upload_new(machine, &d_state_after)?,
         };
         let scale = (key_width as f32).powf(-0.5);
@@ -229,12 +276,7 @@ impl Problem {
 
     /// The rows of one walk in `[B, T, H, width]`.
     fn rows_of(&self, all: &[f32], piece: usize, width: usize) -> Vec<f64> {
-        let Shape { tokens, heads, .. } = self.case.shape;
-        let (batch, head) = (piece / heads, piece % heads);
-        (0..tokens)
-            .flat_map(|t| &all[((batch * tokens + t) * heads + head) * width..][..width])
-            .map(|x| f64::from(*x))
-            .collect()
+        rows_of(all, [self.case.shape.tokens, self.case.shape.heads, width], piece)
     }
 
     /// One walk's part of `[B, H, K, V]`.
@@ -258,12 +300,12 @@ impl Problem {
         let states = self.case.shape.state_len();
         let (to, delta) = (&self.gradients, self.case.rule == Rule::Delta);
         let shape = self.case.shape;
-        let out = download_numbers(machine, shape, self.buffers.out, rows * value_width)?;
+        let out = download_numbers(machine, shape.wide, self.buffers.out, rows * value_width)?;
         let state: Vec<f32> = download_vec(machine, self.buffers.state_after, states)?;
         let (mut numbers, mut full) = (Vec::new(), Vec::new());
         if self.case.backward {
             for (address, width) in [(to.q, key_width), (to.k, key_width), (to.v, value_width)] {
-                numbers.push(download_numbers(machine, shape, address, rows * width)?);
+                numbers.push(download_numbers(machine, shape.wide, address, rows * width)?);
             }
             full.push(download_vec::<f32>(machine, to.state, states)?);
             full.push(download_vec::<f32>(machine, to.g, rows)?);
@@ -274,21 +316,11 @@ impl Problem {
         // Every element must have been written, compared or not.
         let all = [&out, &state].into_iter().chain(&numbers).chain(&full);
         let written = all.flatten().all(|x| x.is_finite());
-        let mut sums: Vec<(&'static str, f64, f64)> = Vec::new();
+        let mut comparison = Comparison::default();
         let mut compare = |name: &'static str, got: &[f64], expected: &[f64]| {
-            let error = got.iter().zip(expected).map(|(g, e)| (g - e).powi(2)).sum::<f64>();
-            let size = expected.iter().map(|e| e * e).sum::<f64>();
-            match sums.iter_mut().find(|sum| sum.0 == name) {
-                Some(sum) => (sum.1, sum.2) = (sum.1 + error, sum.2 + size),
-                None => sums.push((name, error, size)),
-            }
+            comparison.add(name, got, expected);
         };
-        let step = pieces.div_ceil(self.case.compared.max(1)).max(1);
-        let mut chosen: Vec<usize> = (0..pieces).step_by(step).collect();
-        if chosen.last() != Some(&(pieces - 1)) {
-            chosen.push(pieces - 1);
-        }
-        for piece in chosen {
+        for piece in chosen(pieces, self.case.compared) {
             let head = self.head(piece);
             let (expected_out, expected_state) = head.forward(self.case.rule);
             compare("out", &self.rows_of(&out, piece, value_width), &expected_out);
@@ -308,13 +340,7 @@ impl Problem {
                 compare("dbeta", &self.rows_of(&full[2], piece, 1), &d.beta);
             }
         }
-        Ok(sums
-            .into_iter()
-            .map(|(name, error, size)| {
-                let error = (error / size.max(1e-30)).sqrt();
-                (name, if written && !error.is_nan() { error } else { f64::INFINITY })
-            })
-            .collect())
+        Ok(comparison.errors(written))
     }
 
     /// Gives the memory back.

@@ -1,6 +1,6 @@
 //! What the kernels must compute, in f64, one head of one sequence at a time: the recurrence of
-//! [`crate::delta_rule::definition`] and [`crate::linear_attention::definition`], and its gradients by going back through
-//! it position by position.
+//! [`crate::delta_rule::definition`], [`crate::kda::definition`] and [`crate::linear_attention::definition`], and its
+//! gradients by going back through it position by position.
 
 use super::Rule;
 
@@ -13,7 +13,7 @@ pub struct Head {
     pub k: Vec<f64>,
     /// `[T, V]`.
     pub v: Vec<f64>,
-    /// `[T]`.
+    /// `[T]`, or of the delta rule `[T, K]`: a decay for each channel of the keys.
     pub g: Vec<f64>,
     /// `[T]`; not read by linear attention.
     pub beta: Vec<f64>,
@@ -41,6 +41,9 @@ impl Head {
         let Self { q, k, v, g, beta, state, scale } = self;
         let mut state = state.clone();
         let out = match rule {
+            Rule::Delta if g.len() > beta.len() => {
+                crate::kda::definition(q, k, v, g, beta, *scale, &mut state)
+            }
             Rule::Delta => crate::delta_rule::definition(q, k, v, g, beta, *scale, &mut state),
             Rule::LinearAttention => {
                 crate::linear_attention::definition(q, k, v, g, *scale, &mut state)
@@ -51,12 +54,13 @@ impl Head {
 
     /// Gradients of Σ out · d_out + Σ state after · d_state_after.
     pub fn backward(&self, rule: Rule, d_out: &[f64], d_state_after: &[f64]) -> HeadGradients {
-        let tokens = self.g.len();
+        let tokens = self.beta.len();
         let (width, columns) = (self.k.len() / tokens, self.v.len() / tokens);
+        let channels = self.g.len() / tokens; // that have a decay of their own
         // S before each position
         let mut states = vec![self.state.clone()];
         for t in 0..tokens {
-            let mut head = self.rows(t, t + 1, width, columns);
+            let mut head = self.rows(t, t + 1, [width, columns, channels]);
             head.state.clone_from(&states[t]);
             states.push(head.forward(rule).1);
         }
@@ -64,7 +68,7 @@ impl Head {
             q: vec![0.0; self.q.len()],
             k: vec![0.0; self.k.len()],
             v: vec![0.0; self.v.len()],
-            g: vec![0.0; tokens],
+            g: vec![0.0; self.g.len()],
             beta: vec![0.0; tokens],
             state: d_state_after.to_vec(),
         };
@@ -72,8 +76,11 @@ impl Head {
             let (q, k) = (&self.q[t * width..][..width], &self.k[t * width..][..width]);
             let v = &self.v[t * columns..][..columns];
             let d_o = &d_out[t * columns..][..columns];
-            let (decay, after) = (self.g[t].exp(), &states[t + 1]);
-            let decayed: Vec<f64> = states[t].iter().map(|s| decay * s).collect();
+            let after = &states[t + 1];
+            let g = &self.g[t * channels..][..channels];
+            let decays: Vec<f64> = (0..width).map(|i| g[i % channels].exp()).collect();
+            let decayed: Vec<f64> =
+                states[t].iter().enumerate().map(|(at, s)| decays[at / columns] * s).collect();
             let error: Vec<f64> = match rule {
                 Rule::Delta => (0..columns)
                     .map(|j| {
@@ -108,21 +115,21 @@ impl Head {
                 d.v[t * columns + j] = beta * d_u[j];
                 d.beta[t] += d_u[j] * error[j];
             }
-            d.g[t] = d_s.iter().zip(&decayed).map(|(d, s)| d * s).sum();
-            for d in d_s.iter_mut() {
-                *d *= decay;
+            for (at, (d_s, s)) in d_s.iter_mut().zip(&decayed).enumerate() {
+                d.g[t * channels + at / columns % channels] += *d_s * s;
+                *d_s *= decays[at / columns];
             }
         }
         d
     }
 
     /// Positions `from` to `to`.
-    fn rows(&self, from: usize, to: usize, width: usize, columns: usize) -> Self {
+    fn rows(&self, from: usize, to: usize, [width, columns, channels]: [usize; 3]) -> Self {
         Self {
             q: self.q[from * width..to * width].to_vec(),
             k: self.k[from * width..to * width].to_vec(),
             v: self.v[from * columns..to * columns].to_vec(),
-            g: self.g[from..to].to_vec(),
+            g: self.g[from * channels..to * channels].to_vec(),
             beta: self.beta[from..to].to_vec(),
             state: self.state.clone(),
             scale: self.scale,

@@ -18,7 +18,7 @@ mod shape;
 use super::arguments::Arguments;
 use super::{Error, Extent, Launch, Source};
 pub(super) use shape::tile;
-pub use shape::{CHUNK, Gradients, Inputs, Kept, Prepared, Rows, Shape};
+pub use shape::{CHUNK, Gradients, Inputs, Kept, Prepared, Rows, Shape, check_widths};
 
 /// Which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,12 +91,7 @@ impl Chunked {
                 got: got.to_string(),
             })
         };
-        if key_width == 0 || !key_width.is_multiple_of(32) || key_width > 128 {
-            return refuse("the key width", "32, 64, 96 or 128", key_width);
-        }
-        if value_width == 0 || !value_width.is_multiple_of(16) {
-            return refuse("the value width", "a multiple of 16", value_width);
-        }
+        check_widths(key_width, value_width)?;
         if shape.batch * shape.tokens == 0 {
             return refuse("the number of positions", "at least 1", shape.batch * shape.tokens);
         }

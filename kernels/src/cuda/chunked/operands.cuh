@@ -80,6 +80,37 @@ template <u32 COLUMNS> DEVICE Eight load_eight_of(const u8* tile, u32 row, u32 c
 #endif
     return e;
 }
+// Four.
+template <u32 COLUMNS> DEVICE float4 load_four_of(const u8* tile, u32 row, u32 column)
+{
+    const u8* at = element<COLUMNS>(tile, row, column);
+    uint2 high = *(const uint2*)at;
+    float4 x = make_float4(bf16_low(high.x), bf16_high(high.x), bf16_low(high.y), bf16_high(high.y));
+#if WIDE
+    uint2 low = *(const uint2*)(at + COLUMNS * 2);
+    x.x += bf16_low(low.x), x.y += bf16_high(low.x), x.z += bf16_low(low.y), x.w += bf16_high(low.y);
+#endif
+    return x;
+}
+// One.
+template <u32 COLUMNS> DEVICE float load_one_of(const u8* tile, u32 row, u32 column)
+{
+    const u8* at = element<COLUMNS>(tile, row, column);
+    float x = bf16_low(*(const u16*)at);
+#if WIDE
+    x += bf16_low(*(const u16*)(at + COLUMNS * 2));
+#endif
+    return x;
+}
+template <u32 COLUMNS> DEVICE void store_one(u8* tile, u32 row, u32 column, float x)
+{
+    u8* at = element<COLUMNS>(tile, row, column);
+    u16 high = (u16)bf16_pair(x, 0.f);
+    *(u16*)at = high;
+#if WIDE
+    *(u16*)(at + COLUMNS * 2) = (u16)bf16_pair(x - bf16_low(high), 0.f);
+#endif
+}
 template <u32 COLUMNS> DEVICE void store_pair(u8* tile, u32 row, u32 column, float x, float y)
 {
     u8* at = element<COLUMNS>(tile, row, column);
@@ -201,6 +232,12 @@ DEVICE void scale_columns(Operand& scaled, const Operand& a, const float* factor
             set_numbers(scaled, i, by * factor.x * x.x, by * factor.y * x.y);
         }
     }
+}
+
+// −a.
+DEVICE void negate(Operand& a)
+{
+    UNROLL for (u32 part = 0; part < PARTS; part++) UNROLL for (u32 i = 0; i < 4; i++) a.of[part][i] ^= 0x80008000u;
 }
 
 // Writes a transposed piece, 16 value columns by 16 positions held as an operand, to its rows; `to` is the row of the

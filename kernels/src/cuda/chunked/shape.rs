@@ -1,9 +1,28 @@
 //! The extents of the chunked kernels, and what they read and write.
 
 use super::Rule;
+use crate::cuda::Error;
 
 /// Positions of a chunk.
 pub const CHUNK: usize = 64;
+
+/// Whether the kernels of this module cover states of K × V, on any machine and of any rule.
+///
+/// # Errors
+/// With the width that they do not cover.
+pub fn check_widths(key_width: usize, value_width: usize) -> Result<(), Error> {
+    let refuse = |what: &str, expected: &str, got: usize| {
+        let (what, expected, got) = (what.to_owned(), expected.to_owned(), got.to_string());
+        Err(Error::Shape { what, expected, got })
+    };
+    if ![32, 64, 96, 128].contains(&key_width) {
+        return refuse("the key width", "32, 64, 96 or 128", key_width);
+    }
+    if value_width == 0 || !value_width.is_multiple_of(16) {
+        return refuse("the value width", "a multiple of 16", value_width);
+    }
+    Ok(())
+}
 
 /// The extents of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +172,7 @@ pub struct Gradients {
     pub k: u64,
     /// `[B, T, H, V]`.
     pub v: u64,
-    /// f32 `[B, T, H]`; 0: not wanted.
+    /// f32 `[B, T, H]`; 0: not wanted. Of a decay for each channel ([`super::kda`]) `[B, T, H, K]`, always wanted.
     pub g: u64,
     /// f32 `[B, T, H]`; not written by linear attention.
     pub beta: u64,

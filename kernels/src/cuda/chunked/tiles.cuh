@@ -83,3 +83,4 @@ DEVICE void copy_tile(u8* tile, const u16* from, u64 row_elements, u32 there, u3
 }
 
 DEVICE u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+DEVICE constexpr u32 larger(u32 a, u32 b) { return a > b ? a : b; }

@@ -26,7 +26,8 @@ use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Kernel, Parallel, Simd, run, vector};
 
-/// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten.
+/// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten. Those of
+/// [`crate::kda::train`], too.
 #[derive(Debug)]
 pub struct Gradients<'a, E> {
     /// `[B, T, key heads, K]`.
@@ -35,13 +36,25 @@ pub struct Gradients<'a, E> {
     pub k: &'a mut [E],
     /// `[B, T·steps, H, V]`.
     pub v: &'a mut [E],
-    /// `[B, T, H]`.
+    /// `[B, T, H]`; with a decay for each channel `[B, T, H, K]`.
     pub g: &'a mut [f32],
     /// `[B, T·steps, H]`.
     pub beta: &'a mut [f32],
 }
 
 impl<E: Element> Gradients<'_, E> {
+    /// For several threads, with the gradient of the state.
+    pub(crate) fn shared<'a>(&'a mut self, d_state: &'a mut [f32]) -> Shared<'a, E> {
+        Shared {
+            state: SharedMut::new(d_state),
+            q: SharedMut::new(self.q),
+            k: SharedMut::new(self.k),
+            v: SharedMut::new(self.v),
+            g: SharedMut::new(self.g),
+            beta: SharedMut::new(self.beta),
+        }
+    }
+
     pub(super) fn check(&self, inputs: &Inputs<E>) {
         let Shape { batch, tokens, steps, key_heads, heads, key_width, value_width } = inputs.shape;
         let (keys, values) =
@@ -80,25 +93,18 @@ pub fn backward<E: Element>(
     assert_eq!(d_out.width(), heads * value_width, "delta rule: rows of d_out must be [H, V]");
     assert_eq!(d_state.len(), all, "delta rule: d_state must be [B, H, K, V]");
     gradients.check(inputs);
-    let to = Shared {
-        state: SharedMut::new(d_state),
-        q: SharedMut::new(gradients.q),
-        k: SharedMut::new(gradients.k),
-        v: SharedMut::new(gradients.v),
-        g: SharedMut::new(gradients.g),
-        beta: SharedMut::new(gradients.beta),
-    };
+    let to = gradients.shared(d_state);
     parallel(batch * key_heads, &|piece| run(Backward { inputs, states, d_out, to: &to, piece }));
 }
 
 /// What several threads write.
-struct Shared<'a, E> {
-    state: SharedMut<'a>,
-    q: SharedMut<'a, E>,
-    k: SharedMut<'a, E>,
-    v: SharedMut<'a, E>,
-    g: SharedMut<'a>,
-    beta: SharedMut<'a>,
+pub(crate) struct Shared<'a, E> {
+    pub(crate) state: SharedMut<'a>,
+    pub(crate) q: SharedMut<'a, E>,
+    pub(crate) k: SharedMut<'a, E>,
+    pub(crate) v: SharedMut<'a, E>,
+    pub(crate) g: SharedMut<'a>,
+    pub(crate) beta: SharedMut<'a>,
 }
 
 /// `piece` = sequence · key heads + key head.

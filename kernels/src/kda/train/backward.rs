@@ -27,25 +27,9 @@ use super::extents::{BLOCK, CHUNK, Inputs, Shape};
 use super::pairs::Channels;
 use crate::cpu::chunk::Product;
 use crate::cpu::gemm::{Gemm, View};
-use crate::cpu::pool::SharedMut;
 use crate::cpu::transpose::transpose;
 use crate::cpu::{Element, Flushed, Kernel, Parallel, Rows, Simd, run, vector};
-use crate::delta_rule::train::solve;
-
-/// Where the gradients go, each of the shape of its input, without gaps. Everything is overwritten.
-#[derive(Debug)]
-pub struct Gradients<'a, E> {
-    /// `[B, T, H, K]`.
-    pub q: &'a mut [E],
-    /// `[B, T, H, K]`.
-    pub k: &'a mut [E],
-    /// `[B, T, H, V]`.
-    pub v: &'a mut [E],
-    /// `[B, T, H, K]`.
-    pub g: &'a mut [f32],
-    /// `[B, T, H]`.
-    pub beta: &'a mut [f32],
-}
+use crate::delta_rule::train::{Gradients, Shared, solve};
 
 /// Gradients from `d_out`, B·T rows of `[H, V]`, and the `states` that [`super::forward`] kept.
 ///
@@ -73,28 +57,11 @@ pub fn backward<E: Element>(
     assert_eq!(gradients.v.len(), rows * value_width, "KDA: dv must have the shape of v");
     assert_eq!(gradients.g.len(), rows * key_width, "KDA: dg must have the shape of g");
     assert_eq!(gradients.beta.len(), rows, "KDA: dbeta must have the shape of beta");
-    let to = Shared {
-        state: SharedMut::new(d_state),
-        q: SharedMut::new(gradients.q),
-        k: SharedMut::new(gradients.k),
-        v: SharedMut::new(gradients.v),
-        g: SharedMut::new(gradients.g),
-        beta: SharedMut::new(gradients.beta),
-    };
+    let to = gradients.shared(d_state);
     parallel(all, &|piece| {
         let _flushed = Flushed::begin(); // as forward
         run(Backward { inputs, states, d_out, to: &to, piece });
     });
-}
-
-/// What several threads write.
-struct Shared<'a, E> {
-    state: SharedMut<'a>,
-    q: SharedMut<'a, E>,
-    k: SharedMut<'a, E>,
-    v: SharedMut<'a, E>,
-    g: SharedMut<'a>,
-    beta: SharedMut<'a>,
 }
 
 /// `piece` = sequence · heads + head.

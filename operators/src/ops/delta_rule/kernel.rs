@@ -119,7 +119,8 @@ impl StoredOperation for Rule {
     }
 }
 
-fn gradients<E: Stored>(d: &mut [Tensor]) -> Gradients<'_, E> {
+/// Those of q, k, v, g and β, in this order.
+pub(in crate::ops) fn gradients<E: Stored>(d: &mut [Tensor]) -> Gradients<'_, E> {
     let [q, k, v, g, beta] = d else { unreachable!("five were made") };
     Gradients {
         q: elements_mut(q),

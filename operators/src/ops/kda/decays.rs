@@ -1,9 +1,10 @@
-//! The logarithms of the decays of Kimi Delta Attention, by the CPU kernels of `kernels::kda::train::decays` where they
-//! apply.
+//! The logarithms of the decays of Kimi Delta Attention, by the CPU kernels of `kernels::kda::train::decays` or the GPU's
+//! where they apply.
 
 use kernels::kda::train::decays::{self, Gradients, Inputs};
 use tch::{Device, Kind, Tensor};
 
+use crate::gpu;
 use crate::libtorch::{apply, parallel};
 use crate::ops::memory::{
     Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
@@ -16,6 +17,9 @@ pub fn log_decays(x: &Tensor, bias: &Tensor, a_log: &Tensor) -> Tensor {
     let (batch, tokens, channels) = x.size3().expect("x is [B, T, H·K]");
     let heads = a_log.size1().expect("A is [H]");
     let shape = [batch, tokens, heads, channels / heads];
+    if gpu::suits_log_decays(x, heads) {
+        return gpu::log_decays(x, bias, a_log).reshape(shape);
+    }
     if !(suits_kernels(x) && single_on_cpu(bias) && single_on_cpu(a_log) && x.numel() > 0) {
         return log_decays_by_torch(x, bias, a_log);
     }

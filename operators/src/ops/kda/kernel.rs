@@ -1,10 +1,11 @@
 //! Kimi Delta Attention by the CPU kernels of `kernels::kda::train`, as one differentiable operation.
 
-use kernels::kda::train::{self, Gradients, Inputs, Shape};
+use kernels::kda::train::{self, Inputs, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::Kda;
 use crate::libtorch::{apply, parallel};
+use crate::ops::delta_rule::kernel::gradients;
 use crate::ops::memory::{
     Stored, StoredOperation, elements_mut, empty_like, in_rows, read, rows, single_on_cpu,
     suits_kernels, write,
@@ -90,15 +91,8 @@ impl StoredOperation for Rule {
         let d_out = in_rows(&d_outputs[0]);
         let mut d_state = d_outputs[1].contiguous().copy();
         let mut d = empty_like(&tensors[..5]);
-        let [q, k, v, g, beta] = d.as_mut_slice() else { unreachable!("five were made") };
-        let mut to = Gradients {
-            q: elements_mut(q),
-            k: elements_mut(k),
-            v: elements_mut(v),
-            g: write(g),
-            beta: write(beta),
-        };
         let (states, d_after) = (read(&kept[0]), write(&mut d_state));
+        let mut to = gradients::<E>(&mut d);
         train::backward(&inputs, states, rows::<E>(&d_out), d_after, &mut to, &parallel);
         d.push(d_state);
         d

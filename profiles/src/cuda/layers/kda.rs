@@ -87,12 +87,12 @@ impl KdaLayer {
         let strengths = on.room("beta", 4 * rows * heads)?;
         let gates = Gates { positions: rows, heads, steps: 1 };
         on.launch(gates.delta(beta, None, 1.0, 0, strengths));
-        let shape =
-            kda::Shape { batch: on.batch, tokens: on.tokens, heads, key_width, value_width };
+        let (batch, tokens, wide) = (on.batch, on.tokens, false);
+        let shape = kda::Shape { batch, tokens, heads, key_width, value_width, wide };
         let scale = (key_width as f32).powf(-0.5);
-        let kda = kda::Kda::new(shape, scale, on.machine.extent())?;
-        let inputs =
-            kda::Inputs { q: qk, k: part(qk, keys), v: part(c, 2 * keys), decay, beta: strengths };
+        let kda = kda::Kda::prefill(shape, scale, on.machine.extent())?;
+        let (k, v, decays) = (part(qk, keys), part(c, 2 * keys), kda::Decays::Raw(decay));
+        let inputs = kda::Inputs { q: qk, k, v, decays, beta: strengths };
         let prepared = kda::Prepared {
             queries: on.room("queries", 2 * rows * keys)?,
             keys: on.room("keys", 2 * rows * keys)?,
@@ -102,7 +102,7 @@ impl KdaLayer {
             decays: on.room("decays", 4 * shape.decays_len())?,
         };
         on.launch(kda.prepare(&inputs, &prepared));
-        on.launch(kda.forward(&inputs, &prepared, (0, self.state), out));
+        on.launch(kda.forward(&inputs, &prepared, (0, self.state), out, None));
         Ok(())
     }
 }

@@ -1,15 +1,18 @@
 //! One mixer layer trained on the GPU at hand in bf16, and in fp32, with f32 weights: first its output and gradients
-//! against the same layer in f32 on the CPU, then forward and backward timed.
+//! against the same layer in f32 on the CPU, then forward and backward timed. Kimi Delta Attention's rule alone is checked
+//! against f64 and timed beside the gated delta rule and torch operators.
 //!
 //! `cargo run --release -p operators --example gpu_training [-- FILE]`: JSON lines, in FILE too; `-- FILE profile` runs
-//! each layer twice and nothing else, `-- FILE NAME` only the layers whose name holds NAME.
+//! each layer twice and nothing else, `-- FILE NAME` only the layers whose name holds NAME, and of rules KDA's if it is `KDA`.
+
+mod rules;
 
 use std::io::Write as _;
 use std::time::Instant;
 
 use operators::Variable;
 use operators::mixer::{Mixer, alone};
-use search::architecture::{Attention, Delta, GatedConv, Mamba2, Mixer as Gene};
+use search::architecture::{Attention, Delta, GatedConv, Kda, Mamba2, Mixer as Gene};
 use tch::{Device, Kind, Tensor, nn};
 
 fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
@@ -18,6 +21,8 @@ fn genes(d: u32, head: u32) -> Vec<(&'static str, Gene)> {
     vec![
         ("Gated DeltaNet", Gene::Delta(Delta::gated(heads * 3 / 4, head, 2 * head))),
         ("DeltaNet", Gene::Delta(Delta::deltanet(heads, head, head))),
+        // of the widths of Gated DeltaNet, beside which it is to be read
+        ("KDA", Gene::Kda(Kda { heads: heads * 3 / 4, key_width: head, value_width: 2 * head })),
         (
             "Mamba2",
             Gene::Mamba2(Mamba2 {
@@ -69,6 +74,28 @@ fn once(device: Device) -> Result<(), Box<dyn std::error::Error>> {
         tch::Cuda::synchronize(0);
     }
     Ok(())
+}
+
+/// Where lines go.
+type Say<'a> = dyn FnMut(String) + 'a;
+
+/// Median and spread (9th to 1st decile) of three runs in a row, each.
+fn milliseconds(mut work: impl FnMut()) -> (f64, f64) {
+    for _ in 0..3 {
+        work();
+    }
+    let mut samples = Vec::new();
+    for _ in 0..11 {
+        tch::Cuda::synchronize(0);
+        let start = Instant::now();
+        for _ in 0..3 {
+            work();
+        }
+        tch::Cuda::synchronize(0);
+        samples.push(start.elapsed().as_secs_f64() * 1e3 / 3.0);
+    }
+    samples.sort_by(f64::total_cmp);
+    (samples[5], samples[9] - samples[1])
 }
 
 fn error(got: &Tensor, expected: &Tensor) -> f64 {
@@ -125,6 +152,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             list.join(" ")
         ));
     }
+    let with_rules = only.is_empty() || only == "KDA";
+    if with_rules {
+        wrong += rules::checks(device, &mut say);
+        rules::times(device, &mut say);
+    }
     let shapes = [
         (Kind::BFloat16, 2048, 4096, 4),
         (Kind::BFloat16, 1024, 4096, 4),
@@ -137,21 +169,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let there = layer(device, d as u32, gene)?;
             let random = || Tensor::randn([b, t, d], (kind, device));
             let (x, d_y) = (random().set_requires_grad(true), random());
-            for _ in 0..3 {
-                drop(there.run(&x, &d_y));
-            }
-            let mut milliseconds = Vec::new();
-            for _ in 0..11 {
-                tch::Cuda::synchronize(0);
-                let start = Instant::now();
-                for _ in 0..3 {
-                    drop(there.run(&x, &d_y));
-                }
-                tch::Cuda::synchronize(0);
-                milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / 3.0);
-            }
-            milliseconds.sort_by(f64::total_cmp);
-            let (ms, spread) = (milliseconds[5], milliseconds[9] - milliseconds[1]);
+            let (ms, spread) = milliseconds(|| drop(there.run(&x, &d_y)));
             let parameters: u64 = there.variables.iter().map(|v| v.spec.elements()).sum();
             let rate = (b * t) as f64 / ms * 1e3;
             say(format!(
