@@ -7,8 +7,11 @@ use crate::words;
 
 /// A line on one latency; `seconds`: how much later, where that is known.
 pub(super) fn line(of: &Retimed, seconds: Option<f64>) -> String {
-    let later = seconds
-        .map_or_else(String::new, |seconds| format!(" {} later", quantity::duration(seconds)));
+    let later = match seconds {
+        None => String::new(),
+        Some(seconds) if seconds < 60.0 => " within a minute".to_owned(),
+        Some(seconds) => format!(" {} later", quantity::duration(seconds)),
+    };
     let (common, individual) = (100.0 * of.common, 100.0 * of.individual);
     format!(
         "{}: the same {} differed by {:.1} %{later}, {:+.1} % on average, at most {:.1} %; every ± holds it, {}\n",
