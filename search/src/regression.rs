@@ -7,16 +7,17 @@
 //! is the conjugate form (Gelman et al., Bayesian Data Analysis, section 14.8), but for σ², which is that of residuals freed of
 //! their leverage, so that error bars stay honest where features are as many as observations.
 
+use crate::statistics::{NINE_OF_TEN, student_90};
 use crate::surrogate::cholesky::{factorize, solve_lower, solve_upper};
 
 /// Degrees of freedom of ε: the usual choice where outliers are few and nothing else is known (Lange et al., section 5).
 const NU: f64 = 4.0;
 
-/// A normal distribution of this standard deviation, in σ, has its 90 of 100 within where ε has them: ± 2.132 σ.
-const NORMAL: f64 = 2.132 / 1.645;
-
 /// The weights of observations settle within far fewer rounds; where two fits are as good they need not.
 const ROUNDS: usize = 100;
+
+/// Fits that foretell what is left out.
+const FOLDS: usize = 64;
 
 /// What is believed before anything is seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +67,7 @@ impl Regression {
 
     /// The standard deviation of the normal distribution that stands for ε: 90 of 100 are within 1.645 of it.
     pub fn deviation(&self) -> f64 {
-        NORMAL * self.fit.scale
+        normal() * self.fit.scale
     }
 
     /// What is not known of the weights, as it moves the expected value at x: the deviation times L⁻¹x, where
@@ -76,16 +77,24 @@ impl Regression {
         self.fit.solved(x).iter().map(|x| self.deviation() * x).collect()
     }
 
-    /// The expected value at each observation if that had not been seen, with its standard deviation, that of ε included.
+    /// The expected value at each observation if that had not been seen, with its standard deviation, that of ε included. Of
+    /// more than [`FOLDS`] as many as it takes are left out together, so that the time grows no faster than their number.
     pub fn left_out(&self) -> Vec<(f64, f64)> {
-        let without = |at: usize| {
-            let (mut seen, mut counts) = (self.seen.clone(), self.fit.counts.clone());
-            let (x, _) = seen.remove(at);
-            counts.remove(at);
-            let fit = Fit::settled(&self.prior, &seen, counts).unwrap_or_else(|| self.fit.clone());
-            (dot(&fit.weights, &x), NORMAL * fit.scale * (1.0 + fit.leverage(&x)).sqrt())
+        let folds = self.seen.len().min(FOLDS);
+        let without = |fold: usize| {
+            let stays = |at: &usize| at % folds != fold;
+            let (seen, counts): (Vec<_>, Vec<_>) = (0..self.seen.len())
+                .filter(stays)
+                .map(|at| (self.seen[at].clone(), self.fit.counts[at]))
+                .unzip();
+            Fit::settled(&self.prior, &seen, counts).unwrap_or_else(|| self.fit.clone())
         };
-        (0..self.seen.len()).map(without).collect()
+        let fits: Vec<Fit> = (0..folds).map(without).collect();
+        let foretold = |(at, (x, _)): (usize, &(Vec<f64>, f64))| {
+            let fit = &fits[at % folds];
+            (dot(&fit.weights, x), normal() * fit.scale * (1.0 + fit.leverage(x)).sqrt())
+        };
+        self.seen.iter().enumerate().map(foretold).collect()
     }
 
     /// The weight of a feature.
@@ -145,7 +154,7 @@ impl Fit {
         let squares: Vec<f64> = seen.iter().zip(&fit.counts).map(square).collect();
         let of_seen: f64 =
             squares.iter().zip(&fit.counts).map(|(square, count)| count * square).sum();
-        let of_prior = prior.freedom * (prior.deviation / NORMAL).powi(2);
+        let of_prior = prior.freedom * (prior.deviation / normal()).powi(2);
         fit.scale = ((of_prior + of_seen) / (prior.freedom + seen.len() as f64)).sqrt();
         fit.scale.is_finite().then_some((fit, squares))
     }
@@ -161,6 +170,11 @@ impl Fit {
     fn leverage(&self, x: &[f64]) -> f64 {
         self.solved(x).iter().map(|x| x * x).sum()
     }
+}
+
+/// A normal distribution of this standard deviation, in σ, has its 90 of 100 within where ε has them.
+fn normal() -> f64 {
+    student_90(NU) / NINE_OF_TEN
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

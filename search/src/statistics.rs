@@ -144,6 +144,9 @@ pub fn student_95(freedom: usize) -> f64 {
     }
 }
 
+/// Half the width of a normal interval of 90 %, in standard deviations.
+pub const NINE_OF_TEN: f64 = 1.645;
+
 /// The 95 % quantile of Student's t, half the width of a 90 % interval, at a number of degrees of freedom of at least 1 that
 /// need not be whole: between those of the table linear in 1 / `freedom`, within 0.5 % from 2 on.
 pub fn student_90(freedom: f64) -> f64 {

@@ -9,15 +9,13 @@
 
 use super::candidate::Candidate;
 use crate::latency::Timing;
-use crate::statistics::student_90;
+use crate::statistics::{NINE_OF_TEN, student_90};
 use crate::value::Value;
 
 /// The drift that is believed in whatever the pairs say, and worth one of them: that of a machine which nobody else uses.
 const QUIET: f64 = 0.005;
 /// A pair that differs by more, as ln of the ratio, is heard no louder.
 const LARGEST: f64 = 1.0;
-/// Half the width of a normal interval of 90 %, in standard deviations.
-const NINE_OF_TEN: f64 = 1.645;
 
 /// What a timing minutes later differs by, beyond the spread of either: standard deviations over the median. They are as
 /// wide as it takes for 1.645 of them to hold nine of ten, given how few pairs there are.

@@ -7,10 +7,7 @@ use serde::Serialize;
 use super::change::{Change, ENOUGH, Observed, Seen};
 use crate::campaign::candidate::Candidate;
 use crate::objective::Objective;
-use crate::statistics::Order;
-
-/// 90 of 100 normal values are within so many standard deviations.
-const NINETY: f64 = 1.645;
+use crate::statistics::{NINE_OF_TEN, Order};
 
 /// The share of normal values within one.
 const WITHIN_ONE: f64 = 0.683;
@@ -79,7 +76,8 @@ fn backtest(value: &str, fewer: u64, more: u64, seen: &[Seen], change: &Change) 
     let n = seen.len() as f64;
     let off = |(seen, (mean, _)): (&Seen, &(f64, f64))| (seen.high - mean).abs();
     let mut errors: Vec<f64> = seen.iter().zip(&predicted).map(off).collect();
-    let covered = errors.iter().zip(&predicted).filter(|(e, (_, d))| **e <= NINETY * d).count();
+    let covered =
+        errors.iter().zip(&predicted).filter(|(e, (_, d))| **e <= NINE_OF_TEN * d).count();
     errors.sort_by(f64::total_cmp);
     Backtest {
         value: value.to_owned(),
