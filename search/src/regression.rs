@@ -1,4 +1,4 @@
-//! Linear regression with a prior, for few observations of many features: y = w·x + ε, ε of a t distribution of [`NU`] degrees
+//! Linear regression with a prior, for few observations of many features: y = w·x + ε, ε of a t distribution of four degrees
 //! of freedom and scale σ, w ~ N(m, σ²/λ) and a guess of σ². A normal ε is moved by its outliers: of 43 stacks two of attention
 //! alone, which learn late, made the bars of all others three times as wide (docs/studies/prediction.md).
 //!
@@ -78,7 +78,7 @@ impl Regression {
     }
 
     /// The expected value at each observation if that had not been seen, with its standard deviation, that of ε included. Of
-    /// more than [`FOLDS`] as many as it takes are left out together, so that the time grows no faster than their number.
+    /// more than 64 as many as it takes are left out together, so that the time grows no faster than their number.
     pub fn left_out(&self) -> Vec<(f64, f64)> {
         let folds = self.seen.len().min(FOLDS);
         let without = |fold: usize| {
