@@ -1,6 +1,6 @@
 //! The decode step against its definition, run by the emulator.
 
-use kernels::cuda::decode::defines;
+use kernels::cuda::decode::{Storage, defines};
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Extent, Machine, Source};
@@ -45,9 +45,19 @@ fn machine_with(
 
 /// Largest error of the logits over `steps` tokens, relative to their size; an error of the emulator is infinite.
 fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f64 {
-    let mut decoder =
-        Decoder::new(machine, stack, POSITIONS, &mut weight).expect("the stack is possible");
-    let mut definition = Definition::new(stack, &mut weight);
+    errors_of(machine, stack, (Storage::Bf16, Storage::Bf16), steps)
+}
+
+/// The same with matrices kept as `storage`, against the definition whose matrices are kept as `expected`.
+fn errors_of(
+    machine: &mut dyn Machine,
+    stack: &Architecture,
+    (storage, expected): (Storage, Storage),
+    steps: usize,
+) -> f64 {
+    let mut decoder = Decoder::with_storage(machine, stack, storage, POSITIONS, &mut weight)
+        .expect("the stack is possible");
+    let mut definition = Definition::with_storage(stack, expected, &mut weight);
     let mut worst: f64 = 0.0;
     for step in 0..steps {
         let token = step as u32 * 37 % stack.vocab();
@@ -71,11 +81,14 @@ fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f6
     worst
 }
 
+/// With what few programs have as far as this one has it.
+fn machine_for(stack: &Architecture, storage: Storage) -> Option<Emulator> {
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), stack, storage, POSITIONS);
+    machine_with(None, 1, &decoder.expect("the stack is possible").launch().defines)
+}
+
 fn check(name: &str, stack: &Architecture, steps: usize, limit: f64) {
-    // with what few programs have as far as this one has it
-    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), stack, POSITIONS);
-    let defines = decoder.expect("the stack is possible").launch().defines.clone();
-    let Some(mut machine) = machine_with(None, 1, &defines) else { return };
+    let Some(mut machine) = machine_for(stack, Storage::Bf16) else { return };
     let error = error_of(&mut machine, stack, steps);
     eprintln!("{name}: relative error of the logits {error:.1e}");
     assert!(error < limit, "{name}: relative error of the logits {error:.1e}");
@@ -188,6 +201,49 @@ fn a_hybrid_stack_with_rows_of_several_pieces_decodes_as_defined() {
     check("hybrid", &tied.parse().expect("an architecture"), 2, 4e-3);
 }
 
+/// As near to the definition with the same weights as bf16 is; how far those lie from what they are made of is told.
+fn check_eight_bits(stack: &Architecture, steps: usize, limit: f64) {
+    for (storage, from_bf16) in [(Storage::Int8, 0.03), (Storage::Fp8, 0.09)] {
+        let Some(mut machine) = machine_for(stack, storage) else { return };
+        let mut error = |expected| errors_of(&mut machine, stack, (storage, expected), steps);
+        let (own, bf16) = (error(storage), error(Storage::Bf16));
+        eprintln!(
+            "{storage:?}: relative error of the logits {own:.1e}, to those of bf16 {bf16:.1e}"
+        );
+        assert!(own < limit, "{storage:?}: relative error of the logits {own:.1e}");
+        assert!(own < bf16 && bf16 < from_bf16, "{storage:?}: to bf16 {bf16:.1e}");
+    }
+}
+
+#[test]
+fn weights_of_eight_bits_decode_as_defined() {
+    // rows of one piece and of several, of networks of odd widths, without a multiple of four
+    check_eight_bits(
+        &stack(260, "gdn(h=2,k=64,v=32)+ffn(140) | m2(h=3,p=20,n=64)+ffn(1100)"),
+        3,
+        1e-4,
+    );
+    let tied = "d=2056,vocab=51,tied | ffn(44) | gsc(c=36,k=3)";
+    check_eight_bits(&tied.parse().expect("an architecture"), 2, 1e-4);
+}
+
+#[test]
+fn attention_with_weights_of_eight_bits_decodes_as_defined() {
+    check_eight_bits(
+        &stack(64, "attn(h=3,kv=1,k=64,qknorm)+ffn(60) | swa(h=1,kv=1,k=128,w=3)"),
+        5,
+        4e-3,
+    );
+}
+
+#[test]
+fn later_genes_with_weights_of_eight_bits_decode_as_defined() {
+    let layers = "moe(52,e=5,k=2,s=1) | kda(h=1,k=32,v=32)+relu2(100) | moe(256,e=4,k=3)";
+    check_eight_bits(&stack(64, layers), 3, 1e-4);
+    let layers = "gdn(h=2,k=32,v=16,srope,pgate,pbias) | attn(h=2,kv=1,k=64,srope,pfull,post)";
+    check_eight_bits(&stack(64, layers), 4, 4e-3);
+}
+
 #[test]
 fn tokens_follow_each_other_without_the_host() {
     let Some(mut machine) = machine(None, 1) else { return };
@@ -268,7 +324,7 @@ fn a_rehearsal_refuses_what_the_machine_refuses() {
     ] {
         let stack = stack(d_model, layers);
         let on = |machine: &mut dyn Machine| {
-            let decoder = Decoder::pretended(machine, &stack, POSITIONS);
+            let decoder = Decoder::pretended(machine, &stack, Storage::Bf16, POSITIONS);
             decoder.map(|_| ()).map_err(|error| error.to_string())
         };
         let (here, there) = (on(&mut rehearsal), on(&mut machine));
@@ -287,8 +343,13 @@ fn the_preset_for_a_gpu_has_what_its_kernels_take() {
     assert!(probes.len() > 20, "{} models", probes.len());
     for probe in probes {
         let machine = &mut Rehearsal::of(extent);
-        Decoder::pretended(machine, &probe, file.latency.decode_context as usize + 9)
-            .unwrap_or_else(|error| panic!("{probe}: {error}"));
+        Decoder::pretended(
+            machine,
+            &probe,
+            Storage::Bf16,
+            file.latency.decode_context as usize + 9,
+        )
+        .unwrap_or_else(|error| panic!("{probe}: {error}"));
         let tokens = file.latency.prefill_tokens as usize;
         let model = Model::pretended(machine, &probe, (1, tokens)).expect("it is put there");
         model
