@@ -222,8 +222,8 @@ fn check_eight_bits(stack: &Architecture, steps: usize, limit: f64) {
 fn weights_of_eight_bits_decode_as_defined() {
     // rows of one piece; of several, in slabs of columns that share the factors of rows
     check_eight_bits(
-        &stack(260, "gdn(h=2,k=64,v=32)+ffn(140) | m2(h=3,p=20,n=64)+ffn(1100)"),
-        3,
+        &stack(132, "gdn(h=2,k=32,v=16)+ffn(140) | m2(h=3,p=20,n=64)+ffn(60)"),
+        2,
         1e-4,
     );
     let tied = "d=36,vocab=21,tied | ffn(6300) | gsc(c=12,k=3)";

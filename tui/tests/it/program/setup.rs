@@ -38,8 +38,7 @@ fn a_device_that_is_not_there_is_named() {
 #[test]
 fn what_makes_every_model_impossible_is_said_at_the_start() {
     let mut world = picky("all_fail");
-    let reason =
-        "weights on a GPU are bf16, int8 or fp8, not fp32: set `dtype = \"bf16\"` in [latency]";
+    let reason = "weights on a GPU are bf16, not fp32: set `dtype = \"bf16\"` in [latency]";
     world.set("FAKE_FAILS", reason);
     let said = refused(&world);
     assert!(said.stderr.contains(reason), "{}", said.stderr);
