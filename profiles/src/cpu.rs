@@ -251,7 +251,7 @@ impl Profiler {
         };
         let [tokens, context, batch, threads] =
             [tokens, context, conditions.batch, conditions.threads].map(|n| n as usize);
-        Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype) })
+        Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype)? })
     }
 
     /// So many copies of a part may hold all of their weights at once.
@@ -330,11 +330,18 @@ struct Timed {
 }
 
 /// How the engine keeps weights of an element type.
-pub fn storage(dtype: Dtype) -> Storage {
+///
+/// # Errors
+/// When it keeps none so.
+pub fn storage(dtype: Dtype) -> Result<Storage, ProfileError> {
     match dtype {
-        Dtype::F32 => Storage::F32,
-        Dtype::Bf16 => Storage::Bf16,
-        Dtype::Int8 => Storage::Int8,
+        Dtype::F32 => Ok(Storage::F32),
+        Dtype::Bf16 => Ok(Storage::Bf16),
+        Dtype::Int8 => Ok(Storage::Int8),
+        Dtype::Fp8 => Err(ProfileError::Conditions(
+            "weights in fp8 are timed on a GPU only: on a CPU set `dtype = \"int8\"` in [latency]"
+                .to_owned(),
+        )),
     }
 }
 

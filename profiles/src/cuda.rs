@@ -23,6 +23,7 @@ mod typical;
 use std::cell::RefCell;
 
 use kernels::cuda::Machine as _;
+use kernels::cuda::decode::Storage;
 use kernels::cuda::gpu::Gpu;
 use kernels::timing::{Measurement, Plan};
 use search::Architecture;
@@ -69,8 +70,28 @@ pub struct Profiler {
 /// What is timed: by the one launch, or layer by layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    Stream { context: usize },
+    Stream(Steps),
     Layers(Run),
+}
+
+/// Steps of one sequence: positions in its caches, and the element type of matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Steps {
+    context: usize,
+    dtype: Dtype,
+    storage: Storage,
+}
+
+impl Steps {
+    /// The same of sequences that begin with so many meta tokens.
+    fn after(self, meta_tokens: u32) -> Self {
+        Self { context: self.context + meta_tokens as usize, ..self }
+    }
+
+    /// Bytes that one reads of a part.
+    fn bytes(self, part: &Part) -> Result<u64, ProfileError> {
+        bytes(part, self.context, self.dtype)
+    }
 }
 
 impl Profiler {
@@ -93,19 +114,29 @@ impl Profiler {
                 self.hardware, conditions.device
             ));
         }
-        if conditions.dtype != Dtype::Bf16 {
-            let got = conditions.dtype;
-            return refuse(format!(
-                "weights on a GPU are bf16, not {got}: set `dtype = \"bf16\"` in [latency]"
-            ));
-        }
+        let dtype = conditions.dtype;
+        let storage = match dtype {
+            Dtype::F32 => {
+                return refuse(
+                    "weights on a GPU are bf16, int8 or fp8, not fp32: set `dtype = \"bf16\"` in [latency]".to_owned(),
+                );
+            }
+            Dtype::Bf16 => Storage::Bf16,
+            Dtype::Int8 => Storage::Int8,
+            Dtype::Fp8 => Storage::Fp8,
+        };
         let batch = conditions.batch as usize;
         match conditions.phase {
             _ if batch == 0 => refuse("batch must be at least 1, got 0".to_owned()),
             Phase::Prefill { tokens: 0 } => refuse("a prompt has at least 1 token".to_owned()),
             Phase::Decode { context } if batch == 1 => {
-                Ok(Work::Stream { context: context as usize })
+                Ok(Work::Stream(Steps { context: context as usize, dtype, storage }))
             }
+            _ if storage != Storage::Bf16 => refuse(format!(
+                "weights in {dtype} are timed on a GPU one token of one sequence at a time: leave prompts out (`prefill_tokens = 0` \
+                 in [latency], `--prompt 0`) and batches (`throughput_batch`, `memory_budget_mb`, `--batch`), or set \
+                 `dtype = \"bf16\"`"
+            )),
             Phase::Decode { context } => {
                 Ok(Work::Layers(Run { batch, tokens: 1, context: Some(context as usize) }))
             }
@@ -115,15 +146,15 @@ impl Profiler {
         }
     }
 
-    /// Steps of a model with `context` positions in its caches, and the energy of one if `counts_energy`.
+    /// Steps of a model, and the energy of one if `counts_energy`.
     fn sample(
         &self,
         architecture: &Architecture,
-        context: usize,
+        Steps { context, storage, .. }: Steps,
         counts_energy: bool,
     ) -> Result<(Measurement, Option<f64>), ProfileError> {
         let gpu = &mut *self.gpu.borrow_mut();
-        let mut decoder = Decoder::pretended(gpu, architecture, context + STEPS + 1)?;
+        let mut decoder = Decoder::pretended(gpu, architecture, storage, context + STEPS + 1)?;
         let first = typical_position(architecture, context, STEPS);
         let sampled = self.sampler.repeat(gpu, STEPS, counts_energy, &mut |gpu| {
             decoder.seek(gpu, first, 1)?;
@@ -139,10 +170,10 @@ impl Profiler {
         d_model: u32,
         vocabulary: u32,
         (layer, copies): (&Layer, usize),
-        context: usize,
+        steps: Steps,
     ) -> Result<Measurement, ProfileError> {
         let stack = stack_of(d_model, vocabulary, layer, copies)?;
-        Ok(self.sample(&stack, context, false)?.0)
+        Ok(self.sample(&stack, steps, false)?.0)
     }
 
     /// What a layer takes in a model of `working_set_kib`, where copies of it fill one.
@@ -151,15 +182,15 @@ impl Profiler {
         d_model: u32,
         layer: &Layer,
         bytes: u64,
-        (working_set_kib, context): (u32, usize),
+        (working_set_kib, steps): (u32, Steps),
     ) -> Result<Measurement, ProfileError> {
         let copies = copies(bytes, working_set_kib);
-        let of = |copies| self.sample_of(d_model, SMALL_VOCABULARY, (layer, copies), context);
+        let of = |copies| self.sample_of(d_model, SMALL_VOCABULARY, (layer, copies), steps);
         let all = of(copies)?;
         Ok(one_of(
             copies,
             if is_small(working_set_kib) {
-                less(all, self.ends(d_model, SMALL_VOCABULARY, context)?, 1.0)
+                less(all, self.ends(d_model, SMALL_VOCABULARY, steps)?, 1.0)
             } else {
                 less(of(2 * copies)?, all, 1.0)
             },
@@ -171,10 +202,10 @@ impl Profiler {
         &self,
         d_model: u32,
         vocabulary: u32,
-        context: usize,
+        steps: Steps,
     ) -> Result<Measurement, ProfileError> {
         let layer = Layer { mixer: None, ffn: Some(Ffn::swiglu(TINY_FFN)) };
-        let of = |copies| self.sample_of(d_model, vocabulary, (&layer, copies), context);
+        let of = |copies| self.sample_of(d_model, vocabulary, (&layer, copies), steps);
         let (one, two) = (of(1)?, of(2)?);
         Ok(less(one, less(two, one, 1.0), 1.0))
     }
@@ -239,8 +270,8 @@ fn copies(bytes: u64, working_set_kib: u32) -> usize {
 }
 
 /// Bytes that a step reads of a part.
-fn bytes(part: &Part, context: usize) -> Result<u64, ProfileError> {
-    Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, Dtype::Bf16))
+fn bytes(part: &Part, context: usize, dtype: Dtype) -> Result<u64, ProfileError> {
+    Ok(search::cost::decode_bytes(&alone(part)?.0, context as u32, dtype))
 }
 
 impl Backend for Profiler {
@@ -253,44 +284,44 @@ impl Backend for Profiler {
     }
 
     fn part(&self, key: &LatencyKey) -> Result<Timing, ProfileError> {
-        let context = match self.work(&key.conditions)? {
-            Work::Stream { context } => context,
+        let steps = match self.work(&key.conditions)? {
+            Work::Stream(steps) => steps,
             Work::Layers(run) => return self.layers_part(key, run),
         };
-        let of = (key.working_set_kib, context + key.part.meta_tokens() as usize);
+        let of = (key.working_set_kib, steps.after(key.part.meta_tokens()));
         let ffn = |d_model: u32, width: u32| -> Result<(Layer, u64), ProfileError> {
             let ffn = Ffn::swiglu(width);
             let layer = Layer { mixer: None, ffn: Some(ffn) };
-            Ok((layer, bytes(&Part::Ffn { d_model, ffn }, context)?))
+            Ok((layer, steps.bytes(&Part::Ffn { d_model, ffn })?))
         };
         let sampled = match key.part {
             Part::Mixer { d_model, mixer, .. } if !key.before_ffn => {
                 let layer = Layer { mixer: Some(mixer), ffn: None };
-                self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
+                self.layer(d_model, &layer, steps.bytes(&key.part)?, of)?
             }
             Part::Mixer { d_model, mixer, .. } => {
                 let (beside, bytes_beside) = ffn(d_model, width_beside(d_model))?;
                 let layer = Layer { mixer: Some(mixer), ..beside };
-                let bytes = bytes(&key.part, context)? + bytes_beside;
+                let bytes = steps.bytes(&key.part)? + bytes_beside;
                 let both = self.layer(d_model, &layer, bytes, of)?;
                 less(both, self.layer(d_model, &beside, bytes_beside, of)?, 1.0)
             }
             Part::Ffn { d_model, ffn } => {
                 let layer = Layer { mixer: None, ffn: Some(ffn) };
-                self.layer(d_model, &layer, bytes(&key.part, context)?, of)?
+                self.layer(d_model, &layer, steps.bytes(&key.part)?, of)?
             }
             Part::Head { d_model, vocab } if is_small(key.working_set_kib) => {
-                self.ends(d_model, vocab, context)?
+                self.ends(d_model, vocab, steps)?
             }
             // What is left of a step when its layers are taken away, the start and the end of the launch too.
             Part::Head { d_model, vocab } => {
                 let (layer, bytes) = ffn(d_model, d_model)?;
                 let copies = copies(bytes, key.working_set_kib);
                 let one = self.layer(d_model, &layer, bytes, of)?;
-                let whole = self.sample_of(d_model, vocab, (&layer, copies), context)?;
+                let whole = self.sample_of(d_model, vocab, (&layer, copies), steps)?;
                 let left = less(whole, one, copies as f64);
                 // a difference of two long times; it is no less than a step that has next to nothing to do
-                let ends = self.ends(d_model, SMALL_VOCABULARY, context)?;
+                let ends = self.ends(d_model, SMALL_VOCABULARY, steps)?;
                 Measurement { median_us: left.median_us.max(ends.median_us), ..left }
             }
         };
@@ -302,14 +333,15 @@ impl Backend for Profiler {
         architecture: &Architecture,
         conditions: &Conditions,
     ) -> Result<Timing, ProfileError> {
-        let meta_tokens = architecture.meta_tokens() as usize;
+        let meta_tokens = architecture.meta_tokens();
         let (sampled, energy, tokens) = match self.work(conditions)? {
-            Work::Stream { context } => {
-                let (sampled, energy) = self.sample(architecture, context + meta_tokens, true)?;
+            Work::Stream(steps) => {
+                let (sampled, energy) =
+                    self.sample(architecture, steps.after(meta_tokens), true)?;
                 (sampled, energy, 1)
             }
             Work::Layers(run) => {
-                let run = run.after(meta_tokens)?;
+                let run = run.after(meta_tokens as usize)?;
                 let (sampled, energy) = self.run(architecture, run, Section::Whole, true)?;
                 (sampled, energy, run.batch * run.tokens)
             }
@@ -332,8 +364,9 @@ impl Backend for Profiler {
         let machine = &mut Rehearsal::of(self.gpu.borrow().extent());
         let meta_tokens = architecture.meta_tokens() as usize;
         match self.work(conditions)? {
-            Work::Stream { context } => {
-                Decoder::pretended(machine, architecture, context + meta_tokens + STEPS + 1)?;
+            Work::Stream(Steps { context, storage, .. }) => {
+                let positions = context + meta_tokens + STEPS + 1;
+                Decoder::pretended(machine, architecture, storage, positions)?;
             }
             Work::Layers(run) => {
                 let run = run.after(meta_tokens)?;

@@ -32,6 +32,9 @@ pub enum Dtype {
     /// Weights as 8-bit integers with one factor for each output of a matrix.
     #[serde(rename = "int8")]
     Int8,
+    /// Weights as 8-bit floating point (e4m3) with one factor for each output of a matrix: on a GPU.
+    #[serde(rename = "fp8")]
+    Fp8,
 }
 
 impl Dtype {
@@ -40,7 +43,7 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
-            Self::Int8 => 1,
+            Self::Int8 | Self::Fp8 => 1,
         }
     }
 
@@ -48,7 +51,7 @@ impl Dtype {
     pub fn cache_element_bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
-            Self::Bf16 | Self::Int8 => 2,
+            Self::Bf16 | Self::Int8 | Self::Fp8 => 2,
         }
     }
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Dtype {
             Self::F32 => "fp32",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Fp8 => "fp8",
         })
     }
 }

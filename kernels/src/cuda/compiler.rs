@@ -13,6 +13,7 @@ use super::{COMMON, Error, Source};
 
 const VOCABULARY: &str = include_str!("vocabulary.cuh");
 const HOPPER: &str = include_str!("hopper.cuh");
+const PAIRS: &str = include_str!("pairs.cuh");
 
 /// Machine code and what the assembler said of it.
 #[derive(Debug, Clone)]
@@ -132,8 +133,10 @@ fn full_text(source: Source) -> String {
         format!("#line 1 \"{name}\"\n{}\n", text.replace("#pragma once", ""))
     };
     let hopper = if source.for_hopper() { part("hopper.cuh", HOPPER) } else { String::new() };
+    let pairs = if source.has_pairs() { part("pairs.cuh", PAIRS) } else { String::new() };
     part("vocabulary.cuh", VOCABULARY)
         + &hopper
+        + &pairs
         + &part("common.cuh", COMMON)
         + &part(source.name(), source.text())
 }

@@ -17,6 +17,7 @@ use super::{Boxes, COMMON, Error, Extent, Launch, Machine, Source};
 
 const HEADER: &str = include_str!("emulator.hpp");
 const HOPPER: &str = include_str!("hopper.hpp");
+const PAIRS: &str = include_str!("pairs.hpp");
 
 /// The emulator of one kernel source compiled with one set of constants.
 #[derive(Debug)]
@@ -255,8 +256,10 @@ fn compile(source: Source, text: &str, defines: &[(&'static str, u32)]) -> Resul
         format!("#line 1 \"{name}\"\n{}\n", text.replace("#pragma once", ""))
     };
     let hopper = if source.for_hopper() { part("hopper.hpp", HOPPER) } else { String::new() };
+    let pairs = if source.has_pairs() { part("pairs.hpp", PAIRS) } else { String::new() };
     let full = part("emulator.hpp", HEADER)
         + &hopper
+        + &pairs
         + &part("common.cuh", COMMON)
         + &part(source.name(), text);
     let key = blake3::hash(format!("{}\n{full}", options.join(" ")).as_bytes()).to_hex();

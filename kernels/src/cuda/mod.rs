@@ -204,6 +204,11 @@ impl Source {
         self == Self::WideAttention
     }
 
+    /// Whether it is written in words for pairs of bf16 as well (`pairs.cuh`).
+    pub(crate) fn has_pairs(self) -> bool {
+        self == Self::Decode
+    }
+
     /// The text, without the vocabulary.
     pub fn text(self) -> &'static str {
         match self {
@@ -321,6 +326,10 @@ static DECODE: LazyLock<String> = LazyLock::new(|| {
         include_str!("decode/experts.cuh"),
         "#line 1 \"decode/stream.cuh\"\n",
         include_str!("decode/stream.cuh"),
+        "#line 1 \"decode/matrix.cuh\"\n",
+        include_str!("decode/matrix.cuh"),
+        "#line 1 \"decode/eight_bit.cuh\"\n",
+        include_str!("decode/eight_bit.cuh"),
         "#line 1 \"decode/gemv.cuh\"\n",
         include_str!("decode/gemv.cuh"),
         "#line 1 \"decode/recurrent.cuh\"\n",

@@ -5,6 +5,7 @@ use kernels::cuda::attention::{self, Attention};
 use kernels::cuda::chunked::kda::decays::LogDecays;
 use kernels::cuda::chunked::{self, Chunked, Part, Shape, kda};
 use kernels::cuda::compiler::{available, compile};
+use kernels::cuda::decode::Storage;
 use kernels::cuda::experts::Experts;
 use kernels::cuda::gated_conv::GatedConv;
 use kernels::cuda::norm::{Gate, Norm};
@@ -57,7 +58,20 @@ fn the_one_token_kernel_compiles_with_what_few_stacks_have() {
     let chosen = ARCHITECTURES.iter().filter(|(name, _)| ["sm_80", "sm_90"].contains(name));
     for (architecture, extent) in chosen {
         for genes in decode::GENES {
-            check(Source::Decode, &of_genes(genes, *extent), architecture);
+            check(Source::Decode, &of_genes(genes, Storage::Bf16, *extent), architecture);
+        }
+    }
+}
+
+#[test]
+fn the_one_token_kernel_compiles_for_weights_of_eight_bits() {
+    if is_skipped() {
+        return;
+    }
+    let chosen = ["sm_80", "sm_90", "sm_90a", "compute_120"];
+    for (architecture, extent) in ARCHITECTURES.iter().filter(|(name, _)| chosen.contains(name)) {
+        for storage in [Storage::Int8, Storage::Fp8] {
+            check(Source::Decode, &of_genes(0, storage, *extent), architecture);
         }
     }
 }
@@ -86,9 +100,10 @@ fn compiles(sources: impl IntoIterator<Item = Source>) {
     }
 }
 
-/// The one-token kernel with these of what few stacks have.
-fn of_genes(genes: u32, extent: Extent) -> Variant {
-    let layout = decode::Layout { genes, ..decode::Layout::of(extent).expect("the step fits") };
+/// The one-token kernel with these of what few stacks have, for matrices kept so.
+fn of_genes(genes: u32, storage: Storage, extent: Extent) -> Variant {
+    let layout = decode::Layout::of(extent, storage).expect("the step fits");
+    let layout = decode::Layout { genes, ..layout };
     (layout.defines(), layout.shared_bytes() as usize)
 }
 
@@ -97,7 +112,7 @@ type Variant = (Vec<(&'static str, u32)>, usize);
 
 fn variants(source: Source, extent: Extent) -> Vec<Variant> {
     match source {
-        Source::Decode => vec![of_genes(0, extent)],
+        Source::Decode => vec![of_genes(0, Storage::Bf16, extent)],
         Source::Chunked => {
             let variants = |rule, heads, key_heads, key_width, value_width, wide| {
                 let (batch, tokens) = (4, 4096);

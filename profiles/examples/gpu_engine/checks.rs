@@ -1,5 +1,6 @@
 //! Each mixer against its definition.
 
+use kernels::cuda::decode::Storage;
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::weights::weight;
 use profiles::ProfileError;
@@ -125,6 +126,53 @@ pub(crate) fn one_token(gpu: &mut Gpu, report: &mut Report) -> Result<(), Profil
         let worst = worst_error(gpu, &mut decoder, &mut definition, tokens)?;
         decoder.free(gpu)?;
         report.check(&name, worst, limit);
+    }
+    Ok(())
+}
+
+/// Stacks with matrices in 8 bits: d_model, layers, tokens and the largest error.
+const EIGHT_BITS: [(&str, u32, &str, usize, f64); 5] = [
+    ("Gated DeltaNet", 260, "2*gdn(h=4,k=64,v=128)+ffn(100)", 40, 1e-4),
+    ("Mamba2", 256, "2*m2(h=8,p=64,n=128)+ffn(1100)", 40, 1e-4),
+    ("attention", 256, "attn(h=8,kv=2,k=128,qknorm)+ffn(100)", 300, 4e-3),
+    (
+        "mixture of experts",
+        256,
+        "moe(256,e=16,k=4,s=1) | dn(h=2,k=64,v=64)+moe(100,e=64,k=6)",
+        40,
+        1e-4,
+    ),
+    ("wide Gated DeltaNet", 2048, "2*gdn(h=12,k=128,v=256)+ffn(6144)", 3, 1e-4),
+];
+
+/// Matrices in 8 bits against the definition with the same weights; beside that how far they lie from those in bf16.
+pub(crate) fn eight_bits(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
+    for (name, d_model, layers, steps, limit) in EIGHT_BITS {
+        let architecture = parsed(&format!("d={d_model},vocab=1001 | {layers}"));
+        for storage in [Storage::Int8, Storage::Fp8] {
+            let name = format!("eight-bit {storage:?} {name}");
+            if !report.wants(&format!("check decode {name}")) {
+                continue;
+            }
+            let mut decoder =
+                Decoder::with_storage(gpu, &architecture, storage, POSITIONS, &mut weight)?;
+            let of = |storage| Definition::with_storage(&architecture, storage, &mut weight);
+            let [mut own, mut bf16] = [storage, Storage::Bf16].map(of);
+            let (mut worst, mut apart): (f64, f64) = (0.0, 0.0);
+            for token in (0..steps as u32).map(|step| step * 37 % architecture.vocab()) {
+                decoder.force(gpu, token)?;
+                decoder.step(gpu)?;
+                let logits = decoder.logits(gpu)?;
+                worst = worst.max(relative_error(&logits, &own.step(token)));
+                apart = apart.max(relative_error(&logits, &bf16.step(token)));
+            }
+            decoder.free(gpu)?;
+            report.check(&format!("decode {name}"), worst, limit);
+            report.row(
+                &format!("decode {name}, from bf16"),
+                &json!({ "relative_error": format!("{apart:.2e}") }),
+            );
+        }
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! layer cuBLASLt as well.
 //!
 //! `gpu_engine [--json FILE] [--only TEXT]`: the table on standard output, the same as JSON lines in FILE; of the checks
-//! and measurements only those whose name holds TEXT.
+//! and measurements only those whose name holds TEXT (`gene`: what came after the first kernels; `eight-bit`: matrices in 8
+//! bits, beside bf16).
 
 mod checks;
 mod report;
@@ -42,10 +43,12 @@ fn run(gpu: &mut Gpu, report: &mut Report) -> Result<(), ProfileError> {
     }));
     let copy_bytes_per_ms = times::copy(gpu, report)?;
     checks::one_token(gpu, report)?;
+    checks::eight_bits(gpu, report)?;
     checks::layers(gpu, report)?;
     times::prefill(gpu, report)?;
     times::decode(gpu, report, copy_bytes_per_ms)?;
     times::mixers(gpu, report, copy_bytes_per_ms)?;
+    times::eight_bits(gpu, report, copy_bytes_per_ms)?;
     for r in gpu.resources().to_vec() {
         report.row(
             &format!("resources {}", r.kernel),

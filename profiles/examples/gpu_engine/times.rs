@@ -1,6 +1,7 @@
 //! How long the 1B stack of Nemotron-Flash takes, whole and by its mixers, beside what memory allows.
 
 use kernels::cuda::bf16_bits;
+use kernels::cuda::decode::Storage;
 use kernels::cuda::gpu::Gpu;
 use kernels::cuda::weights::weight;
 use profiles::ProfileError;
@@ -54,6 +55,13 @@ const PROMPTS: [(&str, &str); 8] = [
     (gene!("6 x log-linear Mamba2"), "6*lm2(h=64,p=64,n=128,l=15)"),
     (gene!("6 x attention with Selective RoPE"), "6*attn(h=16,kv=4,k=128,srope,pgate)"),
     (gene!("6 x mixture, 4 of 16 of 1024"), "6*moe(1024,e=16,k=4,s=1)"),
+];
+
+/// Stacks whose steps are timed with matrices in bf16 and in 8 bits.
+const EIGHT_BITS: [(&str, &str); 3] = [
+    ("12 x Gated DeltaNet and FFN", "d=2048,vocab=1024,tied | 12*gdn(h=12,k=128,v=256)+ffn(6144)"),
+    ("12 x attention over 8k", "d=2048,vocab=1024,tied | 12*attn(h=16,kv=4,k=128)"),
+    ("Nemotron-Flash-1B, 8k cached", NEMOTRON_FLASH),
 ];
 
 /// Positions that caches hold.
@@ -173,6 +181,26 @@ pub(crate) fn mixers(
         decoder.fill_caches(gpu, &past)?;
         time_decode(gpu, report, &name, &mut decoder, 8000, copy_bytes_per_ms)?;
         decoder.free(gpu)?;
+    }
+    Ok(())
+}
+
+/// Steps with matrices in 8 bits, beside the same in bf16.
+pub(crate) fn eight_bits(
+    gpu: &mut Gpu,
+    report: &mut Report,
+    copy_bytes_per_ms: f64,
+) -> Result<(), ProfileError> {
+    for (name, stack) in EIGHT_BITS {
+        let stack = parsed(stack);
+        for storage in [Storage::Bf16, Storage::Int8, Storage::Fp8] {
+            let name = format!("decode eight-bit {name}: {storage:?}");
+            if report.wants(&name) {
+                let mut decoder = Decoder::pretended(gpu, &stack, storage, POSITIONS)?;
+                time_decode(gpu, report, &name, &mut decoder, 8000, copy_bytes_per_ms)?;
+                decoder.free(gpu)?;
+            }
+        }
     }
     Ok(())
 }

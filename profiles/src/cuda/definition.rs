@@ -1,6 +1,7 @@
 //! What a decode step computes, in f64 and plain loops: the families' definitions put together to a model.
 //!
-//! Rounded where the GPU's contract says so, and nowhere else: matrices, keys and values are bf16. With
+//! Rounded where the GPU's contract says so, and nowhere else: keys and values are bf16, matrices too unless they are kept in
+//! 8 bits. With
 //! [`Definition::in_bf16`] what passes from one operation to the next is bf16 as well: how far that lies from the
 //! definition is what a good implementation in bf16 may be off by.
 
@@ -15,6 +16,7 @@ mod phases;
 mod token;
 mod weights;
 
+use kernels::cuda::decode::Storage;
 use kernels::moe::{Chosen, route_definition};
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use kernels::{relu2, swiglu};
@@ -22,7 +24,7 @@ use search::Architecture;
 use search::architecture::{Experts, Ffn, FfnKind, Mixer};
 
 use self::token::Token;
-use self::weights::{Keep, bf16, exact, product, rounded, wide};
+use self::weights::{Keep, bf16, exact, product, wide};
 use super::shapes::Load;
 
 /// A model with its weights and its past.
@@ -63,16 +65,20 @@ struct Mixture {
 }
 
 impl Mixture {
-    fn new(of: Experts, width: usize, d: usize, load: Load) -> Self {
+    fn new(of: Experts, width: usize, d: usize, (storage, load): (Storage, Load)) -> Self {
         let experts = of.experts as usize;
-        let names = ["gate.weight", "up.weight", "down.weight"];
-        let count = width * of.shared as usize * d;
+        let shared = width * of.shared as usize;
+        let router = storage.kept(load("router.weight", experts * d), d);
+        let mut matrices = |prefix: &str, count: usize, width: usize| {
+            [("gate", d), ("up", d), ("down", width)].map(|(name, columns)| {
+                storage.kept(load(&format!("{prefix}{name}.weight"), count * width * d), columns)
+            })
+        };
         Self {
             of,
-            router: rounded(load("router.weight", experts * d)),
-            experts: names.map(|name| rounded(load(name, experts * width * d))),
-            shared: (of.shared > 0)
-                .then(|| names.map(|name| rounded(load(&format!("shared.{name}"), count)))),
+            router,
+            experts: matrices("", experts, width),
+            shared: (shared > 0).then(|| matrices("shared.", 1, shared)),
         }
     }
 
@@ -101,13 +107,15 @@ fn swiglu([gate, up, down]: [&[f32]; 3], u: &[f64], keep: Keep) -> Vec<f64> {
 }
 
 impl Network {
-    fn new(ffn: Ffn, d: usize, load: Load) -> Self {
-        let count = ffn.width as usize * d;
-        let matrix = |name: &str| rounded(load(&format!("{name}.weight"), count));
+    fn new(ffn: Ffn, d: usize, (storage, load): (Storage, Load)) -> Self {
+        let width = ffn.width as usize;
+        let matrix = |(name, columns): (&str, usize)| {
+            storage.kept(load(&format!("{name}.weight"), width * d), columns)
+        };
         match ffn.kind {
-            FfnKind::SwiGlu => Self::Swiglu(["gate", "up", "down"].map(matrix)),
-            FfnKind::Relu2 => Self::Relu2(["up", "down"].map(matrix)),
-            FfnKind::Moe(of) => Self::Moe(Mixture::new(of, ffn.width as usize, d, load)),
+            FfnKind::SwiGlu => Self::Swiglu([("gate", d), ("up", d), ("down", width)].map(matrix)),
+            FfnKind::Relu2 => Self::Relu2([("up", d), ("down", width)].map(matrix)),
+            FfnKind::Moe(of) => Self::Moe(Mixture::new(of, width, d, (storage, load))),
         }
     }
 
@@ -145,10 +153,15 @@ fn add(h: &mut [f64], y: &[f64]) {
 impl Definition {
     /// Takes the weights by name and size, as [`super::stream::Decoder::new`] does.
     pub fn new(architecture: &Architecture, load: Load) -> Self {
+        Self::with_storage(architecture, Storage::Bf16, load)
+    }
+
+    /// The same with matrices kept as `storage`.
+    pub fn with_storage(architecture: &Architecture, storage: Storage, load: Load) -> Self {
         let (d, vocabulary) = (architecture.d_model() as usize, architecture.vocab() as usize);
-        let embedding = rounded(load("embedding.weight", vocabulary * d));
-        let head =
-            (!architecture.tied_embeddings()).then(|| rounded(load("head.weight", vocabulary * d)));
+        let embedding = storage.kept(load("embedding.weight", vocabulary * d), d);
+        let head = (!architecture.tied_embeddings())
+            .then(|| storage.kept(load("head.weight", vocabulary * d), d));
         let layers = architecture.layers().iter().enumerate();
         let layers = layers
             .map(|(i, layer)| Layer {
@@ -157,14 +170,14 @@ impl Definition {
                     let here = &mut |name: &str, count: usize| {
                         load(&format!("layers.{i}.mixer.{name}"), count)
                     };
-                    (norm, mixer(shape, d, here))
+                    (norm, mixer(shape, d, (storage, here)))
                 }),
                 ffn: layer.ffn.map(|ffn| {
                     let norm = wide(&load(&format!("layers.{i}.ffn_norm.weight"), d));
                     let here = &mut |name: &str, count: usize| {
                         load(&format!("layers.{i}.ffn.{name}"), count)
                     };
-                    (norm, Network::new(ffn, d, here))
+                    (norm, Network::new(ffn, d, (storage, here)))
                 }),
                 after: layer.norms_after(),
             })
@@ -201,13 +214,15 @@ impl Definition {
     }
 }
 
-fn mixer(mixer: &Mixer, d: usize, load: Load) -> Box<dyn Token> {
+fn mixer(mixer: &Mixer, d: usize, weights: (Storage, Load)) -> Box<dyn Token> {
     match mixer {
-        Mixer::Attention(shape) => Box::new(attention::Token::new(shape, mixer.phases(), d, load)),
-        Mixer::Delta(shape) => Box::new(delta::Token::new(shape, mixer.phases(), d, load)),
-        Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, load)),
-        Mixer::Kda(shape) => Box::new(kda::Token::new(shape, d, load)),
-        Mixer::Parallel(shape) => Box::new(parallel::Token::new(shape, d, load, self::mixer)),
-        Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, load)),
+        Mixer::Attention(shape) => {
+            Box::new(attention::Token::new(shape, mixer.phases(), d, weights))
+        }
+        Mixer::Delta(shape) => Box::new(delta::Token::new(shape, mixer.phases(), d, weights)),
+        Mixer::Mamba2(shape) => Box::new(mamba2::Token::new(shape, d, weights)),
+        Mixer::Kda(shape) => Box::new(kda::Token::new(shape, d, weights)),
+        Mixer::Parallel(shape) => Box::new(parallel::Token::new(shape, d, weights, self::mixer)),
+        Mixer::GatedConv(shape) => Box::new(gated_conv::Token::new(*shape, d, weights)),
     }
 }

@@ -5,7 +5,7 @@ use kernels::cuda::gpu::Gpu;
 use kernels::timing::Measurement;
 use search::Architecture;
 use search::architecture::{Ffn, Layer};
-use search::latency::{LatencyKey, Part, Timing};
+use search::latency::{Dtype, LatencyKey, Part, Timing};
 
 use super::layers::{Model, Pass, Section};
 use super::typical::typical_position;
@@ -51,7 +51,7 @@ impl Run {
 impl Profiler {
     /// A part of a pass.
     pub(super) fn layers_part(&self, key: &LatencyKey, run: Run) -> Result<Timing, ProfileError> {
-        let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens))?;
+        let bytes = bytes(&key.part, run.context.unwrap_or(run.tokens), Dtype::Bf16)?;
         let run = run.after(key.part.meta_tokens() as usize)?;
         let (d_model, vocabulary, layer, section) = match key.part {
             Part::Mixer { d_model, mixer, .. } => {

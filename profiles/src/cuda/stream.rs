@@ -1,6 +1,7 @@
 //! One token through a whole model in one launch: the program for the kernel `decode_step`, its memory, its steps.
 //!
-//! Weights are bf16, packed once in the order in which they are streamed; recurrent states are fp32, caches bf16. The
+//! Matrices are bf16 or of 8 bits with a factor for each row, packed once in the order in which they are streamed; other
+//! weights and recurrent states are fp32, caches bf16. The
 //! floor of a step is [`Decoder::bytes_per_step`] over the memory's bandwidth: for the 1B stack of Nemotron-Flash at 8k
 //! cached (2.0 GB) 0.60 ms on an H100 (3.35 TB/s by its data sheet), 0.42 ms on an H200 (4.8 TB/s).
 
@@ -14,7 +15,7 @@ mod phases;
 mod program;
 mod states;
 
-use kernels::cuda::decode::{Control, DecodeArgs, Kind, Layout, MOMENTS, Phase};
+use kernels::cuda::decode::{Control, DecodeArgs, Kind, Layout, MOMENTS, Phase, Storage};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Error, Launch, Machine, download_vec, upload_new};
 use kernels::log_linear::is_in_use;
@@ -85,7 +86,21 @@ impl Decoder {
         positions: usize,
         load: Load,
     ) -> Result<Self, ProfileError> {
-        Self::build(machine, architecture, positions, load, false)
+        Self::with_storage(machine, architecture, Storage::Bf16, positions, load)
+    }
+
+    /// The same with matrices kept as `storage`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_storage(
+        machine: &mut dyn Machine,
+        architecture: &Architecture,
+        storage: Storage,
+        positions: usize,
+        load: Load,
+    ) -> Result<Self, ProfileError> {
+        Self::build(machine, architecture, storage, (positions, false), load)
     }
 
     /// The same with some weights and a past of full caches, made on the machine in no time: to be timed.
@@ -95,6 +110,7 @@ impl Decoder {
     pub fn pretended(
         machine: &mut dyn Machine,
         architecture: &Architecture,
+        storage: Storage,
         positions: usize,
     ) -> Result<Self, ProfileError> {
         let small = |name: &str| {
@@ -104,18 +120,18 @@ impl Decoder {
         let load = &mut |name: &str, count: usize| {
             if small(name) { weight(name, count) } else { vec![0.0; count] }
         };
-        Self::build(machine, architecture, positions, load, true)
+        Self::build(machine, architecture, storage, (positions, true), load)
     }
 
     fn build(
         machine: &mut dyn Machine,
         architecture: &Architecture,
-        positions: usize,
+        storage: Storage,
+        (positions, pretends): (usize, bool),
         load: Load,
-        pretends: bool,
     ) -> Result<Self, ProfileError> {
         check_covered(architecture)?;
-        let layout = Layout::of(machine.extent())?;
+        let layout = Layout::of(machine.extent(), storage)?;
         let mut builder = Builder::new(machine, architecture, positions, layout, pretends);
         if let Err(error) = builder.build(load) {
             let memory = std::mem::take(&mut builder.memory);

@@ -2,6 +2,7 @@
 
 use kernels::cuda::Extent;
 use kernels::cuda::Source;
+use kernels::cuda::decode::Storage;
 use kernels::cuda::emulator::{self, Emulator};
 use profiles::cuda::Rehearsal;
 use profiles::cuda::stream::Decoder;
@@ -48,7 +49,7 @@ fn check(text: &str) {
     let weights = Weights::random(&architecture, 3);
     let engine = Engine::new(&architecture, &weights, 1);
     let mut state = engine.state(1);
-    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), &architecture, 16);
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), &architecture, Storage::Bf16, 16);
     let defines = decoder.expect("it fits").launch().defines.clone();
     let mut machine = Emulator::start(Source::Decode, &defines, EXTENT, 1).expect("it builds");
     let load = &mut |name: &str, count: usize| {

@@ -1,6 +1,6 @@
 //! The decode step against its definition, run by the emulator.
 
-use kernels::cuda::decode::defines;
+use kernels::cuda::decode::{Storage, defines};
 use kernels::cuda::emulator::{self, Emulator};
 use kernels::cuda::weights::weight;
 use kernels::cuda::{Extent, Machine, Source};
@@ -45,37 +45,54 @@ fn machine_with(
 
 /// Largest error of the logits over `steps` tokens, relative to their size; an error of the emulator is infinite.
 fn error_of(machine: &mut dyn Machine, stack: &Architecture, steps: usize) -> f64 {
-    let mut decoder =
-        Decoder::new(machine, stack, POSITIONS, &mut weight).expect("the stack is possible");
-    let mut definition = Definition::new(stack, &mut weight);
-    let mut worst: f64 = 0.0;
+    let [error] = errors_of(machine, stack, Storage::Bf16, [Storage::Bf16], steps);
+    error
+}
+
+/// The same with matrices kept as `storage`, against definitions whose matrices are kept as `expected`.
+fn errors_of<const N: usize>(
+    machine: &mut dyn Machine,
+    stack: &Architecture,
+    storage: Storage,
+    expected: [Storage; N],
+    steps: usize,
+) -> [f64; N] {
+    let mut decoder = Decoder::with_storage(machine, stack, storage, POSITIONS, &mut weight)
+        .expect("the stack is possible");
+    let mut definitions = expected.map(|kept| Definition::with_storage(stack, kept, &mut weight));
+    let mut worst = [0.0_f64; N];
     for step in 0..steps {
         let token = step as u32 * 37 % stack.vocab();
-        let expected = definition.step(token);
         decoder.force(machine, token).expect("the machine answers");
         if let Err(error) = decoder.step(machine) {
             eprintln!("{error}");
-            return f64::INFINITY;
+            return [f64::INFINITY; N];
         }
         let logits = decoder.logits(machine).expect("the machine answers");
-        let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let error = expected
-            .iter()
-            .zip(&logits)
-            .map(|(e, l)| (e - f64::from(*l)).powi(2))
-            .sum::<f64>()
-            .sqrt();
-        let error = if error.is_nan() { f64::INFINITY } else { error / size };
-        worst = worst.max(error);
+        for (worst, definition) in worst.iter_mut().zip(&mut definitions) {
+            let expected = definition.step(token);
+            let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let error = expected
+                .iter()
+                .zip(&logits)
+                .map(|(e, l)| (e - f64::from(*l)).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            let error = if error.is_nan() { f64::INFINITY } else { error / size };
+            *worst = worst.max(error);
+        }
     }
     worst
 }
 
+/// With what few programs have as far as this one has it.
+fn machine_for(stack: &Architecture, storage: Storage) -> Option<Emulator> {
+    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), stack, storage, POSITIONS);
+    machine_with(None, 1, &decoder.expect("the stack is possible").launch().defines)
+}
+
 fn check(name: &str, stack: &Architecture, steps: usize, limit: f64) {
-    // with what few programs have as far as this one has it
-    let decoder = Decoder::pretended(&mut Rehearsal::of(EXTENT), stack, POSITIONS);
-    let defines = decoder.expect("the stack is possible").launch().defines.clone();
-    let Some(mut machine) = machine_with(None, 1, &defines) else { return };
+    let Some(mut machine) = machine_for(stack, Storage::Bf16) else { return };
     let error = error_of(&mut machine, stack, steps);
     eprintln!("{name}: relative error of the logits {error:.1e}");
     assert!(error < limit, "{name}: relative error of the logits {error:.1e}");
@@ -188,6 +205,48 @@ fn a_hybrid_stack_with_rows_of_several_pieces_decodes_as_defined() {
     check("hybrid", &tied.parse().expect("an architecture"), 2, 4e-3);
 }
 
+/// As near to the definition with the same weights as bf16 is; how far those lie from what they are made of is told.
+fn check_eight_bits(stack: &Architecture, steps: usize, limit: f64) {
+    for (storage, most) in [(Storage::Int8, 0.05), (Storage::Fp8, 0.3)] {
+        let Some(mut machine) = machine_for(stack, storage) else { return };
+        let [own, bf16] = errors_of(&mut machine, stack, storage, [storage, Storage::Bf16], steps);
+        eprintln!(
+            "{storage:?}: relative error of the logits {own:.1e}, to those of bf16 {bf16:.1e}"
+        );
+        assert!(own < limit, "{storage:?}: relative error of the logits {own:.1e}");
+        assert!(own < bf16 && bf16 < most, "{storage:?}: to those of bf16 {bf16:.1e}");
+    }
+}
+
+#[test]
+fn weights_of_eight_bits_decode_as_defined() {
+    // rows of one piece; of several, in slabs of columns that share the factors of rows
+    check_eight_bits(
+        &stack(132, "gdn(h=2,k=32,v=16)+ffn(140) | m2(h=3,p=20,n=64)+ffn(60)"),
+        2,
+        1e-4,
+    );
+    let tied = "d=36,vocab=21,tied | ffn(6300) | gsc(c=12,k=3)";
+    check_eight_bits(&tied.parse().expect("an architecture"), 1, 1e-4);
+}
+
+#[test]
+fn attention_with_weights_of_eight_bits_decodes_as_defined() {
+    check_eight_bits(
+        &stack(64, "attn(h=3,kv=1,k=64,qknorm)+ffn(60) | swa(h=1,kv=1,k=128,w=3)"),
+        5,
+        4e-3,
+    );
+}
+
+#[test]
+fn later_genes_with_weights_of_eight_bits_decode_as_defined() {
+    let layers = "moe(52,e=5,k=2,s=1) | kda(h=1,k=32,v=32)+relu2(100) | moe(256,e=4,k=3)";
+    check_eight_bits(&stack(64, layers), 3, 1e-4);
+    let layers = "gdn(h=2,k=32,v=16,srope,pgate,pbias) | attn(h=2,kv=1,k=64,srope,pfull)";
+    check_eight_bits(&stack(64, layers), 4, 4e-3);
+}
+
 #[test]
 fn tokens_follow_each_other_without_the_host() {
     let Some(mut machine) = machine(None, 1) else { return };
@@ -268,7 +327,7 @@ fn a_rehearsal_refuses_what_the_machine_refuses() {
     ] {
         let stack = stack(d_model, layers);
         let on = |machine: &mut dyn Machine| {
-            let decoder = Decoder::pretended(machine, &stack, POSITIONS);
+            let decoder = Decoder::pretended(machine, &stack, Storage::Bf16, POSITIONS);
             decoder.map(|_| ()).map_err(|error| error.to_string())
         };
         let (here, there) = (on(&mut rehearsal), on(&mut machine));
@@ -287,8 +346,11 @@ fn the_preset_for_a_gpu_has_what_its_kernels_take() {
     assert!(probes.len() > 20, "{} models", probes.len());
     for probe in probes {
         let machine = &mut Rehearsal::of(extent);
-        Decoder::pretended(machine, &probe, file.latency.decode_context as usize + 9)
-            .unwrap_or_else(|error| panic!("{probe}: {error}"));
+        for storage in [Storage::Bf16, Storage::Int8, Storage::Fp8] {
+            let positions = file.latency.decode_context as usize + 9;
+            Decoder::pretended(machine, &probe, storage, positions)
+                .unwrap_or_else(|error| panic!("{probe} in {storage:?}: {error}"));
+        }
         let tokens = file.latency.prefill_tokens as usize;
         let model = Model::pretended(machine, &probe, (1, tokens)).expect("it is put there");
         model

@@ -89,6 +89,7 @@ fn conditions_that_cannot_be_met_are_refused() {
         (Conditions { threads: 0, ..good.clone() }, "threads"),
         (Conditions { threads: 100_000, ..good.clone() }, "threads"),
         (Conditions { batch: 0, ..good.clone() }, "batch"),
+        (Conditions { dtype: Dtype::Fp8, ..good.clone() }, "on a GPU only"),
         (Conditions { phase: Phase::Prefill { tokens: 0 }, ..good.clone() }, "prompt"),
     ];
     for (conditions, says) in bad {

@@ -18,7 +18,7 @@ const NAME: usize = 40;
 pub struct LatencyConfig {
     /// Where: `cpu`, or `cuda:0`.
     pub device: Device,
-    /// The element type of weights: `fp32`, `bf16` or `int8`.
+    /// The element type of weights: `fp32`, `bf16` or `int8`; on a GPU `bf16`, or `int8` or `fp8` for decode steps of one sequence.
     pub dtype: Dtype,
     /// Positions in the cache when a decode step is timed.
     pub decode_context: u32,
@@ -62,7 +62,7 @@ pub struct TargetConfig {
     /// Where: `cpu`, or `cuda:0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
-    /// The element type of weights: `fp32`, `bf16` or `int8`.
+    /// The element type of weights: `fp32`, `bf16` or `int8`; on a GPU `bf16`, or `int8` or `fp8` for decode steps of one sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
     /// Positions in the cache when a decode step is timed.
@@ -223,6 +223,7 @@ impl Target {
     /// What cannot be timed, by the key that it is about.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let LatencyConfig { device, dtype, decode_context, threads, command, .. } = &self.latency;
+        let built_in = command.is_none();
         if command.as_ref().is_some_and(|command| command.trim().is_empty()) {
             let message = "is empty; leave the key out for the built-in profiler";
             return Err(("command", message.to_owned()));
@@ -233,11 +234,43 @@ impl Target {
             }
         }
         match device.platform() {
-            Platform::Cuda if command.is_none() && *dtype != Dtype::Bf16 => {
-                let message = "must be \"bf16\" on a GPU, whose kernels read weights of 16 bits";
+            Platform::Cuda if built_in && *dtype == Dtype::F32 => {
+                let message = "must be \"bf16\", \"int8\" or \"fp8\" on a GPU, whose kernels read weights of 16 or 8 bits";
+                Err(("dtype", message.to_owned()))
+            }
+            Platform::Cuda if built_in && *dtype != Dtype::Bf16 => self.check_eight_bits(),
+            Platform::Cpu if built_in && *dtype == Dtype::Fp8 => {
+                let message =
+                    "\"fp8\" is timed on a GPU only; \"int8\" are the 8-bit weights of a CPU";
                 Err(("dtype", message.to_owned()))
             }
             Platform::Cpu | Platform::Cuda => Ok(()),
+        }
+    }
+
+    /// With 8-bit weights a GPU's kernels take one token of one sequence at a time.
+    fn check_eight_bits(&self) -> Result<(), (&'static str, String)> {
+        let LatencyConfig { dtype, prefill_tokens, memory_budget_mb, throughput_batch, .. } =
+            &self.latency;
+        let instead = "or set `dtype = \"bf16\"`; a target of its own may time them";
+        if *prefill_tokens > 0 {
+            let message = format!(
+                "must be 0 with `dtype = \"{dtype}\"` on a GPU, where prompts are not timed in it; {instead}"
+            );
+            return Err(("prefill_tokens", message));
+        }
+        let batches = [
+            ("memory_budget_mb", memory_budget_mb.is_some()),
+            ("throughput_batch", throughput_batch.is_some()),
+        ];
+        match batches.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err((
+                key,
+                format!(
+                    "is of batches, which a GPU does not time in {dtype}: leave it out, {instead}"
+                ),
+            )),
+            None => Ok(()),
         }
     }
 

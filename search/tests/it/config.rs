@@ -287,15 +287,42 @@ fn targets_take_what_they_leave_out_from_the_section() {
         ("[latency.targets.a]\nthread = 2", "prefill_us", "latency.targets.a.thread", "threads"),
         ("[latency.targets.a]", "prefill_us", "latency.targets.a", "just as [latency] is"),
         (
+            "[latency.targets.a]\ndtype = \"fp8\"",
+            "prefill_us",
+            "latency.targets.a.dtype",
+            "GPU only",
+        ),
+        (
+            "[latency.targets.a]\ndevice = \"cuda\"\ndtype = \"fp8\"",
+            "prefill_us",
+            "latency.targets.a.prefill_tokens",
+            "must be 0 with `dtype = \"fp8\"` on a GPU",
+        ),
+        (
             "[latency.targets.a]\ndevice = \"cuda\"",
             "prefill_us",
             "latency.targets.a.dtype",
-            "must be \"bf16\" on a GPU",
+            "must be \"bf16\", \"int8\" or \"fp8\" on a GPU",
         ),
     ] {
         let error = with(targets, objective).expect_err(targets);
         assert_eq!(error.key, key, "{targets}: {error}");
         assert!(error.message.contains(message), "{targets}: {error}");
+    }
+    let eight_bits =
+        "[latency.targets.a]\ndevice = \"cuda\"\ndtype = \"int8\"\nprefill_tokens = 0\n";
+    assert!(with(eight_bits, "decode_us.a").is_ok(), "decode steps of one sequence");
+    for (batch, key) in [("throughput_batch", 8), ("memory_budget_mb", 2000)]
+        .map(|(key, n)| (format!("{key} = {n}"), key))
+    {
+        let main = eight_bits.replace("[latency.targets.a]", &batch);
+        let text = TEMPLATE
+            .replace("device = \"cpu\"                          # default \"cpu\"; or", "#")
+            .replace("dtype = \"fp32\"", &format!("{main}#"))
+            .replace("prefill_tokens = 512", "#");
+        let error = CampaignFile::parse(&text).expect_err("batches are not timed");
+        assert_eq!(error.key, format!("latency.{key}"), "{error}");
+        assert!(error.message.contains("batches, which a GPU does not time in int8"), "{error}");
     }
     // A limit on one stands in quotes, and is pointed at.
     let limited = |limit: &str| {

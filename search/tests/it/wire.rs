@@ -26,7 +26,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     ];
     (
         ".{0,20}",
-        prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16), Just(Dtype::Int8)],
+        prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16), Just(Dtype::Int8), Just(Dtype::Fp8)],
         any::<u32>(),
         any::<u32>(),
         phase,

@@ -27,14 +27,13 @@ DEVICE void add_branches(Shared& shared, const Phase& p, const DecodeArgs& args,
     UNROLL for (u32 w = 0; w < WARPS; w++) squares[0] += shared.sums[w], squares[1] += shared.sums[WARPS + w];
     float by_x = p.norm == 0 ? 1.f : square_root_reciprocal(squares[0] / (float)d + NORM_EPS);
     float by_z = p.k_norm == 0 ? 1.f : square_root_reciprocal(squares[1] / (float)d + NORM_EPS);
-    u32 pairs = (d + 1) / 2, blocks = block_count(), me = block_index(); // as `own_embedding` has them
-    u32 begin = pairs * me / blocks * 2, end = pairs * (me + 1) / blocks * 2;
-    for (u32 row = begin + thread; row < end && row < d; row += CONSUMERS) {
+    Rows rows = own_rows(d);
+    for (u32 row = rows.begin + thread; row < rows.end; row += CONSUMERS) {
         float x = await(p.x, row, tag) * by_x, z = p.z == 0 ? 0.f : await(p.z, row, tag) * by_z;
         if (p.norm != 0) x *= load_constant((const float*)p.norm + row);
         if (p.k_norm != 0) z *= load_constant((const float*)p.k_norm + row);
-        float sum = shared.own[row - begin] + x + z;
-        shared.own[row - begin] = sum;
+        float sum = shared.own[row - rows.begin] + x + z;
+        shared.own[row - rows.begin] = sum;
         show((u32*)p.out + row, tagged(sum, tag));
     }
 }

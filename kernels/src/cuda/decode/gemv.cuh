@@ -8,30 +8,20 @@ DEVICE u64 best_key(float value, u32 token)
 }
 DEVICE u32 token_of(u64 key) { return 0xffffffffu - (u32)key; }
 
-// Element `column` of the embedding of a token; both are even or follow each other by 8.
-DEVICE const u16* embedding(const Phase& p, u32 token, u32 column)
-{
-    // the head's layout (see `program.rs`): units of two rows × chunks · 256 columns
-    u32 piece_columns = p.chunks * 256, unit = token / 2 * p.units_per_group + column / piece_columns;
-    return (const u16*)p.x + (u64)unit * 2 * piece_columns + token % 2 * piece_columns + column % piece_columns;
-}
-
 // The rows of the residual stream that this block owns: those of its share of every
 // matrix that writes there (`RESIDUAL`, all dealt alike).
+struct Rows { u32 begin, end; };
+DEVICE Rows own_rows(u32 d)
+{
+    u32 groups = (d + ROWS - 1) / ROWS, blocks = block_count(), me = block_index();
+    Rows rows = {groups * me / blocks * ROWS, groups * (me + 1) / blocks * ROWS};
+    if (rows.end > d) rows.end = d;
+    return rows;
+}
 DEVICE void own_embedding(Shared& shared, const Phase& p, const DecodeArgs& args, u32 token, u32 thread)
 {
-    u32 pairs = (args.d_model + 1) / 2, blocks = block_count(), me = block_index();
-    u32 begin = pairs * me / blocks * 2, end = pairs * (me + 1) / blocks * 2;
-    for (u32 row = begin + thread; row < end && row < args.d_model; row += CONSUMERS)
-        shared.own[row - begin] = bf16_low(load_constant(embedding(p, token, row)));
-}
-
-// Eight neighbouring columns of the input.
-struct Eight { float at[8]; };
-DEVICE void take(Eight& e, uint4 a, uint4 b)
-{
-    e.at[0] = untagged(a.x), e.at[1] = untagged(a.y), e.at[2] = untagged(a.z), e.at[3] = untagged(a.w);
-    e.at[4] = untagged(b.x), e.at[5] = untagged(b.y), e.at[6] = untagged(b.z), e.at[7] = untagged(b.w);
+    Rows rows = own_rows(args.d_model);
+    for (u32 row = rows.begin + thread; row < rows.end; row += CONSUMERS) shared.own[row - rows.begin] = embedded(p, token, row);
 }
 
 // Brings the input, weighed by the norm's weights and the gate but not yet divided by its
@@ -60,10 +50,8 @@ DEVICE float stage_input(Shared& shared, const Phase& p, const Step& step, u32 p
         if (INPUT == EMBEDDING || INPUT == RAW_EMBEDDING) {
             UNROLL for (u32 s = 0; s < ASKED; s++) {
                 u32 c = first + (s * CONSUMERS + thread) * 8;
-                uint4 bits = make_uint4(0, 0, 0, 0);
-                if (c < p.columns) bits = load_constant((const uint4*)embedding(p, step.token, c));
-                x[s].at[0] = bf16_low(bits.x), x[s].at[1] = bf16_high(bits.x), x[s].at[2] = bf16_low(bits.y), x[s].at[3] = bf16_high(bits.y);
-                x[s].at[4] = bf16_low(bits.z), x[s].at[5] = bf16_high(bits.z), x[s].at[6] = bf16_low(bits.w), x[s].at[7] = bf16_high(bits.w);
+                if (c < p.columns) take_embedded(x[s], p, step.token, c);
+                else take(x[s], make_uint4(0, 0, 0, 0));
             }
         } else {
             uint4 words[ASKED][2], gates[ASKED][2];
@@ -119,56 +107,12 @@ DEVICE float stage_input(Shared& shared, const Phase& p, const Step& step, u32 p
     return squares;
 }
 
-// A warp's part of the input: the columns that lane i multiplies, 8 of each chunk. A warp
-// meets only one piece of the columns, as the pieces of a row divide WARPS. High parts stay
-// in registers through the phase; for the low parts there is no room.
-struct Columns {
-    uint4 high[UNIT_CHUNKS];
-    const uint4* low;
-};
-
-// Two rows of W times x over chunks · 256 columns: the lower half of the warp gets the sum of
-// the first row, the upper half that of the second.
-//
-// The tensor core is used sideways. Lane (g, t) holds 8 neighbouring columns of both
-// rows; block g of 32 columns of the first row is row g of A, of the second row g + 8;
-// the same columns of x are column g of B. The diagonals of the two halves of D are
-// then the sums wanted: one product per 256 weights, no conversion to fp32 at all.
-template <u32 CHUNKS> // 0: as many as `chunks` says
-DEVICE float two_rows(const u8* unit, const Columns& x, u32 chunks, u32 lane)
+// What is done with the sum of a row; `first_row` is the first of this block.
+DEVICE void put_row(Shared& shared, const Phase& p, const Step& step, u32 row, u32 first_row, float value, u64& best)
 {
-    const uint4* row0 = (const uint4*)unit + lane;
-    const uint4* row1 = row0 + (CHUNKS != 0 ? CHUNKS : chunks) * 32;
-    float d0[4] = {0.f, 0.f, 0.f, 0.f}, d1[4] = {0.f, 0.f, 0.f, 0.f};
-    float d2[4] = {0.f, 0.f, 0.f, 0.f}, d3[4] = {0.f, 0.f, 0.f, 0.f};
-    UNROLL for (u32 c = 0; c < (CHUNKS != 0 ? CHUNKS : UNIT_CHUNKS); c++) {
-        if (CHUNKS == 0 && c >= chunks) break;
-        uint4 a = row0[c * 32], b = row1[c * 32], low = x.low[c * 32];
-        mma(d0, a.x, b.x, a.y, b.y, x.high[c].x, x.high[c].y);
-        mma(d1, a.z, b.z, a.w, b.w, x.high[c].z, x.high[c].w);
-        mma(d2, a.x, b.x, a.y, b.y, low.x, low.y);
-        mma(d3, a.z, b.z, a.w, b.w, low.z, low.w);
-    }
-    u32 g = lane / 4, t = lane % 4, odd = g & 1;
-    bool diagonal = t == g / 2;
-    float s0 = odd ? d0[1] + d1[1] + d2[1] + d3[1] : d0[0] + d1[0] + d2[0] + d3[0];
-    float s1 = odd ? d0[3] + d1[3] + d2[3] + d3[3] : d0[2] + d1[2] + d2[2] + d3[2];
-    // the halves of the warp exchange one of the two, then each sums its own
-    s0 = diagonal ? s0 : 0.f, s1 = diagonal ? s1 : 0.f;
-    bool upper = lane >= 16;
-    float sum = upper ? s1 : s0, other = shuffle_xor(upper ? s0 : s1, 16);
-    sum += other;
-    UNROLL for (u32 mask = 8; mask > 0; mask >>= 1) sum += shuffle_xor(sum, mask);
-    return sum;
-}
-
-// What is done with the sums of a pair of rows; `r` of the two is this thread's.
-DEVICE void put_row(Shared& shared, const Phase& p, const Step& step, u32 pair, u32 first_pair, u32 r, float value, u64& best)
-{
-    u32 row = pair * 2 + r;
     if (row >= p.rows) return;
     if (p.output == RESIDUAL) {
-        float& own = shared.own[row - first_pair * 2];
+        float& own = shared.own[row - first_row];
         own += value;
         show((u32*)p.out + row, tagged(own, step.tag));
     } else if (p.output == LOGITS) {
@@ -185,13 +129,20 @@ DEVICE void put_row(Shared& shared, const Phase& p, const Step& step, u32 pair, 
     }
 }
 
+// Of two rows next to each other, the gate's and that of the value it opens.
+DEVICE void put_pair(const Phase& p, const Step& step, u32 pair, bool mine, float gate, float up)
+{
+    if (ROWS > 2) mine = mine && pair < p.rows / 2; // there are as many rows as units hold
+    if (mine) show((u32*)p.out + pair, tagged(silu(gate) * up, step.tag));
+}
+
 DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control* control, const Step& step,
                  const Units& units, u32 sequence, u32 phase, u32 thread)
 {
     u32 lane = thread % 32, warp = thread / 32;
     u32 pieces = p.units_per_group, piece_columns = p.chunks * 256;
     u32 first = first_unit(sequence, warp), piece = pieces == 1 ? 0 : first % pieces; // a block's share begins at the beginning of a group
-    u32 padded = pieces * piece_columns, first_pair = pieces == 1 ? units.begin : units.begin / pieces;
+    u32 padded = pieces * piece_columns, first_group = pieces == 1 ? units.begin : units.begin / pieces, first_row = first_group * ROWS;
     float squares = 0.f;
     if (p.input == RMS_NORM) squares = stage_input<RMS_NORM, 2>(shared, p, step, padded, phase, thread);
     else if (p.input == PLAIN) stage_input<PLAIN, 3>(shared, p, step, padded, phase, thread);
@@ -228,43 +179,46 @@ DEVICE void gemv(Shared& shared, const Phase& p, const DecodeArgs& args, Control
     stamp(step, phase, HAS_INPUT, thread);
 
     u64 best = 0;
-    float* sums = units.count * 2 <= PARTIALS ? shared.partial : (float*)shared.scratch + padded; // [units][2]
+    float* sums = units.count * ROWS <= PARTIALS ? shared.partial : (float*)shared.scratch + padded; // [units, ROWS]
     for (u32 i = first; i < units.count; i += WARPS) {
         float value;
         const u8* unit = wait_slot(shared, sequence + i);
         if (i == first) stamp(step, phase, HAS_STREAM, thread);
-        if (p.chunks == 8) value = two_rows<8>(unit, x, 8, lane);
-        else if (p.chunks == 6) value = two_rows<6>(unit, x, 6, lane);
-        else value = two_rows<0>(unit, x, p.chunks, lane);
+        if (p.chunks == 8) value = rows_times<8>(unit, x, 8, lane);
+        else if (p.chunks == 6) value = rows_times<6>(unit, x, 6, lane);
+        else value = rows_times<0>(unit, x, p.chunks, lane);
+#if WEIGHTS != BF16
+        value *= factor_of(unit, p.chunks, row_of(lane));
+#endif
         release_slot(shared, sequence + i, lane);
         if (pieces > 1) {
-            if (lane % 16 == 0) sums[i * 2 + lane / 16] = value;
+            if (lane % ROW_LANES == 0) sums[i * ROWS + row_of(lane)] = value;
         } else if (p.output == SWIGLU) {
             float up = shuffle_xor(value, 16);
 #if GENES & CHOOSING
-            if (p.key_heads == BY_GROUP) up *= shared.softmax[(first_pair + i) / p.tiles];
+            if (p.key_heads == BY_GROUP) up *= shared.softmax[(first_group + i) / p.tiles];
 #endif
-            if (lane == 0) show((u32*)p.out + first_pair + i, tagged(silu(value * r) * (up * r), step.tag));
-        } else if (lane % 16 == 0) {
-            put_row(shared, p, step, first_pair + i, first_pair, lane / 16, value * r, best);
+            put_pair(p, step, (first_row + i * ROWS + row_of(lane)) / 2, lane % ROW_LANES == 0 && row_of(lane) % 2 == 0, value * r, up * r);
+        } else if (lane % ROW_LANES == 0) {
+            put_row(shared, p, step, first_row + i * ROWS + row_of(lane), first_row, value * r, best);
         }
     }
     stamp(step, phase, COMPUTED, thread);
     if (pieces > 1) {
         consumers_sync();
-        u32 pairs = units.count / pieces;
-        for (u32 at = thread; at < pairs * 2; at += CONSUMERS) {
-            u32 j = at / 2;
+        u32 groups = units.count / pieces;
+        for (u32 at = thread; at < groups * ROWS; at += CONSUMERS) {
+            u32 j = at / ROWS, pair = at % ROWS / 2 * 2;
             float value[2] = {0.f, 0.f};
             for (u32 q = 0; q < pieces; q++) {
-                value[0] += sums[(j * pieces + q) * 2];
-                value[1] += sums[(j * pieces + q) * 2 + 1];
+                value[0] += sums[(j * pieces + q) * ROWS + pair];
+                value[1] += sums[(j * pieces + q) * ROWS + pair + 1];
             }
 #if GENES & CHOOSING
-            if (p.key_heads == BY_GROUP) value[1] *= shared.softmax[(first_pair + j) / p.tiles];
+            if (p.key_heads == BY_GROUP) value[1] *= shared.softmax[(first_group + j) / p.tiles];
 #endif
-            if (p.output != SWIGLU) put_row(shared, p, step, first_pair + j, first_pair, at % 2, (at % 2 ? value[1] : value[0]) * r, best);
-            else if (at % 2 == 0) show((u32*)p.out + first_pair + j, tagged(silu(value[0] * r) * (value[1] * r), step.tag));
+            if (p.output != SWIGLU) put_row(shared, p, step, first_row + at, first_row, (at % 2 ? value[1] : value[0]) * r, best);
+            else put_pair(p, step, (first_row + at) / 2, at % 2 == 0, value[0] * r, value[1] * r);
         }
     }
     if (p.output == LOGITS) {

@@ -16,7 +16,7 @@
 // cache is all that a boundary costs; a counter would take three.
 //
 // A model is data: an array of `Phase`s, built by the host. Kinds of phase:
-//   GEMV     y = W · norm(x), W bf16 [rows, columns]: in-projections, FFN, head
+//   GEMV     y = W · norm(x), W [rows, columns] in bf16 or 8 bits: in-projections, FFN, head
 //   DELTA    (gated) delta rule: convolution, gates, state update, read
 //   MAMBA2   the same for Mamba2, with the skip D·x and the gate SiLU(z)
 //   GATED_CONV  the gated short convolution
@@ -28,7 +28,7 @@
 //   TURNS    the angles of Selective RoPE, by which mixers turn their queries and keys
 //   LOG_DELTA, LOG_MAMBA2  the log-linear forms: a state for each piece of the past
 // Products take activations as a sum of two bf16 (16 bits of mantissa, what a tagged float
-// carries) so that only the weights and the cache are rounded to bf16. The residual stream
+// carries) so that only the weights and the cache are rounded. The residual stream
 // is fp32, each element kept by the block that owns it.
 
 #ifndef WARPS
@@ -47,6 +47,12 @@
 #define LEVELED 2 // log-linear mixers
 #define TURNING 4 // Selective RoPE
 #define CHOOSING 8 // mixtures of experts
+#ifndef WEIGHTS
+#define WEIGHTS 0 // of matrices, one of those below
+#endif
+#define BF16 0
+#define INT8 1 // with a factor for each row
+#define FP8 2  // e4m3, with a factor for each row
 #ifndef OWN_ROWS
 #define OWN_ROWS 128 // of the residual stream, at most, that one block keeps
 #endif
@@ -59,7 +65,9 @@ static_assert(IN_FLIGHT < SLOTS, "a slot is not asked for again before it has la
 // rounds from even ones: a warp that waited for a slot whose round before another warp
 // has yet to see would take the one for the other.
 static_assert(SLOTS % WARPS == 0, "a slot must come back to the warp that emptied it");
-const u32 SLOT_BYTES = 8192;
+const u32 STREAM_BYTES = 8192; // of weights, states or cache in one unit, at most
+const u32 ROWS = WEIGHTS == BF16 ? 2 : 4, FACTOR_BYTES = WEIGHTS == BF16 ? 0 : ROWS * 4; // of a matrix in one unit
+const u32 SLOT_BYTES = STREAM_BYTES + FACTOR_BYTES;
 const u32 CONSUMERS = WARPS * 32;
 const u32 UNIT_CHUNKS = 8;     // of 256 columns, at most, in one unit of a matrix
 const u32 PARTIALS = 128;      // sums of rows in pieces that have a place of their own

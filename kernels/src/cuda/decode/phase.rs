@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::mem::size_of;
 
-/// Units of a stream have room for this many bytes.
-pub(super) const SLOT_BYTES: u32 = 8192;
+/// Units of a stream have room for this many bytes, without the factors of 8-bit weights.
+pub(super) const STREAM_BYTES: u32 = 8192;
 /// The input vector of a phase, sums of rows, or the heads of one attention tile.
 pub const SCRATCH_BYTES: u32 = 32_768;
 /// Chunks of 256 columns, at most, in one unit of a matrix.
@@ -40,7 +40,7 @@ const CONSTANTS: [(&str, u32); 12] = [
     ("LEVELED", LEVELED),
     ("TURNING", TURNING),
     ("CHOOSING", CHOOSING),
-    ("SLOT_BYTES", SLOT_BYTES),
+    ("STREAM_BYTES", STREAM_BYTES),
     ("SCRATCH_BYTES", SCRATCH_BYTES),
     ("UNIT_CHUNKS", UNIT_CHUNKS),
     ("PARTIALS", PARTIALS),
@@ -118,7 +118,7 @@ macro_rules! shared_struct {
 shared_enum! {
     /// What a phase computes.
     Kind {
-        /// y = W · norm(x), W bf16 `[rows, columns]`.
+        /// y = W · norm(x), W `[rows, columns]`.
         #[default]
         Gemv = "GEMV",
         /// The delta rule: convolution, gates, state update, read.

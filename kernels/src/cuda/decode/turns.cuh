@@ -16,7 +16,7 @@ APART void turns(Shared& shared, const Phase& p, const Step& step, u32 reciproca
         float squares[2] = {0.f, 0.f}; // of the input; of the input times the norm's weights
         for (u32 c = h * share + lane; c < (h + 1) * share; c += 32) {
             float w = load_constant((const float*)p.norm + c);
-            float x = p.input == EMBEDDING ? bf16_low(load_constant(embedding(p, step.token, c))) : await(p.x, c, tag);
+            float x = p.input == EMBEDDING ? embedded(p, step.token, c) : await(p.x, c, tag);
             squares[0] += x * x, squares[1] += x * w * x * w;
         }
         warp_sync();

@@ -1,12 +1,13 @@
 //! Attention over all positions or a window.
 
 use kernels::activation::sigmoid;
+use kernels::cuda::decode::Storage;
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use kernels::rope;
 use search::architecture::{Attention, Phases, QkNorm};
 
 use super::phases::Angles;
-use super::weights::{Keep, bf16, product, rounded, wide};
+use super::weights::{Keep, bf16, product, wide};
 use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
@@ -24,22 +25,27 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Attention, phases: Option<Phases>, d: usize, load: Load) -> Self {
+    pub(super) fn new(
+        shape: &Attention,
+        phases: Option<Phases>,
+        d: usize,
+        (storage, load): (Storage, Load),
+    ) -> Self {
         let [heads, kv_heads, width] =
             [shape.heads, shape.kv_heads, shape.head_width].map(|n| n as usize);
         let rows = [("q.weight", heads), ("k.weight", kv_heads), ("v.weight", kv_heads)];
         Self {
             shape: *shape,
-            projections: rows.map(|(name, rows)| rounded(load(name, rows * width * d))),
-            out: rounded(load("o.weight", d * heads * width)),
-            gate: shape.output_gate.then(|| rounded(load("g.weight", heads * width * d))),
+            projections: rows.map(|(name, rows)| storage.kept(load(name, rows * width * d), d)),
+            out: storage.kept(load("o.weight", d * heads * width), heads * width),
+            gate: shape.output_gate.then(|| storage.kept(load("g.weight", heads * width * d), d)),
             norms: (shape.qk_norm != QkNorm::None).then(|| {
                 let whole = shape.qk_norm == QkNorm::Whole;
                 let [of_q, of_k] = if whole { [heads, kv_heads] } else { [1, 1] };
                 [("q_norm.weight", of_q), ("k_norm.weight", of_k)]
                     .map(|(name, heads)| wide(&load(name, heads * width)))
             }),
-            angles: phases.map(|phases| Angles::new(phases, d, load)),
+            angles: phases.map(|phases| Angles::new(phases, d, (storage, load))),
             cache: vec![[Vec::new(), Vec::new()]; kv_heads],
         }
     }

@@ -1,13 +1,14 @@
 //! The delta family.
 
 use kernels::activation::{sigmoid, silu, softplus};
+use kernels::cuda::decode::Storage;
 use kernels::delta_rule;
 use kernels::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
 use search::architecture::{Delta, Phases};
 
 use super::levels::Levels;
 use super::phases::Angles;
-use super::weights::{Convolution, Keep, product, rounded, wide};
+use super::weights::{Convolution, Keep, product, wide};
 use crate::cuda::shapes::{Load, delta_extents};
 
 #[derive(Debug)]
@@ -35,7 +36,12 @@ struct Decay {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Delta, phases: Option<Phases>, d: usize, load: Load) -> Self {
+    pub(super) fn new(
+        shape: &Delta,
+        phases: Option<Phases>,
+        d: usize,
+        (storage, load): (Storage, Load),
+    ) -> Self {
         let [key_heads, heads, key_width, value_width, steps] = delta_extents(shape);
         let (keys, values) = (key_heads * key_width, heads * value_width);
         let rows = [
@@ -50,24 +56,24 @@ impl Token {
             ("v_conv.weight", steps * values),
         ];
         Self {
-            projections: rows.map(|(name, rows)| rounded(load(name, rows * d))),
-            out: rounded(load("o.weight", d * values)),
+            projections: rows.map(|(name, rows)| storage.kept(load(name, rows * d), d)),
+            out: storage.kept(load("o.weight", d * values), values),
             norm: wide(&load("norm.weight", value_width)),
             convolution: shape.short_conv.then(|| {
                 let taps = taps.iter().flat_map(|(name, c)| wide(&load(name, c * 4))).collect();
                 Convolution::new(taps, None)
             }),
             decay: shape.decay.then(|| Decay {
-                weight: rounded(load("a.weight", heads * d)),
+                weight: storage.kept(load("a.weight", heads * d), d),
                 a_log: wide(&load("A_log", heads)),
                 dt_bias: wide(&load("dt_bias", heads)),
             }),
-            angles: phases.map(|phases| Angles::new(phases, d, load)),
+            angles: phases.map(|phases| Angles::new(phases, d, (storage, load))),
             levels: shape.levels.map(|levels| {
                 let of = (heads, levels as usize);
-                Levels::new(of, key_width * value_width, load).projected(d, load)
+                Levels::new(of, key_width * value_width, load).projected(d, (storage, load))
             }),
-            gate: shape.output_gate.then(|| rounded(load("g.weight", values * d))),
+            gate: shape.output_gate.then(|| storage.kept(load("g.weight", values * d), d)),
             states: vec![vec![0.0; key_width * value_width]; heads],
             shape: *shape,
         }

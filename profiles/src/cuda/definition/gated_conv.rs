@@ -1,9 +1,10 @@
 //! The gated short convolution.
 
+use kernels::cuda::decode::Storage;
 use kernels::gated_conv;
 use search::architecture::GatedConv;
 
-use super::weights::{Keep, product, rounded, wide};
+use super::weights::{Keep, product, wide};
 use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
@@ -19,12 +20,12 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: GatedConv, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: GatedConv, d: usize, (storage, load): (Storage, Load)) -> Self {
         let [channels, taps] = [shape.channels, shape.kernel_width].map(|n| n as usize);
         Self {
             taps,
-            projection: rounded(load("in.weight", 3 * channels * d)),
-            out: rounded(load("out.weight", d * channels)),
+            projection: storage.kept(load("in.weight", 3 * channels * d), d),
+            out: storage.kept(load("out.weight", d * channels), channels),
             weight: wide(&load("conv.weight", channels * taps)),
             past: vec![0.0; (taps - 1) * channels],
         }

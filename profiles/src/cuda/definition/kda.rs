@@ -1,11 +1,12 @@
 //! Kimi Delta Attention.
 
 use kernels::activation::{sigmoid, softplus};
+use kernels::cuda::decode::Storage;
 use kernels::kda;
 use kernels::norm::{RMS_EPS, l2_norm_definition, rms_norm_definition};
 use search::architecture::Kda;
 
-use super::weights::{Convolution, Keep, product, rounded, wide};
+use super::weights::{Convolution, Keep, product, wide};
 use crate::cuda::shapes::{Load, kda_extents};
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Kda, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: &Kda, d: usize, (storage, load): (Storage, Load)) -> Self {
         let [heads, key_width, value_width, rank] = kda_extents(shape);
         let (keys, values) = (heads * key_width, heads * value_width);
         let parts = [("q", keys), ("k", keys), ("v", values)];
@@ -35,16 +36,21 @@ impl Token {
                 .flat_map(|(name, rows)| load(&format!("{name}{of}"), rows * inputs))
                 .collect()
         };
-        let mut matrix = |name: &str, count: usize| rounded(load(name, count));
+        let mut matrix = |name: &str, rows: usize, columns: usize| {
+            storage.kept(load(name, rows * columns), columns)
+        };
         let low_rank = [
-            [matrix("f_a.weight", rank * d), matrix("f_b.weight", keys * rank)],
-            [matrix("g_a.weight", rank * d), matrix("g_b.weight", values * rank)],
+            [matrix("f_a.weight", rank, d), matrix("f_b.weight", keys, rank)],
+            [matrix("g_a.weight", rank, d), matrix("g_b.weight", values, rank)],
         ];
         Self {
             shape: *shape,
-            projections: [rounded(all(load, ".weight", d)), rounded(load("b.weight", heads * d))],
+            projections: [
+                storage.kept(all(load, ".weight", d), d),
+                storage.kept(load("b.weight", heads * d), d),
+            ],
             low_rank,
-            out: rounded(load("o.weight", d * values)),
+            out: storage.kept(load("o.weight", d * values), values),
             convolution: Convolution::new(wide(&all(load, "_conv.weight", 4)), None),
             a_log: wide(&load("A_log", heads)),
             dt_bias: wide(&load("dt_bias", keys)),

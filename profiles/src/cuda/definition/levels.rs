@@ -1,9 +1,10 @@
 //! The states of a log-linear mixer.
 
 use kernels::activation::softplus;
+use kernels::cuda::decode::Storage;
 use kernels::log_linear::merge;
 
-use super::weights::{Keep, product, rounded, wide};
+use super::weights::{Keep, product, wide};
 use crate::cuda::shapes::Load;
 
 /// The states of all heads, and what they are weighed by.
@@ -30,8 +31,8 @@ impl Levels {
     }
 
     /// With the projection from which λ comes.
-    pub(super) fn projected(self, d: usize, load: Load) -> Self {
-        let projection = rounded(load("l.weight", self.scales.len() * d));
+    pub(super) fn projected(self, d: usize, (storage, load): (Storage, Load)) -> Self {
+        let projection = storage.kept(load("l.weight", self.scales.len() * d), d);
         Self { projection, ..self }
     }
 

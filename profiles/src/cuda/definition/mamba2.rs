@@ -1,12 +1,13 @@
 //! Mamba2 with one group.
 
 use kernels::activation::{silu, softplus};
+use kernels::cuda::decode::Storage;
 use kernels::linear_attention;
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use search::architecture::Mamba2;
 
 use super::levels::Levels;
-use super::weights::{Convolution, Keep, product, rounded, wide};
+use super::weights::{Convolution, Keep, product, wide};
 use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
@@ -27,18 +28,18 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Mamba2, d: usize, load: Load) -> Self {
+    pub(super) fn new(shape: &Mamba2, d: usize, (storage, load): (Storage, Load)) -> Self {
         let [heads, head_width, state_width] =
             [shape.heads, shape.head_width, shape.state_width].map(|n| n as usize);
         let inner = heads * head_width;
         let channels = inner + 2 * state_width;
         let taps = wide(&load("conv.weight", channels * 4));
         let bias = wide(&load("conv.bias", channels));
-        let level_rows = shape.level_rows() as usize;
+        let rows = inner + channels + heads + shape.level_rows() as usize;
         Self {
             shape: *shape,
-            projection: rounded(load("in.weight", (inner + channels + heads + level_rows) * d)),
-            out: rounded(load("out.weight", d * inner)),
+            projection: storage.kept(load("in.weight", rows * d), d),
+            out: storage.kept(load("out.weight", d * inner), inner),
             convolution: Convolution::new(taps, Some(bias)),
             a_log: wide(&load("A_log", heads)),
             dt_bias: wide(&load("dt_bias", heads)),

@@ -1,5 +1,6 @@
 //! Parallel heads: two mixers of one input, each normed and added, or added as they are.
 
+use kernels::cuda::decode::Storage;
 use kernels::norm::{RMS_EPS, rms_norm_definition};
 use search::architecture::{Mixer, Parallel};
 
@@ -11,7 +12,7 @@ use crate::cuda::shapes::Load;
 type Branch = (Box<dyn Part>, Option<Vec<f64>>);
 
 /// Makes the mixer of a branch.
-type Make = fn(&Mixer, usize, Load) -> Box<dyn Part>;
+type Make = fn(&Mixer, usize, (Storage, Load)) -> Box<dyn Part>;
 
 #[derive(Debug)]
 pub(super) struct Token {
@@ -19,14 +20,19 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn new(shape: &Parallel, d: usize, load: Load, make: Make) -> Self {
+    pub(super) fn new(
+        shape: &Parallel,
+        d: usize,
+        (storage, load): (Storage, Load),
+        make: Make,
+    ) -> Self {
         let mixers: [(&str, Mixer); 2] =
             [("attention", shape.attention().into()), ("beside", shape.side().into())];
         Self {
             branches: mixers.map(|(name, mixer)| {
                 let own =
                     &mut |tensor: &str, count: usize| load(&format!("{name}.{tensor}"), count);
-                let own = make(&mixer, d, own);
+                let own = make(&mixer, d, (storage, own));
                 let norm =
                     shape.branch_norms.then(|| wide(&load(&format!("{name}_norm.weight"), d)));
                 (own, norm)

@@ -1,11 +1,12 @@
 //! The angles of Selective RoPE.
 
 use kernels::activation::sigmoid;
+use kernels::cuda::decode::Storage;
 use kernels::norm::l2_norm_definition;
 use kernels::short_conv;
 use search::architecture::{Phases, Temperature};
 
-use super::weights::{Keep, product, rounded, wide};
+use super::weights::{Keep, product, wide};
 use crate::cuda::shapes::Load;
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ enum Projection {
 }
 
 impl Angles {
-    pub(super) fn new(phases: Phases, d: usize, load: Load) -> Self {
+    pub(super) fn new(phases: Phases, d: usize, (storage, load): (Storage, Load)) -> Self {
         let (heads, half) = (phases.heads as usize, phases.half as usize);
         let channels = heads * half;
         let share = phases.norm_width(d as u64) as usize;
@@ -47,14 +48,12 @@ impl Angles {
                     *x *= scales[angle / half] / length;
                 }
             }
-            Projection::Full(rounded(rows))
+            Projection::Full(storage.kept(rows, share))
         } else {
             let rank = Phases::RANK as usize;
-            let mut matrix = |name: &str, count: usize| rounded(load(name, count));
-            Projection::LowRank([
-                matrix("phi_down.weight", rank * d),
-                matrix("phi_up.weight", channels * rank),
-            ])
+            let down = load("phi_down.weight", rank * d);
+            let up = load("phi_up.weight", channels * rank); // multiplied apart, in bf16 always
+            Projection::LowRank([storage.kept(down, share), Storage::Bf16.kept(up, rank)])
         };
         Self {
             half,
@@ -67,7 +66,7 @@ impl Angles {
                 .bias
                 .then(|| load("phi_bias", channels).iter().map(|b| f64::from(*b).exp()).collect()),
             gate: phases.forms.gate.then(|| {
-                let matrix = rounded(load("phi_gate.weight", heads * d));
+                let matrix = storage.kept(load("phi_gate.weight", heads * d), share);
                 (matrix, wide(&load("phi_gate_bias", heads)))
             }),
             temperatures: match phases.forms.temperature {

@@ -15,10 +15,6 @@ pub(super) fn bf16(values: Vec<f64>) -> Vec<f64> {
     values.into_iter().map(|x| f64::from(bf16_value(bf16_bits(x as f32)))).collect()
 }
 
-pub(super) fn rounded(values: Vec<f32>) -> Vec<f32> {
-    values.into_iter().map(|x| bf16_value(bf16_bits(x))).collect()
-}
-
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }

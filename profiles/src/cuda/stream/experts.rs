@@ -40,16 +40,18 @@ impl Builder<'_> {
         // a step reads the chosen alone
         self.streamed_bytes =
             before + (self.streamed_bytes - before) * chosen as u64 / experts as u64;
+        let rows = self.storage().rows();
+        let groups = 2 * width / rows; // of an expert
         let of_experts = Phase {
             heads: experts as u32,
             splits: chosen as u32,
-            tiles: width as u32,
+            tiles: groups as u32,
             z: logits,
             ..Phase::default()
         };
         let hidden = self.allocate(chosen * width * 4)?;
-        let units = width * matrix.pieces;
-        let read = Packed { pairs: chosen * width, ..matrix };
+        let units = groups * matrix.pieces;
+        let read = Packed { groups: chosen * groups, ..matrix };
         let phase = self.gemv(&read, d, Input::RmsNorm, Output::Swiglu, 2 * chosen * width)?;
         let phase = self.reading(phase, norm);
         self.push(of_experts.of_units(Phase { out: hidden, ..phase }, Units::ByGroup, units));
@@ -60,8 +62,8 @@ impl Builder<'_> {
             self.project_back(&down, width, Input::Plain, of)?;
         }
         // Where rows of all chosen fit side by side they are the pieces of one product, else they follow each other.
-        let units = d / 2 * back.pieces;
-        let written = Packed { pairs: d / 2, ..back };
+        let units = d / rows * back.pieces;
+        let written = Packed { groups: d / rows, ..back };
         let warps = self.warps();
         let side_by_side = written.pieces == 1
             && written.chunks * 256 == width

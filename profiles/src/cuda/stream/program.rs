@@ -2,23 +2,25 @@
 //!
 //! Here is what all layers share; each family of mixers has a file of its own beside this one.
 
+use std::ops::Range;
+
 use kernels::cuda::decode::{
-    Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, UNIT_CHUNKS,
+    CHUNK_COLUMNS, Input, Kind, Layout, Output, PARTIALS, Phase, SCRATCH_BYTES, Storage,
+    UNIT_CHUNKS,
 };
-use kernels::cuda::{Error, Machine, bf16_bits, upload_new};
+use kernels::cuda::{Error, Machine, upload_new};
 use search::Architecture;
 use search::architecture::{Ffn, FfnKind, Mixer, Parallel};
 
 use crate::cuda::shapes::Load;
 
-const CHUNK_COLUMNS: usize = 256; // of one step of a warp over a row
-
-/// A matrix as a stream: units of two rows × `chunks` · 256 columns, `pieces` units side by side for a pair of rows.
+/// A matrix as a stream: units of some rows ([`Storage::rows`]) × `chunks` · 256 columns, `pieces` units side by side for
+/// each group of rows.
 pub(super) struct Packed {
     pub(super) address: u64,
     pub(super) pieces: usize,
     pub(super) chunks: usize,
-    pub(super) pairs: usize,
+    pub(super) groups: usize,
 }
 
 pub(super) struct Builder<'a> {
@@ -108,6 +110,11 @@ impl<'a> Builder<'a> {
         self.layout.warps as usize
     }
 
+    /// What weights of matrices are kept as.
+    pub(super) fn storage(&self) -> Storage {
+        self.layout.storage
+    }
+
     /// Blocks that a step has.
     pub(super) fn blocks(&self) -> usize {
         self.layout.blocks as usize
@@ -149,30 +156,32 @@ impl<'a> Builder<'a> {
 
     /// Packs the rows of `parts`, `[rows, columns]` each, one below the other.
     pub(super) fn pack(&mut self, parts: &[&[f32]], columns: usize) -> Result<Packed, Error> {
-        let (pieces, chunks) = self.pieces(columns)?;
-        let piece_columns = chunks * CHUNK_COLUMNS;
+        self.pack_columns(parts, columns, 0..columns)
+    }
+
+    /// The same of some columns alone, with the factors of whole rows.
+    fn pack_columns(
+        &mut self,
+        parts: &[&[f32]],
+        columns: usize,
+        taken: Range<usize>,
+    ) -> Result<Packed, Error> {
+        let (pieces, chunks) = self.pieces(taken.len())?;
+        let storage = self.storage();
         let count = parts.iter().map(|part| part.len() / columns).sum::<usize>();
-        let packed_len = count.next_multiple_of(2) * pieces * piece_columns;
-        self.streamed_bytes += 2 * (count * columns) as u64;
-        let pairs = count.div_ceil(2);
+        self.streamed_bytes += storage.matrix_bytes(count, taken.len());
+        let groups = count.div_ceil(storage.rows());
         if self.pretends {
-            let address = self.allocate(packed_len * 2)?;
-            self.machine.pretend(address, packed_len * 2)?;
-            return Ok(Packed { address, pieces, chunks, pairs });
+            let bytes = groups * pieces * storage.unit_bytes(chunks);
+            let address = self.allocate(bytes)?;
+            self.machine.pretend(address, bytes)?;
+            return Ok(Packed { address, pieces, chunks, groups });
         }
-        let rows = parts.iter().flat_map(|part| part.chunks_exact(columns));
-        let mut packed = vec![0_u16; packed_len];
-        for (row, values) in rows.enumerate() {
-            for (piece, values) in values.chunks(piece_columns).enumerate() {
-                let at = ((row / 2 * pieces + piece) * 2 + row % 2) * piece_columns;
-                for (to, from) in packed[at..].iter_mut().zip(values) {
-                    *to = bf16_bits(*from);
-                }
-            }
-        }
+        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(columns)).collect();
+        let packed = storage.packed(&rows, taken, (pieces, chunks));
         let address = upload_new(self.machine, &packed)?;
         self.memory.push(address);
-        Ok(Packed { address, pieces, chunks, pairs })
+        Ok(Packed { address, pieces, chunks, groups })
     }
 
     pub(super) fn push(&mut self, mut phase: Phase) {
@@ -194,8 +203,8 @@ impl<'a> Builder<'a> {
         rows: usize,
     ) -> Result<Phase, Error> {
         let blocks = self.blocks();
-        let pairs = matrix.pairs.div_ceil(blocks);
-        let units = pairs * matrix.pieces;
+        let own_rows = matrix.groups.div_ceil(blocks) * self.storage().rows();
+        let sums = own_rows * matrix.pieces;
         let padded = matrix.pieces * matrix.chunks * CHUNK_COLUMNS;
         check(
             padded * 4 <= SCRATCH_BYTES as usize,
@@ -210,21 +219,21 @@ impl<'a> Builder<'a> {
             columns,
         )?;
         check(
-            matrix.pairs * (blocks + 1) < 1 << 32,
+            matrix.groups * (blocks + 1) < 1 << 32,
             "the rows of a matrix",
-            "below 2³³ over the blocks",
+            &format!("below 2³² · {} over the blocks", self.storage().rows()),
             rows,
         )?;
         check(
             matrix.pieces == 1
-                || units * 2 <= PARTIALS as usize
-                || padded * 4 + units * 8 <= SCRATCH_BYTES as usize,
+                || sums <= PARTIALS as usize
+                || padded * 4 + sums * 4 <= SCRATCH_BYTES as usize,
             "the rows of a matrix",
             "few enough for the blocks' scratch memory",
             rows,
         )?;
         check(
-            output != Output::Residual || pairs * 2 <= self.layout.own_rows as usize,
+            output != Output::Residual || own_rows <= self.layout.own_rows as usize,
             "d_model",
             &format!("at most {}", self.layout.own_rows as usize * blocks),
             rows,
@@ -232,8 +241,8 @@ impl<'a> Builder<'a> {
         Ok(Phase {
             stream: matrix.address,
             kind: Kind::Gemv,
-            unit_bytes: (2 * matrix.chunks * CHUNK_COLUMNS * 2) as u32,
-            groups: matrix.pairs as u32,
+            unit_bytes: self.storage().unit_bytes(matrix.chunks) as u32,
+            groups: matrix.groups as u32,
             units_per_group: matrix.pieces as u32,
             input,
             output,
@@ -252,7 +261,7 @@ impl<'a> Builder<'a> {
         let head = if architecture.tied_embeddings() {
             Packed { ..embedding }
         } else {
-            self.streamed_bytes -= 2 * (vocabulary * d) as u64; // one row of the embedding is read, not all
+            self.streamed_bytes -= self.storage().matrix_bytes(vocabulary, d); // one row of the embedding is read, not all
             self.pack(&[&load("head.weight", vocabulary * d)], d)?
         };
         self.residual = Residual::Embedding(embedding.address);
@@ -385,9 +394,7 @@ impl<'a> Builder<'a> {
         let slab = columns.div_ceil(columns.div_ceil(most)).next_multiple_of(CHUNK_COLUMNS);
         for first in (0..columns).step_by(slab) {
             let end = columns.min(first + slab);
-            let rows: Vec<&[f32]> =
-                weight.chunks_exact(columns).map(|row| &row[first..end]).collect();
-            let matrix = self.pack(&rows, end - first)?;
+            let matrix = self.pack_columns(&[weight], columns, first..end)?;
             let phase = self.gemv(&matrix, end - first, input, Output::Residual, d)?;
             let skipped = 4 * first as u64;
             self.push_residual(Phase {
