@@ -1,8 +1,8 @@
-//! Our side of the paired training benchmark, `tools/bench_cpu/bench.py`: trains single mixers on request.
+//! Our side of the paired benchmark of mixers, `tools/bench_cpu/bench.py`: runs and trains single ones on request.
 //!
-//! Reads lines `GENE d tokens batch fp32|bf16`, as in `gdn(h=6,k=64,v=128) 512 2048 4 bf16`, runs forward and backward
-//! once, and answers with the seconds it took, the FLOPs of the mixer's products, and the most FLOPs per second that
-//! the instructions allow, measured just before. Mixers are kept between lines.
+//! Reads lines `GENE d tokens batch fp32|bf16 forward|training`, as in `gdn(h=6,k=64,v=128) 512 2048 4 bf16 training`, runs
+//! forward, and in training backward, once, and answers with the seconds it took, the FLOPs of the mixer's products, and
+//! the most FLOPs per second that the instructions allow, measured just before. Mixers are kept between lines.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
@@ -29,8 +29,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [gene, d, tokens, batch, precision] = words[..] else {
-            return Err(format!("expected `GENE d tokens batch precision`, got `{line}`").into());
+        let [gene, d, tokens, batch, precision, work] = words[..] else {
+            return Err(
+                format!("expected `GENE d tokens batch precision work`, got `{line}`").into()
+            );
+        };
+        let trains = match work {
+            "forward" => false,
+            "training" => true,
+            other => return Err(format!("expected forward or training, got `{other}`").into()),
         };
         let (d, tokens, batch): (u32, u32, u32) = (d.parse()?, tokens.parse()?, batch.parse()?);
         let precision = match precision {
@@ -50,16 +57,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 entry.insert(Case { mixer, variables, x, d_y: random(), _store: store })
             }
         };
-        let flops = 3.0
+        let passes = if trains { 3.0 } else { 1.0 };
+        let flops = passes
             * f64::from(batch)
             * part_flops(&Part::mixer(d, gene, 0), Phase::Prefill { tokens });
         let peak = precision::peak_flops(precision);
         let start = Instant::now();
-        let y = precision::with(precision, || case.mixer.forward(&case.x, None));
-        let leaves: Vec<&Tensor> =
-            case.variables.iter().map(|v| &v.tensor).chain([&case.x]).collect();
-        let loss = (y * &case.d_y).sum(Kind::Float);
-        drop(Tensor::run_backward(&[loss], &leaves, false, false));
+        let forward = || precision::with(precision, || case.mixer.forward(&case.x, None));
+        if trains {
+            let leaves: Vec<&Tensor> =
+                case.variables.iter().map(|v| &v.tensor).chain([&case.x]).collect();
+            let loss = (forward() * &case.d_y).sum(Kind::Float);
+            drop(Tensor::run_backward(&[loss], &leaves, false, false));
+        } else {
+            drop(tch::no_grad(forward));
+        }
         let seconds = start.elapsed().as_secs_f64();
         let mut out = std::io::stdout().lock();
         writeln!(out, "{seconds} {flops} {peak}")?;

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Training speed of single mixers on the CPU, ours and the peers' in turn, in one run: tokens/s, ratio, bound.
+"""Speed of single mixers on the CPU, ours and the peers' in turn, in one run: tokens/s, ratio, bound; in training, or of
+the forward pass alone.
 
     python3 tools/bench_cpu/bench.py                 # sets up the peers in the cache folder, builds, runs, prints a table
     python3 tools/bench_cpu/bench.py --only gdn swa  # some rows
+    python3 tools/bench_cpu/bench.py --only kda --precision fp32 --batch 1 --work forward training \\
+        --tokens 128 256 512 1024 2048 4096          # time per token against the length of the sequence
     python3 tools/bench_cpu/bench.py --python PATH   # peers from an environment with torch, transformers and fla
 
 Each round runs ours, then the peer, and a row is repeated while other processes take more than 5 % of the machine; what
@@ -10,6 +13,7 @@ stays disturbed is marked with `!`. The ratio is the median of the rounds' ratio
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -19,13 +23,14 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "deltafront/bench_cpu"
-PACKAGES = ["torch==2.11.0", "transformers==5.23.0", "numpy", "einops"]
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "deltafront/bench_cpu-2"
+PACKAGES = ["torch==2.11.0", "transformers==5.24.0", "numpy", "einops"]
 WITHOUT_DEPENDENCIES = ["fla-core==0.6.0", "flash-linear-attention==0.6.0"]
 
 # row, our gene at d 512, the peer, target fp32, target bf16
 ROWS = [
     ("gdn", "gdn(h=6,k=64,v=128)", "transformers-gated-deltanet", 4.0, 6.0),
+    ("kda", "kda(h=8,k=64,v=64)", "transformers-kda", 1.0, 1.0),
     ("mamba2", "m2(h=16,p=64,n=128)", "transformers-mamba2-chunk-64", 5.0, 5.0),
     ("mamba2-c256", "m2(h=16,p=64,n=128)", "transformers-mamba2-chunk-256", 5.0, 5.0),
     ("dn", "dn(h=8,k=64,v=64)", "fla-naive-deltanet", 4.0, None),
@@ -94,7 +99,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="ROW", help="of: " + ", ".join(row[0] for row in ROWS))
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--work", nargs="+", default=["training"], choices=["forward", "training"])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2048], help="lengths of the sequences")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -102,20 +108,20 @@ def main():
     parser.add_argument("--python", help="a Python that has the peers")
     parser.add_argument("--json", help="also write the rows to this file")
     arguments = parser.parse_args()
-    d, tokens, batch = 512, arguments.tokens, arguments.batch
+    d, batch = 512, arguments.batch
     ours = Side([build()], arguments.threads)
     peer = Side([arguments.python or peers_python(), pathlib.Path(__file__).with_name("peers.py")], arguments.threads)
-    print(f"d {d}, T {tokens}, batch {batch}, {arguments.threads} threads, forward + backward, "
+    print(f"d {d}, batch {batch}, {arguments.threads} threads, training: forward + backward, "
           f"medians of {arguments.rounds} rounds")
-    print(f"{'row':12} {'dtype':5} {'ours tok/s':>11} {'peer tok/s':>11} {'ratio':>6} {'target':>6} "
-          f"{'GFLOP/s':>8} {'of peak':>8}  peer")
+    print(f"{'row':12} {'dtype':5} {'work':8} {'T':>6} {'ours tok/s':>11} {'peer tok/s':>11} {'ours µs/tok':>11} "
+          f"{'peer µs/tok':>11} {'ratio':>6} {'target':>6} {'GFLOP/s':>8} {'of peak':>8}  peer")
     table = []
-    for precision in arguments.precision:
-        for row, gene, name, *targets in ROWS:
-            target = targets[precision == "bf16"]
-            if target is None or (arguments.only and row not in arguments.only):
-                continue
-            shape = f"{d} {tokens} {batch} {precision}"
+    for precision, work, (row, gene, name, *targets) in itertools.product(arguments.precision, arguments.work, ROWS):
+        target = targets[precision == "bf16"]
+        if target is None or (arguments.only and row not in arguments.only):
+            continue
+        for tokens in arguments.tokens:
+            shape = f"{d} {tokens} {batch} {precision} {work}"
             best = None
             rounds(ours, peer, f"{gene} {shape}", f"{name} {shape}", 1)  # warms up
             for _ in range(arguments.tries):
@@ -130,11 +136,14 @@ def main():
             ratio = statistics.median(other / own[0] for own, other in pairs)
             flops, peak = pairs[0][0][1], max(own[2] for own, _ in pairs)
             table.append({
-                "row": row, "precision": precision, "peer": name, "ours_tokens_per_second": batch * tokens / seconds,
+                "row": row, "precision": precision, "work": work, "tokens": tokens, "peer": name,
+                "ours_tokens_per_second": batch * tokens / seconds,
                 "peer_tokens_per_second": batch * tokens / peer_seconds, "ratio": ratio, "target": target,
                 "flops": flops, "peak_flops_per_second": peak, "share_of_peak": flops / seconds / peak,
                 "other_load": load})
-            print(f"{row:12} {precision:5} {batch * tokens / seconds:11,.0f} {batch * tokens / peer_seconds:11,.0f} "
+            print(f"{row:12} {precision:5} {work:8} {tokens:6} "
+                  f"{batch * tokens / seconds:11,.0f} {batch * tokens / peer_seconds:11,.0f} "
+                  f"{1e6 * seconds / batch / tokens:11.2f} {1e6 * peer_seconds / batch / tokens:11.2f} "
                   f"{ratio:6.2f} {target:6.1f} {flops / seconds / 1e9:8.0f} {flops / seconds / peak:8.0%}"
                   f"{' ' if load <= 0.05 else '!'} {name}", flush=True)
     if arguments.json:

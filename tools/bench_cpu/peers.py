@@ -1,6 +1,7 @@
 """The peers' side of bench.py: pure-torch layers of transformers, fla and torch itself, one request a line.
 
-Reads `NAME d tokens batch fp32|bf16`, runs forward and backward once, answers with the seconds it took.
+Reads `NAME d tokens batch fp32|bf16 forward|training`, runs forward, and in training backward, once, answers with the
+seconds it took.
 """
 
 import importlib.util
@@ -88,6 +89,18 @@ def gated_delta_net(d):
     return layer
 
 
+def kimi_delta_attention(d):
+    from transformers import KimiLinearConfig
+    from transformers.models.kimi_linear.modeling_kimi_linear import KimiLinearDeltaAttention
+
+    heads = d // HEAD
+    config = KimiLinearConfig(
+        hidden_size=d, num_attention_heads=heads, num_key_value_heads=heads, num_hidden_layers=2, vocab_size=64,
+        layer_types=["linear_attention", "full_attention"], linear_num_heads=heads, linear_head_dim=HEAD,
+        linear_conv_kernel_dim=4)
+    return KimiLinearDeltaAttention(config, 0)
+
+
 def mamba2(d, chunk):
     from transformers import Mamba2Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
@@ -100,6 +113,7 @@ def mamba2(d, chunk):
 
 LAYERS = {
     "transformers-gated-deltanet": gated_delta_net,
+    "transformers-kda": kimi_delta_attention,
     "transformers-mamba2-chunk-64": lambda d: mamba2(d, 64),
     "transformers-mamba2-chunk-256": lambda d: mamba2(d, 256),
     "fla-naive-deltanet": DeltaNet,
@@ -113,7 +127,7 @@ def main():
     torch.manual_seed(0)
     built = {}
     for line in sys.stdin:
-        name, d, tokens, batch, precision = line.split()
+        name, d, tokens, batch, precision, work = line.split()
         d, tokens, batch = int(d), int(tokens), int(batch)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if line not in built:
@@ -122,9 +136,11 @@ def main():
             built[line] = (layer, x, torch.randn(batch, tokens, d, dtype=dtype))
         layer, x, d_y = built[line]
         start = time.perf_counter()
-        y = layer(x)
+        with torch.set_grad_enabled(work == "training"):
+            y = layer(x)
         y = y[0] if isinstance(y, tuple) else y
-        torch.autograd.grad(y, [x, *layer.parameters()], d_y.to(y.dtype))
+        if work == "training":
+            torch.autograd.grad(y, [x, *layer.parameters()], d_y.to(y.dtype))
         print(time.perf_counter() - start, flush=True)
 
 

@@ -137,6 +137,40 @@ def prefill():
                 say(f"fla prefill {name} 1x{positions}", milliseconds(work, repeats=15))
 
 
+def kda():
+    """Kimi Delta Attention against the length of the sequence, one layer's rule of 16 heads of 128: forward, and forward
+    with backward, ns a token; beside `chunked_speed FILE kda`. And one token of one sequence."""
+    from fla.ops.kda import chunk_kda, fused_recurrent_kda
+
+    for positions in (1024, 2048, 4096, 8192, 16384, 32768):
+        q, k, v, dy = (torch.randn(1, positions, 16, 128, device=DEVICE, dtype=BF16) for _ in range(4))
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        g = F.logsigmoid(torch.randn(1, positions, 16, 128, device=DEVICE))
+        b = torch.rand(1, positions, 16, device=DEVICE, dtype=BF16)
+        with torch.no_grad():
+            ms = milliseconds(lambda: chunk_kda(q, k, v, g, b), repeats=15)
+        say(f"fla KDA prefill 1x{positions}", ms, ns_per_token=round(ms * 1e6 / positions, 1))
+        leaves = [x.requires_grad_() for x in (q, k, v, g, b)]
+        samples = []
+        for turn in range(15):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            torch.autograd.grad(chunk_kda(*leaves)[0], leaves, dy)
+            end.record()
+            end.synchronize()
+            samples += [begin.elapsed_time(end)] if turn >= 5 else []
+        ms = statistics.median(samples)
+        say(f"fla KDA training 1x{positions}", ms, ns_per_token=round(ms * 1e6 / positions, 1))
+    n = COLD_BYTES // (16 * 128 * 128 * 4) + 1
+    states = [torch.zeros(1, 16, 128, 128, device=DEVICE) for _ in range(n)]
+    q, k, v = (F.normalize(torch.randn(1, 1, 16, 128, device=DEVICE), dim=-1).to(BF16) for _ in range(3))
+    g, b = F.logsigmoid(torch.randn(1, 1, 16, 128, device=DEVICE)), torch.rand(1, 1, 16, device=DEVICE, dtype=BF16)
+    with torch.no_grad():
+        ms = milliseconds(
+            lambda: [fused_recurrent_kda(q, k, v, g, b, initial_state=s, output_final_state=True) for s in states], n)
+    say("fla KDA step, 16 heads 128x128", ms, GB_per_s=round(2 * 16 * 128 * 128 * 4 / ms / 1e6))
+
+
 def flashinfer():
     """Where it is installed: it compiles its kernels with nvcc when they are first asked for, which takes minutes."""
     from flashinfer.gdn_prefill import chunk_gated_delta_rule
@@ -267,7 +301,7 @@ def layers():
         say(f"SDPA layer {batch}x{positions}", ms, tokens_per_s=round(batch * positions / ms * 1e3))
 
 
-PARTS = (ceilings, products, attention, recurrent, layers, step, prefill, flashinfer)
+PARTS = (ceilings, products, attention, recurrent, layers, step, prefill, kda, flashinfer)
 ALONE = (prefill_attention,)  # a piece of another part, only when asked for
 
 
