@@ -6,7 +6,8 @@ use search::campaign::{Candidate, History, Progress, Trained};
 use search::latency::Timing;
 use search::subject::SubjectError;
 use search::value::{Value, Values};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::error::DbError;
@@ -417,20 +418,13 @@ async fn write_wholes(
     let names: Vec<&String> = candidate.whole.keys().collect();
     // Before a later timing takes its place, the first one takes its moment with it.
     for (name, timing) in &candidate.earlier {
-        sqlx::query(
+        of_timing(
             "INSERT INTO earlier_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
              millijoules, measured_unix_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
              (SELECT measured_unix_s FROM whole_timings WHERE candidate_id = ?1 AND name = ?2)) \
              ON CONFLICT (candidate_id, name) DO NOTHING",
+            (id, name, timing),
         )
-        .bind(id)
-        .bind(name)
-        .bind(timing.median_us)
-        .bind(timing.spread_us)
-        .bind(timing.samples)
-        .bind(timing.other_load)
-        .bind(&timing.kernels)
-        .bind(timing.millijoules)
         .execute(&mut *connection)
         .await?;
     }
@@ -442,7 +436,7 @@ async fn write_wholes(
     .execute(&mut *connection)
     .await?;
     for (name, timing) in &candidate.whole {
-        sqlx::query(
+        of_timing(
             "INSERT INTO whole_timings (candidate_id, name, median_us, spread_us, samples, other_load, kernels, \
              millijoules, sum_us, measured_unix_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (candidate_id, name) DO UPDATE SET median_us = excluded.median_us, \
@@ -450,7 +444,23 @@ async fn write_wholes(
              kernels = excluded.kernels, millijoules = excluded.millijoules, sum_us = excluded.sum_us, \
              measured_unix_s = CASE WHEN median_us = excluded.median_us AND spread_us = excluded.spread_us \
              THEN measured_unix_s ELSE excluded.measured_unix_s END",
+            (id, name, timing),
         )
+        .bind(candidate.sums.get(name))
+        .bind(now_unix_s())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// A statement whose first values are those of a candidate's timing: candidate_id, name, median_us, spread_us, samples,
+/// other_load, kernels, millijoules.
+fn of_timing<'q>(
+    statement: &'static str,
+    (id, name, timing): (i64, &'q String, &'q Timing),
+) -> Query<'q, Sqlite, SqliteArguments> {
+    sqlx::query(statement)
         .bind(id)
         .bind(name)
         .bind(timing.median_us)
@@ -459,12 +469,6 @@ async fn write_wholes(
         .bind(timing.other_load)
         .bind(&timing.kernels)
         .bind(timing.millijoules)
-        .bind(candidate.sums.get(name))
-        .bind(now_unix_s())
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Adds a point to the curve of a candidate.
