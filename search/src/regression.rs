@@ -77,9 +77,10 @@ impl Regression {
         self.fit.solved(x).iter().map(|x| self.deviation() * x).collect()
     }
 
-    /// The expected value at each observation if that had not been seen, with its standard deviation, that of ε included. Of
-    /// more than 64 as many as it takes are left out together, so that the time grows no faster than their number.
-    pub fn left_out(&self) -> Vec<(f64, f64)> {
+    /// The expected value at each observation if that had not been seen, with its standard deviation, that of ε included;
+    /// none where the others determine nothing. Of more than 64 as many as it takes are left out together, so that the time
+    /// grows no faster than their number.
+    pub fn left_out(&self) -> Vec<Option<(f64, f64)>> {
         let folds = self.seen.len().min(FOLDS);
         let without = |fold: usize| {
             let stays = |at: &usize| at % folds != fold;
@@ -87,12 +88,12 @@ impl Regression {
                 .filter(stays)
                 .map(|at| (self.seen[at].clone(), self.fit.counts[at]))
                 .unzip();
-            Fit::settled(&self.prior, &seen, counts).unwrap_or_else(|| self.fit.clone())
+            Fit::settled(&self.prior, &seen, counts)
         };
-        let fits: Vec<Fit> = (0..folds).map(without).collect();
+        let fits: Vec<Option<Fit>> = (0..folds).map(without).collect();
         let foretold = |(at, (x, _)): (usize, &(Vec<f64>, f64))| {
-            let fit = &fits[at % folds];
-            (dot(&fit.weights, x), normal() * fit.scale * (1.0 + fit.leverage(x)).sqrt())
+            let fit = fits[at % folds].as_ref()?;
+            Some((dot(&fit.weights, x), normal() * fit.scale * (1.0 + fit.leverage(x)).sqrt()))
         };
         self.seen.iter().enumerate().map(foretold).collect()
     }
@@ -238,7 +239,8 @@ mod tests {
         let mut seen = plane(12);
         seen[4].1 -= 2.0;
         let left_out = regression(&prior, &seen).left_out();
-        for (i, (mean, deviation)) in left_out.into_iter().enumerate() {
+        for (i, left_out) in left_out.into_iter().enumerate() {
+            let (mean, deviation) = left_out.expect("the others determine the plane");
             let mut rest = seen.clone();
             let (x, _) = rest.remove(i);
             let foretold = total(&regression(&prior, &rest), &x);

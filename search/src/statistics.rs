@@ -124,6 +124,14 @@ fn mid_ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
+/// The middle of all, of an even number the mean of the two in the middle; none of nothing.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    Some(if values.len() % 2 == 1 { upper } else { f64::midpoint(values[middle - 1], upper) })
+}
+
 /// Mean and standard error of the mean, the latter none for a single value.
 pub fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
     let n = values.len() as f64;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::drift::Drift;
 use crate::latency::Timing;
+use crate::statistics::median;
 use crate::value::Value;
 
 /// What is known of each latency by its name.
@@ -49,15 +50,9 @@ impl Calibration {
             .filter(|(sum, whole)| is_time(*sum) && is_time(*whole))
             .map(|(sum, whole)| (sum.log2(), (whole / sum).ln()))
             .collect();
-        let mut ratios: Vec<f64> = stacks.iter().map(|(_, ratio)| *ratio).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (n, middle) = (ratios.len() as f64, ratios.len() / 2);
-        let median = match ratios.len() {
-            0 => 0.0,
-            odd if odd % 2 == 1 => ratios[middle],
-            _ => f64::midpoint(ratios[middle - 1], ratios[middle]),
-        };
-        let centre = median * n / (n + DOUBT);
+        let ratios: Vec<f64> = stacks.iter().map(|(_, ratio)| *ratio).collect();
+        let n = ratios.len() as f64;
+        let centre = median(ratios.clone()).unwrap_or(0.0) * n / (n + DOUBT);
         let squares: f64 = ratios.iter().map(|ratio| (ratio - centre).powi(2)).sum();
         let deviation = ((FREEDOM * DEVIATION.powi(2) + squares) / (FREEDOM + n)).sqrt();
         Self { stacks, centre, deviation, drift: Drift::default() }

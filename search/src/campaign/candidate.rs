@@ -98,11 +98,11 @@ impl Candidate {
         seeds.into_iter().map(|(name, values)| (name.clone(), over_seeds(&values))).collect()
     }
 
-    /// What its parts add up to, µs, where it was timed as a whole model, too: campaigns of older programs kept it as the
-    /// value.
+    /// What its parts add up to, µs, where it was timed as a whole model, too: campaigns of older programs, which timed none
+    /// twice, kept it as the value.
     pub fn sum_us(&self, name: &str) -> Option<f64> {
         let old = || {
-            let whole = self.whole.get(name)?;
+            let whole = self.whole.get(name).filter(|_| !self.earlier.contains_key(name))?;
             let value = self.values.get(name)?;
             (value.mean.to_bits() != whole.median_us.to_bits()).then_some(value.mean)
         };

@@ -9,7 +9,7 @@
 
 use super::candidate::Candidate;
 use crate::latency::Timing;
-use crate::statistics::{NINE_OF_TEN, student_90};
+use crate::statistics::{NINE_OF_TEN, median, student_90};
 use crate::value::Value;
 
 /// The drift that is believed in whatever the pairs say, and worth one of them: that of a machine which nobody else uses.
@@ -32,11 +32,11 @@ impl Drift {
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a Timing, &'a Timing)>) -> Self {
         let is_time = |timing: &Timing| timing.median_us.is_finite() && timing.median_us > 0.0;
         let of_series = |timing: &Timing| (timing.spread_us / timing.median_us).powi(2);
-        let (mut ratios, mut series) = (Vec::new(), 0.0);
+        let (mut ratios, mut series) = (Vec::new(), Vec::new());
         for (earlier, later) in pairs {
             if is_time(earlier) && is_time(later) {
                 ratios.push(later.over(earlier).ln().clamp(-LARGEST, LARGEST));
-                series += f64::midpoint(of_series(earlier), of_series(later));
+                series.push(f64::midpoint(of_series(earlier), of_series(later)));
             }
         }
         if ratios.is_empty() {
@@ -45,7 +45,9 @@ impl Drift {
         let n = ratios.len() as f64;
         let shared = shared(&ratios);
         let squares: f64 = ratios.iter().map(|ratio| ratio * ratio).sum();
-        let variance = (QUIET.powi(2) + (squares - series).max(0.0)) / n;
+        // the typical one: a single timing that was disturbed is not to hide what the others moved by
+        let of_series = n * median(series).unwrap_or(0.0);
+        let variance = (QUIET.powi(2) + (squares - of_series).max(0.0)) / n;
         // pairs that move together say as much as one
         let freedom = 1.0 + n / (1.0 + (n - 1.0) * shared * shared);
         let deviation = variance.sqrt() * student_90(freedom) / NINE_OF_TEN;
@@ -125,6 +127,18 @@ mod tests {
         assert_eq!(Drift::default().on(&timing(100.0, 0.3)), timing(100.0, 0.3).value());
         let error = of(&[1.1, 0.9, 1.1, 0.9]).on(&timing(50.0, 0.3)).standard_error;
         assert!(error.is_some_and(|error| error > 5.0), "{error:?}");
+    }
+
+    #[test]
+    fn a_timing_that_was_disturbed_does_not_hide_what_the_others_moved_by() {
+        let pairs: Vec<(Timing, Timing)> = (0..6)
+            .map(|i| match i {
+                5 => (timing(100.0, 0.3), timing(100.0, 30.0)),
+                _ => (timing(100.0, 0.3), timing(110.0, 0.3)),
+            })
+            .collect();
+        let drift = Drift::of(pairs.iter().map(|(earlier, later)| (earlier, later)));
+        assert!(drift.total() > 0.08, "{drift:?}");
     }
 
     #[test]

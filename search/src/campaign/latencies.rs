@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::standing::Standing;
 use super::tasks::Task;
 use crate::architecture::Architecture;
-use crate::latency::{Conditions, Throughput, Timing, WholeModels};
+use crate::latency::{Conditions, Throughput, Timing, WholeModels, keys};
 use crate::metric::Metric;
 use crate::value::Value;
 
@@ -112,16 +112,32 @@ impl Standing {
         if self.settings.time_whole_models == WholeModels::Never {
             return Vec::new();
         }
-        let is_open = |row: &&Candidate| {
-            let task = Task::Whole { number: row.number, name: name.to_owned() };
-            !row.earlier.contains_key(name) && !self.tasks.is_given_up(&task)
-        };
-        self.timed_early(name).into_iter().filter(is_open).map(|row| row.number).collect()
+        let early = self.timed_early(name).into_iter();
+        early.filter(|row| self.may_be_again(row, name)).map(|row| row.number).collect()
+    }
+
+    /// Whether a whole model was timed once, by the kernels of now, so that a second timing can be compared with the first.
+    pub(super) fn may_be_again(&self, row: &Candidate, name: &str) -> bool {
+        let task = Task::Whole { number: row.number, name: name.to_owned() };
+        let Some(first) = row.whole.get(name) else { return false };
+        !row.earlier.contains_key(name)
+            && !self.tasks.is_given_up(&task)
+            && (!self.settings.composes(name)
+                || self.kernels_of_parts(row, name).is_some_and(|kernels| kernels == first.kernels))
+    }
+
+    /// The version of the kernels by which the parts of a stack were timed, as far as the table goes: it holds those of now.
+    fn kernels_of_parts(&self, row: &Candidate, name: &str) -> Option<&str> {
+        let stack = row.subject.stack()?;
+        let asked = asked(&self.settings, stack).ok()?;
+        let (_, conditions) = asked.iter().find(|(of, _)| of == name)?;
+        let part = keys(stack, conditions).next()?;
+        Some(&self.table.get(&part)?.kernels)
     }
 
     /// What whole models tell of a latency; none while some of the sample are still to be timed.
     fn told(&self, name: &str) -> Option<Calibration> {
-        // Timings of the same minutes are compared: all of the later ones, or none.
+        // Timings of the same minutes are compared: the later ones alone once none is missing, or the earlier ones alone.
         let is_timed_twice = self.once_more(name).is_empty();
         let mut told = Calibration::default();
         let latency = self.settings.latencies.iter().find(|(of, _)| of == name);
@@ -130,11 +146,14 @@ impl Standing {
             if sample.iter().any(|row| !row.whole.contains_key(name)) {
                 return None;
             }
-            let whole = |row: &Candidate| {
-                let earlier = row.earlier.get(name).filter(|_| !is_timed_twice);
-                earlier.unwrap_or(&row.whole[name]).median_us
+            let is_later =
+                is_timed_twice && sample.iter().any(|row| row.earlier.contains_key(name));
+            let whole = |row: &Candidate| match row.earlier.get(name) {
+                Some(earlier) if !is_later => Some(earlier.median_us),
+                None if is_later => None,
+                _ => Some(row.whole[name].median_us),
             };
-            let pair = |row: &&Candidate| Some((row.sum_us(name)?, whole(row)));
+            let pair = |row: &&Candidate| Some((row.sum_us(name)?, whole(row)?));
             told = Calibration::of(sample.iter().filter_map(pair));
         }
         Some(if is_timed_twice {

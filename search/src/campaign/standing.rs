@@ -234,7 +234,10 @@ impl Standing {
                 self.table.insert(entry.clone());
                 commands.push(Command::SaveLatency(entry));
             }
-            Some(Task::Whole { number, name }) => self.whole(number, &name, timing, commands),
+            Some(Task::Whole { number, name }) => {
+                self.tasks.forget(&Task::Whole { number, name: name.clone() });
+                self.whole(number, &name, timing, commands);
+            }
             Some(Task::Train(_)) | None => {}
         }
     }

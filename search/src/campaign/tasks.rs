@@ -108,6 +108,11 @@ impl Tasks {
         Some(task)
     }
 
+    /// Forgets the failed tries of a task that came to its end: should it be done again, that begins anew.
+    pub(super) fn forget(&mut self, task: &Task) {
+        self.tries.remove(task);
+    }
+
     /// Notes that a try has failed; whether it was the last.
     pub(super) fn fail(&mut self, task: Task) -> bool {
         let tries = self.tries.entry(task).or_default();

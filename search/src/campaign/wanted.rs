@@ -136,7 +136,7 @@ pub(super) fn extra(standing: &Standing) -> Option<Training> {
 }
 
 /// Whole models to time that are not on their way: once more the first that were, then those of the front and of the
-/// references, which are of the same minutes.
+/// references, which are of the same minutes; once more, too, where each was timed before it was trained.
 pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
     let Standing { settings, rows, tasks, .. } = standing;
     if settings.time_whole_models == WholeModels::Never {
@@ -151,9 +151,11 @@ pub(super) fn wholes(standing: &Standing) -> Vec<(u32, String, Conditions)> {
         }
         for (name, conditions) in &settings.latencies {
             let task = Task::Whole { number: row.number, name: name.clone() };
-            if !row.whole.contains_key(name)
-                && !tasks.is_given_up(&task)
+            let is_first = !row.whole.contains_key(name) && !tasks.is_given_up(&task);
+            let is_again = settings.times_all(name) && standing.may_be_again(row, name);
+            if (is_first || is_again)
                 && !tasks.is_under_way(&task)
+                && !wanted.iter().any(|(number, of, _)| (*number, of) == (row.number, name))
             {
                 wanted.push((row.number, name.clone(), conditions.clone()));
             }

@@ -39,8 +39,8 @@ pub struct LatencyConfig {
     pub threads: u32,
     /// Which candidates are timed as whole models, each of which then has that time for its latency. true: a few at the start,
     /// which tell how far sums of timed parts are off, and front members and references at the end. "all": every candidate,
-    /// before it is trained. Either way the first few are timed once more at the end, as how far the machine drifts is in
-    /// every ±. false: none.
+    /// before it is trained, and the front and references once more at the end. Either way the first few are timed once more
+    /// at the end, as how far the machine drifts is in every ±. false: none.
     pub time_whole_models: WholeModels,
     /// A command of your own that times whole models, run by the shell in the folder of the campaign file: it speaks the wire
     /// protocol and answers `measure_whole`. Every candidate within the limits is timed by it before it is trained, and nothing

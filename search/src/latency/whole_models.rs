@@ -15,7 +15,7 @@ pub enum WholeModels {
     /// those few once more, which tell how far the machine drifts.
     #[default]
     Front,
-    /// Every candidate, before it is trained; a few once more at the end.
+    /// Every candidate, before it is trained; a few, the front and references once more at the end, in the same minutes.
     All,
 }
 

@@ -158,7 +158,10 @@ fn all_are_timed_before_they_are_trained_where_that_is_asked() {
         let heard = run(all, |_| 1.25, History::default());
         assert_eq!(heard.finish, Some(Finish::Complete));
         assert_eq!(heard.order.matches('w').count(), 2 * heard.rows.len());
-        assert_eq!(heard.order.matches('a').count(), 2 * 6, "and six once more at the end");
+        let twice = |row: &&Candidate| !row.earlier.is_empty();
+        let again = heard.rows.values().filter(twice).count();
+        assert!(again >= 6, "the first six once more at the end, and the front: {again}");
+        assert_eq!(heard.order.matches('a').count(), 2 * again);
         assert_eq!(heard.order.contains('p'), composes);
         for row in heard.rows.values() {
             assert!((decode(row).mean - 1.25 * sum_us(stack(row))).abs() < 1e-9);
@@ -209,6 +212,74 @@ fn the_first_few_are_timed_once_more_and_what_they_differ_by_is_in_every_latency
     let more = run_drifting(asked(), |_| 1.25, drift, History { candidates, ..History::default() });
     assert_eq!((more.order.as_str(), more.finish), ("", Some(Finish::Complete)));
     assert!(!run(settings(WholeModels::Never), |_| 1.25, History::default()).order.contains('a'));
+}
+
+#[test]
+fn a_front_of_models_that_are_all_timed_early_is_of_the_same_minutes_too() {
+    for composes in [true, false] {
+        let names = conditions().into_iter().map(|(name, _)| name).filter(|_| !composes);
+        let all = Settings { whole_only: names.collect(), ..settings(WholeModels::All) };
+        let ids = all.objectives.clone();
+        let heard = run_drifting(all, |_| 1.25, |_| 1.2, History::default());
+        assert_eq!(heard.finish, Some(Finish::Complete));
+        let mut later = 0;
+        for row in heard.rows.values() {
+            let us = 1.25 * sum_us(stack(row));
+            let is_later = (decode(row).mean - 1.2 * us).abs() < 1e-9;
+            assert!(is_later || (decode(row).mean - us).abs() < 1e-9, "{row:?}");
+            assert_eq!(is_later, row.earlier.contains_key("decode_us"));
+            later += usize::from(is_later);
+        }
+        assert!(later > 6 && later < heard.rows.len(), "{later}");
+        let rows: Vec<&Candidate> = heard.rows.values().collect();
+        let of = |row: &Candidate| row.objectives_at(&ids, row.fidelity).expect("it is done");
+        for row in &rows {
+            let is_behind = |other: &&&Candidate| of(other).dominates(&of(row));
+            if !rows.iter().any(|other| is_behind(&other)) {
+                assert!(row.earlier.contains_key("decode_us"), "all of the front: {row:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn timings_by_other_kernels_are_no_pair() {
+    let heard = run(settings(WholeModels::Front), |_| 1.25, History::default());
+    let mut candidates: Vec<Candidate> = heard.rows.into_values().collect();
+    for row in &mut candidates {
+        row.earlier.clear();
+        row.whole.values_mut().for_each(|of| of.kernels = "before".to_owned());
+    }
+    // Those who go on with it have a table of their own kernels only.
+    let more = Settings { evaluations: 16, ..settings(WholeModels::Front) };
+    let heard = run(more, |_| 1.0, History { candidates, ..History::default() });
+    assert_eq!(heard.finish, Some(Finish::Complete));
+    let pairs = || heard.rows.values().filter_map(|row| row.timed_twice("decode_us"));
+    for (earlier, later) in pairs() {
+        assert_eq!(earlier.kernels, later.kernels);
+    }
+    assert!(heard.rows.len() == 16 && heard.order.contains('p'), "{}", heard.order);
+}
+
+#[test]
+fn who_is_out_by_a_first_timing_alone_has_no_sum() {
+    let names = conditions().into_iter().map(|(name, _)| name);
+    let asked = Settings {
+        whole_only: names.collect(),
+        limits: at_most(&[("decode_us", 60.0)]),
+        ..settings(WholeModels::All)
+    };
+    let heard = run_drifting(asked.clone(), |_| 1.25, |_| 0.9, History::default());
+    let is_out = |row: &Candidate| matches!(row.state, CandidateState::Infeasible { .. });
+    let out = || heard.rows.values().filter(|row| is_out(row) && !row.earlier.is_empty());
+    assert!(out().count() > 0, "some of the first six are over the limit");
+    assert!(out().all(|row| row.sum_us("decode_us").is_none()));
+    let said: Vec<Value> = out().map(decode).collect();
+    let numbers: Vec<u32> = out().map(|row| row.number).collect();
+    let candidates = heard.rows.values().cloned().collect();
+    let more = run_drifting(asked, |_| 1.25, |_| 0.9, History { candidates, ..History::default() });
+    let still = numbers.iter().map(|number| decode(&more.rows[number]));
+    assert_eq!(still.collect::<Vec<_>>(), said, "what they were refused by stays");
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn backtests(rows: &[Candidate], objectives: &[Objective]) -> Vec<Backtest> 
             let change = Change::new(&observed, before.as_ref());
             if let Some(change) = change.as_ref().filter(|_| observed.seen.len() >= ENOUGH) {
                 let (low, high) = (lengths[place - 1], lengths[place]);
-                found.push(backtest(objective.name(), low, high, &observed.seen, change));
+                found.extend(backtest(objective.name(), low, high, &observed.seen, change));
             }
             before = change;
         }
@@ -63,10 +63,24 @@ pub fn backtests(rows: &[Candidate], objectives: &[Objective]) -> Vec<Backtest> 
     found
 }
 
-fn backtest(value: &str, fewer: u64, more: u64, seen: &[Seen], change: &Change) -> Backtest {
-    let left_out = change.left_out().into_iter();
-    let predicted: Vec<(f64, f64)> =
-        seen.iter().zip(left_out).map(|(seen, (change, bar))| (seen.low + change, bar)).collect();
+/// Of those that the others say something of, as long as these are enough.
+fn backtest(
+    value: &str,
+    fewer: u64,
+    more: u64,
+    seen: &[Seen],
+    change: &Change,
+) -> Option<Backtest> {
+    let foretold = seen.iter().zip(change.left_out());
+    let (seen, predicted): (Vec<&Seen>, Vec<(f64, f64)>) = foretold
+        .filter_map(|(seen, foretold)| {
+            let (change, bar) = foretold?;
+            Some((seen, (seen.low + change, bar)))
+        })
+        .unzip();
+    if seen.len() < ENOUGH {
+        return None;
+    }
     let right = |of: &dyn Fn(usize) -> f64| {
         let points: Vec<(f64, f64)> =
             seen.iter().enumerate().map(|(i, seen)| (of(i), seen.high)).collect();
@@ -74,12 +88,12 @@ fn backtest(value: &str, fewer: u64, more: u64, seen: &[Seen], change: &Change) 
         order.same as f64 / (order.all - order.tied_y).max(1) as f64
     };
     let n = seen.len() as f64;
-    let off = |(seen, (mean, _)): (&Seen, &(f64, f64))| (seen.high - mean).abs();
+    let off = |(seen, (mean, _)): (&&Seen, &(f64, f64))| (seen.high - mean).abs();
     let mut errors: Vec<f64> = seen.iter().zip(&predicted).map(off).collect();
     let covered =
         errors.iter().zip(&predicted).filter(|(e, (_, d))| **e <= NINE_OF_TEN * d).count();
     errors.sort_by(f64::total_cmp);
-    Backtest {
+    Some(Backtest {
         value: value.to_owned(),
         fewer,
         more,
@@ -88,7 +102,7 @@ fn backtest(value: &str, fewer: u64, more: u64, seen: &[Seen], change: &Change) 
         right_predicted: right(&|i| predicted[i].0),
         error: quantile(&errors, WITHIN_ONE),
         covered: covered as f64 / n,
-    }
+    })
 }
 
 /// Of sorted values, linear between them.

@@ -199,8 +199,9 @@ impl Change {
         self.means.len() + 1
     }
 
-    /// The change expected of each that was seen, had it not been, with its standard deviation.
-    pub(super) fn left_out(&self) -> Vec<(f64, f64)> {
+    /// The change expected of each that was seen, had it not been, with its standard deviation; none where the others say
+    /// nothing of it.
+    pub(super) fn left_out(&self) -> Vec<Option<(f64, f64)>> {
         self.regression.left_out()
     }
 
