@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).map(std::fs::File::create).transpose()?;
     let mut report = Report::new(file);
     let mut gpu = Gpu::open(0)?;
-    let facts = format!("{:?}", gpu.facts());
-    report.row("device", &json!({ "facts": facts }));
+    let facts = gpu.facts();
+    report.row("device", &json!({ "gpu": facts.name, "driver": facts.driver_version }));
     match std::env::args().nth(2).as_deref() {
         Some("attention") => layers::attention(&mut gpu, &mut report)?,
         Some("kda") => {
