@@ -22,6 +22,7 @@ pub(crate) fn check(
 ) -> Result<Checked> {
     learner::check(training)?;
     let device = learner::device(training.device)?;
+    let precision = learner::precision(training.precision, device);
     let vocab = request.architectures.iter().map(Architecture::vocab).min();
     if let (Some(corpus), Some(vocab)) = (corpus, vocab) {
         corpus.check(training.sequence_length, vocab)?;
@@ -33,7 +34,7 @@ pub(crate) fn check(
     });
     let slow = models().flat_map(|(place, architecture)| {
         architecture.layers().iter().flat_map(move |layer| {
-            let mixer = layer.mixer.and_then(|mixer| slow_way(&mixer, device));
+            let mixer = layer.mixer.and_then(|mixer| slow_way(&mixer, device, precision));
             let ffn = layer.ffn.and_then(|ffn| slow_ffn(ffn, device));
             mixer.into_iter().chain(ffn).map(move |slow| (place, slow))
         })

@@ -53,12 +53,7 @@ impl Learner {
         let device = device(config.device)?;
         let variables = VarStore::new(device);
         let mut model = Model::new(&variables.root(), architecture, seed)?;
-        model.set_precision(match config.precision {
-            Precision::Auto if device.is_cuda() => operators::precision::Precision::Bf16,
-            Precision::Auto => operators::precision::fastest(),
-            Precision::Fp32 => operators::precision::Precision::F32,
-            Precision::Bf16 => operators::precision::Precision::Bf16,
-        });
+        model.set_precision(precision(config.precision, device));
         for variable in model.variables() {
             let factor = rule(&variable.spec).initial;
             tch::no_grad(|| {
@@ -140,6 +135,16 @@ pub(crate) fn device(device: search::device::Device) -> Result<Device> {
             operators::gpu::device(number.unwrap_or(0) as usize)
                 .map_err(|error| Error::Device { device, problem: error.to_string() })
         }
+    }
+}
+
+/// In which numbers products are made on a device where the campaign file asks for `precision`.
+pub(crate) fn precision(precision: Precision, device: Device) -> operators::precision::Precision {
+    match precision {
+        Precision::Auto if device.is_cuda() => operators::precision::Precision::Bf16,
+        Precision::Auto => operators::precision::fastest(),
+        Precision::Fp32 => operators::precision::Precision::F32,
+        Precision::Bf16 => operators::precision::Precision::Bf16,
     }
 }
 

@@ -93,8 +93,13 @@ fn with<T>(ordinal: usize, work: impl FnOnce(&mut Gpu) -> T) -> Result<T, Error>
 
 /// What a tensor's GPU offers.
 fn extent(tensor: &Tensor) -> Option<Extent> {
-    use kernels::cuda::Machine as _;
     let Device::Cuda(ordinal) = tensor.device() else { return None };
+    extent_of(ordinal)
+}
+
+/// What a GPU offers; none where it cannot be opened.
+pub(crate) fn extent_of(ordinal: usize) -> Option<Extent> {
+    use kernels::cuda::Machine as _;
     with(ordinal, |gpu| gpu.extent()).ok()
 }
 

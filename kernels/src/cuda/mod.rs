@@ -121,6 +121,18 @@ fn check_shared<const N: usize>(blocks: [usize; N], limit: usize) -> Result<(), 
     })
 }
 
+/// Whether so many blocks fit the second dimension of a launch's grid, which CUDA gives 16 bits.
+fn check_grid(what: &str, blocks: usize) -> Result<(), Error> {
+    if blocks <= 65_535 {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        what: what.to_owned(),
+        expected: "at most 65535 at once".to_owned(),
+        got: blocks.to_string(),
+    })
+}
+
 /// The constants of several kernels, each once: for the emulator, which compiles all kernels of a source in one.
 fn each_once<const N: usize>(parts: [Vec<(&'static str, u32)>; N]) -> Vec<(&'static str, u32)> {
     let mut all = Vec::new();

@@ -14,6 +14,7 @@ mod cuda_chunked;
 mod cuda_compile;
 mod cuda_gated_conv;
 mod cuda_kda;
+mod cuda_limits;
 mod cuda_phases;
 mod cuda_rope;
 mod cuda_rows;

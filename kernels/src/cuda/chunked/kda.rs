@@ -13,7 +13,7 @@ pub use shape::{Decays, Inputs, Prepared, Shape};
 
 use super::{CHUNK, Gradients, Kept, Rows, check_widths};
 use crate::cuda::arguments::Arguments;
-use crate::cuda::{Error, Extent, Launch, Source, check_shared, each_once};
+use crate::cuda::{Error, Extent, Launch, Source, check_grid, check_shared, each_once};
 
 /// One of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl Kda {
         if shape.rows() == 0 {
             return refuse("the number of positions", "at least 1", shape.batch * shape.tokens);
         }
+        check_grid("sequences times heads", shape.pieces())?;
         // as of the delta rule: wide blocks take longer, but read keys less often and need fewer rounds
         let rounds = |columns: usize| {
             let blocks = shape.pieces() * (value_width / columns);

@@ -16,7 +16,7 @@ pub mod log_linear;
 mod shape;
 
 use super::arguments::Arguments;
-use super::{Error, Extent, Launch, Source};
+use super::{Error, Extent, Launch, Source, check_grid};
 pub(super) use shape::tile;
 pub use shape::{CHUNK, Gradients, Inputs, Kept, Prepared, Rows, Shape, check_widths};
 
@@ -98,6 +98,7 @@ impl Chunked {
         if key_heads == 0 || !heads.is_multiple_of(key_heads) {
             return refuse("the number of heads", "a multiple of that of the key heads", heads);
         }
+        check_grid("sequences times heads", shape.pieces())?;
         let fits = |columns: &&usize| value_width.is_multiple_of(**columns);
         // Blocks of more columns take longer (measured on an H100: 0.85, 1, 1.6), but read q and k less often and need
         // fewer rounds over the multiprocessors.

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::chunked::Rows;
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 
 /// Positions that a thread walks over.
 const LENGTH: usize = 32;
@@ -29,7 +29,7 @@ impl GatedConv {
     pub fn check(&self) -> Result<(), Error> {
         let &Self { batch, tokens, channels, taps, .. } = self;
         if channels.is_multiple_of(8) && channels * batch * tokens > 0 && (2..=8).contains(&taps) {
-            return Ok(());
+            return check_grid("spans of positions", self.walks());
         }
         Err(Error::Shape {
             what: "the gated short convolution".to_owned(),

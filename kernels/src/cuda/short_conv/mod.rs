@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::chunked::Rows;
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 
 /// Positions that a thread walks over.
 const LENGTH: usize = 32;
@@ -25,7 +25,7 @@ impl ShortConv {
     /// When the kernels do not cover the shape.
     pub fn check(&self) -> Result<(), Error> {
         if self.channels.is_multiple_of(8) && self.channels > 0 && self.batch * self.tokens > 0 {
-            return Ok(());
+            return check_grid("spans of positions", self.walks());
         }
         Err(Error::Shape {
             what: "the number of channels".to_owned(),

@@ -3,7 +3,7 @@
 
 use super::arguments::Arguments;
 use super::chunked::Rows;
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 
 /// Positions that a thread walks over.
 const LENGTH: usize = 32;
@@ -27,7 +27,7 @@ impl Values {
     pub fn check(&self) -> Result<(), Error> {
         let covered = self.width.is_power_of_two() && (8..=256).contains(&self.width);
         if covered && self.positions * self.heads > 0 {
-            return Ok(());
+            return check_grid("spans of positions", self.parts());
         }
         Err(Error::Shape {
             what: "the width of the values".to_owned(),

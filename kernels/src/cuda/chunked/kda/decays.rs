@@ -2,7 +2,7 @@
 
 use crate::cuda::arguments::Arguments;
 use crate::cuda::chunked::Rows;
-use crate::cuda::{Error, Launch, Source};
+use crate::cuda::{Error, Launch, Source, check_grid};
 
 /// Positions that a thread walks over.
 const LENGTH: usize = 32;
@@ -27,7 +27,7 @@ impl LogDecays {
     /// When the kernels do not cover the shape.
     pub fn check(&self) -> Result<(), Error> {
         if self.key_width.is_multiple_of(8) && self.positions * self.channels() > 0 {
-            return Ok(());
+            return check_grid("spans of 32 positions", self.parts());
         }
         Err(Error::Shape {
             what: "the key width".to_owned(),
