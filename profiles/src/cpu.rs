@@ -8,7 +8,7 @@
 //!
 //! Which experts of a mixture a token goes through depends on the token. The same input would read the same ones each time, from
 //! a cache that a text leaves them not; so each step is of another random input, by which the random router chooses
-//! among all of them alike.
+//! among all of them alike. A copy of a mixture fills the memory by all that it holds, as its model does.
 
 mod limits;
 
@@ -36,9 +36,6 @@ const COPIES_MAX: usize = 1024;
 
 /// Seed of the weights, states and inputs that are timed.
 const SEED: u64 = 1;
-
-/// Bytes that copies of a part hold at most where a step reads only some of them, in a quarter of the memory at most.
-const HELD_MAX: u64 = 1 << 30;
 
 /// Random tokens that steps take in turn where what they read depends on them: as many as make nearly every expert of a few
 /// dozen be chosen, and a few percent of what the near caches hold.
@@ -93,7 +90,7 @@ impl Backend for Profiler {
             (1, _) => working_set.div_ceil(copy_bytes.max(1)),
             _ => 1,
         };
-        for seed in 1..wanted.min(COPIES_MAX).min(self.copies_held(&architecture, storage)) as u64 {
+        for seed in 1..wanted.min(COPIES_MAX) as u64 {
             copies.add(&architecture, SEED + seed);
         }
         let steps = copies.all.len();
@@ -254,23 +251,6 @@ impl Profiler {
         Ok(Timed { tokens, context, batch, threads, storage: storage(conditions.dtype)? })
     }
 
-    /// So many copies of a part may hold all of their weights at once.
-    fn copies_held(&self, architecture: &Architecture, storage: Storage) -> usize {
-        if search::tensors::parameters(architecture)
-            == search::tensors::active_parameters(architecture)
-        {
-            return COPIES_MAX;
-        }
-        let element = match storage {
-            Storage::F32 => Dtype::F32,
-            Storage::Bf16 => Dtype::Bf16,
-            Storage::Int8 => Dtype::Int8,
-        };
-        let bytes = search::cost::weight_bytes(architecture, element).max(1);
-        let most = self.memory_bytes.map_or(HELD_MAX, |all| HELD_MAX.min(all / 4));
-        (most / bytes) as usize
-    }
-
     fn check_memory(&self, architecture: &Architecture) -> Result<(), ProfileError> {
         // The weights as they are drawn, and packed.
         let needed = 2 * 4 * search::tensors::parameters(architecture);
@@ -416,7 +396,7 @@ impl Copies {
         }
     }
 
-    /// Adds a copy and returns the bytes that a step of it reads.
+    /// Adds a copy and returns the bytes that steps of it read, sooner or later.
     fn add(&mut self, architecture: &Architecture, seed: u64) -> usize {
         let weights = Weights::random(architecture, seed);
         let (d, vocab) = (architecture.d_model() as usize, architecture.vocab() as usize);
@@ -431,8 +411,8 @@ impl Copies {
         for layer in sublayer::build(architecture, &weights, self.storage) {
             let memories: Vec<Memory> =
                 (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
-            bytes += layer.weight_bytes(self.batch * self.tokens)
-                + memories.iter().map(Memory::bytes).sum::<usize>();
+            bytes +=
+                layer.weight_bytes(usize::MAX) + memories.iter().map(Memory::bytes).sum::<usize>();
             self.all.push(Copy::Sublayer { layer: Box::new(layer), memories });
         }
         bytes

@@ -243,6 +243,10 @@ fn attention_with_weights_of_eight_bits_decodes_as_defined() {
 fn later_genes_with_weights_of_eight_bits_decode_as_defined() {
     let layers = "moe(52,e=5,k=2,s=1) | kda(h=1,k=32,v=32)+relu2(100) | moe(256,e=4,k=3)";
     check_eight_bits(&stack(64, layers), 3, 1e-4);
+}
+
+#[test]
+fn learnt_angles_with_weights_of_eight_bits_decode_as_defined() {
     let layers = "gdn(h=2,k=32,v=16,srope,pgate,pbias) | attn(h=2,kv=1,k=64,srope,pfull)";
     check_eight_bits(&stack(64, layers), 4, 4e-3);
 }

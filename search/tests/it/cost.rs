@@ -6,6 +6,7 @@ use search::architecture::{
     Attention, Experts, Ffn, FfnKind, GatedConv, Kda, Mamba2, Mixer, QkNorm,
 };
 use search::cost;
+use search::device::Platform;
 use search::latency::{self, Conditions, Dtype, Part, Phase, parts};
 use search::tensors::{active_parameters, parameters};
 
@@ -416,8 +417,8 @@ fn a_batch_reads_the_experts_that_its_tokens_are_expected_to_choose() {
     }
     let stack: Architecture =
         "d=64,vocab=256,tied | moe(32,e=16,k=2,s=1)".parse().expect("an architecture");
-    let under = |batch| Conditions {
-        device: "cpu".to_owned(),
+    let under = |platform: Platform, batch| Conditions {
+        device: platform.hardware("any"),
         dtype: Dtype::F32,
         batch,
         threads: 1,
@@ -431,8 +432,13 @@ fn a_batch_reads_the_experts_that_its_tokens_are_expected_to_choose() {
         let further = 16.0 * (1.0 - (14.0_f64 / 16.0).powi(8)) - 2.0;
         4 * (further * 3.0 * 64.0 * 32.0).round() as u64
     });
-    let [one, eight] = [1, 8].map(|batch| latency::working_set_kib(&stack, &under(batch)));
-    assert!(eight > 2 * one, "{one}, {eight}");
+    let set = |platform, batch| latency::working_set_kib(&stack, &under(platform, batch));
+    let [one, eight] = [1, 8].map(|batch| set(Platform::Cuda, batch));
+    assert!(eight > 2 * one, "{one}, {eight}: what a step reads is streamed");
+    let all = cost::weight_bytes(&stack, Dtype::F32) as f64 / 1024.0;
+    for kib in [1, 8].map(|batch| f64::from(set(Platform::Cpu, batch))) {
+        assert!((kib / all - 1.0).abs() < 0.13, "{kib} of {all}: tokens pass through all in turn");
+    }
 }
 
 #[test]
