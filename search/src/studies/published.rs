@@ -7,7 +7,7 @@ use crate::references::Reference;
 
 /// Every study, in the order of lists.
 pub fn studies() -> Vec<Study> {
-    vec![ratio(), placement(), nope(), gate(), turning(), memory(), depth()]
+    vec![ratio(), placement(), hybrids(), nope(), gate(), turning(), memory(), depth()]
 }
 
 fn arm(name: &'static str, stack: &str) -> Arm {
@@ -107,6 +107,47 @@ fn placement() -> Study {
             than_first("attention as second of four layers is better than as first", "second"),
             than_first("attention as third of four layers is better than as first", "third"),
             than_first("attention as last of four layers is better than as first", "last"),
+        ],
+        tasks: Vec::new(),
+        tokens: TOKENS,
+        seeds: 5,
+        beside: &[Metric::Parameters],
+    }
+}
+
+fn hybrids() -> Study {
+    let better =
+        |claim, of, than| Finding { claim, value: BITS, of, than, expected: Expected::Less };
+    Study {
+        name: "hybrids",
+        title: "Hybrids, and what they are made of",
+        published: "Three layers of Gated DeltaNet to one of attention model text better than Gated DeltaNet alone, that better than a \
+                    transformer, and a transformer better than the same hybrid of Mamba2 (Olmo Hybrid, arXiv 2604.03444).",
+        // The widths of the FFNs make all as large.
+        arms: vec![
+            arm(
+                "hybrid-gdn",
+                "d=64,vocab=256,tied | 3*gdn(h=3,k=16,v=32)+ffn(192) | attn(h=4,kv=4,k=16)+ffn(192)",
+            ),
+            arm("gdn", "d=64,vocab=256,tied | 4*gdn(h=3,k=16,v=32)+ffn(180)"),
+            arm("transformer", "d=64,vocab=256,tied | 4*attn(h=4,kv=4,k=16)+ffn(229)"),
+            arm(
+                "hybrid-mamba2",
+                "d=64,vocab=256,tied | 3*m2(h=4,p=32,n=16)+ffn(185) | attn(h=4,kv=4,k=16)+ffn(185)",
+            ),
+        ],
+        findings: vec![
+            better(
+                "a hybrid of Gated DeltaNet is better than Gated DeltaNet alone",
+                "hybrid-gdn",
+                "gdn",
+            ),
+            better("Gated DeltaNet alone is better than a transformer", "gdn", "transformer"),
+            better(
+                "a transformer is better than a hybrid of Mamba2",
+                "transformer",
+                "hybrid-mamba2",
+            ),
         ],
         tasks: Vec::new(),
         tokens: TOKENS,

@@ -69,6 +69,14 @@ fn arms_that_are_to_be_as_large_are() {
     };
     for (study, pairs) in [
         ("gate", vec![("attention", "attention-gated"), ("hybrid", "hybrid-gated")]),
+        (
+            "hybrids",
+            vec![
+                ("hybrid-gdn", "gdn"),
+                ("hybrid-gdn", "transformer"),
+                ("hybrid-gdn", "hybrid-mamba2"),
+            ],
+        ),
         ("depth", vec![("4-layers", "2-layers-as-large"), ("4-layers", "8-layers-as-large")]),
     ] {
         let study = studies::named(study).expect("a study");

@@ -107,7 +107,7 @@ fn what_a_study_cannot_do_gets_one_clear_message() {
     let cases = [
         (
             &["study", "nothing"][..],
-            "there are ratio, placement, nope, gate, turning, memory, depth",
+            "there are ratio, placement, hybrids, nope, gate, turning, memory, depth",
         ),
         (&["study", "gate"], "--corpus PATH"),
         (&["study", "gate", "--corpus", "none.txt"], "none.txt"),
