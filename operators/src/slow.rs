@@ -27,7 +27,7 @@ fn on_gpu(mixer: &Mixer, extent: Option<Extent>, precision: Precision) -> Option
     }
     let State { rule, key_width, value_width } = state(mixer)?;
     let wide = precision == Precision::F32;
-    // As many positions and heads as there are at least: what is refused of these is refused of more.
+    // The fewest positions and heads there are: what is refused of these is refused of more.
     let (batch, tokens, heads) = (1, 1, 1);
     let result = match (extent, rule) {
         (None, _) => check_widths(key_width, value_width),
