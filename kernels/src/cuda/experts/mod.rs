@@ -4,7 +4,7 @@
 
 use super::arguments::Arguments;
 use super::chunked::{Rows, tile};
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 
 const THREADS: usize = 128;
 /// Rows of a tile, columns of its result, and what is summed over at a time.
@@ -68,10 +68,10 @@ impl Experts {
         if !(1..=MOST_CHOSEN.min(experts)).contains(&per_token) {
             return refuse("the experts of a token", "1 to 32", per_token);
         }
-        if rows == 0 || rows * per_token >= 1 << 22 || self.tiles() > 65_535 {
+        if rows == 0 || rows * per_token >= 1 << 22 {
             return refuse("the tokens of a mixture", "1 to 4 million choices", rows * per_token);
         }
-        Ok(())
+        check_grid("tiles of a mixture's tokens", self.tiles())
     }
 
     fn choices(&self) -> usize {

@@ -3,7 +3,7 @@
 
 use super::arguments::Arguments;
 use super::chunked::Rows;
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 
 const THREADS: usize = 256;
 /// Positions whose turns are summed by one thread.
@@ -62,14 +62,12 @@ impl Phases {
     /// When the kernels do not cover the shape.
     pub fn check(&self) -> Result<(), Error> {
         let &Self { batch, tokens, heads, half } = self;
-        let blocks = batch * tokens.div_ceil(SPAN);
-        if half.is_multiple_of(8) && batch * tokens * heads * half > 0 && blocks <= 65_535 {
-            return Ok(());
+        if half.is_multiple_of(8) && batch * tokens * heads * half > 0 {
+            return check_grid("spans of 32 positions", batch * tokens.div_ceil(SPAN));
         }
         Err(Error::Shape {
             what: "Selective RoPE".to_owned(),
-            expected: "heads as wide as a multiple of 16, and 1 to 65535 spans of 32 positions"
-                .to_owned(),
+            expected: "heads as wide as a multiple of 16, and at least one position".to_owned(),
             got: format!("{heads} of {} at {} positions", 2 * half, batch * tokens),
         })
     }

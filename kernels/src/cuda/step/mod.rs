@@ -5,7 +5,7 @@ pub mod check;
 
 use super::arguments::Arguments;
 use super::chunked::Rows;
-use super::{Error, Launch, Source};
+use super::{Error, Launch, Source, check_grid};
 use crate::norm::L2_EPS;
 
 /// Sequences that a thread of the convolution goes over.
@@ -162,10 +162,10 @@ impl RecurrentStep {
         if !(1..=16).contains(&self.steps()) {
             return refuse("the delta steps of a token", "1 to 16", self.steps());
         }
-        if self.batch == 0 || self.batch * self.heads > 65_535 {
-            return refuse("sequences times heads", "1 to 65535", self.batch * self.heads);
+        if self.batch == 0 {
+            return refuse("the number of sequences", "at least 1", self.batch);
         }
-        Ok(())
+        check_grid("sequences times heads", self.batch * self.heads)
     }
 
     fn steps(&self) -> usize {
