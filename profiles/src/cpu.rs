@@ -411,8 +411,7 @@ impl Copies {
         for layer in sublayer::build(architecture, &weights, self.storage) {
             let memories: Vec<Memory> =
                 (0..self.batch).map(|_| layer.pretended(self.context, &mut random)).collect();
-            bytes +=
-                layer.weight_bytes(usize::MAX) + memories.iter().map(Memory::bytes).sum::<usize>();
+            bytes += layer.weight_bytes() + memories.iter().map(Memory::bytes).sum::<usize>();
             self.all.push(Copy::Sublayer { layer: Box::new(layer), memories });
         }
         bytes

@@ -229,9 +229,9 @@ impl Engine {
         state
     }
 
-    /// Bytes of the weights that a decode step of one sequence reads.
+    /// Bytes of the weights that decode steps read.
     pub fn weight_bytes(&self) -> usize {
-        let of_layers = self.sublayers.iter().map(|layer| layer.weight_bytes(1));
+        let of_layers = self.sublayers.iter().map(Sublayer::weight_bytes);
         self.head.weight_bytes() + of_layers.sum::<usize>()
     }
 

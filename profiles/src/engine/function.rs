@@ -12,9 +12,8 @@ pub(super) trait Function: Debug + Send + Sync {
     /// What a sequence that has seen nothing leaves here.
     fn memory(&self) -> Memory;
 
-    /// Bytes of its matrices that a step of `tokens` tokens reads: of a mixture of experts those that so many are expected to
-    /// choose.
-    fn weight_bytes(&self, tokens: usize) -> usize;
+    /// Bytes of its matrices: of a mixture of experts of all, as steps read them sooner or later.
+    fn weight_bytes(&self) -> usize;
 
     /// Whether what a step reads depends on its input.
     fn reads_by_input(&self) -> bool {

@@ -63,9 +63,9 @@ impl Sublayer {
         memory
     }
 
-    /// Bytes of its matrices that a step of `tokens` tokens reads.
-    pub(crate) fn weight_bytes(&self, tokens: usize) -> usize {
-        self.function.weight_bytes(tokens)
+    /// Bytes of its matrices.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.function.weight_bytes()
     }
 
     /// Whether what a step reads depends on its input.

@@ -36,7 +36,7 @@ impl Function for Dense {
         Memory::None
     }
 
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.0.bytes()
     }
 

@@ -150,11 +150,9 @@ impl Function for Moe {
         Memory::None
     }
 
-    fn weight_bytes(&self, tokens: usize) -> usize {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        let routed = self.of.read(tokens) * self.experts[0].bytes() as f64;
-        let shared = self.shared.as_ref().map_or(0, FeedForward::bytes);
-        self.router.bytes() + routed.round() as usize + shared
+    fn weight_bytes(&self) -> usize {
+        let networks = self.experts.iter().chain(&self.shared);
+        self.router.bytes() + networks.map(FeedForward::bytes).sum::<usize>()
     }
 
     fn reads_by_input(&self) -> bool {

@@ -54,7 +54,7 @@ impl Function for Attention {
         })
     }
 
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes()
             + self.output.bytes()
             + self.phases.as_ref().map_or(0, Phases::weight_bytes)

@@ -55,7 +55,7 @@ struct Decay {
 }
 
 impl Function for Delta {
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes()
             + self.output.bytes()
             + self.phases.as_ref().map_or(0, Phases::weight_bytes)

@@ -42,7 +42,7 @@ impl GatedConv {
 }
 
 impl Function for GatedConv {
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes() + self.output.bytes()
     }
 

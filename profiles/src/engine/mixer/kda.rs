@@ -38,7 +38,7 @@ pub(crate) struct Kda {
 }
 
 impl Function for Kda {
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         [&self.input, &self.decay, &self.gate, &self.output].map(Matrix::bytes).iter().sum()
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Mamba2 {
 }
 
 impl Function for Mamba2 {
-    fn weight_bytes(&self, _: usize) -> usize {
+    fn weight_bytes(&self) -> usize {
         self.input.bytes() + self.output.bytes()
     }
 

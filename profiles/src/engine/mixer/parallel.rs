@@ -24,8 +24,8 @@ impl Function for Parallel {
         Memory::Both(Box::new(self.branches.each_ref().map(|(mixer, _)| mixer.memory())))
     }
 
-    fn weight_bytes(&self, tokens: usize) -> usize {
-        self.branches.iter().map(|(mixer, _)| mixer.weight_bytes(tokens)).sum()
+    fn weight_bytes(&self) -> usize {
+        self.branches.iter().map(|(mixer, _)| mixer.weight_bytes()).sum()
     }
 
     fn forward(
