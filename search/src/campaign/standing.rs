@@ -228,16 +228,13 @@ impl Standing {
             self.failed(refusal, String::new(), commands);
             return;
         }
-        match self.tasks.answer(measured.id) {
+        match self.tasks.finish(measured.id) {
             Some(Task::Part(key)) => {
                 let entry = LatencyEntry { key, timing };
                 self.table.insert(entry.clone());
                 commands.push(Command::SaveLatency(entry));
             }
-            Some(Task::Whole { number, name }) => {
-                self.tasks.forget(&Task::Whole { number, name: name.clone() });
-                self.whole(number, &name, timing, commands);
-            }
+            Some(Task::Whole { number, name }) => self.whole(number, &name, timing, commands),
             Some(Task::Train(_)) | None => {}
         }
     }

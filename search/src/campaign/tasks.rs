@@ -108,9 +108,11 @@ impl Tasks {
         Some(task)
     }
 
-    /// Forgets the failed tries of a task that came to its end: should it be done again, that begins anew.
-    pub(super) fn forget(&mut self, task: &Task) {
-        self.tries.remove(task);
+    /// Takes the task of a request off its way as done, and forgets its failed tries: should it be done again, that begins anew.
+    pub(super) fn finish(&mut self, request: u64) -> Option<Task> {
+        let task = self.of(request)?.clone();
+        self.tries.remove(&task);
+        Some(task)
     }
 
     /// Notes that a try has failed; whether it was the last.
