@@ -16,6 +16,11 @@ fn arm(name: &'static str, stack: &str) -> Arm {
 
 const BITS: &str = "bits_per_byte";
 
+/// That an arm models text better than another.
+fn better(claim: &'static str, of: &'static str, than: &'static str) -> Finding {
+    Finding { claim, value: BITS, of, than, expected: Expected::Less }
+}
+
 /// Of text, for each training.
 const TOKENS: u64 = 262_144;
 
@@ -78,8 +83,7 @@ fn ratio() -> Study {
 }
 
 fn placement() -> Study {
-    let than_first =
-        |claim, of| Finding { claim, value: BITS, of, than: "first", expected: Expected::Less };
+    let than_first = |claim, of| better(claim, of, "first");
     Study {
         name: "placement",
         title: "Where the one layer of attention stands",
@@ -116,8 +120,6 @@ fn placement() -> Study {
 }
 
 fn hybrids() -> Study {
-    let better =
-        |claim, of, than| Finding { claim, value: BITS, of, than, expected: Expected::Less };
     Study {
         name: "hybrids",
         title: "Hybrids, and what they are made of",
@@ -213,8 +215,6 @@ fn nope() -> Study {
 }
 
 fn gate() -> Study {
-    let better =
-        |claim, of, than| Finding { claim, value: BITS, of, than, expected: Expected::Less };
     Study {
         name: "gate",
         title: "A gate on what attention says",
@@ -271,8 +271,7 @@ fn turning() -> Study {
     };
     let more =
         |claim, value, of| Finding { claim, value, of, than: "none", expected: Expected::More };
-    let less =
-        |claim, of| Finding { claim, value: BITS, of, than: "none", expected: Expected::Less };
+    let less = |claim, of| better(claim, of, "none");
     Study {
         name: "turning",
         title: "Queries and keys that turn by what is read",
@@ -367,34 +366,18 @@ fn depth() -> Study {
             as_fast("16-layers-as-fast", 16),
         ],
         findings: vec![
-            Finding {
-                claim: "with as many parameters 4 layers are better than 2",
-                value: BITS,
-                of: "4-layers",
-                than: "2-layers-as-large",
-                expected: Expected::Less,
-            },
-            Finding {
-                claim: "with as many parameters 8 layers are better than 4",
-                value: BITS,
-                of: "8-layers-as-large",
-                than: "4-layers",
-                expected: Expected::Less,
-            },
-            Finding {
-                claim: "in the same time 4 layers are better than 1",
-                value: BITS,
-                of: "4-layers",
-                than: "1-layer-as-fast",
-                expected: Expected::Less,
-            },
-            Finding {
-                claim: "in the same time 4 layers are better than 16",
-                value: BITS,
-                of: "4-layers",
-                than: "16-layers-as-fast",
-                expected: Expected::Less,
-            },
+            better(
+                "with as many parameters 4 layers are better than 2",
+                "4-layers",
+                "2-layers-as-large",
+            ),
+            better(
+                "with as many parameters 8 layers are better than 4",
+                "8-layers-as-large",
+                "4-layers",
+            ),
+            better("in the same time 4 layers are better than 1", "4-layers", "1-layer-as-fast"),
+            better("in the same time 4 layers are better than 16", "4-layers", "16-layers-as-fast"),
         ],
         tasks: Vec::new(),
         tokens: TOKENS,
