@@ -36,6 +36,19 @@ def milliseconds(work, copies=1, repeats=40):
     return statistics.median(samples)
 
 
+def training_milliseconds(work):
+    """Of forward and backward as they are started, without a graph: the median of ten after five."""
+    samples = []
+    for turn in range(15):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        samples += [begin.elapsed_time(end)] if turn >= 5 else []
+    return statistics.median(samples)
+
+
 def say(name, ms, **more):
     print(json.dumps({"name": name, "ms": round(ms, 5), **more}), flush=True)
 
@@ -151,15 +164,7 @@ def kda():
             ms = milliseconds(lambda: chunk_kda(q, k, v, g, b), repeats=15)
         say(f"fla KDA prefill 1x{positions}", ms, ns_per_token=round(ms * 1e6 / positions, 1))
         leaves = [x.requires_grad_() for x in (q, k, v, g, b)]
-        samples = []
-        for turn in range(15):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            torch.autograd.grad(chunk_kda(*leaves)[0], leaves, dy)
-            end.record()
-            end.synchronize()
-            samples += [begin.elapsed_time(end)] if turn >= 5 else []
-        ms = statistics.median(samples)
+        ms = training_milliseconds(lambda: torch.autograd.grad(chunk_kda(*leaves)[0], leaves, dy))
         say(f"fla KDA training 1x{positions}", ms, ns_per_token=round(ms * 1e6 / positions, 1))
     n = COLD_BYTES // (16 * 128 * 128 * 4) + 1
     states = [torch.zeros(1, 16, 128, 128, device=DEVICE) for _ in range(n)]
@@ -289,15 +294,7 @@ def layers():
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
             out(y.transpose(1, 2).flatten(2)).backward(dy)
 
-        samples = []
-        for turn in range(15):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            samples += [begin.elapsed_time(end)] if turn >= 5 else []
-        ms = statistics.median(samples)
+        ms = training_milliseconds(work)
         say(f"SDPA layer {batch}x{positions}", ms, tokens_per_s=round(batch * positions / ms * 1e3))
 
 
